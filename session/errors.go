@@ -1,0 +1,140 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// An Outcome is what a caller may believe about work that ended in an error (invariant 5).
+type Outcome uint8
+
+// The outcomes. Only NotSent is retried unasked.
+const (
+	Unknown   Outcome = 0 // it left, and no answer came: it may have run
+	NotSent   Outcome = 1 // it never left whole: it has not run
+	Delivered Outcome = 2 // the handler ran; the error is its answer
+	Rejected  Outcome = 3 // the peer refused it: it has not run
+)
+
+var outcomeNames = [...]string{Unknown: "unknown", NotSent: "not sent", Delivered: "delivered", Rejected: "rejected"}
+
+// String returns "unknown", "not sent", "delivered" or "rejected".
+func (o Outcome) String() string {
+	if int(o) < len(outcomeNames) {
+		return outcomeNames[o]
+	}
+	return fmt.Sprintf("outcome %d", uint8(o))
+}
+
+// Sentinels for errors.Is. The typed errors of this package match them through Error.Code.
+var (
+	ErrClosed      = fmt.Errorf("session closed: %w", net.ErrClosed) // this side closed the session
+	ErrSessionLost = errors.New("session lost")                      // the carrier broke or the peer fell silent
+	ErrNotFound    = errors.New("not found")                         // no such link, stream name or session
+	ErrUnavailable = errors.New("unavailable")                       // the peer is over a limit; Error.RetryAfter is its hint
+	ErrTooLarge    = errors.New("too large")                         // over a size limit
+	ErrProtocol    = errors.New("protocol error")                    // the peer broke the protocol
+	ErrVersion     = errors.New("no common protocol version")        // the peer speaks another version
+	ErrUnsupported = errors.New("unsupported")                       // the peer lacks a capability, codec or lane
+	ErrNotAllowed  = errors.New("not allowed")                       // admission refused this peer
+	ErrGoingAway   = errors.New("going away")                        // the peer is draining
+	ErrNoReply     = errors.New("handler returned without a reply")  // SendWait reached a handler that did not reply
+	ErrInternal    = errors.New("internal error")                    // the remote handler panicked
+	ErrReplied     = errors.New("message already replied to")        // second Reply
+	ErrOneWay      = errors.New("message wants no reply")            // Reply to a one-way message
+	ErrPSKRequired = errors.New("psk required")                      // one side wants a pre-shared key, the other has none
+	ErrPSKMismatch = errors.New("psk mismatch")                      // the keys differ
+	ErrPSKReplayed = errors.New("psk hello replayed")                // a hello that was seen before
+)
+
+var codeErrors = map[frame.Code]error{
+	frame.CodeInternal:      ErrInternal,
+	frame.CodeNotFound:      ErrNotFound,
+	frame.CodeUnavailable:   ErrUnavailable,
+	frame.CodeTooLarge:      ErrTooLarge,
+	frame.CodeProtocol:      ErrProtocol,
+	frame.CodeFlowControl:   ErrProtocol,
+	frame.CodeVersion:       ErrVersion,
+	frame.CodeUnsupported:   ErrUnsupported,
+	frame.CodeCancelled:     context.Canceled,
+	frame.CodeTimeout:       os.ErrDeadlineExceeded,
+	frame.CodePSKRequired:   ErrPSKRequired,
+	frame.CodePSKUnexpected: ErrPSKRequired,
+	frame.CodePSKMismatch:   ErrPSKMismatch,
+	frame.CodePSKReplayed:   ErrPSKReplayed,
+	frame.CodeNotAllowed:    ErrNotAllowed,
+	frame.CodeGoingAway:     ErrGoingAway,
+	frame.CodeNoReply:       ErrNoReply,
+}
+
+// Error is the one typed error of sessions and of what stands on them. It matches, by errors.Is, the sentinel of its
+// Code and whatever Err wraps.
+type Error struct {
+	Op         string        // "send", "open stream", "hello", ...
+	Peer       string        // the peer, as its owner names it; empty if not known
+	Link       string        // the link or stream name; empty if none
+	Remote     bool          // the peer said so; otherwise this side found it
+	Code       frame.Code    // why
+	Outcome    Outcome       // what a caller may believe
+	RetryAfter time.Duration // with CodeUnavailable: when to try again; 0 if the peer gave no hint
+	Text       string        // the peer's or the handler's own words; untrusted when Remote
+	Err        error         // the cause on this side, if any
+}
+
+// Error returns "op link at peer: remote code: text: cause (outcome)", leaving out what is empty.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.Op)
+	if e.Link != "" {
+		fmt.Fprintf(&b, " %q", e.Link)
+	}
+	if e.Peer != "" {
+		b.WriteString(" at " + e.Peer)
+	}
+	if e.Remote {
+		b.WriteString(": remote")
+	}
+	if e.Code != frame.CodeOK {
+		b.WriteString(": " + e.Code.String())
+	}
+	if e.Text != "" {
+		fmt.Fprintf(&b, ": %q", e.Text)
+	}
+	if e.RetryAfter > 0 {
+		b.WriteString(": retry after " + e.RetryAfter.String())
+	}
+	if e.Err != nil {
+		b.WriteString(": " + e.Err.Error())
+	}
+	b.WriteString(" (" + e.Outcome.String() + ")")
+	return b.String()
+}
+
+// Unwrap returns the sentinel of Code, if it has one, and Err, if set.
+func (e *Error) Unwrap() []error {
+	errs := make([]error, 0, 2)
+	if err, ok := codeErrors[e.Code]; ok {
+		errs = append(errs, err)
+	}
+	if e.Err != nil {
+		errs = append(errs, e.Err)
+	}
+	return errs
+}
+
+// Timeout reports whether a deadline passed; part of net.Error.
+func (e *Error) Timeout() bool {
+	return errors.Is(e, os.ErrDeadlineExceeded) || errors.Is(e, context.DeadlineExceeded)
+}
+
+// Temporary reports whether the same call may succeed later; part of net.Error.
+func (e *Error) Temporary() bool { return e.Timeout() || e.Code == frame.CodeUnavailable }
+
+var _ net.Error = (*Error)(nil)
