@@ -29,6 +29,8 @@ const (
 	CodeClosed        Code = 18 // the other side closed
 	CodeReadClosed    Code = 19 // the reader of a stream has closed its side
 	CodeFlowControl   Code = 20 // more was sent than there was credit for
+	CodePSKTampered   Code = 21 // the key is known, but the hello was changed on the way
+	CodeReplyTooLarge Code = 22 // the handler ran; its reply is over the caller's size limit
 )
 
 // CodeBase is added to a Code to make the libp2p StreamErrorCode of a reset: libp2p keeps 0x1001..0x1008 and what lies
@@ -57,11 +59,13 @@ var codeNames = [...]string{
 	CodeClosed:        "closed",
 	CodeReadClosed:    "read side closed",
 	CodeFlowControl:   "flow control",
+	CodePSKTampered:   "psk tampered",
+	CodeReplyTooLarge: "reply too large",
 }
 
 // String returns the code's name, or "code N" for one this version does not know.
 func (c Code) String() string {
-	if int(c) < len(codeNames) {
+	if c < Code(len(codeNames)) { // not int(c): on 32 bits the upper half is negative
 		return codeNames[c]
 	}
 	return "code " + strconv.FormatUint(uint64(c), 10)

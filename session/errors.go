@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
@@ -51,6 +52,7 @@ var (
 	ErrOneWay      = errors.New("message wants no reply")            // Reply to a one-way message
 	ErrPSKRequired = errors.New("psk required")                      // one side wants a pre-shared key, the other has none
 	ErrPSKMismatch = errors.New("psk mismatch")                      // the keys differ
+	ErrPSKTampered = errors.New("psk hello changed on the way")      // the key is right, the hello is not what was sent
 	ErrPSKReplayed = errors.New("psk hello replayed")                // a hello that was seen before
 )
 
@@ -69,6 +71,9 @@ var codeErrors = map[frame.Code]error{
 	frame.CodePSKUnexpected: ErrPSKRequired,
 	frame.CodePSKMismatch:   ErrPSKMismatch,
 	frame.CodePSKReplayed:   ErrPSKReplayed,
+	frame.CodePSKTampered:   ErrPSKTampered,
+	frame.CodeReplyTooLarge: ErrTooLarge,
+	frame.CodeReadClosed:    syscall.EPIPE,
 	frame.CodeNotAllowed:    ErrNotAllowed,
 	frame.CodeGoingAway:     ErrGoingAway,
 	frame.CodeNoReply:       ErrNoReply,

@@ -1,0 +1,126 @@
+package frame
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// minCompress is the smallest body worth a compression attempt, and sampleSize what the attempt looks at first.
+const (
+	minCompress = 512
+	sampleSize  = 4 << 10
+)
+
+// maxBlock is the most that one zstd block unpacks to (RFC 8878, 3.1.1.2.4).
+const maxBlock = 128 << 10
+
+// The coders are safe for concurrent use by EncodeAll and DecodeAll, and hold megabytes: one of each per process. They
+// are made, to their last channel, when the process starts: a channel that is made inside a synctest bubble could not be
+// used outside it.
+var (
+	encoder = newEncoder()
+	decoder = newDecoder()
+)
+
+func newEncoder() *zstd.Encoder {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false))
+	if err != nil {
+		panic("frame: BUG: zstd encoder: " + err.Error())
+	}
+	e.EncodeAll([]byte{0}, nil) // makes what NewWriter leaves for the first use
+	return e
+}
+
+func newDecoder() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(MaxTotal),
+		zstd.WithDecoderConcurrency(0))
+	if err != nil {
+		panic("frame: BUG: zstd decoder: " + err.Error())
+	}
+	return d
+}
+
+// Compress returns body as one zstd frame (RFC 8878) when that saves at least an eighth, and false otherwise: also at
+// once when a sample of a few KiB does not shrink. body is not changed.
+func Compress(body []byte) ([]byte, bool) {
+	if len(body) < minCompress {
+		return nil, false
+	}
+	if len(body) > 2*sampleSize {
+		middle := body[len(body)/2:]
+		if _, ok := shrink(middle[:min(sampleSize, len(middle))]); !ok {
+			return nil, false
+		}
+	}
+	return shrink(body)
+}
+
+func shrink(body []byte) ([]byte, bool) {
+	out := encoder.EncodeAll(body, make([]byte, 0, len(body)/2))
+	return out, len(out) <= len(body)-len(body)/8
+}
+
+// Decompress returns the raw bytes of a compressed body. body must be one zstd frame that declares raw bytes of content,
+// and nothing more; anything else is ErrMalformed. It reserves raw bytes, which the caller has checked against its limits,
+// and at most one zstd block (128 KiB) above them.
+func Decompress(body []byte, raw int) ([]byte, error) {
+	if err := checkZstd(body, raw); err != nil {
+		return nil, fmt.Errorf("compressed body: %w: %w", err, ErrMalformed)
+	}
+	reserve := raw
+	if raw > 4*maxBlock {
+		reserve += maxBlock // a body that lies is caught inside this block, before append would add a quarter of raw
+	}
+	out, err := decoder.DecodeAll(body, make([]byte, 0, reserve))
+	if err != nil {
+		return nil, fmt.Errorf("compressed body: %w: %w", err, ErrMalformed)
+	}
+	if len(out) != raw {
+		return nil, fmt.Errorf("compressed body of %d bytes, %d declared: %w", len(out), raw, ErrMalformed)
+	}
+	return out[:raw:raw], nil
+}
+
+var (
+	errContent = errors.New("zstd frame does not hold the declared size")
+	errBlocks  = errors.New("zstd frame does not end where the body does")
+)
+
+// checkZstd walks the block headers of body, and fails unless they make one zstd frame that declares raw bytes and ends
+// with body. The decoder alone would also take several frames, skippable ones, and frames of unknown size.
+func checkZstd(body []byte, raw int) error {
+	var h zstd.Header
+	if err := h.Decode(body); err != nil {
+		return err
+	}
+	if h.Skippable || !h.HasFCS || h.FrameContentSize != uint64(raw) {
+		return errContent
+	}
+	rest := body[h.HeaderSize:]
+	for last := false; !last; {
+		if len(rest) < 3 {
+			return errBlocks
+		}
+		head := uint32(rest[0]) | uint32(rest[1])<<8 | uint32(rest[2])<<16
+		size, kind := int(head>>3), head>>1&3
+		if kind < 2 { // stored bytes, or one byte repeated: unpacks to size bytes
+			raw -= size
+		}
+		if kind == 1 {
+			size = 1
+		}
+		if raw < 0 {
+			return errContent
+		}
+		if size > len(rest)-3 {
+			return errBlocks
+		}
+		last, rest = head&1 != 0, rest[3+size:]
+	}
+	if h.HasCheckSum && len(rest) == 4 || !h.HasCheckSum && len(rest) == 0 {
+		return nil
+	}
+	return errBlocks
+}

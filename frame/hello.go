@@ -1,0 +1,259 @@
+package frame
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+)
+
+// Version is the protocol version of this package (spec 3.1).
+const Version = 1
+
+// MaxHello caps the bytes of a hello behind its two length bytes.
+const MaxHello = 4096
+
+// A Kind is the first byte of a hello (spec 3.1).
+type Kind uint8
+
+// The kinds of hello.
+const (
+	KindHello  Kind = 1 // the dialing side opens
+	KindAck    Kind = 2 // the accepting side agrees
+	KindRefuse Kind = 3 // the accepting side refuses, with a Failure
+)
+
+// String returns the kind's name in the specification, or "KIND 0xNN".
+func (k Kind) String() string {
+	switch k {
+	case KindHello:
+		return "HELLO"
+	case KindAck:
+		return "ACK"
+	case KindRefuse:
+		return "REFUSE"
+	}
+	return fmt.Sprintf("KIND 0x%02x", uint8(k))
+}
+
+// A Role says what the carrier is for (spec 3.2).
+type Role uint8
+
+// The roles.
+const (
+	RoleSession Role = 1 // a new session
+	RoleStream  Role = 2 // a dedicated stream of the session named by SessionID
+	RoleResume  Role = 3 // reserved: a further carrier of the session named by SessionID
+)
+
+// Caps are capability bits; a session uses those that both sides offer (spec 3.3).
+type Caps uint64
+
+// The capabilities of version 1.
+const (
+	CapZstd     Caps = 1 << 0 // start frames may carry FlagCompressed
+	CapBatchAck Caps = 1 << 1 // record streams: cumulative acks ride in batch headers
+)
+
+// Limits are what the sender of a hello is ready to receive (spec 3.4). Zero means none of it.
+type Limits struct {
+	MaxMessage    uint32 // bytes of one request, response or message, decompressed
+	MaxInFlight   uint32 // requests that have not been answered
+	MessageWindow uint32 // bytes of one-way messages that have not been handled
+	MaxStreams    uint32 // shared streams opened by the other side
+	StreamWindow  uint32 // bytes of one shared stream that have not been read
+}
+
+// A SessionID names a session: 128 random bits, sent only inside the secure channel.
+type SessionID [16]byte
+
+// Hello is the first thing each side says on a carrier (spec 3).
+type Hello struct {
+	Kind      Kind
+	Version   uint8
+	Role      Role      // HELLO
+	Caps      Caps      // HELLO and ACK
+	Limits    *Limits   // HELLO and ACK of a session
+	SessionID SessionID // ACK of a session; HELLO of a stream
+	Name      string    // HELLO of a stream: its name
+	Failure   *Failure  // REFUSE
+	Agent     string    // optional: the software, for diagnostics
+	Noise     []byte    // key id and Noise message, when a pre-shared key is in force; always the last field
+}
+
+// The hello fields (spec 3.2). Odd ids are optional.
+const (
+	fieldRole      = 0x02
+	fieldCaps      = 0x04
+	fieldLimits    = 0x06
+	fieldSessionID = 0x08
+	fieldName      = 0x0A
+	fieldFailure   = 0x0C
+	fieldAgent     = 0x0D
+	fieldNoise     = 0xFE
+)
+
+// AppendHello appends h without its length bytes. The fields stand in ascending order, and Noise is the last, so that
+// the bytes before it are what the Noise prologue covers.
+func AppendHello(b []byte, h *Hello) []byte {
+	b = append(b, byte(h.Kind), h.Version)
+	if h.Role != 0 {
+		b = appendField(b, fieldRole, []byte{byte(h.Role)})
+	}
+	if h.Caps != 0 {
+		b = appendField(b, fieldCaps, binary.BigEndian.AppendUint64(nil, uint64(h.Caps)))
+	}
+	if h.Limits != nil {
+		b = appendField(b, fieldLimits, appendLimits(nil, h.Limits))
+	}
+	if h.SessionID != (SessionID{}) {
+		b = appendField(b, fieldSessionID, h.SessionID[:])
+	}
+	if h.Name != "" {
+		b = appendField(b, fieldName, []byte(h.Name))
+	}
+	if h.Failure != nil {
+		b = appendField(b, fieldFailure, AppendFailure(nil, *h.Failure))
+	}
+	if h.Agent != "" {
+		b = appendField(b, fieldAgent, []byte(h.Agent))
+	}
+	if h.Noise != nil {
+		b = appendField(b, fieldNoise, h.Noise)
+	}
+	return b
+}
+
+func appendField(b []byte, id byte, v []byte) []byte {
+	b = append(b, id)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(v)))
+	return append(b, v...)
+}
+
+func appendLimits(b []byte, l *Limits) []byte {
+	for _, v := range [...]uint32{l.MaxMessage, l.MaxInFlight, l.MessageWindow, l.MaxStreams, l.StreamWindow} {
+		b = binary.BigEndian.AppendUint32(b, v)
+	}
+	return b
+}
+
+// ConsumeHello reads a whole hello body. covered is the part before the Noise field, which the Noise prologue covers.
+// Fields out of order, repeated, or of a wrong size are ErrMalformed; an unknown field with an even id is ErrCritical.
+func ConsumeHello(p []byte) (h *Hello, covered []byte, err error) {
+	c := cursor{p: p}
+	h = &Hello{Kind: Kind(c.uint8()), Version: c.uint8()}
+	covered = p
+	last := 0
+	for c.err == nil && len(c.p) > 0 {
+		before := len(p) - len(c.p)
+		id := c.uint8()
+		v := c.take(int(c.uint16()))
+		if c.err != nil {
+			break
+		}
+		if int(id) <= last || last == fieldNoise {
+			return nil, nil, fmt.Errorf("hello field 0x%02x after 0x%02x: %w", id, last, ErrMalformed)
+		}
+		last = int(id)
+		if id == fieldNoise {
+			covered = p[:before]
+		}
+		if err := h.setField(id, v); err != nil {
+			return nil, nil, err
+		}
+	}
+	if c.err != nil {
+		return nil, nil, fmt.Errorf("hello: %w", c.err)
+	}
+	return h, covered, h.check()
+}
+
+// setField takes the value of one field.
+func (h *Hello) setField(id byte, v []byte) error {
+	c := cursor{p: v}
+	switch id {
+	case fieldRole:
+		h.Role = Role(c.uint8())
+	case fieldCaps:
+		h.Caps = Caps(c.uint64())
+	case fieldLimits:
+		h.Limits = &Limits{c.uint32(), c.uint32(), c.uint32(), c.uint32(), c.uint32()}
+	case fieldSessionID:
+		copy(h.SessionID[:], c.take(len(h.SessionID)))
+	case fieldName:
+		h.Name = string(c.take(min(len(v), MaxName)))
+	case fieldFailure:
+		f, err := ConsumeFailure(v)
+		h.Failure, c.p = &f, nil
+		c.err = err
+	case fieldAgent:
+		h.Agent = string(c.take(min(len(v), MaxName)))
+	case fieldNoise:
+		h.Noise = c.take(len(v))
+	default:
+		if id%2 == 0 {
+			return fmt.Errorf("hello field 0x%02x: %w", id, ErrCritical)
+		}
+		return nil
+	}
+	if c.err != nil || len(c.p) > 0 || len(v) == 0 {
+		return fmt.Errorf("hello field 0x%02x of %d bytes: %w", id, len(v), ErrMalformed)
+	}
+	return nil
+}
+
+// check reports what a hello of its kind must and must not have.
+func (h *Hello) check() error {
+	ok := true
+	switch h.Kind {
+	case KindHello:
+		switch h.Role {
+		case RoleSession:
+			ok = h.Limits != nil && h.SessionID == SessionID{} && h.Name == ""
+		case RoleStream:
+			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name != ""
+		}
+		ok = ok && h.Role != 0 && h.Failure == nil
+	case KindAck:
+		ok = h.Role == 0 && h.Name == "" && h.Failure == nil && (h.Limits != nil) == (h.SessionID != SessionID{})
+	case KindRefuse:
+		ok = h.Failure != nil && h.Role == 0 && h.Caps == 0 && h.Limits == nil && h.SessionID == SessionID{} &&
+			h.Name == "" && h.Noise == nil
+	default:
+		return fmt.Errorf("hello of kind %v: %w", h.Kind, ErrMalformed)
+	}
+	if !ok {
+		return fmt.Errorf("hello of kind %v with fields that do not fit: %w", h.Kind, ErrMalformed)
+	}
+	return nil
+}
+
+// WriteHello writes the length and body of a hello in one Write. body is what AppendHello made.
+func WriteHello(w io.Writer, body []byte) error {
+	if len(body) > MaxHello {
+		return fmt.Errorf("hello of %d bytes: %w", len(body), ErrTooLong)
+	}
+	b := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(body)), uint16(len(body)))
+	_, err := w.Write(append(b, body...))
+	return err
+}
+
+// ReadHello reads one hello body, and not a byte more than it. The length is checked against MaxHello before a byte is
+// reserved; an end of input in the middle is io.ErrUnexpectedEOF.
+func ReadHello(r io.Reader) ([]byte, error) {
+	var size [2]byte
+	if _, err := io.ReadFull(r, size[:]); err != nil {
+		return nil, err
+	}
+	n := int(binary.BigEndian.Uint16(size[:]))
+	if n > MaxHello {
+		return nil, fmt.Errorf("hello of %d bytes: %w", n, ErrTooLong)
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(r, body); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, err
+	}
+	return body, nil
+}

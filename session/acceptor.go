@@ -1,0 +1,308 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// AcceptorConfig is the accepting side's settings.
+type AcceptorConfig struct {
+	Config
+	// MaxSessions caps the sessions open at once. If zero, 1000.
+	MaxSessions int
+	// MaxHandshakes caps the carriers of one peer whose hello is not done. If zero, 16.
+	MaxHandshakes int
+	// Admit, if not nil, is asked about each peer before its hello is looked at; an error refuses it, and is told to it.
+	Admit func(peer string) error
+	// OnSession, if not nil, is called with each new session before anything of it is handled.
+	OnSession func(*Session)
+}
+
+// An Acceptor is the accepting side of sessions: it answers hellos and holds what has been opened. It is safe for
+// concurrent use.
+type Acceptor struct {
+	cfg     Config
+	max     int
+	perPeer int
+	admit   func(string) error
+	onOpen  func(*Session)
+	refused atomic.Uint64
+
+	mu       sync.Mutex
+	sessions map[frame.SessionID]*Session
+	greeting map[string]int        // carriers whose hello is not done, by peer
+	conns    map[net.Conn]struct{} // the same carriers
+	opening  int                   // sessions that are being answered
+	closed   bool
+	drained  chan struct{} // made by Shutdown, closed when sessions is empty
+}
+
+// NewAcceptor returns an Acceptor, or an error that names the field that is out of range.
+func NewAcceptor(cfg AcceptorConfig) (*Acceptor, error) {
+	base, err := cfg.Config.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.MaxSessions < 0 || cfg.MaxHandshakes < 0 {
+		return nil, fmt.Errorf("session: config: MaxSessions is %d and MaxHandshakes is %d, want 0 or more",
+			cfg.MaxSessions, cfg.MaxHandshakes)
+	}
+	a := &Acceptor{
+		cfg: base, max: cfg.MaxSessions, perPeer: cfg.MaxHandshakes, admit: cfg.Admit, onOpen: cfg.OnSession,
+		sessions: make(map[frame.SessionID]*Session),
+		greeting: make(map[string]int),
+		conns:    make(map[net.Conn]struct{}),
+	}
+	if a.max == 0 {
+		a.max = 1000
+	}
+	if a.perPeer == 0 {
+		a.perPeer = 16
+	}
+	return a, nil
+}
+
+// Serve answers the hello on a carrier that peer opened, and serves it to its end. It owns conn. peer is the name bound
+// into the PSK handshake, a Peer ID in its text form. It returns nil after a session or stream that was opened, however
+// it ended, and an *Error when the hello was refused or never came.
+func (a *Acceptor) Serve(conn net.Conn, peer string) error {
+	if err := a.beginHello(conn, peer); err != nil {
+		a.refused.Add(1)
+		drop(conn, err.Code)
+		return err
+	}
+	stop := boundHandshake(context.Background(), conn, a.cfg.HandshakeTimeout)
+	run, err := a.answer(conn, peer)
+	a.endHello(conn, peer)
+	stop()
+	if err != nil {
+		a.refused.Add(1)
+		var refusal *Error
+		if errors.As(err, &refusal) {
+			a.refuse(conn, refusal)
+		} else {
+			refusal = &Error{Err: err}
+			drop(conn, frame.CodeProtocol)
+		}
+		refusal.Op, refusal.Peer = "hello", peer
+		return refusal
+	}
+	run()
+	return nil
+}
+
+// beginHello takes a place among the peer's hellos in progress.
+func (a *Acceptor) beginHello(conn net.Conn, peer string) *Error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.closed:
+		return &Error{Op: "hello", Peer: peer, Code: frame.CodeGoingAway}
+	case a.greeting[peer] >= a.perPeer:
+		return &Error{Op: "hello", Peer: peer, Code: frame.CodeUnavailable, Text: "too many hellos at once"}
+	}
+	a.greeting[peer]++
+	a.conns[conn] = struct{}{}
+	return nil
+}
+
+func (a *Acceptor) endHello(conn net.Conn, peer string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.conns, conn)
+	if a.greeting[peer]--; a.greeting[peer] == 0 {
+		delete(a.greeting, peer)
+	}
+}
+
+// refuse tells the peer why, and closes.
+func (a *Acceptor) refuse(conn net.Conn, err *Error) {
+	body := frame.AppendHello(nil, &frame.Hello{Kind: frame.KindRefuse, Version: frame.Version, Failure: &frame.Failure{
+		Code: err.Code, RetryAfter: err.RetryAfter, Text: err.Text}})
+	_ = boundHandshake(context.Background(), conn, a.cfg.CloseTimeout)
+	_ = frame.WriteHello(conn, body) // a peer that is gone is not to be told
+	_ = conn.Close()                 // likewise
+}
+
+// answer does the hello, and returns what runs the carrier.
+func (a *Acceptor) answer(conn net.Conn, peer string) (run func(), err error) {
+	if a.admit != nil {
+		if err := a.admit(peer); err != nil {
+			var coded *Error
+			if errors.As(err, &coded) {
+				return nil, coded
+			}
+			return nil, &Error{Code: frame.CodeNotAllowed, Text: err.Error(), Err: err}
+		}
+	}
+	h, ack, err := a.hello(conn, peer)
+	if err != nil {
+		return nil, err
+	}
+	if h.Role == frame.RoleStream {
+		return a.answerStream(h, ack, peer)
+	}
+	return a.answerSession(ack, peer)
+}
+
+// answerSession opens a session.
+func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer string) (func(), error) {
+	if err := a.reserve(); err != nil {
+		return nil, err
+	}
+	c, err := ack(&frame.Hello{Limits: a.cfg.limits(), SessionID: newSessionID()})
+	if err != nil {
+		a.release(nil)
+		return nil, err
+	}
+	s := newSession(a.cfg, c, false, peer)
+	s.onEnd = func() { a.release(s) }
+	s.run()
+	if !a.add(s) {
+		s.fail(&Error{Op: "session", Peer: peer, Code: frame.CodeGoingAway})
+	} else if a.onOpen != nil {
+		a.onOpen(s)
+	}
+	return func() {
+		s.readLoop()
+		<-s.writerDone
+	}, nil
+}
+
+// reserve takes the place of one session.
+func (a *Acceptor) reserve() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.closed:
+		return &Error{Code: frame.CodeGoingAway}
+	case len(a.sessions)+a.opening >= a.max:
+		return &Error{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: fmt.Sprintf("%d sessions open, no more are taken", a.max)}
+	}
+	a.opening++
+	return nil
+}
+
+// add keeps s, unless the Acceptor has been closed meanwhile.
+func (a *Acceptor) add(s *Session) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.opening--
+	if a.closed {
+		return false
+	}
+	a.sessions[s.id] = s
+	return true
+}
+
+// release gives back the place of s, or of a session that was not opened after all.
+func (a *Acceptor) release(s *Session) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s == nil {
+		a.opening--
+	} else if a.sessions[s.id] == s {
+		delete(a.sessions, s.id)
+	}
+	if a.drained != nil && len(a.sessions) == 0 {
+		close(a.drained)
+		a.drained = nil
+	}
+}
+
+// answerStream opens a dedicated stream of a session.
+func (a *Acceptor) answerStream(h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string) (func(), error) {
+	a.mu.Lock()
+	s := a.sessions[h.SessionID]
+	a.mu.Unlock()
+	if s == nil || s.peer != peer { // only its own peer may name a session, and nobody else learns that it exists
+		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
+	}
+	serve := a.cfg.Mux.stream(h.Name)
+	if serve == nil {
+		return nil, &Error{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", h.Name)}
+	}
+	st := &Stream{s: s, name: h.Name, dedicated: true}
+	if err := s.addDedicated(st); err != nil {
+		return nil, err
+	}
+	c, err := ack(&frame.Hello{})
+	if err != nil {
+		s.forgetDedicated(st)
+		return nil, err
+	}
+	return func() {
+		s.touch()
+		if st.attach(c) == nil {
+			s.serveStream(serve, st)
+		}
+	}, nil
+}
+
+// Sessions returns the sessions that are open now, oldest first.
+func (a *Acceptor) Sessions() []*Session {
+	a.mu.Lock()
+	all := make([]*Session, 0, len(a.sessions))
+	for _, s := range a.sessions {
+		all = append(all, s)
+	}
+	a.mu.Unlock()
+	slices.SortFunc(all, func(x, y *Session) int {
+		if c := x.started.Compare(y.started); c != 0 {
+			return c
+		}
+		return slices.Compare(x.id[:], y.id[:])
+	})
+	return all
+}
+
+// Refused returns how many carriers have been refused or dropped at their hello.
+func (a *Acceptor) Refused() uint64 { return a.refused.Load() }
+
+// Shutdown takes nothing new, drains every session, and returns when all have ended. When ctx ends first, the rest is
+// cut off and the ctx's error is returned.
+func (a *Acceptor) Shutdown(ctx context.Context) error {
+	drained, sessions := a.close()
+	for _, s := range sessions {
+		s.mu.Lock()
+		s.drainLocked(frame.Failure{Code: frame.CodeGoingAway, Text: "the server is shutting down"})
+		s.mu.Unlock()
+	}
+	select {
+	case <-drained:
+		return nil
+	case <-ctx.Done():
+	}
+	var wg sync.WaitGroup
+	for _, s := range a.Sessions() {
+		wg.Go(func() { _ = s.Close() }) // never fails
+	}
+	wg.Wait()
+	return &Error{Op: "shutdown", Err: ctx.Err()}
+}
+
+// close takes nothing new from now on: hellos in progress are cut off. drained is closed when no session is left.
+func (a *Acceptor) close() (drained <-chan struct{}, sessions []*Session) {
+	a.mu.Lock()
+	a.closed = true
+	for conn := range a.conns {
+		drop(conn, frame.CodeGoingAway)
+	}
+	done := make(chan struct{})
+	if len(a.sessions) == 0 {
+		close(done)
+	} else if a.drained == nil {
+		a.drained = done
+	} else {
+		done = a.drained
+	}
+	a.mu.Unlock()
+	return done, a.Sessions()
+}

@@ -1,0 +1,102 @@
+package session
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// chunkSize is the unit in which a body of several parts is held until it is whole.
+const chunkSize = 64 << 10
+
+// chunks recycles what assemblies are made of.
+var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
+
+// assembly gathers the parts of one body. It never holds more than has arrived plus one chunk.
+type assembly struct {
+	start    frame.Start
+	flags    frame.Flags
+	got      int
+	whole    []byte             // a body of at most a chunk
+	parts    []*[chunkSize]byte // a larger one
+	progress time.Time          // when the last part came
+}
+
+// begin takes the head of a body.
+func (a *assembly) begin(start frame.Start, flags frame.Flags) {
+	a.start, a.flags = start, flags
+}
+
+// add copies the next part. It reports an error when there is more than the head declared.
+func (a *assembly) add(p []byte) error {
+	if len(p) > a.start.Total-a.got {
+		return fmt.Errorf("body of %d bytes goes past its %d: %w", a.got+len(p), a.start.Total, frame.ErrMalformed)
+	}
+	switch {
+	case a.got == 0 && len(p) == a.start.Total:
+		a.whole = bytes.Clone(p)
+	case a.start.Total <= chunkSize:
+		if a.whole == nil {
+			a.whole = make([]byte, a.start.Total)
+		}
+		copy(a.whole[a.got:], p)
+	default:
+		a.spread(p)
+	}
+	a.got += len(p)
+	return nil
+}
+
+// spread copies p behind what the parts hold.
+func (a *assembly) spread(p []byte) {
+	at := a.got
+	for len(p) > 0 {
+		if at/chunkSize == len(a.parts) {
+			a.parts = append(a.parts, chunks.Get().(*[chunkSize]byte))
+		}
+		n := copy(a.parts[at/chunkSize][at%chunkSize:], p)
+		p, at = p[n:], at+n
+	}
+}
+
+// complete reports whether the body is whole.
+func (a *assembly) complete() bool { return a.got == a.start.Total }
+
+// drop gives back what is held.
+func (a *assembly) drop() {
+	for _, c := range a.parts {
+		chunks.Put(c)
+	}
+	a.parts, a.whole = nil, nil
+}
+
+// size returns the body's bytes once decompressed.
+func (a *assembly) size() int {
+	if a.flags&frame.FlagCompressed != 0 {
+		return a.start.Raw
+	}
+	return a.start.Total
+}
+
+// value returns the whole body, decompressed, and forgets it. The slice belongs to the caller; an empty body is an empty
+// slice, never nil.
+func (a *assembly) value() ([]byte, error) {
+	v := a.whole
+	if a.parts != nil {
+		v = make([]byte, 0, a.got)
+		for _, c := range a.parts {
+			v = append(v, c[:min(chunkSize, a.got-len(v))]...)
+		}
+	}
+	a.drop()
+	if v == nil {
+		v = []byte{}
+	}
+	if a.flags&frame.FlagCompressed == 0 {
+		return v, nil
+	}
+	return frame.Decompress(v, a.start.Raw)
+}

@@ -1,0 +1,329 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// A call is one request of this side, from Call to its answer. A call is a place in the peer's MaxInFlight from the
+// moment it is queued until it is finished.
+type call struct {
+	s     *Session
+	out   outgoing
+	reply assembly
+	done  chan struct{} // one token: finished
+	timer *time.Timer   // stands in for a ctx without a deadline
+
+	// Guarded by s.mu.
+	placed   bool // holds one of the peer's places
+	sent     bool // the whole request has been handed to the carrier
+	finished bool
+	failure  *Error
+}
+
+// maxFreeCalls bounds the finished calls that a session keeps for the next ones.
+const maxFreeCalls = 128
+
+// newCall returns a fresh call, or a finished one. Calls are kept by session and not by process: a channel belongs to
+// the synctest bubble it was made in.
+func (s *Session) newCall() *call {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.freeCalls); n > 0 {
+		c := s.freeCalls[n-1]
+		s.freeCalls = s.freeCalls[:n-1]
+		return c
+	}
+	return &call{s: s, done: make(chan struct{}, 1)}
+}
+
+// Call sends value to the handler of link at the peer and returns its answer, which belongs to the caller. The link ""
+// is the tag's own handler. value must not change before Call returns.
+//
+// The error is an *Error whose Outcome says what may have happened. It matches the ctx's own error when the ctx ended,
+// os.ErrDeadlineExceeded when RequestTimeout passed, ErrTooLarge at once when value is over the peer's limit, ErrNotFound
+// when nobody handles link, ErrUnavailable when the peer is over a limit, and ErrSessionLost, ErrClosed or ErrGoingAway
+// when the session ended. Text holds the words of a handler that answered with an error.
+func (s *Session) Call(ctx context.Context, link string, value []byte) ([]byte, error) {
+	reply, err := s.call(ctx, "call", outgoing{start: frame.Start{Link: link}}, value)
+	if err != nil {
+		return nil, err
+	}
+	return reply.value, nil
+}
+
+// answer is what a call brought.
+type answer struct {
+	value []byte
+	codec string
+}
+
+func (s *Session) call(ctx context.Context, op string, head outgoing, value []byte) (answer, error) {
+	link := head.start.Link
+	fail := func(outcome Outcome, err error) *Error {
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: outcome, Err: err}
+	}
+	if err := s.checkSize(op, link, len(value)); err != nil {
+		return answer{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return answer{}, fail(NotSent, err)
+	}
+	now := s.touch()
+	wait := max(s.cfg.RequestTimeout, 0)
+	deadline, hasDeadline := ctx.Deadline()
+	if hasDeadline {
+		wait = max(deadline.Sub(now), time.Millisecond)
+	}
+
+	c := s.newCall()
+	c.out = head
+	c.out.s, c.out.owner, c.out.typ = s, c, frame.TypeRequest
+	c.out.start.Timeout = wait
+	c.out.fill(value)
+	if err := c.begin(op); err != nil {
+		return answer{}, err
+	}
+
+	var timeout <-chan time.Time
+	if !hasDeadline && wait > 0 {
+		timeout = c.startTimer(wait)
+	}
+	select {
+	case <-c.done:
+	case <-ctx.Done():
+		c.giveUp(fail(Unknown, ctx.Err()))
+	case <-timeout:
+		c.giveUp(fail(Unknown, fmt.Errorf("no answer in %v: %w", wait, os.ErrDeadlineExceeded)))
+	}
+	return c.result(op, link)
+}
+
+// checkSize refuses what the peer would refuse.
+func (s *Session) checkSize(op, link string, n int) error {
+	if len(link) > frame.MaxName {
+		return &Error{Op: op, Peer: s.peer, Link: link[:frame.MaxName], Outcome: NotSent, Code: frame.CodeTooLarge,
+			Text: fmt.Sprintf("link name of %d bytes, at most %d", len(link), frame.MaxName)}
+	}
+	if n > int(s.limits.MaxMessage) {
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeTooLarge,
+			Text: fmt.Sprintf("%d bytes, the peer takes at most %d", n, s.limits.MaxMessage)}
+	}
+	return nil
+}
+
+func (c *call) startTimer(d time.Duration) <-chan time.Time {
+	if c.timer == nil {
+		c.timer = time.NewTimer(d)
+	} else {
+		c.timer.Reset(d)
+	}
+	return c.timer.C
+}
+
+// begin queues the request, now or when the peer has a place for it.
+func (c *call) begin(op string) error {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refusal(op, c.out.start.Link); err != nil {
+		return err
+	}
+	if s.inFlight >= s.limits.MaxInFlight {
+		s.waiting.push(c)
+		return nil
+	}
+	c.place()
+	return nil
+}
+
+// place takes a place at the peer and queues the request. s.mu is held.
+func (c *call) place() {
+	c.placed = true
+	c.s.inFlight++
+	c.s.enqueue(&c.out)
+}
+
+func (c *call) onBegun() {
+	c.s.pending[c.out.id] = c
+	c.s.stats.requestsOut.Add(1)
+}
+
+func (c *call) onSent() { c.sent = true }
+
+// abort ends the call because the session has ended.
+func (c *call) abort(err *Error) {
+	outcome := NotSent
+	if c.sent {
+		outcome = Unknown
+	}
+	c.finish(&Error{Outcome: outcome, Code: err.Code, Err: err.cause()})
+}
+
+// finish ends the call, once, and hands its place to the next. s.mu is held.
+func (c *call) finish(failure *Error) {
+	if c.finished {
+		return
+	}
+	s := c.s
+	c.finished, c.failure = true, failure
+	c.out.drop()
+	if c.out.id != 0 {
+		delete(s.pending, c.out.id)
+	}
+	if c.placed {
+		s.inFlight--
+		s.placeNext()
+	}
+	if c.reply.got > 0 && !c.reply.complete() {
+		c.reply.drop()
+	}
+	s.checkIdle()
+	c.done <- struct{}{}
+}
+
+// placeNext gives free places to the calls that wait. s.mu is held.
+func (s *Session) placeNext() {
+	for s.err == nil && s.inFlight < s.limits.MaxInFlight && s.waiting.len() > 0 {
+		if c := s.waiting.pop(); !c.finished {
+			c.place()
+		}
+	}
+}
+
+// giveUp ends the call for err unless it has just been answered, and tells the peer if the request has begun to leave.
+func (c *call) giveUp(err *Error) {
+	c.s.mu.Lock()
+	if !c.finished {
+		if !c.sent {
+			err.Outcome = NotSent
+		}
+		if c.out.begun {
+			c.s.control(frame.Header{Type: frame.TypeCancel, ID: c.out.id}, nil)
+		}
+		c.finish(err)
+	}
+	c.s.mu.Unlock()
+	<-c.done
+}
+
+// result returns what the finished call brought, and recycles it.
+func (c *call) result(op, link string) (answer, error) {
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	defer c.recycle()
+	s := c.s
+	if f := c.failure; f != nil {
+		f.Op, f.Peer, f.Link = op, s.peer, link
+		return answer{}, f
+	}
+	s.touch()
+	value, err := c.reply.value()
+	if err != nil {
+		return answer{}, &Error{Op: op, Peer: s.peer, Link: link, Code: frame.CodeProtocol, Outcome: Delivered, Err: err}
+	}
+	return answer{value: value, codec: c.reply.start.Codec}, nil
+}
+
+// recycle gives the call back, unless a queue may still hold it.
+func (c *call) recycle() {
+	if !c.sent {
+		return
+	}
+	*c = call{s: c.s, done: c.done, timer: c.timer}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if len(c.s.freeCalls) < maxFreeCalls {
+		c.s.freeCalls = append(c.s.freeCalls, c)
+	}
+}
+
+// onResponse takes the first part of an answer. s.mu is held.
+func (s *Session) onResponse(h frame.Header, p []byte) error {
+	start, body, err := frame.ConsumeStart(p, h.Type, h.Flags, s.intern)
+	if err != nil {
+		return err
+	}
+	c := s.pending[h.ID]
+	if c == nil {
+		s.stats.late.Add(1)
+		return s.checkOurs(h)
+	}
+	if c.reply.got > 0 || c.reply.start.Total > 0 {
+		return fmt.Errorf("second RESPONSE to %d: %w", h.ID, frame.ErrMalformed)
+	}
+	c.reply.begin(start, h.Flags)
+	if c.reply.size() > s.cfg.MaxMessage || start.Total > s.cfg.MaxMessage {
+		s.control(frame.Header{Type: frame.TypeCancel, ID: h.ID}, nil)
+		c.finish(&Error{Code: frame.CodeReplyTooLarge, Outcome: Delivered,
+			Text: fmt.Sprintf("reply of %d bytes, this side takes at most %d", c.reply.size(), s.cfg.MaxMessage)})
+		return nil
+	}
+	return c.addReply(body)
+}
+
+// addReply takes a part of the answer. s.mu is held.
+func (c *call) addReply(p []byte) error {
+	if !c.sent {
+		return fmt.Errorf("RESPONSE to %d before the whole request: %w", c.out.id, frame.ErrMalformed)
+	}
+	if err := c.reply.add(p); err != nil {
+		return err
+	}
+	if c.reply.complete() {
+		c.finish(nil)
+	}
+	return nil
+}
+
+// checkOurs refuses an answer to something this side never opened. s.mu is held.
+func (s *Session) checkOurs(h frame.Header) error {
+	if !s.ours(h.ID) || h.ID > s.lastID {
+		return fmt.Errorf("%v for id %d, which was never opened: %w", h.Type, h.ID, frame.ErrMalformed)
+	}
+	return nil
+}
+
+// outcomes says what each refusal of the peer means for the work it refuses; codes that are not listed leave it Unknown.
+var outcomes = map[frame.Code]Outcome{
+	frame.CodeInternal:      Delivered,
+	frame.CodeApplication:   Delivered,
+	frame.CodeNoReply:       Delivered,
+	frame.CodeReplyTooLarge: Delivered,
+	frame.CodeNotFound:      Rejected,
+	frame.CodeUnavailable:   Rejected,
+	frame.CodeTooLarge:      Rejected,
+	frame.CodeUnsupported:   Rejected,
+	frame.CodeNotAllowed:    Rejected,
+	frame.CodeGoingAway:     NotSent,
+}
+
+// remote returns the peer's failure as an error.
+func remote(f frame.Failure) *Error {
+	return &Error{Remote: true, Code: f.Code, Outcome: outcomes[f.Code], RetryAfter: f.RetryAfter, Text: f.Text}
+}
+
+// onError takes the failure of a request or one-way message of this side, or the end of a RESPONSE its owner abandoned.
+func (s *Session) onError(h frame.Header, p []byte) error {
+	f, err := frame.ConsumeFailure(p)
+	if err != nil {
+		return err
+	}
+	if err := s.checkOurs(h); err != nil {
+		return err
+	}
+	switch c := s.pending[h.ID]; {
+	case c != nil:
+		c.finish(remote(f))
+	case s.lane.awaits(h.ID):
+		s.lane.undelivered(h.ID, remote(f))
+	default:
+		s.stats.late.Add(1)
+	}
+	return nil
+}

@@ -1,0 +1,145 @@
+package session
+
+import (
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/psk"
+)
+
+// Config is one side's settings. The zero value is useful. Sizes are bytes.
+type Config struct {
+	// Local names this side and is bound into the PSK handshake: a Peer ID's bytes. Both sides must agree on it.
+	Local string
+	// Keys, if not nil, requires the pre-shared key on every carrier; nil refuses peers that use one.
+	Keys *psk.Keyring
+	// Mux holds the handlers. If nil, nothing is served.
+	Mux *Mux
+	// Quota bounds what all sessions that share it may run and hold. If nil, only the limits below apply.
+	Quota *Quota
+
+	// HandshakeTimeout bounds the hello. If zero, 5 s.
+	HandshakeTimeout time.Duration
+	// WriteTimeout is how long the carrier may accept nothing before the session is lost. If zero, 30 s.
+	WriteTimeout time.Duration
+	// ReadTimeout is how long a message that arrives in parts may make no progress before it is refused. If zero, 30 s.
+	ReadTimeout time.Duration
+	// RequestTimeout bounds a call whose ctx has no deadline. If zero, 30 s. If negative, there is no bound.
+	RequestTimeout time.Duration
+	// Heartbeat is the silence after which the peer is probed. If zero, 10 s. If negative, never.
+	Heartbeat time.Duration
+	// HeartbeatTimeout is the silence after which the session is lost. If zero, twice Heartbeat.
+	HeartbeatTimeout time.Duration
+	// CloseTimeout bounds how long Close waits for what is queued to leave. If zero, 1 s.
+	CloseTimeout time.Duration
+
+	// MaxMessage caps one request, response or message, decompressed. If zero, 32 MiB. At most 1 GiB.
+	MaxMessage int
+	// MaxInFlight caps the peer's unanswered requests; the peer waits at the cap. If zero, 4096.
+	MaxInFlight int
+	// MessageWindow caps the one-way messages that wait for their handler; the peer waits at the cap. If zero, 1 MiB.
+	MessageWindow int
+	// MaxStreams caps the shared streams the peer has open. If zero, 128.
+	MaxStreams int
+	// StreamWindow caps what waits unread on one shared stream; the peer waits at the cap. If zero, 512 KiB.
+	StreamWindow int
+	// MaxRequests drains the session after it has served so many requests. If zero, there is no such end.
+	MaxRequests int
+
+	// DisableCompression neither sends compressed bodies nor accepts them.
+	DisableCompression bool
+	// Agent is told to the peer, for diagnostics. If empty, nothing is told.
+	Agent string
+	// OnUndelivered, if not nil, is called with the failure of each one-way message. It must not block.
+	OnUndelivered func(*Error)
+	// Logger gets what a person should act on. If nil, nothing is logged.
+	Logger *slog.Logger
+}
+
+// withDefaults returns a copy with every zero field resolved, or an error that names the field that is out of range.
+func (c Config) withDefaults() (Config, error) {
+	durations := []struct {
+		name     string
+		v        *time.Duration
+		def      time.Duration
+		negative bool
+	}{
+		{"HandshakeTimeout", &c.HandshakeTimeout, 5 * time.Second, false},
+		{"WriteTimeout", &c.WriteTimeout, 30 * time.Second, false},
+		{"ReadTimeout", &c.ReadTimeout, 30 * time.Second, false},
+		{"RequestTimeout", &c.RequestTimeout, 30 * time.Second, true},
+		{"Heartbeat", &c.Heartbeat, 10 * time.Second, true},
+		{"CloseTimeout", &c.CloseTimeout, time.Second, false},
+	}
+	for _, d := range durations {
+		if *d.v == 0 {
+			*d.v = d.def
+		}
+		if *d.v < 0 && !d.negative {
+			return c, fmt.Errorf("session: config: %s is %v, want more than 0", d.name, *d.v)
+		}
+	}
+	if c.HeartbeatTimeout == 0 {
+		c.HeartbeatTimeout = 2 * c.Heartbeat
+	}
+	if c.Heartbeat > 0 && c.HeartbeatTimeout < c.Heartbeat {
+		return c, fmt.Errorf("session: config: HeartbeatTimeout is %v, want at least Heartbeat, %v",
+			c.HeartbeatTimeout, c.Heartbeat)
+	}
+	sizes := []struct {
+		name     string
+		v        *int
+		def, max int
+	}{
+		{"MaxMessage", &c.MaxMessage, 32 << 20, frame.MaxTotal},
+		{"MaxInFlight", &c.MaxInFlight, 4096, 1 << 20},
+		{"MessageWindow", &c.MessageWindow, 1 << 20, frame.MaxTotal},
+		{"MaxStreams", &c.MaxStreams, 128, 1 << 20},
+		{"StreamWindow", &c.StreamWindow, 512 << 10, frame.MaxTotal},
+		{"MaxRequests", &c.MaxRequests, math.MaxInt, math.MaxInt},
+	}
+	for _, z := range sizes {
+		if *z.v == 0 {
+			*z.v = z.def
+		}
+		if *z.v < 1 || *z.v > z.max {
+			return c, fmt.Errorf("session: config: %s is %d, want 1 to %d", z.name, *z.v, z.max)
+		}
+	}
+	if len(c.Agent) > frame.MaxName {
+		return c, fmt.Errorf("session: config: Agent is %d bytes, want at most %d", len(c.Agent), frame.MaxName)
+	}
+	if c.Mux == nil {
+		c.Mux = NewMux()
+	}
+	if c.Quota == nil {
+		c.Quota = NewQuota(0, 0)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// limits returns what the hello states.
+func (c *Config) limits() *frame.Limits {
+	return &frame.Limits{
+		MaxMessage:    uint32(c.MaxMessage),
+		MaxInFlight:   uint32(c.MaxInFlight),
+		MessageWindow: uint32(c.MessageWindow),
+		MaxStreams:    uint32(c.MaxStreams),
+		StreamWindow:  uint32(c.StreamWindow),
+	}
+}
+
+// caps returns the capabilities this side offers.
+func (c *Config) caps() frame.Caps {
+	caps := frame.CapBatchAck
+	if !c.DisableCompression {
+		caps |= frame.CapZstd
+	}
+	return caps
+}

@@ -1,0 +1,125 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// dedicated is a stream that is a connection of its own: raw, or sealed when there is a key.
+type dedicated struct {
+	net.Conn
+	raw       net.Conn
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// attach gives the stream its carrier, or drops it when the session has ended meanwhile.
+func (st *Stream) attach(c carrier) error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if st.s.err != nil {
+		drop(c.raw, frame.CodeCancelled)
+		return st.s.refusal("open stream", st.name)
+	}
+	st.conn = &dedicated{Conn: c.sealed, raw: c.raw}
+	return nil
+}
+
+// openDedicated opens a stream on a connection of its own.
+func (s *Session) openDedicated(ctx context.Context, name string) (*Stream, error) {
+	if s.open == nil {
+		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Code: frame.CodeUnsupported,
+			Text: "only the side that dialed the session opens dedicated streams"}
+	}
+	st := &Stream{s: s, name: name, dedicated: true}
+	if err := s.addDedicated(st); err != nil {
+		return nil, err
+	}
+	conn, err := s.open(ctx)
+	if err != nil {
+		s.forgetDedicated(st)
+		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Err: err}
+	}
+	c, err := greet(ctx, conn, s.peer, &frame.Hello{Role: frame.RoleStream, SessionID: s.id, Name: name}, &s.cfg)
+	if err != nil {
+		s.forgetDedicated(st)
+		var e *Error
+		if errors.As(err, &e) {
+			e.Op, e.Link = "open stream", name
+		}
+		return nil, err
+	}
+	s.touch()
+	if err := st.attach(c); err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// addDedicated keeps st until it is closed, or refuses it.
+func (s *Session) addDedicated(st *Stream) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refusal("open stream", st.name); err != nil {
+		return err
+	}
+	if n := len(s.dedicated); n >= min(s.cfg.MaxStreams, int(s.limits.MaxStreams)) {
+		return &Error{Op: "open stream", Peer: s.peer, Link: st.name, Outcome: NotSent, Code: frame.CodeUnavailable,
+			RetryAfter: retryHint, Text: fmt.Sprintf("%d dedicated streams open, no more are taken", n)}
+	}
+	if s.dedicated == nil {
+		s.dedicated = make(map[*Stream]struct{})
+	}
+	s.dedicated[st] = struct{}{}
+	return nil
+}
+
+// forgetDedicated takes st, if it is dedicated, out of the session's books.
+func (s *Session) forgetDedicated(st *Stream) {
+	if !st.dedicated {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.dedicated, st)
+	s.checkIdle()
+}
+
+// CloseWrite implements Stream.
+func (d *dedicated) CloseWrite() error {
+	if c, ok := d.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// CloseRead implements Stream.
+func (d *dedicated) CloseRead() error {
+	if c, ok := d.Conn.(interface{ CloseRead() error }); ok {
+		return c.CloseRead()
+	}
+	return errors.ErrUnsupported
+}
+
+// Close implements Stream.
+func (d *dedicated) Close() error {
+	d.closeOnce.Do(func() { d.closeErr = d.Conn.Close() })
+	return d.closeErr
+}
+
+// Reset implements Stream.
+func (d *dedicated) Reset(code frame.Code) error {
+	d.closeOnce.Do(func() {
+		if code == frame.CodeOK || code == frame.CodeClosed {
+			code = frame.CodeCancelled // an orderly close would look like the end of the data
+		}
+		drop(d.raw, code)
+		_ = d.Conn.SetDeadline(pastDeadline) // wakes whoever waits in the seal
+	})
+	return nil
+}

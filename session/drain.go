@@ -1,0 +1,135 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// A drain lets what is in flight end and takes nothing new:
+//
+//	this side                       the peer
+//	GOAWAY(last id served) ───────> new work is refused there, NotSent; what is in flight goes on
+//	... both wait until nothing is in flight ...
+//	                       <─────── closes the carrier
+//	closes, also when the peer does not within CloseTimeout
+
+// Shutdown drains the session: it takes no new work, tells the peer so, waits until all calls, handlers, one-way messages
+// and streams of both sides have ended, and closes. When ctx ends first the rest is cut off, and the ctx's error is
+// returned.
+func (s *Session) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.drainLocked(frame.Failure{Code: frame.CodeGoingAway})
+	s.mu.Unlock()
+	select {
+	case <-s.ended:
+		return nil
+	case <-ctx.Done():
+		s.closeFor(&Error{Op: "shutdown", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+		return &Error{Op: "shutdown", Peer: s.peer, Err: ctx.Err()}
+	}
+}
+
+// Draining reports whether the session takes no new work: either side drains it, or it has ended.
+func (s *Session) Draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining || s.goneAway || s.flushing || s.err != nil
+}
+
+// drainLocked begins a drain from this side, once.
+func (s *Session) drainLocked(f frame.Failure) {
+	if s.draining || s.err != nil {
+		return
+	}
+	s.draining = true
+	s.goAwayLocked(f)
+	s.leaveWhenIdle(&Error{Op: "session", Peer: s.peer, Code: frame.CodeGoingAway, Text: "drained"})
+}
+
+// goAwayLocked tells the peer that requests after the last one accepted are not served.
+func (s *Session) goAwayLocked(f frame.Failure) {
+	s.controlFailure(frame.TypeGoAway, s.lastPeerID, f)
+}
+
+// onGoAway takes the peer's word that it drains or closes. s.mu is held.
+func (s *Session) onGoAway(h frame.Header, p []byte) error {
+	f, err := frame.ConsumeFailure(p)
+	if err != nil {
+		return err
+	}
+	s.goneAway = true
+	gone := &Error{Remote: true, Code: frame.CodeGoingAway, Text: f.Text}
+	for s.waiting.len() > 0 {
+		s.waiting.pop().abort(gone)
+	}
+	for id, c := range s.pending {
+		if id > h.ID {
+			c.finish(&Error{Remote: true, Code: frame.CodeGoingAway, Outcome: NotSent, Text: f.Text})
+		}
+	}
+	leaving := &Error{Op: "session", Peer: s.peer, Remote: true, Code: f.Code, Text: f.Text}
+	if f.Code == frame.CodeClosed {
+		leaving.Err = ErrSessionLost
+	}
+	s.leaveWhenIdle(leaving)
+	return nil
+}
+
+// leaveWhenIdle ends the session for a reason once nothing is in flight. s.mu is held.
+func (s *Session) leaveWhenIdle(reason *Error) {
+	if s.leaving != nil {
+		return
+	}
+	s.leaving = reason
+	go s.finishDrain(reason)
+	s.checkIdle()
+}
+
+// finishDrain closes a drained session. It is a goroutine of its own; it ends when the session has ended.
+func (s *Session) finishDrain(reason *Error) {
+	select {
+	case <-s.idle:
+	case <-s.ended:
+		return
+	}
+	if !reason.Remote { // the peer closes first, when it sees the same
+		timer := time.NewTimer(s.cfg.CloseTimeout)
+		defer timer.Stop()
+		select {
+		case <-s.ended:
+			return
+		case <-timer.C:
+		}
+	}
+	s.closeFor(reason)
+}
+
+// checkIdle notes when a drain has nothing left to wait for. s.mu is held.
+func (s *Session) checkIdle() {
+	if s.leaving != nil && !s.busy() {
+		s.shutIdleLocked()
+	}
+}
+
+// busy reports whether anything is in flight. s.mu is held.
+func (s *Session) busy() bool {
+	return len(s.serving) > 0 || s.running > 0 || s.inFlight > 0 || s.waiting.len() > 0 ||
+		s.lane.charge > 0 || s.lane.waiting.len() > 0 || s.inbox.running || s.inbox.current != nil ||
+		len(s.streams) > 0 || s.mine > 0 || len(s.dedicated) > 0
+}
+
+func (s *Session) shutIdleLocked() {
+	if !s.idleShut {
+		s.idleShut = true
+		close(s.idle)
+	}
+}
+
+// IdleSince returns when the application last used the session, and false while anything is in flight.
+func (s *Session) IdleSince() (time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Unix(0, s.lastActive.Load()), !s.busy()
+}

@@ -1,0 +1,175 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// heartbeat watches a session from a timer: whether the peer is silent, whether the carrier takes what is written, and
+// whether what arrives in parts goes on. It costs nothing while data flows.
+type heartbeat struct {
+	s     *Session
+	every time.Duration
+	rtt   atomic.Int64 // nanoseconds; 0: not measured yet
+
+	// Guarded by s.mu.
+	timer     *time.Timer
+	stopped   bool
+	reads     uint64    // of the session when last looked at
+	heardAt   time.Time // when reads last grew, as seen
+	lastPing  uint64
+	pinged    time.Time // when lastPing left; zero once it is answered
+	pingWaits []pingWait
+}
+
+type pingWait struct {
+	id   uint64
+	done chan struct{}
+}
+
+// startHeartbeat starts the timer, which ends with the session.
+func (s *Session) startHeartbeat() {
+	every := min(s.cfg.WriteTimeout, s.cfg.ReadTimeout)
+	if s.cfg.Heartbeat > 0 {
+		every = min(every, s.cfg.Heartbeat, s.cfg.HeartbeatTimeout)
+	}
+	h := &s.heartbeat
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h.s, h.every, h.heardAt = s, max(every/4, 5*time.Millisecond), time.Now()
+	if s.dialer {
+		h.ping(h.heardAt)
+	}
+	h.timer = time.AfterFunc(h.every, h.check)
+}
+
+// stop ends the timer.
+func (h *heartbeat) stop() {
+	h.s.mu.Lock()
+	defer h.s.mu.Unlock()
+	h.stopped = true
+	h.timer.Stop()
+	for _, w := range h.pingWaits {
+		close(w.done)
+	}
+	h.pingWaits = nil
+}
+
+// check looks at the session once, and ends it when it has been silent or stuck for too long.
+func (h *heartbeat) check() {
+	if err := h.look(time.Now()); err != nil {
+		h.s.fail(h.s.lost("heartbeat", err))
+	}
+}
+
+func (h *heartbeat) look(now time.Time) error {
+	s := h.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.stopped || s.err != nil {
+		return nil
+	}
+	h.timer.Reset(h.every)
+	if began := s.writeBegan.Load(); began != 0 && now.Sub(time.Unix(0, began)) >= s.cfg.WriteTimeout {
+		return fmt.Errorf("nothing could be written for %v: %w", s.cfg.WriteTimeout, os.ErrDeadlineExceeded)
+	}
+	if len(s.urgent) > maxUrgent {
+		return fmt.Errorf("the peer does not read: more than %d bytes of answers wait", maxUrgent)
+	}
+	if s.partial > 0 {
+		if err := s.refuseStalled(now); err != nil {
+			return err
+		}
+	}
+	if reads := s.reads.Load(); reads != h.reads {
+		h.reads, h.heardAt = reads, now
+		return nil
+	}
+	return h.onSilence(now)
+}
+
+// onSilence probes a silent peer, or gives it up. s.mu is held.
+func (h *heartbeat) onSilence(now time.Time) error {
+	cfg := &h.s.cfg
+	silent := now.Sub(h.heardAt)
+	if cfg.Heartbeat < 0 || silent < cfg.Heartbeat {
+		return nil
+	}
+	if silent >= cfg.HeartbeatTimeout {
+		return fmt.Errorf("the peer has been silent for %v: %w", cfg.HeartbeatTimeout, os.ErrDeadlineExceeded)
+	}
+	if h.pinged.IsZero() {
+		h.ping(now)
+	}
+	return nil
+}
+
+// ping sends a PING. s.mu is held.
+func (h *heartbeat) ping(now time.Time) {
+	h.lastPing++
+	h.pinged = now
+	h.s.control(frame.Header{Type: frame.TypePing, ID: h.lastPing}, nil)
+}
+
+// onPong takes the answer to the PING id and all before it. s.mu is held.
+func (h *heartbeat) onPong(id uint64) {
+	if id == h.lastPing && !h.pinged.IsZero() {
+		h.rtt.Store(int64(max(time.Since(h.pinged), 1)))
+		h.pinged = time.Time{}
+	}
+	kept := h.pingWaits[:0]
+	for _, w := range h.pingWaits {
+		if w.id <= id {
+			close(w.done)
+		} else {
+			kept = append(kept, w)
+		}
+	}
+	h.pingWaits = kept
+}
+
+// refuseStalled refuses the requests that have been arriving without progress for ReadTimeout. A one-way message that
+// does so ends the session, for no other can pass it. s.mu is held.
+func (s *Session) refuseStalled(now time.Time) error {
+	for _, m := range s.serving {
+		if !m.started && now.Sub(m.in.progress) >= s.cfg.ReadTimeout {
+			s.refusePartial(m, frame.Failure{Code: frame.CodeTimeout,
+				Text: fmt.Sprintf("%d of %d bytes came in time", m.in.got, m.in.start.Total)})
+		}
+	}
+	if m := s.inbox.current; m != nil && now.Sub(m.in.progress) >= s.cfg.ReadTimeout {
+		return fmt.Errorf("message %d stalled at %d of %d bytes: %w", m.id, m.in.got, m.in.start.Total, os.ErrDeadlineExceeded)
+	}
+	return nil
+}
+
+// Ping returns how long the peer takes to answer. The error matches the ctx's own, or why the session ended.
+func (s *Session) Ping(ctx context.Context) (time.Duration, error) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return 0, s.Err()
+	}
+	began := time.Now()
+	s.heartbeat.ping(began)
+	w := pingWait{id: s.heartbeat.lastPing, done: make(chan struct{})}
+	s.heartbeat.pingWaits = append(s.heartbeat.pingWaits, w)
+	s.mu.Unlock()
+	select {
+	case <-w.done:
+		if err := s.Err(); err != nil {
+			return 0, err
+		}
+		return time.Since(began), nil
+	case <-ctx.Done():
+		return 0, &Error{Op: "ping", Peer: s.peer, Err: ctx.Err()}
+	}
+}
+
+// RTT returns the last measured round trip, or 0 before there is one.
+func (s *Session) RTT() time.Duration { return time.Duration(s.heartbeat.rtt.Load()) }

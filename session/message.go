@@ -1,0 +1,194 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// A Message is one value that came to a link, or the reply to one. Its fields belong to whoever received it.
+type Message struct {
+	Link  string // the link it was sent to; "" for a tag's calls and for replies
+	Value []byte // the body; never nil
+
+	s      *Session
+	codec  string
+	oneWay bool
+	ctx    callCtx
+	in     assembly
+	out    outgoing
+	id     uint64
+	held   int // bytes taken from the quota
+
+	handleCall CallFunc // one of the two, chosen when the first part came
+	handle     func(*Message)
+
+	// Guarded by s.mu.
+	started   bool // the handler has been started
+	returned  bool // the handler has returned
+	replied   bool // Reply or a refusal has been queued
+	emitted   bool // it has left
+	cancelled bool // the caller gave up, or the session ended
+	later     bool // ReplyLater
+}
+
+// Session returns the session that the message came on.
+func (m *Message) Session() *Session { return m.s }
+
+// Context returns the request's context: it ends when the sender gives up, when its deadline passes, or with the
+// session. A one-way message's context ends with the session.
+func (m *Message) Context() context.Context {
+	if m.oneWay || m.id == 0 {
+		return m.s.ctx
+	}
+	return &m.ctx
+}
+
+// WantsReply reports whether the sender waits for Reply.
+func (m *Message) WantsReply() bool { return !m.oneWay && m.id != 0 }
+
+// Object takes the value apart into v with the codec that made it; a value that no codec made is taken as JSON. It
+// returns an error that matches ErrUnsupported when the codec is not registered on this side.
+func (m *Message) Object(v any) error { return m.s.decode(m.codec, m.Value, v) }
+
+// Reply answers the message with a copy of value. It returns ErrReplied on the second call, ErrOneWay when the sender
+// waits for no reply, an error that matches context.Canceled when the sender has given up (the reply is dropped and
+// counted), and one that matches ErrTooLarge when value is over the sender's limit (who is told so).
+func (m *Message) Reply(value []byte) error {
+	return m.reply(outgoing{}, append([]byte{}, value...))
+}
+
+// ReplyObj answers the message with v, made by the codec called name ("" is JSON). It is Reply otherwise.
+func (m *Message) ReplyObj(name string, v any) error {
+	head, value, err := m.s.object("", name, v)
+	if err != nil {
+		return err
+	}
+	return m.reply(head, value)
+}
+
+// ReplyLater lets the handler return before Reply is called. Without it a handler that returns without a reply is an
+// error to the sender, who is told at once. It has no effect on a one-way message.
+func (m *Message) ReplyLater() {
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	m.later = true
+}
+
+// Refuse answers the message with an error instead of a value: err's text with CodeApplication, or, if err is an *Error
+// with a Code, that Code, Text and RetryAfter. It returns what Reply returns.
+func (m *Message) Refuse(err error) error {
+	if !m.WantsReply() {
+		return ErrOneWay
+	}
+	return m.refuse(failureOf(err))
+}
+
+// failureOf returns what a handler's error is on the wire.
+func failureOf(err error) frame.Failure {
+	var e *Error
+	if errors.As(err, &e) && e.Code != frame.CodeOK {
+		text := e.Text
+		if text == "" {
+			text = err.Error()
+		}
+		return frame.Failure{Code: e.Code, RetryAfter: e.RetryAfter, Text: text}
+	}
+	return frame.Failure{Code: frame.CodeApplication, Text: err.Error()}
+}
+
+// reply queues the answer, once; value must not change before it has left.
+func (m *Message) reply(head outgoing, value []byte) error {
+	if !m.WantsReply() {
+		return ErrOneWay
+	}
+	s := m.s
+	if len(value) > int(s.limits.MaxMessage) {
+		text := fmt.Sprintf("reply of %d bytes, the caller takes at most %d", len(value), s.limits.MaxMessage)
+		if err := m.refuse(frame.Failure{Code: frame.CodeReplyTooLarge, Text: text}); err != nil {
+			return err
+		}
+		return &Error{Op: "reply", Peer: s.peer, Link: m.Link, Code: frame.CodeTooLarge, Outcome: NotSent, Text: text}
+	}
+	head.s, head.owner, head.typ, head.id = s, m, frame.TypeResponse, m.id
+	head.fill(value)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := m.claimReply(); err != nil {
+		return err
+	}
+	m.held += len(head.body)
+	s.cfg.Quota.force(len(head.body))
+	m.out = head
+	s.enqueue(&m.out)
+	return nil
+}
+
+// refuse answers with a failure, once.
+func (m *Message) refuse(f frame.Failure) error {
+	s := m.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := m.claimReply(); err != nil {
+		return err
+	}
+	s.controlFailure(frame.TypeError, m.id, f)
+	m.onSent()
+	return nil
+}
+
+// claimReply marks the one reply as given, or says why there is none to give. s.mu is held.
+func (m *Message) claimReply() error {
+	switch {
+	case m.replied:
+		return ErrReplied
+	case m.cancelled:
+		m.replied = true
+		m.s.stats.late.Add(1)
+		return &Error{Op: "reply", Peer: m.s.peer, Link: m.Link, Code: frame.CodeCancelled, Outcome: NotSent,
+			Text: "the sender no longer waits"}
+	}
+	m.replied = true
+	return nil
+}
+
+func (m *Message) onBegun() {}
+
+// onSent marks the answer as gone: the peer may use its place again. s.mu is held.
+func (m *Message) onSent() {
+	m.emitted = true
+	delete(m.s.serving, m.id)
+	m.settle()
+}
+
+// abort is the writer's word that the session ended before the answer had left.
+func (m *Message) abort(*Error) { m.cancelLocked(context.Canceled) }
+
+// cancelLocked ends the request from outside. s.mu is held.
+func (m *Message) cancelLocked(err error) {
+	if m.cancelled || m.emitted {
+		return
+	}
+	m.cancelled = true
+	delete(m.s.serving, m.id)
+	m.out.drop()
+	if !m.started {
+		m.s.partial--
+		m.in.drop()
+		m.s.cfg.Quota.endCall()
+	}
+	m.settle()
+	m.ctx.end(err)
+}
+
+// settle gives back what the request holds, once nobody needs it any more. s.mu is held.
+func (m *Message) settle() {
+	if m.started && !m.returned || !m.emitted && !m.cancelled {
+		return
+	}
+	m.s.cfg.Quota.release(m.held)
+	m.held = 0
+	m.s.checkIdle()
+}

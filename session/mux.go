@@ -1,0 +1,102 @@
+package session
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// A CallFunc answers the calls of a tag, those to the link "". The reply is sent before it may change. An error is told
+// to the caller: its text with CodeApplication, or, if it is an *Error with a Code, that Code, Text and RetryAfter.
+type CallFunc func(m *Message) (reply []byte, err error)
+
+// A Mux holds the handlers of the sessions that share it. Handlers may be set at any time and hold for what arrives
+// afterwards. It is safe for concurrent use. A panic in a handler is told to the sender as CodeInternal.
+type Mux struct {
+	mu       sync.RWMutex
+	call     CallFunc
+	links    map[string]func(*Message)
+	anyLink  func(*Message)
+	streams  map[string]func(*Stream)
+	anyNamed func(*Stream)
+	codecs   map[string]Codec
+}
+
+// NewMux returns a Mux with the JSON codec and no handlers.
+func NewMux() *Mux {
+	return &Mux{
+		links:   make(map[string]func(*Message)),
+		streams: make(map[string]func(*Stream)),
+		codecs:  map[string]Codec{JSON.Name(): JSON},
+	}
+}
+
+// SetCall sets who answers calls to the link "". Nil unsets it.
+func (x *Mux) SetCall(fn CallFunc) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.call = fn
+}
+
+// SetLink sets who handles messages to the link name, one-way or not; nil unsets it. It panics when name is longer than
+// 255 bytes.
+func (x *Mux) SetLink(name string, fn func(*Message)) {
+	setHandler(x, x.links, name, fn)
+}
+
+// SetDefaultLink sets who handles messages to links that nobody else handles. Nil unsets it.
+func (x *Mux) SetDefaultLink(fn func(*Message)) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.anyLink = fn
+}
+
+// SetStream sets who serves streams opened under name; nil unsets it. The stream is closed when fn returns. It panics
+// when name is longer than 255 bytes.
+func (x *Mux) SetStream(name string, fn func(*Stream)) {
+	setHandler(x, x.streams, name, fn)
+}
+
+// SetDefaultStream sets who serves streams that nobody else serves. Nil unsets it.
+func (x *Mux) SetDefaultStream(fn func(*Stream)) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.anyNamed = fn
+}
+
+func setHandler[H any](x *Mux, m map[string]func(H), name string, fn func(H)) {
+	if len(name) > frame.MaxName {
+		panic(fmt.Sprintf("session: name of %d bytes, at most %d", len(name), frame.MaxName))
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if fn == nil {
+		delete(m, name)
+		return
+	}
+	m[name] = fn
+}
+
+// handler returns who answers a request or one-way message to link: one of the two, or neither.
+func (x *Mux) handler(link string) (CallFunc, func(*Message)) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if fn, ok := x.links[link]; ok {
+		return nil, fn
+	}
+	if link == "" && x.call != nil {
+		return x.call, nil
+	}
+	return nil, x.anyLink
+}
+
+// stream returns who serves streams opened under name, or nil.
+func (x *Mux) stream(name string) func(*Stream) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	if fn, ok := x.streams[name]; ok {
+		return fn
+	}
+	return x.anyNamed
+}

@@ -1,0 +1,309 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// muxed is a shared stream. It lives in its session's table until both directions have ended.
+//
+//	opening ──ACCEPT──> open ──FIN sent──> half closed ──FIN received──> gone
+//	   └───────────RESET, session ended───────────────────────────────────^
+type muxed struct {
+	s    *Session
+	id   uint64
+	name string
+	mine bool // this side opened it
+
+	opened chan struct{} // closed when the peer has accepted, or openErr is set
+
+	// Guarded by s.mu.
+	openErr  *Error
+	accepted bool
+	ended    bool      // out of the table
+	closed   bool      // Close has been called
+	writable sync.Cond // L is &s.mu
+	credit   int       // bytes the peer has room for
+	writing  bool      // a Write is in progress
+	out      []byte    // what it still has to send
+	taken    int       // how much of it has been sent
+	queued   bool      // stands among the ready sources
+	finAsked bool      // end the direction once out is empty
+	finSent  bool
+	writeErr error    // why Write fails; nil while it does not
+	writeDue deadline // guarded by s.mu
+	window   int      // bytes the peer may still send
+	peerFin  bool     // the peer's direction has ended
+
+	// in has its own lock, taken after s.mu, so that Read does not hold up the session.
+	in inbound
+}
+
+// inbound is what has arrived on a shared stream and has not been read.
+type inbound struct {
+	mu       sync.Mutex
+	readable sync.Cond
+	buf      ring
+	owed     int   // bytes read since the last credit
+	fin      bool  // nothing more will arrive
+	stopped  bool  // CloseRead: nothing more is kept
+	err      error // why Read fails once buf is empty; at once if dropped
+	dropped  bool
+	due      deadline
+}
+
+func newMuxed(s *Session, name string, mine bool) *muxed {
+	st := &muxed{
+		s: s, name: name, mine: mine, opened: make(chan struct{}),
+		credit: int(s.limits.StreamWindow), window: s.cfg.StreamWindow,
+	}
+	st.writable.L = &s.mu
+	st.in.readable.L = &st.in.mu
+	return st
+}
+
+// openShared opens a stream on the carrier.
+func (s *Session) openShared(ctx context.Context, name string) (*Stream, error) {
+	st := newMuxed(s, name, true)
+	fail := func(err *Error) (*Stream, error) {
+		err.Op, err.Peer, err.Link = "open stream", s.peer, name
+		return nil, err
+	}
+	s.mu.Lock()
+	if err := s.refusal("open stream", name); err != nil {
+		s.mu.Unlock()
+		return nil, err
+	}
+	if s.mine >= int(s.limits.MaxStreams) {
+		s.mu.Unlock()
+		return fail(&Error{Code: frame.CodeUnavailable, Outcome: NotSent,
+			Text: fmt.Sprintf("%d streams open, the peer takes no more", s.limits.MaxStreams)})
+	}
+	s.mine++
+	s.enqueue((*opening)(st))
+	s.mu.Unlock()
+	s.touch()
+	select {
+	case <-st.opened:
+	case <-ctx.Done():
+		st.giveUpOpening(&Error{Outcome: NotSent, Err: ctx.Err()})
+	}
+	s.mu.Lock()
+	err := st.openErr
+	s.mu.Unlock()
+	if err != nil {
+		return fail(err)
+	}
+	return &Stream{conn: st, s: s, name: name}, nil
+}
+
+// giveUpOpening ends a stream that the peer has not accepted yet.
+func (st *muxed) giveUpOpening(err *Error) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if st.accepted || st.openErr != nil {
+		return
+	}
+	if st.id != 0 {
+		st.s.controlFailure(frame.TypeStreamReset, st.id, frame.Failure{Code: frame.CodeCancelled})
+	}
+	st.end(err)
+}
+
+// opening is a stream as the source of its OPEN frame.
+type opening muxed
+
+func (o *opening) next(b []byte) ([]byte, bool) {
+	st := (*muxed)(o)
+	if st.ended {
+		return b, false
+	}
+	st.id = st.s.newID()
+	st.s.streams[st.id] = st
+	b = frame.AppendHeader(b, frame.Header{Length: len(st.name), Type: frame.TypeStreamOpen, ID: st.id})
+	return append(b, st.name...), false
+}
+
+func (o *opening) abort(err *Error) { (*muxed)(o).abort(err) }
+
+// onOpen takes the peer's OPEN. s.mu is held.
+func (s *Session) onOpen(h frame.Header, p []byte) error {
+	if len(p) == 0 || len(p) > frame.MaxName {
+		return fmt.Errorf("stream name of %d bytes: %w", len(p), frame.ErrMalformed)
+	}
+	if err := s.acceptID(h.Type, h.ID); err != nil {
+		return err
+	}
+	name := s.intern(p)
+	serve := s.cfg.Mux.stream(name)
+	var refusal frame.Failure
+	switch {
+	case s.draining || s.flushing:
+		refusal.Code = frame.CodeGoingAway
+	case serve == nil:
+		refusal = frame.Failure{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", name)}
+	case s.theirs >= s.cfg.MaxStreams:
+		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many streams open"}
+	}
+	if refusal.Code != frame.CodeOK {
+		s.stats.refused.Add(1)
+		s.controlFailure(frame.TypeStreamReset, h.ID, refusal)
+		return nil
+	}
+	st := newMuxed(s, name, false)
+	st.id, st.accepted = h.ID, true
+	s.theirs++
+	s.streams[h.ID] = st
+	s.control(frame.Header{Type: frame.TypeStreamAccept, ID: h.ID}, nil)
+	s.touch()
+	go s.serveStream(serve, &Stream{conn: st, s: s, name: name})
+	return nil
+}
+
+// serveStream runs a stream's handler in a goroutine of its own, which ends when the handler returns; the stream is
+// closed then, or reset if the handler panicked.
+func (s *Session) serveStream(serve func(*Stream), st *Stream) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.cfg.Logger.Error("stream handler panicked", "stream", st.name, "peer", s.peer, "panic", v)
+			_ = st.Reset(frame.CodeInternal) // reported by the log
+			return
+		}
+		_ = st.Close() // the handler has left the stream: nobody is there to hear it
+	}()
+	serve(st)
+}
+
+// end takes the stream out of the table and wakes whoever waits, with err. s.mu is held.
+func (st *muxed) end(err error) {
+	if st.ended {
+		return
+	}
+	st.leave()
+	if !st.accepted {
+		failure, ok := err.(*Error)
+		if !ok {
+			failure = &Error{Err: err}
+		}
+		copied := *failure
+		st.openErr = &copied
+		close(st.opened)
+	}
+	if st.writeErr == nil {
+		st.writeErr = err
+	}
+	st.out = nil
+	st.writable.Broadcast()
+	st.in.fail(err, keepUnread)
+}
+
+// leave takes the stream out of the table. s.mu is held.
+func (st *muxed) leave() {
+	st.ended = true
+	delete(st.s.streams, st.id)
+	if st.mine {
+		st.s.mine--
+	} else {
+		st.s.theirs--
+	}
+	st.writeDue.stop()
+	st.s.checkIdle()
+}
+
+// leaveIfDone takes the stream out of the table once both directions have ended. s.mu is held.
+func (st *muxed) leaveIfDone() {
+	if st.finSent && st.peerFin && !st.ended {
+		st.leave()
+	}
+}
+
+// abort ends the stream with its session. s.mu is held.
+func (st *muxed) abort(err *Error) {
+	st.end(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: Unknown, Err: err.cause()})
+}
+
+// onAccept takes the peer's word that it serves the stream. s.mu is held.
+func (st *muxed) onAccept() error {
+	if !st.mine || st.accepted {
+		return fmt.Errorf("STREAM_ACCEPT of id %d: %w", st.id, frame.ErrMalformed)
+	}
+	st.accepted = true
+	close(st.opened)
+	return nil
+}
+
+// onReset ends the stream by the peer's will. s.mu is held.
+func (st *muxed) onReset(f frame.Failure) {
+	err := remote(f)
+	err.Op, err.Peer, err.Link = "stream", st.s.peer, st.name
+	st.end(err)
+	st.in.fail(err, dropUnread)
+}
+
+// CloseWrite implements Stream.
+func (st *muxed) CloseWrite() error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if st.writeErr != nil {
+		return closedOr(st.writeErr, nil)
+	}
+	st.writeErr = net.ErrClosed
+	st.askFin()
+	return nil
+}
+
+// CloseRead implements Stream.
+func (st *muxed) CloseRead() error {
+	fin := st.in.stop()
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if !fin && !st.ended && !st.peerFin {
+		st.s.controlFailure(frame.TypeStreamStop, st.id, frame.Failure{Code: frame.CodeReadClosed})
+	}
+	return nil
+}
+
+// Close implements Stream.
+func (st *muxed) Close() error {
+	st.s.mu.Lock()
+	if !st.closed {
+		st.closed = true
+		st.writeErr = net.ErrClosed
+		st.out = nil
+		st.askFin()
+		st.offer()
+		st.writable.Broadcast()
+	}
+	st.s.mu.Unlock()
+	return st.CloseRead()
+}
+
+// Reset implements Stream.
+func (st *muxed) Reset(code frame.Code) error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if !st.ended {
+		st.s.controlFailure(frame.TypeStreamReset, st.id, frame.Failure{Code: code})
+		st.end(net.ErrClosed)
+		st.in.fail(net.ErrClosed, dropUnread)
+	}
+	return nil
+}
+
+// LocalAddr implements net.Conn.
+func (st *muxed) LocalAddr() net.Addr { return st.s.raw.LocalAddr() }
+
+// RemoteAddr implements net.Conn.
+func (st *muxed) RemoteAddr() net.Addr { return st.s.raw.RemoteAddr() }
+
+// closedOr returns err unless it is net.ErrClosed, and other if it is.
+func closedOr(err, other error) error {
+	if err == net.ErrClosed {
+		return other
+	}
+	return err
+}

@@ -1,0 +1,276 @@
+package session
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// fate says what becomes of what has arrived and has not been read.
+type fate bool
+
+const (
+	keepUnread fate = true
+	dropUnread fate = false
+)
+
+// Write implements net.Conn: it returns once the writer has taken all of p. Concurrent Writes take turns.
+func (st *muxed) Write(p []byte) (int, error) {
+	s := st.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st.writing && st.writeErr == nil && !st.writeDue.expired {
+		st.writable.Wait()
+	}
+	if err := st.writeFailure(); err != nil {
+		return 0, err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	st.writing, st.out = true, p
+	st.offer()
+	for len(st.out) > 0 && st.writeFailure() == nil {
+		st.writable.Wait()
+	}
+	n := st.taken
+	st.writing, st.out, st.taken = false, nil, 0
+	st.writable.Broadcast()
+	if n < len(p) {
+		return n, st.writeFailure()
+	}
+	return n, nil
+}
+
+// writeFailure returns why Write fails now, or nil. s.mu is held.
+func (st *muxed) writeFailure() error {
+	if st.writeErr != nil {
+		return st.opError("write", st.writeErr)
+	}
+	if st.writeDue.expired {
+		return st.opError("write", os.ErrDeadlineExceeded)
+	}
+	return nil
+}
+
+// opError wraps err as the net package does.
+func (st *muxed) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: "peerlane", Source: st.LocalAddr(), Addr: st.RemoteAddr(), Err: err}
+}
+
+// offer puts the stream among the ready sources if it has something that may leave. s.mu is held.
+func (st *muxed) offer() {
+	if !st.queued && !st.ended && (len(st.out) > 0 && st.credit > 0 || st.finAsked && !st.finSent && len(st.out) == 0) {
+		st.queued = true
+		st.s.enqueue((*writing)(st))
+	}
+}
+
+// askFin ends this direction once what is in progress has left. s.mu is held.
+func (st *muxed) askFin() {
+	if !st.finAsked {
+		st.finAsked = true
+		st.offer()
+	}
+}
+
+// writing is a stream as the source of its DATA frames.
+type writing muxed
+
+func (w *writing) next(b []byte) ([]byte, bool) {
+	st := (*muxed)(w)
+	st.queued = false
+	if st.ended {
+		return b, false
+	}
+	n := min(len(st.out), st.credit, fragment)
+	fin := st.finAsked && !st.finSent && n == len(st.out)
+	if n == 0 && !fin {
+		return b, false
+	}
+	h := frame.Header{Length: n, Type: frame.TypeStreamData, ID: st.id}
+	if fin {
+		h.Flags = frame.FlagFin
+		st.finSent = true
+	}
+	b = frame.AppendHeader(b, h)
+	b = append(b, st.out[:n]...)
+	st.out = st.out[n:]
+	st.taken += n
+	st.credit -= n
+	if len(st.out) == 0 {
+		st.writable.Broadcast()
+	}
+	st.leaveIfDone()
+	st.queued = len(st.out) > 0 && st.credit > 0
+	return b, st.queued
+}
+
+func (w *writing) abort(err *Error) { (*muxed)(w).abort(err) }
+
+// onCredit takes the peer's word that it has room for n more bytes. s.mu is held.
+func (st *muxed) onCredit(n uint32) error {
+	if uint64(st.credit)+uint64(n) > frame.MaxTotal {
+		return fmt.Errorf("credit of stream %d grows over %d: %w", st.id, frame.MaxTotal, frame.ErrTooLong)
+	}
+	st.credit += int(n)
+	st.offer()
+	return nil
+}
+
+// onStop takes the peer's word that it reads no more: Write fails, and the direction is ended. s.mu is held.
+func (st *muxed) onStop(f frame.Failure) {
+	err := remote(f)
+	err.Op, err.Peer, err.Link = "stream", st.s.peer, st.name
+	if st.writeErr == nil {
+		st.writeErr = err
+	}
+	st.out = nil
+	st.askFin()
+	st.offer()
+	st.writable.Broadcast()
+}
+
+// onData takes bytes of the peer. More than there was credit for resets this stream alone. s.mu is held.
+func (st *muxed) onData(h frame.Header, p []byte) error {
+	if !st.accepted || len(p) == 0 && h.Flags&frame.FlagFin == 0 {
+		return fmt.Errorf("STREAM_DATA of %d bytes on id %d: %w", len(p), st.id, frame.ErrMalformed)
+	}
+	if st.peerFin || len(p) > st.window {
+		f := frame.Failure{Code: frame.CodeFlowControl, Text: "data beyond the credit or the end"}
+		st.s.controlFailure(frame.TypeStreamReset, st.id, f)
+		st.end(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: f.Code, Text: f.Text})
+		return nil
+	}
+	st.window -= len(p)
+	fin := h.Flags&frame.FlagFin != 0
+	st.in.arrive(p, fin)
+	if fin {
+		st.peerFin = true
+		st.leaveIfDone()
+	}
+	return nil
+}
+
+// arrive keeps p for Read.
+func (in *inbound) arrive(p []byte, fin bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if !in.stopped && !in.dropped {
+		in.buf.write(p)
+	}
+	in.fin = in.fin || fin
+	in.readable.Broadcast()
+}
+
+// Read implements net.Conn.
+func (st *muxed) Read(p []byte) (int, error) {
+	n, credit, err := st.in.read(p, st.s.cfg.StreamWindow/2)
+	if credit > 0 {
+		st.grant(credit)
+	}
+	if err != nil && err != io.EOF {
+		err = st.opError("read", err)
+	}
+	return n, err
+}
+
+// grant gives the peer room for n more bytes.
+func (st *muxed) grant(n int) {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if st.ended || st.peerFin {
+		return
+	}
+	st.window += n
+	st.s.control(frame.Header{Type: frame.TypeStreamCredit, ID: st.id}, frame.AppendCredit(nil, uint32(n)))
+}
+
+// read waits for bytes, and returns with them the credit to grant once it has grown to worth.
+func (in *inbound) read(p []byte, worth int) (n, credit int, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for {
+		switch {
+		case in.stopped:
+			return 0, 0, net.ErrClosed
+		case in.due.expired:
+			return 0, 0, os.ErrDeadlineExceeded
+		case in.dropped:
+			return 0, 0, in.err
+		case len(p) == 0:
+			return 0, 0, nil
+		case in.buf.len() > 0:
+			n = in.buf.read(p)
+			if in.owed += n; in.owed >= worth {
+				credit, in.owed = in.owed, 0
+			}
+			return n, credit, nil
+		case in.fin:
+			return 0, 0, io.EOF
+		case in.err != nil:
+			return 0, 0, in.err
+		}
+		in.readable.Wait()
+	}
+}
+
+// fail makes Read return err, at once or after what has arrived.
+func (in *inbound) fail(err error, f fate) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.err == nil {
+		in.err = err
+	}
+	if f == dropUnread {
+		in.dropped = true
+		in.buf.drop()
+	}
+	in.readable.Broadcast()
+}
+
+// stop forgets what has arrived and keeps nothing more. It reports whether the peer's direction had ended.
+func (in *inbound) stop() (fin bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	fin = in.fin || in.stopped || in.err != nil
+	in.stopped = true
+	in.buf.drop()
+	in.due.stop()
+	in.readable.Broadcast()
+	return fin
+}
+
+// SetDeadline implements net.Conn.
+func (st *muxed) SetDeadline(t time.Time) error {
+	if err := st.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return st.SetWriteDeadline(t)
+}
+
+// SetReadDeadline implements net.Conn.
+func (st *muxed) SetReadDeadline(t time.Time) error {
+	st.in.mu.Lock()
+	defer st.in.mu.Unlock()
+	if st.in.stopped {
+		return st.opError("set", net.ErrClosed)
+	}
+	st.in.due.set(&st.in.mu, t, st.in.readable.Broadcast)
+	return nil
+}
+
+// SetWriteDeadline implements net.Conn.
+func (st *muxed) SetWriteDeadline(t time.Time) error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if st.closed {
+		return st.opError("set", net.ErrClosed)
+	}
+	st.writeDue.set(&st.s.mu, t, st.writable.Broadcast)
+	return nil
+}

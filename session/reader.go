@@ -1,0 +1,135 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// readLoop owns the carrier's read side: it takes every frame and never waits for a handler, a reader of a stream, or the
+// writer. It ends when the session has ended; an error of the carrier or of the peer ends the session.
+func (s *Session) readLoop() {
+	defer close(s.readerDone)
+	r := frame.NewReader(s.conn, func(n int) {
+		s.reads.Add(1)
+		s.stats.bytesIn.Add(uint64(n))
+	})
+	for {
+		h, p, err := r.Next()
+		if err != nil {
+			s.fail(s.readFailure(err))
+			return
+		}
+		if err := s.handle(h, p); err != nil {
+			s.fail(s.violated(err))
+			return
+		}
+	}
+}
+
+// readFailure returns why the session ends when reading its carrier ended with err.
+func (s *Session) readFailure(err error) *Error {
+	if errors.Is(err, frame.ErrTooLong) || errors.Is(err, frame.ErrCritical) {
+		return s.violated(err)
+	}
+	s.mu.Lock()
+	leaving := s.leaving
+	s.mu.Unlock()
+	if leaving != nil && (err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)) {
+		return leaving
+	}
+	return s.lost("read", err)
+}
+
+// handle takes one frame. An error is a breach of the protocol. p is valid until handle returns.
+func (s *Session) handle(h frame.Header, p []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return nil
+	}
+	switch h.Type {
+	case frame.TypeRequest:
+		return s.onRequest(h, p)
+	case frame.TypeResponse:
+		return s.onResponse(h, p)
+	case frame.TypeMessage:
+		return s.onMessage(h, p)
+	case frame.TypeContinue:
+		return s.onContinue(h, p)
+	case frame.TypeError:
+		return s.onError(h, p)
+	case frame.TypeCancel:
+		return s.onCancel(h)
+	case frame.TypeMessageAck:
+		return s.lane.onAck(h.ID)
+	case frame.TypePing:
+		s.pong = h.ID
+		s.wake.Signal()
+		return nil
+	case frame.TypePong:
+		s.heartbeat.onPong(h.ID)
+		return nil
+	case frame.TypeGoAway:
+		return s.onGoAway(h, p)
+	}
+	return s.handleStream(h, p)
+}
+
+// handleStream takes one frame of a shared stream. s.mu is held.
+func (s *Session) handleStream(h frame.Header, p []byte) error {
+	if h.Type == frame.TypeStreamOpen {
+		return s.onOpen(h, p)
+	}
+	st := s.streams[h.ID]
+	if st == nil { // it has ended here, and the peer did not know yet
+		if s.ours(h.ID) && h.ID > s.lastID || !s.ours(h.ID) && h.ID > s.lastPeerID {
+			return fmt.Errorf("%v of id %d, which was never opened: %w", h.Type, h.ID, frame.ErrMalformed)
+		}
+		return nil
+	}
+	switch h.Type {
+	case frame.TypeStreamAccept:
+		return st.onAccept()
+	case frame.TypeStreamData:
+		return st.onData(h, p)
+	case frame.TypeStreamCredit:
+		n, err := frame.ConsumeCredit(p)
+		if err != nil {
+			return err
+		}
+		return st.onCredit(n)
+	case frame.TypeStreamReset, frame.TypeStreamStop:
+		f, err := frame.ConsumeFailure(p)
+		if err != nil {
+			return err
+		}
+		if h.Type == frame.TypeStreamReset {
+			st.onReset(f)
+		} else {
+			st.onStop(f)
+		}
+		return nil
+	}
+	return fmt.Errorf("%v: %w", h.Type, frame.ErrCritical)
+}
+
+// maxInterned bounds the names a session remembers.
+const maxInterned = 256
+
+// intern returns b as a string, and the same string for the same bytes while there is room to remember it. s.mu is held.
+func (s *Session) intern(b []byte) string {
+	if name, ok := s.names[string(b)]; ok || len(b) == 0 {
+		return name
+	}
+	name := string(b)
+	if len(s.names) < maxInterned {
+		if s.names == nil {
+			s.names = make(map[string]string)
+		}
+		s.names[name] = name
+	}
+	return name
+}

@@ -1,0 +1,213 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// retryHint is the RetryAfter of a refusal for want of room.
+const retryHint = 100 * time.Millisecond
+
+// onRequest takes the first part of a request. s.mu is held.
+func (s *Session) onRequest(h frame.Header, p []byte) error {
+	start, body, err := frame.ConsumeStart(p, h.Type, h.Flags, s.intern)
+	if err != nil {
+		return err
+	}
+	if err := s.acceptID(h.Type, h.ID); err != nil {
+		return err
+	}
+	if len(s.serving) >= s.cfg.MaxInFlight {
+		return fmt.Errorf("more than %d requests in flight: %w", s.cfg.MaxInFlight, frame.ErrMalformed)
+	}
+	m := &Message{s: s, id: h.ID, Link: start.Link, codec: start.Codec}
+	m.in.begin(start, h.Flags)
+	if f := s.admit(m, len(body)); f.Code != frame.CodeOK {
+		s.stats.refused.Add(1)
+		s.controlFailure(frame.TypeError, h.ID, f)
+		return nil
+	}
+	now := s.touch()
+	if start.Timeout > 0 {
+		m.ctx.deadline = now.Add(start.Timeout)
+	}
+	s.serving[h.ID] = m
+	s.partial++
+	s.served++
+	s.stats.requestsIn.Add(1)
+	if s.served == s.cfg.MaxRequests {
+		s.drainLocked(frame.Failure{Code: frame.CodeGoingAway, Text: "MaxRequests served"})
+	}
+	return s.addRequest(m, body, now)
+}
+
+// admit decides about a request by its head, and takes its place in the quota. s.mu is held.
+func (s *Session) admit(m *Message, arrived int) frame.Failure {
+	m.handleCall, m.handle = s.cfg.Mux.handler(m.Link)
+	switch {
+	case s.draining || s.flushing:
+		return frame.Failure{Code: frame.CodeGoingAway}
+	case m.in.size() > s.cfg.MaxMessage || m.in.start.Total > s.cfg.MaxMessage:
+		return tooLarge(m.in.size(), s.cfg.MaxMessage)
+	case m.handleCall == nil && m.handle == nil:
+		return frame.Failure{Code: frame.CodeNotFound, Text: "no handler for link " + fmt.Sprintf("%q", m.Link)}
+	case s.running >= 2*s.cfg.MaxInFlight:
+		return frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many cancelled calls still run"}
+	case !s.cfg.Quota.startCall():
+		return frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many calls at once"}
+	case !s.take(m, arrived):
+		s.cfg.Quota.endCall()
+		return noMemory
+	}
+	return frame.Failure{}
+}
+
+var noMemory = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "no memory for more requests"}
+
+func tooLarge(n, limit int) frame.Failure {
+	return frame.Failure{Code: frame.CodeTooLarge, Text: fmt.Sprintf("%d bytes, at most %d", n, limit)}
+}
+
+// take reserves n more bytes for m.
+func (s *Session) take(m *Message, n int) bool {
+	if !s.cfg.Quota.take(n) {
+		return false
+	}
+	m.held += n
+	return true
+}
+
+// addRequest takes a part of a request's body, and starts the handler when it is whole. s.mu is held.
+func (s *Session) addRequest(m *Message, p []byte, now time.Time) error {
+	if err := m.in.add(p); err != nil {
+		return err
+	}
+	m.in.progress = now
+	if m.in.complete() {
+		m.started = true
+		s.partial--
+		s.running++
+		go s.serve(m)
+	}
+	return nil
+}
+
+// onContinue takes a further part of a request, an answer or a one-way message. s.mu is held.
+func (s *Session) onContinue(h frame.Header, p []byte) error {
+	if s.ours(h.ID) {
+		if c := s.pending[h.ID]; c != nil && c.reply.start.Total > 0 {
+			return c.addReply(p)
+		}
+		return s.checkOurs(h)
+	}
+	if m := s.serving[h.ID]; m != nil && !m.started {
+		if !s.take(m, len(p)) {
+			s.refusePartial(m, noMemory)
+			return nil
+		}
+		return s.addRequest(m, p, time.Now())
+	}
+	if s.inbox.assembling(h.ID) {
+		return s.addMessage(p)
+	}
+	if h.ID > s.lastPeerID {
+		return fmt.Errorf("CONTINUE of id %d, which was never opened: %w", h.ID, frame.ErrMalformed)
+	}
+	return nil // what is left of something refused or cancelled
+}
+
+// refusePartial answers a request that is not yet whole with f and forgets it. s.mu is held.
+func (s *Session) refusePartial(m *Message, f frame.Failure) {
+	s.stats.refused.Add(1)
+	m.replied = true
+	s.controlFailure(frame.TypeError, m.id, f)
+	m.cancelLocked(context.Canceled)
+}
+
+// onCancel takes the peer's word that it no longer waits. s.mu is held.
+func (s *Session) onCancel(h frame.Header) error {
+	if s.ours(h.ID) || h.ID > s.lastPeerID {
+		return fmt.Errorf("CANCEL of id %d: %w", h.ID, frame.ErrMalformed)
+	}
+	if m := s.serving[h.ID]; m != nil {
+		s.stats.cancelled.Add(1)
+		m.cancelLocked(context.Canceled)
+	}
+	return nil
+}
+
+// serve runs the handler of one request. It is a goroutine of its own; it ends when the handler returns, and reports to
+// the caller by the answer.
+func (s *Session) serve(m *Message) {
+	defer s.finishServe(m)
+	value, err := s.takeBody(m)
+	if err != nil {
+		_ = m.refuse(failureOf(err)) // the caller may have gone meanwhile
+		return
+	}
+	m.Value = value
+	defer s.recovered(m)
+	if m.handleCall != nil {
+		s.answerCall(m)
+		return
+	}
+	m.handle(m)
+}
+
+// takeBody returns the request's whole body.
+func (s *Session) takeBody(m *Message) ([]byte, error) {
+	if m.in.flags&frame.FlagCompressed != 0 {
+		s.mu.Lock()
+		room := s.take(m, m.in.start.Raw)
+		s.mu.Unlock()
+		if !room {
+			m.in.drop()
+			return nil, &Error{Code: noMemory.Code, RetryAfter: noMemory.RetryAfter, Text: noMemory.Text}
+		}
+	}
+	value, err := m.in.value()
+	if err != nil {
+		return nil, &Error{Code: frame.CodeProtocol, Text: err.Error()}
+	}
+	return value, nil
+}
+
+// answerCall runs a CallFunc and answers with what it returns.
+func (s *Session) answerCall(m *Message) {
+	reply, err := m.handleCall(m)
+	if err != nil {
+		_ = m.refuse(failureOf(err)) // the caller may have gone meanwhile
+		return
+	}
+	_ = m.reply(outgoing{}, reply) // likewise; a reply that is too large has been refused
+}
+
+// recovered turns a handler's panic into an answer.
+func (s *Session) recovered(m *Message) {
+	if v := recover(); v != nil {
+		s.cfg.Logger.Error("handler panicked", "link", m.Link, "peer", s.peer, "panic", v, "stack", string(debug.Stack()))
+		_ = m.refuse(frame.Failure{Code: frame.CodeInternal, Text: fmt.Sprintf("handler panicked: %v", v)})
+	}
+}
+
+// finishServe ends what serve began.
+func (s *Session) finishServe(m *Message) {
+	s.cfg.Quota.endCall()
+	s.touch()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running--
+	m.returned = true
+	if !m.replied && !m.cancelled && !m.later {
+		m.replied = true
+		s.controlFailure(frame.TypeError, m.id, frame.Failure{Code: frame.CodeNoReply})
+		m.onSent()
+		return
+	}
+	m.settle()
+	s.checkIdle()
+}

@@ -1,0 +1,284 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// An Opener opens a further connection to the session's peer, for a dedicated stream.
+type Opener func(ctx context.Context) (net.Conn, error)
+
+// A Session is one conversation with one peer. All methods are safe for concurrent use.
+type Session struct {
+	// Constant after the hello.
+	cfg     Config
+	id      frame.SessionID
+	peer    string
+	dialer  bool         // this side sent HELLO
+	raw     net.Conn     // the carrier
+	conn    net.Conn     // the carrier, sealed when a key is in force
+	limits  frame.Limits // what the peer is ready to receive
+	caps    frame.Caps   // what both sides can do
+	agent   string       // the peer's software, as it says
+	open    Opener       // nil: no dedicated streams from this side
+	onEnd   func()       // called once when the session has ended; may be nil
+	started time.Time
+	ctx     context.Context // ends with the session
+	endCtx  context.CancelFunc
+
+	ended      chan struct{} // closed by fail
+	readerDone chan struct{} // closed when readLoop has returned
+	writerDone chan struct{} // closed when writeLoop has returned
+
+	// mu guards what follows, and everything that a source does.
+	mu  sync.Mutex
+	err *Error // why the session ended; nil while it lives
+
+	// Outbound: see writer.go.
+	wake     sync.Cond     // the writer waits on it
+	urgent   []byte        // whole control frames that go before anything else
+	ready    queue[source] // what has frames to send, in turn
+	lastID   uint64        // of what this side opened
+	flushing bool          // Close: the writer ends when everything has left
+	pong     uint64        // the PING to answer; 0: none
+
+	// Calls of this side: see call.go.
+	pending   map[uint64]*call // begun and not answered
+	inFlight  uint32           // calls that hold one of the peer's limits.MaxInFlight places
+	waiting   queue[*call]     // calls that wait for a place
+	freeCalls []*call          // finished, for reuse
+
+	// Requests of the peer: see serve.go.
+	lastPeerID uint64
+	serving    map[uint64]*Message // neither answered nor cancelled
+	running    int                 // handlers, also of cancelled requests
+	partial    int                 // bodies of the peer that are not yet whole
+	names      map[string]string   // link and codec names the peer has used
+	served     int                 // requests accepted in all
+
+	lane         outLane              // one-way messages out: see lane.go
+	inbox        inLane               // one-way messages in
+	streams      map[uint64]*muxed    // shared streams: see muxed.go
+	mine, theirs int                  // how many each side opened, counting those not yet accepted
+	dedicated    map[*Stream]struct{} // open dedicated streams, of both sides
+
+	// Drain: see drain.go.
+	draining bool          // this side has sent GOAWAY
+	goneAway bool          // the peer has
+	leaving  *Error        // why the session will end, once it drains or the peer has said so
+	idle     chan struct{} // closed when a drain has nothing left to wait for
+	idleShut bool          // idle is closed
+
+	heartbeat heartbeat // see heartbeat.go
+
+	// Counters.
+	reads      atomic.Uint64 // Reads of the carrier that brought bytes
+	writeBegan atomic.Int64  // when the Write in progress began, in Unix nanoseconds; 0: none
+	lastActive atomic.Int64  // when the application last sent or received, in Unix nanoseconds
+	stats      counters
+}
+
+// newSession returns a session on a carrier whose hello is done. The caller runs readLoop; run starts the rest.
+func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
+	s := &Session{
+		cfg: cfg, peer: peer, dialer: dialer,
+		raw: conn.raw, conn: conn.sealed, id: conn.id, limits: *conn.theirs.Limits, agent: conn.theirs.Agent,
+		caps:       cfg.caps() & conn.theirs.Caps,
+		started:    time.Now(),
+		ended:      make(chan struct{}),
+		readerDone: make(chan struct{}),
+		writerDone: make(chan struct{}),
+		pending:    make(map[uint64]*call),
+		serving:    make(map[uint64]*Message),
+		streams:    make(map[uint64]*muxed),
+		idle:       make(chan struct{}),
+	}
+	s.ctx, s.endCtx = context.WithCancel(context.Background())
+	s.wake.L = &s.mu
+	s.lane.s = s
+	s.touch()
+	return s
+}
+
+// run starts the writer and the heartbeat. They end with the session.
+func (s *Session) run() {
+	s.startHeartbeat()
+	go s.writeLoop()
+}
+
+// ID returns the session's 128-bit name.
+func (s *Session) ID() frame.SessionID { return s.id }
+
+// Peer returns the peer's name, as the session's owner gave it.
+func (s *Session) Peer() string { return s.peer }
+
+// Conn returns the carrier that the session was started on.
+func (s *Session) Conn() net.Conn { return s.raw }
+
+// Done returns a channel that is closed when the session has ended; Err then says why.
+func (s *Session) Done() <-chan struct{} { return s.ended }
+
+// Err returns nil while the session lives and afterwards why it ended: an *Error that matches ErrClosed after Close on
+// this side, ErrGoingAway after a drain, and ErrSessionLost otherwise.
+func (s *Session) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		return nil
+	}
+	return s.err
+}
+
+// touch notes that the application sent or received something.
+func (s *Session) touch() time.Time {
+	now := time.Now()
+	s.lastActive.Store(now.UnixNano())
+	return now
+}
+
+// fail ends the session for the reason err, once: everything that waits learns of it, and the carrier is dropped.
+func (s *Session) fail(err *Error) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.err = err
+	s.abortAll(err)
+	dedicated := s.attachedLocked()
+	close(s.ended)
+	s.mu.Unlock()
+	s.endCtx()
+	s.heartbeat.stop()
+	drop(s.raw, err.Code)
+	for _, st := range dedicated {
+		_ = st.Reset(frame.CodeClosed) // its session is gone: there is nobody to tell
+	}
+	if s.onEnd != nil {
+		s.onEnd()
+	}
+}
+
+// attachedLocked returns the dedicated streams that have a carrier to reset.
+func (s *Session) attachedLocked() []*Stream {
+	var open []*Stream
+	for st := range s.dedicated {
+		if st.conn != nil {
+			open = append(open, st)
+		}
+	}
+	return open
+}
+
+// abortAll ends everything that this session carries. s.mu is held.
+func (s *Session) abortAll(err *Error) {
+	for s.ready.len() > 0 {
+		s.ready.pop().abort(err)
+	}
+	for s.waiting.len() > 0 {
+		s.waiting.pop().abort(err)
+	}
+	for _, c := range s.pending {
+		c.abort(err)
+	}
+	for _, m := range s.serving {
+		m.cancelLocked(context.Canceled)
+	}
+	for _, st := range s.streams {
+		st.abort(err)
+	}
+	s.lane.abort(err)
+	s.inbox.abortLocked(s)
+	s.shutIdleLocked()
+	s.wake.Broadcast()
+}
+
+// drop ends a carrier at once: by a reset that tells the code where the carrier knows resets, else by closing it.
+func drop(conn net.Conn, code frame.Code) {
+	if r, ok := conn.(interface{ Reset(frame.Code) error }); ok && code != frame.CodeOK && code != frame.CodeClosed {
+		_ = r.Reset(code) // the carrier is given up: there is nobody to tell
+		return
+	}
+	_ = conn.Close() // likewise
+}
+
+// lost returns the error of a session whose carrier broke with cause.
+func (s *Session) lost(op string, cause error) *Error {
+	var e *Error
+	if errors.As(cause, &e) {
+		cause = e // keep the code that a carrier's reset brought
+	}
+	if cause == io.EOF {
+		cause = io.ErrUnexpectedEOF
+	}
+	return &Error{Op: op, Peer: s.peer, Err: errors.Join(ErrSessionLost, cause)}
+}
+
+// violated returns the error of a session whose peer broke the protocol.
+func (s *Session) violated(cause error) *Error {
+	return &Error{Op: "session", Peer: s.peer, Code: frame.CodeProtocol, Err: errors.Join(ErrSessionLost, cause)}
+}
+
+// refusal returns the error for new work on a session that takes none, or nil. s.mu is held.
+func (s *Session) refusal(op, link string) *Error {
+	switch {
+	case s.err != nil:
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: s.err.Code, Err: s.err.cause()}
+	case s.flushing:
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Err: ErrClosed}
+	case s.draining || s.goneAway:
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeGoingAway}
+	}
+	return nil
+}
+
+// cause returns what e adds beyond its code: its Err, or its text.
+func (e *Error) cause() error {
+	if e.Err == nil && e.Text != "" {
+		return errors.New(e.Text)
+	}
+	return e.Err
+}
+
+// Close ends the session: pending calls fail, handlers' contexts end, what was already queued is given CloseTimeout to
+// leave, and the carrier is closed. A second Close returns nil at once. Close may be called from a handler.
+func (s *Session) Close() error {
+	s.closeFor(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+	return nil
+}
+
+// closeFor ends the session in order, for a reason.
+func (s *Session) closeFor(reason *Error) {
+	s.mu.Lock()
+	if s.err != nil || s.flushing {
+		s.mu.Unlock()
+		return
+	}
+	s.flushing = true
+	for _, c := range s.pending {
+		c.abort(reason)
+	}
+	for s.waiting.len() > 0 {
+		s.waiting.pop().abort(reason)
+	}
+	s.goAwayLocked(frame.Failure{Code: frame.CodeClosed})
+	s.wake.Signal()
+	s.mu.Unlock()
+
+	timer := time.NewTimer(s.cfg.CloseTimeout)
+	defer timer.Stop()
+	select {
+	case <-s.writerDone:
+	case <-s.ended:
+	case <-timer.C:
+	}
+	s.fail(reason)
+	<-s.writerDone
+}

@@ -1,0 +1,61 @@
+package session
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// counters are a session's totals.
+type counters struct {
+	bytesIn, bytesOut       atomic.Uint64
+	requestsIn, requestsOut atomic.Uint64
+	messagesIn, messagesOut atomic.Uint64
+	undelivered             atomic.Uint64
+	late, refused           atomic.Uint64
+	cancelled               atomic.Uint64
+}
+
+// A Snapshot is what a session looked like at one moment. Byte counts are of the carrier, seal included where there is
+// one in the sealed direction's plaintext.
+type Snapshot struct {
+	ID         frame.SessionID
+	Peer       string
+	Agent      string // the peer's software, as it says; untrusted
+	Dialer     bool   // this side opened the session
+	Sealed     bool   // a pre-shared key is in force
+	Draining   bool   // takes no new work
+	Started    time.Time
+	LastActive time.Time     // when the application last sent or received something
+	RTT        time.Duration // last measured; 0 before there is one
+
+	BytesIn, BytesOut       uint64 // frames, before the seal
+	RequestsIn, RequestsOut uint64 // requests begun
+	MessagesIn, MessagesOut uint64 // one-way messages begun
+	InFlightIn, InFlightOut int    // requests not yet answered
+	Streams                 int    // shared and dedicated, of both sides
+	Undelivered             uint64 // one-way messages that failed
+	Late                    uint64 // replies that nobody waited for, of both sides
+	Refused                 uint64 // requests, messages and streams of the peer that were refused
+	Cancelled               uint64 // requests that the peer cancelled
+}
+
+// Snapshot returns the session's state and totals.
+func (s *Session) Snapshot() Snapshot {
+	v := Snapshot{
+		ID: s.id, Peer: s.peer, Agent: s.agent, Dialer: s.dialer, Sealed: s.cfg.Keys != nil,
+		Started: s.started, LastActive: time.Unix(0, s.lastActive.Load()), RTT: s.RTT(),
+		BytesIn: s.stats.bytesIn.Load(), BytesOut: s.stats.bytesOut.Load(),
+		RequestsIn: s.stats.requestsIn.Load(), RequestsOut: s.stats.requestsOut.Load(),
+		MessagesIn: s.stats.messagesIn.Load(), MessagesOut: s.stats.messagesOut.Load(),
+		Undelivered: s.stats.undelivered.Load(), Late: s.stats.late.Load(),
+		Refused: s.stats.refused.Load(), Cancelled: s.stats.cancelled.Load(),
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v.Draining = s.draining || s.goneAway || s.flushing || s.err != nil
+	v.InFlightIn, v.InFlightOut = len(s.serving), int(s.inFlight)
+	v.Streams = len(s.streams) + len(s.dedicated)
+	return v
+}

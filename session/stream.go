@@ -1,0 +1,104 @@
+package session
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// A Stream is an ordered byte lane of a session, opened under a name: a net.Conn with half close. A shared stream is
+// multiplexed on the session's carrier and has a window of its own, so a stalled reader holds up nobody else; a dedicated
+// one is a connection of its own. Both behave alike. All methods are safe for concurrent use.
+//
+// Read returns exactly io.EOF at the end of what the peer sent. After Close, calls match net.ErrClosed; past a deadline
+// they match os.ErrDeadlineExceeded. When the peer resets the stream, they return an *Error with Remote set and the
+// peer's Code and Text; when the session ends, one that matches ErrSessionLost, ErrClosed or ErrGoingAway.
+type Stream struct {
+	conn      streamConn
+	s         *Session
+	name      string
+	dedicated bool
+}
+
+// streamConn is what carries a stream.
+type streamConn interface {
+	net.Conn
+	CloseWrite() error
+	CloseRead() error
+	Reset(frame.Code) error
+}
+
+// StreamOptions are for OpenStream.
+type StreamOptions struct {
+	// Dedicated opens the stream on a connection of its own. It is ErrUnsupported on a session that cannot open any: on
+	// the accepting side.
+	Dedicated bool
+}
+
+// OpenStream opens a stream under name at the peer and returns once the peer serves it. opts may be nil.
+//
+// The error is an *Error: it matches ErrNotFound when nobody serves name, ErrUnavailable when the peer has MaxStreams
+// open, ErrGoingAway, ErrClosed or ErrSessionLost when the session takes no new work, and the ctx's error when that ended.
+func (s *Session) OpenStream(ctx context.Context, name string, opts *StreamOptions) (*Stream, error) {
+	if name == "" || len(name) > frame.MaxName {
+		return nil, &Error{Op: "open stream", Peer: s.peer, Outcome: NotSent, Code: frame.CodeTooLarge,
+			Text: "a stream's name is 1 to 255 bytes"}
+	}
+	if opts != nil && opts.Dedicated {
+		return s.openDedicated(ctx, name)
+	}
+	return s.openShared(ctx, name)
+}
+
+// Name returns the name the stream was opened under.
+func (st *Stream) Name() string { return st.name }
+
+// Session returns the stream's session.
+func (st *Stream) Session() *Session { return st.s }
+
+// Dedicated reports whether the stream is a connection of its own.
+func (st *Stream) Dedicated() bool { return st.dedicated }
+
+// Read reads what the peer wrote.
+func (st *Stream) Read(p []byte) (int, error) { return st.conn.Read(p) }
+
+// Write waits until the carrier has taken all of p, or for the deadline.
+func (st *Stream) Write(p []byte) (int, error) { return st.conn.Write(p) }
+
+// CloseWrite ends this side's direction: the peer reads io.EOF after what was written.
+func (st *Stream) CloseWrite() error { return st.conn.CloseWrite() }
+
+// CloseRead says that nothing more will be read: the peer's writes fail from then on.
+func (st *Stream) CloseRead() error { return st.conn.CloseRead() }
+
+// Close ends both directions. What was written still arrives. A second Close returns nil.
+func (st *Stream) Close() error {
+	st.s.forgetDedicated(st)
+	return st.conn.Close()
+}
+
+// Reset drops the stream at once in both directions, also what has been written and has not arrived, and tells the peer
+// code.
+func (st *Stream) Reset(code frame.Code) error {
+	st.s.forgetDedicated(st)
+	return st.conn.Reset(code)
+}
+
+// LocalAddr returns the carrier's local address.
+func (st *Stream) LocalAddr() net.Addr { return st.conn.LocalAddr() }
+
+// RemoteAddr returns the carrier's remote address.
+func (st *Stream) RemoteAddr() net.Addr { return st.conn.RemoteAddr() }
+
+// SetDeadline sets both deadlines. After Close it matches net.ErrClosed.
+func (st *Stream) SetDeadline(t time.Time) error { return st.conn.SetDeadline(t) }
+
+// SetReadDeadline sets when Read gives up; the zero time means never.
+func (st *Stream) SetReadDeadline(t time.Time) error { return st.conn.SetReadDeadline(t) }
+
+// SetWriteDeadline sets when Write gives up; the zero time means never.
+func (st *Stream) SetWriteDeadline(t time.Time) error { return st.conn.SetWriteDeadline(t) }
+
+var _ net.Conn = (*Stream)(nil)

@@ -1,0 +1,215 @@
+package session
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// The way out of a session:
+//
+//	callers ── queue a source ──> ready (round robin) ──┐
+//	reader, callers ── control frames ──> urgent ───────┴─> writeLoop ── one Write per batch ──> carrier
+//
+// A source gives up at most one fragment a turn, so a large body leaves room for small ones. writeLoop is the only
+// goroutine that writes to the carrier.
+
+const (
+	fragment    = 32 << 10 // most payload bytes a source sends in one turn
+	batchTarget = 64 << 10 // a batch takes no further source once it is this long
+	maxUrgent   = 1 << 20  // control frames that may wait; a peer that makes us queue more does not read
+)
+
+// A source has frames to send. Its methods are called with the session's mu held.
+type source interface {
+	// next appends frames of about one fragment to b and reports whether it has more to send now.
+	next(b []byte) (out []byte, more bool)
+	// abort ends it: the session has ended with err.
+	abort(err *Error)
+}
+
+// batches recycles the buffers that writeLoop fills, so that an idle session holds none.
+var batches = sync.Pool{New: func() any {
+	b := make([]byte, 0, batchTarget+fragment+4<<10)
+	return &b
+}}
+
+// writeLoop owns the carrier's write side. It ends when the session has ended, or, once flushing, when nothing is left.
+// An error of the carrier ends the session.
+func (s *Session) writeLoop() {
+	defer close(s.writerDone)
+	for s.waitOutbound() {
+		buf := batches.Get().(*[]byte)
+		batch := s.fillBatch((*buf)[:0])
+		s.writeBegan.Store(time.Now().UnixNano())
+		n, err := s.conn.Write(batch)
+		s.writeBegan.Store(0)
+		s.stats.bytesOut.Add(uint64(n))
+		if cap(batch) <= 2*cap(*buf) {
+			*buf = batch[:0]
+		}
+		batches.Put(buf)
+		if err != nil {
+			s.fail(s.lost("write", err))
+			return
+		}
+	}
+}
+
+// waitOutbound waits until there is something to write, and reports whether the writer goes on.
+func (s *Session) waitOutbound() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case s.err != nil:
+			return false
+		case len(s.urgent) > 0 || s.ready.len() > 0 || s.pong != 0:
+			return true
+		case s.flushing:
+			return false
+		}
+		s.wake.Wait()
+	}
+}
+
+// fillBatch appends what is to be written next.
+func (s *Session) fillBatch(b []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pong != 0 {
+		b = frame.AppendHeader(b, frame.Header{Type: frame.TypePong, ID: s.pong})
+		s.pong = 0
+	}
+	b = append(b, s.urgent...)
+	s.urgent = s.urgent[:0]
+	for len(b) < batchTarget && s.ready.len() > 0 {
+		src := s.ready.pop()
+		var more bool
+		if b, more = src.next(b); more {
+			s.ready.push(src)
+		}
+	}
+	return b
+}
+
+// enqueue adds a source to those that have something to send. s.mu is held.
+func (s *Session) enqueue(src source) {
+	s.ready.push(src)
+	s.wake.Signal()
+}
+
+// control queues a whole control frame before all other frames. s.mu is held.
+func (s *Session) control(h frame.Header, payload []byte) {
+	if s.err != nil || len(s.urgent) > maxUrgent {
+		return // the heartbeat finds the overfull queue: see check
+	}
+	h.Length = len(payload)
+	s.urgent = frame.AppendHeader(s.urgent, h)
+	s.urgent = append(s.urgent, payload...)
+	s.wake.Signal()
+}
+
+// controlFailure queues a control frame whose body is f. s.mu is held.
+func (s *Session) controlFailure(t frame.Type, id uint64, f frame.Failure) {
+	s.control(frame.Header{Type: t, ID: id}, frame.AppendFailure(nil, f))
+}
+
+// newID returns the next id of something this side opens; ids on the wire only grow. s.mu is held.
+func (s *Session) newID() uint64 {
+	switch {
+	case s.lastID > 0:
+		s.lastID += 2
+	case s.dialer:
+		s.lastID = 1
+	default:
+		s.lastID = 2
+	}
+	return s.lastID
+}
+
+// ours reports whether this side opened id.
+func (s *Session) ours(id uint64) bool { return id%2 == 1 == s.dialer }
+
+// acceptID checks the id of something the peer opens: of its kind and greater than all before. s.mu is held.
+func (s *Session) acceptID(t frame.Type, id uint64) error {
+	if s.ours(id) || id <= s.lastPeerID {
+		return fmt.Errorf("%v opens id %d after %d: %w", t, id, s.lastPeerID, frame.ErrMalformed)
+	}
+	s.lastPeerID = id
+	return nil
+}
+
+// An outgoing is one request, response or one-way message on its way out, in fragments. It is a source.
+type outgoing struct {
+	s     *Session
+	owner owner
+	typ   frame.Type
+	flags frame.Flags
+	start frame.Start
+	id    uint64 // 0 until begun, except for responses
+	body  []byte // what is left to send; belongs to the owner until sent or dropped
+	begun bool   // the first fragment has left
+	gone  bool   // sent whole, or dropped
+}
+
+// An owner is told how far its outgoing is. s.mu is held.
+type owner interface {
+	onBegun()
+	onSent()
+	abort(err *Error)
+}
+
+func (o *outgoing) abort(err *Error) {
+	if !o.gone {
+		o.gone, o.body = true, nil
+		o.owner.abort(err)
+	}
+}
+
+// drop makes the writer pass over what has not left.
+func (o *outgoing) drop() { o.gone, o.body = true, nil }
+
+func (o *outgoing) next(b []byte) ([]byte, bool) {
+	if o.gone {
+		return b, false
+	}
+	n := len(o.body)
+	if o.begun {
+		n = min(n, fragment)
+		b = frame.AppendHeader(b, frame.Header{Length: n, Type: frame.TypeContinue, ID: o.id})
+	} else {
+		if o.id == 0 {
+			o.id = o.s.newID()
+		}
+		head := frame.StartSize(o.typ, o.flags, &o.start)
+		n = min(n, fragment-head)
+		b = frame.AppendHeader(b, frame.Header{Length: head + n, Type: o.typ, Flags: o.flags, ID: o.id})
+		b = frame.AppendStart(b, o.typ, o.flags, o.start)
+		o.begun = true
+		o.owner.onBegun()
+	}
+	b = append(b, o.body[:n]...)
+	o.body = o.body[n:]
+	if len(o.body) > 0 {
+		return b, true
+	}
+	o.gone, o.body = true, nil
+	o.owner.onSent()
+	return b, false
+}
+
+// fill sets the body, compressed when both sides can and it pays.
+func (o *outgoing) fill(body []byte) {
+	o.start.Total = len(body)
+	o.body = body
+	if o.s.caps&frame.CapZstd == 0 {
+		return
+	}
+	if small, ok := frame.Compress(body); ok {
+		o.flags |= frame.FlagCompressed
+		o.start.Raw, o.start.Total, o.body = len(body), len(small), small
+	}
+}
