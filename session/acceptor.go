@@ -15,8 +15,6 @@ import (
 // AcceptorConfig is the accepting side's settings.
 type AcceptorConfig struct {
 	Config
-	// MaxSessions caps the sessions open at once. If zero, 1000.
-	MaxSessions int
 	// MaxHandshakes caps the carriers of one peer whose hello is not done. If zero, 16.
 	MaxHandshakes int
 	// Admit, if not nil, is asked about each peer before its hello is looked at; an error refuses it, and is told to it.
@@ -29,7 +27,6 @@ type AcceptorConfig struct {
 // concurrent use.
 type Acceptor struct {
 	cfg     Config
-	max     int
 	perPeer int
 	admit   func(string) error
 	onOpen  func(*Session)
@@ -39,7 +36,6 @@ type Acceptor struct {
 	sessions map[frame.SessionID]*Session
 	greeting map[string]int        // carriers whose hello is not done, by peer
 	conns    map[net.Conn]struct{} // the same carriers
-	opening  int                   // sessions that are being answered
 	closed   bool
 	drained  chan struct{} // made by Shutdown, closed when sessions is empty
 }
@@ -50,18 +46,14 @@ func NewAcceptor(cfg AcceptorConfig) (*Acceptor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.MaxSessions < 0 || cfg.MaxHandshakes < 0 {
-		return nil, fmt.Errorf("session: config: MaxSessions is %d and MaxHandshakes is %d, want 0 or more",
-			cfg.MaxSessions, cfg.MaxHandshakes)
+	if cfg.MaxHandshakes < 0 {
+		return nil, fmt.Errorf("session: config: MaxHandshakes is %d, want 0 or more", cfg.MaxHandshakes)
 	}
 	a := &Acceptor{
-		cfg: base, max: cfg.MaxSessions, perPeer: cfg.MaxHandshakes, admit: cfg.Admit, onOpen: cfg.OnSession,
+		cfg: base, perPeer: cfg.MaxHandshakes, admit: cfg.Admit, onOpen: cfg.OnSession,
 		sessions: make(map[frame.SessionID]*Session),
 		greeting: make(map[string]int),
 		conns:    make(map[net.Conn]struct{}),
-	}
-	if a.max == 0 {
-		a.max = 1000
 	}
 	if a.perPeer == 0 {
 		a.perPeer = 16
@@ -159,7 +151,7 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 	}
 	c, err := ack(&frame.Hello{Limits: a.cfg.limits(), SessionID: newSessionID()})
 	if err != nil {
-		a.release(nil)
+		a.cfg.Quota.endSession()
 		return nil, err
 	}
 	s := newSession(a.cfg, c, false, peer)
@@ -183,10 +175,9 @@ func (a *Acceptor) reserve() error {
 	switch {
 	case a.closed:
 		return &Error{Code: frame.CodeGoingAway}
-	case len(a.sessions)+a.opening >= a.max:
-		return &Error{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: fmt.Sprintf("%d sessions open, no more are taken", a.max)}
+	case !a.cfg.Quota.startSession():
+		return &Error{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many sessions open, no more are taken"}
 	}
-	a.opening++
 	return nil
 }
 
@@ -194,7 +185,6 @@ func (a *Acceptor) reserve() error {
 func (a *Acceptor) add(s *Session) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.opening--
 	if a.closed {
 		return false
 	}
@@ -202,15 +192,12 @@ func (a *Acceptor) add(s *Session) bool {
 	return true
 }
 
-// release gives back the place of s, or of a session that was not opened after all.
+// release gives back the place of s.
 func (a *Acceptor) release(s *Session) {
+	a.cfg.Quota.endSession()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if s == nil {
-		a.opening--
-	} else if a.sessions[s.id] == s {
-		delete(a.sessions, s.id)
-	}
+	delete(a.sessions, s.id)
 	if a.drained != nil && len(a.sessions) == 0 {
 		close(a.drained)
 		a.drained = nil

@@ -73,12 +73,7 @@ func (s *Session) call(ctx context.Context, op string, head outgoing, value []by
 	if err := ctx.Err(); err != nil {
 		return answer{}, fail(NotSent, err)
 	}
-	now := s.touch()
-	wait := max(s.cfg.RequestTimeout, 0)
-	deadline, hasDeadline := ctx.Deadline()
-	if hasDeadline {
-		wait = max(deadline.Sub(now), time.Millisecond)
-	}
+	wait, byCtx := s.patience(ctx, s.touch())
 
 	c := s.newCall()
 	c.out = head
@@ -90,7 +85,7 @@ func (s *Session) call(ctx context.Context, op string, head outgoing, value []by
 	}
 
 	var timeout <-chan time.Time
-	if !hasDeadline && wait > 0 {
+	if !byCtx && wait > 0 {
 		timeout = c.startTimer(wait)
 	}
 	select {
@@ -101,6 +96,20 @@ func (s *Session) call(ctx context.Context, op string, head outgoing, value []by
 		c.giveUp(fail(Unknown, fmt.Errorf("no answer in %v: %w", wait, os.ErrDeadlineExceeded)))
 	}
 	return c.result(op, link)
+}
+
+// patience returns how long a call that begins now waits, 0 for ever, and whether the ctx sees to it.
+func (s *Session) patience(ctx context.Context, now time.Time) (wait time.Duration, byCtx bool) {
+	wait = max(s.cfg.RequestTimeout, 0)
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return wait, false
+	}
+	left := max(deadline.Sub(now), time.Millisecond)
+	if wait > 0 && wait < left {
+		return wait, false
+	}
+	return left, true
 }
 
 // checkSize refuses what the peer would refuse.

@@ -46,14 +46,16 @@ func (x *Mux) codec(name string) (Codec, error) {
 	if name == "" {
 		return JSON, nil
 	}
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	c, ok := x.codecs[name]
-	if !ok {
-		return nil, &Error{Op: "codec", Link: name, Code: frame.CodeUnsupported, Outcome: NotSent,
-			Text: "no such codec on this side: RegisterCodec it"}
+	for ; x != nil; x = x.parent {
+		x.mu.RLock()
+		c := x.codecs[name]
+		x.mu.RUnlock()
+		if c != nil {
+			return c, nil
+		}
 	}
-	return c, nil
+	return nil, &Error{Op: "codec", Link: name, Code: frame.CodeUnsupported, Outcome: NotSent,
+		Text: "no such codec on this side: RegisterCodec it"}
 }
 
 // SendObj sends v one-way to link, made by the codec called name ("" is JSON). It is Send otherwise.

@@ -27,7 +27,8 @@ type Config struct {
 	WriteTimeout time.Duration
 	// ReadTimeout is how long a message that arrives in parts may make no progress before it is refused. If zero, 30 s.
 	ReadTimeout time.Duration
-	// RequestTimeout bounds a call whose ctx has no deadline. If zero, 30 s. If negative, there is no bound.
+	// RequestTimeout bounds every call; a ctx that ends earlier comes first. If zero, 30 s. If negative, there is no
+	// such bound.
 	RequestTimeout time.Duration
 	// Heartbeat is the silence after which the peer is probed. If zero, 10 s. If negative, never.
 	Heartbeat time.Duration
@@ -116,7 +117,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Mux = NewMux()
 	}
 	if c.Quota == nil {
-		c.Quota = NewQuota(0, 0)
+		c.Quota = NewQuota(QuotaLimits{})
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

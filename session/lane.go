@@ -330,7 +330,7 @@ func (s *Session) skip(m *Message, f frame.Failure) {
 	s.controlFailure(frame.TypeError, m.id, f)
 	m.cancelled = true
 	m.in.drop()
-	s.cfg.Quota.release(m.held)
+	s.cfg.Quota.Release(m.held)
 	m.held = 0
 }
 
@@ -373,7 +373,7 @@ func (s *Session) deliver() {
 			s.deliverOne(m)
 		}
 		s.mu.Lock()
-		s.cfg.Quota.release(m.held)
+		s.cfg.Quota.Release(m.held)
 		m.held = 0
 		s.inbox.handled = m.id
 		s.inbox.toAck += m.in.size() + messageCharge
@@ -424,12 +424,12 @@ func (s *Session) deliverOne(m *Message) {
 func (l *inLane) abortLocked(s *Session) {
 	if l.current != nil {
 		l.current.in.drop()
-		s.cfg.Quota.release(l.current.held)
+		s.cfg.Quota.Release(l.current.held)
 		l.current = nil
 	}
 	for l.queue.len() > 0 {
 		m := l.queue.pop()
 		m.in.drop()
-		s.cfg.Quota.release(m.held)
+		s.cfg.Quota.Release(m.held)
 	}
 }

@@ -177,7 +177,7 @@ func (m *Message) cancelLocked(err error) {
 	if !m.started {
 		m.s.partial--
 		m.in.drop()
-		m.s.cfg.Quota.endCall()
+		m.s.cfg.Quota.EndCall()
 	}
 	m.settle()
 	m.ctx.end(err)
@@ -188,7 +188,7 @@ func (m *Message) settle() {
 	if m.started && !m.returned || !m.emitted && !m.cancelled {
 		return
 	}
-	m.s.cfg.Quota.release(m.held)
+	m.s.cfg.Quota.Release(m.held)
 	m.held = 0
 	m.s.checkIdle()
 }

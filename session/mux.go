@@ -14,6 +14,8 @@ type CallFunc func(m *Message) (reply []byte, err error)
 // A Mux holds the handlers of the sessions that share it. Handlers may be set at any time and hold for what arrives
 // afterwards. It is safe for concurrent use. A panic in a handler is told to the sender as CodeInternal.
 type Mux struct {
+	parent *Mux // asked for what is not set here; may be nil
+
 	mu       sync.RWMutex
 	call     CallFunc
 	links    map[string]func(*Message)
@@ -30,6 +32,14 @@ func NewMux() *Mux {
 		streams: make(map[string]func(*Stream)),
 		codecs:  map[string]Codec{JSON.Name(): JSON},
 	}
+}
+
+// Child returns a Mux whose handlers and codecs are those of x, now and later, except for what is set on itself.
+func (x *Mux) Child() *Mux {
+	child := NewMux()
+	child.parent = x
+	delete(child.codecs, JSON.Name())
+	return child
 }
 
 // SetCall sets who answers calls to the link "". Nil unsets it.
@@ -79,24 +89,38 @@ func setHandler[H any](x *Mux, m map[string]func(H), name string, fn func(H)) {
 }
 
 // handler returns who answers a request or one-way message to link: one of the two, or neither.
-func (x *Mux) handler(link string) (CallFunc, func(*Message)) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if fn, ok := x.links[link]; ok {
-		return nil, fn
+func (x *Mux) handler(link string) (call CallFunc, fn func(*Message)) {
+	var anyLink func(*Message)
+	for ; x != nil; x = x.parent {
+		x.mu.RLock()
+		fn, call = x.links[link], x.call
+		if anyLink == nil {
+			anyLink = x.anyLink
+		}
+		x.mu.RUnlock()
+		switch {
+		case fn != nil:
+			return nil, fn
+		case link == "" && call != nil:
+			return call, nil
+		}
 	}
-	if link == "" && x.call != nil {
-		return x.call, nil
-	}
-	return nil, x.anyLink
+	return nil, anyLink
 }
 
 // stream returns who serves streams opened under name, or nil.
 func (x *Mux) stream(name string) func(*Stream) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	if fn, ok := x.streams[name]; ok {
-		return fn
+	var anyNamed func(*Stream)
+	for ; x != nil; x = x.parent {
+		x.mu.RLock()
+		fn := x.streams[name]
+		if anyNamed == nil {
+			anyNamed = x.anyNamed
+		}
+		x.mu.RUnlock()
+		if fn != nil {
+			return fn
+		}
 	}
-	return x.anyNamed
+	return anyNamed
 }

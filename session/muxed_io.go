@@ -32,6 +32,7 @@ func (st *muxed) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	s.touch()
 	st.writing, st.out = true, p
 	st.offer()
 	for len(st.out) > 0 && st.writeFailure() == nil {
@@ -147,6 +148,7 @@ func (st *muxed) onData(h frame.Header, p []byte) error {
 		return nil
 	}
 	st.window -= len(p)
+	st.s.touch()
 	fin := h.Flags&frame.FlagFin != 0
 	st.in.arrive(p, fin)
 	if fin {

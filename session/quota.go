@@ -4,18 +4,26 @@ import "sync/atomic"
 
 // A Quota bounds what the sessions that share it may run and hold together. It is safe for concurrent use.
 type Quota struct {
-	maxCalls int64 // handlers at once; 0: no bound
-	maxBytes int64 // bytes of requests, messages and replies held; 0: no bound
+	max QuotaLimits
 
-	calls   atomic.Int64
-	bytes   atomic.Int64
-	refused atomic.Uint64
+	sessions atomic.Int64
+	calls    atomic.Int64
+	bytes    atomic.Int64
+	refused  atomic.Uint64
 }
 
-// NewQuota returns a Quota of at most calls handlers at once and bytes held; zero means no bound.
-func NewQuota(calls int, bytes int64) *Quota {
-	return &Quota{maxCalls: int64(calls), maxBytes: bytes}
+// QuotaLimits are the bounds of a Quota. Zero means no bound.
+type QuotaLimits struct {
+	Sessions int   // sessions that peers have open at once
+	Calls    int   // handlers of requests that run at once
+	Bytes    int64 // bytes of requests, messages and replies held
 }
+
+// NewQuota returns a Quota of the given limits.
+func NewQuota(limits QuotaLimits) *Quota { return &Quota{max: limits} }
+
+// Sessions returns how many sessions are open now.
+func (q *Quota) Sessions() int { return int(q.sessions.Load()) }
 
 // Calls returns how many handlers run now.
 func (q *Quota) Calls() int { return int(q.calls.Load()) }
@@ -26,29 +34,32 @@ func (q *Quota) Bytes() int64 { return q.bytes.Load() }
 // Refused returns how many calls and messages have been refused for want of room.
 func (q *Quota) Refused() uint64 { return q.refused.Load() }
 
-// startCall takes the place of one handler, or reports that there is none.
-func (q *Quota) startCall() bool {
-	if n := q.calls.Add(1); q.maxCalls > 0 && n > q.maxCalls {
-		q.calls.Add(-1)
-		q.refused.Add(1)
-		return false
-	}
-	return true
-}
+// startSession takes the place of one session, or reports that there is none.
+func (q *Quota) startSession() bool { return q.add(&q.sessions, 1, int64(q.max.Sessions)) }
 
-func (q *Quota) endCall() { q.calls.Add(-1) }
+func (q *Quota) endSession() { q.sessions.Add(-1) }
 
-// take reserves n bytes, or reports that they are not to be had.
-func (q *Quota) take(n int) bool {
-	if held := q.bytes.Add(int64(n)); q.maxBytes > 0 && held > q.maxBytes {
-		q.bytes.Add(-int64(n))
-		q.refused.Add(1)
-		return false
-	}
-	return true
-}
+// StartCall takes the place of one handler, or reports that there is none. EndCall gives it back.
+func (q *Quota) StartCall() bool { return q.add(&q.calls, 1, int64(q.max.Calls)) }
+
+// EndCall gives back what StartCall took.
+func (q *Quota) EndCall() { q.calls.Add(-1) }
+
+// Take reserves n bytes, or reports that they are not to be had. Release gives them back.
+func (q *Quota) Take(n int) bool { return q.add(&q.bytes, int64(n), q.max.Bytes) }
+
+// Release gives back n bytes.
+func (q *Quota) Release(n int) { q.bytes.Add(-int64(n)) }
 
 // force reserves n bytes whatever the bound: for replies, which exist already.
 func (q *Quota) force(n int) { q.bytes.Add(int64(n)) }
 
-func (q *Quota) release(n int) { q.bytes.Add(-int64(n)) }
+// add raises used by n unless that goes over limit; 0 is no limit.
+func (q *Quota) add(used *atomic.Int64, n, limit int64) bool {
+	if now := used.Add(n); limit > 0 && now > limit {
+		used.Add(-n)
+		q.refused.Add(1)
+		return false
+	}
+	return true
+}

@@ -57,10 +57,10 @@ func (s *Session) admit(m *Message, arrived int) frame.Failure {
 		return frame.Failure{Code: frame.CodeNotFound, Text: "no handler for link " + fmt.Sprintf("%q", m.Link)}
 	case s.running >= 2*s.cfg.MaxInFlight:
 		return frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many cancelled calls still run"}
-	case !s.cfg.Quota.startCall():
+	case !s.cfg.Quota.StartCall():
 		return frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many calls at once"}
 	case !s.take(m, arrived):
-		s.cfg.Quota.endCall()
+		s.cfg.Quota.EndCall()
 		return noMemory
 	}
 	return frame.Failure{}
@@ -74,7 +74,7 @@ func tooLarge(n, limit int) frame.Failure {
 
 // take reserves n more bytes for m.
 func (s *Session) take(m *Message, n int) bool {
-	if !s.cfg.Quota.take(n) {
+	if !s.cfg.Quota.Take(n) {
 		return false
 	}
 	m.held += n
@@ -196,7 +196,7 @@ func (s *Session) recovered(m *Message) {
 
 // finishServe ends what serve began.
 func (s *Session) finishServe(m *Message) {
-	s.cfg.Quota.endCall()
+	s.cfg.Quota.EndCall()
 	s.touch()
 	s.mu.Lock()
 	defer s.mu.Unlock()
