@@ -64,7 +64,7 @@ func shrink(body []byte) ([]byte, bool) {
 
 // Decompress returns the raw bytes of a compressed body. body must be one zstd frame that declares raw bytes of content,
 // and nothing more; anything else is ErrMalformed. It reserves raw bytes, which the caller has checked against its limits,
-// and at most one zstd block (128 KiB) above them.
+// and, when the body lies, under 1 MiB above them.
 func Decompress(body []byte, raw int) ([]byte, error) {
 	if err := checkZstd(body, raw); err != nil {
 		return nil, fmt.Errorf("compressed body: %w: %w", err, ErrMalformed)

@@ -17,7 +17,8 @@ type AcceptorConfig struct {
 	Config
 	// MaxHandshakes caps the carriers of one peer whose hello is not done. If zero, 16.
 	MaxHandshakes int
-	// Admit, if not nil, is asked about each peer before its hello is looked at; an error refuses it, and is told to it.
+	// Admit, if not nil, is asked about each peer when its hello has come and before it is looked at; an error refuses
+	// the carrier, and is told to the peer.
 	Admit func(peer string) error
 	// OnSession, if not nil, is called with each new session before anything of it is handled.
 	OnSession func(*Session)
@@ -125,15 +126,6 @@ func (a *Acceptor) refuse(conn net.Conn, err *Error) {
 
 // answer does the hello, and returns what runs the carrier.
 func (a *Acceptor) answer(conn net.Conn, peer string) (run func(), err error) {
-	if a.admit != nil {
-		if err := a.admit(peer); err != nil {
-			var coded *Error
-			if errors.As(err, &coded) {
-				return nil, coded
-			}
-			return nil, &Error{Code: frame.CodeNotAllowed, Text: err.Error(), Err: err}
-		}
-	}
 	h, ack, err := a.hello(conn, peer)
 	if err != nil {
 		return nil, err

@@ -31,6 +31,13 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	}
 }
 
+// Drain begins a drain and returns at once; text is told to the peer. See Shutdown.
+func (s *Session) Drain(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drainLocked(frame.Failure{Code: frame.CodeGoingAway, Text: text})
+}
+
 // Draining reports whether the session takes no new work: either side drains it, or it has ended.
 func (s *Session) Draining() bool {
 	s.mu.Lock()

@@ -201,6 +201,11 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 	if err != nil {
 		return nil, nil, err
 	}
+	if a.admit != nil {
+		if err := a.admit(peer); err != nil {
+			return nil, nil, notAllowed(err)
+		}
+	}
 	h, covered, err := frame.ConsumeHello(body)
 	switch {
 	case err != nil && len(body) > 1 && body[1] != frame.Version: // another version may have another form
@@ -220,6 +225,15 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 		return nil, nil, err
 	}
 	return h, func(ack *frame.Hello) (carrier, error) { return a.sendAck(conn, h, ack, responder, bound) }, nil
+}
+
+// notAllowed returns what Admit said as a refusal.
+func notAllowed(err error) error {
+	var refusal *Error
+	if errors.As(err, &refusal) && refusal.Code != frame.CodeOK {
+		return refusal
+	}
+	return &Error{Code: frame.CodeNotAllowed, Text: err.Error(), Err: err}
 }
 
 func (a *Acceptor) versionRefusal(theirs uint8) error {

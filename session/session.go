@@ -122,6 +122,9 @@ func (s *Session) Peer() string { return s.peer }
 // Conn returns the carrier that the session was started on.
 func (s *Session) Conn() net.Conn { return s.raw }
 
+// Context returns a context that ends with the session.
+func (s *Session) Context() context.Context { return s.ctx }
+
 // Done returns a channel that is closed when the session has ended; Err then says why.
 func (s *Session) Done() <-chan struct{} { return s.ended }
 

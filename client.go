@@ -1,0 +1,176 @@
+package peerlane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/session"
+)
+
+// A Client calls peers. Its calls to one peer and tag share one session, which is opened by the first and kept for the
+// next. It is safe for concurrent use.
+type Client struct {
+	cfg  ClientConfig
+	mux  *session.Mux
+	pool *pool
+}
+
+// NewClient returns a client on h. A nil config means DefaultClientConfig; config is copied. The error matches ErrInvalid
+// and names the field that is out of range.
+func NewClient(h host.Host, config *ClientConfig) (*Client, error) {
+	if h == nil {
+		return nil, invalidf("host: nil")
+	}
+	if config == nil {
+		config = DefaultClientConfig()
+	}
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	c := &Client{cfg: config.withDefaults(), mux: session.NewMux()}
+	c.pool = newPool(h, &c.cfg, c.mux)
+	return c, nil
+}
+
+type idempotentKey struct{}
+
+// WithIdempotent returns a ctx whose Sends may run more than once at the peer: Send then also retries what may have been
+// sent.
+func WithIdempotent(ctx context.Context) context.Context {
+	return context.WithValue(ctx, idempotentKey{}, true)
+}
+
+// Send calls tag at the peer with request and returns its response, which belongs to the caller. It connects if need be.
+// A peer that only knows pointsub v0.0.2 is called in its way, unless a pre-shared key is in use.
+//
+// Send tries again, MaxRetries times, only when the request has surely not reached the peer (outcome NotSent), or, under
+// WithIdempotent, when that is not known (Unknown). It does not try again what cannot get better: a peer that does not
+// serve tag, an unsuitable key, a request over a size limit. The error is, or wraps, an *Error whose Outcome says what may
+// have happened at the peer; it matches ctx's error when that ended, os.ErrDeadlineExceeded when ReadTimeout passed,
+// ErrTooLarge, ErrNotServed, ErrUnavailable (see RetryAfter), ErrUnreachable, ErrRelayOnly, or ErrStopped after Close. When
+// the handler returned an error, the outcome is Delivered and Text is the handler's.
+func (c *Client) Send(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte) ([]byte, error) {
+	if len(request) > c.cfg.MaxBlockSize {
+		return nil, &Error{Op: "send", Peer: pid.String(), Link: string(tag), Code: frame.CodeTooLarge, Outcome: session.NotSent,
+			Text: fmt.Sprintf("%d bytes, at most %d", len(request), c.cfg.MaxBlockSize)}
+	}
+	for attempt := 0; ; attempt++ {
+		response, stale, err := c.sendOnce(ctx, pid, tag, request)
+		if err == nil {
+			return response, nil
+		}
+		if attempt >= c.cfg.MaxRetries || !c.retryable(ctx, err) {
+			return nil, err
+		}
+		if stale && attempt == 0 {
+			continue // the kept session had ended: a new one needs no wait
+		}
+		if waitErr := sleep(ctx, backoff(c.cfg.RetryInterval, attempt)); waitErr != nil {
+			return nil, errors.Join(err, waitErr)
+		}
+	}
+}
+
+// sendOnce tries once. stale reports whether the session was one kept from before.
+func (c *Client) sendOnce(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte) (response []byte, stale bool, err error) {
+	link, stale, err := c.pool.get(ctx, pid, tag)
+	if err != nil {
+		return nil, false, err
+	}
+	if link.session != nil {
+		response, err = link.session.Call(ctx, "", request)
+	} else {
+		response, err = callLegacy(ctx, link.conn, request, &c.cfg)
+		link.done()
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		e.Op, e.Link = "send", string(tag)
+	}
+	return response, stale, err
+}
+
+// retryable reports whether a Send that ended with err may be tried again.
+func (c *Client) retryable(ctx context.Context, err error) bool {
+	var e *Error
+	if ctx.Err() != nil || !errors.As(err, &e) {
+		return false
+	}
+	for _, permanent := range []error{ErrStopped, ErrNotServed, ErrInvalid, ErrTooLarge, ErrRelayOnly, ErrNotAllowed, ErrLegacyPeer,
+		ErrPSKRequired, ErrPSKMismatch, ErrPSKTampered, ErrPSKReplayed, session.ErrVersion, session.ErrUnsupported} {
+		if errors.Is(err, permanent) {
+			return false
+		}
+	}
+	return e.Outcome == session.NotSent || e.Outcome == session.Unknown && ctx.Value(idempotentKey{}) != nil
+}
+
+// backoff returns the wait before retry n: interval doubled n times, up to tenfold, spread over half to one and a half.
+func backoff(interval time.Duration, n int) time.Duration {
+	d := min(interval<<min(n, 4), 10*interval)
+	return d/2 + rand.N(d+1)
+}
+
+// sleep waits for d, or returns ctx's error.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Connect opens a session of its own to tag at the peer, for messages, calls and streams; the caller closes it, or Close
+// does. It returns ErrModernPSKRequired unless UseModernPSKClient came before or AdmitAll is set; otherwise the errors are
+// those of Send, with outcome NotSent, and nothing is retried.
+func (c *Client) Connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*session.Session, error) {
+	if c.pool.currentKeys() == nil && !c.cfg.AdmitAll {
+		return nil, ErrModernPSKRequired
+	}
+	return c.pool.connect(ctx, pid, tag)
+}
+
+// SetLink sets who handles messages that peers send back on this client's sessions to the link name; nil unsets it.
+func (c *Client) SetLink(name string, fn func(*session.Message)) { c.mux.SetLink(name, fn) }
+
+// SetDefaultLink sets who handles messages to links that nobody else handles. Nil unsets it.
+func (c *Client) SetDefaultLink(fn func(*session.Message)) { c.mux.SetDefaultLink(fn) }
+
+// SetStream sets who serves streams that peers open back on this client's sessions under name; nil unsets it.
+func (c *Client) SetStream(name string, fn func(*session.Stream)) { c.mux.SetStream(name, fn) }
+
+// RegisterCodec makes k known to the client's sessions. It returns an error for a name that is empty, too long, or taken.
+func (c *Client) RegisterCodec(k session.Codec) error { return c.mux.RegisterCodec(k) }
+
+// GetConnectionsInfo returns the sessions that are open now.
+func (c *Client) GetConnectionsInfo() []ConnectionInfo { return c.pool.info(time.Now()) }
+
+// Close ends all sessions; calls in flight fail. Later calls return ErrStopped; a second Close returns nil.
+func (c *Client) Close() error {
+	c.pool.close()
+	return nil
+}
+
+// notServedBy turns the refusal of the session protocol into ErrLegacyPeer when the peer serves the plain tag.
+func notServedBy(h host.Host, pid peer.ID, tag protocol.ID, err error) error {
+	if !errors.Is(err, ErrNotServed) {
+		return err
+	}
+	if known, _ := h.Peerstore().SupportsProtocols(pid, tag); len(known) == 0 {
+		return err
+	}
+	return &net.OpError{Op: "dial", Net: Network, Addr: Addr{Peer: pid}, Err: &Error{Op: "negotiate", Peer: pid.String(),
+		Link: string(tag), Remote: true, Code: frame.CodePSKRequired, Outcome: session.NotSent, Err: ErrLegacyPeer}}
+}

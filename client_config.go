@@ -1,0 +1,94 @@
+package peerlane
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/peerlane/peerlane/session"
+)
+
+// ClientConfig is for NewClient. The names, types and defaults of the first nine fields are pointsub's. A zero field
+// takes its default, except that a zero MaxRetries means no retries; a negative one is an error that names the field.
+type ClientConfig struct {
+	// ReadTimeout bounds every call; a ctx that ends earlier comes first. If zero, 30 s.
+	ReadTimeout time.Duration
+	// WriteTimeout is how long a peer may take nothing of what is written to it before its session is dropped. If
+	// zero, 30 s.
+	WriteTimeout time.Duration
+	// ConnectTimeout bounds connecting to a peer and opening a session, each try. If zero, 5 s.
+	ConnectTimeout time.Duration
+	// MaxRetries is how often a Send is tried again when the request has surely not been sent: see Send.
+	// DefaultClientConfig sets 3.
+	MaxRetries int
+	// RetryInterval is the wait before the first retry; it doubles each time up to tenfold, and is spread by half.
+	// If zero, 1 s.
+	RetryInterval time.Duration
+	// MaxBlockSize is the most bytes of one request or response; exactly so many are taken. If zero, 32 MiB. At most
+	// 1 GiB.
+	MaxBlockSize int
+	// EnableCompression lets both sides compress what shrinks by it. DefaultClientConfig sets it.
+	EnableCompression bool
+	// MaxIdleConns is the most sessions that are kept open with nothing in flight, over all peers; the one idle for
+	// the longest goes first. If zero, 100.
+	MaxIdleConns int
+	// IdleConnTimeout closes a session that has had nothing in flight for so long. If zero, 5 min.
+	IdleConnTimeout time.Duration
+
+	// Path says over which paths sessions may run. If zero, PathAuto.
+	Path PathPolicy
+	// DirectWait bounds the wait for a direct connection: see PathPolicy. If zero, 5 s, but never longer than
+	// ConnectTimeout.
+	DirectWait time.Duration
+	// AdmitAll lets Connect open sessions without a pre-shared key; Connect returns ErrModernPSKRequired otherwise.
+	AdmitAll bool
+	// Heartbeat is the silence after which a session's peer is probed; after twice as long it is lost. If zero, 10 s.
+	Heartbeat time.Duration
+	// OnUndelivered, if not nil, is called with the failure of each one-way message. It must not block.
+	OnUndelivered func(*Error)
+	// Logger gets what a person should act on. If nil, nothing is logged.
+	Logger *slog.Logger
+}
+
+// DefaultClientConfig returns the defaults, with three retries and compression on.
+func DefaultClientConfig() *ClientConfig {
+	c := ClientConfig{MaxRetries: 3, EnableCompression: true}.withDefaults()
+	return &c
+}
+
+// Validate returns an error that matches ErrInvalid and names the first field that is out of range, or nil.
+func (c *ClientConfig) Validate() error {
+	if err := c.Path.validate("ClientConfig.Path"); err != nil {
+		return err
+	}
+	return validateFields("ClientConfig", []durationField{
+		{"ReadTimeout", c.ReadTimeout}, {"WriteTimeout", c.WriteTimeout}, {"ConnectTimeout", c.ConnectTimeout},
+		{"RetryInterval", c.RetryInterval}, {"IdleConnTimeout", c.IdleConnTimeout}, {"DirectWait", c.DirectWait},
+		{"Heartbeat", c.Heartbeat},
+	}, []sizeField{
+		{"MaxRetries", c.MaxRetries, 1 << 20}, {"MaxBlockSize", c.MaxBlockSize, maxBlockSize},
+		{"MaxIdleConns", c.MaxIdleConns, 1 << 20},
+	})
+}
+
+func (c ClientConfig) withDefaults() ClientConfig {
+	setDefault(&c.ReadTimeout, 30*time.Second)
+	setDefault(&c.WriteTimeout, 30*time.Second)
+	setDefault(&c.ConnectTimeout, 5*time.Second)
+	setDefault(&c.RetryInterval, time.Second)
+	setDefault(&c.MaxBlockSize, 32<<20)
+	setDefault(&c.MaxIdleConns, 100)
+	setDefault(&c.IdleConnTimeout, 5*time.Minute)
+	setDefault(&c.DirectWait, min(DefaultDirectWait, c.ConnectTimeout))
+	setDefault(&c.Heartbeat, 10*time.Second)
+	return c
+}
+
+// sessionConfig returns what the client's sessions are made with.
+func (c *ClientConfig) sessionConfig(mux *session.Mux) session.Config {
+	return session.Config{
+		Mux: mux, Logger: c.Logger, Agent: agent, OnUndelivered: c.OnUndelivered,
+		HandshakeTimeout: c.ConnectTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout,
+		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat, MaxMessage: c.MaxBlockSize,
+		DisableCompression: !c.EnableCompression,
+	}
+}

@@ -1,0 +1,268 @@
+package peerlane
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// A Conn is a net.Conn over one libp2p stream. It is byte-transparent: nothing is added to the stream, so the other
+// side may be gostream or any other libp2p program. All methods may be called concurrently; concurrent Writes are
+// serialized, each as a whole.
+//
+//	open --CloseWrite--> read only ---CloseRead--+
+//	  |                                          +--> closed
+//	  +----CloseRead---> write only --CloseWrite-+
+//	  +----Close, reset by this side ------------+
+//
+// Errors are the same on every transport. The end of the peer's data is exactly io.EOF. Everything else is a
+// *net.OpError around
+//
+//   - net.ErrClosed, after Close or after CloseRead or CloseWrite of that side;
+//   - os.ErrDeadlineExceeded, a net.Error with Timeout, after a deadline;
+//   - an *Error that matches syscall.ECONNRESET if the stream was reset or its connection lost; Remote says who did
+//     it and Code why. If the connection was lost it matches io.ErrUnexpectedEOF too.
+type Conn struct {
+	stream     network.MuxedStream
+	under      network.Conn // what carries the stream; nil on a loopback conn
+	localPeer  peer.ID
+	remotePeer peer.ID
+	tag        protocol.ID
+	local      net.Addr
+	remote     net.Addr
+	// linger is how long a closed conn waits for the peer to end its side before it resets the stream. Zero where the
+	// transport itself tells the peer that nobody reads any more.
+	linger time.Duration
+
+	readMu sync.Mutex // held across stream.Read: one token wakes one reader of a yamux stream
+
+	writeMu sync.Mutex // held across stream.Write: two writers overrun a yamux window and kill the connection
+	finSent bool
+
+	mu            sync.Mutex // never held across I/O
+	readDeadline  time.Time
+	writeDeadline time.Time
+	closed        bool // by Close or a reset of this side
+	readClosed    bool
+	writeClosed   bool
+	finished      bool // both sides are closed, and someone has taken on to release the stream
+	ended         bool // Read has seen io.EOF
+}
+
+// lingerTime is how long a Close over TCP or WebSocket waits for the peer's end in the background.
+const lingerTime = 5 * time.Second
+
+// connOptions say how a conn names its ends.
+type connOptions struct {
+	style AddrStyle
+	port  uint16 // of the remote address
+}
+
+// newConn returns the conn for a stream whose protocol is negotiated.
+func newConn(s network.Stream, tag protocol.ID, opts connOptions) *Conn {
+	under := s.Conn()
+	c := &Conn{
+		stream:     s,
+		under:      under,
+		localPeer:  under.LocalPeer(),
+		remotePeer: under.RemotePeer(),
+		tag:        tag,
+		local:      styledAddr(opts.style, under.LocalPeer(), 0, under.LocalMultiaddr()),
+		remote:     styledAddr(opts.style, under.RemotePeer(), opts.port, under.RemoteMultiaddr()),
+	}
+	if needsLinger(under) {
+		c.linger = lingerTime
+	}
+	return c
+}
+
+// needsLinger reports whether the muxer has no way to tell the peer that nobody reads any more. QUIC, WebTransport and
+// WebRTC carry streams themselves, name no muxer, and have one.
+func needsLinger(under network.Conn) bool {
+	if under.ConnState().StreamMultiplexer != "" {
+		return true
+	}
+	_, relayed := relayOf(under)
+	return relayed // a circuit names no muxer, but is muxed by yamux
+}
+
+// LocalPeer returns the Peer ID of this side.
+func (c *Conn) LocalPeer() peer.ID { return c.localPeer }
+
+// RemotePeer returns the Peer ID of the other side, as proved by the secure channel.
+func (c *Conn) RemotePeer() peer.ID { return c.remotePeer }
+
+// Tag returns the protocol ID that was negotiated for this conn.
+func (c *Conn) Tag() protocol.ID { return c.tag }
+
+// LocalAddr returns the address of this side, in the style set by the Dialer or ListenConfig.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr returns the address of the peer, in the style set by the Dialer or ListenConfig.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// Read reads up to len(p) bytes. It returns io.EOF once the peer has closed its write side and everything was read, and
+// fails as described at Conn. A Read of no bytes never blocks.
+func (c *Conn) Read(p []byte) (int, error) {
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	if err := c.checkRead(); err != nil {
+		return 0, c.opError("read", err)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := c.stream.Read(p)
+	if n > 0 {
+		return n, nil // an error that came with data comes again; callers that look at it first would lose the data
+	}
+	return 0, c.readError(err)
+}
+
+// Write writes all of p, or fails as described at Conn and returns how much was handed to the transport. A nil error
+// means that the transport has taken the bytes, not that the peer has read them.
+func (c *Conn) Write(p []byte) (int, error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if err := c.checkWrite(); err != nil {
+		return 0, c.opError("write", err)
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := c.stream.Write(p)
+	if n < len(p) && err == nil {
+		err = io.ErrShortWrite
+	}
+	return n, c.writeError(err)
+}
+
+// checkRead returns why a Read may not start, nil if it may.
+func (c *Conn) checkRead() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return checkSide(c.closed || c.readClosed, c.readDeadline)
+}
+
+// checkWrite returns why a Write may not start, nil if it may.
+func (c *Conn) checkWrite() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return checkSide(c.closed || c.writeClosed, c.writeDeadline)
+}
+
+func checkSide(closed bool, deadline time.Time) error {
+	if closed {
+		return net.ErrClosed
+	}
+	if !deadline.IsZero() && !time.Now().Before(deadline) {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// readError maps what stream.Read returned: a side that was closed meanwhile comes first, so that the same state gives
+// the same error whatever the timing.
+func (c *Conn) readError(err error) error {
+	c.mu.Lock()
+	closed := c.closed || c.readClosed
+	c.ended = c.ended || err == io.EOF //nolint:errorlint // a lost connection wraps io.EOF and is not the end
+	ended := c.ended
+	c.mu.Unlock()
+	switch {
+	case err == nil:
+		return nil
+	case closed:
+		return c.opError("read", net.ErrClosed)
+	case ended:
+		return io.EOF
+	}
+	return c.opError("read", c.mapError("read", err))
+}
+
+// writeError is readError for stream.Write.
+func (c *Conn) writeError(err error) error {
+	if err == nil {
+		return nil
+	}
+	c.mu.Lock()
+	closed := c.closed || c.writeClosed
+	c.mu.Unlock()
+	if closed {
+		return c.opError("write", net.ErrClosed)
+	}
+	return c.opError("write", c.mapError("write", err))
+}
+
+// mapError turns a transport's error into one of those described at Conn. It is the only place that does.
+func (c *Conn) mapError(op string, err error) error {
+	if errors.Is(err, io.ErrShortWrite) {
+		return err
+	}
+	if isTimeout(err) && !(c.under != nil && c.under.IsClosed()) {
+		return os.ErrDeadlineExceeded
+	}
+	broken := streamBroken(op, err)
+	broken.Peer, broken.Link = c.remotePeer.String(), string(c.tag)
+	if p := c.Path(); p.Limited && errors.Is(broken, io.ErrUnexpectedEOF) {
+		broken.Err = fmt.Errorf("%w; it ran over %s, which cuts it then", broken.Err, describeRelay(p))
+	}
+	return broken
+}
+
+// opError wraps err the way package net does.
+func (c *Conn) opError(op string, err error) error {
+	return &net.OpError{Op: op, Net: Network, Source: c.local, Addr: c.remote, Err: err}
+}
+
+// SetDeadline sets both deadlines; see SetReadDeadline and SetWriteDeadline.
+func (c *Conn) SetDeadline(t time.Time) error {
+	return c.setDeadlines(t, true, true)
+}
+
+// SetReadDeadline makes Reads after t, running ones included, fail with os.ErrDeadlineExceeded; a zero t means never.
+// It fails with net.ErrClosed after Close.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	return c.setDeadlines(t, true, false)
+}
+
+// SetWriteDeadline is SetReadDeadline for Writes. A Write that fails so may have written a part.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	return c.setDeadlines(t, false, true)
+}
+
+func (c *Conn) setDeadlines(t time.Time, read, write bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return c.opError("set", net.ErrClosed)
+	}
+	var errs [2]error
+	if read && !c.readClosed {
+		c.readDeadline = t
+		errs[0] = c.stream.SetReadDeadline(t)
+	}
+	if write && !c.writeClosed {
+		c.writeDeadline = t
+		errs[1] = c.stream.SetWriteDeadline(t)
+	}
+	if err := errors.Join(errs[:]...); err != nil {
+		return c.opError("set", err)
+	}
+	return nil
+}
+
+// resetCode is the libp2p stream error code for a code of ours.
+func resetCode(code frame.Code) network.StreamErrorCode {
+	return network.StreamErrorCode(frame.CodeBase + uint32(code))
+}

@@ -1,0 +1,241 @@
+package peerlane
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/multiformats/go-multistream"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// Dial connects to a peer if need be and opens a conn on a tag, as a zero Dialer does: over a direct connection, or a
+// relay without limits. The returned conn is a *Conn.
+//
+// When Dial returns, the protocol is negotiated: the other side's Accept has a conn even if nobody writes, and a tag that
+// nobody serves is an error here, not at the first Read. It fails with a *net.OpError around an *Error that matches
+// ErrNotServed, ErrRelayOnly, ErrUnreachable, ErrUnavailable (a limit of either side), ErrInvalid, or the ctx's error;
+// its Outcome is NotSent or Rejected, and the cause is wrapped.
+//
+// Dialing the host's own Peer ID opens an in-process pipe to its own listener.
+func Dial(ctx context.Context, h host.Host, pid peer.ID, tag protocol.ID) (net.Conn, error) {
+	c, err := (&Dialer{Host: h, Tag: tag}).Dial(ctx, pid)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Defaults of a Dialer.
+const (
+	DefaultDialTimeout = 30 * time.Second // of Dialer.Timeout
+	DefaultDirectWait  = 5 * time.Second  // of Dialer.DirectWait
+)
+
+// A Dialer opens conns to peers. Its fields are not changed by use; it may be copied and used concurrently.
+type Dialer struct {
+	// Host is the libp2p host to dial from. It must not be nil.
+	Host host.Host
+
+	// Tag is the protocol ID to open. It must not be empty.
+	Tag protocol.ID
+
+	// Path says which paths are good enough. If zero, PathAuto.
+	Path PathPolicy
+
+	// DirectWait bounds the wait for a direct connection to a peer that is connected over a relay only: see
+	// PathPolicy. If zero, 5 s. If negative, it is invalid.
+	DirectWait time.Duration
+
+	// MinRelayData refuses a limited relay that lets through fewer bytes each way, with ErrRelayOnly. If zero, any
+	// will do. If negative, it is invalid.
+	MinRelayData int64
+
+	// Timeout bounds the whole dial: connecting, waiting for a direct connection, and negotiating. A ctx that ends
+	// earlier comes first. If zero, 30 s. If negative, only the ctx bounds it.
+	Timeout time.Duration
+
+	// AddrStyle is the style of the conns' LocalAddr and RemoteAddr. If zero, AddrPeer.
+	AddrStyle AddrStyle
+}
+
+func (d Dialer) withDefaults() Dialer {
+	if d.Timeout == 0 {
+		d.Timeout = DefaultDialTimeout
+	}
+	if d.DirectWait == 0 {
+		d.DirectWait = DefaultDirectWait
+	}
+	return d
+}
+
+func (d *Dialer) validate(tags []protocol.ID) error {
+	switch {
+	case d.Host == nil:
+		return invalidf("Dialer.Host: nil")
+	case len(tags) == 0:
+		return invalidf("Dialer.Tag: no tag")
+	case d.DirectWait < 0:
+		return invalidf("Dialer.DirectWait: %v is negative", d.DirectWait)
+	case d.MinRelayData < 0:
+		return invalidf("Dialer.MinRelayData: %d is negative", d.MinRelayData)
+	}
+	for _, tag := range tags {
+		if err := validateTag("Dialer.Tag", tag); err != nil {
+			return err
+		}
+	}
+	if err := d.Path.validate("Dialer.Path"); err != nil {
+		return err
+	}
+	return d.AddrStyle.validate("Dialer.AddrStyle")
+}
+
+// maxTagLen is what multistream carries: 1024 bytes with the newline.
+const maxTagLen = 1023
+
+// validateTag refuses what multistream cannot carry or would take for its own words.
+func validateTag(field string, tag protocol.ID) error {
+	switch {
+	case tag == "":
+		return invalidf("%s: empty", field)
+	case len(tag) > maxTagLen:
+		return invalidf("%s: %d bytes, more than %d", field, len(tag), maxTagLen)
+	case strings.ContainsRune(string(tag), '\n'), tag == "na", tag == multistream.ProtocolID:
+		return invalidf("%s: %q is reserved by multistream", field, tag)
+	}
+	return nil
+}
+
+// Dial opens a conn to a peer on d.Tag. It fails as the function Dial does.
+func (d *Dialer) Dial(ctx context.Context, pid peer.ID) (*Conn, error) {
+	c, _, err := d.open(ctx, pid, d.Tag)
+	return c, err
+}
+
+// DialContext is Dial for code that has a network and an address: http.Transport.DialContext, grpc.WithContextDialer.
+// The network is "tcp" or "libp2p", "tcp4" or "tcp6"; the address "<peer id>" or "<peer id>:<port>", where the port
+// only shows in RemoteAddr under AddrPeerPort. Where host names are lower-cased on their way, use the Peer ID's CID
+// form, peer.ToCid(id).
+func (d *Dialer) DialContext(ctx context.Context, netw, address string) (net.Conn, error) {
+	switch netw {
+	case "tcp", "tcp4", "tcp6", Network:
+	default:
+		return nil, &net.OpError{Op: "dial", Net: netw, Err: net.UnknownNetworkError(netw)}
+	}
+	pid, port, err := splitAddr(address)
+	if err != nil {
+		return nil, &net.OpError{Op: "dial", Net: Network, Err: err}
+	}
+	c, _, err := d.openPort(ctx, pid, port, d.Tag)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// open opens a stream on the first of tags that the peer serves, and returns the conn and that tag.
+func (d *Dialer) open(ctx context.Context, pid peer.ID, tags ...protocol.ID) (*Conn, protocol.ID, error) {
+	return d.openPort(ctx, pid, 0, tags...)
+}
+
+func (d *Dialer) openPort(ctx context.Context, pid peer.ID, port uint16, tags ...protocol.ID) (*Conn, protocol.ID, error) {
+	if err := d.validate(tags); err != nil {
+		return nil, "", d.dialError(pid, err)
+	}
+	if err := pid.Validate(); err != nil {
+		return nil, "", d.dialError(pid, invalidf("peer: %w", err))
+	}
+	use := d.withDefaults()
+	if use.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, use.Timeout)
+		defer cancel()
+	}
+	if pid == use.Host.ID() {
+		return use.openLoopback(ctx, port, tags)
+	}
+	return use.openRemote(ctx, pid, port, tags)
+}
+
+// openRemote tries twice: a connection that the other side left without a word looks alive until it is used.
+func (d *Dialer) openRemote(ctx context.Context, pid peer.ID, port uint16, tags []protocol.ID) (*Conn, protocol.ID, error) {
+	for retried := false; ; retried = true {
+		s, err := d.openStream(ctx, pid)
+		if errors.Is(err, network.ErrNoConn) && !retried && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			return nil, "", d.dialError(pid, err)
+		}
+		tag, err := negotiate(ctx, s, tags)
+		if err == nil {
+			return newConn(s, tag, connOptions{style: d.AddrStyle, port: port}), tag, nil
+		}
+		if retried || ctx.Err() != nil || !s.Conn().IsClosed() {
+			return nil, "", d.dialError(pid, negotiateFailed(ctx, err, tags))
+		}
+	}
+}
+
+// negotiate settles on one of tags, and resets the stream if it cannot. It returns as soon as ctx ends. Host.NewStream
+// would put the negotiation off to the first Read or Write where the peer is known to serve the tag.
+func negotiate(ctx context.Context, s network.Stream, tags []protocol.ID) (protocol.ID, error) {
+	stop := context.AfterFunc(ctx, func() {
+		_ = s.SetDeadline(past) // a full send queue does not see a reset
+		_ = s.ResetWithError(network.StreamProtocolNegotiationFailed)
+	})
+	tag, err := multistream.SelectOneOf(tags, s)
+	if !stop() {
+		return "", ctx.Err()
+	}
+	if err != nil {
+		_ = s.ResetWithError(network.StreamProtocolNegotiationFailed)
+		return "", err
+	}
+	if err := s.SetProtocol(tag); err != nil {
+		_ = s.ResetWithError(network.StreamResourceLimitExceeded)
+		return "", err
+	}
+	return tag, nil
+}
+
+// negotiateFailed returns the typed error for what negotiate returned.
+func negotiateFailed(ctx context.Context, err error, tags []protocol.ID) *Error {
+	var out *Error
+	switch {
+	case ctx.Err() != nil, errors.Is(err, network.ErrResourceLimitExceeded):
+		out = dialFailed(ctx, "negotiate", err)
+	case errors.Is(err, multistream.ErrNotSupported[protocol.ID]{}):
+		out = dialFailed(ctx, "negotiate", notServed(tags))
+	default:
+		out = dialFailed(ctx, "negotiate", streamBroken("negotiate", err))
+	}
+	out.Link = string(tags[0])
+	return out
+}
+
+// dialError wraps err the way package net does, and fills in the peer.
+func (d *Dialer) dialError(pid peer.ID, err error) error {
+	var typed *Error
+	if errors.As(err, &typed) {
+		typed.Peer = pid.String()
+	}
+	out := &net.OpError{Op: "dial", Net: Network, Addr: Addr{Peer: pid}, Err: err}
+	if d.Host != nil {
+		out.Source = Addr{Peer: d.Host.ID()}
+	}
+	return out
+}
+
+// notServed is the error for a peer that serves none of tags.
+func notServed(tags []protocol.ID) *Error {
+	return &Error{Op: "negotiate", Link: string(tags[0]), Remote: true, Code: frame.CodeNotFound, Err: ErrNotServed}
+}

@@ -1,0 +1,279 @@
+package peerlane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// A PathPolicy says over which paths a Dialer opens conns. None of them waits for what cannot come: where no direct
+// connection is possible the answer comes at once.
+type PathPolicy uint8
+
+// The path policies. "A direct connection is possible" means: the peer has a direct address that is not tried yet, or
+// both sides can punch holes (the peer speaks DCUtR, and this host does too or has a public address).
+const (
+	// PathAuto takes a direct connection or a relay without limits. If there is only a limited relay and a direct
+	// connection is possible, it waits for one for DirectWait. Then it fails with ErrRelayOnly: a conn that a relay
+	// cuts after 128 KiB is never handed out unasked.
+	PathAuto PathPolicy = 0
+	// DirectOnly takes a direct connection, dials one if there is none, and never waits for a hole punch. If the
+	// peer has nothing but relays, it fails with ErrRelayOnly.
+	DirectOnly PathPolicy = 1
+	// PreferDirect takes a direct connection; if there are only relays and a direct connection is possible, it waits
+	// for one for DirectWait. Then it takes the relay, limited or not.
+	PreferDirect PathPolicy = 2
+	// AllowRelay takes the best connection there is, a limited relay included, and does not wait.
+	AllowRelay PathPolicy = 3
+)
+
+func (p PathPolicy) validate(field string) error {
+	if p > AllowRelay {
+		return invalidf("%s: unknown path policy %d", field, p)
+	}
+	return nil
+}
+
+// String returns the name of the policy's constant.
+func (p PathPolicy) String() string {
+	names := [...]string{PathAuto: "PathAuto", DirectOnly: "DirectOnly", PreferDirect: "PreferDirect", AllowRelay: "AllowRelay"}
+	if int(p) < len(names) {
+		return names[p]
+	}
+	return fmt.Sprintf("PathPolicy(%d)", uint8(p))
+}
+
+// wanted reports whether the policy takes path without waiting for a better one.
+func (p PathPolicy) wanted(path Path) bool {
+	switch p {
+	case DirectOnly, PreferDirect:
+		return !path.Relayed
+	case AllowRelay:
+		return true
+	default:
+		return !path.Limited
+	}
+}
+
+// accepts reports whether the dialer takes path once nothing better is to be had.
+func (d *Dialer) accepts(path Path) bool {
+	if d.Path.wanted(path) || d.Path == PreferDirect {
+		return !path.Limited || path.RelayData == 0 || path.RelayData >= d.MinRelayData
+	}
+	return false
+}
+
+// openStream returns a stream, not yet negotiated, over a path that the policy accepts. It opens on whatever connection
+// the network thinks best and then looks at it: asking first would race with connections that come and go.
+func (d *Dialer) openStream(ctx context.Context, pid peer.ID) (network.Stream, error) {
+	if err := d.connect(ctx, pid); err != nil {
+		return nil, err
+	}
+	sctx := network.WithNoDial(network.WithAllowLimitedConn(ctx, "peerlane"), "connected")
+	s, err := d.Host.Network().NewStream(sctx, pid)
+	if err != nil {
+		return nil, openFailed(ctx, err)
+	}
+	if path := pathOf(s.Conn()); !d.accepts(path) {
+		_ = s.ResetWithError(resetCode(frame.CodeCancelled))
+		return nil, d.relayOnly(pid, nil)
+	}
+	return s, nil
+}
+
+func openFailed(ctx context.Context, err error) error {
+	var se *network.StreamError
+	var ce *network.ConnError
+	if errors.As(err, &se) || errors.As(err, &ce) {
+		return dialFailed(ctx, "open stream", streamBroken("open stream", err))
+	}
+	if errors.Is(err, network.ErrNoConn) {
+		err = fmt.Errorf("%w: the connection closed: %w", ErrUnreachable, err)
+	}
+	return dialFailed(ctx, "open stream", err)
+}
+
+// connect makes a connection to the peer that the policy accepts, if there is none.
+func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
+	have := d.paths(pid)
+	if d.anyPath(have, d.Path.wanted) {
+		return nil
+	}
+	if len(have) == 0 {
+		d.clearBackoff(pid)
+	}
+	if d.Path == DirectOnly {
+		return d.connectDirect(ctx, pid)
+	}
+	actx := network.WithAllowLimitedConn(ctx, "peerlane")
+	if err := d.Host.Connect(actx, peer.AddrInfo{ID: pid}); err != nil {
+		return connectFailed(ctx, err)
+	}
+	if d.anyPath(d.paths(pid), d.Path.wanted) {
+		return nil
+	}
+	d.awaitDirect(ctx, pid)
+	switch {
+	case ctx.Err() != nil:
+		return connectFailed(ctx, ctx.Err())
+	case d.anyPath(d.paths(pid), d.accepts):
+		return nil
+	}
+	return d.relayOnly(pid, nil)
+}
+
+// connectDirect dials the peer's direct addresses.
+func (d *Dialer) connectDirect(ctx context.Context, pid peer.ID) error {
+	relayed := len(d.paths(pid)) > 0 || hasAddr(d.Host.Peerstore().Addrs(pid), isCircuit)
+	err := d.Host.Connect(network.WithForceDirectDial(ctx, "peerlane"), peer.AddrInfo{ID: pid})
+	if err != nil && relayed && ctx.Err() == nil {
+		return d.relayOnly(pid, err)
+	}
+	return connectFailed(ctx, err)
+}
+
+// awaitDirect waits until there is a direct connection, DirectWait or ctx is over, or none is to be hoped for.
+func (d *Dialer) awaitDirect(ctx context.Context, pid peer.ID) {
+	if d.Path == AllowRelay {
+		return
+	}
+	dialable := hasAddr(d.Host.Peerstore().Addrs(pid), isDirect)
+	if !dialable && !d.canPunch(pid) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, d.DirectWait)
+	defer cancel()
+	direct := make(chan struct{}, 1)
+	watch := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+		if c.RemotePeer() == pid && d.Path.wanted(pathOf(c)) {
+			select {
+			case direct <- struct{}{}:
+			default:
+			}
+		}
+	}}
+	d.Host.Network().Notify(watch)
+	defer d.Host.Network().StopNotify(watch)
+	if d.anyPath(d.paths(pid), d.Path.wanted) {
+		return
+	}
+	if dialable {
+		err := d.Host.Connect(network.WithForceDirectDial(ctx, "peerlane"), peer.AddrInfo{ID: pid})
+		if err == nil || !d.canPunch(pid) {
+			return
+		}
+	}
+	select {
+	case <-direct:
+	case <-ctx.Done():
+	}
+}
+
+// canPunch reports whether a direct connection may come about by hole punching or connection reversal. A peer that was
+// not identified yet may.
+func (d *Dialer) canPunch(pid peer.ID) bool {
+	protos, err := d.Host.Peerstore().GetProtocols(pid)
+	if err != nil || len(protos) == 0 {
+		return true
+	}
+	remote, err := d.Host.Peerstore().SupportsProtocols(pid, holepunch.Protocol)
+	if err != nil || len(remote) == 0 {
+		return false
+	}
+	for _, tag := range d.Host.Mux().Protocols() {
+		if tag == holepunch.Protocol {
+			return true
+		}
+	}
+	return hasAddr(d.Host.Addrs(), func(a ma.Multiaddr) bool { return manet.IsPublicAddr(a) && isDirect(a) })
+}
+
+// paths returns the paths of the live connections to the peer.
+func (d *Dialer) paths(pid peer.ID) []Path {
+	var out []Path
+	for _, c := range d.Host.Network().ConnsToPeer(pid) {
+		if !c.IsClosed() {
+			out = append(out, pathOf(c))
+		}
+	}
+	return out
+}
+
+func (d *Dialer) anyPath(paths []Path, ok func(Path) bool) bool {
+	for _, p := range paths {
+		if ok(p) {
+			return true
+		}
+	}
+	return false
+}
+
+// clearBackoff makes a Dial that a person asked for try at once, however often dialing has failed before.
+func (d *Dialer) clearBackoff(pid peer.ID) {
+	if sw, ok := d.Host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
+		sw.Backoff().Clear(pid)
+	}
+}
+
+// relayOnly returns the error for a peer with no path that the policy accepts: which relay, its limits, what to do.
+func (d *Dialer) relayOnly(pid peer.ID, cause error) error {
+	why := "no relay connected"
+	for _, p := range d.paths(pid) {
+		if p.Relayed {
+			why = describeRelay(p)
+			break
+		}
+	}
+	err := fmt.Errorf("%w: %s; Dialer.Path is %v: AllowRelay or PreferDirect would take a relay", ErrRelayOnly, why, d.Path)
+	if d.MinRelayData > 0 {
+		err = fmt.Errorf("%w; Dialer.MinRelayData is %d", err, d.MinRelayData)
+	}
+	if cause != nil {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return dialFailed(context.Background(), "connect", err)
+}
+
+func describeRelay(p Path) string {
+	if !p.Limited {
+		return fmt.Sprintf("relay %s, no limits", p.Relay)
+	}
+	return fmt.Sprintf("relay %s, limited to %d bytes each way and %v", p.Relay, p.RelayData, p.RelayDuration.Round(time.Second))
+}
+
+// connectFailed returns the typed error for a failed connect, nil for nil.
+func connectFailed(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, swarm.ErrGaterDisallowedConnection) {
+		return dialFailed(ctx, "connect", &Error{Op: "connect", Code: frame.CodeNotAllowed, Err: err})
+	}
+	return dialFailed(ctx, "connect", fmt.Errorf("%w: %w", ErrUnreachable, err))
+}
+
+func hasAddr(addrs []ma.Multiaddr, is func(ma.Multiaddr) bool) bool {
+	for _, a := range addrs {
+		if is(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func isCircuit(a ma.Multiaddr) bool {
+	_, err := a.ValueForProtocol(ma.P_CIRCUIT)
+	return err == nil
+}
+
+func isDirect(a ma.Multiaddr) bool { return !isCircuit(a) }

@@ -1,0 +1,213 @@
+package peerlane
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/testnet"
+)
+
+// atOnce is how long a refusal may take that needs nothing but a look. On an idle machine it takes a few milliseconds.
+const atOnce = 500 * time.Millisecond
+
+// Row: F7. A plain libp2p NewStream waits for its whole ctx here.
+func TestARelayOnlyPeerIsRefusedAtOnce(t *testing.T) {
+	for _, policy := range []PathPolicy{PathAuto, DirectOnly} {
+		for name, connected := range map[string]bool{"connected": true, "addresses only": false} {
+			t.Run(policy.String()+" "+name, func(t *testing.T) {
+				a, b := testnet.Pair(t, testnet.LimitedRelay)
+				mustListen(t, b, testTag, ListenConfig{})
+				if connected {
+					ctx := network.WithAllowLimitedConn(testContext(t), "test")
+					require.NoError(t, a.Connect(ctx, peer.AddrInfo{ID: b.ID()}))
+				}
+				d := Dialer{Host: a, Tag: testTag, Path: policy}
+				started := time.Now()
+				_, err := d.Dial(testContext(t), b.ID())
+				require.Less(t, time.Since(started), atOnce)
+				requireDialError(t, err, a, b.ID())
+				require.ErrorIs(t, err, ErrRelayOnly)
+				require.ErrorContains(t, err, "Dialer.Path is "+policy.String())
+				require.ErrorContains(t, err, "AllowRelay")
+				if connected {
+					require.ErrorContains(t, err, "limited to 131072 bytes each way and 2m0s")
+				}
+				requireNoStreams(t, testTag, a, b)
+			})
+		}
+	}
+}
+
+func TestPathPoliciesOverARelay(t *testing.T) {
+	for _, tr := range []testnet.Transport{testnet.Relay, testnet.LimitedRelay} {
+		a, b := testnet.Pair(t, tr)
+		mustListen(t, b, testTag, ListenConfig{})
+		for policy, taken := range map[PathPolicy]bool{
+			PathAuto: tr == testnet.Relay, DirectOnly: false, PreferDirect: true, AllowRelay: true,
+		} {
+			d := Dialer{Host: a, Tag: testTag, Path: policy}
+			c, err := d.Dial(testContext(t), b.ID())
+			if !taken {
+				require.ErrorIs(t, err, ErrRelayOnly, "%s %v", tr, policy)
+				continue
+			}
+			require.NoError(t, err, "%s %v", tr, policy)
+			require.True(t, c.Path().Relayed)
+			require.Equal(t, tr == testnet.LimitedRelay, c.Path().Limited)
+			require.NoError(t, c.Close())
+		}
+	}
+}
+
+// relayedAndDirect returns a host that is connected to b over a limited relay only, while it knows a direct address.
+func relayedAndDirect(t *testing.T) (a, b host.Host) {
+	t.Helper()
+	a, b = testnet.Host(t, testnet.LimitedRelay), testnet.Host(t, testnet.LimitedRelay)
+	circuit := testnet.Reserve(t, b, testnet.NewRelay(t, testnet.LimitedRelay))
+	ctx := network.WithAllowLimitedConn(testContext(t), "test")
+	require.NoError(t, a.Connect(ctx, peer.AddrInfo{ID: b.ID(), Addrs: circuit}))
+	require.NoError(t, b.Network().Listen(ma.StringCast("/ip4/127.0.0.1/tcp/0")))
+	testnet.Teach(a, b.ID(), b.Network().ListenAddresses()...)
+	return a, b
+}
+
+func TestADirectAddressIsDialedThoughARelayIsConnected(t *testing.T) {
+	for _, policy := range []PathPolicy{PathAuto, DirectOnly, PreferDirect} {
+		t.Run(policy.String(), func(t *testing.T) {
+			a, b := relayedAndDirect(t)
+			mustListen(t, b, testTag, ListenConfig{})
+			d := Dialer{Host: a, Tag: testTag, Path: policy}
+			c, err := d.Dial(testContext(t), b.ID())
+			require.NoError(t, err)
+			require.Equal(t, Path{Transport: "tcp"}, c.Path())
+			require.NoError(t, c.Close())
+		})
+	}
+	t.Run("AllowRelay", func(t *testing.T) {
+		a, b := relayedAndDirect(t)
+		mustListen(t, b, testTag, ListenConfig{})
+		c, err := (&Dialer{Host: a, Tag: testTag, Path: AllowRelay}).Dial(testContext(t), b.ID())
+		require.NoError(t, err)
+		require.True(t, c.Path().Limited)
+		require.NoError(t, c.Close())
+	})
+}
+
+// claimHolePunching makes both hosts look as if they could punch holes; nothing does, so that the test decides.
+func claimHolePunching(t *testing.T, a, b host.Host) {
+	t.Helper()
+	a.SetStreamHandler(holepunch.Protocol, func(s network.Stream) { _ = s.Reset() })
+	require.NoError(t, a.Peerstore().AddProtocols(b.ID(), holepunch.Protocol))
+}
+
+func TestDirectWaitBoundsTheWaitForAHolePunch(t *testing.T) {
+	for policy, taken := range map[PathPolicy]bool{PathAuto: false, PreferDirect: true} {
+		t.Run(policy.String(), func(t *testing.T) {
+			a, b := testnet.Pair(t, testnet.LimitedRelay)
+			mustListen(t, b, testTag, ListenConfig{})
+			ctx := network.WithAllowLimitedConn(testContext(t), "test")
+			require.NoError(t, a.Connect(ctx, peer.AddrInfo{ID: b.ID()}))
+			claimHolePunching(t, a, b)
+			const wait = 100 * time.Millisecond
+			d := Dialer{Host: a, Tag: testTag, Path: policy, DirectWait: wait}
+			started := time.Now()
+			c, err := d.Dial(testContext(t), b.ID())
+			require.GreaterOrEqual(t, time.Since(started), wait)
+			if !taken {
+				require.ErrorIs(t, err, ErrRelayOnly)
+				return
+			}
+			require.NoError(t, err)
+			require.True(t, c.Path().Limited)
+			require.NoError(t, c.Close())
+		})
+	}
+}
+
+func TestADirectConnectionThatComesMeanwhileIsTaken(t *testing.T) {
+	for _, policy := range []PathPolicy{PathAuto, PreferDirect} {
+		t.Run(policy.String(), func(t *testing.T) {
+			a, b := testnet.Pair(t, testnet.LimitedRelay)
+			mustListen(t, b, testTag, ListenConfig{})
+			ctx := network.WithAllowLimitedConn(testContext(t), "test")
+			require.NoError(t, a.Connect(ctx, peer.AddrInfo{ID: b.ID()}))
+			claimHolePunching(t, a, b)
+			require.NoError(t, a.Network().Listen(ma.StringCast("/ip4/127.0.0.1/tcp/0")))
+			direct := peer.AddrInfo{ID: a.ID(), Addrs: a.Network().ListenAddresses()}
+
+			dialed := make(chan *Conn, 1)
+			errs := make(chan error, 1)
+			go func() {
+				d := Dialer{Host: a, Tag: testTag, Path: policy, DirectWait: patience}
+				c, err := d.Dial(testContext(t), b.ID())
+				dialed <- c
+				errs <- err
+			}()
+			waitBlocked(t, "(*Dialer).awaitDirect", 1)
+			require.NoError(t, b.Connect(network.WithForceDirectDial(testContext(t), "test"), direct))
+			require.NoError(t, within(t, patience, "Dial", func() error { return <-errs }))
+			c := <-dialed
+			require.Equal(t, Path{Transport: "tcp"}, c.Path())
+			require.NoError(t, c.Close())
+		})
+	}
+}
+
+func TestDialReturnsWhenItsContextEndsInTheWaitForADirectConnection(t *testing.T) {
+	a, b := testnet.Pair(t, testnet.LimitedRelay)
+	actx := network.WithAllowLimitedConn(testContext(t), "test")
+	require.NoError(t, a.Connect(actx, peer.AddrInfo{ID: b.ID()}))
+	claimHolePunching(t, a, b)
+	ctx, cancel := context.WithCancel(testContext(t))
+	errs := make(chan error, 1)
+	go func() { _, err := Dial(ctx, a, b.ID(), testTag); errs <- err }()
+	waitBlocked(t, "(*Dialer).awaitDirect", 1)
+	cancel()
+	err := within(t, time.Second, "Dial", func() error { return <-errs })
+	require.ErrorIs(t, err, context.Canceled)
+	requireDialError(t, err, a, b.ID())
+}
+
+func TestMinRelayDataRefusesARelayWithASmallerLimit(t *testing.T) {
+	a, b := testnet.Pair(t, testnet.LimitedRelay)
+	mustListen(t, b, testTag, ListenConfig{})
+	for _, policy := range []PathPolicy{PreferDirect, AllowRelay} {
+		d := Dialer{Host: a, Tag: testTag, Path: policy, MinRelayData: 128<<10 + 1}
+		_, err := d.Dial(testContext(t), b.ID())
+		require.ErrorIs(t, err, ErrRelayOnly)
+		require.ErrorContains(t, err, "Dialer.MinRelayData is 131073")
+		requireNoStreams(t, "", a)
+
+		d.MinRelayData = 128 << 10
+		c, err := d.Dial(testContext(t), b.ID())
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+	}
+}
+
+func TestDirectOnlyToAPeerWithoutAnyAddressIsUnreachable(t *testing.T) {
+	a := testHost(t)
+	d := Dialer{Host: a, Tag: testTag, Path: DirectOnly}
+	_, err := d.Dial(testContext(t), decodePeer(t, somePeer))
+	require.ErrorIs(t, err, ErrUnreachable)
+	require.ErrorIs(t, err, swarm.ErrNoAddresses)
+	require.NotErrorIs(t, err, ErrRelayOnly)
+}
+
+func TestPathPoliciesHaveNames(t *testing.T) {
+	for want, p := range map[string]PathPolicy{
+		"PathAuto": PathAuto, "DirectOnly": DirectOnly, "PreferDirect": PreferDirect, "AllowRelay": AllowRelay,
+		"PathPolicy(9)": 9,
+	} {
+		require.Equal(t, want, p.String())
+	}
+}

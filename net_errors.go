@@ -1,0 +1,156 @@
+package peerlane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/session"
+)
+
+// invalidf returns an error that matches ErrInvalid; the format names the argument or field first.
+func invalidf(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrInvalid, fmt.Errorf(format, args...))
+}
+
+// isTimeout reports whether err is the timeout of a deadline, as far as the error alone can tell: a connection that
+// died of its idle timeout says Timeout too, and matches net.ErrClosed besides.
+func isTimeout(err error) bool {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return true
+	}
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout() && !errors.Is(err, net.ErrClosed) && !errors.Is(err, network.ErrReset)
+}
+
+// A breakError is why a stream ended without an end. It shows the transport's own words but unwraps only to what this
+// package promises: the transports' errors also match net.ErrClosed (an idle QUIC connection) or io.EOF (a TCP
+// connection cut under yamux), which would be taken for a Close of this side or for the orderly end.
+type breakError struct {
+	text string
+	errs []error
+}
+
+func (e *breakError) Error() string   { return e.text }
+func (e *breakError) Unwrap() []error { return e.errs }
+
+// streamBroken returns the typed error for a stream that ended without an end: it was reset, or its connection was
+// lost. It matches syscall.ECONNRESET, as errors.As a *network.StreamError or *network.ConnError if there was a code,
+// and io.ErrUnexpectedEOF if the connection was lost under it.
+func streamBroken(op string, err error) *Error {
+	out := &Error{Op: op}
+	words := errors.New(err.Error())
+	broken := &breakError{errs: []error{syscall.ECONNRESET}}
+	why := "connection lost"
+	var ce *network.ConnError
+	if se := resetOf(err); se != nil {
+		out.Remote = se.Remote
+		out.Code, out.Outcome, why = explainStreamCode(uint32(se.ErrorCode))
+		broken.errs = append(broken.errs,
+			&network.StreamError{ErrorCode: se.ErrorCode, Remote: se.Remote, TransportError: words})
+	} else {
+		broken.errs = append(broken.errs, io.ErrUnexpectedEOF)
+		if errors.As(err, &ce) {
+			out.Remote = ce.Remote
+			out.Code, why = explainConnCode(uint32(ce.ErrorCode))
+			broken.errs = append(broken.errs,
+				&network.ConnError{ErrorCode: ce.ErrorCode, Remote: ce.Remote, TransportError: words})
+		}
+	}
+	broken.text = why + ": " + err.Error()
+	out.Err = broken
+	return out
+}
+
+// resetOf returns the reset of the stream that err came from, nil if it was not reset itself: where a relay resets its
+// hop, every stream of the connection over it fails with an error that wraps the hop's reset.
+func resetOf(err error) *network.StreamError {
+	se, ok := err.(*network.StreamError) //nolint:errorlint // a wrapped one is another stream's
+	if !ok {
+		return nil
+	}
+	var hop *network.StreamError
+	if errors.As(se.TransportError, &hop) {
+		return nil
+	}
+	return se
+}
+
+// libp2pCodes holds what libp2p's own stream error codes 0x1001..0x1008 mean; those of connections are one lower.
+var libp2pCodes = [...]struct {
+	code    frame.Code
+	outcome session.Outcome
+	text    string
+}{
+	{frame.CodeProtocol, session.Rejected, "protocol negotiation failed"},
+	{frame.CodeUnavailable, session.Rejected, "a limit of the libp2p resource manager was reached (streams of one " +
+		"protocol and peer, streams of one peer, memory): use fewer at once, or raise the limit on the side that reset"},
+	{frame.CodeUnavailable, session.Rejected, "rate limited: open fewer per second"},
+	{frame.CodeProtocol, session.Unknown, "protocol violation"},
+	{frame.CodeClosed, session.Unknown, "supplanted by a newer one"},
+	{frame.CodeUnavailable, session.Unknown, "trimmed by the connection manager: raise its limits, or protect the peer"},
+	{frame.CodeGoingAway, session.Unknown, "the host shut down"},
+	{frame.CodeNotAllowed, session.Rejected, "refused by the connection gater"},
+}
+
+const (
+	firstStreamCode = uint32(network.StreamProtocolNegotiationFailed)
+	firstConnCode   = uint32(network.ConnProtocolNegotiationFailed)
+)
+
+// explainStreamCode returns what the reset code of a stream says. A code that is neither ours nor libp2p's belongs to
+// an application that does not use peerlane.
+func explainStreamCode(code uint32) (frame.Code, session.Outcome, string) {
+	if code >= frame.CodeBase {
+		c := frame.Code(code - frame.CodeBase)
+		if c == frame.CodeUnavailable || c == frame.CodeNotAllowed {
+			return c, session.Rejected, "stream refused"
+		}
+		return c, session.Unknown, "stream reset"
+	}
+	if i := code - firstStreamCode; i < uint32(len(libp2pCodes)) {
+		e := libp2pCodes[i]
+		return e.code, e.outcome, e.text
+	}
+	if code == 0 {
+		return frame.CodeClosed, session.Unknown, "stream reset"
+	}
+	return frame.CodeApplication, session.Unknown, "stream reset"
+}
+
+// explainConnCode is explainStreamCode for the code a connection was closed with.
+func explainConnCode(code uint32) (frame.Code, string) {
+	if i := code - firstConnCode; i < uint32(len(libp2pCodes)) {
+		return libp2pCodes[i].code, "connection closed: " + libp2pCodes[i].text
+	}
+	return frame.CodeClosed, "connection closed"
+}
+
+// dialFailed returns the typed error for err in a phase of dialing. Nothing of the caller's has left yet, so the
+// outcome is Rejected if the peer said so and NotSent otherwise.
+func dialFailed(ctx context.Context, phase string, err error) *Error {
+	out := &Error{Op: phase, Err: err}
+	var typed *Error
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		out.Code, out.Err = frame.CodeTimeout, ctx.Err()
+	case ctx.Err() != nil:
+		out.Code, out.Err = frame.CodeCancelled, ctx.Err()
+	case errors.As(err, &typed):
+		*out = *typed
+	case errors.Is(err, network.ErrResourceLimitExceeded):
+		out.Code = frame.CodeUnavailable
+	}
+	out.Outcome = session.NotSent
+	if out.Remote {
+		out.Outcome = session.Rejected
+	}
+	return out
+}

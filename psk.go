@@ -1,0 +1,108 @@
+package peerlane
+
+import (
+	"errors"
+
+	"github.com/peerlane/peerlane/psk"
+	"github.com/peerlane/peerlane/session"
+)
+
+// Sentinels of the pre-shared key, for errors.Is.
+var (
+	// ErrModernPSKRequired: Connect or Listen was called with neither a pre-shared key nor an explicit admission.
+	ErrModernPSKRequired = errors.New("modern psk required: call UseModernPSKClient or UseModernPSKServer first, " +
+		"or set AdmitAll in the configuration")
+	// ErrPSKTooLate: the key was set after sessions had been opened or served without it.
+	ErrPSKTooLate = errors.New("psk must be set before the first Connect, Send, Listen or Start")
+	// ErrLegacyPeer: a pre-shared key is in use and the peer speaks only pointsub's wire, which cannot carry one.
+	ErrLegacyPeer = errors.New("peer speaks only the legacy wire, which has no psk")
+
+	ErrPSKRequired = session.ErrPSKRequired
+	ErrPSKMismatch = session.ErrPSKMismatch
+	ErrPSKTampered = session.ErrPSKTampered
+	ErrPSKReplayed = session.ErrPSKReplayed
+)
+
+// PSKOptions are for UseModernPSKClient and UseModernPSKServer. Nil is the same as the zero value.
+type PSKOptions struct {
+	// Params are Argon2id's. Both sides must use the same. If zero, RFC 9106's second recommendation.
+	Params psk.Params
+	// Previous is a second secret that is accepted too, while a rotation is under way. If nil, there is none.
+	Previous []byte
+}
+
+// UseModernPSKClient makes every session of c prove and demand the knowledge of secret, and seals it: Argon2id once, here;
+// then Noise NNpsk0 and AES-256-GCM on each carrier, above libp2p's own secure channel (spec 3.6, 6). From then on c
+// neither calls nor falls back to peers without the key. It must come before the first Connect or Send, else it returns
+// ErrPSKTooLate. A secret that is too short and invalid options are errors.
+func UseModernPSKClient(c *Client, secret []byte, opts *PSKOptions) error {
+	keys, err := deriveKeys(secret, opts)
+	if err != nil {
+		return err
+	}
+	return c.pool.useKeys(keys)
+}
+
+// UseModernPSKServer makes s refuse every peer that does not know secret, and seals its sessions, as UseModernPSKClient
+// does; pointsub's wire is not served any more. It must come before the first Start, Handle or Listen, else it returns
+// ErrPSKTooLate.
+func UseModernPSKServer(s *Server, secret []byte, opts *PSKOptions) error {
+	keys, err := deriveKeys(secret, opts)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.tags) > 0 {
+		return ErrPSKTooLate
+	}
+	s.keys = keys
+	return nil
+}
+
+// RotateModernPSKClient makes new sessions of c offer secret; the key in use until now is still accepted, and the one
+// before it no more. It returns ErrModernPSKRequired when c has no key.
+func RotateModernPSKClient(c *Client, secret []byte, opts *PSKOptions) error {
+	return rotate(c.pool.currentKeys(), secret, opts)
+}
+
+// RotateModernPSKServer is RotateModernPSKClient for a server. Rotate the servers first, then the clients.
+func RotateModernPSKServer(s *Server, secret []byte, opts *PSKOptions) error {
+	s.mu.Lock()
+	keys := s.keys
+	s.mu.Unlock()
+	return rotate(keys, secret, opts)
+}
+
+func rotate(keys *psk.Keyring, secret []byte, opts *PSKOptions) error {
+	if keys == nil {
+		return ErrModernPSKRequired
+	}
+	if opts == nil {
+		opts = &PSKOptions{}
+	}
+	key, err := psk.Derive(secret, &opts.Params)
+	if err != nil {
+		return err
+	}
+	return keys.Rotate(key)
+}
+
+// deriveKeys returns the keyring of secret and of the one before it.
+func deriveKeys(secret []byte, opts *PSKOptions) (*psk.Keyring, error) {
+	if opts == nil {
+		opts = &PSKOptions{}
+	}
+	key, err := psk.Derive(secret, &opts.Params)
+	if err != nil {
+		return nil, err
+	}
+	if opts.Previous == nil {
+		return psk.NewKeyring(key)
+	}
+	previous, err := psk.Derive(opts.Previous, &opts.Params)
+	if err != nil {
+		return nil, err
+	}
+	return psk.NewKeyring(key, previous)
+}

@@ -1,0 +1,120 @@
+package psk
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+)
+
+// How a Write is cut (spec 4.5 leaves it to the sender). Two records of 32 KiB cost 18 bytes more than one of 64 KiB and
+// let the reader open the first while the second is on its way.
+const (
+	maxChunk = 32 << 10  // plaintext of one record
+	maxBatch = 128 << 10 // plaintext of one write to the conn below
+)
+
+// Write seals p and never changes it. Up to 128 KiB leave in one write to the conn below, more in several.
+//
+// n counts the bytes the Conn has taken. If the deadline passes part way, what was taken and did not leave is kept and
+// leaves ahead of the next Write, CloseWrite or Close: a caller that goes on with p[n:] sends every byte once. With a
+// deadline already past, n is 0. Any other failure breaks the writer: this Write and every later one give ErrBroken.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	c.writing.take()
+	defer c.writing.give()
+	if err := c.writable(); err != nil {
+		return 0, err
+	}
+	if err := c.flushTail(); err != nil {
+		return 0, c.writeFailed(err)
+	}
+	for len(p) > 0 {
+		if n > 0 { // the batch before may have taken its time
+			if err := c.writable(); err != nil {
+				return n, err
+			}
+		}
+		m, err := c.writeBatch(p[:min(len(p), maxBatch)])
+		n += m
+		if err != nil {
+			return n, c.writeFailed(err)
+		}
+		p = p[m:]
+	}
+	return n, nil
+}
+
+// writable returns why Write must not go on. Callers hold writing.
+func (c *Conn) writable() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closed:
+		return net.ErrClosed
+	case c.writeErr != nil:
+		return c.writeErr
+	case c.tampered.Load():
+		return ErrTampered
+	case c.ended:
+		return errWriteClosed
+	case expired(c.writeDeadline):
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// writeBatch seals p, at most maxBatch bytes, and writes it at once. m is the part of p that was taken.
+func (c *Conn) writeBatch(p []byte) (m int, err error) {
+	records := (len(p) + maxChunk - 1) / maxChunk
+	b := getBuffer(len(p) + records*(headerSize+tagSize))
+	wire := b.b[:0]
+	for rest := p; len(rest) > 0; {
+		chunk := rest[:min(len(rest), maxChunk)]
+		wire = c.out.appendRecord(wire, chunk)
+		rest = rest[len(chunk):]
+	}
+	left, err := c.send(b, wire)
+	if err == nil || c.writeErr == nil {
+		return len(p), err // all of it left, or the rest is the tail
+	}
+	return min(left/(headerSize+maxChunk+tagSize)*maxChunk, len(p)), err
+}
+
+// send writes wire, which b owns, to the conn below; left is how much of it went. A deadline keeps the rest as the tail,
+// any other error breaks the writer; otherwise b is free again.
+func (c *Conn) send(b *buffer, wire []byte) (left int, err error) {
+	left, err = c.conn.Write(wire)
+	if err == nil && left < len(wire) {
+		err = io.ErrShortWrite
+	}
+	c.tailBuf, c.tail = nil, nil
+	switch {
+	case err == nil:
+		b.free()
+	case isTimeout(err):
+		c.tailBuf, c.tail = b, wire[left:]
+		err = os.ErrDeadlineExceeded
+	default:
+		b.free()
+		c.writeErr = fmt.Errorf("%w: %w", ErrBroken, err)
+		err = c.writeErr
+	}
+	return left, err
+}
+
+// writeFailed is where every error of a Write takes its final form: closed, or as it is.
+func (c *Conn) writeFailed(err error) error {
+	if err != nil && c.isClosed() {
+		return net.ErrClosed
+	}
+	return err
+}
+
+// flushTail writes what a deadline held back.
+func (c *Conn) flushTail() error {
+	if c.tailBuf == nil {
+		return nil
+	}
+	_, err := c.send(c.tailBuf, c.tail)
+	return err
+}

@@ -1,0 +1,48 @@
+package psk
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+)
+
+// Sentinels for errors.Is. Beside them a [Conn] gives io.EOF at the authenticated end, io.ErrUnexpectedEOF when the
+// bytes stop without one, net.ErrClosed after Close and os.ErrDeadlineExceeded past a deadline.
+var (
+	// ErrInvalid is an argument that cannot work; the text names the field.
+	ErrInvalid = errors.New("psk: invalid argument")
+
+	// ErrShortSecret is a secret of fewer than MinSecret bytes.
+	ErrShortSecret = errors.New("psk: secret too short")
+
+	// ErrMismatch is a handshake that does not verify: key, key id or prologue differ, or the message was changed. It
+	// does not say which.
+	ErrMismatch = errors.New("psk: handshake does not verify")
+
+	// ErrReplayed is a message 1 that this keyring has accepted before.
+	ErrReplayed = errors.New("psk: handshake replayed")
+
+	// ErrUsed is a second use of an Initiator, a Responder or Secrets.
+	ErrUsed = errors.New("psk: already used")
+
+	// ErrTampered is a record that does not verify: changed, reordered, repeated or left out. The conn is dead in both
+	// directions.
+	ErrTampered = errors.New("psk: record does not verify")
+
+	// ErrBroken is a Write after one that failed for another reason than its deadline; it wraps that reason. The peer may
+	// hold half a record, so no byte can follow.
+	ErrBroken = errors.New("psk: writer broken")
+)
+
+var errWriteClosed = fmt.Errorf("psk: write after CloseWrite: %w", net.ErrClosed)
+
+// isTimeout reports whether err is a passed deadline. ETIMEDOUT calls itself a timeout too, but is a dead conn.
+func isTimeout(err error) bool {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return true
+	}
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
+}

@@ -1,0 +1,225 @@
+package peerlane
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/session"
+)
+
+// A servedTag is one tag of a Server: a listener for its sessions, and one for old peers' calls unless a key is in force.
+type servedTag struct {
+	server   *Server
+	tag      protocol.ID
+	handler  Handler // nil: Listen
+	acceptor *session.Acceptor
+	sessions *Listener
+	legacy   *Listener // nil: not served
+
+	wg sync.WaitGroup // accept loops, carriers and legacy calls
+
+	mu    sync.Mutex
+	calls map[*legacyCall]struct{}
+	peers map[peer.ID]int // of calls
+}
+
+func cmpTags(x, y protocol.ID) int { return cmp.Compare(x, y) }
+
+// maxLegacyPerPeer bounds the calls of one old peer at once; libp2p's default resource manager comes first.
+const maxLegacyPerPeer = 128
+
+// serve starts serving tag; handler is nil for Listen.
+func (s *Server) serve(tag protocol.ID, handler Handler) error {
+	if err := validateTag("tag", tag); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		return ErrStopped
+	}
+	if s.tags[tag] != nil {
+		return &Error{Op: "start", Link: string(tag), Err: ErrInUse}
+	}
+	t, err := s.newTag(tag, handler)
+	if err != nil {
+		return err
+	}
+	if err := t.listen(); err != nil {
+		return err
+	}
+	s.tags[tag] = t
+	if s.reaper == nil {
+		s.reaper = time.AfterFunc(s.cfg.CleanupInterval, s.reap)
+	}
+	return nil
+}
+
+// newTag returns the tag, not yet listening. s.mu is held.
+func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
+	t := &servedTag{server: s, tag: tag, handler: handler,
+		calls: make(map[*legacyCall]struct{}), peers: make(map[peer.ID]int)}
+	mux := s.mux.Child()
+	if handler != nil {
+		mux.SetCall(t.answer)
+	}
+	cfg := s.cfg.sessionConfig(mux, s.quota)
+	cfg.Local, cfg.Keys = s.host.ID().String(), s.keys
+	var err error
+	t.acceptor, err = session.NewAcceptor(session.AcceptorConfig{Config: cfg, Admit: s.admit})
+	return t, err
+}
+
+// listen starts the listeners and their accept loops, which end when unlisten closes them.
+func (t *servedTag) listen() error {
+	s := t.server
+	var err error
+	if t.sessions, err = listen(s.host, sessionTag(t.tag), ListenConfig{}); err != nil {
+		return err
+	}
+	if t.handler != nil && s.keys == nil {
+		if t.legacy, err = listen(s.host, t.tag, ListenConfig{}); err != nil {
+			return errors.Join(err, t.sessions.Close())
+		}
+		t.wg.Go(func() { t.accept(t.legacy, t.serveLegacy) })
+	}
+	t.wg.Go(func() { t.accept(t.sessions, t.serveSession) })
+	return nil
+}
+
+// accept serves each conn of l in a goroutine of its own. It ends when l is closed.
+func (t *servedTag) accept(l *Listener, serve func(*Conn)) {
+	for {
+		conn, err := l.accept()
+		if err != nil {
+			return
+		}
+		t.wg.Go(func() { serve(conn) })
+	}
+}
+
+// serveSession serves a carrier to its end.
+func (t *servedTag) serveSession(conn *Conn) {
+	if err := t.acceptor.Serve(carrier{conn}, conn.RemotePeer().String()); err != nil {
+		t.server.log.Info("carrier refused", "tag", t.tag, "peer", conn.RemotePeer(), "err", err)
+	}
+}
+
+func (t *servedTag) serveLegacy(conn *Conn) {
+	if err := t.server.admit(conn.RemotePeer().String()); err != nil {
+		conn.resetWith(frame.CodeNotAllowed)
+		return
+	}
+	if err := t.server.serveLegacy(t, conn); err != nil {
+		t.server.log.Info("legacy call failed", "tag", t.tag, "peer", conn.RemotePeer(), "err", err)
+	}
+}
+
+// answer runs the tag's handler for one call of a session.
+func (t *servedTag) answer(m *session.Message) ([]byte, error) {
+	conn := m.Session().Conn().(carrier)
+	return t.handler(m.Context(), &Request{Peer: conn.RemotePeer(), Tag: t.tag, Value: m.Value})
+}
+
+func (t *servedTag) addLegacy(c *legacyCall) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pid := c.conn.RemotePeer()
+	if t.peers[pid] >= maxLegacyPerPeer {
+		return false
+	}
+	t.peers[pid]++
+	t.calls[c] = struct{}{}
+	return true
+}
+
+func (t *servedTag) removeLegacy(c *legacyCall) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pid := c.conn.RemotePeer()
+	if t.peers[pid]--; t.peers[pid] == 0 {
+		delete(t.peers, pid)
+	}
+	delete(t.calls, c)
+}
+
+// legacyInfo returns the old peers' calls that are being served.
+func (t *servedTag) legacyInfo(now time.Time) []ConnectionInfo {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []ConnectionInfo
+	for c := range t.calls {
+		pid := c.conn.RemotePeer()
+		all = append(all, ConnectionInfo{
+			RemoteAddr: pid.String(), LastActive: c.started, IdleTime: max(now.Sub(c.started), 0),
+			Peer: pid, Tag: t.tag, Path: c.conn.Path(), Legacy: true, Requests: 1, InFlight: 1,
+		})
+	}
+	return all
+}
+
+// unlisten stops taking new carriers and calls.
+func (t *servedTag) unlisten() {
+	_ = t.sessions.Close() // a listener's Close does not fail
+	if t.legacy != nil {
+		_ = t.legacy.Close() // likewise
+	}
+}
+
+// shutdown waits until what is open has ended, and cuts it off when ctx ends.
+func (t *servedTag) shutdown(ctx context.Context) error {
+	err := t.acceptor.Shutdown(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		t.wg.Wait()
+	}()
+	select {
+	case <-done:
+		return err
+	case <-ctx.Done():
+	}
+	t.server.cutOff()
+	t.mu.Lock()
+	for c := range t.calls {
+		c.conn.resetWith(frame.CodeGoingAway)
+	}
+	t.mu.Unlock()
+	if err == nil {
+		err = &Error{Op: "shutdown", Link: string(t.tag), Err: ctx.Err()}
+	}
+	return err
+}
+
+// reap ends what is idle, every CleanupInterval.
+func (s *Server) reap() {
+	now := time.Now()
+	for _, t := range s.servedTags() {
+		for _, c := range t.acceptor.Sessions() {
+			s.reapSession(t, c, now)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopped {
+		s.reaper.Reset(s.cfg.CleanupInterval)
+	}
+}
+
+// reapSession ends one session if it is idle: in order by IdleTimeout, at once by MaxIdleTime.
+func (s *Server) reapSession(t *servedTag, c *session.Session, now time.Time) {
+	last, idle := c.IdleSince()
+	switch quiet := now.Sub(last); {
+	case idle && t.handler != nil && quiet >= s.cfg.IdleTimeout, idle && quiet >= s.cfg.MaxIdleTime:
+		c.Drain("idle")
+	case quiet >= s.cfg.MaxIdleTime && c.Snapshot().InFlightIn == 0:
+		_ = c.Close() // never fails
+	}
+}

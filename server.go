@@ -1,0 +1,208 @@
+package peerlane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/psk"
+	"github.com/peerlane/peerlane/session"
+)
+
+// ErrStopped: the Server has been stopped, or the Client closed. It matches net.ErrClosed.
+var ErrStopped = fmt.Errorf("stopped: %w", session.ErrClosed)
+
+// StreamHandler answers one request. The request belongs to the handler. An error reaches the caller as an *Error with
+// outcome Delivered and its text.
+type StreamHandler func(request []byte) (response []byte, err error)
+
+// Request is one call as a Handler sees it.
+type Request struct {
+	Peer  peer.ID     // who calls, authenticated by libp2p
+	Tag   protocol.ID // what was called
+	Value []byte      // the body; it belongs to the handler
+}
+
+// Handler answers one request. ctx ends when the caller gives up or is gone, when its deadline passes, and when the
+// server is cut off. An error reaches the caller as an *Error with outcome Delivered and its text, or with its own Code,
+// Text and RetryAfter if it is an *Error with a Code. The response must not change afterwards.
+type Handler func(ctx context.Context, req *Request) ([]byte, error)
+
+// A Server serves tags on a host: calls, one-way messages and streams of the sessions that peers open, and the calls of
+// pointsub v0.0.2 peers. One host can have a Server and a Client, and several of each. It is safe for concurrent use.
+type Server struct {
+	host   host.Host
+	cfg    ServerConfig
+	log    *slog.Logger
+	mux    *session.Mux
+	quota  *session.Quota
+	allow  map[string]bool // Peer IDs as text; nil: everybody
+	ctx    context.Context // ends when the server is cut off
+	cutOff context.CancelFunc
+
+	mu      sync.Mutex
+	keys    *psk.Keyring
+	tags    map[protocol.ID]*servedTag
+	stopped bool
+	reaper  *time.Timer // looks for idle sessions while there are tags
+}
+
+// NewServer returns a server on h. A nil config means DefaultServerConfig; config is copied. The error matches ErrInvalid
+// and names the field that is out of range.
+func NewServer(h host.Host, config *ServerConfig) (*Server, error) {
+	if h == nil {
+		return nil, invalidf("host: nil")
+	}
+	if config == nil {
+		config = DefaultServerConfig()
+	}
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{host: h, cfg: config.withDefaults(), mux: session.NewMux(), tags: make(map[protocol.ID]*servedTag)}
+	s.ctx, s.cutOff = context.WithCancel(context.Background())
+	s.log = s.cfg.Logger
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.quota = session.NewQuota(session.QuotaLimits{
+		Sessions: s.cfg.MaxConcurrentConns, Calls: s.cfg.MaxConcurrentConns, Bytes: int64(min(s.cfg.MaxMemoryUsage, maxInt)),
+	})
+	if config.AllowPeers != nil {
+		s.allow = make(map[string]bool)
+		for _, pid := range config.AllowPeers {
+			s.allow[pid.String()] = true
+		}
+	}
+	return s, nil
+}
+
+// Start serves calls to tag with handler, and the messages and streams of the same sessions. It returns ErrInUse when the
+// tag is served on this host already, ErrStopped after Stop, and an error that matches ErrInvalid for a nil handler.
+func (s *Server) Start(tag protocol.ID, handler StreamHandler) error {
+	if handler == nil {
+		return invalidf("handler: nil")
+	}
+	return s.Handle(tag, func(_ context.Context, req *Request) ([]byte, error) { return handler(req.Value) })
+}
+
+// Handle is Start for a handler that knows its caller and can be cancelled.
+func (s *Server) Handle(tag protocol.ID, handler Handler) error {
+	if handler == nil {
+		return invalidf("handler: nil")
+	}
+	return s.serve(tag, handler)
+}
+
+// Listen serves the sessions of tag: messages to the links set with SetLink, and streams. It returns
+// ErrModernPSKRequired unless UseModernPSKServer came before, or the configuration says who is admitted; otherwise it
+// returns what Start returns.
+func (s *Server) Listen(tag protocol.ID) error {
+	s.mu.Lock()
+	admitted := s.keys != nil || s.allow != nil || s.cfg.AdmitAll
+	s.mu.Unlock()
+	if !admitted {
+		return ErrModernPSKRequired
+	}
+	return s.serve(tag, nil)
+}
+
+// SetLink sets who handles messages to the link name on all tags, one-way or not; nil unsets it.
+func (s *Server) SetLink(name string, fn func(*session.Message)) { s.mux.SetLink(name, fn) }
+
+// SetDefaultLink sets who handles messages to links that nobody else handles. Nil unsets it.
+func (s *Server) SetDefaultLink(fn func(*session.Message)) { s.mux.SetDefaultLink(fn) }
+
+// SetStream sets who serves streams opened under name on all tags; nil unsets it. The stream is closed when fn returns.
+func (s *Server) SetStream(name string, fn func(*session.Stream)) { s.mux.SetStream(name, fn) }
+
+// SetDefaultStream sets who serves streams that nobody else serves. Nil unsets it.
+func (s *Server) SetDefaultStream(fn func(*session.Stream)) { s.mux.SetDefaultStream(fn) }
+
+// RegisterCodec makes c known to the server's sessions. It returns an error for a name that is empty, too long, or taken.
+func (s *Server) RegisterCodec(c session.Codec) error { return s.mux.RegisterCodec(c) }
+
+// Sessions returns the sessions that are open now, over all tags.
+func (s *Server) Sessions() []*session.Session {
+	var all []*session.Session
+	for _, t := range s.servedTags() {
+		all = append(all, t.acceptor.Sessions()...)
+	}
+	return all
+}
+
+// GetConnectionsInfo returns what is open now: the sessions, and the calls of old peers that are being served.
+func (s *Server) GetConnectionsInfo() []ConnectionInfo {
+	now := time.Now()
+	var all []ConnectionInfo
+	for _, t := range s.servedTags() {
+		for _, c := range t.acceptor.Sessions() {
+			if conn, ok := c.Conn().(carrier); ok {
+				all = append(all, sessionInfo(c, conn.RemotePeer(), t.tag, now))
+			}
+		}
+		all = append(all, t.legacyInfo(now)...)
+	}
+	return all
+}
+
+// servedTags returns the tags in order.
+func (s *Server) servedTags() []*servedTag {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.Collect(maps.Values(s.tags))
+	slices.SortFunc(all, func(x, y *servedTag) int { return cmpTags(x.tag, y.tag) })
+	return all
+}
+
+// admit decides about a peer before its hello is looked at.
+func (s *Server) admit(pid string) error {
+	if s.allow != nil && !s.allow[pid] {
+		return &Error{Code: frame.CodeNotAllowed, Text: "this peer is not on the list"}
+	}
+	return nil
+}
+
+// Stop stops the server: its tags are no longer served, what is being handled is given ReadTimeout to end, and the rest
+// is cut off, which is an error. After it nothing of the server is left. A second Stop returns nil.
+func (s *Server) Stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ReadTimeout)
+	defer cancel()
+	return s.Shutdown(ctx)
+}
+
+// Shutdown is Stop with a bound of the caller's: what is still being handled when ctx ends is cut off, and the ctx's
+// error is returned.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	s.stopped = true
+	if s.reaper != nil {
+		s.reaper.Stop()
+	}
+	tags := slices.Collect(maps.Values(s.tags))
+	clear(s.tags)
+	s.mu.Unlock()
+	var (
+		wg   sync.WaitGroup
+		errs = make([]error, len(tags))
+	)
+	for _, t := range tags {
+		t.unlisten()
+	}
+	for i, t := range tags {
+		wg.Go(func() { errs[i] = t.shutdown(ctx) })
+	}
+	wg.Wait()
+	s.cutOff()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,104 @@
+package peerlane
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/peerlane/peerlane/session"
+)
+
+// ServerConfig is for NewServer. The names, types and defaults of the first twelve fields are pointsub's. A zero field
+// takes its default; a negative one is an error that names the field.
+type ServerConfig struct {
+	// ReadTimeout is how long a request that arrives in parts may make no progress before it is refused, and how long
+	// Stop waits for handlers. If zero, 30 s.
+	ReadTimeout time.Duration
+	// WriteTimeout is how long a peer may take nothing of what is written to it before its session is dropped. If
+	// zero, 30 s.
+	WriteTimeout time.Duration
+	// MaxBlockSize is the most bytes of one request or response; exactly so many are taken. If zero, 32 MiB. At most
+	// 1 GiB.
+	MaxBlockSize int
+	// MaxConcurrentConns is the most calls that are served at once, and the most sessions that are open at once, over
+	// all peers. What comes beyond is refused with ErrUnavailable and a hint when to try again. If zero, 1000.
+	MaxConcurrentConns int
+	// ConnectTimeout bounds the hello of a new carrier, and the arrival of an old peer's request header. If zero, 5 s.
+	ConnectTimeout time.Duration
+	// MaxRequestsPerConn is how many requests a session serves before it is drained; a Client goes on with a new one
+	// unasked. If zero, 10000.
+	MaxRequestsPerConn int
+	// IdleTimeout drains the sessions of Start and Handle that nothing has moved on for so long. If zero, 60 s.
+	IdleTimeout time.Duration
+	// BufferPoolSize is how many bytes of one-way messages a session holds for their handler; the sender waits beyond.
+	// If zero, 1 MiB.
+	BufferPoolSize int
+	// EnableCompression lets both sides compress what shrinks by it. DefaultServerConfig sets it.
+	EnableCompression bool
+	// CleanupInterval is how often idle sessions are looked for. If zero, 5 min.
+	CleanupInterval time.Duration
+	// MaxIdleTime closes every session, of Listen too and also with streams open, on which nothing has moved for so
+	// long; a call that is being handled is not idle. If zero, 30 min.
+	MaxIdleTime time.Duration
+	// MaxMemoryUsage is the most bytes that requests, messages and replies may hold, over all peers. What comes
+	// beyond is refused with ErrUnavailable. If zero, 1 GiB.
+	MaxMemoryUsage uint64
+
+	// AllowPeers, if not nil, admits only these peers; others get ErrNotAllowed.
+	AllowPeers []peer.ID
+	// AdmitAll lets Listen serve every peer without a pre-shared key. Listen returns ErrModernPSKRequired unless a
+	// key is in use, or AllowPeers or AdmitAll is set.
+	AdmitAll bool
+	// Heartbeat is the silence after which a session's peer is probed; after twice as long it is lost. If zero, 10 s.
+	Heartbeat time.Duration
+	// Logger gets what a person should act on. If nil, nothing is logged.
+	Logger *slog.Logger
+}
+
+// DefaultServerConfig returns the defaults, with compression on.
+func DefaultServerConfig() *ServerConfig {
+	c := ServerConfig{EnableCompression: true}.withDefaults()
+	return &c
+}
+
+// Validate returns an error that matches ErrInvalid and names the first field that is out of range, or nil.
+func (c *ServerConfig) Validate() error {
+	return validateFields("ServerConfig", []durationField{
+		{"ReadTimeout", c.ReadTimeout}, {"WriteTimeout", c.WriteTimeout}, {"ConnectTimeout", c.ConnectTimeout},
+		{"IdleTimeout", c.IdleTimeout}, {"CleanupInterval", c.CleanupInterval}, {"MaxIdleTime", c.MaxIdleTime},
+		{"Heartbeat", c.Heartbeat},
+	}, []sizeField{
+		{"MaxBlockSize", c.MaxBlockSize, maxBlockSize}, {"MaxConcurrentConns", c.MaxConcurrentConns, 1 << 20},
+		{"MaxRequestsPerConn", c.MaxRequestsPerConn, maxInt}, {"BufferPoolSize", c.BufferPoolSize, maxBlockSize},
+		{"MaxMemoryUsage", int(min(c.MaxMemoryUsage, maxInt)), maxInt},
+	})
+}
+
+func (c ServerConfig) withDefaults() ServerConfig {
+	setDefault(&c.ReadTimeout, 30*time.Second)
+	setDefault(&c.WriteTimeout, 30*time.Second)
+	setDefault(&c.MaxBlockSize, 32<<20)
+	setDefault(&c.MaxConcurrentConns, 1000)
+	setDefault(&c.ConnectTimeout, 5*time.Second)
+	setDefault(&c.MaxRequestsPerConn, 10000)
+	setDefault(&c.IdleTimeout, time.Minute)
+	setDefault(&c.BufferPoolSize, 1<<20)
+	setDefault(&c.CleanupInterval, 5*time.Minute)
+	setDefault(&c.MaxIdleTime, 30*time.Minute)
+	setDefault(&c.MaxMemoryUsage, 1<<30)
+	setDefault(&c.Heartbeat, 10*time.Second)
+	return c
+}
+
+// sessionConfig returns what the sessions of one tag are made with.
+func (c *ServerConfig) sessionConfig(mux *session.Mux, quota *session.Quota) session.Config {
+	return session.Config{
+		Mux: mux, Quota: quota, Logger: c.Logger, Agent: agent,
+		HandshakeTimeout: c.ConnectTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout,
+		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat,
+		MaxMessage: c.MaxBlockSize, MessageWindow: c.BufferPoolSize, MaxRequests: c.MaxRequestsPerConn,
+		MaxInFlight:        max(4096, c.MaxConcurrentConns+1), // so that too many calls are refused, and not queued
+		DisableCompression: !c.EnableCompression,
+	}
+}
