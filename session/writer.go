@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 
@@ -41,6 +42,7 @@ var batches = sync.Pool{New: func() any {
 func (s *Session) writeLoop() {
 	defer close(s.writerDone)
 	for s.waitOutbound() {
+		runtime.Gosched() // lets callers that are ready add to the batch
 		buf := batches.Get().(*[]byte)
 		batch := s.fillBatch((*buf)[:0])
 		s.writeBegan.Store(time.Now().UnixNano())
