@@ -36,7 +36,7 @@ func table(names ...string) func([]byte) string {
 	}
 }
 
-// G15's counters and D12's flat cost start here: a frame costs no allocation either way. Row: D12.
+// A frame costs no allocation either way. Row: D12.
 func TestWritingAFrameIntoAReusedBufferAllocatesNothing(t *testing.T) {
 	b := make([]byte, 0, 1024)
 	s := Start{Total: 64, Raw: 128, Timeout: 1500e6, Link: "echo", Codec: "json"}

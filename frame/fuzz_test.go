@@ -168,7 +168,7 @@ func nextKnown(b []byte) (h Header, end int, err error) {
 
 func FuzzDecompress(f *testing.F) {
 	const most = 1 << 20
-	f.Add(zeroed, uint32(600))
+	f.Add(packedA, uint32(600))
 	f.Add(honest, uint32(bombRaw))
 	for _, n := range []int{0, 1, 512, 4096, MaxPayload} {
 		f.Add(encoder.EncodeAll(text(n), nil), uint32(n))

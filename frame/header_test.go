@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// zeroed is 600 times 'a' as one hand-made zstd frame with one run-length block.
-var zeroed = []byte("\x28\xb5\x2f\xfd\x60\x58\x01\xc3\x12\x00a")
+// packedA is 600 times 'a' as one hand-made zstd frame with one run-length block.
+var packedA = []byte("\x28\xb5\x2f\xfd\x60\x58\x01\xc3\x12\x00a")
 
 // start returns a start frame as testdata/frames.hex has it.
 func start(t Type, f Flags, id uint64, s Start, body string) parsed {
@@ -31,20 +31,20 @@ func failure(t Type, id uint64, f Failure) parsed {
 // Row: U8.
 var goldenFrames = map[string]parsed{
 	"request":            start(TypeRequest, 0, 1, Start{Total: 5, Timeout: 1500e6, Link: "echo"}, "hello"),
-	"request compressed": start(TypeRequest, FlagCompressed, 3, Start{Total: 11, Raw: 600, Link: "echo"}, string(zeroed)),
+	"request compressed": start(TypeRequest, FlagCompressed, 3, Start{Total: 11, Raw: 600, Link: "echo"}, string(packedA)),
 	"request object":     start(TypeRequest, FlagObject, 5, Start{Total: 2, Timeout: 1e6, Codec: "json"}, "{}"),
 	"request compressed object": start(TypeRequest, FlagCompressed|FlagObject, 7,
-		Start{Total: 11, Raw: 600, Timeout: math.MaxUint32 * 1e6, Link: "a/b", Codec: "json"}, string(zeroed)),
+		Start{Total: 11, Raw: 600, Timeout: math.MaxUint32 * 1e6, Link: "a/b", Codec: "json"}, string(packedA)),
 	"response":            start(TypeResponse, 0, 1, Start{Total: 5}, "hello"),
-	"response compressed": start(TypeResponse, FlagCompressed, 3, Start{Total: 11, Raw: 600}, string(zeroed)),
+	"response compressed": start(TypeResponse, FlagCompressed, 3, Start{Total: 11, Raw: 600}, string(packedA)),
 	"response object":     start(TypeResponse, FlagObject, 5, Start{Total: 2, Codec: "json"}, "{}"),
 	"response compressed object": start(TypeResponse, FlagCompressed|FlagObject, 7,
-		Start{Total: 11, Raw: 600, Codec: "json"}, string(zeroed)),
+		Start{Total: 11, Raw: 600, Codec: "json"}, string(packedA)),
 	"message":            start(TypeMessage, 0, 2, Start{Total: 5, Link: "echo"}, "hello"),
-	"message compressed": start(TypeMessage, FlagCompressed, 4, Start{Total: 11, Raw: 600, Link: "echo"}, string(zeroed)),
+	"message compressed": start(TypeMessage, FlagCompressed, 4, Start{Total: 11, Raw: 600, Link: "echo"}, string(packedA)),
 	"message object":     start(TypeMessage, FlagObject, 6, Start{Total: 2, Codec: "json"}, "{}"),
 	"message compressed object": start(TypeMessage, FlagCompressed|FlagObject, 8,
-		Start{Total: 11, Raw: 600, Link: "a/b", Codec: "json"}, string(zeroed)),
+		Start{Total: 11, Raw: 600, Link: "a/b", Codec: "json"}, string(packedA)),
 	"request, first part of many": start(TypeRequest, 0, 9, Start{Total: MaxTotal}, "part"),
 	"response, empty":             start(TypeResponse, 0, 9, Start{}, ""),
 	"continue":                    plain(TypeContinue, 0, 9, "more"),

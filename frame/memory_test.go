@@ -32,7 +32,7 @@ func TestReaderReservesNothingBeforeTheFirstFrameIsAskedFor(t *testing.T) {
 
 func TestReaderGrowsWithWhatArrives(t *testing.T) {
 	frame := parts(nil, pattern(MaxPayload))
-	for stop := 0; stop <= len(frame); stop += 509 {
+	for stop := 0; stop <= len(frame); stop += 4099 {
 		arrived := 0
 		r := NewReader(iotest.OneByteReader(bytes.NewReader(frame[:stop])), func(n int) { arrived += n })
 		_, _, _ = r.Next()

@@ -78,8 +78,8 @@ func (c *Conn) beginCloseRead() error {
 
 // Close sends the end record and closes the conn below. A pending Read ends at once; a pending Write and the end record
 // have one second (two, if the conn below ignores deadlines), then it is closed over them and the peer reads
-// io.ErrUnexpectedEOF. No end record leaves once a record of the peer did not verify. Close fails if the conn below does, or if bytes that an earlier Write took at
-// its deadline could not leave. A repeat returns the first result.
+// io.ErrUnexpectedEOF. No end record leaves once a record of the peer did not verify. Close fails if the conn below
+// does, or if bytes that an earlier Write took at its deadline could not leave. A repeat returns the first result.
 func (c *Conn) Close() error { return c.closer.do(c.shut) }
 
 func (c *Conn) shut() error {

@@ -61,7 +61,7 @@ func (c *Conn) readRecord(p []byte) (n int, err error) {
 	body := c.buf.b[c.start+headerSize : c.start+headerSize+size]
 	dst, fits := body[:0], size-tagSize <= len(p)
 	if fits {
-		dst = p[:0:len(p)]
+		dst = p[:0]
 	}
 	plain, err := c.in.open(dst, header, body)
 	if err == nil && len(plain) == 0 {

@@ -120,6 +120,15 @@ func TestReorderedRepeatedAndMissingRecordsAreFound(t *testing.T) {
 	}
 }
 
+// A length that no record has is refused on sight, not after as many bytes have come.
+func TestImpossibleLengthIsRefusedAtOnce(t *testing.T) {
+	for length := range tagSize {
+		c := reading(stutter([]byte{0, byte(length)}, headerSize))
+		_, err := c.Read(make([]byte, 100))
+		require.ErrorIs(t, err, ErrTampered, "length %d", length)
+	}
+}
+
 // An empty data record would be the end record: the end is not to be had by accident, and nothing follows it.
 func TestEmptyDataRecordIsTheEnd(t *testing.T) {
 	keys, _ := fixedKeys()
@@ -238,4 +247,13 @@ func TestCloseReadEndsReading(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "still writes", string(got))
 	})
+}
+
+// A Read on its way to the conn below finds the past deadline of CloseRead, whatever is set after it.
+func TestDeadlineAfterCloseReadStaysHere(t *testing.T) {
+	var set []time.Time
+	c := Seal(&fakeConn{setReadDeadline: func(at time.Time) error { set = append(set, at); return nil }}, nil)
+	require.NoError(t, c.CloseRead())
+	require.NoError(t, c.SetReadDeadline(time.Time{}))
+	require.Equal(t, []time.Time{aLongTimeAgo}, set)
 }

@@ -38,7 +38,8 @@
 // # Lifetime
 //
 // [Initiator], [Responder] and [Secrets] are used once; a second use is [ErrUsed]. A [Conn] starts no goroutine.
-// [Conn.Close] sends the end record, waits at most one second for it to leave, and closes the conn below.
+// [Conn.Close] sends the end record, waits at most one second for it to leave (two if the conn below ignores deadlines),
+// and closes the conn below.
 //
 // # Deadlines
 //

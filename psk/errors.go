@@ -31,8 +31,8 @@ var (
 	// directions.
 	ErrTampered = errors.New("psk: record does not verify")
 
-	// ErrBroken is a Write after one that failed for another reason than its deadline; it wraps that reason. The peer may
-	// hold half a record, so no byte can follow.
+	// ErrBroken is a Write that failed for another reason than its deadline, and every one after it; it wraps that reason.
+	// The peer may hold half a record, so no byte can follow.
 	ErrBroken = errors.New("psk: writer broken")
 )
 

@@ -1,9 +1,6 @@
 package psk
 
-import (
-	"bytes"
-	"fmt"
-)
+import "fmt"
 
 // DomainSalt is the Argon2id salt when Params.Salt is empty (spec 2.1). It is fixed so that a secret is all two sides
 // have to agree on; a Salt of one's own keeps one secret's keys apart between applications.
@@ -47,7 +44,6 @@ func (p *Params) withDefaults() Params {
 	if len(out.Salt) == 0 {
 		out.Salt = []byte(DomainSalt)
 	}
-	out.Salt = bytes.Clone(out.Salt)
 	if out.Time == 0 {
 		out.Time = defaultTime
 	}

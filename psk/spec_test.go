@@ -145,6 +145,19 @@ func TestLowOrderEphemeralIsRefused(t *testing.T) {
 	require.Nil(t, s)
 }
 
+// The key that stands in for an unknown id is random; were it known, it would still admit nobody.
+//
+// Row: N1
+func TestDummyKeyAdmitsNobody(t *testing.T) {
+	ring, unknown := testRing(t, testKey(t, "one secret")), KeyID{1, 2, 3}
+	public := seq(9, dhSize)
+	spec := newSpecState(ring.dummy[:], unknown[:], nil)
+	spec.mixEphemeral(public)
+	_, err := ring.Respond(nil, unknown, append(public, spec.seal(nil)...))
+	require.ErrorIs(t, err, ErrMismatch)
+	require.Empty(t, ring.seen.young)
+}
+
 // A message 1 with a payload verifies, but has none in this version.
 func TestMessage1WithAPayloadIsRefused(t *testing.T) {
 	key := testKey(t, "one secret")
