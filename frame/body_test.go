@@ -50,7 +50,8 @@ func TestStartSizeIsWhatAppendStartAppends(t *testing.T) {
 	for _, typ := range []Type{TypeRequest, TypeResponse, TypeMessage} {
 		for _, f := range startFlags {
 			for _, n := range []int{0, 1, MaxName - 1, MaxName} {
-				s := Start{Total: MaxTotal, Raw: MaxTotal, Timeout: time.Hour, Link: strings.Repeat("l", n), Codec: strings.Repeat("c", n)}
+				link, codec := strings.Repeat("l", n), strings.Repeat("c", n)
+				s := Start{Total: MaxTotal, Raw: MaxTotal, Timeout: time.Hour, Link: link, Codec: codec}
 				b := AppendStart(nil, typ, f, s)
 				require.Len(t, b, StartSize(typ, f, &s), "%v flags %d names of %d bytes", typ, f, n)
 

@@ -16,6 +16,7 @@ type zstdFrame struct {
 	content    uint64 // declared content size, in 8 bytes
 	undeclared bool   // declare none
 	checksum   bool   // say that a checksum follows
+	dictionary byte   // name a dictionary; 0: none
 }
 
 const (
@@ -32,7 +33,13 @@ func (f zstdFrame) with(blocks ...[]byte) []byte {
 	if f.checksum {
 		descriptor |= 1 << 2
 	}
+	if f.dictionary != 0 {
+		descriptor |= 1
+	}
 	b = append(b, descriptor, 7<<3) // a window of 128 KiB
+	if f.dictionary != 0 {
+		b = append(b, f.dictionary)
+	}
 	if !f.undeclared {
 		b = binary.LittleEndian.AppendUint64(b, f.content)
 	}
@@ -151,6 +158,7 @@ func bombs(raw int) map[string][]byte {
 		"a run at the end":   f.with(packedBlock(maxBlock, moreCome), blocks(n, min(maxBlock, raw), runBlock)),
 		"a byte short":       f.with(packedBlock(min(maxBlock, raw)-1, lastBlock)),
 		"reserved type":      f.with(zstdBlock(3, 3, lastBlock, []byte("abc"))),
+		"a dictionary":       zstdFrame{content: uint64(raw), dictionary: 7}.with(runBlock(min(maxBlock, raw), lastBlock)),
 		"bad literals":       f.with(zstdBlock(2, 5, lastBlock, []byte{0xff, 0xff, 0xff, 0xff, 0xff})),
 		"bytes of no format": f.with(zstdBlock(2, 64, lastBlock, random(4, 64))),
 		"a wrong checksum": append(zstdFrame{content: uint64(raw), checksum: true}.with(
@@ -161,7 +169,7 @@ func bombs(raw int) map[string][]byte {
 // Row: D11. Invariant 2.
 func TestBodiesThatLieInsideAreRefusedWithinOneBlockOfWhatTheyDeclare(t *testing.T) {
 	warm(t)
-	for _, raw := range []int{1, 600, 64 << 10, maxBlock, 4 * maxBlock, 4*maxBlock + 1, bombRaw, 32 << 20} {
+	for _, raw := range []int{1, 600, 64 << 10, maxBlock, 4 * maxBlock, 4*maxBlock + 1, bombRaw, 8 << 20} {
 		for name, body := range bombs(raw) {
 			t.Run(fmt.Sprintf("%d/%s", raw, name), func(t *testing.T) {
 				bound := uint64(raw + maxBlock)
@@ -182,11 +190,13 @@ func TestBodiesThatLieInsideAreRefusedWithinOneBlockOfWhatTheyDeclare(t *testing
 
 func TestHonestBodyReservesItsRawSizeAndOneBlockAtMost(t *testing.T) {
 	warm(t)
-	for _, raw := range []int{600, 64 << 10, 4 * maxBlock, bombRaw, 32 << 20} {
+	for _, raw := range []int{600, 64 << 10, 4 * maxBlock, bombRaw, 8 << 20} {
 		body := encoder.EncodeAll(text(raw), nil)
+		var out []byte
 		var err error
-		spent := allocated(func() { _, err = Decompress(body, raw) })
+		spent := allocated(func() { out, err = Decompress(body, raw) })
 		require.NoError(t, err, "raw %d", raw)
+		require.Equal(t, raw, cap(out), "raw %d: room behind the body is not the caller's", raw)
 		require.LessOrEqual(t, spent, uint64(raw+maxBlock+64<<10), "raw %d", raw)
 	}
 }

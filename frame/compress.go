@@ -95,7 +95,7 @@ func checkZstd(body []byte, raw int) error {
 	if err := h.Decode(body); err != nil {
 		return err
 	}
-	if h.Skippable || !h.HasFCS || h.FrameContentSize != uint64(raw) {
+	if !h.HasFCS || h.FrameContentSize != uint64(raw) {
 		return errContent
 	}
 	rest := body[h.HeaderSize:]

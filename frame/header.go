@@ -45,7 +45,7 @@ const (
 	TypeOptional Type = 0x80
 )
 
-var typeNames = map[Type]string{
+var typeNames = [256]string{
 	TypeRequest: "REQUEST", TypeResponse: "RESPONSE", TypeMessage: "MESSAGE", TypeContinue: "CONTINUE",
 	TypeError: "ERROR", TypeCancel: "CANCEL", TypeMessageAck: "MESSAGE_ACK",
 	TypeStreamOpen: "STREAM_OPEN", TypeStreamAccept: "STREAM_ACCEPT", TypeStreamData: "STREAM_DATA",
@@ -55,17 +55,14 @@ var typeNames = map[Type]string{
 
 // String returns the type's name in the specification, or "TYPE 0xNN".
 func (t Type) String() string {
-	if name, ok := typeNames[t]; ok {
+	if name := typeNames[t]; name != "" {
 		return name
 	}
 	return fmt.Sprintf("TYPE 0x%02x", uint8(t))
 }
 
 // Known reports whether version 1 defines the type.
-func (t Type) Known() bool {
-	_, ok := typeNames[t]
-	return ok
-}
+func (t Type) Known() bool { return typeNames[t] != "" }
 
 // Optional reports whether a reader that does not know the type skips it.
 func (t Type) Optional() bool { return t&TypeOptional != 0 }

@@ -119,7 +119,7 @@ func TestEveryNumberOfTheWireStandsInTheSpecification(t *testing.T) {
 		}
 	}
 	consts := goConstants(t, ".")
-	for _, some := range []string{"TypeGoAway", "CodeFlowControl", "fieldNoise", "KindRefuse", "RoleResume", "CapZstd", "MaxHello"} {
+	for _, some := range []string{"TypeGoAway", "CodeFlowControl", "fieldNoise", "KindRefuse", "RoleResume", "CapZstd"} {
 		require.Contains(t, consts, some, "the test does not read the source")
 	}
 	for name := range consts {
@@ -148,7 +148,13 @@ func TestNamesOfTheSpecificationAreTheCodes(t *testing.T) {
 		seen[row.constant[:4]]++
 		require.Equal(t, name, row.cells[1], "row %v", row.cells)
 	}
-	require.Equal(t, map[string]int{"Type": len(typeNames), "Kind": 3, "Code": len(codeNames)}, seen)
+	known := 0
+	for n := range 256 {
+		if Type(n).Known() {
+			known++
+		}
+	}
+	require.Equal(t, map[string]int{"Type": known, "Kind": 3, "Code": len(codeNames)}, seen)
 }
 
 var handVector = regexp.MustCompile("(?ms)^```hex ([a-z.]+): ([^\n]+)\n(.*?)^```$")

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"runtime/pprof"
+	"slices"
+	"time"
+)
+
+// options are the command line, parsed.
+type options struct {
+	set        settings
+	only       *regexp.Regexp // nil: all
+	check      bool
+	json       string // path, or empty
+	cpuProfile string // path, or empty
+}
+
+func main() {
+	opts, err := parseOptions(os.Args[1:], os.Stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil {
+		err = profiled(opts.cpuProfile, func() error { return run(opts, os.Stdout, os.Stderr) })
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// parseOptions returns the options in args. It fails on an unknown flag, a
+// stray argument and a value that cannot be run.
+func parseOptions(args []string, stderr io.Writer) (options, error) {
+	var o options
+	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	quick := fs.Bool("quick", false, "0.4 s per cell unless -cell says otherwise")
+	only := fs.String("only", "", "run the contenders whose `name` matches this regular expression")
+	fs.IntVar(&o.set.Rounds, "rounds", 5, "interleaved rounds")
+	fs.DurationVar(&o.set.Cell, "cell", 2*time.Second, "measured time of one contender under one load")
+	fs.StringVar(&o.set.Payload, "payload", "random", "kind of payload: random, text or zero")
+	fs.StringVar(&o.json, "json", "", "also write the report, with every round, to this `file`")
+	fs.BoolVar(&o.check, "check", false, "fail if peerlane is below the promised floors")
+	fs.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile to this `file`")
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	cellSet := false
+	fs.Visit(func(f *flag.Flag) { cellSet = cellSet || f.Name == "cell" })
+	if *quick && !cellSet {
+		o.set.Cell = 400 * time.Millisecond
+	}
+	o.set.WarmUp = o.set.Cell / 4
+	if *only != "" {
+		var err error
+		if o.only, err = regexp.Compile(*only); err != nil {
+			return o, fmt.Errorf("-only: %w", err)
+		}
+	}
+	return o, o.validate(fs.Args())
+}
+
+// validate fails with the name of the first flag that cannot be run with.
+func (o options) validate(rest []string) error {
+	if len(rest) > 0 {
+		return fmt.Errorf("unexpected argument %q", rest[0])
+	}
+	if o.set.Rounds < 1 {
+		return fmt.Errorf("-rounds %d: want at least 1", o.set.Rounds)
+	}
+	if o.set.Cell <= 0 {
+		return fmt.Errorf("-cell %s: want more than 0", o.set.Cell)
+	}
+	if _, err := newPayload(o.set.Payload, stampSize); err != nil {
+		return fmt.Errorf("-payload: %w", err)
+	}
+	if len(o.contenders()) == 0 {
+		return fmt.Errorf("-only %s: matches no contender", o.only)
+	}
+	return nil
+}
+
+// contenders returns the contenders that -only lets run.
+func (o options) contenders() []contender {
+	return slices.DeleteFunc(contenders(), func(c contender) bool {
+		return o.only != nil && !o.only.MatchString(c.Name())
+	})
+}
+
+// run measures and writes table, report and verdicts. It fails if a contender
+// does, or with -check if a floor is not met.
+func run(o options, out, progress io.Writer) error {
+	m := thisMachine()
+	entries, running, err := startAll(o.contenders())
+	if err != nil {
+		return err
+	}
+	results, err := measureAll(entries, loads, o.set, func(s string) { fmt.Fprintln(progress, s) })
+	if err != nil {
+		return running.fail(err)
+	}
+	if err := running.run(); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	writeHeader(out, m, o.set)
+	if err := writeTable(out, results); err != nil {
+		return err
+	}
+	return conclude(o, out, report{Machine: m, Settings: o.set, Results: results})
+}
+
+// conclude judges the floors if asked to, and writes what -json asks for.
+func conclude(o options, out io.Writer, r report) error {
+	var failed error
+	if o.check {
+		r.Verdicts = judge(r.Results, floors)
+		fmt.Fprintln(out)
+		failed = writeVerdicts(out, r.Verdicts)
+	}
+	if o.json != "" {
+		failed = errors.Join(failed, writeJSON(o.json, r))
+	}
+	return failed
+}
+
+// profiled runs fn, with a CPU profile of it in a new file at path unless path
+// is empty.
+func profiled(path string, fn func() error) error {
+	if path == "" {
+		return fn()
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	err = fn()
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
+}
