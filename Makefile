@@ -1,0 +1,39 @@
+# Every target is one command that .ci/run calls by the same name. Tool versions are pinned here and nowhere else.
+GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
+PLATFORMS = linux/amd64 linux/arm64 darwin/arm64 windows/amd64
+FUZZTIME ?= 10s
+NETTEST ?= 20
+
+.PHONY: test race nettest vet lint fuzz examples demo bench tidy cover fmt vuln
+
+fmt: ; gofmt -l -w .
+
+test: ; go test ./...
+
+race: ; go test -race -count=1 ./frame ./psk ./session ./node ./internal/... .
+
+nettest: ; go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
+
+vet:
+	go vet ./...
+	cd bench && go vet ./...
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./session . || exit 1; done
+
+lint: ; go run $(GOLANGCI) run ./...
+
+vuln: ; go run $(GOVULNCHECK) ./...
+
+fuzz: ; .ci/fuzz $(FUZZTIME)
+
+examples: ; go test -count=1 -run Example ./... && go test -count=1 ./examples/...
+
+demo: ; go run ./cmd/peerlane demo
+
+bench: ; cd bench && go test -count=1 ./... && go run . -quick
+
+tidy:
+	go mod tidy -diff
+	cd bench && go mod tidy -diff
+
+cover: ; go test -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -1
