@@ -8,8 +8,8 @@ import (
 
 // Sizes of a frame (spec 4.1).
 const (
-	HeaderSize = 13      // 3 length + 1 type + 1 flags + 8 id
-	MaxPayload = 1 << 16 // most payload bytes of one frame
+	HeaderSize = 13       // 3 length + 1 type + 1 flags + 8 id
+	MaxPayload = 65 << 10 // most payload bytes of one frame: 64 KiB of a body and its head
 )
 
 // Errors of decoding. They wrap into a CodeProtocol error of the session.
