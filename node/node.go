@@ -1,0 +1,141 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// A Node is a libp2p host with what belongs to it. It is safe for concurrent use.
+type Node struct {
+	host host.Host
+}
+
+// How AutoRelay looks after its reservations. Its own 30 s and 1 h leave a host unreachable long after its relay is back.
+const (
+	relayInterval = 2 * time.Second
+	relayBackoff  = 10 * time.Second
+)
+
+// New starts a host. It fails with an error that matches ErrInvalid and names the option, with one of LoadKey's, or with
+// the cause why it cannot listen. When ctx is over before it began, it returns ctx's error.
+func New(ctx context.Context, opts Options) (*Node, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := opts.validate(); err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	key, err := opts.key()
+	if err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	all, err := opts.withDefaults().libp2p(key)
+	if err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	h, err := libp2p.New(all...)
+	if err != nil {
+		return nil, fmt.Errorf("node: %w", err)
+	}
+	if err := opts.listen(h); err != nil {
+		return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
+	}
+	return &Node{host: h}, nil
+}
+
+// listen makes h listen. libp2p.New could, but is content when one address of many works, and leaves goroutines behind
+// when none does. Only IPv6 may be missing, and only where the caller did not ask for it.
+func (o Options) listen(h host.Host) error {
+	if o.NoListen {
+		return nil
+	}
+	explicit := o.ListenAddrs != nil
+	for _, s := range o.withDefaults().ListenAddrs {
+		addr := ma.StringCast(s) // validate has parsed it
+		_, version6 := addr.ValueForProtocol(ma.P_IP6)
+		err := h.Network().Listen(addr)
+		if err != nil && (explicit || version6 != nil) {
+			return fmt.Errorf("listen on %s: %w", s, err)
+		}
+	}
+	return nil
+}
+
+// key returns the identity to use.
+func (o Options) key() (crypto.PrivKey, error) {
+	if o.KeyFile == "" {
+		return newKey()
+	}
+	key, _, err := LoadKey(o.KeyFile)
+	return key, err
+}
+
+// libp2p returns the options for libp2p.New.
+func (o Options) libp2p(key crypto.PrivKey) ([]libp2p.Option, error) {
+	all := []libp2p.Option{libp2p.Identity(key), libp2p.UserAgent(o.UserAgent),
+		libp2p.NoListenAddrs, libp2p.EnableRelay()} // listen comes later; NoListenAddrs alone turns relays off
+	all = append(all, o.nat()...)
+	if o.Limits != nil {
+		limits, err := o.Limits.options()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, limits...)
+	}
+	return append(all, o.Libp2p...), nil
+}
+
+// nat returns the options that make the host reachable behind a NAT.
+func (o Options) nat() []libp2p.Option {
+	var all []libp2p.Option
+	if o.HolePunch {
+		all = append(all, libp2p.EnableHolePunching())
+	}
+	if o.PortMap {
+		all = append(all, libp2p.NATPortMap())
+	}
+	switch o.Reachability {
+	case ReachabilityPublic:
+		all = append(all, libp2p.ForceReachabilityPublic())
+	case ReachabilityPrivate:
+		all = append(all, libp2p.ForceReachabilityPrivate())
+	}
+	if len(o.Relays) == 0 {
+		return all
+	}
+	var relays []peer.AddrInfo
+	for _, s := range o.Relays {
+		info, _ := ParsePeer(s) // validate has parsed it
+		relays = append(relays, info)
+	}
+	return append(all, libp2p.EnableAutoRelayWithStaticRelays(relays, autorelay.WithBootDelay(0),
+		autorelay.WithMinInterval(relayInterval), autorelay.WithBackoff(relayBackoff)))
+}
+
+// Host returns the libp2p host, for peerlane.Dial, Listen, NewServer and NewClient.
+func (n *Node) Host() host.Host { return n.host }
+
+// ID returns the host's Peer ID.
+func (n *Node) ID() peer.ID { return n.host.ID() }
+
+// Info returns the host's Peer ID and the addresses it can be reached at now, for Remember on another node of the same
+// program. Between programs, Addrs and ParsePeer do the same in text.
+func (n *Node) Info() peer.AddrInfo { return peer.AddrInfo{ID: n.host.ID(), Addrs: n.host.Addrs()} }
+
+// Remember keeps a peer's addresses until the host is closed, so that it can be dialed by its Peer ID.
+func (n *Node) Remember(info peer.AddrInfo) {
+	n.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.PermanentAddrTTL)
+}
+
+// Close closes the host and everything on it. A second Close returns nil.
+func (n *Node) Close() error { return n.host.Close() }

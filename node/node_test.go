@@ -1,0 +1,151 @@
+package node
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	pbv2 "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/pb"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+	"github.com/stretchr/testify/require"
+)
+
+// start returns a node on loopback that is closed when the test ends.
+func start(t *testing.T, opts Options) *Node {
+	t.Helper()
+	if opts.ListenAddrs == nil && !opts.NoListen {
+		opts.Loopback = true
+	}
+	n, err := New(t.Context(), opts)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, n.Close()) })
+	return n
+}
+
+// await returns the first event for which ok holds.
+func await[E any](t *testing.T, sub event.Subscription, ok func(E) bool) E {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for {
+		select {
+		case v := <-sub.Out():
+			if e := v.(E); ok(e) {
+				return e
+			}
+		case <-ctx.Done():
+			t.Fatalf("no such %T within 20 s", *new(E))
+		}
+	}
+}
+
+func TestTwoNodesConnectOverTCPAndQUICByAPastedAddress(t *testing.T) {
+	for _, listen := range []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"} {
+		t.Run(listen, func(t *testing.T) {
+			a, b := start(t, Options{}), start(t, Options{ListenAddrs: []string{listen}})
+			require.Len(t, b.Addrs(), 1)
+			info, err := ParsePeer(b.Addrs()[0])
+			require.NoError(t, err)
+			require.Equal(t, b.ID(), info.ID)
+			a.Remember(info)
+			require.NoError(t, a.Host().Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		})
+	}
+}
+
+func TestCloseMayBeCalledAgain(t *testing.T) {
+	n, err := New(t.Context(), Options{Loopback: true, Limits: &Limits{Peers: 3}})
+	require.NoError(t, err)
+	require.NoError(t, n.Close())
+	require.NoError(t, n.Close())
+}
+
+func TestNewReturnsTheErrorOfACtxThatIsOver(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := New(ctx, Options{})
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestNewFailsWhereItCannotListen(t *testing.T) {
+	for _, addrs := range [][]string{
+		{"/ip4/203.0.113.1/tcp/0"},
+		{"/ip4/127.0.0.1/tcp/0", "/ip4/203.0.113.1/tcp/0"}, // one that works is not enough
+	} {
+		_, err := New(t.Context(), Options{ListenAddrs: addrs, Limits: &Limits{Peers: 1}})
+		require.ErrorContains(t, err, "listen on /ip4/203.0.113.1/tcp/0", "%v", addrs)
+	}
+}
+
+func TestTheIdentityOfAKeyFileSurvivesARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "key")
+	first, second := start(t, Options{KeyFile: path}), start(t, Options{KeyFile: path})
+	require.Equal(t, first.ID(), second.ID())
+	require.NotEqual(t, first.ID(), start(t, Options{}).ID())
+	_, err := New(t.Context(), Options{KeyFile: t.TempDir()})
+	require.ErrorIs(t, err, ErrKeyFormat)
+}
+
+func TestTheUserAgentIsToldToPeers(t *testing.T) {
+	for want, opts := range map[string]Options{"peerlane": {}, "myapp/2": {UserAgent: "myapp/2"}} {
+		a, b := start(t, Options{}), start(t, opts)
+		sub, err := a.Host().EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted), eventbus.BufSize(16))
+		require.NoError(t, err)
+		require.NoError(t, a.Host().Connect(t.Context(), b.Info()))
+		e := await(t, sub, func(event.EvtPeerIdentificationCompleted) bool { return true })
+		require.Equal(t, want, e.AgentVersion)
+		require.NoError(t, sub.Close())
+	}
+}
+
+func TestNoListenHasNoAddressAndStillDials(t *testing.T) {
+	a, b := start(t, Options{NoListen: true}), start(t, Options{})
+	require.Empty(t, a.Addrs())
+	require.NoError(t, a.Host().Connect(t.Context(), b.Info()))
+}
+
+func TestLibp2pOptionsAreApplied(t *testing.T) {
+	n := start(t, Options{Libp2p: []libp2p.Option{libp2p.Ping(false)}})
+	require.NotContains(t, n.Host().Mux().Protocols(), ping.ID)
+	require.Contains(t, start(t, Options{}).Host().Mux().Protocols(), protocol.ID(ping.ID))
+}
+
+// reservations tells of each reservation that a relay has made.
+type reservations struct {
+	made chan struct{}
+}
+
+func (r reservations) RelayStatus(bool)                      {}
+func (r reservations) ReservationAllowed(bool)               { r.made <- struct{}{} }
+func (r reservations) ReservationRequestHandled(pbv2.Status) {}
+func (r reservations) ReservationClosed(int)                 {}
+func (r reservations) ConnectionRequestReceived()            {}
+func (r reservations) ConnectionRequestHandled(pbv2.Status)  {}
+func (r reservations) ConnectionOpened()                     {}
+func (r reservations) ConnectionClosed(time.Duration)        {}
+func (r reservations) BytesTransferred(int)                  {}
+
+// A host that listens nowhere is dialed through the relay that it was given.
+func TestRelaysMakeAHostReachable(t *testing.T) {
+	tracer := reservations{made: make(chan struct{}, 16)}
+	r := start(t, Options{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}, Reachability: ReachabilityPublic,
+		Libp2p: []libp2p.Option{libp2p.EnableRelayService(relay.WithMetricsTracer(tracer))}})
+	b := start(t, Options{NoListen: true, Relays: r.Addrs()})
+	select {
+	case <-tracer.made:
+	case <-time.After(20 * time.Second):
+		t.Fatal("no reservation within 20 s")
+	}
+	a := start(t, Options{NoListen: true})
+	info, err := ParsePeer(r.Addrs()[0] + "/p2p-circuit/p2p/" + b.ID().String())
+	require.NoError(t, err)
+	require.NoError(t, a.Host().Connect(network.WithAllowLimitedConn(t.Context(), "test"), info))
+}
