@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/libp2p/go-libp2p/core/sec"
+
+	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/node"
+	"github.com/peerlane/peerlane/session"
+)
+
+// The exit codes. The description in main.go lists them.
+const (
+	exitLocal       = 1
+	exitUsage       = 2
+	exitUnreachable = 3
+	exitNotServed   = 4
+	exitRefused     = 5
+	exitTimeout     = 6
+	exitHandler     = 7
+	exitNoRoom      = 8
+	exitUnknown     = 9
+	exitInterrupted = 130
+)
+
+// errUsage: the flags contradict each other.
+var errUsage = errors.New("wrong usage")
+
+// verdict is the exit code of the errors that match err, and what a person can do about them.
+type verdict struct {
+	err  error
+	code int
+	hint string
+}
+
+// verdicts are tried in order: the first that matches decides.
+var verdicts = []verdict{
+	{errUsage, exitUsage, "peerlane COMMAND --help lists the flags"},
+	{errFailed, exitLocal, ""},
+	{node.ErrKeyExposed, exitLocal, ""},
+	{node.ErrKeyFormat, exitLocal, ""},
+	{node.ErrInvalid, exitUsage, ""},
+	{peerlane.ErrInvalid, exitUsage, ""},
+	{context.Canceled, exitInterrupted, ""},
+	{peerlane.ErrPSKMismatch, exitRefused, "the two sides have different keys: compare the content of the --psk-file of both"},
+	{peerlane.ErrPSKRequired, exitRefused, "only one side uses a pre-shared key: give --psk-file or --psk-env on both, or on none"},
+	{peerlane.ErrLegacyPeer, exitRefused, "the peer is too old for a pre-shared key: upgrade it, or call it without one"},
+	{peerlane.ErrPSKTampered, exitRefused, "something between the two changes what they say: do not trust this path"},
+	{peerlane.ErrPSKReplayed, exitRefused, "try again"},
+	{peerlane.ErrNotAllowed, exitRefused, "ask the peer to --allow this Peer ID, and keep it with --key FILE"},
+	{peerlane.ErrNotServed, exitNotServed, "the peer is there: compare --tag with what it serves"},
+	{peerlane.ErrRelayOnly, exitUnreachable, "the peer is behind a NAT, and its relay passes only little: try its other addresses"},
+	{peerlane.ErrUnreachable, exitUnreachable, "check that the peer runs, that the address is what it prints now, and firewalls between"},
+	{peerlane.ErrTooLarge, exitNoRoom, "send less in one call"},
+	{peerlane.ErrUnavailable, exitNoRoom, "try again later"},
+	{peerlane.ErrGoingAway, exitNoRoom, "the peer is stopping: try again when it is back"},
+}
+
+// hintUnknown is for a call of which nobody knows whether it ran.
+const hintUnknown = "the call may have run at the peer: find out before trying again"
+
+// explain returns the exit code for err, and what a person can do about it.
+func explain(err error) (code int, hint string) {
+	if isMismatch(err) {
+		return exitUnreachable, "another peer is at that address: if it lost its --key FILE, its new Peer ID must be used"
+	}
+	var e *peerlane.Error
+	isTyped := errors.As(err, &e)
+	sent := isTyped && e.Outcome == session.Unknown // and so it may have run, whatever the error
+	switch timeout := isTimeout(err); {
+	case timeout && sent:
+		return exitTimeout, hintUnknown
+	case timeout:
+		return exitTimeout, "nothing was sent: give more time with --timeout, or check that the peer runs"
+	case sent:
+		return exitUnknown, hintUnknown
+	}
+	for _, v := range verdicts {
+		if errors.Is(err, v.err) {
+			return v.code, v.hint
+		}
+	}
+	if !isTyped {
+		return exitLocal, ""
+	}
+	switch e.Outcome {
+	case session.Delivered:
+		return exitHandler, ""
+	case session.NotSent:
+		return exitUnreachable, "nothing was sent: trying again is safe"
+	}
+	return exitRefused, ""
+}
+
+func isTimeout(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// oneLine returns the chain of causes of err on one line. The target's Peer ID, which libp2p and the floors above it name
+// again and again, is "the peer", except where another one is named beside it.
+func oneLine(err error) string {
+	var dial *net.OpError
+	var e *peerlane.Error
+	text := err.Error()
+	if errors.As(err, &dial) {
+		text = strings.Replace(text, dial.Error(), dial.Err.Error(), 1)
+	}
+	if errors.As(err, &e) && e.Peer != "" && strings.Count(text, " "+e.Peer) > 0 && !isMismatch(err) {
+		text = strings.ReplaceAll(text, e.Peer, "the peer")
+	}
+	return strings.Join(strings.Fields(strings.ReplaceAll(text, "\n  * ", " ")), " ")
+}
+
+// isMismatch reports whether somebody else is at the address.
+func isMismatch(err error) bool {
+	var m sec.ErrPeerIDMismatch
+	return errors.As(err, &m)
+}

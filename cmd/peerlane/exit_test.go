@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/node"
+	"github.com/peerlane/peerlane/session"
+)
+
+func TestEachOutcomeHasItsExitCode(t *testing.T) {
+	typed := func(code frame.Code, outcome session.Outcome, err error) error {
+		return fmt.Errorf("around: %w", &peerlane.Error{Code: code, Outcome: outcome, Err: err})
+	}
+	for _, c := range []struct {
+		err  error
+		code int
+		hint string // a part of it
+	}{
+		{errors.New("disk full"), exitLocal, ""},
+		{errFailed, exitLocal, ""},
+		{fmt.Errorf("%w: both", errUsage), exitUsage, "--help"},
+		{fmt.Errorf("%w: peer", node.ErrInvalid), exitUsage, ""},
+		{peerlane.ErrInvalid, exitUsage, ""},
+		{node.ErrKeyFormat, exitLocal, ""},
+		{node.ErrKeyExposed, exitLocal, ""},
+		{typed(0, session.NotSent, peerlane.ErrUnreachable), exitUnreachable, "check that the peer runs"},
+		{typed(0, session.NotSent, peerlane.ErrRelayOnly), exitUnreachable, "NAT"},
+		{typed(0, session.NotSent, io.ErrUnexpectedEOF), exitUnreachable, "nothing was sent"},
+		{typed(frame.CodeNotFound, session.Rejected, peerlane.ErrNotServed), exitNotServed, "--tag"},
+		{typed(frame.CodePSKMismatch, session.NotSent, nil), exitRefused, "different keys"},
+		{typed(frame.CodePSKRequired, session.NotSent, nil), exitRefused, "only one side"},
+		{typed(frame.CodePSKUnexpected, session.NotSent, nil), exitRefused, "only one side"},
+		{typed(frame.CodePSKRequired, session.NotSent, peerlane.ErrLegacyPeer), exitRefused, ""},
+		{typed(frame.CodeNotAllowed, session.NotSent, nil), exitRefused, "--allow"},
+		{typed(frame.CodeVersion, session.Rejected, nil), exitRefused, ""},
+		{typed(0, session.NotSent, context.DeadlineExceeded), exitTimeout, "nothing was sent"},
+		{typed(0, session.Unknown, context.DeadlineExceeded), exitTimeout, "may have run"},
+		{typed(0, session.Unknown, os.ErrDeadlineExceeded), exitTimeout, "may have run"},
+		{typed(frame.CodeApplication, session.Delivered, nil), exitHandler, ""},
+		{typed(frame.CodeUnavailable, session.Rejected, nil), exitNoRoom, "later"},
+		{typed(frame.CodeTooLarge, session.NotSent, nil), exitNoRoom, "less"},
+		{typed(frame.CodeGoingAway, session.Rejected, nil), exitNoRoom, "stopping"},
+		{typed(frame.CodeGoingAway, session.Unknown, nil), exitUnknown, "may have run"},
+		{typed(0, session.Unknown, session.ErrSessionLost), exitUnknown, "may have run"},
+		{context.Canceled, exitInterrupted, ""},
+	} {
+		code, hint := explain(c.err)
+		require.Equal(t, c.code, code, "%v", c.err)
+		require.Contains(t, hint, c.hint, "%v", c.err)
+	}
+}
+
+func TestTheDescriptionListsEveryExitCode(t *testing.T) {
+	for code := range exitUnknown + 1 {
+		require.Regexp(t, fmt.Sprintf(`[:;]\s%d `, code), description)
+	}
+	require.Contains(t, description, fmt.Sprint(exitInterrupted))
+}
+
+func TestOneLineNamesThePeerOnceAndFitsOnALine(t *testing.T) {
+	const id = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+	inner := &peerlane.Error{Op: "connect", Peer: id, Outcome: session.NotSent,
+		Err: errors.New("all dials failed\n  * [/ip4/192.0.2.7/tcp/1] connection refused")}
+	err := &net.OpError{Op: "dial", Net: "libp2p", Addr: peerlane.Addr{}, Err: inner}
+	require.Equal(t, "connect at the peer: all dials failed [/ip4/192.0.2.7/tcp/1] connection refused (not sent)", oneLine(err))
+	require.Equal(t, "plain words", oneLine(errors.New("plain\n\twords")))
+}

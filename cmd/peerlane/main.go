@@ -1,0 +1,81 @@
+// Command peerlane shows and uses the module peerlane: it proves it on this machine (demo), serves and makes calls between
+// peers (serve, call, ping), and keeps their identities (id).
+//
+//	peerlane demo
+//	peerlane serve --exec tr a-z A-Z
+//	peerlane call /ip4/192.0.2.7/udp/40123/quic-v1/p2p/12D3KooW... --data hello
+//
+// See peerlane --help for the exit codes.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+const description = `Calls, messages and streams between peers that are named by their Peer ID.
+
+Exit codes: 0 done; 1 something on this machine failed; 2 wrong usage; 3 the peer cannot be reached; 4 the peer does not
+serve the tag; 5 the peer or the pre-shared key refused; 6 the time was up; 7 the peer's handler answered with an error;
+8 the peer has no room or is going away, or a size limit was passed; 9 the connection was lost and it is not known
+whether the call ran; 130 interrupted.`
+
+// cli is the command line.
+type cli struct {
+	Demo  demoCmd  `cmd:"" help:"Prove every lane between two hosts on this machine, over TCP and over QUIC."`
+	Serve serveCmd `cmd:"" help:"Serve calls on a tag, until interrupted."`
+	Call  callCmd  `cmd:"" help:"Call a peer, and write its response to stdout."`
+	Ping  pingCmd  `cmd:"" help:"Measure the round trip to a peer that serves a tag."`
+	ID    idCmd    `cmd:"" name:"id" help:"Show the Peer ID of a key file; make the file if there is none."`
+}
+
+// stdio is where a command reads and writes.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// quietQUIC turns off the line that quic-go logs about small UDP buffers: serve -v says it better, and whoever sets the
+// variable otherwise is obeyed.
+const quietQUIC = "QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING"
+
+func main() {
+	if _, set := os.LookupEnv(quietQUIC); !set {
+		_ = os.Setenv(quietQUIC, "true") // at worst there is a line more
+	}
+	os.Exit(run(os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}))
+}
+
+// run runs the command line and returns the exit code.
+func run(args []string, std stdio) int {
+	var c cli
+	parser, err := kong.New(&c, kong.Name("peerlane"), kong.Description(description),
+		kong.Vars{"tag": defaultTag}, kong.Writers(std.out, std.err))
+	if err != nil {
+		panic("BUG: " + err.Error()) // the struct tags above are wrong
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(std.err, "peerlane: %v\nhint: peerlane --help lists the commands, peerlane COMMAND --help their flags\n", err)
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	err = parsed.Run(std)
+	if err == nil {
+		return 0
+	}
+	code, hint := explain(err)
+	fmt.Fprintf(std.err, "peerlane: %s\n", oneLine(err))
+	if hint != "" {
+		fmt.Fprintf(std.err, "hint: %s\n", hint)
+	}
+	return code
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/node"
+)
+
+// secretFlags say where the pre-shared key is. Its content is never a flag: other users see the command line.
+type secretFlags struct {
+	PSKFile string `name:"psk-file" xor:"psk" placeholder:"FILE" help:"File with the pre-shared key; a line break at its end does not count."`
+	PSKEnv  string `name:"psk-env" xor:"psk" placeholder:"VAR" help:"Environment variable with the pre-shared key."`
+}
+
+// maxSecret is far more than a key takes.
+const maxSecret = 64 << 10
+
+// load returns the key, or nil when none is asked for.
+func (f secretFlags) load() ([]byte, error) {
+	switch {
+	case f.PSKEnv != "":
+		v := os.Getenv(f.PSKEnv)
+		if v == "" {
+			return nil, fmt.Errorf("%w: --psk-env: the variable %s is empty or not set", errUsage, f.PSKEnv)
+		}
+		return []byte(v), nil
+	case f.PSKFile != "":
+		return readSecret(f.PSKFile)
+	}
+	return nil, nil
+}
+
+func readSecret(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("--psk-file: %w", err)
+	}
+	defer func() { _ = file.Close() }() // opened for reading
+	data, err := io.ReadAll(io.LimitReader(file, maxSecret+1))
+	if err != nil {
+		return nil, fmt.Errorf("--psk-file: %w", err)
+	}
+	if len(data) > maxSecret {
+		return nil, fmt.Errorf("--psk-file: %s is over %d bytes long", path, maxSecret)
+	}
+	return []byte(strings.TrimRight(string(data), "\r\n")), nil
+}
+
+// peerFlags say whom a command talks to, and as whom.
+type peerFlags struct {
+	Peer    string        `arg:"" help:"Address that ends in /p2p/PEER-ID, or several with commas between."`
+	Tag     string        `default:"${tag}" help:"Tag to call."`
+	Timeout time.Duration `default:"30s" help:"Time for everything, connecting included."`
+	Key     string        `placeholder:"FILE" help:"Key file of the own identity; if none, a new one each time."`
+	secretFlags
+}
+
+// defaultTag is the tag of serve, call and ping.
+const defaultTag = "/peerlane/call/1.0.0"
+
+// client is a Client on a node of its own.
+type client struct {
+	*peerlane.Client
+	node *node.Node
+	peer peer.ID
+	tag  protocol.ID
+}
+
+// dial returns a client that knows the peer's addresses. retries is how often a call tries again to reach the peer.
+func (f *peerFlags) dial(ctx context.Context, retries int) (*client, error) {
+	info, err := node.ParsePeer(f.Peer)
+	if err != nil {
+		return nil, err
+	}
+	if len(info.Addrs) == 0 {
+		return nil, fmt.Errorf("%w: a bare Peer ID does not say where the peer is: give an address that serve prints", errUsage)
+	}
+	if f.Timeout <= 0 {
+		return nil, fmt.Errorf("%w: --timeout must be over 0", errUsage)
+	}
+	secret, err := f.load()
+	if err != nil {
+		return nil, err
+	}
+	n, err := node.New(ctx, node.Options{KeyFile: f.Key, NoListen: !viaRelay(info), HolePunch: viaRelay(info)})
+	if err != nil {
+		return nil, err
+	}
+	c, err := newClient(n, secret, f.Timeout, retries)
+	if err == nil && info.ID == n.ID() {
+		err = fmt.Errorf("%w: this is the own Peer ID: the two sides need different --key files", errUsage)
+	}
+	if err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	n.Remember(info)
+	return &client{Client: c, node: n, peer: info.ID, tag: protocol.ID(f.Tag)}, nil
+}
+
+// viaRelay reports whether the peer is behind a NAT, so that a hole must be punched from a port that listens.
+func viaRelay(info peer.AddrInfo) bool {
+	for _, a := range info.Addrs {
+		if _, err := a.ValueForProtocol(ma.P_CIRCUIT); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// retryInterval is the first wait before another try.
+const retryInterval = 100 * time.Millisecond
+
+func newClient(n *node.Node, secret []byte, timeout time.Duration, retries int) (*peerlane.Client, error) {
+	cfg := peerlane.DefaultClientConfig()
+	cfg.ReadTimeout, cfg.MaxRetries, cfg.RetryInterval, cfg.AdmitAll = timeout, retries, retryInterval, true
+	c, err := peerlane.NewClient(n.Host(), cfg)
+	if err != nil || secret == nil {
+		return c, err
+	}
+	return c, peerlane.UseModernPSKClient(c, secret, nil)
+}
+
+// close ends the sessions and the host.
+func (c *client) close() error { return errors.Join(c.Close(), c.node.Close()) }

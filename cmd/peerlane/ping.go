@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/session"
+)
+
+// pingCmd is peerlane ping.
+type pingCmd struct {
+	peerFlags
+	Count    int           `short:"c" default:"4" help:"How many pings."`
+	Interval time.Duration `short:"i" default:"1s" help:"Time between two pings."`
+}
+
+// Run opens a session, and pings on it. --timeout is for connecting, and for each ping.
+func (c *pingCmd) Run(ctx context.Context, std stdio) (err error) {
+	if c.Count < 1 || c.Interval < 0 {
+		return fmt.Errorf("%w: --count must be at least 1, and --interval not negative", errUsage)
+	}
+	cl, err := c.dial(ctx, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cl.close()) }()
+	s, err := c.connect(ctx, cl)
+	if err != nil {
+		return err
+	}
+	sealed := "not sealed"
+	if s.Snapshot().Sealed {
+		sealed = "sealed"
+	}
+	fmt.Fprintf(std.out, "%s over %s, %s\n", cl.peer, pathText(peerlane.PathOf(s)), sealed)
+	times := make([]time.Duration, c.Count)
+	for i := range times {
+		if i > 0 {
+			if err := wait(ctx, c.Interval); err != nil {
+				return err
+			}
+		}
+		if times[i], err = c.once(ctx, s); err != nil {
+			return err
+		}
+		fmt.Fprintf(std.out, "%d: %s\n", i+1, shortTime(times[i]))
+	}
+	slices.Sort(times)
+	_, err = fmt.Fprintf(std.out, "%d pings: min %s, median %s, max %s\n",
+		len(times), shortTime(times[0]), shortTime(times[len(times)/2]), shortTime(times[len(times)-1]))
+	return err
+}
+
+func (c *pingCmd) connect(ctx context.Context, cl *client) (*session.Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	return cl.Connect(ctx, cl.peer, cl.tag)
+}
+
+func (c *pingCmd) once(ctx context.Context, s *session.Session) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	return s.Ping(ctx)
+}
+
+// pathText says over what a session runs.
+func pathText(p peerlane.Path) string {
+	switch {
+	case p.Limited:
+		return fmt.Sprintf("%s, relayed by %s with limits (%d bytes, %v)", p.Transport, p.Relay, p.RelayData, p.RelayDuration)
+	case p.Relayed:
+		return fmt.Sprintf("%s, relayed by %s", p.Transport, p.Relay)
+	}
+	return p.Transport + ", direct"
+}
+
+// wait waits for d, or returns ctx's error.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// shortTime returns d with three digits.
+func shortTime(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return fmt.Sprintf("%d us", d.Microseconds())
+	case d < time.Second:
+		return fmt.Sprintf("%.1f ms", float64(d)/float64(time.Millisecond))
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
