@@ -146,7 +146,10 @@ func (d *Dialer) open(ctx context.Context, pid peer.ID, tags ...protocol.ID) (*C
 	return d.openPort(ctx, pid, 0, tags...)
 }
 
-func (d *Dialer) openPort(ctx context.Context, pid peer.ID, port uint16, tags ...protocol.ID) (*Conn, protocol.ID, error) {
+// openPort is open with the port that the conn's RemoteAddr shows.
+func (d *Dialer) openPort(
+	ctx context.Context, pid peer.ID, port uint16, tags ...protocol.ID,
+) (*Conn, protocol.ID, error) {
 	if err := d.validate(tags); err != nil {
 		return nil, "", d.dialError(pid, err)
 	}
@@ -166,7 +169,9 @@ func (d *Dialer) openPort(ctx context.Context, pid peer.ID, port uint16, tags ..
 }
 
 // openRemote tries twice: a connection that the other side left without a word looks alive until it is used.
-func (d *Dialer) openRemote(ctx context.Context, pid peer.ID, port uint16, tags []protocol.ID) (*Conn, protocol.ID, error) {
+func (d *Dialer) openRemote(
+	ctx context.Context, pid peer.ID, port uint16, tags []protocol.ID,
+) (*Conn, protocol.ID, error) {
 	for retried := false; ; retried = true {
 		s, err := d.openStream(ctx, pid)
 		if errors.Is(err, network.ErrNoConn) && !retried && ctx.Err() == nil {

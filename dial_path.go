@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -44,11 +43,14 @@ func (p PathPolicy) validate(field string) error {
 	return nil
 }
 
+var policyNames = [...]string{
+	PathAuto: "PathAuto", DirectOnly: "DirectOnly", PreferDirect: "PreferDirect", AllowRelay: "AllowRelay",
+}
+
 // String returns the name of the policy's constant.
 func (p PathPolicy) String() string {
-	names := [...]string{PathAuto: "PathAuto", DirectOnly: "DirectOnly", PreferDirect: "PreferDirect", AllowRelay: "AllowRelay"}
-	if int(p) < len(names) {
-		return names[p]
+	if int(p) < len(policyNames) {
+		return policyNames[p]
 	}
 	return fmt.Sprintf("PathPolicy(%d)", uint8(p))
 }
@@ -106,7 +108,7 @@ func openFailed(ctx context.Context, err error) error {
 // connect makes a connection to the peer that the policy accepts, if there is none.
 func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
 	have := d.paths(pid)
-	if d.anyPath(have, d.Path.wanted) {
+	if anyPath(have, d.Path.wanted) {
 		return nil
 	}
 	if len(have) == 0 {
@@ -119,14 +121,14 @@ func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
 	if err := d.Host.Connect(actx, peer.AddrInfo{ID: pid}); err != nil {
 		return connectFailed(ctx, err)
 	}
-	if d.anyPath(d.paths(pid), d.Path.wanted) {
+	if anyPath(d.paths(pid), d.Path.wanted) {
 		return nil
 	}
 	d.awaitDirect(ctx, pid)
 	switch {
 	case ctx.Err() != nil:
 		return connectFailed(ctx, ctx.Err())
-	case d.anyPath(d.paths(pid), d.accepts):
+	case anyPath(d.paths(pid), d.accepts):
 		return nil
 	}
 	return d.relayOnly(pid, nil)
@@ -144,27 +146,15 @@ func (d *Dialer) connectDirect(ctx context.Context, pid peer.ID) error {
 
 // awaitDirect waits until there is a direct connection, DirectWait or ctx is over, or none is to be hoped for.
 func (d *Dialer) awaitDirect(ctx context.Context, pid peer.ID) {
-	if d.Path == AllowRelay {
-		return
-	}
 	dialable := hasAddr(d.Host.Peerstore().Addrs(pid), isDirect)
-	if !dialable && !d.canPunch(pid) {
+	if d.Path == AllowRelay || !dialable && !d.canPunch(pid) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.DirectWait)
 	defer cancel()
-	direct := make(chan struct{}, 1)
-	watch := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
-		if c.RemotePeer() == pid && d.Path.wanted(pathOf(c)) {
-			select {
-			case direct <- struct{}{}:
-			default:
-			}
-		}
-	}}
-	d.Host.Network().Notify(watch)
-	defer d.Host.Network().StopNotify(watch)
-	if d.anyPath(d.paths(pid), d.Path.wanted) {
+	came, stop := d.watchConns(pid)
+	defer stop()
+	if anyPath(d.paths(pid), d.Path.wanted) {
 		return
 	}
 	if dialable {
@@ -174,9 +164,25 @@ func (d *Dialer) awaitDirect(ctx context.Context, pid peer.ID) {
 		}
 	}
 	select {
-	case <-direct:
+	case <-came:
 	case <-ctx.Done():
 	}
+}
+
+// watchConns returns a channel that receives when a connection to the peer comes that the policy wants.
+func (d *Dialer) watchConns(pid peer.ID) (came <-chan struct{}, stop func()) {
+	ch := make(chan struct{}, 1)
+	watch := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+		if c.RemotePeer() != pid || !d.Path.wanted(pathOf(c)) {
+			return
+		}
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}}
+	d.Host.Network().Notify(watch)
+	return ch, func() { d.Host.Network().StopNotify(watch) }
 }
 
 // canPunch reports whether a direct connection may come about by hole punching or connection reversal. A peer that was
@@ -209,7 +215,7 @@ func (d *Dialer) paths(pid peer.ID) []Path {
 	return out
 }
 
-func (d *Dialer) anyPath(paths []Path, ok func(Path) bool) bool {
+func anyPath(paths []Path, ok func(Path) bool) bool {
 	for _, p := range paths {
 		if ok(p) {
 			return true
@@ -227,14 +233,15 @@ func (d *Dialer) clearBackoff(pid peer.ID) {
 
 // relayOnly returns the error for a peer with no path that the policy accepts: which relay, its limits, what to do.
 func (d *Dialer) relayOnly(pid peer.ID, cause error) error {
-	why := "no relay connected"
+	why := "only relay addresses are known"
 	for _, p := range d.paths(pid) {
 		if p.Relayed {
 			why = describeRelay(p)
 			break
 		}
 	}
-	err := fmt.Errorf("%w: %s; Dialer.Path is %v: AllowRelay or PreferDirect would take a relay", ErrRelayOnly, why, d.Path)
+	const hint = "AllowRelay or PreferDirect would take a relay"
+	err := fmt.Errorf("%w: %s; Dialer.Path is %v: %s", ErrRelayOnly, why, d.Path, hint)
 	if d.MinRelayData > 0 {
 		err = fmt.Errorf("%w; Dialer.MinRelayData is %d", err, d.MinRelayData)
 	}
@@ -248,7 +255,7 @@ func describeRelay(p Path) string {
 	if !p.Limited {
 		return fmt.Sprintf("relay %s, no limits", p.Relay)
 	}
-	return fmt.Sprintf("relay %s, limited to %d bytes each way and %v", p.Relay, p.RelayData, p.RelayDuration.Round(time.Second))
+	return fmt.Sprintf("relay %s, limited to %d bytes each way and %v", p.Relay, p.RelayData, p.RelayDuration)
 }
 
 // connectFailed returns the typed error for a failed connect, nil for nil.

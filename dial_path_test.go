@@ -5,9 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/holepunch"
 	ma "github.com/multiformats/go-multiaddr"
@@ -31,9 +33,14 @@ func TestARelayOnlyPeerIsRefusedAtOnce(t *testing.T) {
 					require.NoError(t, a.Connect(ctx, peer.AddrInfo{ID: b.ID()}))
 				}
 				d := Dialer{Host: a, Tag: testTag, Path: policy}
-				started := time.Now()
-				_, err := d.Dial(testContext(t), b.ID())
-				require.Less(t, time.Since(started), atOnce)
+				var err error
+				fastest := time.Hour
+				for range 3 { // one of three, for a busy machine; whoever waits, waits each time
+					started := time.Now()
+					_, err = d.Dial(testContext(t), b.ID())
+					fastest = min(fastest, time.Since(started))
+				}
+				require.Less(t, fastest, atOnce)
 				requireDialError(t, err, a, b.ID())
 				require.ErrorIs(t, err, ErrRelayOnly)
 				require.ErrorContains(t, err, "Dialer.Path is "+policy.String())
@@ -201,6 +208,35 @@ func TestDirectOnlyToAPeerWithoutAnyAddressIsUnreachable(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnreachable)
 	require.ErrorIs(t, err, swarm.ErrNoAddresses)
 	require.NotErrorIs(t, err, ErrRelayOnly)
+}
+
+func TestAHolePunchNeedsBothSides(t *testing.T) {
+	public := libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr {
+		return []ma.Multiaddr{ma.StringCast("/ip4/1.2.3.4/tcp/4001")}
+	})
+	for name, test := range map[string]struct {
+		remote []protocol.ID
+		local  bool
+		opts   []libp2p.Option
+		want   bool
+	}{
+		"a peer not identified yet":          {want: true},
+		"a peer without DCUtR":               {remote: []protocol.ID{"/x"}, local: true},
+		"neither DCUtR nor a public address": {remote: []protocol.ID{holepunch.Protocol}},
+		"both with DCUtR":                    {remote: []protocol.ID{holepunch.Protocol}, local: true, want: true},
+		"a public address here":              {remote: []protocol.ID{holepunch.Protocol}, opts: []libp2p.Option{public}, want: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := testnet.Host(t, testnet.TCPTLS, test.opts...)
+			pid := decodePeer(t, somePeer)
+			require.NoError(t, h.Peerstore().AddProtocols(pid, test.remote...))
+			if test.local {
+				h.SetStreamHandler(holepunch.Protocol, func(s network.Stream) { _ = s.Reset() })
+			}
+			d := Dialer{Host: h}
+			require.Equal(t, test.want, d.canPunch(pid))
+		})
+	}
 }
 
 func TestPathPoliciesHaveNames(t *testing.T) {

@@ -170,10 +170,10 @@ func TestDialTriesAgainWhereTheConnectionProvesDead(t *testing.T) {
 	})
 }
 
-// limited returns the option for a resource manager that lets a peer have n streams of a protocol, by direction.
-func limited(t *testing.T, limit rcmgr.ResourceLimits) libp2p.Option {
+// limited returns the option for a resource manager with libp2p's default limits but for these.
+func limited(t *testing.T, limits rcmgr.PartialLimitConfig) libp2p.Option {
 	t.Helper()
-	config := rcmgr.PartialLimitConfig{ProtocolPeerDefault: limit}.Build(rcmgr.DefaultLimits.AutoScale())
+	config := limits.Build(rcmgr.DefaultLimits.AutoScale())
 	m, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(config))
 	require.NoError(t, err)
 	return libp2p.ResourceManager(m)
@@ -184,7 +184,9 @@ func TestAResourceLimitOfThePeerIsNamed(t *testing.T) {
 	for _, tr := range testnet.Direct() {
 		t.Run(string(tr), func(t *testing.T) {
 			a := testnet.Host(t, tr)
-			b := testnet.Host(t, tr, limited(t, rcmgr.ResourceLimits{StreamsInbound: 2}))
+			b := testnet.Host(t, tr, limited(t, rcmgr.PartialLimitConfig{
+				ProtocolPeerDefault: rcmgr.ResourceLimits{StreamsInbound: 2},
+			}))
 			testnet.Teach(a, b.ID(), b.Addrs()...)
 			l := mustListen(t, b, testTag, ListenConfig{})
 			connPair(t, a, l)
@@ -208,7 +210,9 @@ func TestAResourceLimitOfThePeerIsNamed(t *testing.T) {
 }
 
 func TestAResourceLimitOfThisSideIsNamed(t *testing.T) {
-	a := testnet.Host(t, testnet.TCPTLS, limited(t, rcmgr.ResourceLimits{StreamsOutbound: 1}))
+	a := testnet.Host(t, testnet.TCPTLS, limited(t, rcmgr.PartialLimitConfig{
+		ProtocolPeerDefault: rcmgr.ResourceLimits{StreamsOutbound: 1},
+	}))
 	b := testnet.Host(t, testnet.TCPTLS)
 	testnet.Teach(a, b.ID(), b.Addrs()...)
 	connPair(t, a, mustListen(t, b, testTag, ListenConfig{}))
@@ -218,6 +222,29 @@ func TestAResourceLimitOfThisSideIsNamed(t *testing.T) {
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.ErrorIs(t, err, network.ErrResourceLimitExceeded)
 	require.ErrorContains(t, err, "protocol:"+string(testTag)+".peer:", "the scope that refused is named")
+}
+
+func TestALimitThatAllowsNoStreamAtAllIsNamed(t *testing.T) {
+	a := testnet.Host(t, testnet.TCPTLS, limited(t, rcmgr.PartialLimitConfig{
+		PeerDefault: rcmgr.ResourceLimits{StreamsOutbound: rcmgr.BlockAllLimit},
+	}))
+	b := testnet.Host(t, testnet.TCPTLS)
+	testnet.Teach(a, b.ID(), b.Addrs()...)
+	_, err := Dial(testContext(t), a, b.ID(), testTag)
+	typed := requireDialError(t, err, a, b.ID())
+	require.Equal(t, "open stream", typed.Op)
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.ErrorContains(t, err, "peer:"+b.ID().String())
+}
+
+func TestAStreamThatCannotBeOpenedSaysWhy(t *testing.T) {
+	ctx := t.Context()
+	err := openFailed(ctx, network.ErrNoConn)
+	require.ErrorIs(t, err, ErrUnreachable)
+	require.ErrorIs(t, err, network.ErrNoConn)
+	err = openFailed(ctx, &network.ConnError{ErrorCode: network.ConnShutdown, Remote: true})
+	require.ErrorIs(t, err, ErrGoingAway)
+	require.ErrorIs(t, err, syscall.ECONNRESET)
 }
 
 // refuseAll is a gater that lets this host dial nobody.
@@ -285,6 +312,14 @@ func TestDialerNamesTheInvalidField(t *testing.T) {
 	require.ErrorContains(t, err, "peer:")
 	_, _, err = ok.open(t.Context(), h.ID())
 	require.ErrorContains(t, err, "no tag")
+}
+
+func TestAZeroDialerHasFiniteTimes(t *testing.T) {
+	d := Dialer{}
+	used := d.withDefaults()
+	require.Equal(t, 30*time.Second, used.Timeout)
+	require.Equal(t, 5*time.Second, used.DirectWait)
+	require.Zero(t, d.Timeout, "the dialer of the caller stays as it is")
 }
 
 func TestATagOfTheGreatestLengthIsCarried(t *testing.T) {

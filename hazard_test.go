@@ -97,34 +97,40 @@ func TestY1ConcurrentWritersFinishWithASlowReader(t *testing.T) {
 // go-yamux: one token wakes one of several blocked readers; the others sleep for ever.
 func TestY2EveryBlockedReadReturnsOnClose(t *testing.T) {
 	onEach(t, everyPath(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
-		c, _ := newPair(t, a, b)
-		errs := make(chan error, 3)
-		for range cap(errs) {
-			go func() {
-				_, err := c.Read(make([]byte, 16))
-				errs <- err
-			}()
-		}
-		waitBlocked(t, "(*Conn).Read", cap(errs))
-		require.NoError(t, c.Close())
-		for range cap(errs) {
-			err := within(t, patience, "Read", func() error { return <-errs })
-			require.ErrorIs(t, err, net.ErrClosed)
+		l := mustListen(t, b, testTag, ListenConfig{})
+		for range 5 {
+			c, _ := connPair(t, a, l)
+			errs := make(chan error, 3)
+			for range cap(errs) {
+				go func() {
+					_, err := c.Read(make([]byte, 16))
+					errs <- err
+				}()
+			}
+			waitBlocked(t, "(*Conn).Read", cap(errs))
+			require.NoError(t, c.Close())
+			for range cap(errs) { // not after the linger in the background either
+				err := within(t, lingerTime/2, "Read", func() error { return <-errs })
+				require.ErrorIs(t, err, net.ErrClosed)
+			}
 		}
 	})
 }
 
-func TestY2EveryBlockedWriteReturnsWhenTheConnectionDies(t *testing.T) {
+func TestY2EveryBlockedCallReturnsWhenTheConnectionDies(t *testing.T) {
 	onEach(t, testnet.All(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		c, far := newPair(t, a, b)
-		errs := make(chan error, 3)
-		for range cap(errs) {
+		const calls = 3
+		errs := make(chan error, 2*calls)
+		for range calls {
+			go func() { _, err := c.Read(make([]byte, 16)); errs <- err }()
 			go func() { errs <- writeUntilError(c) }()
 		}
-		waitBlocked(t, "(*Conn).Write", cap(errs))
+		waitBlocked(t, "(*Conn).Read", calls)
+		waitBlocked(t, "(*Conn).Write", calls)
 		require.NoError(t, far.under.Close())
 		for range cap(errs) {
-			err := within(t, patience, "Write", func() error { return <-errs })
+			err := within(t, patience, "Read or Write", func() error { return <-errs })
 			require.ErrorIs(t, err, syscall.ECONNRESET)
 		}
 	})

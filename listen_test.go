@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -116,9 +117,10 @@ func TestCloseResetsTheConnsThatNobodyAccepted(t *testing.T) {
 			require.NoError(t, err)
 			pending = append(pending, c)
 		}
-		require.Eventually(t, func() bool { return l.Stats().Pending == 3 }, patience, 1e6)
+		require.Eventually(t, func() bool { return l.Stats().Pending == 3 }, patience, time.Millisecond)
 		require.NoError(t, l.Close())
 		for _, c := range pending {
+			require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
 			_, err := c.Read(make([]byte, 1))
 			require.ErrorIs(t, err, ErrGoingAway)
 			require.ErrorIs(t, err, syscall.ECONNRESET)
@@ -153,7 +155,7 @@ func TestTheBacklogIsBoundedAndTheRestIsRefusedWithACode(t *testing.T) {
 			require.NoError(t, err)
 			kept = append(kept, c)
 		}
-		require.Eventually(t, func() bool { return l.Stats().Pending == backlog }, patience, 1e6)
+		require.Eventually(t, func() bool { return l.Stats().Pending == backlog }, patience, time.Millisecond)
 		before := runtime.NumGoroutine()
 		for range beyond {
 			err := dialBeyond(t, a, l)
@@ -165,7 +167,7 @@ func TestTheBacklogIsBoundedAndTheRestIsRefusedWithACode(t *testing.T) {
 			require.Equal(t, session.Rejected, typed.Outcome)
 		}
 		require.Equal(t, ListenerStats{Pending: backlog, Refused: beyond}, l.Stats())
-		require.Eventually(t, func() bool { return runtime.NumGoroutine() < before+beyond/2 }, patience, 1e6)
+		require.Eventually(t, func() bool { return runtime.NumGoroutine() < before+beyond/2 }, patience, time.Millisecond)
 
 		for _, c := range kept { // what was within the backlog is served
 			far, err := l.Accept()

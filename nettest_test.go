@@ -12,7 +12,7 @@ import (
 
 // Row: P4.
 func TestConnPassesNettestOnEveryTransport(t *testing.T) {
-	onEach(t, everyPath(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+	onEach(t, append(everyPath(), testnet.WebTransport), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		l := mustListen(t, b, testTag, ListenConfig{})
 		for range *nettestCount {
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
