@@ -176,7 +176,7 @@ func checkSide(closed bool, deadline time.Time) error {
 func (c *Conn) readError(err error) error {
 	c.mu.Lock()
 	closed := c.closed || c.readClosed
-	c.ended = c.ended || err == io.EOF //nolint:errorlint // a lost connection wraps io.EOF and is not the end
+	c.ended = c.ended || err == io.EOF
 	ended := c.ended
 	c.mu.Unlock()
 	switch {

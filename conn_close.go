@@ -108,7 +108,7 @@ func (c *Conn) awaitEnd() {
 	c.readMu.Unlock() //nolint:staticcheck // held on, it would keep Reads from returning net.ErrClosed
 	_ = c.stream.SetReadDeadline(time.Now().Add(c.linger))
 	var b [1]byte
-	if n, err := c.stream.Read(b[:]); n == 0 && err == io.EOF { //nolint:errorlint // the end, and only the end
+	if n, err := c.stream.Read(b[:]); n == 0 && err == io.EOF {
 		_ = c.stream.Close()
 		return
 	}

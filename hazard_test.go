@@ -262,7 +262,7 @@ func TestQ2TheLastBytesComeWithoutAnError(t *testing.T) {
 			for range 2 {
 				n, err = c.Read(buf)
 				require.Zero(t, n)
-				require.True(t, err == io.EOF, "want exactly io.EOF, got %T %v", err, err) //nolint:errorlint // the point
+				require.True(t, err == io.EOF, "want exactly io.EOF, got %T %v", err, err)
 			}
 			require.NoError(t, errors.Join(c.Close(), far.Close()))
 		}

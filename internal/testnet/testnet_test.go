@@ -18,7 +18,9 @@ func TestPairsConnectOverTheirTransportBothWays(t *testing.T) {
 			a, b := Pair(t, tr)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
-			for _, h := range []struct{ from, to interface{ Network() network.Network } }{{a, b}, {b, a}} {
+			for _, h := range []struct {
+				from, to interface{ Network() network.Network }
+			}{{a, b}, {b, a}} {
 				to := h.to.Network().LocalPeer()
 				c, err := h.from.Network().DialPeer(network.WithAllowLimitedConn(ctx, "test"), to)
 				require.NoError(t, err)

@@ -1,0 +1,45 @@
+// Package peerlane lets programs talk to each other directly: conns, calls, messages and streams between libp2p peers, each
+// addressed by its Peer ID.
+//
+// There are three faces. Conns are net.Conn and net.Listener over libp2p streams:
+//
+//	ln, err := peerlane.Listen(host, "/chat/1.0.0")
+//	conn, err := peerlane.Dial(ctx, host, peerID, "/chat/1.0.0")
+//
+// Calls are requests with answers, many over one stream:
+//
+//	server, err := peerlane.NewServer(host, nil)
+//	err = server.Start("/sum/1.0.0", func(request []byte) ([]byte, error) { ... })
+//	client, err := peerlane.NewClient(host, nil)
+//	response, err := client.Send(ctx, peerID, "/sum/1.0.0", request)
+//
+// Sessions carry messages to named links, calls and streams side by side; see package session:
+//
+//	s, err := client.Connect(ctx, peerID, "/chat/1.0.0")
+//	reply, err := s.SendWait(ctx, "greet", []byte("alice"))
+//
+// # Lifetime
+//
+// A host is the caller's: nothing here closes it. A [Server] lives until Stop or Shutdown, a [Client] until Close; after
+// that nothing of them is left: no goroutine, no stream, no handler. A conn of [Dial] or a [Listener] is the caller's.
+//
+// # Cancellation
+//
+// Every call takes a ctx or honours deadlines, and returns at once when it ends. The other side's handler learns of it by
+// its own ctx. An *[Error] says by its Outcome what may have happened at the peer.
+//
+// # Limits
+//
+// All limits are finite by default and stated with their options. libp2p's default resource manager is enough. Over a
+// relay that cuts connections nothing runs unless the [PathPolicy] allows it.
+//
+// # Security
+//
+// libp2p authenticates both Peer IDs and encrypts. [UseModernPSKServer] and [UseModernPSKClient] add a pre-shared key on
+// every transport. Whoever may open sessions is the server's AllowPeers, the key, or explicitly everybody.
+//
+// # Stability
+//
+// The wire is versioned: docs/PROTOCOL.md. Before 1.0 the Go API may change with a note in CHANGELOG.md; the names that
+// pointsub v0.0.2 and gostream share with this package will not.
+package peerlane
