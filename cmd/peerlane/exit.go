@@ -75,8 +75,10 @@ func explain(err error) (code int, hint string) {
 	switch timeout := isTimeout(err); {
 	case timeout && sent:
 		return exitTimeout, hintUnknown
+	case timeout && isTyped && e.Outcome == session.NotSent:
+		return exitUnreachable, "no answer, and nothing was sent: check that the peer runs, the address, and firewalls between"
 	case timeout:
-		return exitTimeout, "nothing was sent: give more time with --timeout, or check that the peer runs"
+		return exitTimeout, "give more time with --timeout"
 	case sent:
 		return exitUnknown, hintUnknown
 	}
