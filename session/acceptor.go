@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,8 +36,9 @@ type Acceptor struct {
 
 	mu       sync.Mutex
 	sessions map[frame.SessionID]*Session
-	greeting map[string]int        // carriers whose hello is not done, by peer
-	conns    map[net.Conn]struct{} // the same carriers
+	promised map[frame.SessionID]chan struct{} // sessions whose ACK is on its way
+	greeting map[string]int                    // carriers whose hello is not done, by peer
+	conns    map[net.Conn]struct{}             // the same carriers
 	closed   bool
 	drained  chan struct{} // made by Shutdown, closed when sessions is empty
 }
@@ -55,6 +57,7 @@ func NewAcceptor(cfg AcceptorConfig) (*Acceptor, error) {
 		sessions: make(map[frame.SessionID]*Session),
 		greeting: make(map[string]int),
 		conns:    make(map[net.Conn]struct{}),
+		promised: make(map[frame.SessionID]chan struct{}),
 	}
 	if a.perPeer == 0 {
 		a.perPeer = 16
@@ -141,23 +144,56 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 	if err := a.reserve(); err != nil {
 		return nil, err
 	}
-	c, err := ack(&frame.Hello{Limits: a.cfg.limits(), SessionID: newSessionID()})
+	id := newSessionID()
+	kept := a.promise(id)
+	c, err := ack(&frame.Hello{Limits: a.cfg.limits(), SessionID: id})
 	if err != nil {
+		kept()
 		a.cfg.Quota.endSession()
 		return nil, err
 	}
 	s := newSession(a.cfg, c, false, peer)
 	s.onEnd = func() { a.release(s) }
-	s.run()
-	if !a.add(s) {
-		s.fail(&Error{Op: "session", Peer: peer, Code: frame.CodeGoingAway})
-	} else if a.onOpen != nil {
-		a.onOpen(s)
-	}
 	return func() {
+		s.run()
+		if !a.add(s) {
+			drop(c.raw, frame.CodeGoingAway)
+			s.fail(&Error{Op: "session", Peer: peer, Code: frame.CodeGoingAway})
+		} else if a.onOpen != nil {
+			a.onOpen(s)
+		}
+		kept()
 		s.readLoop()
 		<-s.writerDone
 	}, nil
+}
+
+// promise notes that a session of this id is about to be there: the peer may name it as soon as it has the ACK, which is
+// before Write returns here. kept ends the promise, once the session is there or will never be.
+func (a *Acceptor) promise(id frame.SessionID) (kept func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	made := make(chan struct{})
+	a.promised[id] = made
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		delete(a.promised, id)
+		close(made)
+	}
+}
+
+// find returns the session of an id, or nil. It waits for one that is promised.
+func (a *Acceptor) find(id frame.SessionID) *Session {
+	for {
+		a.mu.Lock()
+		s, made := a.sessions[id], a.promised[id]
+		a.mu.Unlock()
+		if s != nil || made == nil {
+			return s
+		}
+		<-made // within the handshake's deadline, as the ACK is
+	}
 }
 
 // reserve takes the place of one session.
@@ -180,7 +216,9 @@ func (a *Acceptor) add(s *Session) bool {
 	if a.closed {
 		return false
 	}
-	a.sessions[s.id] = s
+	if s.Err() == nil { // otherwise release has been called, or waits for a.mu
+		a.sessions[s.id] = s
+	}
 	return true
 }
 
@@ -198,9 +236,7 @@ func (a *Acceptor) release(s *Session) {
 
 // answerStream opens a dedicated stream of a session.
 func (a *Acceptor) answerStream(h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string) (func(), error) {
-	a.mu.Lock()
-	s := a.sessions[h.SessionID]
-	a.mu.Unlock()
+	s := a.find(h.SessionID)
 	if s == nil || s.peer != peer { // only its own peer may name a session, and nobody else learns that it exists
 		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
 	}
@@ -210,6 +246,7 @@ func (a *Acceptor) answerStream(h *frame.Hello, ack func(*frame.Hello) (carrier,
 	}
 	st := &Stream{s: s, name: h.Name, dedicated: true}
 	if err := s.addDedicated(st); err != nil {
+		err.Code = cmp.Or(err.Code, frame.CodeGoingAway) // a REFUSE says why
 		return nil, err
 	}
 	c, err := ack(&frame.Hello{})
@@ -220,6 +257,9 @@ func (a *Acceptor) answerStream(h *frame.Hello, ack func(*frame.Hello) (carrier,
 	return func() {
 		s.touch()
 		if st.attach(c) == nil {
+			s.mu.Lock()
+			s.streaming++
+			s.mu.Unlock()
 			s.serveStream(serve, st)
 		}
 	}, nil

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,17 +13,21 @@ import (
 // chunkSize is the unit in which a body of several parts is held until it is whole.
 const chunkSize = 64 << 10
 
+// slowStart is how much of a body has to come before a whole chunk is reserved for it: who sends the heads of many bodies
+// and little else makes this side hold little.
+const slowStart = 16 << 10
+
 // chunks recycles what assemblies are made of.
 var chunks = sync.Pool{New: func() any { return new([chunkSize]byte) }}
 
-// assembly gathers the parts of one body. It never holds more than has arrived plus one chunk.
+// assembly gathers the parts of one body. It holds at most four times what has arrived.
 type assembly struct {
 	start    frame.Start
 	flags    frame.Flags
 	got      int
 	whole    []byte             // a body of at most a chunk
 	parts    []*[chunkSize]byte // a larger one
-	progress time.Time          // when the last part came
+	progress time.Duration      // when the last part came, after the session started
 }
 
 // begin takes the head of a body.
@@ -38,21 +43,21 @@ func (a *assembly) add(p []byte) error {
 	switch {
 	case a.got == 0 && len(p) == a.start.Total:
 		a.whole = bytes.Clone(p)
+	case a.got+len(p) <= slowStart:
+		a.whole = append(a.whole, p...)
 	case a.start.Total <= chunkSize:
-		if a.whole == nil {
-			a.whole = make([]byte, a.start.Total)
-		}
-		copy(a.whole[a.got:], p)
+		a.whole = append(slices.Grow(a.whole, a.start.Total-len(a.whole)), p...)
 	default:
-		a.spread(p)
+		a.spread(a.whole, 0)
+		a.whole = nil
+		a.spread(p, a.got)
 	}
 	a.got += len(p)
 	return nil
 }
 
-// spread copies p behind what the parts hold.
-func (a *assembly) spread(p []byte) {
-	at := a.got
+// spread copies p to where at is in the parts.
+func (a *assembly) spread(p []byte, at int) {
 	for len(p) > 0 {
 		if at/chunkSize == len(a.parts) {
 			a.parts = append(a.parts, chunks.Get().(*[chunkSize]byte))

@@ -99,13 +99,13 @@ func (s *Session) call(ctx context.Context, op string, head outgoing, value []by
 }
 
 // patience returns how long a call that begins now waits, 0 for ever, and whether the ctx sees to it.
-func (s *Session) patience(ctx context.Context, now time.Time) (wait time.Duration, byCtx bool) {
+func (s *Session) patience(ctx context.Context, now time.Duration) (wait time.Duration, byCtx bool) {
 	wait = max(s.cfg.RequestTimeout, 0)
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return wait, false
 	}
-	left := max(deadline.Sub(now), time.Millisecond)
+	left := max(deadline.Sub(s.started)-now, time.Millisecond)
 	if wait > 0 && wait < left {
 		return wait, false
 	}
@@ -138,15 +138,17 @@ func (c *call) startTimer(d time.Duration) <-chan time.Time {
 func (c *call) begin(op string) error {
 	s := c.s
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err := s.refusal(op, c.out.start.Link); err != nil {
+		s.mu.Unlock()
 		return err
 	}
 	if s.inFlight >= s.limits.MaxInFlight {
 		s.waiting.push(c)
+		s.mu.Unlock()
 		return nil
 	}
 	c.place()
+	s.mu.Unlock()
 	return nil
 }
 
@@ -198,8 +200,26 @@ func (c *call) finish(failure *Error) {
 // placeNext gives free places to the calls that wait. s.mu is held.
 func (s *Session) placeNext() {
 	for s.err == nil && s.inFlight < s.limits.MaxInFlight && s.waiting.len() > 0 {
-		if c := s.waiting.pop(); !c.finished {
-			c.place()
+		s.waiting.pop().place()
+	}
+}
+
+// gaveUp tells the line of those that wait for a place.
+func (c *call) gaveUp() bool { return c.finished }
+
+// abortQueued ends the calls and openings that have not begun to leave. s.mu is held.
+func (s *Session) abortQueued(err *Error) {
+	for s.waiting.len() > 0 {
+		s.waiting.pop().abort(err)
+	}
+	for i := range s.ready.len() {
+		switch src := s.ready.at(i).(type) {
+		case *outgoing:
+			if src.typ == frame.TypeRequest && !src.begun {
+				src.abort(err)
+			}
+		case *opening:
+			src.abort(err)
 		}
 	}
 }
@@ -214,7 +234,12 @@ func (c *call) giveUp(err *Error) {
 		if c.out.begun {
 			c.s.control(frame.Header{Type: frame.TypeCancel, ID: c.out.id}, nil)
 		}
+		placed := c.placed
 		c.finish(err)
+		if !placed {
+			c.s.waiting.leave()
+			c.s.checkIdle()
+		}
 	}
 	c.s.mu.Unlock()
 	<-c.done
@@ -254,7 +279,7 @@ func (c *call) recycle() {
 
 // onResponse takes the first part of an answer. s.mu is held.
 func (s *Session) onResponse(h frame.Header, p []byte) error {
-	start, body, err := frame.ConsumeStart(p, h.Type, h.Flags, s.intern)
+	start, body, err := s.consumeStart(h, p)
 	if err != nil {
 		return err
 	}
@@ -265,6 +290,9 @@ func (s *Session) onResponse(h frame.Header, p []byte) error {
 	}
 	if c.reply.got > 0 || c.reply.start.Total > 0 {
 		return fmt.Errorf("second RESPONSE to %d: %w", h.ID, frame.ErrMalformed)
+	}
+	if !c.sent {
+		return fmt.Errorf("RESPONSE to %d before the whole request: %w", h.ID, frame.ErrMalformed)
 	}
 	c.reply.begin(start, h.Flags)
 	if c.reply.size() > s.cfg.MaxMessage || start.Total > s.cfg.MaxMessage {
@@ -278,9 +306,6 @@ func (s *Session) onResponse(h frame.Header, p []byte) error {
 
 // addReply takes a part of the answer. s.mu is held.
 func (c *call) addReply(p []byte) error {
-	if !c.sent {
-		return fmt.Errorf("RESPONSE to %d before the whole request: %w", c.out.id, frame.ErrMalformed)
-	}
 	if err := c.reply.add(p); err != nil {
 		return err
 	}
@@ -328,10 +353,12 @@ func (s *Session) onError(h frame.Header, p []byte) error {
 	}
 	switch c := s.pending[h.ID]; {
 	case c != nil:
-		c.finish(remote(f))
-	case s.lane.awaits(h.ID):
-		s.lane.undelivered(h.ID, remote(f))
-	default:
+		refused := remote(f)
+		if !c.sent && refused.Outcome == Unknown {
+			refused.Outcome = NotSent // a handler starts with the whole request
+		}
+		c.finish(refused)
+	case !s.lane.undelivered(h.ID, remote(f)):
 		s.stats.late.Add(1)
 	}
 	return nil

@@ -15,7 +15,7 @@ type callCtx struct {
 	done  chan struct{}
 	err   error
 	timer *time.Timer
-	after []func() // AfterFunc's; an entry is nil once stopped
+	after map[*func()]struct{} // AfterFunc's that have not been stopped; nil until there is one
 }
 
 // Deadline returns when the caller stops waiting.
@@ -57,17 +57,17 @@ func (c *callCtx) AfterFunc(fn func()) (stop func() bool) {
 		go fn()
 		return func() bool { return false }
 	}
-	i := len(c.after)
-	c.after = append(c.after, fn)
+	if c.after == nil {
+		c.after = make(map[*func()]struct{})
+	}
+	c.after[&fn] = struct{}{}
 	c.watchLocked()
 	return func() bool {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.err != nil || c.after[i] == nil {
-			return false
-		}
-		c.after[i] = nil
-		return true
+		_, waits := c.after[&fn]
+		delete(c.after, &fn)
+		return waits
 	}
 }
 
@@ -89,11 +89,10 @@ func (c *callCtx) endLocked(err error) {
 	if c.timer != nil {
 		c.timer.Stop()
 	}
-	for _, fn := range c.after {
-		if fn != nil {
-			go fn()
-		}
+	for fn := range c.after {
+		go (*fn)()
 	}
+	c.after = nil
 }
 
 // watchLocked starts the deadline's timer.

@@ -4,8 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
-	"sync"
+	"sync/atomic"
 
 	"github.com/peerlane/peerlane/frame"
 )
@@ -13,21 +14,36 @@ import (
 // dedicated is a stream that is a connection of its own: raw, or sealed when there is a key.
 type dedicated struct {
 	net.Conn
-	raw       net.Conn
-	closeOnce sync.Once
-	closeErr  error
+	raw    net.Conn
+	closed atomic.Bool
+	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 }
 
 // attach gives the stream its carrier, or drops it when the session has ended meanwhile.
 func (st *Stream) attach(c carrier) error {
 	st.s.mu.Lock()
-	defer st.s.mu.Unlock()
-	if st.s.err != nil {
-		drop(c.raw, frame.CodeCancelled)
-		return st.s.refusal("open stream", st.name)
+	err := st.s.err
+	if err == nil {
+		st.conn = &dedicated{Conn: c.sealed, raw: c.raw}
+	} else {
+		delete(st.s.dedicated, st)
+		err = st.s.refusal("open stream", st.name)
 	}
-	st.conn = &dedicated{Conn: c.sealed, raw: c.raw}
-	return nil
+	st.s.checkIdle()
+	st.s.mu.Unlock()
+	if err == nil {
+		return nil
+	}
+	drop(c.raw, frame.CodeCancelled)
+	return err
+}
+
+// abort ends a dedicated stream with its session, which err has ended.
+func (st *Stream) abort(err *Error) {
+	if d, ok := st.conn.(*dedicated); ok {
+		d.cause.Store(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: Unknown, Err: err.cause()})
+	}
+	_ = st.Reset(frame.CodeClosed) // its session is gone: there is nobody to tell
 }
 
 // openDedicated opens a stream on a connection of its own.
@@ -62,7 +78,7 @@ func (s *Session) openDedicated(ctx context.Context, name string) (*Stream, erro
 }
 
 // addDedicated keeps st until it is closed, or refuses it.
-func (s *Session) addDedicated(st *Stream) error {
+func (s *Session) addDedicated(st *Stream) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refusal("open stream", st.name); err != nil {
@@ -106,20 +122,43 @@ func (d *dedicated) CloseRead() error {
 	return errors.ErrUnsupported
 }
 
+// Read implements Stream.
+func (d *dedicated) Read(p []byte) (int, error) {
+	n, err := d.Conn.Read(p)
+	return n, d.because(err)
+}
+
+// Write implements Stream.
+func (d *dedicated) Write(p []byte) (int, error) {
+	n, err := d.Conn.Write(p)
+	return n, d.because(err)
+}
+
+// because returns why the session ended in place of what its end did to the conn.
+func (d *dedicated) because(err error) error {
+	if cause := d.cause.Load(); cause != nil && err != nil && err != io.EOF {
+		return cause
+	}
+	return err
+}
+
 // Close implements Stream.
 func (d *dedicated) Close() error {
-	d.closeOnce.Do(func() { d.closeErr = d.Conn.Close() })
-	return d.closeErr
+	if d.closed.Swap(true) {
+		return nil
+	}
+	return d.Conn.Close()
 }
 
 // Reset implements Stream.
 func (d *dedicated) Reset(code frame.Code) error {
-	d.closeOnce.Do(func() {
-		if code == frame.CodeOK || code == frame.CodeClosed {
-			code = frame.CodeCancelled // an orderly close would look like the end of the data
-		}
-		drop(d.raw, code)
-		_ = d.Conn.SetDeadline(pastDeadline) // wakes whoever waits in the seal
-	})
+	if d.closed.Swap(true) {
+		return nil
+	}
+	if code == frame.CodeOK || code == frame.CodeClosed {
+		code = frame.CodeCancelled // an orderly close would look like the end of the data
+	}
+	drop(d.raw, code)
+	_ = d.Conn.SetDeadline(pastDeadline) // wakes whoever waits in the seal
 	return nil
 }

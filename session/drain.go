@@ -10,6 +10,7 @@ import (
 // A drain lets what is in flight end and takes nothing new:
 //
 //	this side                       the peer
+//	... sends what its own callers have queued; new work is refused with GOAWAY's code ...
 //	GOAWAY(last id served) ───────> new work is refused there, NotSent; what is in flight goes on
 //	... both wait until nothing is in flight ...
 //	                       <─────── closes the carrier
@@ -50,14 +51,41 @@ func (s *Session) drainLocked(f frame.Failure) {
 	if s.draining || s.err != nil {
 		return
 	}
-	s.draining = true
-	s.goAwayLocked(f)
+	s.draining, s.farewell = true, &f
 	s.leaveWhenIdle(&Error{Op: "session", Peer: s.peer, Code: frame.CodeGoingAway, Text: "drained"})
 }
 
 // goAwayLocked tells the peer that requests after the last one accepted are not served.
 func (s *Session) goAwayLocked(f frame.Failure) {
 	s.controlFailure(frame.TypeGoAway, s.lastPeerID, f)
+}
+
+// sayFarewell sends the GOAWAY of a drain as soon as all that callers have queued here has begun to leave. The peer closes
+// when it is idle, so what it has not yet heard of would be lost. s.mu is held.
+func (s *Session) sayFarewell() {
+	if s.farewell != nil && !s.backlog() {
+		s.goAwayLocked(*s.farewell)
+		s.farewell = nil
+	}
+}
+
+// backlog reports whether anything of this side waits to begin. s.mu is held.
+func (s *Session) backlog() bool {
+	if s.waiting.len() > 0 || int(s.inFlight) > len(s.pending) || s.lane.waiting.len() > 0 || s.lane.queue.len() > 0 {
+		return true
+	}
+	begun := 0
+	for _, st := range s.streams {
+		if st.mine {
+			begun++
+		}
+	}
+	for st := range s.dedicated {
+		if st.conn == nil {
+			return true
+		}
+	}
+	return s.mine > begun
 }
 
 // onGoAway takes the peer's word that it drains or closes. s.mu is held.
@@ -68,12 +96,15 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 	}
 	s.goneAway = true
 	gone := &Error{Remote: true, Code: frame.CodeGoingAway, Text: f.Text}
-	for s.waiting.len() > 0 {
-		s.waiting.pop().abort(gone)
-	}
+	s.abortQueued(gone)
 	for id, c := range s.pending {
 		if id > h.ID {
 			c.finish(&Error{Remote: true, Code: frame.CodeGoingAway, Outcome: NotSent, Text: f.Text})
+		}
+	}
+	for id, st := range s.streams {
+		if st.mine && !st.accepted && id > h.ID {
+			st.end(&Error{Remote: true, Code: frame.CodeGoingAway, Outcome: NotSent, Text: f.Text})
 		}
 	}
 	leaving := &Error{Op: "session", Peer: s.peer, Remote: true, Code: f.Code, Text: f.Text}
@@ -90,32 +121,50 @@ func (s *Session) leaveWhenIdle(reason *Error) {
 		return
 	}
 	s.leaving = reason
-	go s.finishDrain(reason)
+	go s.finishDrain(reason, s.idle)
 	s.checkIdle()
 }
 
 // finishDrain closes a drained session. It is a goroutine of its own; it ends when the session has ended.
-func (s *Session) finishDrain(reason *Error) {
-	select {
-	case <-s.idle:
-	case <-s.ended:
-		return
-	}
-	if !reason.Remote { // the peer closes first, when it sees the same
-		timer := time.NewTimer(s.cfg.CloseTimeout)
-		defer timer.Stop()
+func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
+	for idle != nil {
 		select {
+		case <-idle:
 		case <-s.ended:
 			return
-		case <-timer.C:
 		}
+		if !reason.Remote { // the peer closes first, when it sees the same
+			timer := time.NewTimer(s.cfg.CloseTimeout)
+			select {
+			case <-s.ended:
+				timer.Stop()
+				return
+			case <-timer.C:
+			}
+		}
+		idle = s.busyAgain()
 	}
 	s.closeFor(reason)
 }
 
-// checkIdle notes when a drain has nothing left to wait for. s.mu is held.
+// busyAgain returns what to wait for when something has come in since the drain was idle, or nil.
+func (s *Session) busyAgain() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil || !s.busy() {
+		return nil
+	}
+	s.idle, s.idleShut = make(chan struct{}), false
+	return s.idle
+}
+
+// checkIdle moves a drain on when something has ended. s.mu is held.
 func (s *Session) checkIdle() {
-	if s.leaving != nil && !s.busy() {
+	if s.leaving == nil {
+		return
+	}
+	s.sayFarewell()
+	if !s.busy() {
 		s.shutIdleLocked()
 	}
 }
@@ -124,7 +173,7 @@ func (s *Session) checkIdle() {
 func (s *Session) busy() bool {
 	return len(s.serving) > 0 || s.running > 0 || s.inFlight > 0 || s.waiting.len() > 0 ||
 		s.lane.charge > 0 || s.lane.waiting.len() > 0 || s.inbox.running || s.inbox.current != nil ||
-		len(s.streams) > 0 || s.mine > 0 || len(s.dedicated) > 0
+		len(s.streams) > 0 || s.mine > 0 || s.streaming > 0 || len(s.dedicated) > 0
 }
 
 func (s *Session) shutIdleLocked() {
@@ -138,5 +187,5 @@ func (s *Session) shutIdleLocked() {
 func (s *Session) IdleSince() (time.Time, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Unix(0, s.lastActive.Load()), !s.busy()
+	return s.activeAt(), !s.busy()
 }

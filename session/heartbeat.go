@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -75,14 +76,14 @@ func (h *heartbeat) look(now time.Time) error {
 		return nil
 	}
 	h.timer.Reset(h.every)
-	if began := s.writeBegan.Load(); began != 0 && now.Sub(time.Unix(0, began)) >= s.cfg.WriteTimeout {
+	if began := s.writeBegan.Load(); began != 0 && s.elapsed()-time.Duration(began) >= s.cfg.WriteTimeout {
 		return fmt.Errorf("nothing could be written for %v: %w", s.cfg.WriteTimeout, os.ErrDeadlineExceeded)
 	}
-	if len(s.urgent) > maxUrgent {
+	if s.overrun {
 		return fmt.Errorf("the peer does not read: more than %d bytes of answers wait", maxUrgent)
 	}
 	if s.partial > 0 {
-		if err := s.refuseStalled(now); err != nil {
+		if err := s.refuseStalled(s.elapsed()); err != nil {
 			return err
 		}
 	}
@@ -135,14 +136,14 @@ func (h *heartbeat) onPong(id uint64) {
 
 // refuseStalled refuses the requests that have been arriving without progress for ReadTimeout. A one-way message that
 // does so ends the session, for no other can pass it. s.mu is held.
-func (s *Session) refuseStalled(now time.Time) error {
+func (s *Session) refuseStalled(now time.Duration) error {
 	for _, m := range s.serving {
-		if !m.started && now.Sub(m.in.progress) >= s.cfg.ReadTimeout {
+		if !m.started && now-m.in.progress >= s.cfg.ReadTimeout {
 			s.refusePartial(m, frame.Failure{Code: frame.CodeTimeout,
 				Text: fmt.Sprintf("%d of %d bytes came in time", m.in.got, m.in.start.Total)})
 		}
 	}
-	if m := s.inbox.current; m != nil && now.Sub(m.in.progress) >= s.cfg.ReadTimeout {
+	if m := s.inbox.current; m != nil && now-m.in.progress >= s.cfg.ReadTimeout {
 		return fmt.Errorf("message %d stalled at %d of %d bytes: %w", m.id, m.in.got, m.in.start.Total, os.ErrDeadlineExceeded)
 	}
 	return nil
@@ -167,6 +168,9 @@ func (s *Session) Ping(ctx context.Context) (time.Duration, error) {
 		}
 		return time.Since(began), nil
 	case <-ctx.Done():
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.heartbeat.pingWaits = slices.DeleteFunc(s.heartbeat.pingWaits, func(x pingWait) bool { return x.id == w.id })
 		return 0, &Error{Op: "ping", Peer: s.peer, Err: ctx.Err()}
 	}
 }

@@ -210,6 +210,8 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 	switch {
 	case err != nil && len(body) > 1 && body[1] != frame.Version: // another version may have another form
 		return nil, nil, a.versionRefusal(body[1])
+	case errors.Is(err, frame.ErrCritical):
+		return nil, nil, &Error{Code: frame.CodeUnsupported, Text: err.Error()}
 	case err != nil:
 		return nil, nil, &Error{Code: frame.CodeProtocol, Text: err.Error()}
 	case h.Kind != frame.KindHello:

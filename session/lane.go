@@ -6,7 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"time"
+	"slices"
+	"sort"
 
 	"github.com/peerlane/peerlane/frame"
 )
@@ -27,12 +28,13 @@ type outLane struct {
 	queued  bool           // the lane stands among the ready sources
 	unacked queue[*oneWay] // begun and not acknowledged, in order
 	charge  int            // of all that is in queue or unacked
-	waiting queue[*oneWay] // not admitted: the window is full
+	waiting line[*oneWay]  // not admitted: the window is full
 
 	admitted, handled uint64 // how many in all
 	flushers          []*flusher
-	failures          []error // since the last Flush, at most maxFailures
-	failed            int     // since the last Flush
+	failures          []error  // since the last Flush, at most maxFailures
+	failed            int      // since the last Flush
+	untold            []*Error // failures of abort that OnUndelivered has not been told
 }
 
 // oneWay is one message of the lane.
@@ -42,7 +44,11 @@ type oneWay struct {
 	admitted chan struct{} // closed when it has been queued, or refused with err
 	err      *Error
 	gone     bool // its sender no longer waits
+	failed   bool // its failure has been reported
 }
+
+// gaveUp tells the line of those that wait for the window.
+func (o *oneWay) gaveUp() bool { return o.gone }
 
 // onBegun and onSent have nothing to do: the lane keeps the books.
 func (o *oneWay) onBegun() {}
@@ -106,6 +112,9 @@ func (s *Session) awaitAdmission(ctx context.Context, o *oneWay) error {
 		case <-o.admitted:
 		default:
 			o.gone = true
+			o.out.drop()
+			s.lane.waiting.leave()
+			s.checkIdle()
 			return &Error{Op: "send", Peer: s.peer, Link: o.out.start.Link, Outcome: NotSent, Err: ctx.Err()}
 		}
 	}
@@ -154,7 +163,7 @@ func (l *outLane) awaits(id uint64) bool {
 
 // onAck takes the peer's word that every message up to id has been handled.
 func (l *outLane) onAck(id uint64) error {
-	if !l.awaits(id) || id > l.s.lastID {
+	if !l.awaits(id) || !l.s.ours(id) || id > l.s.lastID {
 		return fmt.Errorf("MESSAGE_ACK of id %d: %w", id, frame.ErrMalformed)
 	}
 	for l.awaits(id) {
@@ -167,52 +176,61 @@ func (l *outLane) onAck(id uint64) error {
 		l.handled++
 	}
 	for l.waiting.len() > 0 && l.hasRoom() {
-		if o := l.waiting.pop(); !o.gone {
-			l.admit(o)
-			close(o.admitted)
-		}
+		o := l.waiting.pop()
+		l.admit(o)
+		close(o.admitted)
 	}
 	l.wakeFlushers(false)
 	l.s.checkIdle()
 	return nil
 }
 
-// undelivered notes the failure of the message id.
-func (l *outLane) undelivered(id uint64, err *Error) {
-	err.Op, err.Peer = "send", l.s.peer
-	for i := range l.unacked.n {
-		o := l.unacked.ring[(l.unacked.head+i)%len(l.unacked.ring)]
-		if o.out.id == id {
-			err.Link = o.out.start.Link
-			break
-		}
+// undelivered notes the failure of the message id, once, and reports whether there is such a message.
+func (l *outLane) undelivered(id uint64, err *Error) bool {
+	i := sort.Search(l.unacked.len(), func(i int) bool { return l.unacked.at(i).out.id >= id })
+	if i == l.unacked.len() || l.unacked.at(i).out.id != id || l.unacked.at(i).failed {
+		return false
 	}
-	l.report(err)
+	o := l.unacked.at(i)
+	o.failed = true
+	err.Op, err.Peer, err.Link = "send", l.s.peer, o.out.start.Link
+	l.note(err)
+	if l.s.cfg.OnUndelivered != nil {
+		l.s.mu.Unlock()
+		defer l.s.mu.Lock()
+		l.s.cfg.OnUndelivered(err)
+	}
+	return true
 }
 
-func (l *outLane) report(err *Error) {
+// note keeps a failure for the next Flush.
+func (l *outLane) note(err *Error) {
 	l.s.stats.undelivered.Add(1)
 	l.failed++
 	if len(l.failures) < maxFailures {
 		l.failures = append(l.failures, err)
 	}
-	if hook := l.s.cfg.OnUndelivered; hook != nil {
-		l.s.mu.Unlock()
-		hook(err)
-		l.s.mu.Lock()
-	}
 }
 
-// abort ends the lane with the session: what has not been acknowledged is reported.
+// abort ends the lane with the session: what has not been acknowledged is noted, for tellUndelivered too.
 func (l *outLane) abort(err *Error) {
 	l.queued = false
 	end := func(o *oneWay, outcome Outcome) *Error {
 		return &Error{Op: "send", Peer: l.s.peer, Link: o.out.start.Link, Outcome: outcome, Code: err.Code, Err: err.cause()}
 	}
 	for l.waiting.len() > 0 {
-		if o := l.waiting.pop(); !o.gone {
-			o.err = end(o, NotSent)
-			close(o.admitted)
+		o := l.waiting.pop()
+		o.err = end(o, NotSent)
+		close(o.admitted)
+	}
+	report := func(o *oneWay, outcome Outcome) {
+		if o.failed {
+			return
+		}
+		e := end(o, outcome)
+		l.note(e)
+		if l.s.cfg.OnUndelivered != nil {
+			l.untold = append(l.untold, e)
 		}
 	}
 	for l.unacked.len() > 0 {
@@ -221,14 +239,22 @@ func (l *outLane) abort(err *Error) {
 		if o.out.gone {
 			outcome = Unknown
 		}
-		l.report(end(o, outcome))
+		report(o, outcome)
 	}
 	for l.queue.len() > 0 {
 		if o := l.queue.pop(); !o.out.begun {
-			l.report(end(o, NotSent))
+			report(o, NotSent)
 		}
 	}
 	l.wakeFlushers(true)
+}
+
+// tellUndelivered calls OnUndelivered with what abort noted. s.mu is not held; the session has ended.
+func (l *outLane) tellUndelivered() {
+	for _, err := range l.untold {
+		l.s.cfg.OnUndelivered(err)
+	}
+	l.untold = nil
 }
 
 func (l *outLane) wakeFlushers(all bool) {
@@ -258,6 +284,9 @@ func (s *Session) Flush(ctx context.Context) error {
 	select {
 	case <-f.done:
 	case <-ctx.Done():
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.lane.flushers = slices.DeleteFunc(s.lane.flushers, func(x *flusher) bool { return x == f })
 		return &Error{Op: "flush", Peer: s.peer, Err: ctx.Err()}
 	}
 	s.mu.Lock()
@@ -294,7 +323,7 @@ func (l *inLane) assembling(id uint64) bool { return l.current != nil && l.curre
 
 // onMessage takes the first part of a one-way message. s.mu is held.
 func (s *Session) onMessage(h frame.Header, p []byte) error {
-	start, body, err := frame.ConsumeStart(p, h.Type, h.Flags, s.intern)
+	start, body, err := s.consumeStart(h, p)
 	if err != nil {
 		return err
 	}
@@ -337,7 +366,9 @@ func (s *Session) skip(m *Message, f frame.Failure) {
 // addMessage takes a part of the current one-way message, and hands it on when it is whole. s.mu is held.
 func (s *Session) addMessage(p []byte) error {
 	m := s.inbox.current
-	m.in.progress = time.Now()
+	if len(p) > 0 || m.in.progress == 0 { // an empty part is no progress
+		m.in.progress = s.elapsed()
+	}
 	if !m.cancelled && !s.take(m, len(p)) {
 		s.skip(m, noMemory)
 	}
@@ -366,21 +397,37 @@ func (s *Session) addMessage(p []byte) error {
 func (s *Session) deliver() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.delivered()
 	for s.inbox.queue.len() > 0 && s.err == nil {
-		m := s.inbox.queue.pop()
-		s.mu.Unlock()
-		if !m.cancelled {
-			s.deliverOne(m)
-		}
+		s.deliverNext()
+	}
+}
+
+// delivered ends deliver, also when a handler has ended its goroutine by runtime.Goexit. s.mu is held.
+func (s *Session) delivered() {
+	if s.inbox.queue.len() > 0 && s.err == nil {
+		go s.deliver()
+		return
+	}
+	s.inbox.running = false
+	s.checkIdle()
+}
+
+// deliverNext runs the handler of the first message. s.mu is held, and released meanwhile.
+func (s *Session) deliverNext() {
+	m := s.inbox.queue.pop()
+	s.mu.Unlock()
+	defer func() {
 		s.mu.Lock()
 		s.cfg.Quota.Release(m.held)
 		m.held = 0
 		s.inbox.handled = m.id
 		s.inbox.toAck += m.in.size() + messageCharge
 		s.ackMessages()
+	}()
+	if !m.cancelled {
+		s.deliverOne(m)
 	}
-	s.inbox.running = false
-	s.checkIdle()
 }
 
 // ackMessages tells the sender how far the handling is, once it is worth a frame. s.mu is held.

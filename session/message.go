@@ -37,8 +37,8 @@ type Message struct {
 // Session returns the session that the message came on.
 func (m *Message) Session() *Session { return m.s }
 
-// Context returns the request's context: it ends when the sender gives up, when its deadline passes, or with the
-// session. A one-way message's context ends with the session.
+// Context returns the request's context: it ends when the sender gives up, when its deadline passes, with the session, and
+// at the latest when the handler has returned and the reply has left. A one-way message's context ends with the session.
 func (m *Message) Context() context.Context {
 	if m.oneWay || m.id == 0 {
 		return m.s.ctx
@@ -115,14 +115,15 @@ func (m *Message) reply(head outgoing, value []byte) error {
 	head.s, head.owner, head.typ, head.id = s, m, frame.TypeResponse, m.id
 	head.fill(value)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err := m.claimReply(); err != nil {
+		s.mu.Unlock()
 		return err
 	}
 	m.held += len(head.body)
 	s.cfg.Quota.force(len(head.body))
 	m.out = head
 	s.enqueue(&m.out)
+	s.mu.Unlock()
 	return nil
 }
 
@@ -190,5 +191,6 @@ func (m *Message) settle() {
 	}
 	m.s.cfg.Quota.Release(m.held)
 	m.held = 0
+	m.ctx.end(context.Canceled) // lets go of its timer, and of contexts made from it
 	m.s.checkIdle()
 }

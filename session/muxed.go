@@ -148,6 +148,8 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 		refusal = frame.Failure{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", name)}
 	case s.theirs >= s.cfg.MaxStreams:
 		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many streams open"}
+	case s.streaming >= 2*s.cfg.MaxStreams:
+		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
 	}
 	if refusal.Code != frame.CodeOK {
 		s.stats.refused.Add(1)
@@ -160,13 +162,15 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	s.streams[h.ID] = st
 	s.control(frame.Header{Type: frame.TypeStreamAccept, ID: h.ID}, nil)
 	s.touch()
+	s.streaming++
 	go s.serveStream(serve, &Stream{conn: st, s: s, name: name})
 	return nil
 }
 
 // serveStream runs a stream's handler in a goroutine of its own, which ends when the handler returns; the stream is
-// closed then, or reset if the handler panicked.
+// closed then, or reset if the handler panicked. The caller has counted it in s.streaming.
 func (s *Session) serveStream(serve func(*Stream), st *Stream) {
+	defer s.endServeStream()
 	defer func() {
 		if v := recover(); v != nil {
 			s.cfg.Logger.Error("stream handler panicked", "stream", st.name, "peer", s.peer, "panic", v)
@@ -176,6 +180,13 @@ func (s *Session) serveStream(serve func(*Stream), st *Stream) {
 		_ = st.Close() // the handler has left the stream: nobody is there to hear it
 	}()
 	serve(st)
+}
+
+func (s *Session) endServeStream() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streaming--
+	s.checkIdle()
 }
 
 // end takes the stream out of the table and wakes whoever waits, with err. s.mu is held.
@@ -223,7 +234,11 @@ func (st *muxed) leaveIfDone() {
 
 // abort ends the stream with its session. s.mu is held.
 func (st *muxed) abort(err *Error) {
-	st.end(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: Unknown, Err: err.cause()})
+	outcome := Unknown
+	if st.mine && st.id == 0 {
+		outcome = NotSent
+	}
+	st.end(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: outcome, Err: err.cause()})
 }
 
 // onAccept takes the peer's word that it serves the stream. s.mu is held.
@@ -289,8 +304,8 @@ func (st *muxed) Reset(code frame.Code) error {
 	if !st.ended {
 		st.s.controlFailure(frame.TypeStreamReset, st.id, frame.Failure{Code: code})
 		st.end(net.ErrClosed)
-		st.in.fail(net.ErrClosed, dropUnread)
 	}
+	st.in.fail(net.ErrClosed, dropUnread)
 	return nil
 }
 

@@ -40,6 +40,7 @@ func (st *muxed) Write(p []byte) (int, error) {
 	}
 	n := st.taken
 	st.writing, st.out, st.taken = false, nil, 0
+	st.offer() // CloseWrite may have waited for this Write
 	st.writable.Broadcast()
 	if n < len(p) {
 		return n, st.writeFailure()
@@ -257,10 +258,15 @@ func (st *muxed) SetDeadline(t time.Time) error {
 
 // SetReadDeadline implements net.Conn.
 func (st *muxed) SetReadDeadline(t time.Time) error {
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	if st.closed {
+		return st.opError("set", net.ErrClosed)
+	}
 	st.in.mu.Lock()
 	defer st.in.mu.Unlock()
 	if st.in.stopped {
-		return st.opError("set", net.ErrClosed)
+		return nil // Read has ended already
 	}
 	st.in.due.set(&st.in.mu, t, st.in.readable.Broadcast)
 	return nil

@@ -21,6 +21,9 @@ func (q *queue[T]) push(v T) {
 	q.n++
 }
 
+// at returns item i, counted from the first.
+func (q *queue[T]) at(i int) T { return q.ring[(q.head+i)%len(q.ring)] }
+
 // peek returns the first item in place; the queue must not be empty.
 func (q *queue[T]) peek() *T { return &q.ring[q.head] }
 
@@ -32,4 +35,46 @@ func (q *queue[T]) pop() T {
 	q.head = (q.head + 1) % len(q.ring)
 	q.n--
 	return v
+}
+
+// A line is a queue whose items may give up before their turn. The zero value is empty.
+type line[T interface{ gaveUp() bool }] struct {
+	items queue[T]
+	gone  int // items that gave up and still stand in the line
+}
+
+// len returns how many wait.
+func (l *line[T]) len() int { return l.items.n - l.gone }
+
+func (l *line[T]) push(v T) { l.items.push(v) }
+
+// pop takes the first item that waits; there must be one.
+func (l *line[T]) pop() T {
+	v := l.items.pop()
+	for v.gaveUp() {
+		l.gone--
+		v = l.items.pop()
+	}
+	l.compact()
+	return v
+}
+
+// leave notes that one item of the line has just given up.
+func (l *line[T]) leave() {
+	l.gone++
+	l.compact()
+}
+
+// compact drops those that gave up once they are more than half of the line.
+func (l *line[T]) compact() {
+	if 2*l.gone <= l.items.n {
+		return
+	}
+	var kept queue[T]
+	for range l.items.n {
+		if v := l.items.pop(); !v.gaveUp() {
+			kept.push(v)
+		}
+	}
+	l.items, l.gone = kept, 0
 }

@@ -19,7 +19,7 @@ func (s *Session) readLoop() {
 	for {
 		h, p, err := r.Next()
 		if err != nil {
-			s.fail(s.readFailure(err))
+			s.fail(s.carrierFailure("read", err))
 			return
 		}
 		if err := s.handle(h, p); err != nil {
@@ -29,18 +29,18 @@ func (s *Session) readLoop() {
 	}
 }
 
-// readFailure returns why the session ends when reading its carrier ended with err.
-func (s *Session) readFailure(err error) *Error {
-	if errors.Is(err, frame.ErrTooLong) || errors.Is(err, frame.ErrCritical) {
+// carrierFailure returns why the session ends when its carrier failed with err: a carrier that ends once both sides are to
+// part is no loss.
+func (s *Session) carrierFailure(op string, err error) *Error {
+	if errors.Is(err, frame.ErrTooLong) || errors.Is(err, frame.ErrCritical) || errors.Is(err, frame.ErrMalformed) {
 		return s.violated(err)
 	}
 	s.mu.Lock()
-	leaving := s.leaving
-	s.mu.Unlock()
-	if leaving != nil && (err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)) {
-		return leaving
+	defer s.mu.Unlock()
+	if s.leaving != nil && (s.flushing || s.idleShut || err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)) {
+		return s.leaving
 	}
-	return s.lost("read", err)
+	return s.lost(op, err)
 }
 
 // handle takes one frame. An error is a breach of the protocol. p is valid until handle returns.
@@ -50,6 +50,17 @@ func (s *Session) handle(h frame.Header, p []byte) error {
 	if s.err != nil {
 		return nil
 	}
+	if err := s.dispatch(h, p); err != nil {
+		return err
+	}
+	if s.overrun {
+		return fmt.Errorf("more than %d bytes of answers wait to be read: %w", maxUrgent, frame.ErrTooLong)
+	}
+	return nil
+}
+
+// dispatch gives one frame to who handles its type. s.mu is held.
+func (s *Session) dispatch(h frame.Header, p []byte) error {
 	switch h.Type {
 	case frame.TypeRequest:
 		return s.onRequest(h, p)
@@ -114,6 +125,14 @@ func (s *Session) handleStream(h frame.Header, p []byte) error {
 		return nil
 	}
 	return fmt.Errorf("%v: %w", h.Type, frame.ErrCritical)
+}
+
+// consumeStart takes the payload of a start frame apart. Compression must have been agreed on. s.mu is held.
+func (s *Session) consumeStart(h frame.Header, p []byte) (frame.Start, []byte, error) {
+	if h.Flags&frame.FlagCompressed != 0 && s.caps&frame.CapZstd == 0 {
+		return frame.Start{}, nil, fmt.Errorf("compressed %v, which was not agreed on: %w", h.Type, frame.ErrMalformed)
+	}
+	return frame.ConsumeStart(p, h.Type, h.Flags, s.intern)
 }
 
 // maxInterned bounds the names a session remembers.

@@ -14,7 +14,7 @@ const retryHint = 100 * time.Millisecond
 
 // onRequest takes the first part of a request. s.mu is held.
 func (s *Session) onRequest(h frame.Header, p []byte) error {
-	start, body, err := frame.ConsumeStart(p, h.Type, h.Flags, s.intern)
+	start, body, err := s.consumeStart(h, p)
 	if err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func (s *Session) onRequest(h frame.Header, p []byte) error {
 	}
 	now := s.touch()
 	if start.Timeout > 0 {
-		m.ctx.deadline = now.Add(start.Timeout)
+		m.ctx.deadline = s.started.Add(now + start.Timeout)
 	}
 	s.serving[h.ID] = m
 	s.partial++
@@ -82,11 +82,13 @@ func (s *Session) take(m *Message, n int) bool {
 }
 
 // addRequest takes a part of a request's body, and starts the handler when it is whole. s.mu is held.
-func (s *Session) addRequest(m *Message, p []byte, now time.Time) error {
+func (s *Session) addRequest(m *Message, p []byte, now time.Duration) error {
 	if err := m.in.add(p); err != nil {
 		return err
 	}
-	m.in.progress = now
+	if len(p) > 0 || m.in.progress == 0 { // an empty part is no progress
+		m.in.progress = now
+	}
 	if m.in.complete() {
 		m.started = true
 		s.partial--
@@ -109,7 +111,7 @@ func (s *Session) onContinue(h frame.Header, p []byte) error {
 			s.refusePartial(m, noMemory)
 			return nil
 		}
-		return s.addRequest(m, p, time.Now())
+		return s.addRequest(m, p, s.elapsed())
 	}
 	if s.inbox.assembling(h.ID) {
 		return s.addMessage(p)

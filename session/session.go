@@ -44,6 +44,7 @@ type Session struct {
 	// Outbound: see writer.go.
 	wake     sync.Cond     // the writer waits on it
 	urgent   []byte        // whole control frames that go before anything else
+	overrun  bool          // urgent was full and a control frame was dropped: the session cannot go on
 	ready    queue[source] // what has frames to send, in turn
 	lastID   uint64        // of what this side opened
 	flushing bool          // Close: the writer ends when everything has left
@@ -52,7 +53,7 @@ type Session struct {
 	// Calls of this side: see call.go.
 	pending   map[uint64]*call // begun and not answered
 	inFlight  uint32           // calls that hold one of the peer's limits.MaxInFlight places
-	waiting   queue[*call]     // calls that wait for a place
+	waiting   line[*call]      // calls that wait for a place
 	freeCalls []*call          // finished, for reuse
 
 	// Requests of the peer: see serve.go.
@@ -67,20 +68,23 @@ type Session struct {
 	inbox        inLane               // one-way messages in
 	streams      map[uint64]*muxed    // shared streams: see muxed.go
 	mine, theirs int                  // how many each side opened, counting those not yet accepted
+	streaming    int                  // stream handlers that run, also of ended streams
 	dedicated    map[*Stream]struct{} // open dedicated streams, of both sides
 
 	// Drain: see drain.go.
-	draining bool          // this side has sent GOAWAY
-	goneAway bool          // the peer has
-	leaving  *Error        // why the session will end, once it drains or the peer has said so
-	idle     chan struct{} // closed when a drain has nothing left to wait for
-	idleShut bool          // idle is closed
+	draining bool           // this side drains: it takes no new work
+	farewell *frame.Failure // the GOAWAY of the drain, until it is sent
+	saidBye  bool           // the GOAWAY of Close has been queued
+	goneAway bool           // the peer has
+	leaving  *Error         // why the session will end, once it drains or the peer has said so
+	idle     chan struct{}  // closed when a drain has nothing left to wait for
+	idleShut bool           // idle is closed
 
 	heartbeat heartbeat // see heartbeat.go
 
 	// Counters.
 	reads      atomic.Uint64 // Reads of the carrier that brought bytes
-	writeBegan atomic.Int64  // when the Write in progress began, in Unix nanoseconds; 0: none
+	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after started; 0: none
 	lastActive atomic.Int64  // when the application last sent or received, in Unix nanoseconds
 	stats      counters
 }
@@ -89,7 +93,7 @@ type Session struct {
 func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	s := &Session{
 		cfg: cfg, peer: peer, dialer: dialer,
-		raw: conn.raw, conn: conn.sealed, id: conn.id, limits: *conn.theirs.Limits, agent: conn.theirs.Agent,
+		raw: conn.raw, conn: conn.sealed, id: conn.id, limits: bounded(*conn.theirs.Limits), agent: conn.theirs.Agent,
 		caps:       cfg.caps() & conn.theirs.Caps,
 		started:    time.Now(),
 		ended:      make(chan struct{}),
@@ -105,6 +109,14 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	s.lane.s = s
 	s.touch()
 	return s
+}
+
+// bounded returns what the peer is ready to receive, as far as the format goes.
+func bounded(l frame.Limits) frame.Limits {
+	for _, n := range [...]*uint32{&l.MaxMessage, &l.MaxInFlight, &l.MessageWindow, &l.MaxStreams, &l.StreamWindow} {
+		*n = min(*n, frame.MaxTotal)
+	}
+	return l
 }
 
 // run starts the writer and the heartbeat. They end with the session.
@@ -139,10 +151,16 @@ func (s *Session) Err() error {
 	return s.err
 }
 
-// touch notes that the application sent or received something.
-func (s *Session) touch() time.Time {
-	now := time.Now()
-	s.lastActive.Store(now.UnixNano())
+// elapsed returns how long the session has lived, which is cheaper to know than the time.
+func (s *Session) elapsed() time.Duration { return time.Since(s.started) }
+
+// activeAt returns when the application last sent or received something.
+func (s *Session) activeAt() time.Time { return s.started.Add(time.Duration(s.lastActive.Load())) }
+
+// touch notes that the application sent or received something, and returns elapsed.
+func (s *Session) touch() time.Duration {
+	now := s.elapsed()
+	s.lastActive.Store(int64(now))
 	return now
 }
 
@@ -160,10 +178,15 @@ func (s *Session) fail(err *Error) {
 	s.mu.Unlock()
 	s.endCtx()
 	s.heartbeat.stop()
-	drop(s.raw, err.Code)
-	for _, st := range dedicated {
-		_ = st.Reset(frame.CodeClosed) // its session is gone: there is nobody to tell
+	if err.Code == frame.CodeGoingAway {
+		drop(s.raw, frame.CodeClosed) // in order: a reset would overtake the last answers
+	} else {
+		drop(s.raw, err.Code)
 	}
+	for _, st := range dedicated {
+		st.abort(err)
+	}
+	s.lane.tellUndelivered()
 	if s.onEnd != nil {
 		s.onEnd()
 	}
@@ -264,14 +287,11 @@ func (s *Session) closeFor(reason *Error) {
 		s.mu.Unlock()
 		return
 	}
-	s.flushing = true
+	s.flushing, s.leaving = true, reason
+	s.abortQueued(reason)
 	for _, c := range s.pending {
 		c.abort(reason)
 	}
-	for s.waiting.len() > 0 {
-		s.waiting.pop().abort(reason)
-	}
-	s.goAwayLocked(frame.Failure{Code: frame.CodeClosed})
 	s.wake.Signal()
 	s.mu.Unlock()
 

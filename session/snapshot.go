@@ -45,7 +45,7 @@ type Snapshot struct {
 func (s *Session) Snapshot() Snapshot {
 	v := Snapshot{
 		ID: s.id, Peer: s.peer, Agent: s.agent, Dialer: s.dialer, Sealed: s.cfg.Keys != nil,
-		Started: s.started, LastActive: time.Unix(0, s.lastActive.Load()), RTT: s.RTT(),
+		Started: s.started, LastActive: s.activeAt(), RTT: s.RTT(),
 		BytesIn: s.stats.bytesIn.Load(), BytesOut: s.stats.bytesOut.Load(),
 		RequestsIn: s.stats.requestsIn.Load(), RequestsOut: s.stats.requestsOut.Load(),
 		MessagesIn: s.stats.messagesIn.Load(), MessagesOut: s.stats.messagesOut.Load(),

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/peerlane/peerlane/frame"
 )
@@ -18,9 +17,9 @@ import (
 // goroutine that writes to the carrier.
 
 const (
-	fragment    = 32 << 10 // most payload bytes a source sends in one turn
-	batchTarget = 64 << 10 // a batch takes no further source once it is this long
-	maxUrgent   = 1 << 20  // control frames that may wait; a peer that makes us queue more does not read
+	fragment    = frame.MaxPayload // most payload bytes a source sends in one turn
+	batchTarget = 64 << 10         // a batch takes no further source once it is this long
+	maxUrgent   = 1 << 20          // control frames that may wait; a peer that makes us queue more does not read
 )
 
 // A source has frames to send. Its methods are called with the session's mu held.
@@ -41,11 +40,17 @@ var batches = sync.Pool{New: func() any {
 // An error of the carrier ends the session.
 func (s *Session) writeLoop() {
 	defer close(s.writerDone)
-	for s.waitOutbound() {
-		runtime.Gosched() // lets callers that are ready add to the batch
+	for {
+		more, company := s.waitOutbound()
+		if !more {
+			return
+		}
+		if company {
+			runtime.Gosched() // lets callers that are ready add to the batch
+		}
 		buf := batches.Get().(*[]byte)
 		batch := s.fillBatch((*buf)[:0])
-		s.writeBegan.Store(time.Now().UnixNano())
+		s.writeBegan.Store(max(1, int64(s.elapsed())))
 		n, err := s.conn.Write(batch)
 		s.writeBegan.Store(0)
 		s.stats.bytesOut.Add(uint64(n))
@@ -54,27 +59,37 @@ func (s *Session) writeLoop() {
 		}
 		batches.Put(buf)
 		if err != nil {
-			s.fail(s.lost("write", err))
+			s.fail(s.carrierFailure("write", err))
 			return
 		}
 	}
 }
 
-// waitOutbound waits until there is something to write, and reports whether the writer goes on.
-func (s *Session) waitOutbound() bool {
+// waitOutbound waits until there is something to write, and reports whether the writer goes on, and whether others than
+// the one that woke it are likely to add to what there is.
+func (s *Session) waitOutbound() (more, company bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		switch {
 		case s.err != nil:
-			return false
-		case len(s.urgent) > 0 || s.ready.len() > 0 || s.pong != 0:
-			return true
+			return false, false
+		case s.hasOutbound():
+			return true, int(s.inFlight)+len(s.serving) > 1
+		case s.flushing && !s.saidBye:
+			s.saidBye = true
+			s.goAwayLocked(frame.Failure{Code: frame.CodeClosed}) // the last frame: what was queued still counts
 		case s.flushing:
-			return false
+			return false, false
+		default:
+			s.wake.Wait()
 		}
-		s.wake.Wait()
 	}
+}
+
+// hasOutbound reports whether anything is to be written. s.mu is held.
+func (s *Session) hasOutbound() bool {
+	return len(s.urgent) > 0 || s.ready.len() > 0 || s.pong != 0
 }
 
 // fillBatch appends what is to be written next.
@@ -94,6 +109,7 @@ func (s *Session) fillBatch(b []byte) []byte {
 			s.ready.push(src)
 		}
 	}
+	s.sayFarewell()
 	return b
 }
 
@@ -105,8 +121,8 @@ func (s *Session) enqueue(src source) {
 
 // control queues a whole control frame before all other frames. s.mu is held.
 func (s *Session) control(h frame.Header, payload []byte) {
-	if s.err != nil || len(s.urgent) > maxUrgent {
-		return // the heartbeat finds the overfull queue: see check
+	if s.overrun = s.overrun || len(s.urgent) > maxUrgent; s.overrun || s.err != nil {
+		return // an answer is missing from now on: the reader or the heartbeat ends the session
 	}
 	h.Length = len(payload)
 	s.urgent = frame.AppendHeader(s.urgent, h)

@@ -1,0 +1,43 @@
+package session
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+func TestEveryCodeMatchesItsSentinel(t *testing.T) {
+	for code, sentinel := range codeErrors {
+		require.ErrorIs(t, &Error{Code: code}, sentinel, "%v", code)
+	}
+	e := &Error{Op: "send", Peer: "bob", Link: "a\"b", Remote: true, Code: frame.CodeUnavailable, Outcome: Rejected,
+		RetryAfter: time.Second, Text: "full\n", Err: io.EOF}
+	require.Equal(t, `send "a\"b" at bob: remote: unavailable: "full\n": retry after 1s: EOF (rejected)`, e.Error())
+	require.ErrorIs(t, e, io.EOF)
+	require.True(t, e.Temporary())
+	require.False(t, e.Timeout())
+	require.True(t, (&Error{Err: os.ErrDeadlineExceeded}).Timeout())
+	require.ErrorIs(t, ErrClosed, net.ErrClosed)
+	require.Equal(t, "outcome 9", Outcome(9).String())
+	for o, name := range map[Outcome]string{Unknown: "unknown", NotSent: "not sent", Delivered: "delivered", Rejected: "rejected"} {
+		require.Equal(t, name, o.String())
+	}
+}
+
+func TestACarriersOwnCodeSurvivesTheLoss(t *testing.T) {
+	s := &Session{peer: "bob"}
+	err := s.lost("read", &net.OpError{Op: "read", Err: &Error{Code: frame.CodeUnavailable}})
+	require.ErrorIs(t, err, ErrSessionLost)
+	require.ErrorIs(t, err, ErrUnavailable)
+	require.ErrorIs(t, s.lost("read", io.EOF), io.ErrUnexpectedEOF)
+	var e *Error
+	require.True(t, errors.As(err, &e))
+	require.Equal(t, Unknown, e.Outcome)
+}

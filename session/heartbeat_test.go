@@ -1,0 +1,155 @@
+package session
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// pings counts the PING and PONG frames of a session until its carrier ends.
+func pings(conn net.Conn, answer bool) (count func() int) {
+	n := make(chan int, 1)
+	n <- 0
+	go func() {
+		r := frame.NewReader(conn, nil)
+		for {
+			h, _, err := r.Next()
+			if err != nil {
+				return
+			}
+			if h.Type == frame.TypePing {
+				n <- <-n + 1
+				if answer {
+					_, _ = conn.Write(frame.AppendHeader(nil, frame.Header{Type: frame.TypePong, ID: h.ID}))
+				}
+			}
+		}
+	}()
+	return func() int {
+		v := <-n
+		n <- v
+		return v
+	}
+}
+
+// Row: G11
+func TestAPeerIsProbedOnlyWhenItIsSilent(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := silent(t, Config{Heartbeat: time.Second, HeartbeatTimeout: 3 * time.Second}, 0, generous)
+		count := pings(w.conn, true)
+		w.send(frame.TypePong, 0, 1, nil) // answers the first PING, which silent has read
+		for i := range 100 {
+			w.send(frame.TypePong, 0, uint64(i)+1000, nil)
+			time.Sleep(300 * time.Millisecond)
+		}
+		require.Zero(t, count(), "no PING while anything is heard")
+		time.Sleep(30 * time.Second)
+		require.InDelta(t, 25, count(), 6)
+		w.wantAlive()
+	})
+	inBubble(t, func(t *testing.T) {
+		w := silent(t, Config{Heartbeat: time.Second, HeartbeatTimeout: 3 * time.Second}, 0, generous)
+		count := pings(w.conn, false)
+		began := time.Now()
+		err := w.wantEnd()
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.ErrorIs(t, err, ErrSessionLost)
+		require.WithinDuration(t, began.Add(3*time.Second), time.Now(), time.Second)
+		require.LessOrEqual(t, count(), 1, "one PING is enough to ask")
+	})
+	inBubble(t, func(t *testing.T) {
+		w := silent(t, Config{Heartbeat: -1}, 0, generous)
+		count := pings(w.conn, false)
+		time.Sleep(24 * time.Hour)
+		w.wantAlive()
+		require.Zero(t, count())
+	})
+}
+
+func TestACarrierThatTakesNothingIsGivenUp(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := silent(t, Config{WriteTimeout: 4 * time.Second}, 0, generous)
+		began := time.Now()
+		go func() { // it is heard all the while
+			for range 100 {
+				w.push(frame.TypePong, 0, 9, nil)
+				time.Sleep(500 * time.Millisecond)
+			}
+		}()
+		_, err := w.s.Call(t.Context(), "", make([]byte, 1<<20))
+		require.ErrorIs(t, err, ErrSessionLost)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.WithinDuration(t, began.Add(4*time.Second), time.Now(), 1100*time.Millisecond)
+		time.Sleep(time.Minute)
+	})
+}
+
+func TestPingTellsTheRoundTrip(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Config{}, AcceptorConfig{})
+		for _, s := range []*Session{p.dialer, p.accepted} {
+			rtt, err := s.Ping(t.Context())
+			require.NoError(t, err)
+			require.Zero(t, rtt)
+			require.Positive(t, s.RTT())
+		}
+		require.Equal(t, p.dialer.RTT(), p.dialer.Snapshot().RTT)
+	})
+	inBubble(t, func(t *testing.T) {
+		w := silent(t, Config{Heartbeat: -1}, 0, generous)
+		go func() { _, _ = io.Copy(io.Discard, w.conn) }()
+		for range 10 {
+			_, err := w.s.Ping(within(t, time.Second))
+			require.ErrorIs(t, err, context.DeadlineExceeded)
+		}
+		require.Empty(t, w.s.heartbeat.pingWaits)
+		result := make(chan error, 1)
+		go func() {
+			_, err := w.s.Ping(t.Context())
+			result <- err
+		}()
+		synctest.Wait()
+		_ = w.conn.Close()
+		require.ErrorIs(t, <-result, ErrSessionLost)
+	})
+}
+
+func TestAStalledRequestIsRefusedAndOthersGoOn(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := accepted(t, AcceptorConfig{Config: Config{ReadTimeout: 4 * time.Second}}, 0, generous)
+		w.s.cfg.Mux.SetCall(echo)
+		began := time.Now()
+		w.send(frame.TypeRequest, 0, 1, start(frame.TypeRequest, 0, frame.Start{Total: 10}, []byte("12345")))
+		w.send(frame.TypeRequest, 0, 3, start(frame.TypeRequest, 0, frame.Start{Total: 10}, nil))
+		for i := range 5 {
+			time.Sleep(2 * time.Second)
+			w.send(frame.TypeContinue, 0, 1, []byte{byte('6' + i)})
+			if i < 1 {
+				w.send(frame.TypeContinue, 0, 3, nil) // no progress
+			}
+			if i == 2 {
+				w.wantFailure(frame.TypeError, 3, frame.CodeTimeout)
+			}
+		}
+		w.want(frame.TypeResponse, 1)
+		require.Equal(t, 10*time.Second, time.Since(began))
+		wantZero(t, w.s)
+	})
+	inBubble(t, func(t *testing.T) {
+		w := accepted(t, AcceptorConfig{Config: Config{ReadTimeout: 4 * time.Second}}, 0, generous)
+		w.s.cfg.Mux.SetLink("x", func(*Message) {})
+		w.send(frame.TypeMessage, 0, 1, head(10))
+		err := w.wantEnd()
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.ErrorContains(t, err, "stalled at 0 of 10 bytes")
+		wantZero(t, w.s)
+	})
+}

@@ -1,0 +1,42 @@
+package session
+
+import (
+	"bytes"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func TestARingGivesBackWhatWasWritten(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var r ring
+		var model []byte
+		fill := byte(0)
+		for range rapid.IntRange(1, 60).Draw(rt, "ops") {
+			n := rapid.IntRange(0, 9000).Draw(rt, "n")
+			if rapid.Bool().Draw(rt, "write") {
+				p := make([]byte, n)
+				for i := range p {
+					fill++
+					p[i] = fill
+				}
+				r.write(p)
+				model = append(model, p...)
+			} else {
+				p := make([]byte, n)
+				got := r.read(p)
+				if got != min(n, len(model)) || !bytes.Equal(p[:got], model[:got]) {
+					rt.Fatalf("read %d of %d", got, len(model))
+				}
+				model = model[got:]
+			}
+			if r.len() != len(model) {
+				rt.Fatalf("%d bytes, want %d", r.len(), len(model))
+			}
+		}
+		r.drop()
+		if r.len() != 0 || r.buf != nil {
+			rt.Fatalf("drop keeps memory")
+		}
+	})
+}

@@ -1,0 +1,99 @@
+package session
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+func TestWhatIsQueuedBehindAStuckWriterIsLetGo(t *testing.T) {
+	for name, end := range map[string]func(w *wire){
+		"cut":    func(w *wire) { _ = w.conn.Close() },
+		"close":  func(w *wire) { _ = w.s.Close() },
+		"goaway": func(w *wire) { w.failure(frame.TypeGoAway, 0, frame.CodeGoingAway) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				w := silent(t, Config{}, 0, generous)
+				w.s.cfg.Mux.SetCall(echo)
+				require.NoError(t, w.s.Send(t.Context(), "x", make([]byte, 500<<10))) // fills the writer
+				synctest.Wait()
+				results := make(chan error, 2)
+				go func() {
+					_, err := w.s.OpenStream(t.Context(), "x", nil)
+					results <- err
+				}()
+				go func() {
+					_, err := w.s.Call(t.Context(), "x", nil)
+					results <- err
+				}()
+				w.request(2, "", "reply to me")
+				synctest.Wait()
+				_, idle := w.s.IdleSince()
+				require.False(t, idle)
+				require.Positive(t, w.s.cfg.Quota.Bytes())
+				end(w)
+				for range 2 {
+					asError(t, <-results, NotSent)
+				}
+				_ = w.conn.Close()
+				<-w.s.Done()
+				wantZero(t, w.s)
+			})
+		})
+	}
+}
+
+func TestAReplyThatStopsMidwayIsLetGo(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := dialed(t, Config{}, 0, generous)
+		part := start(frame.TypeResponse, 0, frame.Start{Total: 1 << 20}, make([]byte, 60<<10))
+		result := make(chan error, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() {
+			_, err := w.s.Call(ctx, "", nil)
+			result <- err
+		}()
+		w.want(frame.TypeRequest, 1)
+		w.send(frame.TypeResponse, 0, 1, part)
+		cancel()
+		require.ErrorIs(t, <-result, context.Canceled)
+		w.want(frame.TypeCancel, 1)
+		w.send(frame.TypeContinue, 0, 1, make([]byte, 1000))
+
+		go func() {
+			_, err := w.s.Call(t.Context(), "", nil)
+			result <- err
+		}()
+		w.want(frame.TypeRequest, 3)
+		w.send(frame.TypeResponse, 0, 3, part)
+		w.failure(frame.TypeError, 3, frame.CodeInternal)
+		require.ErrorIs(t, <-result, ErrInternal)
+		wantZero(t, w.s)
+	})
+}
+
+func TestIdleSinceTellsTheLastUse(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Config{}, AcceptorConfig{})
+		p.mux.SetCall(echo)
+		time.Sleep(time.Minute)
+		_, err := p.dialer.Call(t.Context(), "", nil)
+		require.NoError(t, err)
+		used := time.Now()
+		time.Sleep(time.Hour) // heartbeats are no use
+		for _, s := range []*Session{p.dialer, p.accepted} {
+			since, idle := s.IdleSince()
+			require.True(t, idle)
+			require.Equal(t, used, since)
+			require.Equal(t, used, s.Snapshot().LastActive)
+		}
+		require.Equal(t, "bob", p.dialer.Peer())
+		require.NotNil(t, p.dialer.Conn())
+	})
+}
