@@ -53,7 +53,8 @@ func WithIdempotent(ctx context.Context) context.Context {
 // A peer that only knows pointsub v0.0.2 is called in its way, unless a pre-shared key is in use.
 //
 // Send tries again, MaxRetries times, only when the request has surely not reached the peer (outcome NotSent), or, under
-// WithIdempotent, when that is not known (Unknown). It does not try again what cannot get better: a peer that does not
+// WithIdempotent, when that is not known (Unknown). Going on to a new session because the kept one has been drained or lost
+// before the request was sent does not count. It does not try again what cannot get better: a peer that does not
 // serve tag, an unsuitable key, a request over a size limit. The error is, or wraps, an *Error whose Outcome says what may
 // have happened at the peer; it matches ctx's error when that ended, os.ErrDeadlineExceeded when ReadTimeout passed,
 // ErrTooLarge, ErrNotServed, ErrUnavailable (see RetryAfter), ErrUnreachable, ErrRelayOnly, or ErrStopped after Close. When
@@ -63,40 +64,72 @@ func (c *Client) Send(ctx context.Context, pid peer.ID, tag protocol.ID, request
 		return nil, &Error{Op: "send", Peer: pid.String(), Link: string(tag), Code: frame.CodeTooLarge, Outcome: session.NotSent,
 			Text: fmt.Sprintf("%d bytes, at most %d", len(request), c.cfg.MaxBlockSize)}
 	}
-	for attempt := 0; ; attempt++ {
-		response, stale, err := c.sendOnce(ctx, pid, tag, request)
+	var moves moves
+	for attempt := 0; ; {
+		response, moved, err := c.sendOnce(ctx, pid, tag, request)
 		if err == nil {
 			return response, nil
 		}
-		if attempt >= c.cfg.MaxRetries || !c.retryable(ctx, err) {
+		if !c.retryable(ctx, err) {
 			return nil, err
 		}
-		if stale && attempt == 0 {
-			continue // the kept session had ended: a new one needs no wait
+		wait, free := time.Duration(0), false
+		if moved {
+			wait, free = moves.next(err, &c.cfg)
 		}
-		if waitErr := sleep(ctx, backoff(c.cfg.RetryInterval, attempt)); waitErr != nil {
-			return nil, errors.Join(err, waitErr)
+		if !free {
+			if attempt >= c.cfg.MaxRetries {
+				return nil, err
+			}
+			wait = backoff(c.cfg.RetryInterval, attempt)
+			attempt++
+		}
+		if waitErr := c.pool.sleep(ctx, wait, pid, tag); waitErr != nil {
+			return nil, errors.Join(waitErr, err)
 		}
 	}
 }
 
-// sendOnce tries once. stale reports whether the session was one kept from before.
-func (c *Client) sendOnce(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte) (response []byte, stale bool, err error) {
-	link, stale, err := c.pool.get(ctx, pid, tag)
+// moves counts how often a Send went on to another session because the one it had was drained or had ended before the
+// request was sent. That is no retry: it is how MaxRequestsPerConn and idle timeouts show.
+type moves struct {
+	n     int
+	until time.Time // when no more of them are free
+}
+
+// moveInterval is the wait before the second move in a row; it doubles as retries do.
+const moveInterval = 10 * time.Millisecond
+
+// next returns the wait before the next move, and whether it is free: the first is, and while the peer drains its sessions
+// in order every one until the Send has moved about for ReadTimeout.
+func (m *moves) next(err error, c *ClientConfig) (wait time.Duration, free bool) {
+	now := time.Now()
+	if m.n++; m.n == 1 {
+		m.until = now.Add(c.ReadTimeout)
+		return 0, true
+	}
+	return backoff(min(moveInterval, c.RetryInterval), m.n-2), errors.Is(err, ErrGoingAway) && now.Before(m.until)
+}
+
+// sendOnce tries once. moved reports whether the session takes no more calls, had not begun with this one, and did not end
+// by a timeout.
+func (c *Client) sendOnce(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte) (response []byte, moved bool, err error) {
+	link, err := c.pool.get(ctx, pid, tag)
 	if err != nil {
 		return nil, false, err
 	}
 	if link.session != nil {
 		response, err = link.session.Call(ctx, "", request)
+		c.pool.trim()
 	} else {
-		response, err = callLegacy(ctx, link.conn, request, &c.cfg)
-		link.done()
+		response, err = c.pool.callLegacy(ctx, link, request)
 	}
 	var e *Error
 	if errors.As(err, &e) {
 		e.Op, e.Link = "send", string(tag)
+		moved = e.Outcome == session.NotSent && link.session != nil && link.session.Draining() && !e.Timeout()
 	}
-	return response, stale, err
+	return response, moved, err
 }
 
 // retryable reports whether a Send that ended with err may be tried again.
@@ -118,18 +151,6 @@ func (c *Client) retryable(ctx context.Context, err error) bool {
 func backoff(interval time.Duration, n int) time.Duration {
 	d := min(interval<<min(n, 4), 10*interval)
 	return d/2 + rand.N(d+1)
-}
-
-// sleep waits for d, or returns ctx's error.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // Connect opens a session of its own to tag at the peer, for messages, calls and streams; the caller closes it, or Close
@@ -163,14 +184,14 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// notServedBy turns the refusal of the session protocol into ErrLegacyPeer when the peer serves the plain tag.
-func notServedBy(h host.Host, pid peer.ID, tag protocol.ID, err error) error {
+// notServedBy turns the refusal of the session protocol into ErrLegacyPeer, with a code, when the peer serves the plain tag.
+func notServedBy(h host.Host, key poolKey, code frame.Code, err error) error {
 	if !errors.Is(err, ErrNotServed) {
 		return err
 	}
-	if known, _ := h.Peerstore().SupportsProtocols(pid, tag); len(known) == 0 {
+	if known, _ := h.Peerstore().SupportsProtocols(key.peer, key.tag); len(known) == 0 {
 		return err
 	}
-	return &net.OpError{Op: "dial", Net: Network, Addr: Addr{Peer: pid}, Err: &Error{Op: "negotiate", Peer: pid.String(),
-		Link: string(tag), Remote: true, Code: frame.CodePSKRequired, Outcome: session.NotSent, Err: ErrLegacyPeer}}
+	return &net.OpError{Op: "dial", Net: Network, Addr: Addr{Peer: key.peer}, Err: &Error{Op: "negotiate", Peer: key.peer.String(),
+		Link: string(key.tag), Remote: true, Code: code, Outcome: session.NotSent, Err: ErrLegacyPeer}}
 }

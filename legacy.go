@@ -3,9 +3,12 @@ package peerlane
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
@@ -23,18 +26,55 @@ const (
 	legacyChunk  = 64 << 10
 )
 
-// writeLegacy writes a length and value in one Write.
-func writeLegacy(w io.Writer, value []byte) error {
-	b := binary.BigEndian.AppendUint32(make([]byte, 0, legacyHeader+len(value)), uint32(len(value)))
-	_, err := w.Write(append(b, value...))
-	return err
+// A legacyDeadline moves a deadline of a conn while bytes move: it allows so long without progress, and no longer than
+// until in all; a zero until sets no such bound.
+type legacyDeadline struct {
+	set   func(time.Time) error
+	each  time.Duration
+	until time.Time
+}
+
+func (d legacyDeadline) move() {
+	t := time.Now().Add(d.each)
+	if !d.until.IsZero() && d.until.Before(t) {
+		t = d.until
+	}
+	_ = d.set(t) // a closed conn fails in the read or write
+}
+
+// legacyReader moves the deadline before every Read.
+type legacyReader struct {
+	io.Reader
+	deadline legacyDeadline
+}
+
+func (r legacyReader) Read(p []byte) (int, error) {
+	r.deadline.move()
+	return r.Reader.Read(p)
+}
+
+// writeLegacy writes a length and value, a short value in one Write.
+func writeLegacy(w io.Writer, value []byte, deadline legacyDeadline) error {
+	first := min(len(value), legacyChunk)
+	b := binary.BigEndian.AppendUint32(make([]byte, 0, legacyHeader+first), uint32(len(value)))
+	deadline.move()
+	if _, err := w.Write(append(b, value[:first]...)); err != nil {
+		return err
+	}
+	for part := range slices.Chunk(value[first:], legacyChunk) {
+		deadline.move()
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readLegacySize reads a length, and refuses one over limit with an *Error of CodeTooLarge.
 func readLegacySize(r io.Reader, limit int) (int, error) {
 	var b [legacyHeader]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
-		return 0, err
+		return 0, truncated(err)
 	}
 	n := binary.BigEndian.Uint32(b[:])
 	if uint64(n) > uint64(limit) {
@@ -42,6 +82,14 @@ func readLegacySize(r io.Reader, limit int) (int, error) {
 			Text: fmt.Sprintf("%d bytes, at most %d", n, limit)}
 	}
 	return int(n), nil
+}
+
+// truncated returns the error for input that ended too early, if that is what err says.
+func truncated(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // readLegacyBody reads n bytes. It holds no more than has arrived plus one chunk until all are there; hold is asked
@@ -55,10 +103,7 @@ func readLegacyBody(r io.Reader, n int, hold func(int) bool) ([]byte, error) {
 				Text: "no memory for more requests"}
 		}
 		if _, err := io.ReadFull(r, part); err != nil {
-			if err == io.EOF {
-				err = io.ErrUnexpectedEOF
-			}
-			return nil, err
+			return nil, truncated(err)
 		}
 		parts, left = append(parts, part), left-len(part)
 	}
@@ -74,37 +119,44 @@ func readLegacyBody(r io.Reader, n int, hold func(int) bool) ([]byte, error) {
 
 // callLegacy makes one call to an old peer on conn, and closes it.
 func callLegacy(ctx context.Context, conn *Conn, request []byte, c *ClientConfig) ([]byte, error) {
-	fail := func(outcome session.Outcome, err error) error {
-		conn.resetWith(frame.CodeCancelled)
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return &Error{Op: "send", Peer: conn.RemotePeer().String(), Link: string(conn.Tag()), Outcome: outcome, Err: err}
-	}
 	stop := context.AfterFunc(ctx, func() { conn.resetWith(frame.CodeCancelled) })
 	defer stop()
-	_ = conn.SetWriteDeadline(time.Now().Add(c.WriteTimeout)) // a closed conn fails in the write
-	if err := writeLegacy(conn, request); err != nil {
-		return nil, fail(session.Unknown, err)
+	response, err := exchangeLegacy(conn, request, c)
+	if err == nil {
+		_ = conn.Close() // the answer is here
+		return response, nil
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(c.ReadTimeout)) // likewise
+	conn.resetWith(frame.CodeCancelled)
+	failed := &Error{Op: "send", Peer: conn.RemotePeer().String(), Link: string(conn.Tag()), Outcome: session.Unknown, Err: err}
+	var e *Error
+	switch {
+	case ctx.Err() != nil:
+		failed.Err = ctx.Err()
+	case errors.As(err, &e) && e.Code == frame.CodeTooLarge && !e.Remote: // the handler has run
+		failed.Code, failed.Outcome, failed.Text, failed.Err = frame.CodeReplyTooLarge, session.Delivered, e.Text, nil
+	}
+	return nil, failed
+}
+
+// exchangeLegacy sends a request and takes the response, within ReadTimeout in all.
+func exchangeLegacy(conn *Conn, request []byte, c *ClientConfig) ([]byte, error) {
+	until := time.Now().Add(c.ReadTimeout)
+	if err := writeLegacy(conn, request, legacyDeadline{conn.SetWriteDeadline, c.WriteTimeout, until}); err != nil {
+		return nil, err
+	}
+	_ = conn.SetReadDeadline(until) // a closed conn fails in the read
 	n, err := readLegacySize(conn, c.MaxBlockSize)
 	if err != nil {
-		return nil, fail(session.Unknown, err)
+		return nil, err
 	}
-	response, err := readLegacyBody(conn, n, func(int) bool { return true })
-	if err != nil {
-		return nil, fail(session.Unknown, err)
-	}
-	_ = conn.Close() // the answer is here
-	return response, nil
+	return readLegacyBody(conn, n, func(int) bool { return true })
 }
 
 // legacyCall is one call of an old peer that is being served.
 type legacyCall struct {
 	conn    *Conn
 	started time.Time
-	in, out int
+	in, out atomic.Uint64 // bytes of the request that came, and of the response that left or is leaving
 }
 
 // serveLegacy serves one call of an old peer, and reports what an operator should know.
@@ -135,25 +187,26 @@ func (s *Server) serveLegacy(t *servedTag, conn *Conn) error {
 		conn.resetWith(frame.CodeReplyTooLarge)
 		return &Error{Op: "legacy call", Code: frame.CodeReplyTooLarge, Outcome: session.Delivered}
 	}
-	call.out = len(response)
-	_ = conn.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout)) // a closed conn fails in the write
-	if err := writeLegacy(conn, response); err != nil {
+	call.out.Store(uint64(legacyHeader + len(response)))
+	if err := writeLegacy(conn, response, legacyDeadline{set: conn.SetWriteDeadline, each: s.cfg.WriteTimeout}); err != nil {
 		conn.resetWith(frame.CodeTimeout)
 		return err
 	}
+	conn.linger = 0 // the client has nothing more to say, and never closes: to wait for that would use up its streams
 	return conn.Close()
 }
 
-// readLegacyRequest reads a request: the header within ConnectTimeout, the rest within ReadTimeout.
+// readLegacyRequest reads a request: the header within ConnectTimeout, the rest with no more than ReadTimeout between two
+// of its parts.
 func (s *Server) readLegacyRequest(call *legacyCall, held *int) ([]byte, error) {
 	_ = call.conn.SetReadDeadline(time.Now().Add(s.cfg.ConnectTimeout)) // a closed conn fails in the read
 	n, err := readLegacySize(call.conn, s.cfg.MaxBlockSize)
 	if err != nil {
 		return nil, err
 	}
-	_ = call.conn.SetReadDeadline(time.Now().Add(s.cfg.ReadTimeout)) // likewise
-	call.in = n
-	return readLegacyBody(call.conn, n, func(part int) bool {
+	call.in.Store(legacyHeader)
+	body := legacyReader{call.conn, legacyDeadline{set: call.conn.SetReadDeadline, each: s.cfg.ReadTimeout}}
+	return readLegacyBody(countingReader{body, &call.in}, n, func(part int) bool {
 		if !s.quota.Take(part) {
 			return false
 		}
@@ -162,10 +215,42 @@ func (s *Server) readLegacyRequest(call *legacyCall, held *int) ([]byte, error) 
 	})
 }
 
-// runLegacy runs the tag's handler; a panic is an error. The handler's ctx ends with the conn or the server.
+// countingReader adds what it reads to n.
+type countingReader struct {
+	io.Reader
+	n *atomic.Uint64
+}
+
+func (r countingReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.n.Add(uint64(n))
+	return n, err
+}
+
+// watchCaller calls gone when the caller breaks its stream, until stop is called. That it ends its direction in order, or
+// sends more than its request, is no such break. The goroutine ends with stop, which waits for it.
+func watchCaller(conn *Conn, gone func()) (stop func()) {
+	_ = conn.SetReadDeadline(time.Time{}) // a closed conn fails in the read
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var b [1]byte
+		_, err := conn.Read(b[:])
+		if err != nil && err != io.EOF && !isTimeout(err) {
+			gone()
+		}
+	}()
+	return func() {
+		_ = conn.SetReadDeadline(past) // likewise
+		<-done
+	}
+}
+
+// runLegacy runs the tag's handler; a panic is an error. The handler's ctx ends with the caller's stream or the server.
 func (s *Server) runLegacy(t *servedTag, conn *Conn, request []byte) (response []byte, err error) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
+	defer watchCaller(conn, cancel)()
 	defer func() {
 		if v := recover(); v != nil {
 			s.log.Error("handler panicked", "tag", t.tag, "peer", conn.RemotePeer(), "panic", v)

@@ -2,15 +2,19 @@ package peerlane
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
 )
@@ -24,6 +28,8 @@ type pool struct {
 	cfg    *ClientConfig
 	mux    *session.Mux
 	dialer Dialer
+	ctx    context.Context // ends with close
+	end    context.CancelFunc
 
 	mu      sync.Mutex
 	keys    *psk.Keyring
@@ -31,9 +37,11 @@ type pool struct {
 	closed  bool
 	entries map[poolKey]*poolEntry
 	old     map[poolKey]chan struct{}    // places for calls to peers that speak pointsub's wire
-	own     map[*session.Session]poolKey // those of Connect
+	open    map[*session.Session]poolKey // every session that has not ended, those of Connect and those that drain too
 	reaper  *time.Timer                  // looks for idle sessions while there are entries
-	dials   sync.WaitGroup
+	dials   sync.WaitGroup               // openings
+
+	crowded atomic.Bool // there may be more than MaxIdleConns entries
 }
 
 type poolKey struct {
@@ -64,13 +72,15 @@ type link struct {
 const maxLegacyCalls = 48
 
 func newPool(h host.Host, cfg *ClientConfig, mux *session.Mux) *pool {
-	return &pool{
+	p := &pool{
 		host: h, cfg: cfg, mux: mux,
 		dialer:  Dialer{Host: h, Path: cfg.Path, DirectWait: cfg.DirectWait, Timeout: cfg.ConnectTimeout},
 		entries: make(map[poolKey]*poolEntry),
 		old:     make(map[poolKey]chan struct{}),
-		own:     make(map[*session.Session]poolKey),
+		open:    make(map[*session.Session]poolKey),
 	}
+	p.ctx, p.end = context.WithCancel(context.Background())
+	return p
 }
 
 // useKeys sets the key before the first use.
@@ -95,20 +105,49 @@ func stopped(op string, pid peer.ID, tag protocol.ID) *Error {
 	return &Error{Op: op, Peer: pid.String(), Link: string(tag), Outcome: session.NotSent, Err: ErrStopped}
 }
 
-// get returns what a call to key goes over, and whether it was open before.
-func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID) (l link, kept bool, err error) {
+// sleep waits for d. The error is ctx's, or that of a closed client.
+func (p *pool) sleep(ctx context.Context, d time.Duration, pid peer.ID, tag protocol.ID) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.ctx.Done():
+		return stopped("send", pid, tag)
+	}
+}
+
+// bound returns a ctx that ends with ctx and with the pool.
+func (p *pool) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	unwatch := context.AfterFunc(p.ctx, cancel)
+	return ctx, func() { unwatch(); cancel() }
+}
+
+// because returns the error of a closed client when that is why err came, and not ctx.
+func (p *pool) because(ctx context.Context, err error, op string, key poolKey) error {
+	if err != nil && ctx.Err() == nil && p.ctx.Err() != nil {
+		return stopped(op, key.peer, key.tag)
+	}
+	return err
+}
+
+// get returns what a call to key goes over.
+func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID) (link, error) {
 	key := poolKey{pid, tag}
 	p.mu.Lock()
 	p.used = true
 	if p.closed {
 		p.mu.Unlock()
-		return link{}, false, stopped("send", pid, tag)
+		return link{}, stopped("send", pid, tag)
 	}
 	e := p.entries[key]
 	if e != nil && e.isOpen() {
 		if !e.link.session.Draining() {
 			p.mu.Unlock()
-			return e.link, true, nil
+			return e.link, nil
 		}
 		delete(p.entries, key)
 		e = nil
@@ -138,39 +177,52 @@ func (e *poolEntry) isOpen() bool {
 // startOpening begins to open a session for key, in a goroutine that ends within ConnectTimeout, or when nobody waits for
 // it any more. p.mu is held.
 func (p *pool) startOpening(key poolKey) *poolEntry {
-	ctx, cancel := context.WithTimeout(context.Background(), p.cfg.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.ConnectTimeout)
 	e := &poolEntry{ready: make(chan struct{}), cancel: cancel}
 	p.entries[key] = e
+	p.crowded.Store(len(p.entries) > p.cfg.MaxIdleConns)
 	p.dials.Go(func() {
 		defer cancel()
-		l, err := p.open(ctx, key)
-		p.finishOpening(key, e, l, err)
+		l, err := p.dial(ctx, key)
+		p.finishOpening(key, e, l, err).drop()
 	})
 	return e
 }
 
-// finishOpening makes what was opened known to those who wait.
-func (p *pool) finishOpening(key poolKey, e *poolEntry, l link, err error) {
+// finishOpening makes what was opened known to those who wait, and returns what is to be dropped.
+func (p *pool) finishOpening(key poolKey, e *poolEntry, l link, err error) (unused link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed && err == nil {
-		go l.drop()
-		l, err = link{}, stopped("send", key.peer, key.tag)
+	if p.closed {
+		unused, l, err = l, link{}, stopped("send", key.peer, key.tag)
+	}
+	if l.conn != nil { // it told what the peer speaks; each call opens its own
+		unused, l = l, link{}
+		p.old[key] = make(chan struct{}, maxLegacyCalls)
 	}
 	e.link, e.err = l, err
 	close(e.ready)
-	if l.session == nil && p.entries[key] == e {
-		delete(p.entries, key)
+	if l.session == nil {
+		if p.entries[key] == e {
+			delete(p.entries, key)
+		}
+		return unused
 	}
-	if l.conn != nil {
-		p.old[key] = make(chan struct{}, maxLegacyCalls)
-		go l.drop() // it told what the peer speaks; each call opens its own
-		e.link.conn = nil
-		return
+	p.keep(l.session, key)
+	if p.reaper == nil {
+		p.reaper = time.AfterFunc(p.reapInterval(), p.reap)
 	}
-	if l.session != nil && p.reaper == nil {
-		p.reaper = time.AfterFunc(p.cfg.IdleConnTimeout/4, p.reap)
-	}
+	return unused
+}
+
+// keep enters a session in the books until it has ended. p.mu is held.
+func (p *pool) keep(s *session.Session, key poolKey) {
+	p.open[s] = key
+	context.AfterFunc(s.Context(), func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.open, s)
+	})
 }
 
 // drop ends a link that nobody has used.
@@ -184,18 +236,18 @@ func (l link) drop() {
 }
 
 // await waits until e is open.
-func (p *pool) await(ctx context.Context, key poolKey, e *poolEntry) (link, bool, error) {
+func (p *pool) await(ctx context.Context, key poolKey, e *poolEntry) (link, error) {
 	select {
 	case <-e.ready:
 	case <-ctx.Done():
 		p.leave(key, e)
-		return link{}, false, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent, Err: ctx.Err()}
+		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent, Err: ctx.Err()}
 	}
 	if e.err != nil {
-		return link{}, false, e.err
+		return link{}, e.err
 	}
 	if e.link.session != nil {
-		return e.link, false, nil
+		return e.link, nil
 	}
 	p.mu.Lock()
 	places := p.old[key]
@@ -213,8 +265,8 @@ func (p *pool) leave(key poolKey, e *poolEntry) {
 	}
 }
 
-// open connects to key and opens a session, or finds that the peer is an old one.
-func (p *pool) open(ctx context.Context, key poolKey) (link, error) {
+// dial connects to key and opens a session, or finds that the peer is an old one.
+func (p *pool) dial(ctx context.Context, key poolKey) (link, error) {
 	keys := p.currentKeys()
 	tags := []protocol.ID{sessionTag(key.tag)}
 	if keys == nil {
@@ -223,7 +275,7 @@ func (p *pool) open(ctx context.Context, key poolKey) (link, error) {
 	conn, tag, err := p.dialer.open(ctx, key.peer, tags...)
 	if err != nil {
 		if keys != nil {
-			err = notServedBy(p.host, key.peer, key.tag, err)
+			err = notServedBy(p.host, key, frame.CodePSKRequired, err)
 		}
 		return link{}, err
 	}
@@ -250,20 +302,24 @@ func (p *pool) greet(ctx context.Context, conn *Conn, key poolKey, keys *psk.Key
 
 // getLegacy opens a conn for one call to a peer that spoke pointsub's wire when it was last asked. A peer that has learnt
 // sessions meanwhile is remembered as such.
-func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{}) (link, bool, error) {
+func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{}) (link, error) {
 	select {
 	case places <- struct{}{}:
+	case <-p.ctx.Done():
+		return link{}, stopped("send", key.peer, key.tag)
 	case <-ctx.Done():
-		return link{}, false, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent, Err: ctx.Err()}
+		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent, Err: ctx.Err()}
 	}
 	release := func() { <-places }
-	conn, tag, err := p.dialer.open(ctx, key.peer, sessionTag(key.tag), key.tag)
+	bound, cancel := p.bound(ctx)
+	defer cancel()
+	conn, tag, err := p.dialer.open(bound, key.peer, sessionTag(key.tag), key.tag)
 	if err != nil {
 		release()
-		return link{}, false, err
+		return link{}, p.because(ctx, err, "send", key)
 	}
 	if tag == key.tag {
-		return link{conn: conn, done: release}, false, nil
+		return link{conn: conn, done: release}, nil
 	}
 	release()
 	_ = conn.Close() // get opens the session
@@ -271,6 +327,19 @@ func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{})
 	delete(p.old, key)
 	p.mu.Unlock()
 	return p.get(ctx, key.peer, key.tag)
+}
+
+// callLegacy makes one call to an old peer, and gives the link back.
+func (p *pool) callLegacy(ctx context.Context, l link, request []byte) ([]byte, error) {
+	defer l.done()
+	bound, cancel := p.bound(ctx)
+	defer cancel()
+	response, err := callLegacy(bound, l.conn, request, p.cfg)
+	var e *Error
+	if errors.As(err, &e) && ctx.Err() == nil && p.ctx.Err() != nil {
+		e.Err = ErrStopped
+	}
+	return response, err
 }
 
 // connect opens a session that the pool does not share.
@@ -283,31 +352,50 @@ func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*sess
 	if closed {
 		return nil, stopped("connect", pid, tag)
 	}
-	conn, _, err := p.dialer.open(ctx, pid, sessionTag(tag))
+	bound, cancel := p.bound(ctx)
+	defer cancel()
+	conn, _, err := p.dialer.open(bound, pid, sessionTag(tag))
 	if err != nil {
-		return nil, notServedBy(p.host, pid, tag, err)
+		code := frame.CodeUnsupported
+		if keys != nil {
+			code = frame.CodePSKRequired
+		}
+		return nil, p.because(ctx, notServedBy(p.host, key, code, err), "connect", key)
 	}
-	s, err := p.greet(ctx, conn, key, keys)
+	s, err := p.greet(bound, conn, key, keys)
 	if err != nil {
-		return nil, err
+		return nil, p.because(ctx, err, "connect", key)
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		go func() { _ = s.Close() }() // never fails
+	closed = p.closed
+	if !closed {
+		p.keep(s, key)
+	}
+	p.mu.Unlock()
+	if closed {
+		_ = s.Close() // never fails
 		return nil, stopped("connect", pid, tag)
 	}
-	p.own[s] = key
-	context.AfterFunc(s.Context(), func() { p.forget(s) })
 	return s, nil
 }
 
-// forget takes a session of Connect that has ended out of the books.
-func (p *pool) forget(s *session.Session) {
+// trim makes the reaper look at once when there may be more sessions than may be idle.
+func (p *pool) trim() {
+	if !p.crowded.Load() {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.own, s)
+	if p.reaper != nil && !p.closed {
+		p.reaper.Reset(0)
+	}
 }
+
+// reapInterval returns how often idle sessions are looked for.
+func (p *pool) reapInterval() time.Duration { return max(p.cfg.IdleConnTimeout/4, minReap) }
+
+// minReap keeps a reaper from spinning, and from taking sessions before their first call.
+const minReap = time.Millisecond
 
 // reap closes the sessions that have been idle for IdleConnTimeout, and those over MaxIdleConns, the longest idle first.
 func (p *pool) reap() {
@@ -321,12 +409,13 @@ func (p *pool) reap() {
 		}
 	}
 	drained := p.takeLocked(over)
+	p.crowded.Store(len(p.entries) > p.cfg.MaxIdleConns)
 	if p.reaper != nil {
 		if len(p.entries) == 0 || p.closed {
 			p.reaper.Stop()
 			p.reaper = nil
 		} else {
-			p.reaper.Reset(max(p.cfg.IdleConnTimeout/4, time.Millisecond))
+			p.reaper.Reset(p.reapInterval())
 		}
 	}
 	p.mu.Unlock()
@@ -370,18 +459,15 @@ func (p *pool) takeLocked(keys []poolKey) []*session.Session {
 	return taken
 }
 
-// info returns the open sessions, those of Connect too.
+// info returns the open sessions, those of Connect and those that drain too.
 func (p *pool) info(now time.Time) []ConnectionInfo {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var all []ConnectionInfo
-	for key, e := range p.entries {
-		if e.isOpen() && e.link.session.Err() == nil {
-			all = append(all, sessionInfo(e.link.session, key.peer, key.tag, now))
+	for s, key := range p.open {
+		if s.Err() == nil {
+			all = append(all, sessionInfo(s, key.peer, key.tag, now))
 		}
-	}
-	for s, key := range p.own {
-		all = append(all, sessionInfo(s, key.peer, key.tag, now))
 	}
 	return all
 }
@@ -390,22 +476,13 @@ func (p *pool) info(now time.Time) []ConnectionInfo {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	var open []*session.Session
-	for _, e := range p.entries {
-		if e.isOpen() {
-			open = append(open, e.link.session)
-		} else {
-			e.cancel()
-		}
-	}
-	for s := range p.own {
-		open = append(open, s)
-	}
+	open := slices.Collect(maps.Keys(p.open))
 	clear(p.entries)
 	if p.reaper != nil {
 		p.reaper.Stop()
 	}
 	p.mu.Unlock()
+	p.end()
 	var wg sync.WaitGroup
 	for _, s := range open {
 		wg.Go(func() { _ = s.Close() }) // never fails

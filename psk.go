@@ -14,8 +14,8 @@ var (
 		"or set AdmitAll in the configuration")
 	// ErrPSKTooLate: the key was set after sessions had been opened or served without it.
 	ErrPSKTooLate = errors.New("psk must be set before the first Connect, Send, Listen or Start")
-	// ErrLegacyPeer: a pre-shared key is in use and the peer speaks only pointsub's wire, which cannot carry one.
-	ErrLegacyPeer = errors.New("peer speaks only the legacy wire, which has no psk")
+	// ErrLegacyPeer: the peer speaks only pointsub's wire, which has no sessions and cannot carry a pre-shared key.
+	ErrLegacyPeer = errors.New("peer speaks only the legacy wire, which has neither sessions nor a psk")
 
 	ErrPSKRequired = session.ErrPSKRequired
 	ErrPSKMismatch = session.ErrPSKMismatch

@@ -57,7 +57,7 @@ func (s *Server) serve(tag protocol.ID, handler Handler) error {
 	}
 	s.tags[tag] = t
 	if s.reaper == nil {
-		s.reaper = time.AfterFunc(s.cfg.CleanupInterval, s.reap)
+		s.reaper = time.AfterFunc(max(s.cfg.CleanupInterval, minReap), s.reap)
 	}
 	return nil
 }
@@ -160,6 +160,7 @@ func (t *servedTag) legacyInfo(now time.Time) []ConnectionInfo {
 		all = append(all, ConnectionInfo{
 			RemoteAddr: pid.String(), LastActive: c.started, IdleTime: max(now.Sub(c.started), 0),
 			Peer: pid, Tag: t.tag, Path: c.conn.Path(), Legacy: true, Requests: 1, InFlight: 1,
+			BytesIn: c.in.Load(), BytesOut: c.out.Load(),
 		})
 	}
 	return all
@@ -209,7 +210,7 @@ func (s *Server) reap() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.stopped {
-		s.reaper.Reset(s.cfg.CleanupInterval)
+		s.reaper.Reset(max(s.cfg.CleanupInterval, minReap))
 	}
 }
 

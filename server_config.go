@@ -36,7 +36,7 @@ type ServerConfig struct {
 	BufferPoolSize int
 	// EnableCompression lets both sides compress what shrinks by it. DefaultServerConfig sets it.
 	EnableCompression bool
-	// CleanupInterval is how often idle sessions are looked for. If zero, 5 min.
+	// CleanupInterval is how often idle sessions are looked for, at most once a millisecond. If zero, 5 min.
 	CleanupInterval time.Duration
 	// MaxIdleTime closes every session, of Listen too and also with streams open, on which nothing has moved for so
 	// long; a call that is being handled is not idle. If zero, 30 min.
@@ -64,6 +64,11 @@ func DefaultServerConfig() *ServerConfig {
 
 // Validate returns an error that matches ErrInvalid and names the first field that is out of range, or nil.
 func (c *ServerConfig) Validate() error {
+	for i, pid := range c.AllowPeers {
+		if err := pid.Validate(); err != nil {
+			return invalidf("ServerConfig.AllowPeers[%d]: %w", i, err)
+		}
+	}
 	return validateFields("ServerConfig", []durationField{
 		{"ReadTimeout", c.ReadTimeout}, {"WriteTimeout", c.WriteTimeout}, {"ConnectTimeout", c.ConnectTimeout},
 		{"IdleTimeout", c.IdleTimeout}, {"CleanupInterval", c.CleanupInterval}, {"MaxIdleTime", c.MaxIdleTime},

@@ -1,0 +1,81 @@
+package peerlane
+
+import (
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/testnet"
+	"github.com/peerlane/peerlane/session"
+)
+
+// Row: P8 (IdleTimeout, CleanupInterval), D4, D13
+func TestIdleTimeoutDrainsOnlyIdleSessionsOfCalls(t *testing.T) {
+	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+		stuck := newStuckHandler(t)
+		s := newServer(t, b, &ServerConfig{IdleTimeout: 30 * time.Millisecond, CleanupInterval: 10 * time.Millisecond, AdmitAll: true})
+		require.NoError(t, s.Handle(callTag, stuck.handle))
+		require.NoError(t, s.Start("/quick", echoHandler))
+		require.NoError(t, s.Listen("/links"))
+		c := newClient(t, a, &ClientConfig{AdmitAll: true})
+		done := sendAsync(t.Context(), c, b, nil)
+		await(t, stuck.entered, "the long call")
+		own, err := c.Connect(t.Context(), b.ID(), "/links")
+		require.NoError(t, err)
+		_, err = c.Send(t.Context(), b.ID(), "/quick", nil)
+		require.NoError(t, err)
+		waitInfo(t, s, 2) // the idle one goes
+		waitInfo(t, c, 2)
+		for _, v := range s.GetConnectionsInfo() {
+			require.NotEqual(t, protocolID("/quick"), v.Tag)
+		}
+		close(stuck.release)
+		require.NoError(t, await(t, done, "the long call"))
+		waitInfo(t, s, 1)
+		require.NoError(t, own.Err(), "IdleTimeout is for the sessions of calls")
+		_, err = c.Send(t.Context(), b.ID(), "/quick", nil)
+		require.NoError(t, err, "a new session costs no retry")
+	})
+}
+
+// Row: P8 (CleanupInterval): nobody is looked for before it is over.
+func TestCleanupIntervalIsHowOftenIdleSessionsAreLookedFor(t *testing.T) {
+	a, b := testnet.Pair(t, testnet.TCPTLS)
+	s := newServer(t, b, &ServerConfig{IdleTimeout: time.Millisecond, MaxIdleTime: time.Millisecond, CleanupInterval: 300 * time.Millisecond})
+	began := time.Now()
+	require.NoError(t, s.Start(callTag, echoHandler))
+	_, err := newClient(t, a, nil).Send(t.Context(), b.ID(), callTag, nil)
+	require.NoError(t, err)
+	waitInfo(t, s, 0)
+	require.GreaterOrEqual(t, time.Since(began), 300*time.Millisecond)
+}
+
+// Row: P8 (MaxIdleTime), D13: also with streams open, but not under a call that is being handled.
+func TestMaxIdleTimeClosesWhatNothingMovesOn(t *testing.T) {
+	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+		stuck := newStuckHandler(t)
+		s := newServer(t, b, &ServerConfig{MaxIdleTime: 100 * time.Millisecond, CleanupInterval: 10 * time.Millisecond, AdmitAll: true})
+		s.SetStream("open", func(st *session.Stream) { copyBack(st) })
+		require.NoError(t, s.Listen("/links"))
+		require.NoError(t, s.Handle(callTag, stuck.handle))
+		c := newClient(t, a, &ClientConfig{AdmitAll: true})
+		done := sendAsync(t.Context(), c, b, nil)
+		await(t, stuck.entered, "the long call")
+		quiet, err := c.Connect(t.Context(), b.ID(), "/links")
+		require.NoError(t, err)
+		withStream, err := c.Connect(t.Context(), b.ID(), "/links")
+		require.NoError(t, err)
+		st, err := withStream.OpenStream(t.Context(), "open", nil)
+		require.NoError(t, err)
+		waitInfo(t, s, 1)
+		await(t, quiet.Done(), "the end of the quiet session")
+		await(t, withStream.Done(), "the end of the session with a stream")
+		_, err = st.Read(make([]byte, 1))
+		require.Error(t, err)
+		close(stuck.release)
+		require.NoError(t, await(t, done, "the long call"))
+		waitInfo(t, s, 0)
+	})
+}
