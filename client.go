@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"time"
@@ -91,7 +92,8 @@ func (c *Client) Send(ctx context.Context, pid peer.ID, tag protocol.ID, request
 }
 
 // moves counts how often a Send went on to another session because the one it had was drained or had ended before the
-// request was sent. That is no retry: it is how MaxRequestsPerConn and idle timeouts show.
+// request was sent, or because the connection turned out to be dead. That is no retry: it is how MaxRequestsPerConn, idle
+// timeouts and a peer's restart show.
 type moves struct {
 	n     int
 	until time.Time // when no more of them are free
@@ -101,22 +103,27 @@ type moves struct {
 const moveInterval = 10 * time.Millisecond
 
 // next returns the wait before the next move, and whether it is free: the first is, and while the peer drains its sessions
-// in order every one until the Send has moved about for ReadTimeout.
+// in order every one until the Send has moved about for ReadTimeout. A connection that broke is given the time to be
+// noticed by libp2p, which else hands it out again.
 func (m *moves) next(err error, c *ClientConfig) (wait time.Duration, free bool) {
 	now := time.Now()
-	if m.n++; m.n == 1 {
+	if m.n == 0 {
 		m.until = now.Add(c.ReadTimeout)
-		return 0, true
 	}
-	return backoff(min(moveInterval, c.RetryInterval), m.n-2), errors.Is(err, ErrGoingAway) && now.Before(m.until)
+	drained := errors.Is(err, ErrGoingAway)
+	if m.n > 0 || !drained {
+		wait = backoff(min(moveInterval, c.RetryInterval), max(m.n-1, 0))
+	}
+	m.n++
+	return wait, m.n == 1 || drained && now.Before(m.until)
 }
 
 // sendOnce tries once. moved reports whether the session takes no more calls, had not begun with this one, and did not end
-// by a timeout.
+// by a timeout; or that the connection closed while a session was being opened on it.
 func (c *Client) sendOnce(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte) (response []byte, moved bool, err error) {
 	link, err := c.pool.get(ctx, pid, tag)
 	if err != nil {
-		return nil, false, err
+		return nil, closedUnderDial(err), err
 	}
 	if link.session != nil {
 		response, err = link.session.Call(ctx, "", request)
@@ -144,7 +151,20 @@ func (c *Client) retryable(ctx context.Context, err error) bool {
 			return false
 		}
 	}
-	return e.Outcome == session.NotSent || e.Outcome == session.Unknown && ctx.Value(idempotentKey{}) != nil
+	switch e.Outcome {
+	case session.NotSent:
+		return true
+	case session.Unknown:
+		return ctx.Value(idempotentKey{}) != nil
+	default:
+		return closedUnderDial(err)
+	}
+}
+
+// closedUnderDial reports whether err is that of a dial whose connection the peer closed: that is no refusal.
+func closedUnderDial(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Outcome == session.Rejected && errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // backoff returns the wait before retry n: interval doubled n times, up to tenfold, spread over half to one and a half.

@@ -44,7 +44,7 @@ func TestDefaultsArePointsubs(t *testing.T) {
 func badValues(f reflect.StructField) []any {
 	switch v := reflect.Zero(f.Type).Interface().(type) {
 	case time.Duration:
-		return []any{time.Duration(-1), time.Duration(-time.Hour)}
+		return []any{time.Duration(-1), -time.Hour}
 	case int:
 		bad := []any{-1}
 		switch f.Name {

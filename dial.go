@@ -3,6 +3,7 @@ package peerlane
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -174,7 +175,8 @@ func (d *Dialer) openRemote(
 ) (*Conn, protocol.ID, error) {
 	for retried := false; ; retried = true {
 		s, err := d.openStream(ctx, pid)
-		if errors.Is(err, network.ErrNoConn) && !retried && ctx.Err() == nil {
+		gone := errors.Is(err, network.ErrNoConn) || errors.Is(err, io.ErrUnexpectedEOF)
+		if gone && !retried && ctx.Err() == nil {
 			continue
 		}
 		if err != nil {

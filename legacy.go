@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -262,10 +261,11 @@ func (s *Server) runLegacy(t *servedTag, conn *Conn, request []byte) (response [
 
 // codeOf returns the code to reset a legacy conn with.
 func codeOf(err error) frame.Code {
-	if e, ok := err.(*Error); ok {
+	var e *Error
+	if errors.As(err, &e) && e.Code != frame.CodeOK {
 		return e.Code
 	}
-	if isTimeout(err) || err == os.ErrDeadlineExceeded {
+	if isTimeout(err) {
 		return frame.CodeTimeout
 	}
 	return frame.CodeProtocol

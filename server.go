@@ -19,7 +19,7 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// ErrStopped: the Server has been stopped, or the Client closed. It matches net.ErrClosed.
+// ErrStopped says that the Server has been stopped, or the Client closed. It matches net.ErrClosed.
 var ErrStopped = fmt.Errorf("stopped: %w", session.ErrClosed)
 
 // StreamHandler answers one request. The request belongs to the handler. An error reaches the caller as an *Error with

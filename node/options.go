@@ -10,7 +10,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// ErrInvalid: an option or an argument has an invalid value; the text names it.
+// ErrInvalid says that an option or an argument has an invalid value; the text names it.
 var ErrInvalid = errors.New("invalid value")
 
 func invalidf(format string, args ...any) error {

@@ -351,7 +351,7 @@ func pskTry(t *testing.T, dial, accept *psk.Keyring, change func(net.Conn) net.C
 	here, there := net.Pipe()
 	served := make(chan error, 1)
 	go func() { served <- a.Serve(there, "alice") }()
-	conn := net.Conn(here)
+	var conn net.Conn = here
 	if change != nil {
 		conn = change(here)
 	}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -196,8 +197,8 @@ func (st *muxed) end(err error) {
 	}
 	st.leave()
 	if !st.accepted {
-		failure, ok := err.(*Error)
-		if !ok {
+		var failure *Error
+		if !errors.As(err, &failure) {
 			failure = &Error{Err: err}
 		}
 		copied := *failure

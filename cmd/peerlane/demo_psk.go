@@ -214,7 +214,7 @@ func refusedKey(ctx context.Context, l *lab, tag string, k keys, want error) (fi
 	case callErr == nil:
 		return "", errors.New("the call went through")
 	case !errors.Is(callErr, want) || !errors.As(callErr, &e):
-		return "", fmt.Errorf("got another error than %q: %w", want, callErr)
+		return "", fmt.Errorf("got another error than %q: %w", want.Error(), callErr)
 	case ran.Load() || e.Outcome != session.NotSent:
 		return "", fmt.Errorf("the handler ran: %v, outcome %s, want %s", ran.Load(), e.Outcome, session.NotSent)
 	}
