@@ -21,7 +21,7 @@ type AcceptorConfig struct {
 	// Admit, if not nil, is asked about each peer when its hello has come and before it is looked at; an error refuses
 	// the carrier, and is told to the peer.
 	Admit func(peer string) error
-	// OnSession, if not nil, is called with each new session before anything of it is handled.
+	// OnSession, if not nil, is called with each new session before anything of it is handled. It must not block.
 	OnSession func(*Session)
 }
 
@@ -87,7 +87,7 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 			refusal = &Error{Err: err}
 			drop(conn, frame.CodeProtocol)
 		}
-		refusal.Op, refusal.Peer = "hello", peer
+		refusal.Op, refusal.Peer, refusal.Outcome = "hello", peer, Rejected
 		return refusal
 	}
 	run()

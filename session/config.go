@@ -12,7 +12,7 @@ import (
 
 // Config is one side's settings. The zero value is useful. Sizes are bytes.
 type Config struct {
-	// Local names this side and is bound into the PSK handshake: a Peer ID's bytes. Both sides must agree on it.
+	// Local names this side and is bound into the PSK handshake: a Peer ID in its text form. Both sides must agree on it.
 	Local string
 	// Keys, if not nil, requires the pre-shared key on every carrier; nil refuses peers that use one.
 	Keys *psk.Keyring
