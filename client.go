@@ -110,7 +110,7 @@ func (m *moves) next(err error, c *ClientConfig) (wait time.Duration, free bool)
 	if m.n == 0 {
 		m.until = now.Add(c.ReadTimeout)
 	}
-	drained := errors.Is(err, ErrGoingAway)
+	drained := errors.Is(err, ErrGoingAway) || errors.Is(err, session.ErrClosed) // the latter when the drain was over
 	if m.n > 0 || !drained {
 		wait = backoff(min(moveInterval, c.RetryInterval), max(m.n-1, 0))
 	}
@@ -146,7 +146,7 @@ func (c *Client) retryable(ctx context.Context, err error) bool {
 		return false
 	}
 	for _, permanent := range []error{ErrStopped, ErrNotServed, ErrInvalid, ErrTooLarge, ErrRelayOnly, ErrNotAllowed, ErrLegacyPeer,
-		ErrPSKRequired, ErrPSKMismatch, ErrPSKTampered, ErrPSKReplayed, session.ErrVersion, session.ErrUnsupported} {
+		ErrPSKRequired, ErrPSKMismatch, ErrPSKTampered, session.ErrVersion, session.ErrUnsupported} {
 		if errors.Is(err, permanent) {
 			return false
 		}

@@ -36,7 +36,8 @@
 // # Security
 //
 // libp2p authenticates both Peer IDs and encrypts. [UseModernPSKServer] and [UseModernPSKClient] add a pre-shared key on
-// every transport. Whoever may open sessions is the server's AllowPeers, the key, or explicitly everybody.
+// every transport. Start and Handle serve every peer that libp2p lets in, as pointsub does, unless there is a key or
+// AllowPeers; Listen wants a key, AllowPeers, or AdmitAll. A server's links and streams are open to all its tags.
 //
 // # Stability
 //

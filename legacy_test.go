@@ -464,3 +464,22 @@ func TestAPeersUpgradeAndDowngradeAreNoticed(t *testing.T) {
 		}
 	})
 }
+
+// Row: D11, D23: an old peer's calls are bounded though nothing else does it.
+func TestOneOldPeersCallsAreBounded(t *testing.T) {
+	none := libp2p.ResourceManager(&network.NullResourceManager{})
+	a, b := testnet.Host(t, testnet.QUIC, none), testnet.Host(t, testnet.QUIC, none)
+	testnet.Teach(a, b.ID(), b.Addrs()...)
+	s := newServer(t, b, nil)
+	require.NoError(t, s.Start(callTag, echoHandler))
+	for range maxLegacyPerPeer {
+		openLegacy(t, a, b, []byte{0})
+	}
+	waitInfo(t, s, maxLegacyPerPeer)
+	c, err := (&Dialer{Host: a, Tag: callTag}).Dial(testContext(t), b.ID())
+	if err == nil { // the refusal has not overtaken the dial
+		t.Cleanup(func() { c.resetWith(frame.CodeCancelled) })
+		_, err = c.Read(make([]byte, 1))
+	}
+	require.ErrorIs(t, err, ErrUnavailable)
+}

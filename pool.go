@@ -27,6 +27,7 @@ type pool struct {
 	host   host.Host
 	cfg    *ClientConfig
 	mux    *session.Mux
+	quota  *session.Quota // bounds what peers may make this side run and hold
 	dialer Dialer
 	ctx    context.Context // ends with close
 	end    context.CancelFunc
@@ -67,13 +68,19 @@ type link struct {
 	done    func() // gives back the place of a call to an old peer
 }
 
+// What peers may make a client run and hold by calling back on its sessions.
+const (
+	maxPeerCalls = 1000
+	maxPeerBytes = 1 << 30
+)
+
 // maxLegacyCalls bounds the calls at once to one old peer and tag, each of which is a stream of its own: libp2p's default
 // resource manager takes 64 and a few more.
 const maxLegacyCalls = 48
 
 func newPool(h host.Host, cfg *ClientConfig, mux *session.Mux) *pool {
 	p := &pool{
-		host: h, cfg: cfg, mux: mux,
+		host: h, cfg: cfg, mux: mux, quota: session.NewQuota(session.QuotaLimits{Calls: maxPeerCalls, Bytes: maxPeerBytes}),
 		dialer:  Dialer{Host: h, Path: cfg.Path, DirectWait: cfg.DirectWait, Timeout: cfg.ConnectTimeout},
 		entries: make(map[poolKey]*poolEntry),
 		old:     make(map[poolKey]chan struct{}),
@@ -196,6 +203,9 @@ func (p *pool) finishOpening(key poolKey, e *poolEntry, l link, err error) (unus
 	if p.closed {
 		unused, l, err = l, link{}, stopped("send", key.peer, key.tag)
 	}
+	if l.session != nil && p.entries[key] != e { // everybody has left: the books would not find it again
+		unused, l, err = l, link{}, context.Canceled
+	}
 	if l.conn != nil { // it told what the peer speaks; each call opens its own
 		unused, l = l, link{}
 		p.old[key] = make(chan struct{}, maxLegacyCalls)
@@ -252,6 +262,9 @@ func (p *pool) await(ctx context.Context, key poolKey, e *poolEntry) (link, erro
 	p.mu.Lock()
 	places := p.old[key]
 	p.mu.Unlock()
+	if places == nil { // another caller has found meanwhile that the peer has learnt sessions
+		return p.get(ctx, key.peer, key.tag)
+	}
 	return p.getLegacy(ctx, key, places)
 }
 
@@ -289,7 +302,8 @@ func (p *pool) dial(ctx context.Context, key poolKey) (link, error) {
 // greet opens a session on conn.
 func (p *pool) greet(ctx context.Context, conn *Conn, key poolKey, keys *psk.Keyring) (*session.Session, error) {
 	cfg := p.cfg.sessionConfig(p.mux)
-	cfg.Local, cfg.Keys = p.host.ID().String(), keys
+	cfg.Quota = p.quota
+	cfg.Local, cfg.Tag, cfg.Keys = p.host.ID().String(), string(key.tag), keys
 	reopen := func(ctx context.Context) (net.Conn, error) {
 		c, _, err := p.dialer.open(ctx, key.peer, sessionTag(key.tag))
 		if err != nil {
@@ -303,8 +317,13 @@ func (p *pool) greet(ctx context.Context, conn *Conn, key poolKey, keys *psk.Key
 // getLegacy opens a conn for one call to a peer that spoke pointsub's wire when it was last asked. A peer that has learnt
 // sessions meanwhile is remembered as such.
 func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{}) (link, error) {
+	timer := time.NewTimer(p.cfg.ReadTimeout)
+	defer timer.Stop()
 	select {
 	case places <- struct{}{}:
+	case <-timer.C:
+		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Code: frame.CodeTimeout, Outcome: session.NotSent,
+			Text: "too many calls to this old peer are in progress"}
 	case <-p.ctx.Done():
 		return link{}, stopped("send", key.peer, key.tag)
 	case <-ctx.Done():
@@ -485,7 +504,10 @@ func (p *pool) close() {
 	p.end()
 	var wg sync.WaitGroup
 	for _, s := range open {
-		wg.Go(func() { _ = s.Close() }) // never fails
+		wg.Go(func() {
+			_ = s.Close() // never fails
+			<-s.Done()    // one that was closing already is bounded by its CloseTimeout
+		})
 	}
 	wg.Wait()
 	p.dials.Wait()

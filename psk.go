@@ -81,11 +81,34 @@ func rotate(keys *psk.Keyring, secret []byte, opts *PSKOptions) error {
 	if opts == nil {
 		opts = &PSKOptions{}
 	}
+	if opts.Previous != nil {
+		return invalidf("PSKOptions.Previous: a rotation keeps the key that was in use")
+	}
 	key, err := psk.Derive(secret, &opts.Params)
 	if err != nil {
 		return err
 	}
 	return keys.Rotate(key)
+}
+
+// RetireModernPSKClient ends a rotation: new sessions of c take the current key only. Sessions that are open go on. It
+// returns ErrModernPSKRequired when c has no key.
+func RetireModernPSKClient(c *Client) error { return retire(c.pool.currentKeys()) }
+
+// RetireModernPSKServer is RetireModernPSKClient for a server.
+func RetireModernPSKServer(s *Server) error {
+	s.mu.Lock()
+	keys := s.keys
+	s.mu.Unlock()
+	return retire(keys)
+}
+
+func retire(keys *psk.Keyring) error {
+	if keys == nil {
+		return ErrModernPSKRequired
+	}
+	keys.Retire()
+	return nil
 }
 
 // deriveKeys returns the keyring of secret and of the one before it.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -71,7 +73,7 @@ func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
 		mux.SetCall(t.answer)
 	}
 	cfg := s.cfg.sessionConfig(mux, s.quota)
-	cfg.Local, cfg.Keys = s.host.ID().String(), s.keys
+	cfg.Local, cfg.Tag, cfg.Keys = s.host.ID().String(), string(tag), s.keys
 	var err error
 	t.acceptor, err = session.NewAcceptor(session.AcceptorConfig{Config: cfg, Admit: s.admit})
 	return t, err
@@ -174,6 +176,16 @@ func (t *servedTag) unlisten() {
 	}
 }
 
+// cutOffTime is how long Shutdown waits for handlers whose ctx has ended.
+const cutOffTime = time.Second
+
+// legacyCalls returns the old peers' calls that are being served.
+func (t *servedTag) legacyCalls() []*legacyCall {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Keys(t.calls))
+}
+
 // shutdown waits until what is open has ended, and cuts it off when ctx ends.
 func (t *servedTag) shutdown(ctx context.Context) error {
 	err := t.acceptor.Shutdown(ctx)
@@ -188,11 +200,15 @@ func (t *servedTag) shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	t.server.cutOff()
-	t.mu.Lock()
-	for c := range t.calls {
+	for _, c := range t.legacyCalls() {
 		c.conn.resetWith(frame.CodeGoingAway)
 	}
-	t.mu.Unlock()
+	timer := time.NewTimer(cutOffTime)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C: // a handler does not heed its ctx
+	}
 	if err == nil {
 		err = &Error{Op: "shutdown", Link: string(t.tag), Err: ctx.Err()}
 	}

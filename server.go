@@ -49,6 +49,7 @@ type Server struct {
 	allow  map[string]bool // Peer IDs as text; nil: everybody
 	ctx    context.Context // ends when the server is cut off
 	cutOff context.CancelFunc
+	down   chan struct{} // closed when Shutdown is done
 
 	mu      sync.Mutex
 	keys    *psk.Keyring
@@ -70,6 +71,7 @@ func NewServer(h host.Host, config *ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{host: h, cfg: config.withDefaults(), mux: session.NewMux(), tags: make(map[protocol.ID]*servedTag)}
+	s.down = make(chan struct{})
 	s.ctx, s.cutOff = context.WithCancel(context.Background())
 	s.log = s.cfg.Logger
 	if s.log == nil {
@@ -174,7 +176,8 @@ func (s *Server) admit(pid string) error {
 }
 
 // Stop stops the server: its tags are no longer served, what is being handled is given ReadTimeout to end, and the rest
-// is cut off, which is an error. After it nothing of the server is left. A second Stop returns nil.
+// is cut off, which is an error. After it nothing of the server is left but handlers that do not heed their ctx. A second
+// Stop waits for the first and returns nil.
 func (s *Server) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ReadTimeout)
 	defer cancel()
@@ -185,6 +188,10 @@ func (s *Server) Stop() error {
 // error is returned.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
+	if s.stopped {
+		s.mu.Unlock()
+		return s.awaitDown(ctx)
+	}
 	s.stopped = true
 	if s.reaper != nil {
 		s.reaper.Stop()
@@ -204,5 +211,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	wg.Wait()
 	s.cutOff()
+	close(s.down)
 	return errors.Join(errs...)
+}
+
+// awaitDown waits until another Shutdown is done.
+func (s *Server) awaitDown(ctx context.Context) error {
+	select {
+	case <-s.down:
+		return nil
+	case <-ctx.Done():
+		return &Error{Op: "shutdown", Err: ctx.Err()}
+	}
 }

@@ -103,7 +103,7 @@ func (c *ServerConfig) sessionConfig(mux *session.Mux, quota *session.Quota) ses
 		HandshakeTimeout: c.ConnectTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout,
 		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat,
 		MaxMessage: c.MaxBlockSize, MessageWindow: c.BufferPoolSize, MaxRequests: c.MaxRequestsPerConn,
-		MaxInFlight:        max(4096, c.MaxConcurrentConns+1), // so that too many calls are refused, and not queued
+		MaxInFlight:        min(max(4096, c.MaxConcurrentConns+1), 1<<20), // so that too many calls are refused, and not queued
 		DisableCompression: !c.EnableCompression,
 	}
 }

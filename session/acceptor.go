@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -80,11 +81,11 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 	stop()
 	if err != nil {
 		a.refused.Add(1)
-		var refusal *Error
-		if errors.As(err, &refusal) {
+		refusal := &Error{Err: err}
+		if told := (*Error)(nil); errors.As(err, &told) {
+			*refusal = *told // it may be Admit's own, used for every peer
 			a.refuse(conn, refusal)
 		} else {
-			refusal = &Error{Err: err}
 			drop(conn, frame.CodeProtocol)
 		}
 		refusal.Op, refusal.Peer, refusal.Outcome = "hello", peer, Rejected
@@ -250,6 +251,9 @@ func (a *Acceptor) answerStream(h *frame.Hello, ack func(*frame.Hello) (carrier,
 		return nil, err
 	}
 	c, err := ack(&frame.Hello{})
+	if err == nil && a.cfg.Keys != nil {
+		err = c.awaitStart()
+	}
 	if err != nil {
 		s.forgetDedicated(st)
 		return nil, err
@@ -311,9 +315,7 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 func (a *Acceptor) close() (drained <-chan struct{}, sessions []*Session) {
 	a.mu.Lock()
 	a.closed = true
-	for conn := range a.conns {
-		drop(conn, frame.CodeGoingAway)
-	}
+	greeting := slices.Collect(maps.Keys(a.conns))
 	done := make(chan struct{})
 	if len(a.sessions) == 0 {
 		close(done)
@@ -323,5 +325,8 @@ func (a *Acceptor) close() (drained <-chan struct{}, sessions []*Session) {
 		done = a.drained
 	}
 	a.mu.Unlock()
+	for _, conn := range greeting {
+		drop(conn, frame.CodeGoingAway)
+	}
 	return done, a.Sessions()
 }

@@ -351,6 +351,9 @@ func (s *Session) onError(h frame.Header, p []byte) error {
 	if err := s.checkOurs(h); err != nil {
 		return err
 	}
+	if f.Code == frame.CodeGoingAway { // GOAWAY itself may wait behind the peer's own backlog
+		s.goneAway = true
+	}
 	switch c := s.pending[h.ID]; {
 	case c != nil:
 		refused := remote(f)

@@ -14,6 +14,9 @@ import (
 type Config struct {
 	// Local names this side and is bound into the PSK handshake: a Peer ID in its text form. Both sides must agree on it.
 	Local string
+	// Tag names what the session is for and is bound into the PSK handshake too: the application's protocol ID. Both
+	// sides must agree on it.
+	Tag string
 	// Keys, if not nil, requires the pre-shared key on every carrier; nil refuses peers that use one.
 	Keys *psk.Keyring
 	// Mux holds the handlers. If nil, nothing is served.

@@ -15,6 +15,7 @@ import (
 type dedicated struct {
 	net.Conn
 	raw    net.Conn
+	s      *Session
 	closed atomic.Bool
 	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 }
@@ -24,10 +25,11 @@ func (st *Stream) attach(c carrier) error {
 	st.s.mu.Lock()
 	err := st.s.err
 	if err == nil {
-		st.conn = &dedicated{Conn: c.sealed, raw: c.raw}
+		st.conn = &dedicated{Conn: c.sealed, raw: c.raw, s: st.s}
 	} else {
 		delete(st.s.dedicated, st)
 		err = st.s.refusal("open stream", st.name)
+		err.Outcome = Unknown // the peer has answered already
 	}
 	st.s.checkIdle()
 	st.s.mu.Unlock()
@@ -67,12 +69,22 @@ func (s *Session) openDedicated(ctx context.Context, name string) (*Stream, erro
 		var e *Error
 		if errors.As(err, &e) {
 			e.Op, e.Link = "open stream", name
+			if !e.Remote {
+				e.Outcome = Unknown // HELLO may have arrived
+			}
 		}
 		return nil, err
 	}
 	s.touch()
 	if err := st.attach(c); err != nil {
 		return nil, err
+	}
+	if s.cfg.Keys == nil {
+		return st, nil
+	}
+	if _, err := c.sealed.Write([]byte{sealedStart}); err != nil {
+		_ = st.Reset(frame.CodeCancelled) // the write's error says it all
+		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: Unknown, Err: err}
 	}
 	return st, nil
 }
@@ -122,15 +134,34 @@ func (d *dedicated) CloseRead() error {
 	return errors.ErrUnsupported
 }
 
+// sealedStart is the first byte of a dedicated stream under a key: its record proves that the HELLO was no replay, before
+// the stream's handler runs (spec 5.10).
+const sealedStart = 0
+
+// awaitStart reads sealedStart.
+func (c carrier) awaitStart() error {
+	var b [1]byte
+	if _, err := io.ReadFull(c.sealed, b[:]); err != nil {
+		return fmt.Errorf("no proof that the hello is fresh: %w", err)
+	}
+	return nil
+}
+
 // Read implements Stream.
 func (d *dedicated) Read(p []byte) (int, error) {
 	n, err := d.Conn.Read(p)
+	if n > 0 {
+		d.s.touch()
+	}
 	return n, d.because(err)
 }
 
 // Write implements Stream.
 func (d *dedicated) Write(p []byte) (int, error) {
 	n, err := d.Conn.Write(p)
+	if n > 0 {
+		d.s.touch()
+	}
 	return n, d.because(err)
 }
 

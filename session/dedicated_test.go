@@ -154,7 +154,7 @@ func TestTheEndOfTheSessionInTheMiddleOfADedicatedHelloLeavesNothing(t *testing.
 		require.NoError(t, frame.WriteHello(conn, frame.AppendHello(nil, &frame.Hello{Kind: frame.KindAck, Version: 1})))
 		err = <-result
 		require.ErrorIs(t, err, ErrClosed)
-		asError(t, err, NotSent)
+		asError(t, err, Unknown)
 		_, err = conn.Read(make([]byte, 1))
 		require.Error(t, err, "the carrier is dropped")
 		wantZero(t, s)

@@ -3,10 +3,10 @@
 // A session carries requests with answers, one-way messages, and shared streams, all over one net.Conn, and opens
 // dedicated streams on further ones. It knows nothing of libp2p: whoever owns it hands it connections.
 //
-//	acceptor, err := session.NewAcceptor(session.Config{Mux: mux})
-//	go acceptor.Serve(conn, "alice")              // one side
+//	acceptor, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Mux: mux}})
+//	go acceptor.Serve(conn, "alice") // one side
 //
-//	s, err := session.Dial(ctx, conn, session.Config{}) // the other
+//	s, err := session.Dial(ctx, conn, "bob", nil, session.Config{}) // the other
 //	reply, err := s.SendWait(ctx, "greet", []byte("hello"))
 //
 // # Lifetime

@@ -138,7 +138,8 @@ func (h *heartbeat) onPong(id uint64) {
 // does so ends the session, for no other can pass it. s.mu is held.
 func (s *Session) refuseStalled(now time.Duration) error {
 	for _, m := range s.serving {
-		if !m.started && now-m.in.progress >= s.cfg.ReadTimeout {
+		late := !m.ctx.deadline.IsZero() && now > m.ctx.deadline.Sub(s.started)
+		if !m.started && (late || now-m.in.progress >= s.cfg.ReadTimeout) {
 			s.refusePartial(m, frame.Failure{Code: frame.CodeTimeout,
 				Text: fmt.Sprintf("%d of %d bytes came in time", m.in.got, m.in.start.Total)})
 		}

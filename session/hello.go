@@ -37,10 +37,10 @@ type carrier struct {
 // prologueLabel separates these prologues from any other use of the key.
 const prologueLabel = "peerlane psk v1\x00"
 
-// prologue returns what Noise is bound to: both names and the dialing side's hello.
-func prologue(dialer, acceptor string, hello []byte) []byte {
+// prologue returns what Noise is bound to: both names, the tag, and the dialing side's hello.
+func prologue(dialer, acceptor, tag string, hello []byte) []byte {
 	b := []byte(prologueLabel)
-	for _, name := range [...]string{dialer, acceptor} {
+	for _, name := range [...]string{dialer, acceptor, tag} {
 		b = binary.BigEndian.AppendUint16(b, uint16(len(name)))
 		b = append(b, name...)
 	}
@@ -124,7 +124,7 @@ func boundHandshake(ctx context.Context, conn net.Conn, timeout time.Duration) (
 func exchange(conn net.Conn, peer string, hello *frame.Hello, cfg *Config) (carrier, error) {
 	hello.Kind, hello.Version, hello.Caps, hello.Agent = frame.KindHello, frame.Version, cfg.caps(), cfg.Agent
 	body := frame.AppendHello(nil, hello)
-	bound := prologue(cfg.Local, peer, body)
+	bound := prologue(cfg.Local, peer, cfg.Tag, body)
 	var initiator *psk.Initiator
 	if cfg.Keys != nil {
 		var err error
@@ -221,7 +221,7 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 	case h.Role != frame.RoleSession && h.Role != frame.RoleStream:
 		return nil, nil, &Error{Code: frame.CodeUnsupported, Text: fmt.Sprintf("role %d", h.Role)}
 	}
-	bound := prologue(peer, a.cfg.Local, covered)
+	bound := prologue(peer, a.cfg.Local, a.cfg.Tag, covered)
 	responder, err := a.prove(h, bound)
 	if err != nil {
 		return nil, nil, err

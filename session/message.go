@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/peerlane/peerlane/frame"
@@ -26,12 +25,14 @@ type Message struct {
 	handle     func(*Message)
 
 	// Guarded by s.mu.
-	started   bool // the handler has been started
-	returned  bool // the handler has returned
-	replied   bool // Reply or a refusal has been queued
-	emitted   bool // it has left
-	cancelled bool // the caller gave up, or the session ended
-	later     bool // ReplyLater
+	started   bool        // the handler has been started
+	returned  bool        // the handler has returned
+	replied   bool        // Reply or a refusal has been queued
+	emitted   bool        // it has left
+	cancelled bool        // the caller gave up, or the session ended
+	later     bool        // ReplyLater
+	counted   bool        // holds a handler's place in the quota
+	unwatch   func() bool // ends the watch over the session once the reply has left; nil if there is none
 }
 
 // Session returns the session that the message came on.
@@ -88,8 +89,8 @@ func (m *Message) Refuse(err error) error {
 
 // failureOf returns what a handler's error is on the wire.
 func failureOf(err error) frame.Failure {
-	var e *Error
-	if errors.As(err, &e) && e.Code != frame.CodeOK {
+	e, own := err.(*Error) //nolint:errorlint // a wrapped one is about other work, which says nothing of this
+	if own && !e.Remote && e.Code != frame.CodeOK && outcomes[e.Code] != NotSent {
 		text := e.Text
 		if text == "" {
 			text = err.Error()
@@ -152,7 +153,16 @@ func (m *Message) claimReply() error {
 			Text: "the sender no longer waits"}
 	}
 	m.replied = true
+	m.endCall() // who has the answer may call again at once
 	return nil
+}
+
+// endCall gives back the handler's place in the quota, once. s.mu is held.
+func (m *Message) endCall() {
+	if m.counted {
+		m.counted = false
+		m.s.cfg.Quota.EndCall()
+	}
 }
 
 func (m *Message) onBegun() {}
@@ -161,6 +171,9 @@ func (m *Message) onBegun() {}
 func (m *Message) onSent() {
 	m.emitted = true
 	delete(m.s.serving, m.id)
+	if m.started && !m.returned { // the session no longer knows the request, and its handler still runs
+		m.unwatch = context.AfterFunc(m.s.ctx, func() { m.ctx.end(context.Canceled) })
+	}
 	m.settle()
 }
 
@@ -178,7 +191,6 @@ func (m *Message) cancelLocked(err error) {
 	if !m.started {
 		m.s.partial--
 		m.in.drop()
-		m.s.cfg.Quota.EndCall()
 	}
 	m.settle()
 	m.ctx.end(err)

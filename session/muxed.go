@@ -110,6 +110,7 @@ func (st *muxed) giveUpOpening(err *Error) {
 		return
 	}
 	if st.id != 0 {
+		err.Outcome = Unknown // OPEN has left
 		st.s.controlFailure(frame.TypeStreamReset, st.id, frame.Failure{Code: frame.CodeCancelled})
 	}
 	st.end(err)

@@ -314,11 +314,14 @@ func TestOpeningIsRefusedCancelledAndBounded(t *testing.T) {
 			synctest.Wait()
 		}
 		cancel()
+		outcomes := make(map[Outcome]int)
 		for range 2 {
-			err := <-results
-			require.ErrorIs(t, err, context.Canceled)
-			asError(t, err, NotSent)
+			var e *Error
+			require.ErrorAs(t, <-results, &e)
+			require.ErrorIs(t, e, context.Canceled)
+			outcomes[e.Outcome]++
 		}
+		require.Equal(t, map[Outcome]int{Unknown: 1, NotSent: 1}, outcomes)
 		go w.listen()
 		w.want(frame.TypeStreamOpen, 1)
 		w.wantFailure(frame.TypeStreamReset, 1, frame.CodeCancelled)

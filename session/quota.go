@@ -42,6 +42,15 @@ func (q *Quota) endSession() { q.sessions.Add(-1) }
 // StartCall takes the place of one handler, or reports that there is none. EndCall gives it back.
 func (q *Quota) StartCall() bool { return q.add(&q.calls, 1, int64(q.max.Calls)) }
 
+// fullOfCalls reports whether StartCall would fail now; it counts as a refusal.
+func (q *Quota) fullOfCalls() bool {
+	if q.max.Calls == 0 || q.calls.Load() < int64(q.max.Calls) {
+		return false
+	}
+	q.refused.Add(1)
+	return true
+}
+
 // EndCall gives back what StartCall took.
 func (q *Quota) EndCall() { q.calls.Add(-1) }
 

@@ -57,14 +57,15 @@ func (s *Session) admit(m *Message, arrived int) frame.Failure {
 		return frame.Failure{Code: frame.CodeNotFound, Text: "no handler for link " + fmt.Sprintf("%q", m.Link)}
 	case s.running >= 2*s.cfg.MaxInFlight:
 		return frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many cancelled calls still run"}
-	case !s.cfg.Quota.StartCall():
-		return frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many calls at once"}
+	case s.cfg.Quota.fullOfCalls():
+		return tooManyCalls
 	case !s.take(m, arrived):
-		s.cfg.Quota.EndCall()
 		return noMemory
 	}
 	return frame.Failure{}
 }
+
+var tooManyCalls = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many calls at once"}
 
 var noMemory = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "no memory for more requests"}
 
@@ -89,12 +90,17 @@ func (s *Session) addRequest(m *Message, p []byte, now time.Duration) error {
 	if len(p) > 0 || m.in.progress == 0 { // an empty part is no progress
 		m.in.progress = now
 	}
-	if m.in.complete() {
-		m.started = true
-		s.partial--
-		s.running++
-		go s.serve(m)
+	if !m.in.complete() {
+		return nil
 	}
+	if !s.cfg.Quota.StartCall() {
+		s.refusePartial(m, tooManyCalls)
+		return nil
+	}
+	m.counted, m.started = true, true
+	s.partial--
+	s.running++
+	go s.serve(m)
 	return nil
 }
 
@@ -198,10 +204,13 @@ func (s *Session) recovered(m *Message) {
 
 // finishServe ends what serve began.
 func (s *Session) finishServe(m *Message) {
-	s.cfg.Quota.EndCall()
 	s.touch()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	m.endCall()
+	if m.unwatch != nil {
+		m.unwatch()
+	}
 	s.running--
 	m.returned = true
 	if !m.replied && !m.cancelled && !m.later {

@@ -17,8 +17,7 @@ type counters struct {
 	cancelled               atomic.Uint64
 }
 
-// A Snapshot is what a session looked like at one moment. Byte counts are of the carrier, seal included where there is
-// one in the sealed direction's plaintext.
+// A Snapshot is what a session looked like at one moment. Byte counts are of frames, before the seal.
 type Snapshot struct {
 	ID         frame.SessionID
 	Peer       string

@@ -50,10 +50,7 @@ func (s *Session) writeLoop() {
 		}
 		buf := batches.Get().(*[]byte)
 		batch := s.fillBatch((*buf)[:0])
-		s.writeBegan.Store(max(1, int64(s.elapsed())))
-		n, err := s.conn.Write(batch)
-		s.writeBegan.Store(0)
-		s.stats.bytesOut.Add(uint64(n))
+		err := s.write(batch)
 		if cap(batch) <= 2*cap(*buf) {
 			*buf = batch[:0]
 		}
@@ -63,6 +60,21 @@ func (s *Session) writeLoop() {
 			return
 		}
 	}
+}
+
+// write writes a batch, in parts of which each has WriteTimeout: the least that a slow carrier must take in that time.
+func (s *Session) write(batch []byte) error {
+	defer s.writeBegan.Store(0)
+	for len(batch) > 0 {
+		s.writeBegan.Store(max(1, int64(s.elapsed())))
+		n, err := s.conn.Write(batch[:min(len(batch), batchTarget)])
+		s.stats.bytesOut.Add(uint64(n))
+		if err != nil {
+			return err
+		}
+		batch = batch[n:]
+	}
+	return nil
 }
 
 // waitOutbound waits until there is something to write, and reports whether the writer goes on, and whether others than
@@ -101,7 +113,9 @@ func (s *Session) fillBatch(b []byte) []byte {
 		s.pong = 0
 	}
 	b = append(b, s.urgent...)
-	s.urgent = s.urgent[:0]
+	if s.urgent = s.urgent[:0]; cap(s.urgent) > batchTarget {
+		s.urgent = nil
+	}
 	for len(b) < batchTarget && s.ready.len() > 0 {
 		src := s.ready.pop()
 		var more bool
