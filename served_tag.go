@@ -199,10 +199,10 @@ func (t *servedTag) shutdown(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	t.server.cutOff()
-	for _, c := range t.legacyCalls() {
+	for _, c := range t.legacyCalls() { // before their handlers hear of it, who would answer as if nothing were
 		c.conn.resetWith(frame.CodeGoingAway)
 	}
+	t.server.cutOff()
 	timer := time.NewTimer(cutOffTime)
 	defer timer.Stop()
 	select {
