@@ -448,3 +448,9 @@ func TestOnUndeliveredGetsTheFailureOfEachMessage(t *testing.T) {
 		require.Equal(t, session.Unknown, e.Outcome)
 	})
 }
+
+func TestTheLargestLimitsAreServed(t *testing.T) {
+	b := testnet.Host(t, testnet.TCPTLS)
+	s := newServer(t, b, &ServerConfig{MaxConcurrentConns: 1 << 20, MaxBlockSize: maxBlockSize, BufferPoolSize: maxBlockSize})
+	require.NoError(t, s.Start(callTag, echoHandler))
+}

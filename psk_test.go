@@ -237,7 +237,36 @@ func TestKeysRotateWithoutAGap(t *testing.T) {
 		require.NoError(t, b.Network().ClosePeer(a.ID()))
 		waitInfo(t, open, 0)
 		require.NoError(t, works(open), "new sessions offer the new key")
+
+		require.NoError(t, RetireModernPSKServer(s))
+		require.NoError(t, RetireModernPSKClient(open))
+		require.ErrorIs(t, fresh(secretA), ErrPSKMismatch, "the rotation is over")
+		require.NoError(t, fresh(secretC))
 	})
+}
+
+func TestARotationRefusesWhatHasNoMeaningInIt(t *testing.T) {
+	a, b := testnet.Pair(t, testnet.TCPTLS)
+	plain, open := newServer(t, b, nil), newClient(t, a, nil)
+	require.ErrorIs(t, RotateModernPSKServer(plain, secretA, cheapPSK), ErrModernPSKRequired)
+	require.ErrorIs(t, RetireModernPSKServer(plain), ErrModernPSKRequired)
+	require.ErrorIs(t, RetireModernPSKClient(open), ErrModernPSKRequired)
+	s := sealedServer(t, b, secretA, cheapPSK)
+	err := RotateModernPSKServer(s, secretB, &PSKOptions{Params: cheapPSK.Params, Previous: secretC})
+	require.ErrorIs(t, err, ErrInvalid)
+	require.ErrorContains(t, err, "PSKOptions.Previous")
+}
+
+// Row: N1: the key of one tag proves nothing about another.
+func TestACarrierOfOneTagIsRefusedOnAnother(t *testing.T) {
+	a, b := testnet.Pair(t, testnet.TCPTLS)
+	s := sealedServer(t, b, secretA, cheapPSK)
+	require.NoError(t, s.Start("/admin", echoHandler))
+	c := sealedClient(t, a, secretA)
+	conn, err := (&Dialer{Host: a, Tag: sessionTag("/admin")}).Dial(t.Context(), b.ID())
+	require.NoError(t, err)
+	_, err = c.pool.greet(t.Context(), conn, poolKey{b.ID(), "/public"}, c.pool.currentKeys())
+	require.ErrorIs(t, err, ErrPSKTampered)
 }
 
 // Row: N1, N2, N4: everything of a session is under the key, dedicated streams too.
