@@ -54,6 +54,7 @@ func TestARelayOnlyPeerIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
+// Row: C2. A relay that cuts is used only by who asked for it.
 func TestPathPoliciesOverARelay(t *testing.T) {
 	for _, tr := range []testnet.Transport{testnet.Relay, testnet.LimitedRelay} {
 		a, b := testnet.Pair(t, tr)
