@@ -2,7 +2,6 @@ package peerlane
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"net"
 	"slices"
@@ -73,10 +72,6 @@ const (
 	maxPeerCalls = 1000
 	maxPeerBytes = 1 << 30
 )
-
-// maxLegacyCalls bounds the calls at once to one old peer and tag, each of which is a stream of its own: libp2p's default
-// resource manager takes 64 and a few more.
-const maxLegacyCalls = 48
 
 func newPool(h host.Host, cfg *ClientConfig, mux *session.Mux) *pool {
 	p := &pool{
@@ -314,53 +309,6 @@ func (p *pool) greet(ctx context.Context, conn *Conn, key poolKey, keys *psk.Key
 	return session.Dial(ctx, carrier{conn}, key.peer.String(), reopen, cfg)
 }
 
-// getLegacy opens a conn for one call to a peer that spoke pointsub's wire when it was last asked. A peer that has learnt
-// sessions meanwhile is remembered as such.
-func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{}) (link, error) {
-	timer := time.NewTimer(p.cfg.ReadTimeout)
-	defer timer.Stop()
-	select {
-	case places <- struct{}{}:
-	case <-timer.C:
-		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Code: frame.CodeTimeout, Outcome: session.NotSent,
-			Text: "too many calls to this old peer are in progress"}
-	case <-p.ctx.Done():
-		return link{}, stopped("send", key.peer, key.tag)
-	case <-ctx.Done():
-		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent, Err: ctx.Err()}
-	}
-	release := func() { <-places }
-	bound, cancel := p.bound(ctx)
-	defer cancel()
-	conn, tag, err := p.dialer.open(bound, key.peer, sessionTag(key.tag), key.tag)
-	if err != nil {
-		release()
-		return link{}, p.because(ctx, err, "send", key)
-	}
-	if tag == key.tag {
-		return link{conn: conn, done: release}, nil
-	}
-	release()
-	_ = conn.Close() // get opens the session
-	p.mu.Lock()
-	delete(p.old, key)
-	p.mu.Unlock()
-	return p.get(ctx, key.peer, key.tag)
-}
-
-// callLegacy makes one call to an old peer, and gives the link back.
-func (p *pool) callLegacy(ctx context.Context, l link, request []byte) ([]byte, error) {
-	defer l.done()
-	bound, cancel := p.bound(ctx)
-	defer cancel()
-	response, err := callLegacy(bound, l.conn, request, p.cfg)
-	var e *Error
-	if errors.As(err, &e) && ctx.Err() == nil && p.ctx.Err() != nil {
-		e.Err = ErrStopped
-	}
-	return response, err
-}
-
 // connect opens a session that the pool does not share.
 func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*session.Session, error) {
 	key := poolKey{pid, tag}
@@ -396,86 +344,6 @@ func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*sess
 		return nil, stopped("connect", pid, tag)
 	}
 	return s, nil
-}
-
-// trim makes the reaper look at once when there may be more sessions than may be idle.
-func (p *pool) trim() {
-	if !p.crowded.Load() {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.reaper != nil && !p.closed {
-		p.reaper.Reset(0)
-	}
-}
-
-// reapInterval returns how often idle sessions are looked for.
-func (p *pool) reapInterval() time.Duration { return max(p.cfg.IdleConnTimeout/4, minReap) }
-
-// minReap keeps a reaper from spinning, and from taking sessions before their first call.
-const minReap = time.Millisecond
-
-// reap closes the sessions that have been idle for IdleConnTimeout, and those over MaxIdleConns, the longest idle first.
-func (p *pool) reap() {
-	p.mu.Lock()
-	idle := p.idleLocked()
-	now := time.Now()
-	var over []poolKey
-	for i, v := range idle {
-		if now.Sub(v.since) >= p.cfg.IdleConnTimeout || i < len(idle)-p.cfg.MaxIdleConns {
-			over = append(over, v.key)
-		}
-	}
-	drained := p.takeLocked(over)
-	p.crowded.Store(len(p.entries) > p.cfg.MaxIdleConns)
-	if p.reaper != nil {
-		if len(p.entries) == 0 || p.closed {
-			p.reaper.Stop()
-			p.reaper = nil
-		} else {
-			p.reaper.Reset(p.reapInterval())
-		}
-	}
-	p.mu.Unlock()
-	for _, s := range drained {
-		s.Drain("idle")
-	}
-}
-
-// idleEntry is a session with nothing in flight.
-type idleEntry struct {
-	key   poolKey
-	since time.Time
-}
-
-// idleLocked returns the idle sessions, the longest idle first, and forgets those that have ended.
-func (p *pool) idleLocked() []idleEntry {
-	var idle []idleEntry
-	for key, e := range p.entries {
-		if !e.isOpen() {
-			continue
-		}
-		if e.link.session.Draining() {
-			delete(p.entries, key)
-			continue
-		}
-		if since, ok := e.link.session.IdleSince(); ok {
-			idle = append(idle, idleEntry{key, since})
-		}
-	}
-	slices.SortFunc(idle, func(x, y idleEntry) int { return x.since.Compare(y.since) })
-	return idle
-}
-
-// takeLocked takes the sessions of keys out of the pool.
-func (p *pool) takeLocked(keys []poolKey) []*session.Session {
-	var taken []*session.Session
-	for _, key := range keys {
-		taken = append(taken, p.entries[key].link.session)
-		delete(p.entries, key)
-	}
-	return taken
 }
 
 // info returns the open sessions, those of Connect and those that drain too.

@@ -56,6 +56,16 @@ func (s *Session) Call(ctx context.Context, link string, value []byte) ([]byte, 
 	return reply.value, nil
 }
 
+// SendWait sends value to the handler of link at the peer and waits for its Reply. It is Call otherwise: concurrent
+// SendWaits are handled concurrently, and are not ordered with Send.
+func (s *Session) SendWait(ctx context.Context, link string, value []byte) (*Message, error) {
+	a, err := s.call(ctx, "send", outgoing{start: frame.Start{Link: link}}, value)
+	if err != nil {
+		return nil, err
+	}
+	return &Message{s: s, Value: a.value, codec: a.codec, oneWay: true}, nil
+}
+
 // answer is what a call brought.
 type answer struct {
 	value []byte

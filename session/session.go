@@ -64,8 +64,8 @@ type Session struct {
 	names      map[string]string   // link and codec names the peer has used
 	served     int                 // requests accepted in all
 
-	lane         outLane              // one-way messages out: see lane.go
-	inbox        inLane               // one-way messages in
+	lane         outLane              // one-way messages out: see lane_out.go
+	inbox        inLane               // one-way messages in: see lane_in.go
 	streams      map[uint64]*muxed    // shared streams: see muxed.go
 	mine, theirs int                  // how many each side opened, counting those not yet accepted
 	streaming    int                  // stream handlers that run, also of ended streams

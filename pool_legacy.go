@@ -1,0 +1,61 @@
+package peerlane
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/session"
+)
+
+// maxLegacyCalls bounds the calls at once to one old peer and tag, each of which is a stream of its own: libp2p's default
+// resource manager takes 64 and a few more.
+const maxLegacyCalls = 48
+
+// getLegacy opens a conn for one call to a peer that spoke pointsub's wire when it was last asked. A peer that has learnt
+// sessions meanwhile is remembered as such.
+func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{}) (link, error) {
+	timer := time.NewTimer(p.cfg.ReadTimeout)
+	defer timer.Stop()
+	select {
+	case places <- struct{}{}:
+	case <-timer.C:
+		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Code: frame.CodeTimeout, Outcome: session.NotSent,
+			Text: "too many calls to this old peer are in progress"}
+	case <-p.ctx.Done():
+		return link{}, stopped("send", key.peer, key.tag)
+	case <-ctx.Done():
+		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent, Err: ctx.Err()}
+	}
+	release := func() { <-places }
+	bound, cancel := p.bound(ctx)
+	defer cancel()
+	conn, tag, err := p.dialer.open(bound, key.peer, sessionTag(key.tag), key.tag)
+	if err != nil {
+		release()
+		return link{}, p.because(ctx, err, "send", key)
+	}
+	if tag == key.tag {
+		return link{conn: conn, done: release}, nil
+	}
+	release()
+	_ = conn.Close() // get opens the session
+	p.mu.Lock()
+	delete(p.old, key)
+	p.mu.Unlock()
+	return p.get(ctx, key.peer, key.tag)
+}
+
+// callLegacy makes one call to an old peer, and gives the link back.
+func (p *pool) callLegacy(ctx context.Context, l link, request []byte) ([]byte, error) {
+	defer l.done()
+	bound, cancel := p.bound(ctx)
+	defer cancel()
+	response, err := callLegacy(bound, l.conn, request, p.cfg)
+	var e *Error
+	if errors.As(err, &e) && ctx.Err() == nil && p.ctx.Err() != nil {
+		e.Err = ErrStopped
+	}
+	return response, err
+}

@@ -1,0 +1,180 @@
+package session
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// inLane is the receiving side of the lane. Its fields are guarded by the session's mu.
+type inLane struct {
+	current *Message // the one that is not yet whole; nil if none
+	queue   queue[*Message]
+	running bool   // deliver runs
+	charge  int    // of all that has begun to arrive and has not been acknowledged
+	handled uint64 // id of the last one handled
+	toAck   int    // charge of those handled and not acknowledged
+}
+
+func (l *inLane) assembling(id uint64) bool { return l.current != nil && l.current.id == id }
+
+// onMessage takes the first part of a one-way message. s.mu is held.
+func (s *Session) onMessage(h frame.Header, p []byte) error {
+	start, body, err := s.consumeStart(h, p)
+	if err != nil {
+		return err
+	}
+	if err := s.acceptID(h.Type, h.ID); err != nil {
+		return err
+	}
+	if s.inbox.current != nil {
+		return fmt.Errorf("MESSAGE %d before the end of %d: %w", h.ID, s.inbox.current.id, frame.ErrMalformed)
+	}
+	if s.inbox.charge >= s.cfg.MessageWindow {
+		return fmt.Errorf("MESSAGE %d beyond the window of %d bytes: %w", h.ID, s.cfg.MessageWindow, frame.ErrMalformed)
+	}
+	m := &Message{s: s, id: h.ID, Link: start.Link, codec: start.Codec, oneWay: true}
+	m.in.begin(start, h.Flags)
+	s.inbox.charge += m.in.size() + messageCharge
+	s.inbox.current = m
+	s.partial++
+	s.stats.messagesIn.Add(1)
+	m.handleCall, m.handle = s.cfg.Mux.handler(m.Link)
+	switch {
+	case m.in.size() > s.cfg.MaxMessage || start.Total > s.cfg.MaxMessage:
+		s.skip(m, tooLarge(m.in.size(), s.cfg.MaxMessage))
+	case m.handleCall == nil && m.handle == nil:
+		s.skip(m, frame.Failure{Code: frame.CodeNotFound, Text: fmt.Sprintf("no handler for link %q", m.Link)})
+	}
+	s.touch()
+	return s.addMessage(body)
+}
+
+// skip refuses a one-way message; what is still to come of it is passed over. s.mu is held.
+func (s *Session) skip(m *Message, f frame.Failure) {
+	s.stats.refused.Add(1)
+	s.controlFailure(frame.TypeError, m.id, f)
+	m.cancelled = true
+	m.in.drop()
+	s.cfg.Quota.Release(m.held)
+	m.held = 0
+}
+
+// addMessage takes a part of the current one-way message, and hands it on when it is whole. s.mu is held.
+func (s *Session) addMessage(p []byte) error {
+	m := s.inbox.current
+	if len(p) > 0 || m.in.progress == 0 { // an empty part is no progress
+		m.in.progress = s.elapsed()
+	}
+	if !m.cancelled && !s.take(m, len(p)) {
+		s.skip(m, noMemory)
+	}
+	if m.cancelled {
+		if m.in.got += len(p); m.in.got > m.in.start.Total {
+			return fmt.Errorf("message %d goes past its %d bytes: %w", m.id, m.in.start.Total, frame.ErrMalformed)
+		}
+	} else if err := m.in.add(p); err != nil {
+		return err
+	}
+	if !m.in.complete() {
+		return nil
+	}
+	s.inbox.current = nil
+	s.partial--
+	s.inbox.queue.push(m)
+	if !s.inbox.running {
+		s.inbox.running = true
+		go s.deliver()
+	}
+	return nil
+}
+
+// deliver runs the handlers of the one-way messages that have arrived, one at a time. It is a goroutine of its own; it
+// ends when there is none left or the session has ended.
+func (s *Session) deliver() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.delivered()
+	for s.inbox.queue.len() > 0 && s.err == nil {
+		s.deliverNext()
+	}
+}
+
+// delivered ends deliver, also when a handler has ended its goroutine by runtime.Goexit. s.mu is held.
+func (s *Session) delivered() {
+	if s.inbox.queue.len() > 0 && s.err == nil {
+		go s.deliver()
+		return
+	}
+	s.inbox.running = false
+	s.checkIdle()
+}
+
+// deliverNext runs the handler of the first message. s.mu is held, and released meanwhile.
+func (s *Session) deliverNext() {
+	m := s.inbox.queue.pop()
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.cfg.Quota.Release(m.held)
+		m.held = 0
+		s.inbox.handled = m.id
+		s.inbox.toAck += m.in.size() + messageCharge
+		s.ackMessages()
+	}()
+	if !m.cancelled {
+		s.deliverOne(m)
+	}
+}
+
+// ackMessages tells the sender how far the handling is, once it is worth a frame. s.mu is held.
+func (s *Session) ackMessages() {
+	if s.inbox.queue.len() > 0 && s.inbox.toAck < s.cfg.MessageWindow/4 {
+		return
+	}
+	s.inbox.charge -= s.inbox.toAck
+	s.inbox.toAck = 0
+	s.control(frame.Header{Type: frame.TypeMessageAck, ID: s.inbox.handled}, nil)
+}
+
+// deliverOne runs the handler of one message. A failure is told to the sender.
+func (s *Session) deliverOne(m *Message) {
+	refuse := func(f frame.Failure) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.controlFailure(frame.TypeError, m.id, f)
+	}
+	value, err := s.takeBody(m)
+	if err != nil {
+		refuse(failureOf(err))
+		return
+	}
+	m.Value = value
+	defer func() {
+		if v := recover(); v != nil {
+			s.cfg.Logger.Error("handler panicked", "link", m.Link, "peer", s.peer, "panic", v, "stack", string(debug.Stack()))
+			refuse(frame.Failure{Code: frame.CodeInternal, Text: fmt.Sprintf("handler panicked: %v", v)})
+		}
+	}()
+	s.touch()
+	if m.handle != nil {
+		m.handle(m)
+	} else if _, err := m.handleCall(m); err != nil {
+		refuse(failureOf(err))
+	}
+}
+
+// abortLocked gives back what the lane holds. s.mu is held.
+func (l *inLane) abortLocked(s *Session) {
+	if l.current != nil {
+		l.current.in.drop()
+		s.cfg.Quota.Release(l.current.held)
+		l.current = nil
+	}
+	for l.queue.len() > 0 {
+		m := l.queue.pop()
+		m.in.drop()
+		s.cfg.Quota.Release(m.held)
+	}
+}
