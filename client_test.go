@@ -203,7 +203,9 @@ func TestAHandlerSlowerThanReadTimeoutRunsOnce(t *testing.T) {
 		require.NoError(t, newServer(t, b, nil).Handle(callTag, stuck.handle))
 		cfg := patientClient()
 		cfg.ReadTimeout = 100 * time.Millisecond
+		began := time.Now()
 		_, err := newClient(t, a, cfg).Send(t.Context(), b.ID(), callTag, nil)
+		require.Less(t, time.Since(began), 5*time.Second)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.True(t, requireTyped(t, err, session.Unknown).Timeout())
 		require.EqualValues(t, 1, stuck.runs.Load())

@@ -218,6 +218,7 @@ func TestServersConnectTimeoutBoundsTheHello(t *testing.T) {
 		s := newServer(t, b, &ServerConfig{ConnectTimeout: 50 * time.Millisecond})
 		require.NoError(t, s.Start(callTag, echoHandler))
 		for _, sent := range [][]byte{nil, {0}, {0, 50, 1}} {
+			began := time.Now()
 			c := openCarrier(t, a, b)
 			_, err := c.Write(sent)
 			require.NoError(t, err)
@@ -225,6 +226,7 @@ func TestServersConnectTimeoutBoundsTheHello(t *testing.T) {
 			_, err = c.Read(make([]byte, 1))
 			require.Error(t, err)
 			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "after %d bytes", len(sent))
+			require.Less(t, time.Since(began), DefaultServerConfig().ConnectTimeout/2)
 		}
 		requireNoStreams(t, sessionTag(callTag), b)
 	})

@@ -17,9 +17,10 @@ import (
 // goroutine that writes to the carrier.
 
 const (
-	fragment    = frame.MaxPayload // most payload bytes a source sends in one turn
-	batchTarget = 64 << 10         // a batch takes no further source once it is this long
-	maxUrgent   = 1 << 20          // control frames that may wait; a peer that makes us queue more does not read
+	fragment    = frame.MaxPayload                    // most payload bytes a source sends in one turn
+	batchTarget = 64 << 10                            // a batch takes no further source once it is this long
+	maxPart     = frame.HeaderSize + frame.MaxPayload // bytes of one Write: the largest frame goes whole
+	maxUrgent   = 1 << 20                             // control frames that may wait; a peer that makes us queue more does not read
 )
 
 // A source has frames to send. Its methods are called with the session's mu held.
@@ -67,7 +68,7 @@ func (s *Session) write(batch []byte) error {
 	defer s.writeBegan.Store(0)
 	for len(batch) > 0 {
 		s.writeBegan.Store(max(1, int64(s.elapsed())))
-		n, err := s.conn.Write(batch[:min(len(batch), batchTarget)])
+		n, err := s.conn.Write(batch[:min(len(batch), maxPart)])
 		s.stats.bytesOut.Add(uint64(n))
 		if err != nil {
 			return err
