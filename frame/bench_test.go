@@ -119,7 +119,7 @@ func benchCompress(b *testing.B, body func(n int) []byte) {
 
 func BenchmarkDecompress(b *testing.B) {
 	sweep(b, func(b *testing.B, n int) {
-		if n < minCompress {
+		if n < MinCompress {
 			b.Skip("never compressed") // Compress refuses it: no peer of ours sends one
 		}
 		small := encoder.EncodeAll(text(n), nil)

@@ -7,9 +7,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// minCompress is the smallest body worth a compression attempt, and sampleSize what the attempt looks at first.
+// MinCompress is the smallest body, in bytes, that Compress tries, and sampleSize what the attempt looks at first.
 const (
-	minCompress = 512
+	MinCompress = 512
 	sampleSize  = 4 << 10
 )
 
@@ -45,7 +45,7 @@ func newDecoder() *zstd.Decoder {
 // Compress returns body as one zstd frame (RFC 8878) when that saves at least an eighth, and false otherwise: also at
 // once when a sample of a few KiB does not shrink. body is not changed.
 func Compress(body []byte) ([]byte, bool) {
-	if len(body) < minCompress {
+	if len(body) < MinCompress {
 		return nil, false
 	}
 	if len(body) > 2*sampleSize {

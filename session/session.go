@@ -82,6 +82,8 @@ type Session struct {
 
 	heartbeat heartbeat // see heartbeat.go
 
+	dull dull // see dull.go
+
 	// Counters.
 	reads      atomic.Uint64 // Reads of the carrier that brought bytes
 	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after started; 0: none

@@ -241,7 +241,7 @@ func (o *outgoing) fill(body []byte) {
 	if o.s.caps&frame.CapZstd == 0 {
 		return
 	}
-	if small, ok := frame.Compress(body); ok {
+	if small, ok := o.s.dull.compress(body); ok {
 		o.flags |= frame.FlagCompressed
 		o.start.Raw, o.start.Total, o.body = len(body), len(small), small
 	}

@@ -1,0 +1,39 @@
+package session
+
+import (
+	"sync/atomic"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// dull remembers whether what is sent is worth a compression attempt. After bodies that did not shrink it passes over the
+// next few, twice as many each time, up to maxDull; a large body is always tried, for there is more to gain. A session of
+// incompressible 64 KiB bodies spends a few percent less for it (BenchmarkSend).
+type dull struct {
+	failed atomic.Int32 // attempts in a row that did not pay
+	skip   atomic.Int32 // bodies to pass over
+}
+
+const (
+	maxDull   = 16
+	neverDull = 256 << 10
+)
+
+// compress is frame.Compress, unless the body is likely not to shrink.
+func (d *dull) compress(body []byte) ([]byte, bool) {
+	if len(body) < frame.MinCompress {
+		return nil, false
+	}
+	if len(body) < neverDull && d.skip.Load() > 0 {
+		d.skip.Add(-1)
+		return nil, false
+	}
+	small, ok := frame.Compress(body)
+	if ok {
+		d.failed.Store(0)
+		d.skip.Store(0)
+	} else {
+		d.skip.Store(min(int32(1)<<min(d.failed.Add(1), 5), maxDull))
+	}
+	return small, ok
+}

@@ -1,0 +1,44 @@
+package session
+
+import (
+	"crypto/rand"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// Row: P21
+func TestDullBodiesAreTriedLessOftenAndLargeOnesAlways(t *testing.T) {
+	var d dull
+	random := make([]byte, 8<<10)
+	_, _ = rand.Read(random)
+	tried := 0
+	for range 200 {
+		before := d.failed.Load()
+		_, ok := d.compress(random)
+		require.False(t, ok)
+		if d.failed.Load() > before {
+			tried++
+		}
+	}
+	require.Less(t, tried, 20)
+	require.Positive(t, d.skip.Load())
+
+	_, ok := d.compress(make([]byte, neverDull))
+	require.True(t, ok, "a large body is tried whatever came before")
+	small, ok := d.compress(make([]byte, frame.MinCompress))
+	require.True(t, ok, "one that shrinks ends the suspicion")
+	require.Less(t, len(small), 100)
+
+	_, _ = d.compress(random)
+	zeros := make([]byte, 8<<10)
+	for i := range maxDull + 2 {
+		if _, ok := d.compress(zeros); ok {
+			require.LessOrEqual(t, i, maxDull)
+			return
+		}
+	}
+	t.Fatal("a change of what is sent was never noticed")
+}
