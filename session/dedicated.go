@@ -58,8 +58,10 @@ func (s *Session) openDedicated(ctx context.Context, name string) (*Stream, erro
 	if err := s.addDedicated(st); err != nil {
 		return nil, err
 	}
-	conn, err := s.open(ctx)
-	if err != nil {
+	conn, err := s.openCarrier(ctx)
+	if err == nil {
+		defer func() { <-s.greeting }()
+	} else {
 		s.forgetDedicated(st)
 		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Err: err}
 	}
@@ -87,6 +89,27 @@ func (s *Session) openDedicated(ctx context.Context, name string) (*Stream, erro
 		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: Unknown, Err: err}
 	}
 	return st, nil
+}
+
+// maxGreeting is how many dedicated streams of a session are being opened at once; the others wait. An Acceptor refuses
+// the hellos of a peer beyond AcceptorConfig.MaxHandshakes, 16.
+const maxGreeting = 8
+
+// openCarrier opens a connection for a dedicated stream when there is a place for its hello. Without an error the caller
+// gives back the place.
+func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
+	select {
+	case s.greeting <- struct{}{}:
+	case <-s.ended:
+		return nil, s.Err()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	conn, err := s.open(ctx)
+	if err != nil {
+		<-s.greeting
+	}
+	return conn, err
 }
 
 // addDedicated keeps st until it is closed, or refuses it.

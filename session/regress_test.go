@@ -190,3 +190,26 @@ func TestAdmitsErrorStaysAsItIs(t *testing.T) {
 		require.False(t, errors.Is(err, ErrPSKRequired))
 	})
 }
+
+func TestManyDedicatedStreamsMayBeOpenedAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Config{Keys: keyring(t, 0)}, AcceptorConfig{Config: Config{Keys: keyring(t, 0)}})
+		p.mux.SetStream("x", func(st *Stream) { _, _ = io.Copy(st, st) })
+		opened := make(chan error, 60)
+		for range cap(opened) {
+			go func() {
+				st, err := p.dialer.OpenStream(t.Context(), "x", &StreamOptions{Dedicated: true})
+				if err == nil {
+					err = st.Close()
+				}
+				opened <- err
+			}()
+		}
+		for range cap(opened) {
+			require.NoError(t, <-opened)
+		}
+		synctest.Wait()
+		require.Empty(t, p.dialer.greeting)
+		wantZero(t, p.dialer)
+	})
+}

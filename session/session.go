@@ -18,20 +18,21 @@ type Opener func(ctx context.Context) (net.Conn, error)
 // A Session is one conversation with one peer. All methods are safe for concurrent use.
 type Session struct {
 	// Constant after the hello.
-	cfg     Config
-	id      frame.SessionID
-	peer    string
-	dialer  bool         // this side sent HELLO
-	raw     net.Conn     // the carrier
-	conn    net.Conn     // the carrier, sealed when a key is in force
-	limits  frame.Limits // what the peer is ready to receive
-	caps    frame.Caps   // what both sides can do
-	agent   string       // the peer's software, as it says
-	open    Opener       // nil: no dedicated streams from this side
-	onEnd   func()       // called once when the session has ended; may be nil
-	started time.Time
-	ctx     context.Context // ends with the session
-	endCtx  context.CancelFunc
+	cfg      Config
+	id       frame.SessionID
+	peer     string
+	dialer   bool          // this side sent HELLO
+	raw      net.Conn      // the carrier
+	conn     net.Conn      // the carrier, sealed when a key is in force
+	limits   frame.Limits  // what the peer is ready to receive
+	caps     frame.Caps    // what both sides can do
+	agent    string        // the peer's software, as it says
+	open     Opener        // nil: no dedicated streams from this side
+	greeting chan struct{} // places for hellos of dedicated streams in progress
+	onEnd    func()        // called once when the session has ended; may be nil
+	started  time.Time
+	ctx      context.Context // ends with the session
+	endCtx   context.CancelFunc
 
 	ended      chan struct{} // closed by fail
 	readerDone chan struct{} // closed when readLoop has returned
@@ -98,6 +99,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 		raw: conn.raw, conn: conn.sealed, id: conn.id, limits: bounded(*conn.theirs.Limits), agent: conn.theirs.Agent,
 		caps:       cfg.caps() & conn.theirs.Caps,
 		started:    time.Now(),
+		greeting:   make(chan struct{}, maxGreeting),
 		ended:      make(chan struct{}),
 		readerDone: make(chan struct{}),
 		writerDone: make(chan struct{}),
