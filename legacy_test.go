@@ -329,8 +329,25 @@ func TestAnOldServerIsCalled(t *testing.T) {
 			require.NoError(t, err, "call %d", i)
 		}
 		require.Eventually(t, func() bool { return streamCount(a, callTag) <= 1 }, patience, time.Millisecond)
+		requireNoStreams(t, callTag, a, b)
+		require.Empty(t, c.GetConnectionsInfo())
+	})
+}
+
+// Row: C1, D28: as many streams as an old server's resource manager takes, and the other calls wait for a place.
+func TestManyCallsToAnOldServerAreAllAnswered(t *testing.T) {
+	const many = 140
+	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+		entered, release := make(chan struct{}, many), make(chan struct{})
+		old := oldpeer.Serve(b, callTag, func(request []byte) ([]byte, error) {
+			entered <- struct{}{}
+			<-release
+			return request, nil
+		})
+		defer old.Close()
+		c := newClient(t, a, patientClient())
 		var calls sync.WaitGroup
-		for i := range 140 {
+		for i := range many {
 			calls.Go(func() {
 				got, err := c.Send(t.Context(), b.ID(), callTag, []byte{byte(i)})
 				if err != nil || got[0] != byte(i) {
@@ -338,9 +355,13 @@ func TestAnOldServerIsCalled(t *testing.T) {
 				}
 			})
 		}
+		for range maxLegacyCalls {
+			await(t, entered, "a call")
+		}
+		waitBlocked(t, "(*pool).getLegacy", many-maxLegacyCalls)
+		close(release)
 		calls.Wait()
 		requireNoStreams(t, callTag, a, b)
-		require.Empty(t, c.GetConnectionsInfo())
 	})
 }
 

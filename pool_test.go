@@ -373,6 +373,7 @@ func TestIdleConnTimeoutClosesOnlyWhatIsIdle(t *testing.T) {
 			return len(info) == 1 && info[0].Tag == callTag
 		}, patience, time.Millisecond)
 		waitInfo(t, s, 1)
+		require.False(t, s.Sessions()[0].Draining())
 		close(stuck.release)
 		require.NoError(t, await(t, done, "the long call"))
 		waitInfo(t, c, 0)
