@@ -1,0 +1,335 @@
+package resume
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Flow is one side of a byte stream each way that outlives the carriers it runs on. It does no hello and opens no
+// carrier: its owner finds a carrier, agrees with the other side on who has received how much, and attaches it.
+//
+//	            ┌───────────── Attach ─────────────┐
+//	detached ───┴─> attached ── carrier fails ─────┴─> detached ── Patience over, Close ──> closed
+//	                   │  ▲
+//	            Attach live: each direction ends on the old carrier in order and goes on over the new one
+//
+// Write may be called by several goroutines, Read by one, which must read all the time: what the other side acknowledges
+// comes in with what it sends. Everything else is safe for concurrent use.
+type Flow struct {
+	cfg  FlowConfig
+	born time.Time
+
+	mu      sync.Mutex
+	changed sync.Cond // anything below that somebody waits for
+	err     error     // why the flow is closed; nil while it is not
+
+	cur      *carrier    // the newest carrier; nil while detached
+	old      *carrier    // the one before, until both directions have left it
+	patience *time.Timer // runs while detached
+	handover *time.Timer // runs while a carrier has ended in order and none has followed
+
+	out outbound // see send.go
+	in  inbound  // see receive.go
+
+	background sync.WaitGroup // senders that are goroutines of their own, and carriers being closed
+	heard      atomic.Uint64  // Reads of carriers that brought bytes
+	writeBegan atomic.Int64   // when the Write in progress began, in nanoseconds after born; 0: none
+}
+
+// FlowConfig is for NewFlow.
+type FlowConfig struct {
+	// Window caps what is kept until the other side has acknowledged it, in bytes, with 12 for each Write; Write waits at
+	// the cap. If zero, 1 MiB. At least MinWindow.
+	Window int
+	// Patience is how long the flow stays detached before it is closed with ErrLost. If zero, 60 s. If negative, it is
+	// closed at once.
+	Patience time.Duration
+	// OnLost, if not nil, is called when the last carrier has failed, with the reason. It must not block.
+	OnLost func(error)
+	// OnSettled, if not nil, is called when the flow has come to run on conn alone, in both directions. It must not block.
+	OnSettled func(conn net.Conn)
+	// Drop, if not nil, ends a carrier that has failed, or that the other side has given up, in place of its Close.
+	Drop func(net.Conn)
+
+	lazy bool // what Read returned counts as taken only when consume says so
+}
+
+// MinWindow is the least FlowConfig.Window.
+const MinWindow = 1 << 10
+
+// handoverTimeout is how long a flow waits for the carrier that is to follow one that has ended in order.
+const handoverTimeout = 5 * time.Second
+
+// carrier is what a flow runs on for a while. Flow.mu guards all but conn and read.
+type carrier struct {
+	conn     net.Conn
+	users    int  // goroutines in conn's Read or Write
+	outBegun bool // START has been sent
+	outDone  bool // END has been sent
+	inDone   bool // END has been received
+	read     reader
+}
+
+// NewFlow returns a flow that is detached; its Patience begins now.
+func NewFlow(cfg FlowConfig) *Flow {
+	if cfg.Window == 0 {
+		cfg.Window = 1 << 20
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = time.Minute
+	}
+	f := &Flow{cfg: cfg, born: time.Now()}
+	f.out.replay.limit = max(cfg.Window, MinWindow)
+	f.changed.L = &f.mu
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.startPatience()
+	return f
+}
+
+// Received returns the offset of the next byte of the other side, and whether the carrier is alive, so that another may
+// follow it in order. It is what a hello tells.
+func (f *Flow) Received() (offset uint64, live bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.in.received, f.cur != nil && f.old == nil && !f.cur.inDone
+}
+
+// Attached reports whether there is a carrier.
+func (f *Flow) Attached() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cur != nil
+}
+
+// Attach gives the flow a carrier, of which the hello is done. received is what the other side has said of itself there.
+// live is whether both sides have said that the carrier before is alive: then each direction goes on over the new one after
+// its last byte on the old, and nothing waits. Otherwise what the flow had is dropped, and each direction starts again from
+// what has been received.
+//
+// The flow owns conn from then on, also when Attach fails: with ErrProtocol when received is impossible, ErrDetached when
+// another carrier was faster, or the reason of Close.
+func (f *Flow) Attach(conn net.Conn, received uint64, live bool) error {
+	f.mu.Lock()
+	c := &carrier{conn: conn}
+	if err := f.attach(c, received, live); err != nil {
+		f.drop(c)
+		f.mu.Unlock()
+		return err
+	}
+	f.patience.Stop()
+	if f.handover != nil {
+		f.handover.Stop()
+	}
+	f.changed.Broadcast()
+	f.sendLater()
+	settled := f.old == nil
+	f.mu.Unlock()
+	if settled && f.cfg.OnSettled != nil {
+		f.cfg.OnSettled(conn)
+	}
+	return nil
+}
+
+func (f *Flow) attach(c *carrier, received uint64, live bool) error {
+	switch {
+	case f.err != nil:
+		return f.err
+	case received > f.out.sent:
+		return protocolErrorf("the other side has received %d bytes of %d", received, f.out.sent)
+	case live && f.cur != nil && f.old == nil:
+		f.old, f.cur = f.cur, c
+		return nil
+	}
+	if err := f.detachAndWait(); err != nil {
+		return err
+	}
+	f.cur = c
+	f.out.restart(received)
+	return nil
+}
+
+// Pause drops the carrier, if there is one, and returns once nothing uses it: what Received says then stays so until the
+// next Attach. The error is ErrDetached when another has been attached meanwhile, or the reason of Close.
+func (f *Flow) Pause() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.detachAndWait()
+}
+
+func (f *Flow) detachAndWait() error {
+	for _, c := range f.detach() {
+		for c.users > 0 && f.err == nil {
+			f.changed.Wait()
+		}
+	}
+	if f.err == nil && f.cur != nil {
+		return ErrDetached
+	}
+	return f.err
+}
+
+// detach drops the carriers, and returns them.
+func (f *Flow) detach() (dropped []*carrier) {
+	for _, c := range [...]*carrier{f.old, f.cur} {
+		if c != nil {
+			f.drop(c)
+			dropped = append(dropped, c)
+		}
+	}
+	f.old, f.cur = nil, nil
+	if dropped != nil {
+		f.startPatience()
+		f.changed.Broadcast()
+	}
+	return dropped
+}
+
+// drop ends a carrier that is of no more use, in a goroutine, for a Close may wait for the network.
+func (f *Flow) drop(c *carrier) {
+	f.background.Go(func() {
+		if f.cfg.Drop != nil {
+			f.cfg.Drop(c.conn)
+		} else {
+			_ = c.conn.Close() // the flow goes on without it
+		}
+	})
+}
+
+// startPatience begins the time that the flow may be detached.
+func (f *Flow) startPatience() {
+	if f.err != nil {
+		return
+	}
+	if f.patience != nil {
+		f.patience.Stop()
+	}
+	f.patience = time.AfterFunc(max(f.cfg.Patience, 0), func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.cur == nil {
+			f.close(ErrLost)
+		}
+	})
+}
+
+// Detach drops the carrier, if there is one, as if it had failed with err.
+func (f *Flow) Detach(err error) {
+	f.mu.Lock()
+	had := f.err == nil && len(f.detach()) > 0
+	f.mu.Unlock()
+	if had && f.cfg.OnLost != nil {
+		f.cfg.OnLost(err)
+	}
+}
+
+// failed takes note of an error of c. mu is not held.
+func (f *Flow) failed(c *carrier, err error) {
+	f.mu.Lock()
+	lost := false
+	switch {
+	case f.err != nil:
+	case c == f.old: // both directions go on over the new one; if bytes are missing, the other side finds the gap
+		f.old = nil
+		f.drop(c)
+	case c == f.cur && f.old != nil && !f.old.outDone && !f.old.inDone: // the old one still does
+		f.cur, f.old = f.old, nil
+		f.drop(c)
+	case c == f.cur:
+		f.detach()
+		lost = true
+	}
+	f.changed.Broadcast()
+	f.mu.Unlock()
+	if lost && f.cfg.OnLost != nil {
+		f.cfg.OnLost(err)
+	}
+}
+
+// left retires the old carrier once both directions have left it, and reports whether they have.
+func (f *Flow) left() bool {
+	c := f.old
+	if c == nil || !c.outDone || !c.inDone {
+		return false
+	}
+	f.old = nil
+	f.background.Go(func() {
+		_ = c.conn.Close() // all of it has arrived
+	})
+	return true
+}
+
+// settle tells the owner that the flow runs on its newest carrier alone. mu is held, and released meanwhile.
+func (f *Flow) settle() {
+	if !f.left() || f.cfg.OnSettled == nil {
+		return
+	}
+	conn := f.cur.conn
+	f.mu.Unlock()
+	f.cfg.OnSettled(conn)
+	f.mu.Lock()
+}
+
+// awaitNext bounds the time until a carrier follows cur, on which the other side has sent END.
+func (f *Flow) awaitNext() {
+	c := f.cur
+	f.handover = time.AfterFunc(handoverTimeout, func() {
+		f.mu.Lock()
+		stranded := f.cur == c
+		f.mu.Unlock()
+		if stranded {
+			f.failed(c, errNoNext)
+		}
+	})
+}
+
+// Close closes the flow for the reason err: calls return it from then on, and the carrier is dropped. A second Close does
+// nothing.
+func (f *Flow) Close(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.close(err)
+}
+
+func (f *Flow) close(err error) {
+	if f.err != nil {
+		return
+	}
+	f.err = err
+	f.detach()
+	f.patience.Stop()
+	if f.handover != nil {
+		f.handover.Stop()
+	}
+	if f.out.deadline != nil {
+		f.out.deadline.Stop()
+	}
+	if !f.out.sending {
+		f.out.drop()
+	}
+	f.changed.Broadcast()
+}
+
+// Wait waits until a closed flow has nothing running any more.
+func (f *Flow) Wait() { f.background.Wait() }
+
+// Err returns why the flow is closed, or nil.
+func (f *Flow) Err() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// Heard returns how many Reads of carriers have brought bytes: a watch on silence.
+func (f *Flow) Heard() uint64 { return f.heard.Load() }
+
+// Stuck returns for how long the carrier has been taking what is being written now, or 0.
+func (f *Flow) Stuck() time.Duration {
+	began := f.writeBegan.Load()
+	if began == 0 {
+		return 0
+	}
+	return time.Since(f.born) - time.Duration(began)
+}

@@ -1,0 +1,258 @@
+package resume
+
+import (
+	"encoding/binary"
+	"sync"
+)
+
+// replay keeps what has been written and not acknowledged, as the segments it is sent in, so that what goes to the carrier
+// needs no further copy:
+//
+//	head ──> chunk ──> chunk ──> tail
+//	         [first ... sent ... w]      segments before first are acknowledged, before sent handed to a carrier
+//
+// The zero value with a limit is empty. It is guarded by its owner's lock.
+type replay struct {
+	limit int // bytes of segments it holds at most, headers included
+
+	head, tail *chunk
+	unsent     *chunk // the first chunk with segments that are not sent; nil if there is none
+	held       int    // bytes of segments in all chunks
+	acked      uint64 // offset of the first byte that is not acknowledged
+	sent       uint64 // offset of the first byte that is not sent
+	end        uint64 // offset of the next byte to be written
+}
+
+// A chunk is a buffer of whole segments.
+type chunk struct {
+	next  *chunk
+	buf   []byte
+	first int    // where the first segment begins that is not acknowledged whole
+	sent  int    // where the first segment begins that is not sent
+	last  int    // where the last segment begins
+	w     int    // where the last segment ends
+	base  uint64 // the offset of the segment at first
+
+	writing bool // a carrier's Write reads from buf: it must stay as it is
+	freed   bool // acknowledged whole while writing
+}
+
+const (
+	smallChunk = 4 << 10
+	largeChunk = 68 << 10 // the largest Write of a session's writer, and its header
+)
+
+// Chunks are recycled, so that what is idle holds none, or a small one.
+var (
+	smallChunks = sync.Pool{New: func() any { return &chunk{buf: make([]byte, smallChunk)} }}
+	largeChunks = sync.Pool{New: func() any { return &chunk{buf: make([]byte, largeChunk)} }}
+)
+
+// newChunk returns an empty chunk for n bytes or, if that is too many for any, a large one. more says that others are in
+// use already.
+func newChunk(n int, more bool) *chunk {
+	pool := &largeChunks
+	if n+headerSize <= smallChunk && !more {
+		pool = &smallChunks
+	}
+	c := pool.Get().(*chunk)
+	*c = chunk{buf: c.buf}
+	return c
+}
+
+// free recycles c once no carrier reads from it.
+func (c *chunk) free() {
+	c.next = nil
+	switch {
+	case c.writing:
+		c.freed = true
+	case len(c.buf) == smallChunk:
+		smallChunks.Put(c)
+	default:
+		largeChunks.Put(c)
+	}
+}
+
+// room returns how many bytes may be written now.
+func (r *replay) room() int { return max(r.limit-r.held-headerSize, 0) }
+
+// write keeps as much of p as there is room for, and returns how much that is.
+func (r *replay) write(p []byte) int {
+	written := 0
+	for len(p) > 0 {
+		n := min(len(p), r.room())
+		if n == 0 {
+			break
+		}
+		if r.extend(p[:n]) {
+			written += n
+			break
+		}
+		n = r.begin(p[:n])
+		written += n
+		p = p[n:]
+	}
+	return written
+}
+
+// extend adds p to the last segment if that has not been sent, and reports whether it did.
+func (r *replay) extend(p []byte) bool {
+	c := r.tail
+	if c == nil || c.sent > c.last || c.w == c.first || len(c.buf)-c.w < len(p) {
+		return false
+	}
+	h := headerOf(c.buf[c.last:])
+	if h.kind == kindFin {
+		return false
+	}
+	h.length += len(p)
+	h.put(c.buf[c.last:])
+	copy(c.buf[c.w:], p)
+	r.grow(c, len(p), uint64(len(p)))
+	return true
+}
+
+// begin keeps as much of p as fits into one segment, and returns how much that is.
+func (r *replay) begin(p []byte) int {
+	c := r.open(len(p))
+	n := min(len(p), len(c.buf)-c.w-headerSize)
+	r.place(c, header{kind: kindData, length: n})
+	copy(c.buf[c.w:], p[:n])
+	r.grow(c, n, uint64(n))
+	return n
+}
+
+// finish keeps a FIN.
+func (r *replay) finish() {
+	c := r.open(0)
+	r.place(c, header{kind: kindFin})
+	r.grow(c, 0, 1)
+}
+
+// place writes the header of a new last segment.
+func (r *replay) place(c *chunk, h header) {
+	c.last = c.w
+	h.put(c.buf[c.w:])
+	r.grow(c, headerSize, 0)
+}
+
+// grow notes that c has n bytes more, which cover so many offsets.
+func (r *replay) grow(c *chunk, n int, offsets uint64) {
+	c.w += n
+	r.held += n
+	r.end += offsets
+	if r.unsent == nil {
+		r.unsent = c
+	}
+}
+
+// open returns the chunk in which a segment of n bytes is to begin: the tail if it fits whole, or a new one.
+func (r *replay) open(n int) *chunk {
+	if c := r.tail; c != nil && len(c.buf)-c.w >= headerSize+min(n, largeChunk-headerSize) {
+		return c
+	}
+	c := newChunk(n, r.tail != nil)
+	c.base = r.end
+	if r.tail == nil {
+		r.head = c
+	} else {
+		r.tail.next = c
+	}
+	r.tail = c
+	return c
+}
+
+// nextSize returns how many bytes next will return.
+func (r *replay) nextSize() int {
+	if r.unsent == nil {
+		return 0
+	}
+	return r.unsent.w - r.unsent.sent
+}
+
+// next returns the segments that are to be sent now, and the chunk they are in: the last of kind k, unless it is a FIN, and
+// the first with number. There must be some. They count as sent; the chunk is being written until done.
+func (r *replay) next(k kind, number uint64) ([]byte, *chunk) {
+	c := r.unsent
+	segments := c.buf[c.sent:c.w]
+	binary.BigEndian.PutUint64(segments[4:], number)
+	if kind(c.buf[c.last]) != kindFin {
+		c.buf[c.last] = byte(k)
+	}
+	for at := c.sent; at < c.w; {
+		h := headerOf(c.buf[at:])
+		r.sent += h.takes()
+		at += headerSize + h.length
+	}
+	c.sent, c.writing = c.w, true
+	r.unsent = c.next
+	return segments, c
+}
+
+// done says that no carrier reads from c any more.
+func (r *replay) done(c *chunk) {
+	c.writing = false
+	if c.freed {
+		c.freed = false
+		c.free()
+	}
+}
+
+// ack forgets what lies before offset, which must have been sent.
+func (r *replay) ack(offset uint64) {
+	r.acked = max(r.acked, offset)
+	for c := r.head; c != nil; c = r.head {
+		for c.first < c.sent {
+			h := headerOf(c.buf[c.first:])
+			if c.base+h.takes() > r.acked {
+				return
+			}
+			c.base += h.takes()
+			c.first += headerSize + h.length
+			r.held -= headerSize + h.length
+		}
+		if c.first < c.w {
+			return
+		}
+		if r.head = c.next; r.head == nil {
+			r.tail = nil
+		}
+		if r.unsent == c {
+			r.unsent = c.next
+		}
+		c.free()
+	}
+}
+
+// rewind makes everything from offset on unsent. offset must not be before acked nor after sent, and no carrier may read
+// from the chunks. A segment that begins before it is cut: its new header takes the place of bytes that the other side has.
+func (r *replay) rewind(offset uint64) {
+	r.ack(offset)
+	r.sent, r.unsent = offset, r.head
+	for c := r.head; c != nil; c = c.next {
+		c.sent = c.first
+	}
+	c := r.head
+	if c == nil || c.base == offset {
+		return
+	}
+	h := headerOf(c.buf[c.first:])
+	passed := int(offset - c.base)
+	if c.last == c.first {
+		c.last += passed
+	}
+	c.first += passed
+	c.sent, c.base = c.first, offset
+	h.length -= passed
+	h.put(c.buf[c.first:])
+	r.held -= passed
+}
+
+// drop forgets everything.
+func (r *replay) drop() {
+	for c := r.head; c != nil; c = r.head {
+		r.head = c.next
+		c.free()
+	}
+	r.tail, r.unsent, r.held = nil, nil, 0
+}

@@ -1,0 +1,308 @@
+package resume
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// The way out of a flow:
+//
+//	Write ── keeps a segment ──> replay ──┐
+//	reader: an answer is due ─────────────┴─> send ── one Write at a time ──> carrier
+//
+// send runs in the goroutine of a Write when nobody else sends: then a Write costs no switch to another goroutine. What a
+// Write's deadline cuts short is finished by a goroutine of the flow.
+
+// outbound is what a flow sends. Flow.mu guards it.
+type outbound struct {
+	replay
+	sending bool // a goroutine is in send
+	job     job  // of that goroutine
+	woken   bool // the carrier's write deadline has been moved, to wake the sender
+
+	taken    uint64 // what the other side's application has taken, as it says
+	credit   int    // how much it may leave untaken; 0: that is not bounded
+	unasked  int    // bytes of segments sent since the other side was last asked for its number
+	askDue   bool   // the other side is to be asked, though nothing is unsent
+	answer   bool   // the other side has asked, or is to be told
+	stopped  bool   // this side takes no more bytes
+	stopDue  bool   // STOP has not been sent on this carrier
+	finished bool   // FIN is kept: nothing can be written any more
+	expired  bool   // the deadline of Write has passed
+	deadline *time.Timer
+	resent   uint64 // bytes that were sent again
+}
+
+// job is what is being written to a carrier.
+type job struct {
+	c       *carrier // nil: nothing is
+	left    []byte
+	from    *chunk               // what left is a part of; nil if that is scratch
+	scratch [2 * headerSize]byte // for segments without bytes
+}
+
+// granted returns how many of n bytes the other side is ready to hold.
+func (o *outbound) granted(n int) int {
+	if o.credit == 0 {
+		return n
+	}
+	return min(n, max(0, o.credit-int(o.end-o.taken)))
+}
+
+// restart makes everything unsent that the other side has not received.
+func (o *outbound) restart(received uint64) {
+	from := max(received, o.acked)
+	o.resent += o.sent - from
+	o.rewind(from)
+	o.unasked, o.stopDue = 0, o.stopped
+}
+
+// Write keeps p until the other side has acknowledged it, and sends it when there is a carrier. It waits while the window
+// is full, and for the carrier to take p when it is the one that writes to it. The error is the reason of Close,
+// os.ErrDeadlineExceeded past the write deadline, net.ErrClosed after CloseWrite, and one that matches EPIPE when the other
+// side takes no more.
+func (f *Flow) Write(p []byte) (int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	written := 0
+	for {
+		if err := f.writeError(); err != nil {
+			return written, err
+		}
+		n := f.out.write(p[written : written+f.out.granted(len(p)-written)])
+		written += n
+		if n > 0 {
+			f.send(f.out.end)
+		}
+		if written == len(p) {
+			return written, nil
+		}
+		if n == 0 {
+			f.awaitRoom()
+		}
+	}
+}
+
+// awaitRoom waits until something has changed, and sees to it that the other side tells what it has taken.
+func (f *Flow) awaitRoom() {
+	if f.out.unasked > 0 {
+		f.out.askDue = true
+		f.sendLater()
+	}
+	f.changed.Wait()
+}
+
+func (f *Flow) writeError() error {
+	switch {
+	case f.err != nil:
+		return f.err
+	case f.out.finished:
+		return net.ErrClosed
+	case f.in.stopped:
+		return syscall.EPIPE
+	case f.out.expired:
+		return os.ErrDeadlineExceeded
+	}
+	return nil
+}
+
+// SetWriteDeadline sets when Write gives up; the zero time means never.
+func (f *Flow) SetWriteDeadline(t time.Time) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return f.err
+	}
+	o := &f.out
+	if o.deadline != nil {
+		o.deadline.Stop()
+		o.deadline = nil
+	}
+	o.expired = false
+	if t.IsZero() {
+		return nil
+	}
+	if left := time.Until(t); left > 0 {
+		var timer *time.Timer
+		timer = time.AfterFunc(left, func() {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			if o.deadline == timer {
+				f.expire()
+			}
+		})
+		o.deadline = timer
+		return nil
+	}
+	f.expire()
+	return nil
+}
+
+// expire wakes every Write, also one that is in the carrier's. mu is held.
+func (f *Flow) expire() {
+	o := &f.out
+	o.expired = true
+	f.changed.Broadcast()
+	if o.job.c != nil && !o.woken {
+		o.woken = true
+		_ = o.job.c.conn.SetWriteDeadline(pastDeadline) // a carrier that is closed needs no waking
+	}
+}
+
+// pastDeadline makes everything that waits on a conn give up.
+var pastDeadline = time.Unix(1, 0)
+
+// CloseWrite ends this side's direction: the other side reads io.EOF after what was written. A second one does nothing.
+// The error is the reason of Close.
+func (f *Flow) CloseWrite() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil || f.out.finished {
+		return f.err
+	}
+	f.out.finished = true
+	f.out.finish()
+	f.changed.Broadcast()
+	f.sendLater()
+	return nil
+}
+
+// forEver is the end of a sender that has no Write to return from.
+const forEver = ^uint64(0)
+
+// send writes what is due to the carrier until nothing is. A Write's send leaves the rest to a goroutine when all before
+// end has been sent, or when its deadline has passed. It does nothing while another goroutine does it. mu is held, and
+// released during each Write.
+func (f *Flow) send(end uint64) {
+	o := &f.out
+	if o.sending || f.cur == nil && o.job.c == nil {
+		return
+	}
+	o.sending = true
+	for {
+		if o.job.c == nil && !f.due() {
+			break
+		}
+		f.sendSome()
+		more := o.job.c != nil || o.unsent != nil
+		if more && end != forEver && (o.sent >= end || o.expired) {
+			f.sendInBackground()
+			return
+		}
+	}
+	o.sending = false
+	if f.err != nil {
+		o.drop()
+	}
+}
+
+// sendSome writes what it can of the job. mu is held, and released meanwhile.
+func (f *Flow) sendSome() {
+	j := &f.out.job
+	c := j.c
+	f.mu.Unlock()
+	f.writeBegan.Store(max(1, int64(time.Since(f.born))))
+	n, err := c.conn.Write(j.left)
+	f.writeBegan.Store(0)
+	f.mu.Lock()
+	if f.out.woken {
+		f.out.woken = false
+		_ = c.conn.SetWriteDeadline(time.Time{}) // a carrier that is closed fails in its next Write
+	}
+	j.left = j.left[n:]
+	switch {
+	case err == nil && len(j.left) > 0:
+		err = io.ErrShortWrite
+	case errors.Is(err, os.ErrDeadlineExceeded) && len(j.left) > 0:
+		return // the rest follows
+	}
+	if j.from != nil {
+		f.out.done(j.from)
+	}
+	j.c, j.left, j.from = nil, nil, nil
+	if c.users--; c.users == 0 {
+		f.changed.Broadcast()
+	}
+	if err != nil {
+		f.mu.Unlock()
+		f.failed(c, err)
+		f.mu.Lock()
+	}
+	f.settle()
+}
+
+// sendLater sends in a goroutine of its own, unless somebody sends already. mu is held.
+func (f *Flow) sendLater() {
+	if !f.out.sending && f.cur != nil {
+		f.sendInBackground()
+	}
+}
+
+// sendInBackground goes on with sending in a goroutine, which ends when nothing is due. mu is held.
+func (f *Flow) sendInBackground() {
+	f.out.sending = true
+	f.background.Go(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.out.sending = false
+		f.send(forEver)
+	})
+}
+
+// due makes what is to be written next the job, and reports whether there is anything. mu is held.
+func (f *Flow) due() bool {
+	c, o := f.cur, &f.out
+	if f.err != nil || c == nil {
+		return false
+	}
+	if f.old != nil && !f.old.outDone {
+		c = f.old
+	}
+	j := &o.job
+	b := j.scratch[:0]
+	if !c.outBegun {
+		c.outBegun = true
+		b = header{kind: kindStart, number: o.sent}.append(b)
+	}
+	if c == f.old {
+		c.outDone = true
+		b = header{kind: kindEnd, number: o.sent}.append(b)
+	} else if o.stopDue {
+		o.stopDue = false
+		b = header{kind: kindStop, number: f.in.taken}.append(b)
+	}
+	if len(b) == 0 {
+		b, j.from = f.dueData(b)
+	}
+	if len(b) == 0 {
+		return false
+	}
+	j.c, j.left = c, b
+	c.users++
+	return true
+}
+
+// dueData returns the next segments with bytes, and the chunk they are in, or one without any, appended to b. mu is held.
+func (f *Flow) dueData(b []byte) ([]byte, *chunk) {
+	o := &f.out
+	k := kindData
+	if n := o.nextSize(); o.askDue || o.unasked+n >= o.limit/4 {
+		k = kindAsk
+		o.askDue, o.unasked = false, 0
+	} else {
+		o.unasked += n
+	}
+	switch {
+	case o.unsent != nil:
+		o.answer = false
+		return o.next(k, f.in.taken)
+	case o.answer || k == kindAsk:
+		o.answer = false
+		return header{kind: k, number: f.in.taken}.append(b), nil
+	}
+	return b, nil
+}
