@@ -27,6 +27,7 @@ type Flow struct {
 
 	cur      *carrier    // the newest carrier; nil while detached
 	old      *carrier    // the one before, until both directions have left it
+	users    int         // goroutines in the Read or Write of a carrier, also of one that has been dropped
 	patience *time.Timer // runs while detached
 	handover *time.Timer // runs while a carrier has ended in order and none has followed
 
@@ -65,7 +66,6 @@ const handoverTimeout = 5 * time.Second
 // carrier is what a flow runs on for a while. Flow.mu guards all but conn and read.
 type carrier struct {
 	conn     net.Conn
-	users    int  // goroutines in conn's Read or Write
 	outBegun bool // START has been sent
 	outDone  bool // END has been sent
 	inDone   bool // END has been received
@@ -160,10 +160,9 @@ func (f *Flow) Pause() error {
 }
 
 func (f *Flow) detachAndWait() error {
-	for _, c := range f.detach() {
-		for c.users > 0 && f.err == nil {
-			f.changed.Wait()
-		}
+	f.detach()
+	for f.users > 0 && f.err == nil {
+		f.changed.Wait()
 	}
 	if f.err == nil && f.cur != nil {
 		return ErrDetached
@@ -171,20 +170,19 @@ func (f *Flow) detachAndWait() error {
 	return f.err
 }
 
-// detach drops the carriers, and returns them.
-func (f *Flow) detach() (dropped []*carrier) {
-	for _, c := range [...]*carrier{f.old, f.cur} {
-		if c != nil {
-			f.drop(c)
-			dropped = append(dropped, c)
-		}
+// detach drops the carriers, and reports whether there were any.
+func (f *Flow) detach() bool {
+	if f.cur == nil {
+		return false
 	}
+	if f.old != nil {
+		f.drop(f.old)
+	}
+	f.drop(f.cur)
 	f.old, f.cur = nil, nil
-	if dropped != nil {
-		f.startPatience()
-		f.changed.Broadcast()
-	}
-	return dropped
+	f.startPatience()
+	f.changed.Broadcast()
+	return true
 }
 
 // drop ends a carrier that is of no more use, in a goroutine, for a Close may wait for the network.
@@ -218,7 +216,7 @@ func (f *Flow) startPatience() {
 // Detach drops the carrier, if there is one, as if it had failed with err.
 func (f *Flow) Detach(err error) {
 	f.mu.Lock()
-	had := f.err == nil && len(f.detach()) > 0
+	had := f.err == nil && f.detach()
 	f.mu.Unlock()
 	if had && f.cfg.OnLost != nil {
 		f.cfg.OnLost(err)

@@ -11,14 +11,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 // twin is two flows and what joins them by carriers.
 type twin struct {
 	t    *testing.T
 	a, b *Flow
-	mu   sync.Mutex
-	link net.Conn // one end of the newest carrier
+	rng  *rand.Rand
 }
 
 func newTwin(t *testing.T, window int) *twin {
@@ -36,7 +37,11 @@ func newTwin(t *testing.T, window int) *twin {
 // join gives both a new carrier, as two sides do that agree on what each has received: in order when both still have the
 // one before, if wanted.
 func (w *twin) join(live bool) {
-	x, y := net.Pipe()
+	link := faultnet.NewLink(faultnet.LinkOptions{Delay: time.Duration(w.rng.IntN(1e6)), Buffer: 256 + w.rng.IntN(1<<w.rng.IntN(18))})
+	if w.rng.IntN(2) == 0 {
+		link.CutAfter(int64(w.rng.IntN(1 << w.rng.IntN(20))))
+	}
+	x, y := link.Ends()
 	fromA, liveA := w.a.Received()
 	fromB, liveB := w.b.Received()
 	if live = live && liveA && liveB; !live {
@@ -47,7 +52,6 @@ func (w *twin) join(live bool) {
 	}
 	_ = w.b.Attach(y, fromA, live)
 	_ = w.a.Attach(x, fromB, live)
-	w.link = x
 }
 
 func TestFlowSurvivesRandomCuts(t *testing.T) {
@@ -58,6 +62,7 @@ func TestFlowSurvivesRandomCuts(t *testing.T) {
 				t.Logf("window %d, %d cuts, seed %d", window, cuts, seed)
 				rng := rand.New(rand.NewPCG(seed, 1))
 				w := newTwin(t, window)
+				w.rng = rng
 				done := make(chan struct{})
 				var wg sync.WaitGroup
 				for i, f := range []*Flow{w.a, w.b} {

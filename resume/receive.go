@@ -84,7 +84,7 @@ func (f *Flow) startReading() (*carrier, uint64, error) {
 			c = f.old
 		}
 		if c != nil && !c.inDone {
-			c.users++
+			f.users++
 			return c, f.in.received, nil
 		}
 		f.changed.Wait()
@@ -95,7 +95,7 @@ func (f *Flow) startReading() (*carrier, uint64, error) {
 func (f *Flow) endReading(c *carrier, from uint64, got *batch) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if c.users--; c.users == 0 {
+	if f.users--; f.users == 0 {
 		f.changed.Broadcast()
 	}
 	if f.err != nil {

@@ -224,7 +224,7 @@ func (f *Flow) sendSome() {
 		f.out.done(j.from)
 	}
 	j.c, j.left, j.from = nil, nil, nil
-	if c.users--; c.users == 0 {
+	if f.users--; f.users == 0 {
 		f.changed.Broadcast()
 	}
 	if err != nil {
@@ -282,7 +282,7 @@ func (f *Flow) due() bool {
 		return false
 	}
 	j.c, j.left = c, b
-	c.users++
+	f.users++
 	return true
 }
 
