@@ -4,6 +4,9 @@
 //
 // The two know each other's addresses and are not connected yet. They have libp2p's default resource manager. Everything
 // is closed in t.Cleanup.
+//
+// Proxied puts a network that breaks on command between the two, and RelayedPair a relay with limits of choice, beside
+// which a direct connection can come and go.
 package testnet
 
 import (
