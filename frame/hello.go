@@ -42,7 +42,7 @@ type Role uint8
 const (
 	RoleSession Role = 1 // a new session
 	RoleStream  Role = 2 // a dedicated stream of the session named by SessionID
-	RoleResume  Role = 3 // reserved: a further carrier of the session named by SessionID
+	RoleResume  Role = 3 // a further carrier of the session named by SessionID (spec 7)
 )
 
 // Caps are capability bits; a session uses those that both sides offer (spec 3.3).
@@ -52,6 +52,7 @@ type Caps uint64
 const (
 	CapZstd     Caps = 1 << 0 // start frames may carry FlagCompressed
 	CapBatchAck Caps = 1 << 1 // record streams: cumulative acks ride in batch headers
+	CapResume   Caps = 1 << 2 // the session outlives its carrier (spec 7)
 )
 
 // Limits are what the sender of a hello is ready to receive (spec 3.4). Zero means none of it.
@@ -66,6 +67,13 @@ type Limits struct {
 // A SessionID names a session: 128 random bits, sent only inside the secure channel.
 type SessionID [16]byte
 
+// Resume is what one side of a session says of itself when the session is to go on over another carrier (spec 7.2).
+type Resume struct {
+	Received uint64 // the offset of the next byte it expects
+	Attempt  uint32 // HELLO: counts the dialing side's attempts, from 1; ACK: that of the HELLO
+	Live     bool   // the carrier before is alive on this side
+}
+
 // Hello is the first thing each side says on a carrier (spec 3).
 type Hello struct {
 	Kind      Kind
@@ -73,10 +81,12 @@ type Hello struct {
 	Role      Role      // HELLO
 	Caps      Caps      // HELLO and ACK
 	Limits    *Limits   // HELLO and ACK of a session
-	SessionID SessionID // ACK of a session; HELLO of a stream
+	SessionID SessionID // ACK of a session; HELLO of a stream or of a resumption
 	Name      string    // HELLO of a stream: its name
 	Failure   *Failure  // REFUSE
 	Agent     string    // optional: the software, for diagnostics
+	Patience  uint32    // HELLO and ACK of a session: milliseconds that it may be without a carrier; 0: it says nothing
+	Resume    *Resume   // HELLO and ACK of a resumption
 	Noise     []byte    // key id and Noise message, when a pre-shared key is in force; always the last field
 }
 
@@ -89,6 +99,8 @@ const (
 	fieldName      = 0x0A
 	fieldFailure   = 0x0C
 	fieldAgent     = 0x0D
+	fieldPatience  = 0x0F
+	fieldResume    = 0x10
 	fieldNoise     = 0xFE
 )
 
@@ -117,10 +129,25 @@ func AppendHello(b []byte, h *Hello) []byte {
 	if h.Agent != "" {
 		b = appendField(b, fieldAgent, []byte(h.Agent))
 	}
+	if h.Patience != 0 {
+		b = appendField(b, fieldPatience, binary.BigEndian.AppendUint32(nil, h.Patience))
+	}
+	if h.Resume != nil {
+		b = appendField(b, fieldResume, appendResume(nil, h.Resume))
+	}
 	if h.Noise != nil {
 		b = appendField(b, fieldNoise, h.Noise)
 	}
 	return b
+}
+
+func appendResume(b []byte, r *Resume) []byte {
+	b = binary.BigEndian.AppendUint64(b, r.Received)
+	b = binary.BigEndian.AppendUint32(b, r.Attempt)
+	if r.Live {
+		return append(b, 1)
+	}
+	return append(b, 0)
 }
 
 func appendField(b []byte, id byte, v []byte) []byte {
@@ -187,6 +214,17 @@ func (h *Hello) setField(id byte, v []byte) error {
 		c.err = err
 	case fieldAgent:
 		h.Agent = string(c.take(min(len(v), MaxName)))
+	case fieldPatience:
+		h.Patience = c.uint32()
+	case fieldResume:
+		h.Resume = &Resume{Received: c.uint64(), Attempt: c.uint32()}
+		switch c.uint8() {
+		case 0:
+		case 1:
+			h.Resume.Live = true
+		default:
+			return fmt.Errorf("hello field 0x%02x: %w", id, ErrMalformed)
+		}
 	case fieldNoise:
 		h.Noise = c.take(len(v))
 	default:
@@ -210,14 +248,17 @@ func (h *Hello) check() error {
 		case RoleSession:
 			ok = h.Limits != nil && h.SessionID == SessionID{} && h.Name == ""
 		case RoleStream:
-			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name != ""
+			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name != "" && h.Patience == 0
+		case RoleResume:
+			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name == "" && h.Patience == 0 && h.Resume != nil
 		}
-		ok = ok && h.Role != 0 && h.Failure == nil
+		ok = ok && h.Role != 0 && h.Failure == nil && (h.Role == RoleResume || h.Resume == nil)
 	case KindAck:
-		ok = h.Role == 0 && h.Name == "" && h.Failure == nil && (h.Limits != nil) == (h.SessionID != SessionID{})
+		ok = h.Role == 0 && h.Name == "" && h.Failure == nil && (h.Limits != nil) == (h.SessionID != SessionID{}) &&
+			(h.Limits != nil || h.Patience == 0) && (h.Limits == nil || h.Resume == nil)
 	case KindRefuse:
 		ok = h.Failure != nil && h.Role == 0 && h.Caps == 0 && h.Limits == nil && h.SessionID == SessionID{} &&
-			h.Name == "" && h.Noise == nil
+			h.Name == "" && h.Noise == nil && h.Patience == 0 && h.Resume == nil
 	default:
 		return fmt.Errorf("hello of kind %v: %w", h.Kind, ErrMalformed)
 	}

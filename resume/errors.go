@@ -16,6 +16,7 @@ var (
 )
 
 var (
+	errOver   = errors.New("closed by the other side")
 	errNoNext = errors.New("the carrier has ended in order and none has followed")
 	errGap    = errors.New("bytes are missing before the first on this carrier")
 )

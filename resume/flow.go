@@ -54,7 +54,25 @@ type FlowConfig struct {
 	// Drop, if not nil, ends a carrier that has failed, or that the other side has given up, in place of its Close.
 	Drop func(net.Conn)
 
-	lazy bool // what Read returned counts as taken only when consume says so
+	lazy bool // what was read counts as taken only when consume says so, or with the FIN; see Conn
+
+	// note, if not nil, is called with mu held for every event, in their order. It must not call the flow.
+	note func(event, error)
+}
+
+// An event is what FlowConfig.note tells.
+type event uint8
+
+const (
+	attached event = iota // there is a new carrier
+	detached              // the last carrier has failed
+	closed                // the flow is closed
+)
+
+func (f *Flow) tell(e event, err error) {
+	if f.cfg.note != nil {
+		f.cfg.note(e, err)
+	}
 }
 
 // MinWindow is the least FlowConfig.Window.
@@ -66,8 +84,9 @@ const handoverTimeout = 5 * time.Second
 // carrier is what a flow runs on for a while. Flow.mu guards all but conn and read.
 type carrier struct {
 	conn     net.Conn
-	outBegun bool // START has been sent
-	outDone  bool // END has been sent
+	outBegun bool // START is sent, or being sent
+	outDone  bool // END is sent, or being sent: the way out goes on over the next carrier
+	outEnded bool // END has been sent whole
 	inDone   bool // END has been received
 	read     reader
 }
@@ -115,10 +134,11 @@ func (f *Flow) Attach(conn net.Conn, received uint64, live bool) error {
 	f.mu.Lock()
 	c := &carrier{conn: conn}
 	if err := f.attach(c, received, live); err != nil {
-		f.drop(c)
 		f.mu.Unlock()
+		f.end(c)
 		return err
 	}
+	f.tell(attached, nil)
 	f.patience.Stop()
 	if f.handover != nil {
 		f.handover.Stop()
@@ -160,7 +180,7 @@ func (f *Flow) Pause() error {
 }
 
 func (f *Flow) detachAndWait() error {
-	f.detach()
+	f.detach(ErrDetached)
 	for f.users > 0 && f.err == nil {
 		f.changed.Wait()
 	}
@@ -170,8 +190,8 @@ func (f *Flow) detachAndWait() error {
 	return f.err
 }
 
-// detach drops the carriers, and reports whether there were any.
-func (f *Flow) detach() bool {
+// detach drops the carriers for the reason err, and reports whether there were any.
+func (f *Flow) detach(err error) bool {
 	if f.cur == nil {
 		return false
 	}
@@ -182,18 +202,28 @@ func (f *Flow) detach() bool {
 	f.old, f.cur = nil, nil
 	f.startPatience()
 	f.changed.Broadcast()
+	switch {
+	case f.err != nil:
+	case f.cfg.lazy && f.in.finished && f.in.stopped: // the other side has closed: there is nobody to come back to
+		f.close(errOver)
+	default:
+		f.tell(detached, err)
+	}
 	return true
 }
 
 // drop ends a carrier that is of no more use, in a goroutine, for a Close may wait for the network.
 func (f *Flow) drop(c *carrier) {
-	f.background.Go(func() {
-		if f.cfg.Drop != nil {
-			f.cfg.Drop(c.conn)
-		} else {
-			_ = c.conn.Close() // the flow goes on without it
-		}
-	})
+	f.background.Go(func() { f.end(c) })
+}
+
+// end closes a carrier that is of no more use. mu is not held.
+func (f *Flow) end(c *carrier) {
+	if f.cfg.Drop != nil {
+		f.cfg.Drop(c.conn)
+	} else {
+		_ = c.conn.Close() // the flow goes on without it
+	}
 }
 
 // startPatience begins the time that the flow may be detached.
@@ -216,7 +246,7 @@ func (f *Flow) startPatience() {
 // Detach drops the carrier, if there is one, as if it had failed with err.
 func (f *Flow) Detach(err error) {
 	f.mu.Lock()
-	had := f.err == nil && f.detach()
+	had := f.err == nil && f.detach(err)
 	f.mu.Unlock()
 	if had && f.cfg.OnLost != nil {
 		f.cfg.OnLost(err)
@@ -227,16 +257,20 @@ func (f *Flow) Detach(err error) {
 func (f *Flow) failed(c *carrier, err error) {
 	f.mu.Lock()
 	lost := false
+	var settled net.Conn
 	switch {
 	case f.err != nil:
 	case c == f.old: // both directions go on over the new one; if bytes are missing, the other side finds the gap
 		f.old = nil
 		f.drop(c)
+		f.out.askDue = true // a number without bytes leaves no gap, and may have been lost
+		f.sendLater()
+		settled = f.cur.conn
 	case c == f.cur && f.old != nil && !f.old.outDone && !f.old.inDone: // the old one still does
 		f.cur, f.old = f.old, nil
 		f.drop(c)
 	case c == f.cur:
-		f.detach()
+		f.detach(err)
 		lost = true
 	}
 	f.changed.Broadcast()
@@ -244,12 +278,15 @@ func (f *Flow) failed(c *carrier, err error) {
 	if lost && f.cfg.OnLost != nil {
 		f.cfg.OnLost(err)
 	}
+	if settled != nil && f.cfg.OnSettled != nil {
+		f.cfg.OnSettled(settled)
+	}
 }
 
 // left retires the old carrier once both directions have left it, and reports whether they have.
 func (f *Flow) left() bool {
 	c := f.old
-	if c == nil || !c.outDone || !c.inDone {
+	if c == nil || !c.outEnded || !c.inDone {
 		return false
 	}
 	f.old = nil
@@ -296,7 +333,7 @@ func (f *Flow) close(err error) {
 		return
 	}
 	f.err = err
-	f.detach()
+	f.detach(err)
 	f.patience.Stop()
 	if f.handover != nil {
 		f.handover.Stop()
@@ -308,6 +345,7 @@ func (f *Flow) close(err error) {
 		f.out.drop()
 	}
 	f.changed.Broadcast()
+	f.tell(closed, err)
 }
 
 // Wait waits until a closed flow has nothing running any more.
@@ -330,4 +368,11 @@ func (f *Flow) Stuck() time.Duration {
 		return 0
 	}
 	return time.Since(f.born) - time.Duration(began)
+}
+
+// Kept returns how many bytes of segments the other side has not acknowledged, and how many bytes have been sent again.
+func (f *Flow) Kept() (unacked int, resent uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.out.held, f.out.resent
 }

@@ -95,6 +95,10 @@ func (f *Flow) startReading() (*carrier, uint64, error) {
 func (f *Flow) endReading(c *carrier, from uint64, got *batch) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.endReadingLocked(c, from, got)
+}
+
+func (f *Flow) endReadingLocked(c *carrier, from uint64, got *batch) error {
 	if f.users--; f.users == 0 {
 		f.changed.Broadcast()
 	}
@@ -102,14 +106,15 @@ func (f *Flow) endReading(c *carrier, from uint64, got *batch) error {
 		return nil
 	}
 	in := &f.in
+	if in.finished && (got.n > 0 || got.fin) {
+		return protocolErrorf("more after FIN")
+	}
 	in.received = from + uint64(got.n)
 	if got.fin {
 		in.finished = true
 		in.received++
 	}
-	if f.cfg.lazy {
-		f.consume(0)
-	} else {
+	if !f.cfg.lazy || in.finished { // what is kept after FIN needs no credit any more, and can be forgotten by its sender
 		in.taken = in.received
 	}
 	if got.number > f.out.sent {
@@ -129,6 +134,7 @@ func (f *Flow) endReading(c *carrier, from uint64, got *batch) error {
 	if got.end {
 		f.endIn(c)
 	}
+	f.closeIfDone()
 	return nil
 }
 
@@ -147,11 +153,11 @@ func (f *Flow) answer(now bool) {
 // consume notes that the application has taken n bytes more. mu is held.
 func (f *Flow) consume(n int) {
 	in := &f.in
-	in.taken += uint64(n)
-	if in.finished && in.taken+1 == in.received {
-		in.taken++
+	if in.finished {
+		return // all of it counts as taken
 	}
-	f.answer(false)
+	in.taken += uint64(n)
+	f.answer(in.taken-f.out.told >= uint64(f.cfg.Window/4))
 }
 
 // stop tells the other side that nothing more will be taken. mu is held.
@@ -173,19 +179,20 @@ func (f *Flow) endIn(c *carrier) {
 	}
 }
 
-// take reads from c into p, and waits only while it has found nothing. from is the offset of the next byte for p.
+// take reads from c into p until it has found something and would have to wait for more, or the next byte has no place in p.
+// from is the offset of the next byte for p.
 func (f *Flow) take(c *carrier, p []byte, from uint64, got *batch) error {
 	r := &c.read
-	for got.n < len(p) && !got.end && !got.fin {
+	for !got.end && !got.fin {
 		var err error
+		next := from + uint64(got.n)
 		switch {
+		case r.left > 0 && r.at < next: // sent again on a new carrier
+			err = f.skip(c, got, next-r.at)
+		case r.left > 0 && got.n == len(p):
+			return nil
 		case r.left > 0:
-			next := from + uint64(got.n)
-			if r.at < next { // sent again on a new carrier
-				err = f.skip(c, got, next-r.at)
-			} else {
-				err = f.takeBytes(c, p, got)
-			}
+			err = f.takeBytes(c, p, got)
 		case r.w-r.r < headerSize:
 			err = f.fill(c, got)
 		default:
@@ -234,7 +241,9 @@ func (r *reader) next(from uint64, got *batch) error {
 	case kindStop:
 		got.stop = true
 	case kindAsk:
-		got.probed = got.probed || h.length == 0
+		if h.length == 0 { // is answered at once, and again when all before it has been taken
+			got.probed, got.answerAt = true, r.at
+		}
 	}
 	got.number = max(got.number, h.number)
 	r.left, r.asking = h.length, h.kind == kindAsk

@@ -22,7 +22,7 @@ func (b Backoff) wait(failures int) time.Duration {
 		b.Max = 5 * time.Second
 	}
 	d := b.Max
-	if shift := failures - 1; shift < 30 && b.Min<<shift < d {
+	if shift := failures - 1; shift < 62 && b.Min < d>>shift {
 		d = b.Min << shift
 	}
 	return d - rand.N(d/2+1)

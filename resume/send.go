@@ -33,7 +33,9 @@ type outbound struct {
 	stopDue  bool   // STOP has not been sent on this carrier
 	finished bool   // FIN is kept: nothing can be written any more
 	expired  bool   // the deadline of Write has passed
+	closing  bool // the flow is to be closed once all of it is delivered
 	deadline *time.Timer
+	told     uint64 // the last number that was sent
 	resent   uint64 // bytes that were sent again
 }
 
@@ -42,6 +44,7 @@ type job struct {
 	c       *carrier // nil: nothing is
 	left    []byte
 	from    *chunk               // what left is a part of; nil if that is scratch
+	ends    bool                 // END is among it
 	scratch [2 * headerSize]byte // for segments without bytes
 }
 
@@ -53,12 +56,22 @@ func (o *outbound) granted(n int) int {
 	return min(n, max(0, o.credit-int(o.end-o.taken)))
 }
 
+// askEvery returns after how many bytes of segments the other side is to be asked for its number, early enough that Write
+// need not wait for the answer.
+func (o *outbound) askEvery() int {
+	if o.credit > 0 {
+		return min(o.limit, o.credit) / 4
+	}
+	return o.limit / 4
+}
+
 // restart makes everything unsent that the other side has not received.
 func (o *outbound) restart(received uint64) {
 	from := max(received, o.acked)
 	o.resent += o.sent - from
 	o.rewind(from)
 	o.unasked, o.stopDue = 0, o.stopped
+	o.askDue = o.credit > 0 // the last number may have been lost, and credit does not follow from received
 }
 
 // Write keeps p until the other side has acknowledged it, and sends it when there is a carrier. It waits while the window
@@ -189,7 +202,7 @@ func (f *Flow) send(end uint64) {
 		}
 		f.sendSome()
 		more := o.job.c != nil || o.unsent != nil
-		if more && end != forEver && (o.sent >= end || o.expired) {
+		if more && f.err == nil && end != forEver && (o.sent >= end || o.expired) {
 			f.sendInBackground()
 			return
 		}
@@ -223,7 +236,8 @@ func (f *Flow) sendSome() {
 	if j.from != nil {
 		f.out.done(j.from)
 	}
-	j.c, j.left, j.from = nil, nil, nil
+	c.outEnded = c.outEnded || j.ends && err == nil
+	j.c, j.left, j.from, j.ends = nil, nil, nil, false
 	if f.users--; f.users == 0 {
 		f.changed.Broadcast()
 	}
@@ -233,6 +247,7 @@ func (f *Flow) sendSome() {
 		f.mu.Lock()
 	}
 	f.settle()
+	f.closeIfDone()
 }
 
 // sendLater sends in a goroutine of its own, unless somebody sends already. mu is held.
@@ -269,10 +284,11 @@ func (f *Flow) due() bool {
 		b = header{kind: kindStart, number: o.sent}.append(b)
 	}
 	if c == f.old {
-		c.outDone = true
+		c.outDone, j.ends = true, true
 		b = header{kind: kindEnd, number: o.sent}.append(b)
 	} else if o.stopDue {
 		o.stopDue = false
+		o.told = f.in.taken
 		b = header{kind: kindStop, number: f.in.taken}.append(b)
 	}
 	if len(b) == 0 {
@@ -290,7 +306,7 @@ func (f *Flow) due() bool {
 func (f *Flow) dueData(b []byte) ([]byte, *chunk) {
 	o := &f.out
 	k := kindData
-	if n := o.nextSize(); o.askDue || o.unasked+n >= o.limit/4 {
+	if n := o.nextSize(); o.askDue || o.unasked+n >= o.askEvery() {
 		k = kindAsk
 		o.askDue, o.unasked = false, 0
 	} else {
@@ -298,11 +314,32 @@ func (f *Flow) dueData(b []byte) ([]byte, *chunk) {
 	}
 	switch {
 	case o.unsent != nil:
-		o.answer = false
+		o.answer, o.told = false, f.in.taken
 		return o.next(k, f.in.taken)
 	case o.answer || k == kindAsk:
-		o.answer = false
+		o.answer, o.told = false, f.in.taken
 		return header{kind: k, number: f.in.taken}.append(b), nil
 	}
 	return b, nil
+}
+
+// probe asks the other side for its number: whoever lives answers.
+func (f *Flow) probe() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.out.askDue = true
+	f.sendLater()
+}
+
+// closeIfDone closes a flow that is to be closed once all of it is delivered, if that is so. mu is held.
+func (f *Flow) closeIfDone() {
+	o := &f.out
+	if !o.closing || f.err != nil {
+		return
+	}
+	delivered := o.held == 0 || f.in.stopped && f.in.finished
+	quiet := o.job.c == nil && o.unsent == nil && !o.stopDue && !o.answer
+	if delivered && quiet {
+		f.close(net.ErrClosed)
+	}
 }

@@ -134,8 +134,11 @@ func (a *Acceptor) answer(conn net.Conn, peer string) (run func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	if h.Role == frame.RoleStream {
+	switch h.Role {
+	case frame.RoleStream:
 		return a.answerStream(h, ack, peer)
+	case frame.RoleResume:
+		return a.answerResume(h, ack, peer)
 	}
 	return a.answerSession(ack, peer)
 }
@@ -147,7 +150,7 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 	}
 	id := newSessionID()
 	kept := a.promise(id)
-	c, err := ack(&frame.Hello{Limits: a.cfg.limits(), SessionID: id})
+	c, err := ack(&frame.Hello{Limits: a.cfg.limits(), SessionID: id, Patience: a.cfg.patience()})
 	if err != nil {
 		kept()
 		a.cfg.Quota.endSession()
@@ -166,6 +169,7 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 		kept()
 		s.readLoop()
 		<-s.writerDone
+		s.awaitCarriers()
 	}, nil
 }
 

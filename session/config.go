@@ -8,6 +8,7 @@ import (
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/psk"
+	"github.com/peerlane/peerlane/resume"
 )
 
 // Config is one side's settings. The zero value is useful. Sizes are bytes.
@@ -26,16 +27,21 @@ type Config struct {
 
 	// HandshakeTimeout bounds the hello. If zero, 5 s.
 	HandshakeTimeout time.Duration
-	// WriteTimeout is how long the carrier may accept nothing before the session is lost. If zero, 30 s.
+	// WriteTimeout is how long the carrier may accept nothing before it is lost. If zero, 30 s.
 	WriteTimeout time.Duration
 	// ReadTimeout is how long a message that arrives in parts may make no progress before it is refused. If zero, 30 s.
 	ReadTimeout time.Duration
 	// RequestTimeout bounds every call; a ctx that ends earlier comes first. If zero, 30 s. If negative, there is no
 	// such bound.
 	RequestTimeout time.Duration
-	// Heartbeat is the silence after which the peer is probed. If zero, 10 s. If negative, never.
+	// ResumeWindow is how long the session outlives its carrier while another is looked for; the shorter one of both sides
+	// holds. If zero, 60 s. If negative, the session ends with its carrier.
+	ResumeWindow time.Duration
+	// Backoff is how long the dialing side waits between its attempts to find another carrier.
+	Backoff resume.Backoff
+	// Heartbeat is the silence after which the peer is probed. If zero, 5 s. If negative, never.
 	Heartbeat time.Duration
-	// HeartbeatTimeout is the silence after which the session is lost. If zero, twice Heartbeat.
+	// HeartbeatTimeout is the silence after which the carrier is lost. If zero, twice Heartbeat.
 	HeartbeatTimeout time.Duration
 	// CloseTimeout bounds how long Close waits for what is queued to leave. If zero, 1 s.
 	CloseTimeout time.Duration
@@ -50,6 +56,9 @@ type Config struct {
 	MaxStreams int
 	// StreamWindow caps what waits unread on one shared stream; the peer waits at the cap. If zero, 512 KiB.
 	StreamWindow int
+	// ReplayWindow caps what is kept for another carrier until the peer has acknowledged it; what is to be sent waits at the
+	// cap. Both sides of a session may differ. If zero, 1 MiB. 4 KiB to 64 MiB.
+	ReplayWindow int
 	// MaxRequests drains the session after it has served so many requests. If zero, there is no such end.
 	MaxRequests int
 
@@ -59,9 +68,14 @@ type Config struct {
 	Agent string
 	// OnUndelivered, if not nil, is called with the failure of each one-way message. It must not block.
 	OnUndelivered func(*Error)
+	// OnState, if not nil, is called with each step of a session, one after the other. It must not block.
+	OnState func(*Session, StateChange)
 	// Logger gets what a person should act on. If nil, nothing is logged.
 	Logger *slog.Logger
 }
+
+// minReplayWindow is the least Config.ReplayWindow.
+const minReplayWindow = 4 << 10
 
 // withDefaults returns a copy with every zero field resolved, or an error that names the field that is out of range.
 func (c Config) withDefaults() (Config, error) {
@@ -75,7 +89,8 @@ func (c Config) withDefaults() (Config, error) {
 		{"WriteTimeout", &c.WriteTimeout, 30 * time.Second, false},
 		{"ReadTimeout", &c.ReadTimeout, 30 * time.Second, false},
 		{"RequestTimeout", &c.RequestTimeout, 30 * time.Second, true},
-		{"Heartbeat", &c.Heartbeat, 10 * time.Second, true},
+		{"ResumeWindow", &c.ResumeWindow, time.Minute, true},
+		{"Heartbeat", &c.Heartbeat, 5 * time.Second, true},
 		{"CloseTimeout", &c.CloseTimeout, time.Second, false},
 	}
 	for _, d := range durations {
@@ -104,6 +119,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"MaxStreams", &c.MaxStreams, 128, 1 << 20},
 		{"StreamWindow", &c.StreamWindow, 512 << 10, frame.MaxTotal},
 		{"MaxRequests", &c.MaxRequests, math.MaxInt, math.MaxInt},
+		{"ReplayWindow", &c.ReplayWindow, 1 << 20, 64 << 20},
 	}
 	for _, z := range sizes {
 		if *z.v == 0 {
@@ -112,6 +128,9 @@ func (c Config) withDefaults() (Config, error) {
 		if *z.v < 1 || *z.v > z.max {
 			return c, fmt.Errorf("session: config: %s is %d, want 1 to %d", z.name, *z.v, z.max)
 		}
+	}
+	if c.ReplayWindow < minReplayWindow {
+		return c, fmt.Errorf("session: config: ReplayWindow is %d, want at least %d", c.ReplayWindow, minReplayWindow)
 	}
 	if len(c.Agent) > frame.MaxName {
 		return c, fmt.Errorf("session: config: Agent is %d bytes, want at most %d", len(c.Agent), frame.MaxName)
@@ -145,5 +164,19 @@ func (c *Config) caps() frame.Caps {
 	if !c.DisableCompression {
 		caps |= frame.CapZstd
 	}
+	if c.resumable() {
+		caps |= frame.CapResume
+	}
 	return caps
+}
+
+// resumable reports whether this side keeps a session that has lost its carrier.
+func (c *Config) resumable() bool { return c.ResumeWindow > 0 }
+
+// patience returns what the hello states of ResumeWindow, in milliseconds.
+func (c *Config) patience() uint32 {
+	if !c.resumable() {
+		return 0
+	}
+	return uint32(min(max(c.ResumeWindow.Milliseconds(), 1), math.MaxUint32))
 }

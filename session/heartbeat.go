@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -24,7 +25,8 @@ type heartbeat struct {
 	reads     uint64    // of the session when last looked at
 	heardAt   time.Time // when reads last grew, as seen
 	lastPing  uint64
-	pinged    time.Time // when lastPing left; zero once it is answered
+	pinged    time.Time     // when lastPing left; zero once it is answered, and on another carrier
+	resumedAt time.Duration // when the carrier was attached: nothing could make progress before
 	pingWaits []pingWait
 }
 
@@ -63,8 +65,24 @@ func (h *heartbeat) stop() {
 
 // check looks at the session once, and ends it when it has been silent or stuck for too long.
 func (h *heartbeat) check() {
-	if err := h.look(time.Now()); err != nil {
+	err := h.look(time.Now())
+	switch {
+	case err == nil:
+	case h.s.flow != nil && errors.Is(err, errCarrier):
+		h.s.flow.Detach(err)
+	default:
 		h.s.fail(h.s.lost("heartbeat", err))
+	}
+}
+
+// errCarrier marks what is wrong with the carrier, and not with the peer.
+var errCarrier = fmt.Errorf("the carrier is dead: %w", os.ErrDeadlineExceeded)
+
+// onCarrier begins to watch another carrier. s.mu is held.
+func (h *heartbeat) onCarrier() {
+	h.heardAt, h.pinged = time.Now(), time.Time{}
+	if h.s != nil {
+		h.resumedAt = h.s.elapsed()
 	}
 }
 
@@ -76,18 +94,21 @@ func (h *heartbeat) look(now time.Time) error {
 		return nil
 	}
 	h.timer.Reset(h.every)
-	if began := s.writeBegan.Load(); began != 0 && s.elapsed()-time.Duration(began) >= s.cfg.WriteTimeout {
-		return fmt.Errorf("nothing could be written for %v: %w", s.cfg.WriteTimeout, os.ErrDeadlineExceeded)
-	}
 	if s.overrun {
 		return fmt.Errorf("the peer does not read: more than %d bytes of answers wait", maxUrgent)
+	}
+	if s.state == StateDetached {
+		return nil
+	}
+	if s.stuck() >= s.cfg.WriteTimeout {
+		return fmt.Errorf("%w: nothing could be written for %v", errCarrier, s.cfg.WriteTimeout)
 	}
 	if s.partial > 0 {
 		if err := s.refuseStalled(s.elapsed()); err != nil {
 			return err
 		}
 	}
-	if reads := s.reads.Load(); reads != h.reads {
+	if reads := s.heard(); reads != h.reads {
 		h.reads, h.heardAt = reads, now
 		return nil
 	}
@@ -102,12 +123,31 @@ func (h *heartbeat) onSilence(now time.Time) error {
 		return nil
 	}
 	if silent >= cfg.HeartbeatTimeout {
-		return fmt.Errorf("the peer has been silent for %v: %w", cfg.HeartbeatTimeout, os.ErrDeadlineExceeded)
+		return fmt.Errorf("%w: the peer has been silent for %v", errCarrier, cfg.HeartbeatTimeout)
 	}
 	if h.pinged.IsZero() {
 		h.ping(now)
 	}
 	return nil
+}
+
+// heard returns how many Reads of the carriers have brought bytes.
+func (s *Session) heard() uint64 {
+	if s.flow != nil {
+		return s.flow.Heard()
+	}
+	return s.reads.Load()
+}
+
+// stuck returns for how long the carrier has taken nothing of what is being written.
+func (s *Session) stuck() time.Duration {
+	if s.flow != nil {
+		return s.flow.Stuck()
+	}
+	if began := s.writeBegan.Load(); began != 0 {
+		return s.elapsed() - time.Duration(began)
+	}
+	return 0
 }
 
 // ping sends a PING. s.mu is held.
@@ -139,12 +179,12 @@ func (h *heartbeat) onPong(id uint64) {
 func (s *Session) refuseStalled(now time.Duration) error {
 	for _, m := range s.serving {
 		late := !m.ctx.deadline.IsZero() && now > m.ctx.deadline.Sub(s.started)
-		if !m.started && (late || now-m.in.progress >= s.cfg.ReadTimeout) {
+		if !m.started && (late || now-max(m.in.progress, s.heartbeat.resumedAt) >= s.cfg.ReadTimeout) {
 			s.refusePartial(m, frame.Failure{Code: frame.CodeTimeout,
 				Text: fmt.Sprintf("%d of %d bytes came in time", m.in.got, m.in.start.Total)})
 		}
 	}
-	if m := s.inbox.current; m != nil && now-m.in.progress >= s.cfg.ReadTimeout {
+	if m := s.inbox.current; m != nil && now-max(m.in.progress, s.heartbeat.resumedAt) >= s.cfg.ReadTimeout {
 		return fmt.Errorf("message %d stalled at %d of %d bytes: %w", m.id, m.in.got, m.in.start.Total, os.ErrDeadlineExceeded)
 	}
 	return nil

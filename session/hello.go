@@ -69,7 +69,10 @@ func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, cfg Conf
 		_ = conn.Close() // the config's error says it all
 		return nil, err
 	}
-	hello := &frame.Hello{Role: frame.RoleSession, Limits: cfg.limits()}
+	if open == nil {
+		cfg.ResumeWindow = -1 // nobody would find another carrier
+	}
+	hello := &frame.Hello{Role: frame.RoleSession, Limits: cfg.limits(), Patience: cfg.patience()}
 	c, err := greet(ctx, conn, peer, hello, &cfg)
 	if err != nil {
 		return nil, err
@@ -166,7 +169,8 @@ func checkAck(ack, hello *frame.Hello) error {
 	switch {
 	case ack.Kind == frame.KindRefuse:
 		return remote(*ack.Failure)
-	case ack.Kind != frame.KindAck, hello.Role == frame.RoleSession && ack.Limits == nil:
+	case ack.Kind != frame.KindAck, hello.Role == frame.RoleSession && ack.Limits == nil,
+		hello.Role == frame.RoleResume && ack.Resume == nil:
 		return &Error{Code: frame.CodeProtocol, Text: "the answer to HELLO is not one"}
 	case ack.Version != frame.Version:
 		return &Error{Code: frame.CodeVersion, Text: fmt.Sprintf("the peer answers in version %d", ack.Version)}
@@ -218,7 +222,7 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 		return nil, nil, &Error{Code: frame.CodeProtocol, Text: "the first thing said is not HELLO"}
 	case h.Version < frame.Version:
 		return nil, nil, a.versionRefusal(h.Version)
-	case h.Role != frame.RoleSession && h.Role != frame.RoleStream:
+	case h.Role > frame.RoleResume:
 		return nil, nil, &Error{Code: frame.CodeUnsupported, Text: fmt.Sprintf("role %d", h.Role)}
 	}
 	bound := prologue(peer, a.cfg.Local, a.cfg.Tag, covered)

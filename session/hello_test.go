@@ -86,7 +86,13 @@ func TestHellosAreAcceptedOrRefusedWithAReason(t *testing.T) {
 		"strange later version":  {[]byte{1, 7, 0xF0, 0, 0}, frame.CodeVersion, "the hello is 7"},
 		"an ACK": {with(func(h *frame.Hello) { h.Kind, h.Role, h.SessionID = frame.KindAck, 0, newSessionID() }), frame.CodeProtocol,
 			"not HELLO"},
-		"resume":  {with(func(h *frame.Hello) { h.Role, h.Limits = frame.RoleResume, nil }), frame.CodeUnsupported, "role 3"},
+		"a role of tomorrow": {with(func(h *frame.Hello) { h.Role, h.Limits = 4, nil }), frame.CodeUnsupported, "role 4"},
+		"a resumption that tells nothing": {with(func(h *frame.Hello) {
+			h.Role, h.Limits, h.SessionID = frame.RoleResume, nil, newSessionID()
+		}), frame.CodeProtocol, ""},
+		"a resumption of no session": {with(func(h *frame.Hello) {
+			h.Role, h.Limits, h.SessionID, h.Resume = frame.RoleResume, nil, newSessionID(), &frame.Resume{Attempt: 1}
+		}), frame.CodeNotFound, "no such session"},
 		"garbage": {[]byte{1, 1, 2, 0, 9}, frame.CodeProtocol, ""},
 		"empty":   {nil, frame.CodeProtocol, ""},
 		"noise where there is no key": {with(func(h *frame.Hello) { h.Noise = make([]byte, 56) }), frame.CodePSKUnexpected,

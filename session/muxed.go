@@ -312,10 +312,10 @@ func (st *muxed) Reset(code frame.Code) error {
 }
 
 // LocalAddr implements net.Conn.
-func (st *muxed) LocalAddr() net.Addr { return st.s.raw.LocalAddr() }
+func (st *muxed) LocalAddr() net.Addr { return st.s.Conn().LocalAddr() }
 
 // RemoteAddr implements net.Conn.
-func (st *muxed) RemoteAddr() net.Addr { return st.s.raw.RemoteAddr() }
+func (st *muxed) RemoteAddr() net.Addr { return st.s.Conn().RemoteAddr() }
 
 // closedOr returns err unless it is net.ErrClosed, and other if it is.
 func closedOr(err, other error) error {

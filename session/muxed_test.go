@@ -341,11 +341,11 @@ func TestTheEndOfTheSessionEndsStreams(t *testing.T) {
 				is error
 			}{
 				{func(p *pair) { _ = p.dialer.Close() }, ErrClosed},
-				{func(p *pair) { _ = p.dialer.raw.Close() }, ErrSessionLost},
+				{func(p *pair) { _ = p.dialer.Conn().Close() }, ErrSessionLost},
 				{func(p *pair) { _ = p.dialer.Shutdown(within(p.t, time.Second)) }, ErrClosed},
 			} {
 				inBubble(t, func(t *testing.T) {
-					p := newPair(t, Config{}, AcceptorConfig{})
+					p := newPair(t, mortal, AcceptorConfig{})
 					p.mux.SetStream("x", func(st *Stream) {
 						_, err := io.ReadAll(st)
 						if !dedicated { // a pipe does not tell a reset from an end

@@ -31,6 +31,9 @@ type pair struct {
 	ours     *Mux // the dialing side's
 }
 
+// mortal is for sessions that end with their carrier.
+var mortal = Config{ResumeWindow: -1}
+
 // newPair opens a session from "alice" to "bob". Both are closed when the test ends.
 func newPair(t *testing.T, dial Config, accept AcceptorConfig) *pair {
 	t.Helper()

@@ -189,7 +189,7 @@ func playRun(t *testing.T, b *book, inFlight, window int) {
 				b.admitted = append(b.admitted, i)
 			}
 		case "cut":
-			_ = p.accepted.raw.Close()
+			_ = p.accepted.Conn().Close()
 		case "close":
 			_ = p.dialer.Close()
 		case "shutdown":

@@ -202,7 +202,7 @@ func TestAnswersAreNotDroppedWhenAPeerReadsAgain(t *testing.T) {
 func TestNothingIsLeftAfterManySessions(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		for i := range 50 {
-			p := newPair(t, Config{}, AcceptorConfig{})
+			p := newPair(t, mortal, AcceptorConfig{})
 			p.mux.SetCall(echo)
 			p.mux.SetStream("x", func(st *Stream) { _, _ = io.Copy(st, st) })
 			_, err := p.dialer.Call(t.Context(), "", []byte("x"))
@@ -212,7 +212,7 @@ func TestNothingIsLeftAfterManySessions(t *testing.T) {
 			if i%3 == 0 {
 				_ = p.dialer.Close()
 			} else {
-				_ = p.accepted.raw.Close()
+				_ = p.accepted.Conn().Close()
 			}
 			<-p.dialer.Done()
 			<-p.accepted.Done()

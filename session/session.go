@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/resume"
 )
 
 // An Opener opens a further connection to the session's peer, for a dedicated stream.
@@ -22,8 +23,8 @@ type Session struct {
 	id       frame.SessionID
 	peer     string
 	dialer   bool          // this side sent HELLO
-	raw      net.Conn      // the carrier
-	conn     net.Conn      // the carrier, sealed when a key is in force
+	conn     io.ReadWriter // the flow, or without one the carrier, sealed when a key is in force
+	flow     *resume.Flow  // outlives the carriers; nil: the session ends with its carrier. See resume.go
 	limits   frame.Limits  // what the peer is ready to receive
 	caps     frame.Caps    // what both sides can do
 	agent    string        // the peer's software, as it says
@@ -41,6 +42,18 @@ type Session struct {
 	// mu guards what follows, and everything that a source does.
 	mu  sync.Mutex
 	err *Error // why the session ended; nil while it lives
+
+	// Carriers: see resume.go and state.go.
+	state      State
+	stateSince time.Time
+	changed    chan struct{} // closed at the next step; nil: nobody waits for it
+	changes    []StateChange // which OnState has not been told of
+	telling    bool          // a goroutine is in OnState
+	redialing  bool          // redial runs
+	redials    sync.WaitGroup
+	kick       chan struct{} // ends the wait of a redial
+	moving     chan struct{} // holds a value while a carrier is being found or taken
+	attempt    uint32        // of the last hello of a further carrier; guarded by moving
 
 	// Outbound: see writer.go.
 	wake     sync.Cond     // the writer waits on it
@@ -85,6 +98,8 @@ type Session struct {
 
 	dull dull // see dull.go
 
+	raw atomic.Pointer[net.Conn] // the carrier, or the last one
+
 	// Counters.
 	reads      atomic.Uint64 // Reads of the carrier that brought bytes
 	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after started; 0: none
@@ -96,7 +111,7 @@ type Session struct {
 func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	s := &Session{
 		cfg: cfg, peer: peer, dialer: dialer,
-		raw: conn.raw, conn: conn.sealed, id: conn.id, limits: bounded(*conn.theirs.Limits), agent: conn.theirs.Agent,
+		id: conn.id, limits: bounded(*conn.theirs.Limits), agent: conn.theirs.Agent,
 		caps:       cfg.caps() & conn.theirs.Caps,
 		started:    time.Now(),
 		greeting:   make(chan struct{}, maxGreeting),
@@ -111,7 +126,13 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	s.ctx, s.endCtx = context.WithCancel(context.Background())
 	s.wake.L = &s.mu
 	s.lane.s = s
+	s.raw.Store(&conn.raw)
 	s.touch()
+	if s.caps&frame.CapResume != 0 {
+		s.startFlow(conn)
+	} else {
+		s.conn = conn.sealed
+	}
 	return s
 }
 
@@ -127,6 +148,10 @@ func bounded(l frame.Limits) frame.Limits {
 func (s *Session) run() {
 	s.startHeartbeat()
 	go s.writeLoop()
+	s.mu.Lock()
+	s.setState(StateConnected, nil)
+	s.mu.Unlock()
+	s.tell()
 }
 
 // ID returns the session's 128-bit name.
@@ -135,8 +160,10 @@ func (s *Session) ID() frame.SessionID { return s.id }
 // Peer returns the peer's name, as the session's owner gave it.
 func (s *Session) Peer() string { return s.peer }
 
-// Conn returns the carrier that the session was started on.
-func (s *Session) Conn() net.Conn { return s.raw }
+// Conn returns the carrier that the session is on now, or was on last.
+func (s *Session) Conn() net.Conn {
+	return *s.raw.Load()
+}
 
 // Context returns a context that ends with the session.
 func (s *Session) Context() context.Context { return s.ctx }
@@ -176,16 +203,17 @@ func (s *Session) fail(err *Error) {
 		return
 	}
 	s.err = err
+	s.setState(StateEnded, err)
 	s.abortAll(err)
 	dedicated := s.attachedLocked()
 	close(s.ended)
 	s.mu.Unlock()
 	s.endCtx()
 	s.heartbeat.stop()
-	if err.Code == frame.CodeGoingAway {
-		drop(s.raw, frame.CodeClosed) // in order: a reset would overtake the last answers
+	if s.flow != nil {
+		s.flow.Close(err)
 	} else {
-		drop(s.raw, err.Code)
+		drop(s.Conn(), dropCode(err))
 	}
 	for _, st := range dedicated {
 		st.abort(err)
@@ -194,6 +222,16 @@ func (s *Session) fail(err *Error) {
 	if s.onEnd != nil {
 		s.onEnd()
 	}
+	s.tell()
+}
+
+// dropCode returns the code that a carrier is reset with when err ends its session. A session that ends in order closes
+// its carrier: a reset would overtake the last answers.
+func dropCode(err *Error) frame.Code {
+	if err.Code == frame.CodeGoingAway {
+		return frame.CodeClosed
+	}
+	return err.Code
 }
 
 // attachedLocked returns the dedicated streams that have a carrier to reset.
@@ -308,4 +346,5 @@ func (s *Session) closeFor(reason *Error) {
 	}
 	s.fail(reason)
 	<-s.writerDone
+	s.awaitCarriers()
 }

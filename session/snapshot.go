@@ -15,6 +15,7 @@ type counters struct {
 	undelivered             atomic.Uint64
 	late, refused           atomic.Uint64
 	cancelled               atomic.Uint64
+	resumes, migrations     uint64 // guarded by Session.mu
 }
 
 // A Snapshot is what a session looked like at one moment. Byte counts are of frames, before the seal.
@@ -28,6 +29,14 @@ type Snapshot struct {
 	Started    time.Time
 	LastActive time.Time     // when the application last sent or received something
 	RTT        time.Duration // last measured; 0 before there is one
+
+	State      State // how the session and its carrier stand to each other
+	StateSince time.Time
+	Resumable  bool   // outlives its carrier
+	Resumes    uint64 // how often it has gone on after its carrier was lost
+	Migrations uint64 // how often it has moved from a carrier that was alive
+	Resent     uint64 // bytes that were sent again on another carrier
+	Unacked    int    // bytes kept for another carrier
 
 	BytesIn, BytesOut       uint64 // frames, before the seal
 	RequestsIn, RequestsOut uint64 // requests begun
@@ -56,5 +65,11 @@ func (s *Session) Snapshot() Snapshot {
 	v.Draining = s.draining || s.goneAway || s.flushing || s.err != nil
 	v.InFlightIn, v.InFlightOut = len(s.serving), int(s.inFlight)
 	v.Streams = len(s.streams) + len(s.dedicated)
+	v.State, v.StateSince = s.state, s.stateSince
+	v.Resumes, v.Migrations = s.stats.resumes, s.stats.migrations
+	if s.flow != nil {
+		v.Resumable = true
+		v.Unacked, v.Resent = s.flow.Kept()
+	}
 	return v
 }

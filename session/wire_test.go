@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"io"
 	"net"
 	"sync"
@@ -26,6 +27,9 @@ type wire struct {
 	s    *Session      // the real side
 	a    *Acceptor     // of the real side, if that accepted
 }
+
+// patient is the heartbeat of a session whose raw peer may leave it without a word for long.
+const patient = 10 * time.Second
 
 // got is one frame of the session.
 type got struct {
@@ -63,6 +67,7 @@ func accepted(t *testing.T, cfg AcceptorConfig, caps frame.Caps, limits frame.Li
 	t.Helper()
 	opened := make(chan *Session, 1)
 	cfg.OnSession = func(s *Session) { opened <- s }
+	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, patient)
 	cfg.Local = "bob"
 	a, err := NewAcceptor(cfg)
 	require.NoError(t, err)
@@ -93,6 +98,7 @@ func silent(t *testing.T, cfg Config, caps frame.Caps, limits frame.Limits) *wir
 		_ = frame.WriteHello(here, frame.AppendHello(nil, &frame.Hello{Kind: frame.KindAck, Version: frame.Version,
 			Caps: caps, Limits: &limits, SessionID: newSessionID()}))
 	}()
+	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, patient)
 	s, err := Dial(t.Context(), there, "raw", nil, cfg)
 	require.NoError(t, err)
 	_, err = io.ReadFull(here, make([]byte, frame.HeaderSize)) // the first PING

@@ -67,7 +67,9 @@ func (s *Session) writeLoop() {
 func (s *Session) write(batch []byte) error {
 	defer s.writeBegan.Store(0)
 	for len(batch) > 0 {
-		s.writeBegan.Store(max(1, int64(s.elapsed())))
+		if s.flow == nil { // a flow keeps time itself, and may wait long for a carrier
+			s.writeBegan.Store(max(1, int64(s.elapsed())))
+		}
 		n, err := s.conn.Write(batch[:min(len(batch), maxPart)])
 		s.stats.bytesOut.Add(uint64(n))
 		if err != nil {

@@ -1,0 +1,320 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/resume"
+)
+
+// A session on a resume.Flow outlives its carriers (spec 7):
+//
+//	carrier fails ── onLost ──> detached ── dialing side: redial ── open, hello, Attach ──> resumed
+//	                               └─ nobody came within the ResumeWindow, or the peer knows nothing of it ──> ended
+//	Reconnect ── open, hello while the old carrier lives, Attach ──> migrated
+//
+// What the session has written and the peer has not acknowledged is in the flow, so everything above it goes on as if
+// nothing had happened. Without a flow, the end of the carrier is the end of the session.
+
+// flowConn is a carrier as the flow knows it.
+type flowConn struct {
+	net.Conn          // sealed when there is a key
+	raw      net.Conn // what Session.Conn returns
+}
+
+// resumeWindow returns how long both sides keep a session that is detached.
+func (s *Session) resumeWindow(theirs uint32) time.Duration {
+	if theirs == 0 {
+		return s.cfg.ResumeWindow
+	}
+	return min(s.cfg.ResumeWindow, time.Duration(theirs)*time.Millisecond)
+}
+
+// startFlow puts the session on a flow, whose first carrier is c.
+func (s *Session) startFlow(c carrier) {
+	s.flow = resume.NewFlow(resume.FlowConfig{
+		Window: s.cfg.ReplayWindow, Patience: s.resumeWindow(c.theirs.Patience),
+		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier,
+	})
+	s.conn = s.flow
+	s.kick = make(chan struct{}, 1)
+	s.moving = make(chan struct{}, 1)
+	_ = s.flow.Attach(flowConn{c.sealed, c.raw}, 0, false) // a new flow takes its first carrier
+}
+
+// dropCarrier ends a carrier that the flow has given up, or that ends with the session.
+func (s *Session) dropCarrier(conn net.Conn) {
+	s.mu.Lock()
+	err := s.err
+	s.mu.Unlock()
+	code := frame.CodeCancelled
+	if err != nil {
+		code = dropCode(err)
+	}
+	drop(conn.(flowConn).raw, code)
+}
+
+// awaitCarriers waits, after the session has ended, until nothing is done with a carrier any more.
+func (s *Session) awaitCarriers() {
+	if s.flow != nil {
+		s.redials.Wait()
+		s.flow.Wait()
+	}
+}
+
+// onSettled takes note of the carrier that the session now runs on alone.
+func (s *Session) onSettled(conn net.Conn) {
+	raw := conn.(flowConn).raw
+	s.mu.Lock()
+	s.raw.Store(&raw)
+	if s.err == nil {
+		s.heartbeat.onCarrier()
+		switch s.state {
+		case 0:
+		case StateDetached:
+			s.setState(StateResumed, nil)
+		default:
+			s.setState(StateMigrated, nil)
+		}
+	}
+	s.mu.Unlock()
+	s.tell()
+}
+
+// onLost takes note that the session has no carrier any more. The dialing side looks for another.
+func (s *Session) onLost(err error) {
+	if end := s.endOf(err); end != nil {
+		s.fail(end)
+		return
+	}
+	s.mu.Lock()
+	if s.err == nil && s.state != StateDetached {
+		s.setState(StateDetached, s.lost("carrier", err))
+	}
+	if s.err == nil && s.dialer && !s.redialing {
+		s.redialing = true
+		s.redials.Go(s.redial)
+	}
+	s.mu.Unlock()
+	s.tell()
+}
+
+// endOf returns why the session ends with a carrier that failed with err, or nil when it goes on: it ends when the two
+// were to part anyway, and when the peer has ended it with a code.
+func (s *Session) endOf(err error) *Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving != nil && (s.flushing || s.idleShut || s.leaving.Code != frame.CodeGoingAway || s.goneAway && !s.busy()) {
+		return s.leaving
+	}
+	var e *Error
+	if errors.As(err, &e) && e.Remote {
+		switch e.Code {
+		case frame.CodeProtocol, frame.CodeUnsupported, frame.CodeFlowControl, frame.CodeInternal, frame.CodeTimeout:
+			return s.lost("session", err)
+		}
+	}
+	return nil
+}
+
+// redial looks for a new carrier until the session has one or has ended. It is a goroutine of its own while the session is
+// detached, on the dialing side.
+func (s *Session) redial() {
+	for {
+		err := s.cfg.Backoff.Retry(s.ctx, s.kick, s.reattach, isFinal)
+		if err != nil && s.ctx.Err() == nil {
+			s.fail(s.refusedResume(err))
+		}
+		s.mu.Lock()
+		if s.err != nil || s.flow.Attached() {
+			s.redialing = false
+			s.mu.Unlock()
+			return
+		}
+		s.mu.Unlock() // lost again, while onLost saw that this goroutine is at work
+	}
+}
+
+// refusedResume returns the error of a session that cannot go on because the peer, or the flow, says so.
+func (s *Session) refusedResume(err error) *Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving != nil {
+		return s.leaving
+	}
+	lost := s.lost("resume", err)
+	var e *Error
+	if errors.As(err, &e) && e.Code != frame.CodeNotFound {
+		lost.Code = e.Code
+	}
+	return lost
+}
+
+// isFinal reports whether err says that no further attempt to resume can succeed: the peer has refused the session, not
+// only the moment.
+func isFinal(err error) bool {
+	if errors.Is(err, resume.ErrProtocol) {
+		return true
+	}
+	var e *Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code {
+	case frame.CodePSKTampered, frame.CodeVersion:
+		return true
+	case frame.CodeNotFound, frame.CodeUnsupported, frame.CodeProtocol, frame.CodeNotAllowed, frame.CodeGoingAway,
+		frame.CodePSKRequired, frame.CodePSKMismatch, frame.CodePSKReplayed, frame.CodePSKUnexpected:
+		return e.Remote && e.Op == "hello"
+	}
+	return false
+}
+
+// maxReattach bounds one attempt to open a carrier, its hello not counted.
+const maxReattach = 15 * time.Second
+
+// reattach opens a carrier and moves the session to it, unless it is detached no more when its turn comes.
+func (s *Session) reattach(ctx context.Context) error {
+	if err := s.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer s.giveTurn()
+	if s.flow.Attached() {
+		return nil
+	}
+	return s.move(ctx)
+}
+
+// takeTurn waits until no other carrier is being found, or on the accepting side taken.
+func (s *Session) takeTurn(ctx context.Context) error {
+	select {
+	case s.moving <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ended:
+		return s.Err()
+	}
+}
+
+func (s *Session) giveTurn() { <-s.moving }
+
+// move opens a carrier, does its hello and attaches it.
+func (s *Session) move(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, maxReattach)
+	defer cancel()
+	conn, err := s.open(ctx)
+	if err != nil {
+		return err
+	}
+	received, live := s.flow.Received()
+	if !live {
+		if err := s.flow.Pause(); err != nil {
+			drop(conn, frame.CodeCancelled)
+			return err
+		}
+		received, _ = s.flow.Received()
+	}
+	s.attempt++
+	c, err := greet(ctx, conn, s.peer, &frame.Hello{Role: frame.RoleResume, SessionID: s.id,
+		Resume: &frame.Resume{Received: received, Attempt: s.attempt, Live: live}}, &s.cfg)
+	if err != nil {
+		return err
+	}
+	theirs := c.theirs.Resume
+	return s.flow.Attach(flowConn{c.sealed, c.raw}, theirs.Received, live && theirs.Live)
+}
+
+// Reconnect moves the session to a new carrier and returns when it is there. While the old one lives, nothing waits for
+// that: each direction goes on over the new carrier after its last byte on the old. A session that is detached looks for a
+// carrier at once, however long the wait until its next attempt would have been.
+//
+// The error is ErrUnsupported on the accepting side, and on a session that does not outlive its carrier; it matches
+// ctx's error, or why the session has ended, or else is why no carrier was found: the session goes on as it was.
+func (s *Session) Reconnect(ctx context.Context) error {
+	if s.flow == nil || !s.dialer {
+		return &Error{Op: "reconnect", Peer: s.peer, Code: frame.CodeUnsupported,
+			Text: "only the side that dialed a session moves it, and only when both sides keep it without a carrier"}
+	}
+	if s.State() == StateDetached {
+		s.kickRedial()
+		return s.AwaitCarrier(ctx)
+	}
+	if err := s.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer s.giveTurn()
+	if err := s.move(ctx); err != nil {
+		return &Error{Op: "reconnect", Peer: s.peer, Err: err}
+	}
+	return nil
+}
+
+// kickRedial ends the wait of a redial.
+func (s *Session) kickRedial() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// AwaitCarrier waits until the session is on a carrier. The error matches ctx's, or is why the session has ended.
+func (s *Session) AwaitCarrier(ctx context.Context) error {
+	for {
+		s.mu.Lock()
+		state, changed, err := s.state, s.awaitChange(), s.err
+		s.mu.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case state != StateDetached:
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-s.ended:
+		case <-ctx.Done():
+			return &Error{Op: "await carrier", Peer: s.peer, Err: ctx.Err()}
+		}
+	}
+}
+
+// answerResume gives a session a further carrier.
+func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string) (func(), error) {
+	s := a.find(h.SessionID)
+	if s == nil || s.peer != peer || s.flow == nil { // only its own peer may name a session
+		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, a.cfg.HandshakeTimeout)
+	defer cancel()
+	if err := s.takeTurn(ctx); err != nil {
+		return nil, &Error{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "another carrier is being taken"}
+	}
+	defer s.giveTurn()
+	if h.Resume.Attempt <= s.attempt {
+		return nil, &Error{Code: frame.CodeUnavailable, Text: "a later attempt has been made"}
+	}
+	s.attempt = h.Resume.Attempt
+	received, live := s.flow.Received()
+	if live = live && h.Resume.Live; !live {
+		s.onLost(errSuperseded)
+		if err := s.flow.Pause(); err != nil {
+			return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
+		}
+		received, _ = s.flow.Received()
+	}
+	c, err := ack(&frame.Hello{Resume: &frame.Resume{Received: received, Attempt: s.attempt, Live: live}})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.flow.Attach(flowConn{c.sealed, c.raw}, h.Resume.Received, live); errors.Is(err, resume.ErrProtocol) {
+		s.fail(s.violated(err))
+	}
+	return func() {}, nil
+}
+
+// errSuperseded is why a carrier is given up whose other side has lost it.
+var errSuperseded = errors.New("the peer has lost this carrier")

@@ -1,0 +1,90 @@
+package session
+
+import (
+	"fmt"
+	"net"
+	"time"
+)
+
+// A State is how a session and its carrier stand to each other.
+//
+//	connected ──> detached ──> resumed ──> detached ...
+//	    └────> migrated ────────┘              └──> ended
+type State uint8
+
+// The states.
+const (
+	StateConnected State = 1 // on the carrier that it was opened on
+	StateDetached  State = 2 // the carrier is lost, and another is waited for
+	StateResumed   State = 3 // on another carrier, after it was detached
+	StateMigrated  State = 4 // on another carrier, to which it has moved from one that was alive
+	StateEnded     State = 5 // ended; Session.Err says why
+)
+
+var stateNames = [...]string{StateConnected: "connected", StateDetached: "detached", StateResumed: "resumed",
+	StateMigrated: "migrated", StateEnded: "ended"}
+
+// String returns "connected", "detached", "resumed", "migrated" or "ended".
+func (s State) String() string {
+	if int(s) < len(stateNames) && s > 0 {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("state %d", uint8(s))
+}
+
+// A StateChange tells of one step of a session.
+type StateChange struct {
+	State State
+	At    time.Time
+	Conn  net.Conn // the carrier that the session is on now, or was on last
+	Err   error    // StateDetached: why the carrier was lost; StateEnded: why the session ended
+}
+
+// setState notes a step, which tell then tells of. s.mu is held.
+func (s *Session) setState(state State, err error) {
+	now := time.Now()
+	switch state {
+	case StateResumed:
+		s.stats.resumes++
+	case StateMigrated:
+		s.stats.migrations++
+	}
+	s.state, s.stateSince = state, now
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
+	if s.cfg.OnState != nil {
+		s.changes = append(s.changes, StateChange{State: state, At: now, Conn: s.Conn(), Err: err})
+	}
+}
+
+// State returns how the session and its carrier stand to each other now.
+func (s *Session) State() State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state
+}
+
+// awaitChange returns a channel that is closed at the next step. s.mu is held.
+func (s *Session) awaitChange() <-chan struct{} {
+	if s.changed == nil {
+		s.changed = make(chan struct{})
+	}
+	return s.changed
+}
+
+// tell calls OnState for the steps that it has not been told of, in order. s.mu is not held.
+func (s *Session) tell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.telling && len(s.changes) > 0 {
+		change := s.changes[0]
+		s.changes = s.changes[1:]
+		s.telling = true
+		s.mu.Unlock()
+		s.cfg.OnState(s, change)
+		s.mu.Lock()
+		s.telling = false
+	}
+}
