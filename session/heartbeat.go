@@ -24,6 +24,8 @@ type heartbeat struct {
 	stopped   bool
 	reads     uint64    // of the session when last looked at
 	heardAt   time.Time // when reads last grew, as seen
+	looked    time.Time // when the session was last looked at
+	probeBy   time.Time // when the carrier is given up unless something has been heard; zero: it is not being probed
 	lastPing  uint64
 	pinged    time.Time     // when lastPing left; zero once it is answered, and on another carrier
 	resumedAt time.Duration // when the carrier was attached: nothing could make progress before
@@ -80,7 +82,7 @@ var errCarrier = fmt.Errorf("the carrier is dead: %w", os.ErrDeadlineExceeded)
 
 // onCarrier begins to watch another carrier. s.mu is held.
 func (h *heartbeat) onCarrier() {
-	h.heardAt, h.pinged = time.Now(), time.Time{}
+	h.heardAt, h.pinged, h.probeBy = time.Now(), time.Time{}, time.Time{}
 	if h.s != nil {
 		h.resumedAt = h.s.elapsed()
 	}
@@ -94,6 +96,9 @@ func (h *heartbeat) look(now time.Time) error {
 		return nil
 	}
 	h.timer.Reset(h.every)
+	if h.awoke(now) {
+		h.probe(now, probeTime)
+	}
 	if s.overrun {
 		return fmt.Errorf("the peer does not read: more than %d bytes of answers wait", maxUrgent)
 	}
@@ -109,8 +114,11 @@ func (h *heartbeat) look(now time.Time) error {
 		}
 	}
 	if reads := s.heard(); reads != h.reads {
-		h.reads, h.heardAt = reads, now
+		h.reads, h.heardAt, h.probeBy = reads, now, time.Time{}
 		return nil
+	}
+	if !h.probeBy.IsZero() && !now.Before(h.probeBy) {
+		return fmt.Errorf("%w: no answer to a probe", errCarrier)
 	}
 	return h.onSilence(now)
 }
@@ -129,6 +137,49 @@ func (h *heartbeat) onSilence(now time.Time) error {
 		h.ping(now)
 	}
 	return nil
+}
+
+// probeTime is what a peer has to answer after this side has slept, or its network has changed.
+const probeTime = 2 * time.Second
+
+// maxDrift is by how much the clocks of a process that has not slept may differ between two looks.
+const maxDrift = 2 * time.Second
+
+// awoke reports whether the machine has slept since the last look: the wall clock has gone on, and the monotonic one has
+// not. s.mu is held.
+func (h *heartbeat) awoke(now time.Time) bool {
+	last := h.looked
+	h.looked = now
+	return !last.IsZero() && slept(now.Sub(last), now.Round(0).Sub(last.Round(0)))
+}
+
+// slept reports whether so much time by the monotonic and by the wall clock means that the machine has slept.
+func slept(monotonic, wall time.Duration) bool { return wall-monotonic > maxDrift }
+
+// probe asks the peer for a word within d; without one the carrier is given up. A session that is detached looks for
+// another at once. s.mu is held.
+func (h *heartbeat) probe(now time.Time, d time.Duration) {
+	s := h.s
+	switch {
+	case s.flow == nil:
+	case s.state == StateDetached:
+		s.kickRedial()
+	default:
+		h.probeBy = now.Add(d)
+		h.ping(now)
+		h.timer.Reset(min(h.every, d))
+	}
+}
+
+// Probe asks the peer for a word at once, and looks for another carrier when none comes within 2 s: for an owner who knows
+// that the network has changed. On a session that is detached it ends the wait for the next attempt.
+func (s *Session) Probe() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil && s.heartbeat.s != nil {
+		s.heartbeat.reads = s.heard()
+		s.heartbeat.probe(time.Now(), probeTime)
+	}
 }
 
 // heard returns how many Reads of the carriers have brought bytes.

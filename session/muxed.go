@@ -19,6 +19,7 @@ type muxed struct {
 	id   uint64
 	name string
 	mine bool // this side opened it
+	bulk bool // not on a scarce carrier
 
 	opened chan struct{} // closed when the peer has accepted, or openErr is set
 
@@ -68,8 +69,9 @@ func newMuxed(s *Session, name string, mine bool) *muxed {
 }
 
 // openShared opens a stream on the carrier.
-func (s *Session) openShared(ctx context.Context, name string) (*Stream, error) {
+func (s *Session) openShared(ctx context.Context, name string, bulk bool) (*Stream, error) {
 	st := newMuxed(s, name, true)
+	st.bulk = bulk
 	fail := func(err *Error) (*Stream, error) {
 		err.Op, err.Peer, err.Link = "open stream", s.peer, name
 		return nil, err

@@ -71,6 +71,7 @@ func (s *Session) onSettled(conn net.Conn) {
 	s.mu.Lock()
 	s.raw.Store(&raw)
 	if s.err == nil {
+		s.setScarce(isScarce(raw))
 		s.heartbeat.onCarrier()
 		switch s.state {
 		case 0:

@@ -60,6 +60,9 @@ type Session struct {
 	urgent   []byte        // whole control frames that go before anything else
 	overrun  bool          // urgent was full and a control frame was dropped: the session cannot go on
 	ready    queue[source] // what has frames to send, in turn
+	later    queue[source] // streams, on a scarce carrier
+	held     queue[source] // bulk streams, until the carrier is not scarce
+	scarce   bool          // what the carrier lets through is limited
 	lastID   uint64        // of what this side opened
 	flushing bool          // Close: the writer ends when everything has left
 	pong     uint64        // the PING to answer; 0: none
@@ -127,6 +130,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	s.wake.L = &s.mu
 	s.lane.s = s
 	s.raw.Store(&conn.raw)
+	s.scarce = isScarce(conn.raw)
 	s.touch()
 	if s.caps&frame.CapResume != 0 {
 		s.startFlow(conn)
@@ -247,8 +251,10 @@ func (s *Session) attachedLocked() []*Stream {
 
 // abortAll ends everything that this session carries. s.mu is held.
 func (s *Session) abortAll(err *Error) {
-	for s.ready.len() > 0 {
-		s.ready.pop().abort(err)
+	for _, q := range [...]*queue[source]{&s.ready, &s.later, &s.held} {
+		for q.len() > 0 {
+			q.pop().abort(err)
+		}
 	}
 	for s.waiting.len() > 0 {
 		s.waiting.pop().abort(err)

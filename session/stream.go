@@ -35,6 +35,9 @@ type StreamOptions struct {
 	// Dedicated opens the stream on a connection of its own. It is ErrUnsupported on a session that cannot open any: on
 	// the accepting side.
 	Dedicated bool
+	// Bulk holds back what this side writes to a shared stream while the session's carrier is limited, as a relay's
+	// connection is that is cut after some bytes: Write waits.
+	Bulk bool
 }
 
 // OpenStream opens a stream under name at the peer and returns once the peer serves it. opts may be nil.
@@ -49,7 +52,7 @@ func (s *Session) OpenStream(ctx context.Context, name string, opts *StreamOptio
 	if opts != nil && opts.Dedicated {
 		return s.openDedicated(ctx, name)
 	}
-	return s.openShared(ctx, name)
+	return s.openShared(ctx, name, opts != nil && opts.Bulk)
 }
 
 // Name returns the name the stream was opened under.

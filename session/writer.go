@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"net"
 	"runtime"
 	"sync"
 
@@ -11,7 +12,7 @@ import (
 // The way out of a session:
 //
 //	callers ── queue a source ──> ready (round robin) ──┐
-//	reader, callers ── control frames ──> urgent ───────┴─> writeLoop ── one Write per batch ──> carrier
+//	reader, callers ── control frames ──> urgent ───────┴─> writeLoop ── one Write per batch ──> flow ──> carrier
 //
 // A source gives up at most one fragment a turn, so a large body leaves room for small ones. writeLoop is the only
 // goroutine that writes to the carrier.
@@ -104,7 +105,7 @@ func (s *Session) waitOutbound() (more, company bool) {
 
 // hasOutbound reports whether anything is to be written. s.mu is held.
 func (s *Session) hasOutbound() bool {
-	return len(s.urgent) > 0 || s.ready.len() > 0 || s.pong != 0
+	return len(s.urgent) > 0 || s.ready.len() > 0 || s.later.len() > 0 || s.pong != 0
 }
 
 // fillBatch appends what is to be written next.
@@ -119,8 +120,11 @@ func (s *Session) fillBatch(b []byte) []byte {
 	if s.urgent = s.urgent[:0]; cap(s.urgent) > batchTarget {
 		s.urgent = nil
 	}
-	for len(b) < batchTarget && s.ready.len() > 0 {
-		src := s.ready.pop()
+	for len(b) < batchTarget {
+		src := s.nextSource()
+		if src == nil {
+			break
+		}
 		var more bool
 		if b, more = src.next(b); more {
 			s.ready.push(src)
@@ -128,6 +132,42 @@ func (s *Session) fillBatch(b []byte) []byte {
 	}
 	s.sayFarewell()
 	return b
+}
+
+// nextSource returns whose turn it is, or nil. On a scarce carrier streams come after everything else, and bulk does not
+// come at all. s.mu is held.
+func (s *Session) nextSource() source {
+	for s.ready.len() > 0 {
+		src := s.ready.pop()
+		st, isStream := src.(*writing)
+		switch {
+		case !s.scarce || !isStream:
+			return src
+		case st.bulk:
+			s.held.push(src)
+		default:
+			s.later.push(src)
+		}
+	}
+	if s.later.len() > 0 {
+		return s.later.pop()
+	}
+	return nil
+}
+
+// setScarce says whether what the carrier lets through is limited. s.mu is held.
+func (s *Session) setScarce(scarce bool) {
+	s.scarce = scarce
+	for s.held.len() > 0 && !scarce {
+		s.ready.push(s.held.pop())
+	}
+	s.wake.Signal()
+}
+
+// isScarce reports whether a carrier says that what it lets through is limited.
+func isScarce(conn net.Conn) bool {
+	c, ok := conn.(interface{ Limited() bool })
+	return ok && c.Limited()
 }
 
 // enqueue adds a source to those that have something to send. s.mu is held.
