@@ -157,8 +157,8 @@ func (f *Flow) attach(c *carrier, received uint64, live bool) error {
 	switch {
 	case f.err != nil:
 		return f.err
-	case received > f.out.sent:
-		return protocolErrorf("the other side has received %d bytes of %d", received, f.out.sent)
+	case received > f.out.reached:
+		return protocolErrorf("the other side has received %d bytes of %d", received, f.out.reached)
 	case live && f.cur != nil && f.old == nil:
 		f.old, f.cur = f.cur, c
 		return nil

@@ -117,14 +117,10 @@ func (f *Flow) endReadingLocked(c *carrier, from uint64, got *batch) error {
 	if !f.cfg.lazy || in.finished { // what is kept after FIN needs no credit any more, and can be forgotten by its sender
 		in.taken = in.received
 	}
-	if got.number > f.out.sent {
-		return protocolErrorf("%d bytes acknowledged of %d", got.number, f.out.sent)
+	if got.number > f.out.reached {
+		return protocolErrorf("%d bytes acknowledged of %d", got.number, f.out.reached)
 	}
-	if got.number > f.out.taken {
-		f.out.taken = got.number
-		f.out.ack(got.number)
-		f.changed.Broadcast()
-	}
+	f.acknowledged(got.number)
 	if got.stop {
 		in.stopped = true
 		f.changed.Broadcast()
@@ -136,6 +132,19 @@ func (f *Flow) endReadingLocked(c *carrier, from uint64, got *batch) error {
 	}
 	f.closeIfDone()
 	return nil
+}
+
+// acknowledged takes note of what the other side has taken. What is being sent again, though it has arrived before, stays
+// until it is sent. mu is held.
+func (f *Flow) acknowledged(number uint64) {
+	o := &f.out
+	until := min(number, o.sent)
+	if number <= o.taken && until <= o.acked {
+		return
+	}
+	o.taken = max(o.taken, number)
+	o.ack(until)
+	f.changed.Broadcast()
 }
 
 // answer tells the other side what has been taken, if it has asked for that, or if now is set. mu is held.

@@ -20,6 +20,7 @@ type replay struct {
 	held       int    // bytes of segments in all chunks
 	acked      uint64 // offset of the first byte that is not acknowledged
 	sent       uint64 // offset of the first byte that is not sent
+	reached    uint64 // the most that sent has been: rewinding takes it back
 	end        uint64 // offset of the next byte to be written
 }
 
@@ -186,6 +187,7 @@ func (r *replay) next(k kind, number uint64) ([]byte, *chunk) {
 	}
 	c.sent, c.writing = c.w, true
 	r.unsent = c.next
+	r.reached = max(r.reached, r.sent)
 	return segments, c
 }
 
@@ -224,9 +226,12 @@ func (r *replay) ack(offset uint64) {
 	}
 }
 
-// rewind makes everything from offset on unsent. offset must not be before acked nor after sent, and no carrier may read
+// rewind makes everything from offset on unsent. offset must not be before acked nor after reached, and no carrier may read
 // from the chunks. A segment that begins before it is cut: its new header takes the place of bytes that the other side has.
 func (r *replay) rewind(offset uint64) {
+	for c := r.unsent; c != nil; c = c.next {
+		c.sent = c.w // it has been sent before, as far as offset
+	}
 	r.ack(offset)
 	r.sent, r.unsent = offset, r.head
 	for c := r.head; c != nil; c = c.next {

@@ -33,7 +33,7 @@ type outbound struct {
 	stopDue  bool   // STOP has not been sent on this carrier
 	finished bool   // FIN is kept: nothing can be written any more
 	expired  bool   // the deadline of Write has passed
-	closing  bool // the flow is to be closed once all of it is delivered
+	closing  bool   // the flow is to be closed once all of it is delivered
 	deadline *time.Timer
 	told     uint64 // the last number that was sent
 	resent   uint64 // bytes that were sent again
@@ -68,7 +68,7 @@ func (o *outbound) askEvery() int {
 // restart makes everything unsent that the other side has not received.
 func (o *outbound) restart(received uint64) {
 	from := max(received, o.acked)
-	o.resent += o.sent - from
+	o.resent += max(o.sent, from) - from
 	o.rewind(from)
 	o.unasked, o.stopDue = 0, o.stopped
 	o.askDue = o.credit > 0 // the last number may have been lost, and credit does not follow from received

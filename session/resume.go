@@ -213,6 +213,7 @@ func (s *Session) move(ctx context.Context) error {
 	}
 	received, live := s.flow.Received()
 	if !live {
+		s.onLost(errSuperseded) // it may be on its way to another carrier: should this one fail, it has none
 		if err := s.flow.Pause(); err != nil {
 			drop(conn, frame.CodeCancelled)
 			return err
@@ -317,5 +318,5 @@ func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier,
 	return func() {}, nil
 }
 
-// errSuperseded is why a carrier is given up whose other side has lost it.
-var errSuperseded = errors.New("the peer has lost this carrier")
+// errSuperseded is why a carrier is given up that the other side has lost, or that has ended in order.
+var errSuperseded = errors.New("the peer goes on over another carrier")
