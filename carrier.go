@@ -1,22 +1,73 @@
 package peerlane
 
 import (
+	"sync"
+
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/session"
 )
 
-// carrier is a conn as the session floor knows it: one that can be reset with a code.
-type carrier struct{ *Conn }
+// carrier is a conn as the session floor knows it: one that can be reset with a code, and that says whether what it lets
+// through is limited. On a limited relay it may have a budget, which its reads and writes are counted against.
+type carrier struct {
+	*Conn
+	budget *budget
+	gone   func() // ends a Write that waits for the budget's end; nil without a budget
+	done   <-chan struct{}
+}
+
+// newCarrier returns a carrier on c; b may be nil.
+func newCarrier(c *Conn, b *budget) *carrier {
+	k := &carrier{Conn: c, budget: b}
+	if b != nil {
+		done := make(chan struct{})
+		k.done, k.gone = done, sync.OnceFunc(func() { close(done) })
+	}
+	return k
+}
+
+// Limited reports whether the conn is through a relay that cuts it after some bytes or some time.
+func (c *carrier) Limited() bool { return c.Path().Limited }
+
+// Read counts what the relay has let through.
+func (c *carrier) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.budget != nil {
+		c.budget.read(n)
+	}
+	return n, err
+}
+
+// Write waits once the budget is spent: until the carrier is given up, or the budget turns out to be nobody's to keep.
+func (c *carrier) Write(p []byte) (int, error) {
+	if c.budget != nil {
+		c.budget.write(len(p), c.done)
+	}
+	return c.Conn.Write(p)
+}
 
 // Reset drops the conn at once and tells the peer code.
-func (c carrier) Reset(code frame.Code) error {
+func (c *carrier) Reset(code frame.Code) error {
 	c.resetWith(code)
+	c.leave()
 	return nil
 }
 
-// PathOf returns over what a session's carrier runs.
+// Close ends the conn in order.
+func (c *carrier) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
+
+func (c *carrier) leave() {
+	if c.gone != nil {
+		c.gone()
+	}
+}
+
+// PathOf returns over what a session's carrier runs, or ran last.
 func PathOf(s *session.Session) Path {
-	if c, ok := s.Conn().(carrier); ok {
+	if c, ok := s.Conn().(*carrier); ok {
 		return c.Path()
 	}
 	return Path{}

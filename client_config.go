@@ -41,8 +41,17 @@ type ClientConfig struct {
 	DirectWait time.Duration
 	// AdmitAll lets Connect open sessions without a pre-shared key; Connect returns ErrModernPSKRequired otherwise.
 	AdmitAll bool
-	// Heartbeat is the silence after which a session's peer is probed; after twice as long it is lost. If zero, 10 s.
+	// Heartbeat is the silence after which a session's peer is probed; after twice as long its carrier is lost. If zero, 5 s.
 	Heartbeat time.Duration
+	// ResumeWindow is how long a session outlives its connection while another is looked for; the shorter one of both sides
+	// holds. If zero, 60 s. If negative, a session ends with its connection.
+	ResumeWindow time.Duration
+	// ReplayWindow caps what a session keeps for another connection until its peer has acknowledged it; what is to be sent
+	// waits at the cap. If zero, 1 MiB. 4 KiB to 64 MiB.
+	ReplayWindow int
+	// OnState, if not nil, is called with each step of a session: connected, detached, resumed, migrated, ended. It must
+	// not block.
+	OnState func(*session.Session, session.StateChange)
 	// OnUndelivered, if not nil, is called with the failure of each one-way message. It must not block.
 	OnUndelivered func(*Error)
 	// Logger gets what a person should act on. If nil, nothing is logged.
@@ -58,6 +67,9 @@ func DefaultClientConfig() *ClientConfig {
 // Validate returns an error that matches ErrInvalid and names the first field that is out of range, or nil.
 func (c *ClientConfig) Validate() error {
 	if err := c.Path.validate("ClientConfig.Path"); err != nil {
+		return err
+	}
+	if err := validateReplayWindow("ClientConfig.ReplayWindow", c.ReplayWindow); err != nil {
 		return err
 	}
 	return validateFields("ClientConfig", []durationField{
@@ -79,7 +91,9 @@ func (c ClientConfig) withDefaults() ClientConfig {
 	setDefault(&c.MaxIdleConns, 100)
 	setDefault(&c.IdleConnTimeout, 5*time.Minute)
 	setDefault(&c.DirectWait, min(DefaultDirectWait, c.ConnectTimeout))
-	setDefault(&c.Heartbeat, 10*time.Second)
+	setDefault(&c.Heartbeat, 5*time.Second)
+	setDefault(&c.ResumeWindow, time.Minute)
+	setDefault(&c.ReplayWindow, 1<<20)
 	return c
 }
 
@@ -88,7 +102,8 @@ func (c *ClientConfig) sessionConfig(mux *session.Mux) session.Config {
 	return session.Config{
 		Mux: mux, Logger: c.Logger, Agent: agent, OnUndelivered: c.OnUndelivered,
 		HandshakeTimeout: c.ConnectTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout,
-		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat, MaxMessage: c.MaxBlockSize,
+		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat,
+		ResumeWindow: c.ResumeWindow, ReplayWindow: c.ReplayWindow, MaxMessage: c.MaxBlockSize,
 		DisableCompression: !c.EnableCompression,
 	}
 }

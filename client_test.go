@@ -457,12 +457,15 @@ func TestAClientCallsItsOwnHost(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotServed)
 }
 
-// In-flight calls learn that the peer is gone from its connection, long before the heartbeat.
+// Where sessions do not outlive their connection, in-flight calls learn from it that the peer is gone, long before the
+// heartbeat.
 func TestCallsEndAtOnceWhenThePeersHostCloses(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		stuck := newStuckHandler(t)
 		require.NoError(t, newServer(t, b, nil).Handle(callTag, stuck.handle))
-		c := newClient(t, a, patientClient())
+		cfg := patientClient()
+		cfg.ResumeWindow = -1
+		c := newClient(t, a, cfg)
 		done := sendAsync(t.Context(), c, b, nil)
 		await(t, stuck.entered, "the call")
 		began := time.Now()

@@ -49,6 +49,20 @@ func validateFields(config string, durations []durationField, sizes []sizeField)
 	return nil
 }
 
+// Bounds of a ReplayWindow.
+const (
+	minReplayWindow = 4 << 10
+	maxReplayWindow = 64 << 20
+)
+
+// validateReplayWindow returns an error that names the field when n is out of range. Zero is in range.
+func validateReplayWindow(field string, n int) error {
+	if n != 0 && (n < minReplayWindow || n > maxReplayWindow) {
+		return invalidf("%s: %d is not within %d to %d", field, n, minReplayWindow, maxReplayWindow)
+	}
+	return nil
+}
+
 // setDefault sets *v to def if it is zero.
 func setDefault[T comparable](v *T, def T) {
 	var zero T

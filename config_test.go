@@ -28,12 +28,13 @@ func TestDefaultsArePointsubs(t *testing.T) {
 		ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, MaxBlockSize: 32 << 20, MaxConcurrentConns: 1000,
 		ConnectTimeout: 5 * time.Second, MaxRequestsPerConn: 10000, IdleTimeout: 60 * time.Second, BufferPoolSize: 1 << 20,
 		EnableCompression: true, CleanupInterval: 5 * time.Minute, MaxIdleTime: 30 * time.Minute, MaxMemoryUsage: 1 << 30,
-		Heartbeat: 10 * time.Second,
+		Heartbeat: 5 * time.Second, ResumeWindow: time.Minute, ReplayWindow: 1 << 20,
 	}, DefaultServerConfig())
 	require.Equal(t, &ClientConfig{
 		ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, ConnectTimeout: 5 * time.Second, MaxRetries: 3,
 		RetryInterval: time.Second, MaxBlockSize: 32 << 20, EnableCompression: true, MaxIdleConns: 100,
-		IdleConnTimeout: 5 * time.Minute, DirectWait: 5 * time.Second, Heartbeat: 10 * time.Second,
+		IdleConnTimeout: 5 * time.Minute, DirectWait: 5 * time.Second, Heartbeat: 5 * time.Second,
+		ResumeWindow: time.Minute, ReplayWindow: 1 << 20,
 	}, DefaultClientConfig())
 	require.Equal(t, *DefaultServerConfig(), ServerConfig{EnableCompression: true}.withDefaults())
 	require.Equal(t, *DefaultClientConfig(), ClientConfig{EnableCompression: true, MaxRetries: 3}.withDefaults())
@@ -44,12 +45,17 @@ func TestDefaultsArePointsubs(t *testing.T) {
 func badValues(f reflect.StructField) []any {
 	switch v := reflect.Zero(f.Type).Interface().(type) {
 	case time.Duration:
+		if f.Name == "ResumeWindow" { // a negative one says that there is none
+			return nil
+		}
 		return []any{time.Duration(-1), -time.Hour}
 	case int:
 		bad := []any{-1}
 		switch f.Name {
 		case "MaxBlockSize", "BufferPoolSize":
 			bad = append(bad, 1<<30+1)
+		case "ReplayWindow":
+			bad = append(bad, 1, 4<<10-1, 64<<20+1)
 		case "MaxConcurrentConns", "MaxRetries", "MaxIdleConns":
 			bad = append(bad, 1<<20+1)
 		}
@@ -69,7 +75,7 @@ func TestEachFieldThatIsOutOfRangeIsNamed(t *testing.T) {
 		"ServerConfig": func(v any) error { c := v.(ServerConfig); _, err := NewServer(h, &c); return err },
 		"ClientConfig": func(v any) error { c := v.(ClientConfig); _, err := NewClient(h, &c); return err },
 	}
-	unchecked := []string{"EnableCompression", "MaxMemoryUsage", "AdmitAll", "Logger", "OnUndelivered"}
+	unchecked := []string{"EnableCompression", "MaxMemoryUsage", "AdmitAll", "Logger", "OnUndelivered", "OnState", "ResumeWindow"}
 	for _, zero := range []any{ServerConfig{}, ClientConfig{}} {
 		typ := reflect.TypeOf(zero)
 		require.NoError(t, checks[typ.Name()](zero), "the zero value of %s", typ)
@@ -434,7 +440,7 @@ func TestOnUndeliveredGetsTheFailureOfEachMessage(t *testing.T) {
 		defer close(release)
 		s.SetLink("stuck", func(*session.Message) { entered <- struct{}{}; <-release })
 		require.NoError(t, s.Listen(callTag))
-		c := newClient(t, a, &ClientConfig{AdmitAll: true, OnUndelivered: func(e *Error) { failures <- e }})
+		c := newClient(t, a, &ClientConfig{AdmitAll: true, ResumeWindow: -1, OnUndelivered: func(e *Error) { failures <- e }})
 		own, err := c.Connect(t.Context(), b.ID(), callTag)
 		require.NoError(t, err)
 		require.NoError(t, own.Send(t.Context(), "nobody", nil))

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -39,9 +40,11 @@ type pool struct {
 	old     map[poolKey]chan struct{}    // places for calls to peers that speak pointsub's wire
 	open    map[*session.Session]poolKey // every session that has not ended, those of Connect and those that drain too
 	reaper  *time.Timer                  // looks for idle sessions while there are entries
-	dials   sync.WaitGroup               // openings
+	budgets map[network.Conn]*budget     // of connections through limited relays
+	tasks   sync.WaitGroup               // openings, and what helps sessions to a better carrier
 
-	crowded atomic.Bool // there may be more than MaxIdleConns entries
+	watchOnce sync.Once   // of watch, at the first session
+	crowded   atomic.Bool // there may be more than MaxIdleConns entries
 }
 
 type poolKey struct {
@@ -80,6 +83,7 @@ func newPool(h host.Host, cfg *ClientConfig, mux *session.Mux) *pool {
 		entries: make(map[poolKey]*poolEntry),
 		old:     make(map[poolKey]chan struct{}),
 		open:    make(map[*session.Session]poolKey),
+		budgets: make(map[network.Conn]*budget),
 	}
 	p.ctx, p.end = context.WithCancel(context.Background())
 	return p
@@ -147,9 +151,9 @@ func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID) (link, err
 	}
 	e := p.entries[key]
 	if e != nil && e.isOpen() {
-		if !e.link.session.Draining() {
+		if s := e.link.session; !s.Draining() {
 			p.mu.Unlock()
-			return e.link, nil
+			return e.link, p.awaitCarrier(ctx, s, key)
 		}
 		delete(p.entries, key)
 		e = nil
@@ -164,6 +168,27 @@ func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID) (link, err
 	e.waiters++
 	p.mu.Unlock()
 	return p.await(ctx, key, e)
+}
+
+// awaitCarrier waits, as a call that has to connect does, until a session that has lost its carrier has another, which it
+// then looks for at once.
+func (p *pool) awaitCarrier(ctx context.Context, s *session.Session, key poolKey) error {
+	if s.State() != session.StateDetached {
+		return nil
+	}
+	s.Probe()
+	short, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	defer cancel()
+	err := s.AwaitCarrier(short)
+	if err == nil || s.Err() != nil { // a call says what became of the session
+		return nil
+	}
+	cause := error(ErrUnreachable)
+	if ctx.Err() != nil {
+		cause = ctx.Err()
+	}
+	return &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent,
+		Text: "the session has lost its connection and has no other yet", Err: cause}
 }
 
 // isOpen reports whether the opening is done and brought a session. p.mu is held.
@@ -183,7 +208,7 @@ func (p *pool) startOpening(key poolKey) *poolEntry {
 	e := &poolEntry{ready: make(chan struct{}), cancel: cancel}
 	p.entries[key] = e
 	p.crowded.Store(len(p.entries) > p.cfg.MaxIdleConns)
-	p.dials.Go(func() {
+	p.tasks.Go(func() {
 		defer cancel()
 		l, err := p.dial(ctx, key)
 		p.finishOpening(key, e, l, err).drop()
@@ -275,6 +300,7 @@ func (p *pool) leave(key poolKey, e *poolEntry) {
 
 // dial connects to key and opens a session, or finds that the peer is an old one.
 func (p *pool) dial(ctx context.Context, key poolKey) (link, error) {
+	p.watchOnce.Do(p.watch)
 	keys := p.currentKeys()
 	tags := []protocol.ID{sessionTag(key.tag)}
 	if keys == nil {
@@ -299,14 +325,9 @@ func (p *pool) greet(ctx context.Context, conn *Conn, key poolKey, keys *psk.Key
 	cfg := p.cfg.sessionConfig(p.mux)
 	cfg.Quota = p.quota
 	cfg.Local, cfg.Tag, cfg.Keys = p.host.ID().String(), string(key.tag), keys
-	reopen := func(ctx context.Context) (net.Conn, error) {
-		c, _, err := p.dialer.open(ctx, key.peer, sessionTag(key.tag))
-		if err != nil {
-			return nil, err
-		}
-		return carrier{c}, nil
-	}
-	return session.Dial(ctx, carrier{conn}, key.peer.String(), reopen, cfg)
+	cfg.OnState = p.onState(key)
+	reopen := func(ctx context.Context) (net.Conn, error) { return p.reopen(ctx, key) }
+	return session.Dial(ctx, newCarrier(conn, p.budgetOf(conn)), key.peer.String(), reopen, cfg)
 }
 
 // connect opens a session that the pool does not share.
@@ -319,6 +340,7 @@ func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*sess
 	if closed {
 		return nil, stopped("connect", pid, tag)
 	}
+	p.watchOnce.Do(p.watch)
 	bound, cancel := p.bound(ctx)
 	defer cancel()
 	conn, _, err := p.dialer.open(bound, pid, sessionTag(tag))
@@ -378,5 +400,11 @@ func (p *pool) close() {
 		})
 	}
 	wg.Wait()
-	p.dials.Wait()
+	p.tasks.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, b := range p.budgets {
+		b.stop()
+	}
+	clear(p.budgets)
 }

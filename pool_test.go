@@ -41,7 +41,7 @@ func answerHello(t *testing.T, h host.Host, s network.Stream) {
 	require.NoError(t, err)
 	served := make(chan error, 1)
 	go func() {
-		served <- acceptor.Serve(carrier{newConn(s, sessionTag(callTag), connOptions{})}, s.Conn().RemotePeer().String())
+		served <- acceptor.Serve(newCarrier(newConn(s, sessionTag(callTag), connOptions{}), nil), s.Conn().RemotePeer().String())
 	}()
 	t.Cleanup(func() {
 		_ = acceptor.Shutdown(t.Context())
@@ -186,7 +186,7 @@ func TestACallAfterTheKeptSessionWasLostWorksAtOnce(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		require.NoError(t, newServer(t, b, nil).Start(callTag, echoHandler))
 		cfg := patientClient()
-		cfg.MaxRetries = 0
+		cfg.MaxRetries, cfg.ResumeWindow = 0, -1
 		c := newClient(t, a, cfg)
 		for range 5 {
 			_, err := c.Send(t.Context(), b.ID(), callTag, nil)
@@ -238,7 +238,7 @@ func TestOnlyIdempotentCallsAreRetriedWhenTheOutcomeIsUnknown(t *testing.T) {
 		stuck := newStuckHandler(t)
 		require.NoError(t, newServer(t, b, nil).Handle(callTag, stuck.handle))
 		cfg := DefaultClientConfig()
-		cfg.RetryInterval = time.Millisecond
+		cfg.RetryInterval, cfg.ResumeWindow = time.Millisecond, -1
 		c := newClient(t, a, cfg)
 
 		done := sendAsync(t.Context(), c, b, nil)

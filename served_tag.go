@@ -109,7 +109,7 @@ func (t *servedTag) accept(l *Listener, serve func(*Conn)) {
 
 // serveSession serves a carrier to its end.
 func (t *servedTag) serveSession(conn *Conn) {
-	if err := t.acceptor.Serve(carrier{conn}, conn.RemotePeer().String()); err != nil {
+	if err := t.acceptor.Serve(newCarrier(conn, nil), conn.RemotePeer().String()); err != nil {
 		t.server.log.Info("carrier refused", "tag", t.tag, "peer", conn.RemotePeer(), "err", err)
 	}
 }
@@ -126,7 +126,7 @@ func (t *servedTag) serveLegacy(conn *Conn) {
 
 // answer runs the tag's handler for one call of a session.
 func (t *servedTag) answer(m *session.Message) ([]byte, error) {
-	conn := m.Session().Conn().(carrier)
+	conn := m.Session().Conn().(*carrier)
 	return t.handler(m.Context(), &Request{Peer: conn.RemotePeer(), Tag: t.tag, Value: m.Value})
 }
 

@@ -149,7 +149,7 @@ func (s *Server) GetConnectionsInfo() []ConnectionInfo {
 	var all []ConnectionInfo
 	for _, t := range s.servedTags() {
 		for _, c := range t.acceptor.Sessions() {
-			if conn, ok := c.Conn().(carrier); ok {
+			if conn, ok := c.Conn().(*carrier); ok {
 				all = append(all, sessionInfo(c, conn.RemotePeer(), t.tag, now))
 			}
 		}

@@ -50,8 +50,17 @@ type ServerConfig struct {
 	// AdmitAll lets Listen serve every peer without a pre-shared key. Listen returns ErrModernPSKRequired unless a
 	// key is in use, or AllowPeers or AdmitAll is set.
 	AdmitAll bool
-	// Heartbeat is the silence after which a session's peer is probed; after twice as long it is lost. If zero, 10 s.
+	// Heartbeat is the silence after which a session's peer is probed; after twice as long its carrier is lost. If zero, 5 s.
 	Heartbeat time.Duration
+	// ResumeWindow is how long a session outlives its connection while another is looked for; the shorter one of both sides
+	// holds. If zero, 60 s. If negative, a session ends with its connection.
+	ResumeWindow time.Duration
+	// ReplayWindow caps what a session keeps for another connection until its peer has acknowledged it; what is to be sent
+	// waits at the cap. If zero, 1 MiB. 4 KiB to 64 MiB.
+	ReplayWindow int
+	// OnState, if not nil, is called with each step of a session: connected, detached, resumed, migrated, ended. It must
+	// not block.
+	OnState func(*session.Session, session.StateChange)
 	// Logger gets what a person should act on. If nil, nothing is logged.
 	Logger *slog.Logger
 }
@@ -68,6 +77,9 @@ func (c *ServerConfig) Validate() error {
 		if err := pid.Validate(); err != nil {
 			return invalidf("ServerConfig.AllowPeers[%d]: %w", i, err)
 		}
+	}
+	if err := validateReplayWindow("ServerConfig.ReplayWindow", c.ReplayWindow); err != nil {
+		return err
 	}
 	return validateFields("ServerConfig", []durationField{
 		{"ReadTimeout", c.ReadTimeout}, {"WriteTimeout", c.WriteTimeout}, {"ConnectTimeout", c.ConnectTimeout},
@@ -92,7 +104,9 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	setDefault(&c.CleanupInterval, 5*time.Minute)
 	setDefault(&c.MaxIdleTime, 30*time.Minute)
 	setDefault(&c.MaxMemoryUsage, 1<<30)
-	setDefault(&c.Heartbeat, 10*time.Second)
+	setDefault(&c.Heartbeat, 5*time.Second)
+	setDefault(&c.ResumeWindow, time.Minute)
+	setDefault(&c.ReplayWindow, 1<<20)
 	return c
 }
 
@@ -102,6 +116,7 @@ func (c *ServerConfig) sessionConfig(mux *session.Mux, quota *session.Quota) ses
 		Mux: mux, Quota: quota, Logger: c.Logger, Agent: agent,
 		HandshakeTimeout: c.ConnectTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout,
 		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat,
+		OnState: c.OnState, ResumeWindow: c.ResumeWindow, ReplayWindow: c.ReplayWindow,
 		MaxMessage: c.MaxBlockSize, MessageWindow: c.BufferPoolSize, MaxRequests: c.MaxRequestsPerConn,
 		MaxInFlight:        min(max(4096, c.MaxConcurrentConns+1), 1<<20), // so that too many calls are refused, and not queued
 		DisableCompression: !c.EnableCompression,

@@ -3,10 +3,10 @@ package frame
 import "strconv"
 
 // A Code says why a hello, call, message or stream was refused or ended. It travels in REFUSE, ERROR, RESET and
-// GOAWAY (spec 8) and, raised by CodeBase, as the libp2p stream error code of a reset carrier.
+// GOAWAY (spec 9) and, raised by CodeBase, as the libp2p stream error code of a reset carrier.
 type Code uint32
 
-// The codes of version 1 (spec 8). A peer may send a number that is not listed; it is kept and shown as it came.
+// The codes of version 1 (spec 9). A peer may send a number that is not listed; it is kept and shown as it came.
 const (
 	CodeOK            Code = 0  // no error; as a reset code: closed on purpose
 	CodeInternal      Code = 1  // the handler panicked or the peer found a bug in itself

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"math"
 	"runtime"
 	"strings"
 	"testing"
@@ -34,8 +35,25 @@ var goldenHellos = map[string]Hello{
 	},
 	"hello session, nothing optional": {Kind: KindHello, Version: 1, Role: RoleSession, Limits: &Limits{}},
 	"hello stream":                    {Kind: KindHello, Version: 1, Role: RoleStream, SessionID: someSession, Name: "video"},
-	"hello resume, a role that version 1 reserves": {
+	"hello session that outlives its carrier": {
+		Kind: KindHello, Version: 1, Role: RoleSession, Caps: CapZstd | CapBatchAck | CapResume, Agent: "peerlane/1",
+		Limits: &Limits{MaxMessage: 65536, MaxInFlight: 1}, Patience: 60_000,
+	},
+	"hello resume": {
+		Kind: KindHello, Version: 1, Role: RoleResume, Caps: CapZstd | CapBatchAck | CapResume, SessionID: someSession,
+		Resume: &Resume{Received: 0x0102030405060708, Attempt: 7},
+	},
+	"hello resume, the carrier before is alive": {
+		Kind: KindHello, Version: 1, Role: RoleResume, SessionID: someSession, Agent: "peerlane/1",
+		Resume: &Resume{Attempt: 1, Live: true},
+	},
+	"hello resume, the largest numbers": {
 		Kind: KindHello, Version: 1, Role: RoleResume, SessionID: someSession,
+		Resume: &Resume{Received: math.MaxUint64, Attempt: math.MaxUint32, Live: true},
+	},
+	"hello resume with psk": {
+		Kind: KindHello, Version: 1, Role: RoleResume, Caps: CapResume, SessionID: someSession,
+		Resume: &Resume{Received: 4096, Attempt: 2}, Noise: noise(48),
 	},
 	"hello session with psk": {
 		Kind: KindHello, Version: 1, Role: RoleSession, Caps: CapZstd, Limits: &Limits{MaxMessage: 65536, MaxInFlight: 1},
@@ -49,6 +67,20 @@ var goldenHellos = map[string]Hello{
 		Agent: "peerlane/1",
 	},
 	"ack stream": {Kind: KindAck, Version: 1},
+	"ack session that outlives its carrier": {
+		Kind: KindAck, Version: 1, Caps: CapResume, Limits: &Limits{MaxMessage: 65536, MaxInFlight: 1}, SessionID: someSession,
+		Patience: math.MaxUint32,
+	},
+	"ack resume": {
+		Kind: KindAck, Version: 1, Caps: CapZstd | CapBatchAck | CapResume,
+		Resume: &Resume{Received: 0x0102030405060708, Attempt: 7},
+	},
+	"ack resume, the carrier before is alive": {
+		Kind: KindAck, Version: 1, Agent: "peerlane/1", Resume: &Resume{Attempt: 1, Live: true},
+	},
+	"ack resume with psk": {
+		Kind: KindAck, Version: 1, Resume: &Resume{Received: 4096, Attempt: 2}, Noise: noise(80),
+	},
 	"ack session with psk": {
 		Kind: KindAck, Version: 1, Limits: &Limits{MaxMessage: 65536, MaxInFlight: 1}, SessionID: someSession,
 		Noise: noise(80),

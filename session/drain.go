@@ -112,6 +112,7 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 		leaving.Err = ErrSessionLost
 	}
 	s.leaveWhenIdle(leaving)
+	s.cutOff = s.cutOff || f.Code != frame.CodeGoingAway
 	return nil
 }
 

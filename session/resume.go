@@ -108,7 +108,7 @@ func (s *Session) onLost(err error) {
 func (s *Session) endOf(err error) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.leaving != nil && (s.flushing || s.idleShut || s.leaving.Code != frame.CodeGoingAway || s.goneAway && !s.busy()) {
+	if s.leaving != nil && (s.flushing || s.idleShut || s.cutOff || s.goneAway && !s.busy()) {
 		return s.leaving
 	}
 	var e *Error
@@ -207,7 +207,7 @@ func (s *Session) giveTurn() { <-s.moving }
 func (s *Session) move(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, maxReattach)
 	defer cancel()
-	conn, err := s.open(ctx)
+	conn, err := s.open(context.WithValue(ctx, lostKey{}, s.State() == StateDetached))
 	if err != nil {
 		return err
 	}
@@ -228,6 +228,15 @@ func (s *Session) move(ctx context.Context) error {
 	}
 	theirs := c.theirs.Resume
 	return s.flow.Attach(flowConn{c.sealed, c.raw}, theirs.Received, live && theirs.Live)
+}
+
+type lostKey struct{}
+
+// HasLostCarrier reports whether a ctx is that of an Opener which is to find a carrier for a session that has lost its own:
+// the connection under that may be dead.
+func HasLostCarrier(ctx context.Context) bool {
+	lost, _ := ctx.Value(lostKey{}).(bool)
+	return lost
 }
 
 // Reconnect moves the session to a new carrier and returns when it is there. While the old one lives, nothing waits for

@@ -93,6 +93,7 @@ type Session struct {
 	farewell *frame.Failure // the GOAWAY of the drain, until it is sent
 	saidBye  bool           // the GOAWAY of Close has been queued
 	goneAway bool           // the peer has
+	cutOff   bool           // the peer does not wait for what is in flight
 	leaving  *Error         // why the session will end, once it drains or the peer has said so
 	idle     chan struct{}  // closed when a drain has nothing left to wait for
 	idleShut bool           // idle is closed

@@ -1,0 +1,221 @@
+package peerlane
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+
+	"github.com/peerlane/peerlane/session"
+)
+
+// What the host sees of the network helps a client's sessions to a carrier, and to a better one:
+//
+//	a connection to a peer comes ──> sessions to it that are detached resume at once; relayed ones move to a direct one
+//	the host's addresses change ──> every session is probed, or resumes at once
+//	a session is relayed ─────────> a direct dial is tried from time to time
+const (
+	directEvery  = 30 * time.Second // between two attempts to dial a peer directly that is reached over a relay
+	moveAttempts = 3                // to move to a direct connection that has come
+	moveWait     = time.Second      // before the second of them
+	answerTime   = 3 * time.Second  // that a connection has to negotiate a carrier, when the one before was lost
+)
+
+// hostWatch tells a pool what its host sees.
+type hostWatch struct {
+	pool      *pool
+	conns     *network.NotifyBundle
+	addresses <-chan any   // nil: the host tells nothing
+	close     func() error // of addresses
+}
+
+// watch begins to follow the host, until the pool is closed. p.mu must not be held: the host calls back under its own lock.
+func (p *pool) watch() {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return
+	}
+	p.tasks.Add(1)
+	p.mu.Unlock()
+	w := &hostWatch{pool: p, conns: &network.NotifyBundle{
+		ConnectedF:    func(_ network.Network, c network.Conn) { p.onConnected(c) },
+		DisconnectedF: func(_ network.Network, c network.Conn) { p.forgetBudget(c) },
+	}}
+	p.host.Network().Notify(w.conns)
+	sub, err := p.host.EventBus().Subscribe(new(event.EvtLocalAddressesUpdated), eventbus.Name("peerlane/pool"))
+	if err == nil { // otherwise the host is closing
+		w.addresses = sub.Out()
+		w.close = sub.Close
+	}
+	go w.run()
+}
+
+// run follows the host's addresses. It ends when the pool is closed, or the host is.
+func (w *hostWatch) run() {
+	defer w.pool.tasks.Done()
+	defer w.pool.host.Network().StopNotify(w.conns)
+	if w.close != nil {
+		defer func() { _ = w.close() }() // nobody reads it any more
+	}
+	for {
+		select {
+		case _, open := <-w.addresses:
+			if !open {
+				return
+			}
+			w.pool.onAddresses()
+		case <-w.pool.ctx.Done():
+			return
+		}
+	}
+}
+
+// onAddresses probes every session: the network under it may be another.
+func (p *pool) onAddresses() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s := range p.open {
+		s.Probe()
+	}
+}
+
+// onConnected helps the sessions to the peer of a new connection. It must not block.
+func (p *pool) onConnected(c network.Conn) {
+	direct := !pathOf(c).Relayed
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	for s, key := range p.open {
+		if key.peer != c.RemotePeer() {
+			continue
+		}
+		switch {
+		case s.State() == session.StateDetached:
+			s.Probe()
+		case direct && PathOf(s).Relayed:
+			p.tasks.Go(func() { p.moveToDirect(s) })
+		}
+	}
+}
+
+// moveToDirect moves a session from a relay to a direct connection that has come. The connection may need a moment before
+// it can be used, and other sessions of the peer move at the same time. The session goes on over the relay if it fails.
+func (p *pool) moveToDirect(s *session.Session) {
+	wait := moveWait
+	for range moveAttempts {
+		ctx, cancel := context.WithTimeout(directOnly(p.ctx), p.cfg.ConnectTimeout)
+		err := s.Reconnect(ctx)
+		cancel()
+		if err == nil || s.Err() != nil || !PathOf(s).Relayed {
+			return
+		}
+		if p.sleep(s.Context(), wait, "", "") != nil {
+			return
+		}
+		wait *= 2
+	}
+}
+
+// onState follows the steps of a session, and tells the application of them.
+func (p *pool) onState(key poolKey) func(*session.Session, session.StateChange) {
+	return func(s *session.Session, change session.StateChange) {
+		switch change.State {
+		case session.StateConnected, session.StateResumed, session.StateMigrated:
+			p.seekDirect(s, key)
+		}
+		if p.cfg.OnState != nil {
+			p.cfg.OnState(s, change)
+		}
+	}
+}
+
+// seekDirect dials the peer of a relayed session directly from time to time, as long as it is on the same carrier. What
+// comes of it is onConnected's.
+func (p *pool) seekDirect(s *session.Session, key poolKey) {
+	on := s.Conn()
+	if !PathOf(s).Relayed || p.cfg.Path == AllowRelay {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.tasks.Go(func() {
+		for p.sleep(s.Context(), directEvery, "", "") == nil && s.Conn() == on {
+			if !hasAddr(p.host.Peerstore().Addrs(key.peer), isDirect) {
+				continue
+			}
+			ctx, cancel := context.WithTimeout(network.WithForceDirectDial(p.ctx, "peerlane"), p.cfg.ConnectTimeout)
+			_ = p.host.Connect(ctx, peer.AddrInfo{ID: key.peer}) // the relay carries on
+			cancel()
+		}
+	})
+}
+
+type directOnlyKey struct{}
+
+// directOnly returns a ctx under which reopen takes a direct path only.
+func directOnly(ctx context.Context) context.Context {
+	return context.WithValue(ctx, directOnlyKey{}, true)
+}
+
+// reopen opens a further carrier for a session, or a dedicated stream of it. For a session that has lost its carrier, a
+// relay that the policy takes only after a wait is taken at once, for it moves to a direct path when there is one; and a
+// connection that does not answer is closed, and another one made.
+func (p *pool) reopen(ctx context.Context, key poolKey) (net.Conn, error) {
+	d := p.dialer
+	switch {
+	case ctx.Value(directOnlyKey{}) != nil:
+		d.Path = DirectOnly
+	case session.HasLostCarrier(ctx) && d.Path == PreferDirect:
+		d.Path = AllowRelay
+	}
+	have := p.host.Network().ConnsToPeer(key.peer)
+	if len(have) == 0 || !session.HasLostCarrier(ctx) {
+		return p.openCarrier(ctx, &d, key)
+	}
+	short, cancel := context.WithTimeout(ctx, answerTime)
+	c, err := p.openCarrier(short, &d, key)
+	silent := err != nil && short.Err() != nil && ctx.Err() == nil
+	cancel()
+	if !silent {
+		return c, err
+	}
+	closeSilent(have)
+	return p.openCarrier(ctx, &d, key)
+}
+
+func (p *pool) openCarrier(ctx context.Context, d *Dialer, key poolKey) (net.Conn, error) {
+	c, _, err := d.open(ctx, key.peer, sessionTag(key.tag))
+	if err != nil {
+		return nil, err
+	}
+	return newCarrier(c, p.budgetOf(c)), nil
+}
+
+// closeSilent closes the connections that were there when nothing answered: the direct ones, which libp2p uses first, or
+// when there is none the relayed.
+func closeSilent(conns []network.Conn) {
+	var direct, relayed []network.Conn
+	for _, c := range conns {
+		if pathOf(c).Relayed {
+			relayed = append(relayed, c)
+		} else {
+			direct = append(direct, c)
+		}
+	}
+	if len(direct) == 0 {
+		direct = relayed
+	}
+	for _, c := range direct {
+		go func() { _ = c.Close() }() // a Close may wait for the network; the connection is of no more use
+	}
+}
