@@ -2,6 +2,7 @@ package peerlane
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net"
 	"slices"
@@ -327,7 +328,12 @@ func (p *pool) greet(ctx context.Context, conn *Conn, key poolKey, keys *psk.Key
 	cfg.Local, cfg.Tag, cfg.Keys = p.host.ID().String(), string(key.tag), keys
 	cfg.OnState = p.onState(key)
 	reopen := func(ctx context.Context) (net.Conn, error) { return p.reopen(ctx, key) }
-	return session.Dial(ctx, newCarrier(conn, p.budgetOf(conn)), key.peer.String(), reopen, cfg)
+	s, err := session.Dial(ctx, newCarrier(conn, p.budgetOf(conn)), key.peer.String(), reopen, cfg)
+	var e *Error
+	if errors.As(err, &e) && e.Remote && e.Code == frame.CodeGoingAway { // it only waits for its sessions to end
+		e.Err = ErrNotServed
+	}
+	return s, err
 }
 
 // connect opens a session that the pool does not share.

@@ -168,11 +168,11 @@ func (t *servedTag) legacyInfo(now time.Time) []ConnectionInfo {
 	return all
 }
 
-// unlisten stops taking new carriers and calls.
+// unlisten stops taking the calls of old peers. New sessions are refused by the acceptor; those that drain may still need
+// another carrier.
 func (t *servedTag) unlisten() {
-	_ = t.sessions.Close() // a listener's Close does not fail
 	if t.legacy != nil {
-		_ = t.legacy.Close() // likewise
+		_ = t.legacy.Close() // a listener's Close does not fail
 	}
 }
 
@@ -189,6 +189,7 @@ func (t *servedTag) legacyCalls() []*legacyCall {
 // shutdown waits until what is open has ended, and cuts it off when ctx ends.
 func (t *servedTag) shutdown(ctx context.Context) error {
 	err := t.acceptor.Shutdown(ctx)
+	_ = t.sessions.Close() // a listener's Close does not fail
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -238,7 +238,7 @@ func (f *Flow) sendSome() {
 	}
 	c.outEnded = c.outEnded || j.ends && err == nil
 	j.c, j.left, j.from, j.ends = nil, nil, nil, false
-	if f.users--; f.users == 0 {
+	if f.users--; f.users == 0 || f.out.unsent == nil {
 		f.changed.Broadcast()
 	}
 	if err != nil {

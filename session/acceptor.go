@@ -99,11 +99,11 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 func (a *Acceptor) beginHello(conn net.Conn, peer string) *Error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case a.closed:
-		return &Error{Op: "hello", Peer: peer, Code: frame.CodeGoingAway}
-	case a.greeting[peer] >= a.perPeer:
+	if a.greeting[peer] >= a.perPeer {
 		return &Error{Op: "hello", Peer: peer, Code: frame.CodeUnavailable, Text: "too many hellos at once"}
+	}
+	if a.closed && len(a.sessions) == 0 { // the sessions that drain may need another carrier
+		return &Error{Op: "hello", Peer: peer, Code: frame.CodeGoingAway}
 	}
 	a.greeting[peer]++
 	a.conns[conn] = struct{}{}

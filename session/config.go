@@ -68,7 +68,8 @@ type Config struct {
 	Agent string
 	// OnUndelivered, if not nil, is called with the failure of each one-way message. It must not block.
 	OnUndelivered func(*Error)
-	// OnState, if not nil, is called with each step of a session, one after the other. It must not block.
+	// OnState, if not nil, is called with each step of a session, one after the other, in a goroutine of its own: Close
+	// does not wait for it.
 	OnState func(*Session, StateChange)
 	// Logger gets what a person should act on. If nil, nothing is logged.
 	Logger *slog.Logger

@@ -143,6 +143,9 @@ func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
 			case <-timer.C:
 			}
 		}
+		if s.flow != nil && s.flow.AwaitAcked() != nil { // the last answers may wait for another carrier
+			return
+		}
 		idle = s.busyAgain()
 	}
 	s.closeFor(reason)

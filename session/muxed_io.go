@@ -29,6 +29,9 @@ func (st *muxed) Write(p []byte) (int, error) {
 	if err := st.writeFailure(); err != nil {
 		return 0, err
 	}
+	if s.flushing { // what has been written has the time of Close to leave, and no more
+		return 0, st.opError("write", ErrClosed)
+	}
 	if len(p) == 0 {
 		return 0, nil
 	}

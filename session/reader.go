@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/resume"
 )
 
 // readLoop owns the carrier's read side: it takes every frame and never waits for a handler, a reader of a stream, or the
@@ -32,7 +33,8 @@ func (s *Session) readLoop() {
 // carrierFailure returns why the session ends when its carrier failed with err: a carrier that ends once both sides are to
 // part is no loss.
 func (s *Session) carrierFailure(op string, err error) *Error {
-	if errors.Is(err, frame.ErrTooLong) || errors.Is(err, frame.ErrCritical) || errors.Is(err, frame.ErrMalformed) {
+	if errors.Is(err, frame.ErrTooLong) || errors.Is(err, frame.ErrCritical) || errors.Is(err, frame.ErrMalformed) ||
+		errors.Is(err, resume.ErrProtocol) {
 		return s.violated(err)
 	}
 	s.mu.Lock()

@@ -69,15 +69,14 @@ func (s *Session) awaitCarriers() {
 func (s *Session) onSettled(conn net.Conn) {
 	raw := conn.(flowConn).raw
 	s.mu.Lock()
+	first := raw == s.Conn()
 	s.raw.Store(&raw)
-	if s.err == nil {
+	if s.err == nil && !first {
 		s.setScarce(isScarce(raw))
 		s.heartbeat.onCarrier()
-		switch s.state {
-		case 0:
-		case StateDetached:
+		if s.state == StateDetached {
 			s.setState(StateResumed, nil)
-		default:
+		} else {
 			s.setState(StateMigrated, nil)
 		}
 	}
@@ -108,7 +107,10 @@ func (s *Session) onLost(err error) {
 func (s *Session) endOf(err error) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.leaving != nil && (s.flushing || s.idleShut || s.cutOff || s.goneAway && !s.busy()) {
+	if s.leaving != nil && (s.flushing || s.cutOff) {
+		return s.leaving
+	}
+	if unacked, _ := s.flow.Kept(); s.leaving != nil && unacked == 0 && (s.idleShut || s.goneAway && !s.busy()) {
 		return s.leaving
 	}
 	var e *Error

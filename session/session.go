@@ -60,6 +60,7 @@ type Session struct {
 	urgent   []byte        // whole control frames that go before anything else
 	overrun  bool          // urgent was full and a control frame was dropped: the session cannot go on
 	ready    queue[source] // what has frames to send, in turn
+	dropped  int           // at most so many of them are to be passed over
 	later    queue[source] // streams, on a scarce carrier
 	held     queue[source] // bulk streams, until the carrier is not scarce
 	scarce   bool          // what the carrier lets through is limited
@@ -132,6 +133,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	s.lane.s = s
 	s.raw.Store(&conn.raw)
 	s.scarce = isScarce(conn.raw)
+	s.setState(StateConnected, nil)
 	s.touch()
 	if s.caps&frame.CapResume != 0 {
 		s.startFlow(conn)
@@ -153,9 +155,6 @@ func bounded(l frame.Limits) frame.Limits {
 func (s *Session) run() {
 	s.startHeartbeat()
 	go s.writeLoop()
-	s.mu.Lock()
-	s.setState(StateConnected, nil)
-	s.mu.Unlock()
 	s.tell()
 }
 

@@ -74,17 +74,27 @@ func (s *Session) awaitChange() <-chan struct{} {
 	return s.changed
 }
 
-// tell calls OnState for the steps that it has not been told of, in order. s.mu is not held.
+// tell has OnState called for the steps that it has not been told of. s.mu is not held.
 func (s *Session) tell() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for !s.telling && len(s.changes) > 0 {
+	if !s.telling && len(s.changes) > 0 {
+		s.telling = true
+		go s.tellAll()
+	}
+}
+
+// tellAll calls OnState for one step after the other. It is a goroutine of its own, so that the hook may call the session,
+// and ends when there is nothing to tell.
+func (s *Session) tellAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.changes) > 0 {
 		change := s.changes[0]
 		s.changes = s.changes[1:]
-		s.telling = true
 		s.mu.Unlock()
 		s.cfg.OnState(s, change)
 		s.mu.Lock()
-		s.telling = false
 	}
+	s.telling = false
 }

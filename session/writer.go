@@ -45,6 +45,9 @@ func (s *Session) writeLoop() {
 	for {
 		more, company := s.waitOutbound()
 		if !more {
+			if s.flow != nil {
+				s.flow.AwaitSent() // another goroutine may be at the carrier; the end of the session ends this wait
+			}
 			return
 		}
 		if company {
@@ -244,8 +247,30 @@ func (o *outgoing) abort(err *Error) {
 	}
 }
 
-// drop makes the writer pass over what has not left.
-func (o *outgoing) drop() { o.gone, o.body = true, nil }
+// drop makes the writer pass over what has not left. s.mu is held.
+func (o *outgoing) drop() {
+	if o.gone || o.s == nil { // sent whole, or never queued
+		o.gone, o.body = true, nil
+		return
+	}
+	o.gone, o.body = true, nil
+	o.s.dropped++
+	if o.s.dropped > 64 && 2*o.s.dropped > o.s.ready.len() {
+		o.s.compactReady()
+	}
+}
+
+// compactReady takes what has been dropped out of the ready queue, in which it would stay while the writer waits. s.mu is
+// held.
+func (s *Session) compactReady() {
+	for range s.ready.len() {
+		src := s.ready.pop()
+		if o, ok := src.(*outgoing); !ok || !o.gone {
+			s.ready.push(src)
+		}
+	}
+	s.dropped = 0
+}
 
 func (o *outgoing) next(b []byte) ([]byte, bool) {
 	if o.gone {

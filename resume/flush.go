@@ -1,0 +1,27 @@
+package resume
+
+// AwaitSent waits until a carrier has taken all that was written, or there is none, or the flow is closed.
+func (f *Flow) AwaitSent() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.err == nil && f.cur != nil && (f.out.unsent != nil || f.out.job.c != nil) {
+		f.changed.Wait()
+	}
+}
+
+// AwaitAcked waits until the other side has acknowledged all that was written, over one carrier or several, or the flow is
+// closed; it returns why.
+func (f *Flow) AwaitAcked() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	asked := f.cur
+	for first := true; f.err == nil && f.out.acked < f.out.end; first = false {
+		if first || f.cur != asked {
+			asked = f.cur
+			f.out.askDue = true
+			f.sendLater()
+		}
+		f.changed.Wait()
+	}
+	return f.err
+}
