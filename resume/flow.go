@@ -81,14 +81,19 @@ const MinWindow = 1 << 10
 // handoverTimeout is how long a flow waits for the carrier that is to follow one that has ended in order.
 const handoverTimeout = 5 * time.Second
 
+// lastWords is for how long a carrier is still read from when a Write to it has failed: what the other side said before it
+// ended the carrier has arrived, and counts.
+const lastWords = 100 * time.Millisecond
+
 // carrier is what a flow runs on for a while. Flow.mu guards all but conn and read.
 type carrier struct {
-	conn     net.Conn
-	outBegun bool // START is sent, or being sent
-	outDone  bool // END is sent, or being sent: the way out goes on over the next carrier
-	outEnded bool // END has been sent whole
-	inDone   bool // END has been received
-	read     reader
+	conn      net.Conn
+	outBegun  bool // START is sent, or being sent
+	outDone   bool // END is sent, or being sent: the way out goes on over the next carrier
+	outEnded  bool // END has been sent whole
+	inDone    bool // END has been received
+	outFailed bool // a Write has failed
+	read      reader
 }
 
 // NewFlow returns a flow that is detached; its Patience begins now.

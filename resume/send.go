@@ -242,9 +242,8 @@ func (f *Flow) sendSome() {
 		f.changed.Broadcast()
 	}
 	if err != nil {
-		f.mu.Unlock()
-		f.failed(c, err)
-		f.mu.Lock()
+		c.outFailed = true
+		time.AfterFunc(lastWords, func() { f.failed(c, err) })
 	}
 	f.settle()
 	f.closeIfDone()
@@ -276,6 +275,9 @@ func (f *Flow) due() bool {
 	}
 	if f.old != nil && !f.old.outDone {
 		c = f.old
+	}
+	if c.outFailed {
+		return false
 	}
 	j := &o.job
 	b := j.scratch[:0]

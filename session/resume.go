@@ -70,10 +70,17 @@ func (s *Session) onSettled(conn net.Conn) {
 	raw := conn.(flowConn).raw
 	s.mu.Lock()
 	first := raw == s.Conn()
+	if !s.flow.Attached() { // it has failed already, and onLost knows of that
+		s.mu.Unlock()
+		return
+	}
 	s.raw.Store(&raw)
 	if s.err == nil && !first {
 		s.setScarce(isScarce(raw))
 		s.heartbeat.onCarrier()
+		if s.state != StateDetached && !s.inOrder { // onLost comes late
+			s.setState(StateDetached, s.lost("carrier", errSuperseded))
+		}
 		if s.state == StateDetached {
 			s.setState(StateResumed, nil)
 		} else {
@@ -91,6 +98,10 @@ func (s *Session) onLost(err error) {
 		return
 	}
 	s.mu.Lock()
+	if s.flow.Attached() { // another carrier was faster than this word
+		s.mu.Unlock()
+		return
+	}
 	if s.err == nil && s.state != StateDetached {
 		s.setState(StateDetached, s.lost("carrier", err))
 	}
@@ -147,6 +158,9 @@ func (s *Session) refusedResume(err error) *Error {
 	defer s.mu.Unlock()
 	if s.leaving != nil {
 		return s.leaving
+	}
+	if errors.Is(err, resume.ErrProtocol) {
+		return s.violated(err)
 	}
 	lost := s.lost("resume", err)
 	var e *Error
@@ -215,11 +229,11 @@ func (s *Session) move(ctx context.Context) error {
 	}
 	received, live := s.flow.Received()
 	if !live {
-		s.onLost(errSuperseded) // it may be on its way to another carrier: should this one fail, it has none
 		if err := s.flow.Pause(); err != nil {
 			drop(conn, frame.CodeCancelled)
 			return err
 		}
+		s.onLost(errSuperseded) // it may have been on its way to another carrier: should this one fail, it has none
 		received, _ = s.flow.Received()
 	}
 	s.attempt++
@@ -228,8 +242,15 @@ func (s *Session) move(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	theirs := c.theirs.Resume
-	return s.flow.Attach(flowConn{c.sealed, c.raw}, theirs.Received, live && theirs.Live)
+	return s.attach(c, c.theirs.Resume.Received, live && c.theirs.Resume.Live)
+}
+
+// attach puts the session on a further carrier, of which the hello is done.
+func (s *Session) attach(c carrier, received uint64, inOrder bool) error {
+	s.mu.Lock()
+	s.inOrder = inOrder
+	s.mu.Unlock()
+	return s.flow.Attach(flowConn{c.sealed, c.raw}, received, inOrder)
 }
 
 type lostKey struct{}
@@ -313,17 +334,17 @@ func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier,
 	s.attempt = h.Resume.Attempt
 	received, live := s.flow.Received()
 	if live = live && h.Resume.Live; !live {
-		s.onLost(errSuperseded)
 		if err := s.flow.Pause(); err != nil {
 			return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
 		}
+		s.onLost(errSuperseded)
 		received, _ = s.flow.Received()
 	}
 	c, err := ack(&frame.Hello{Resume: &frame.Resume{Received: received, Attempt: s.attempt, Live: live}})
 	if err != nil {
 		return nil, err
 	}
-	if err := s.flow.Attach(flowConn{c.sealed, c.raw}, h.Resume.Received, live); errors.Is(err, resume.ErrProtocol) {
+	if err := s.attach(c, h.Resume.Received, live); errors.Is(err, resume.ErrProtocol) {
 		s.fail(s.violated(err))
 	}
 	return func() {}, nil

@@ -192,6 +192,7 @@ func wantLost(t *testing.T, s *Session) *Error {
 // wantNothingLeft fails unless the accepting side has forgotten everything.
 func (r *road) wantNothingLeft() {
 	r.t.Helper()
+	synctest.Wait()
 	require.Empty(r.t, r.acceptor.Sessions())
 	require.Zero(r.t, r.acceptor.cfg.Quota.Sessions(), "Quota.Sessions")
 	wantZero(r.t, r.dialer)

@@ -49,6 +49,7 @@ type Session struct {
 	changed    chan struct{} // closed at the next step; nil: nobody waits for it
 	changes    []StateChange // which OnState has not been told of
 	telling    bool          // a goroutine is in OnState
+	inOrder    bool          // the carrier before was alive when the newest was attached
 	redialing  bool          // redial runs
 	redials    sync.WaitGroup
 	kick       chan struct{} // ends the wait of a redial
