@@ -40,7 +40,7 @@ type chunk struct {
 
 const (
 	smallChunk = 4 << 10
-	largeChunk = 68 << 10 // the largest Write of a session's writer, and its header
+	largeChunk = 136 << 10 // the largest batch of a session's writer, and a header
 )
 
 // Chunks are recycled, so that what is idle holds none, or a small one.
@@ -123,6 +123,14 @@ func (r *replay) begin(p []byte) int {
 	return n
 }
 
+// adopt keeps n bytes that are in c, behind the room for a header, as one segment.
+func (r *replay) adopt(c *chunk, n int) {
+	c.base = r.end
+	r.link(c)
+	r.place(c, header{kind: kindData, length: n})
+	r.grow(c, n, uint64(n))
+}
+
 // finish keeps a FIN.
 func (r *replay) finish() {
 	c := r.open(0)
@@ -154,13 +162,18 @@ func (r *replay) open(n int) *chunk {
 	}
 	c := newChunk(n, r.tail != nil)
 	c.base = r.end
+	r.link(c)
+	return c
+}
+
+// link puts a chunk behind the others.
+func (r *replay) link(c *chunk) {
 	if r.tail == nil {
 		r.head = c
 	} else {
 		r.tail.next = c
 	}
 	r.tail = c
-	return c
 }
 
 // nextSize returns how many bytes next will return.

@@ -213,23 +213,29 @@ func (f *Flow) send(end uint64) {
 	}
 }
 
+// maxWrite is how many bytes a Write of a carrier has: what a slow one has to take within the time of a WriteTimeout.
+const maxWrite = 68 << 10
+
 // sendSome writes what it can of the job. mu is held, and released meanwhile.
 func (f *Flow) sendSome() {
 	j := &f.out.job
 	c := j.c
 	f.mu.Unlock()
 	f.writeBegan.Store(max(1, int64(time.Since(f.born))))
-	n, err := c.conn.Write(j.left)
+	n, err := c.conn.Write(j.left[:min(len(j.left), maxWrite)])
 	f.writeBegan.Store(0)
 	f.mu.Lock()
 	if f.out.woken {
 		f.out.woken = false
 		_ = c.conn.SetWriteDeadline(time.Time{}) // a carrier that is closed fails in its next Write
 	}
+	want := min(len(j.left), maxWrite)
 	j.left = j.left[n:]
 	switch {
-	case err == nil && len(j.left) > 0:
+	case err == nil && n < want:
 		err = io.ErrShortWrite
+	case err == nil && len(j.left) > 0:
+		return // the rest follows
 	case errors.Is(err, os.ErrDeadlineExceeded) && len(j.left) > 0:
 		return // the rest follows
 	}

@@ -17,7 +17,7 @@ import (
 // AcceptorConfig is the accepting side's settings.
 type AcceptorConfig struct {
 	Config
-	// MaxHandshakes caps the carriers of one peer whose hello is not done. If zero, 16.
+	// MaxHandshakes caps the carriers of one peer whose hello is being answered; as many again wait. If zero, 16.
 	MaxHandshakes int
 	// Admit, if not nil, is asked about each peer when its hello has come and before it is looked at; an error refuses
 	// the carrier, and is told to the peer.
@@ -39,6 +39,8 @@ type Acceptor struct {
 	sessions map[frame.SessionID]*Session
 	promised map[frame.SessionID]chan struct{} // sessions whose ACK is on its way
 	greeting map[string]int                    // carriers whose hello is not done, by peer
+	queueing map[string]int                    // carriers that wait for the place of such a hello, by peer
+	freed    sync.Cond                         // a place is free, or closed is set
 	conns    map[net.Conn]struct{}             // the same carriers
 	closed   bool
 	drained  chan struct{} // made by Shutdown, closed when sessions is empty
@@ -57,9 +59,11 @@ func NewAcceptor(cfg AcceptorConfig) (*Acceptor, error) {
 		cfg: base, perPeer: cfg.MaxHandshakes, admit: cfg.Admit, onOpen: cfg.OnSession,
 		sessions: make(map[frame.SessionID]*Session),
 		greeting: make(map[string]int),
+		queueing: make(map[string]int),
 		conns:    make(map[net.Conn]struct{}),
 		promised: make(map[frame.SessionID]chan struct{}),
 	}
+	a.freed.L = &a.mu
 	if a.perPeer == 0 {
 		a.perPeer = 16
 	}
@@ -99,7 +103,7 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 func (a *Acceptor) beginHello(conn net.Conn, peer string) *Error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.greeting[peer] >= a.perPeer {
+	if !a.awaitPlace(peer) {
 		return &Error{Op: "hello", Peer: peer, Code: frame.CodeUnavailable, Text: "too many hellos at once"}
 	}
 	if a.closed && len(a.sessions) == 0 { // the sessions that drain may need another carrier
@@ -110,6 +114,26 @@ func (a *Acceptor) beginHello(conn net.Conn, peer string) *Error {
 	return nil
 }
 
+// awaitPlace waits while a peer has perPeer hellos in progress, each of which ends within HandshakeTimeout. As many again may
+// wait: a dialing side that keeps to the limit does not know when this side has noticed that a hello is done. It reports
+// whether there is a place. a.mu is held.
+func (a *Acceptor) awaitPlace(peer string) bool {
+	if a.greeting[peer] < a.perPeer {
+		return true
+	}
+	if a.queueing[peer] >= a.perPeer {
+		return false
+	}
+	a.queueing[peer]++
+	for a.greeting[peer] >= a.perPeer && !a.closed {
+		a.freed.Wait()
+	}
+	if a.queueing[peer]--; a.queueing[peer] == 0 {
+		delete(a.queueing, peer)
+	}
+	return true
+}
+
 func (a *Acceptor) endHello(conn net.Conn, peer string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -117,6 +141,7 @@ func (a *Acceptor) endHello(conn net.Conn, peer string) {
 	if a.greeting[peer]--; a.greeting[peer] == 0 {
 		delete(a.greeting, peer)
 	}
+	a.freed.Broadcast()
 }
 
 // refuse tells the peer why, and closes.
@@ -319,6 +344,7 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 func (a *Acceptor) close() (drained <-chan struct{}, sessions []*Session) {
 	a.mu.Lock()
 	a.closed = true
+	a.freed.Broadcast()
 	greeting := slices.Collect(maps.Keys(a.conns))
 	done := make(chan struct{})
 	if len(a.sessions) == 0 {

@@ -93,7 +93,7 @@ func (s *Session) openDedicated(ctx context.Context, name string) (*Stream, erro
 
 // maxGreeting is how many dedicated streams of a session are being opened at once; the others wait. An Acceptor refuses
 // the hellos of a peer beyond AcceptorConfig.MaxHandshakes, 16.
-const maxGreeting = 4
+const maxGreeting = 8
 
 // openCarrier opens a connection for a dedicated stream when there is a place for its hello. Without an error the caller
 // gives back the place.

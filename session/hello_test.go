@@ -206,12 +206,13 @@ func TestHandshakesOfOnePeerAreBounded(t *testing.T) {
 		a, err := NewAcceptor(AcceptorConfig{MaxHandshakes: 3})
 		require.NoError(t, err)
 		var silent []net.Conn
-		for range 3 {
+		for range 6 { // three in progress, and three that wait for them
 			here, there := net.Pipe()
 			silent = append(silent, here)
 			go func() { _ = a.Serve(there, "alice") }()
 		}
 		synctest.Wait()
+		require.Equal(t, 3, a.greeting["alice"])
 		here, there := net.Pipe()
 		require.ErrorIs(t, a.Serve(there, "alice"), ErrUnavailable)
 		_, err = here.Read(make([]byte, 1))
@@ -225,6 +226,7 @@ func TestHandshakesOfOnePeerAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		require.Empty(t, a.greeting)
+		require.Empty(t, a.queueing)
 		require.Empty(t, a.Sessions())
 	})
 }

@@ -33,8 +33,8 @@ func (s *Session) resumeWindow(theirs uint32) time.Duration {
 	return min(s.cfg.ResumeWindow, time.Duration(theirs)*time.Millisecond)
 }
 
-// startFlow puts the session on a flow, whose first carrier is c.
-func (s *Session) startFlow(c carrier) {
+// newFlow puts the session on a flow, whose first carrier is to be c.
+func (s *Session) newFlow(c carrier) {
 	s.flow = resume.NewFlow(resume.FlowConfig{
 		Window: s.cfg.ReplayWindow, Patience: s.resumeWindow(c.theirs.Patience),
 		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier,
@@ -42,7 +42,14 @@ func (s *Session) startFlow(c carrier) {
 	s.conn = s.flow
 	s.kick = make(chan struct{}, 1)
 	s.moving = make(chan struct{}, 1)
-	_ = s.flow.Attach(flowConn{c.sealed, c.raw}, 0, false) // a new flow takes its first carrier
+	s.first = flowConn{c.sealed, c.raw}
+}
+
+// startFlow gives the flow its first carrier: once everything is there that its loss needs.
+func (s *Session) startFlow() {
+	if s.flow != nil {
+		_ = s.flow.Attach(s.first, 0, false) // a new flow takes its first carrier; one that is closed says so itself
+	}
 }
 
 // dropCarrier ends a carrier that the flow has given up, or that ends with the session.
@@ -69,7 +76,8 @@ func (s *Session) awaitCarriers() {
 func (s *Session) onSettled(conn net.Conn) {
 	raw := conn.(flowConn).raw
 	s.mu.Lock()
-	first := raw == s.Conn()
+	first := !s.settled
+	s.settled = true
 	if !s.flow.Attached() { // it has failed already, and onLost knows of that
 		s.mu.Unlock()
 		return

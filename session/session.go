@@ -25,6 +25,7 @@ type Session struct {
 	dialer   bool          // this side sent HELLO
 	conn     io.ReadWriter // the flow, or without one the carrier, sealed when a key is in force
 	flow     *resume.Flow  // outlives the carriers; nil: the session ends with its carrier. See resume.go
+	first    flowConn      // the flow's first carrier
 	limits   frame.Limits  // what the peer is ready to receive
 	caps     frame.Caps    // what both sides can do
 	agent    string        // the peer's software, as it says
@@ -50,6 +51,7 @@ type Session struct {
 	changes    []StateChange // which OnState has not been told of
 	telling    bool          // a goroutine is in OnState
 	inOrder    bool          // the carrier before was alive when the newest was attached
+	settled    bool          // the flow has been on its first carrier
 	redialing  bool          // redial runs
 	redials    sync.WaitGroup
 	kick       chan struct{} // ends the wait of a redial
@@ -137,7 +139,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	s.setState(StateConnected, nil)
 	s.touch()
 	if s.caps&frame.CapResume != 0 {
-		s.startFlow(conn)
+		s.newFlow(conn)
 	} else {
 		s.conn = conn.sealed
 	}
@@ -155,6 +157,7 @@ func bounded(l frame.Limits) frame.Limits {
 // run starts the writer and the heartbeat. They end with the session.
 func (s *Session) run() {
 	s.startHeartbeat()
+	s.startFlow()
 	go s.writeLoop()
 	s.tell()
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/resume"
 )
 
 // The way out of a session:
@@ -53,27 +54,36 @@ func (s *Session) writeLoop() {
 		if company {
 			runtime.Gosched() // lets callers that are ready add to the batch
 		}
-		buf := batches.Get().(*[]byte)
-		batch := s.fillBatch((*buf)[:0])
-		err := s.write(batch)
-		if cap(batch) <= 2*cap(*buf) {
-			*buf = batch[:0]
-		}
-		batches.Put(buf)
-		if err != nil {
+		if err := s.writeBatch(); err != nil {
 			s.fail(s.carrierFailure("write", err))
 			return
 		}
 	}
 }
 
-// write writes a batch, in parts of which each has WriteTimeout: the least that a slow carrier must take in that time.
+// writeBatch writes what is to be written next.
+func (s *Session) writeBatch() error {
+	if s.flow != nil {
+		b := resume.NewBatch()
+		n, err := s.flow.WriteBatch(b, s.fillBatch(b.Buffer()))
+		s.stats.bytesOut.Add(uint64(n))
+		return err
+	}
+	buf := batches.Get().(*[]byte)
+	batch := s.fillBatch((*buf)[:0])
+	err := s.write(batch)
+	if cap(batch) <= 2*cap(*buf) {
+		*buf = batch[:0]
+	}
+	batches.Put(buf)
+	return err
+}
+
+// write writes a batch to a carrier without a flow, in parts of which each has WriteTimeout: the least that a slow carrier must take in that time.
 func (s *Session) write(batch []byte) error {
 	defer s.writeBegan.Store(0)
 	for len(batch) > 0 {
-		if s.flow == nil { // a flow keeps time itself, and may wait long for a carrier
-			s.writeBegan.Store(max(1, int64(s.elapsed())))
-		}
+		s.writeBegan.Store(max(1, int64(s.elapsed())))
 		n, err := s.conn.Write(batch[:min(len(batch), maxPart)])
 		s.stats.bytesOut.Add(uint64(n))
 		if err != nil {
