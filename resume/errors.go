@@ -13,12 +13,31 @@ var (
 	ErrProtocol = errors.New("resume: protocol error")
 	// ErrDetached: there is no carrier, or another than the one in question.
 	ErrDetached = errors.New("resume: detached")
+
+	// ErrInvalid is an argument that cannot work; the text names the field.
+	ErrInvalid = errors.New("resume: invalid argument")
+	// ErrStranger: what was dialed does not speak this protocol. It matches ErrProtocol too.
+	ErrStranger = fmt.Errorf("%w: the other side does not speak it", ErrProtocol)
+
+	// ErrUnknown: the accepting side does not know the connection that was to be resumed, or not any more. It comes with
+	// ErrLost.
+	ErrUnknown = errors.New("the other side does not know this connection")
+	// ErrStale: a later attempt to resume came first.
+	ErrStale = errors.New("a later attempt to resume came first")
+	// ErrBusy: the accepting side has no room for a further connection, for now.
+	ErrBusy = errors.New("the other side has no room for a further connection")
+	// ErrVersion: the accepting side does not speak this version of the protocol.
+	ErrVersion = errors.New("the other side does not speak this version of resume")
 )
 
 var (
-	errOver   = errors.New("closed by the other side")
-	errNoNext = errors.New("the carrier has ended in order and none has followed")
-	errGap    = errors.New("bytes are missing before the first on this carrier")
+	errOver        = errors.New("closed by the other side")
+	errNoNext      = errors.New("the carrier has ended in order and none has followed")
+	errGap         = errors.New("bytes are missing before the first on this carrier")
+	errSilent      = errors.New("the carrier has been silent for too long")
+	errUndelivered = fmt.Errorf("closed before everything was delivered: %w", ErrLost)
+	errNoListener  = fmt.Errorf("%w: its listener is closed", ErrLost)
+	errTooMany     = fmt.Errorf("%w: too many connections are detached", ErrLost)
 )
 
 func protocolErrorf(format string, args ...any) error {

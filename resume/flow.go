@@ -78,7 +78,7 @@ func (f *Flow) tell(e event, err error) {
 // MinWindow is the least FlowConfig.Window.
 const MinWindow = 1 << 10
 
-// handoverTimeout is how long a flow waits for the carrier that is to follow one that has ended in order.
+// handoverTimeout is how long a flow waits for the carrier that is to follow one that has ended in order (spec 6.5).
 const handoverTimeout = 5 * time.Second
 
 // lastWords is for how long a carrier is still read from when a Write to it has failed: what the other side said before it
@@ -119,6 +119,20 @@ func (f *Flow) Received() (offset uint64, live bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.in.received, f.cur != nil && f.old == nil && !f.cur.inDone
+}
+
+// carrier returns the newest carrier, or nil.
+func (f *Flow) carrier() *carrier {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.cur
+}
+
+// sentAtLeast reports whether the other side can have received offset.
+func (f *Flow) sentAtLeast(offset uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return offset <= f.out.reached
 }
 
 // Attached reports whether there is a carrier.
@@ -164,8 +178,9 @@ func (f *Flow) attach(c *carrier, received uint64, live bool) error {
 		return f.err
 	case received > f.out.reached:
 		return protocolErrorf("the other side has received %d bytes of %d", received, f.out.reached)
-	case live && f.cur != nil && f.old == nil:
+	case live && f.cur != nil && f.old == nil: // spec 6.1
 		f.old, f.cur = f.cur, c
+		f.out.stopDue = f.out.stopped // a STOP leaves no gap behind, if it is lost with the old one
 		return nil
 	}
 	if err := f.detachAndWait(); err != nil {
@@ -288,7 +303,7 @@ func (f *Flow) failed(c *carrier, err error) {
 	}
 }
 
-// left retires the old carrier once both directions have left it, and reports whether they have.
+// left retires the old carrier once both directions have left it (spec 6.4), and reports whether they have.
 func (f *Flow) left() bool {
 	c := f.old
 	if c == nil || !c.outEnded || !c.inDone {

@@ -147,7 +147,7 @@ func (f *Flow) acknowledged(number uint64) {
 	f.changed.Broadcast()
 }
 
-// answer tells the other side what has been taken, if it has asked for that, or if now is set. mu is held.
+// answer tells the other side what has been taken, if it has asked for that (spec 5.4), or if now is set. mu is held.
 func (f *Flow) answer(now bool) {
 	in := &f.in
 	if in.answerAt > 0 && in.taken >= in.answerAt {
@@ -166,7 +166,7 @@ func (f *Flow) consume(n int) {
 		return // all of it counts as taken
 	}
 	in.taken += uint64(n)
-	f.answer(in.taken-f.out.told >= uint64(f.cfg.Window/4))
+	f.answer(in.taken-f.out.told >= uint64(f.cfg.Window/4)) // spec 5.5
 }
 
 // stop tells the other side that nothing more will be taken. mu is held.
@@ -180,10 +180,11 @@ func (f *Flow) stop() {
 // endIn notes that the other side goes on over the next carrier. mu is held.
 func (f *Flow) endIn(c *carrier) {
 	c.inDone = true
-	if c == f.old {
+	switch c {
+	case f.old:
 		f.changed.Broadcast()
 		f.settle()
-	} else if c == f.cur {
+	case f.cur:
 		f.awaitNext()
 	}
 }
@@ -233,13 +234,13 @@ func (r *reader) next(from uint64, got *batch) error {
 	got.any = true
 	switch h.kind {
 	case kindStart:
-		if h.number > from+uint64(got.n) {
+		if h.number > from+uint64(got.n) { // spec 4.5: no break of the protocol
 			return errGap
 		}
 		r.begun, r.at = true, h.number
 		return nil
 	case kindEnd:
-		if h.number != r.at || r.at != from+uint64(got.n) {
+		if h.number != r.at { // spec 6.3; which may be before what has been received, of what the sender was about to send again
 			return protocolErrorf("END at %d, not at %d", h.number, r.at)
 		}
 		got.end = true

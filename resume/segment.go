@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// kind is the first byte of a segment (spec 7.3).
+// kind is the first byte of a segment (spec 4.1).
 type kind uint8
 
 const (
@@ -37,7 +37,7 @@ func (k kind) String() string {
 }
 
 const (
-	headerSize = 12        // kind 1, length 3, number 8
+	headerSize = 12        // kind 1, length 3, number 8 (spec 4.1)
 	maxLength  = 1<<24 - 1 // bytes of one segment
 )
 
@@ -62,7 +62,7 @@ func (h header) append(b []byte) []byte {
 	return b
 }
 
-// takes returns how many offsets the segment covers.
+// takes returns how many offsets the segment covers (spec 5.1).
 func (h header) takes() uint64 {
 	if h.kind == kindFin {
 		return 1
@@ -76,7 +76,7 @@ func headerOf(b []byte) header {
 	return header{kind: kind(v >> 24), length: int(v & maxLength), number: binary.BigEndian.Uint64(b[4:])}
 }
 
-// check reports a header that no peer may send.
+// check reports a header that no peer may send (spec 4.4).
 func (h header) check() error {
 	switch h.kind {
 	case kindData, kindAsk:

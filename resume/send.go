@@ -65,13 +65,13 @@ func (o *outbound) askEvery() int {
 	return o.limit / 4
 }
 
-// restart makes everything unsent that the other side has not received.
+// restart makes everything unsent that the other side has not received (spec 5.2).
 func (o *outbound) restart(received uint64) {
 	from := max(received, o.acked)
 	o.resent += max(o.sent, from) - from
 	o.rewind(from)
 	o.unasked, o.stopDue = 0, o.stopped
-	o.askDue = o.credit > 0 // the last number may have been lost, and credit does not follow from received
+	o.askDue = o.credit > 0 && o.end > o.taken // the last number may have been lost, and credit does not follow from received
 }
 
 // Write keeps p until the other side has acknowledged it, and sends it when there is a carrier. It waits while the window
@@ -81,6 +81,10 @@ func (o *outbound) restart(received uint64) {
 func (f *Flow) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.write(p)
+}
+
+func (f *Flow) write(p []byte) (int, error) {
 	written := 0
 	for {
 		if err := f.writeError(); err != nil {
@@ -166,22 +170,27 @@ func (f *Flow) expire() {
 	}
 }
 
-// pastDeadline makes everything that waits on a conn give up.
-var pastDeadline = time.Unix(1, 0)
-
 // CloseWrite ends this side's direction: the other side reads io.EOF after what was written. A second one does nothing.
 // The error is the reason of Close.
 func (f *Flow) CloseWrite() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil || f.out.finished {
+	if f.err != nil {
 		return f.err
+	}
+	f.finish()
+	return nil
+}
+
+// finish ends the way out. mu is held.
+func (f *Flow) finish() {
+	if f.err != nil || f.out.finished {
+		return
 	}
 	f.out.finished = true
 	f.out.finish()
 	f.changed.Broadcast()
 	f.sendLater()
-	return nil
 }
 
 // forEver is the end of a sender that has no Write to return from.
@@ -196,10 +205,7 @@ func (f *Flow) send(end uint64) {
 		return
 	}
 	o.sending = true
-	for {
-		if o.job.c == nil && !f.due() {
-			break
-		}
+	for o.job.c != nil || f.due() {
 		f.sendSome()
 		more := o.job.c != nil || o.unsent != nil
 		if more && f.err == nil && end != forEver && (o.sent >= end || o.expired) {
@@ -331,7 +337,7 @@ func (f *Flow) dueData(b []byte) ([]byte, *chunk) {
 	return b, nil
 }
 
-// probe asks the other side for its number: whoever lives answers.
+// probe asks the other side for its number: whoever lives answers (spec 5.4).
 func (f *Flow) probe() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

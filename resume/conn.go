@@ -1,0 +1,231 @@
+package resume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Conn is a net.Conn that outlives the carriers it runs on. [Dial] and [Listener.Accept] return one. All methods may be
+// called at any time from any goroutine; none but Read and Write wait, and neither waits longer than its deadline.
+//
+// It has two goroutines, which end with it: pump, which takes in what arrives, and keep, which resumes, probes and tells.
+type Conn struct {
+	flow   *Flow
+	opts   *Options
+	dialer *dialer   // nil on the accepting side
+	server *Listener // nil on the dialing side
+
+	id       connID
+	patience time.Duration // what both sides have agreed on
+	addrs    atomic.Pointer[addrs]
+	poke     chan struct{} // keep is to look at events; 1 slot
+	kick     chan struct{} // Reconnect; 1 slot
+	done     chan struct{} // closed when everything has ended
+	ctx      context.Context
+	cancel   context.CancelFunc // ends ctx when the flow is closed
+	pumping  sync.WaitGroup
+
+	turn  sync.Mutex // one hello that resumes at a time; Flow.mu may be taken inside
+	tries uint32     // the last attempt to resume: what the dialing side said, or the accepting side heard
+
+	// Flow.mu guards what follows.
+	readable sync.Cond // any of it, or what Read returns
+	in       queue
+	deadline deadline // of Read
+	deaf     bool     // CloseRead
+	shut     bool     // Close
+	writing  bool     // a Write has its turn
+	begun    bool     // there has been a carrier
+	events   []StateChange
+	reason   error // why the last carrier failed, or the last attempt to resume
+	final    error // what the calls return once the flow is closed; nil while it is not
+	lingers  *time.Timer
+}
+
+// addrs are those of the newest carrier.
+type addrs struct{ local, remote net.Addr }
+
+var _ net.Conn = (*Conn)(nil)
+
+// newConn returns a conn without a carrier. h is the first hello of the other side.
+func newConn(ctx context.Context, o *Options, h hello) *Conn {
+	c := &Conn{
+		opts:     o,
+		id:       h.id,
+		patience: agreed(o, h.patience),
+		poke:     make(chan struct{}, 1),
+		kick:     make(chan struct{}, 1),
+		done:     make(chan struct{}),
+	}
+	c.ctx, c.cancel = context.WithCancel(ctx)
+	c.addrs.Store(new(addrs))
+	c.flow = NewFlow(FlowConfig{Window: o.Window, Patience: o.HandshakeTimeout, lazy: true, note: c.note})
+	c.flow.cfg.Patience = c.patience // from the first carrier on
+	c.flow.out.credit = int(min(h.buffer, 1<<30))
+	c.readable.L = &c.flow.mu
+	return c
+}
+
+// start makes the conn run.
+func (c *Conn) start() {
+	c.pumping.Go(c.pump)
+	go c.keep()
+}
+
+// attach gives the conn a carrier; see Flow.Attach.
+func (c *Conn) attach(carrier net.Conn, received uint64, live bool) error {
+	c.addrs.Store(&addrs{carrier.LocalAddr(), carrier.RemoteAddr()})
+	return c.flow.Attach(carrier, received, live)
+}
+
+// note takes down what has become of the flow, for keep. Flow.mu is held.
+func (c *Conn) note(e event, err error) {
+	change := StateChange{Conn: c, Err: err}
+	switch e {
+	case attached:
+		change.State = StateResumed
+		if !c.begun {
+			change.State, c.begun = StateConnected, true
+		}
+	case detached:
+		change.State = StateDetached
+		c.reason = err
+	case closed:
+		change.State, change.Err = c.ended(err)
+	}
+	c.events = append(c.events, change)
+	select {
+	case c.poke <- struct{}{}:
+	default:
+	}
+}
+
+// ended takes note of why the flow is closed, and returns what that comes to. Flow.mu is held.
+func (c *Conn) ended(err error) (State, error) {
+	c.cancel()
+	c.deadline.stop()
+	if c.lingers != nil {
+		c.lingers.Stop()
+	}
+	c.readable.Broadcast()
+	c.final = err
+	switch {
+	case errors.Is(err, errOver), errors.Is(err, net.ErrClosed):
+		return StateClosed, nil
+	case errors.Is(err, errUndelivered), c.shut:
+		return StateClosed, err
+	case err == ErrLost && c.reason != nil:
+		c.final = fmt.Errorf("%w: %s", ErrLost, c.reason.Error()) // the text only: the conn has not ended as its carrier has
+	}
+	return StateLost, c.final
+}
+
+// pump takes in what arrives, whether or not anybody reads, for the other side's acknowledgements are among it. It owns the
+// space of the queue, and ends when the flow is closed.
+func (c *Conn) pump() {
+	for c.takeIn() {
+	}
+}
+
+// takeIn does one Read of a carrier, and reports whether the flow is still open. No space is held while nothing comes.
+func (c *Conn) takeIn() bool {
+	f := c.flow
+	k, from, err := f.startReading()
+	if err != nil {
+		return false
+	}
+	var got batch
+	if err = f.take(k, nil, from, &got); err == nil && k.read.left > 0 && k.read.at == from {
+		var p []byte
+		if p, err = c.space(k.read.left); err == nil {
+			err = f.take(k, p, from, &got)
+		}
+	}
+	f.mu.Lock()
+	if broken := f.endReadingLocked(k, from, &got); broken != nil {
+		err, got.n = broken, 0
+	}
+	c.in.commit(got.n)
+	if c.deaf {
+		f.consume(c.in.drop())
+	}
+	if got.n > 0 || got.fin {
+		c.readable.Broadcast()
+	}
+	f.mu.Unlock()
+	switch {
+	case errors.Is(err, ErrProtocol):
+		f.Close(err)
+	case err != nil:
+		f.failed(k, err)
+	}
+	return true
+}
+
+// space returns where some of the next want bytes are to be put. The other side must not send more than there is room for
+// (spec 5.5).
+func (c *Conn) space(want int) ([]byte, error) {
+	c.flow.mu.Lock()
+	defer c.flow.mu.Unlock()
+	room := c.opts.Window - c.in.n
+	if c.flow.in.finished {
+		return nil, protocolErrorf("more after FIN")
+	}
+	if room <= 0 {
+		return nil, protocolErrorf("more than the %d bytes there is room for", c.opts.Window)
+	}
+	return c.in.space(min(want, room), room), nil
+}
+
+// LocalAddr returns the local address of the newest carrier.
+func (c *Conn) LocalAddr() net.Addr { return c.addrs.Load().local }
+
+// RemoteAddr returns the remote address of the newest carrier.
+func (c *Conn) RemoteAddr() net.Addr { return c.addrs.Load().remote }
+
+// Done returns a channel that is closed once the Conn has ended and everything of it is freed, but what has been received
+// and not read: after Close, when the rest has been delivered or CloseTimeout is over.
+func (c *Conn) Done() <-chan struct{} { return c.done }
+
+// SetDeadline is SetReadDeadline and SetWriteDeadline.
+func (c *Conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline makes Reads, pending or future, fail with os.ErrDeadlineExceeded from t on. The zero time means never. It
+// means nothing to the carrier.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.flow.mu.Lock()
+	defer c.flow.mu.Unlock()
+	if c.shut {
+		return c.opError("set", net.ErrClosed)
+	}
+	c.deadline.set(&c.flow.mu, t, c.readable.Broadcast)
+	return nil
+}
+
+// SetWriteDeadline makes Writes, pending or future, fail with os.ErrDeadlineExceeded from t on. The zero time means never.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.flow.mu.Lock()
+	shut := c.shut
+	c.flow.mu.Unlock()
+	if shut {
+		return c.opError("set", net.ErrClosed)
+	}
+	_ = c.flow.SetWriteDeadline(t) // Write tells why a conn is lost
+	return nil
+}
+
+// opError says in which call on which conn err happened.
+func (c *Conn) opError(op string, err error) error {
+	a := c.addrs.Load()
+	return &net.OpError{Op: op, Net: "resume", Source: a.local, Addr: a.remote, Err: err}
+}

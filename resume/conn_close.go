@@ -1,0 +1,85 @@
+package resume
+
+import (
+	"net"
+	"time"
+)
+
+// Close ends the Conn (spec 7.3). Calls that wait return net.ErrClosed. The other side reads what was written and then io.EOF, and its
+// Writes fail with syscall.EPIPE. Close does not wait for that: it goes on in the background, over further carriers if need
+// be, for at most Options.CloseTimeout; Done tells when. A second Close does nothing.
+func (c *Conn) Close() error {
+	f := c.flow
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if c.shut {
+		return nil
+	}
+	c.shut = true
+	c.deadline.stop()
+	c.deafen()
+	f.out.closing = true
+	f.finish()
+	f.expire() // wakes a Write that is in the carrier's
+	if f.err != nil {
+		return nil
+	}
+	if wait := c.opts.closeTimeout(c.patience); wait > 0 {
+		c.lingers = time.AfterFunc(wait, c.abandon)
+	} else {
+		c.abandonLocked()
+	}
+	f.closeIfDone()
+	return nil
+}
+
+// abandon closes the flow, whatever has been delivered.
+func (c *Conn) abandon() {
+	c.flow.mu.Lock()
+	defer c.flow.mu.Unlock()
+	c.abandonLocked()
+}
+
+func (c *Conn) abandonLocked() {
+	err := net.ErrClosed
+	if c.flow.out.held > 0 {
+		err = errUndelivered
+	}
+	c.flow.close(err)
+}
+
+// CloseWrite ends this side's direction: the other side reads what was written and then io.EOF. Reading goes on. A second
+// one does nothing.
+func (c *Conn) CloseWrite() error {
+	f := c.flow
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case c.shut:
+		return c.opError("close", net.ErrClosed)
+	case c.final != nil && c.final != errOver:
+		return c.opError("close", c.final)
+	}
+	f.finish()
+	return nil
+}
+
+// CloseRead ends the other side's direction: what was not read is lost, and the other side's Writes fail with
+// syscall.EPIPE. Writing goes on. A second one does nothing.
+func (c *Conn) CloseRead() error {
+	c.flow.mu.Lock()
+	defer c.flow.mu.Unlock()
+	if c.shut {
+		return c.opError("close", net.ErrClosed)
+	}
+	c.deafen()
+	return nil
+}
+
+// deafen makes the conn forget what has come and what comes. Flow.mu is held.
+func (c *Conn) deafen() {
+	c.deaf = true
+	c.flow.consume(c.in.drop())
+	c.flow.stop()
+	c.readable.Broadcast()
+}

@@ -1,0 +1,156 @@
+package resume
+
+import (
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"time"
+)
+
+// hear does the accepting side's part of the hello (spec 3). It owns the carrier until a Conn does, ends after
+// HandshakeTimeout or when the carrier is closed, and reports to no one: whoever dialed learns of it.
+func (l *Listener) hear(carrier net.Conn) {
+	defer func() { <-l.slots }()
+	end := time.AfterFunc(l.opts.HandshakeTimeout, func() { _ = carrier.Close() })
+	g := greeting{l: l, carrier: carrier, end: end}
+	if h, err := readHello(carrier); err == nil {
+		g.answer(h)
+	} else {
+		g.refuse(err)
+	}
+	if g.heard() {
+		_ = carrier.Close()
+	}
+}
+
+// greeting is a hello in progress.
+type greeting struct {
+	l       *Listener
+	carrier net.Conn
+	end     *time.Timer // closes the carrier
+	done    bool        // heard has been called
+}
+
+// heard ends the time for the hello. It reports whether it is the first to do so, and the carrier is still there.
+func (g *greeting) heard() bool {
+	if g.done {
+		return false
+	}
+	g.done = true
+	g.l.mu.Lock()
+	defer g.l.mu.Unlock()
+	at := slices.Index(g.l.greeting, g.carrier)
+	if at < 0 {
+		g.end.Stop()
+		return false // given up
+	}
+	g.l.greeting = slices.Delete(g.l.greeting, at, at+1)
+	return g.end.Stop()
+}
+
+// answer does what h asks for.
+func (g *greeting) answer(h hello) {
+	switch h.kind {
+	case messageNew:
+		g.open(h)
+	case messageResume:
+		g.resume(h)
+	default:
+		g.refuse(protocolErrorf("%v from the dialing side", h.kind))
+	}
+}
+
+// refuse says why, if it is one who can understand it, and waits for the other side to read it and leave: a carrier that is
+// closed with bytes unread may lose what was written.
+func (g *greeting) refuse(err error) {
+	code := refuseProtocol
+	switch {
+	case errors.Is(err, ErrVersion):
+		code = refuseVersion
+	case errors.Is(err, ErrUnknown):
+		code = refuseUnknown
+	case errors.Is(err, ErrStale):
+		code = refuseStale
+	case errors.Is(err, ErrBusy):
+		code = refuseBusy
+	case errors.Is(err, ErrStranger), !errors.Is(err, ErrProtocol):
+		return
+	}
+	if writeHello(g.carrier, hello{kind: messageRefuse, code: code}) == nil {
+		_, _ = io.CopyN(io.Discard, g.carrier, helloSize)
+	}
+}
+
+// open makes a new Conn.
+func (g *greeting) open(h hello) {
+	l := g.l
+	c, err := l.register(h)
+	if err != nil {
+		g.refuse(err)
+		return
+	}
+	accept := hello{kind: messageAccept, id: c.id, patience: l.opts.patience(), buffer: uint32(l.opts.Window)}
+	if writeHello(g.carrier, accept) != nil || !g.heard() {
+		c.flow.Close(ErrLost)
+		l.account(c, StateLost)
+		l.release()
+		return
+	}
+	c.start()
+	_ = c.adopt(g.carrier, hello{}, false) // if it has been resumed already, that is as well
+	l.deliver(c)
+}
+
+// resume gives a Conn a new carrier.
+func (g *greeting) resume(h hello) {
+	c := g.l.lookup(h.id)
+	if c == nil {
+		g.refuse(ErrUnknown)
+		return
+	}
+	answer, err := c.reopen(h)
+	if err != nil {
+		g.refuse(err)
+		return
+	}
+	if writeHello(g.carrier, answer) == nil && g.heard() {
+		_ = c.adopt(g.carrier, h, answer.live) // if a later attempt was faster, that is the one that counts
+	}
+}
+
+// reopen answers a RESUME (spec 3.5). What it says of this side holds until a later attempt.
+func (c *Conn) reopen(h hello) (hello, error) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if h.attempt <= c.tries {
+		return hello{}, ErrStale
+	}
+	if !c.flow.sentAtLeast(h.received) {
+		return hello{}, protocolErrorf("%d bytes received of fewer", h.received)
+	}
+	c.tries = h.attempt
+	received, live := c.flow.Received()
+	live = live && h.live
+	if !live {
+		if err := c.flow.Pause(); err != nil {
+			return hello{}, ErrUnknown
+		}
+		received, _ = c.flow.Received()
+	}
+	if c.flow.Err() != nil {
+		return hello{}, ErrUnknown
+	}
+	return hello{kind: messageAccept, id: c.id, attempt: h.attempt, live: live, received: received}, nil
+}
+
+// adopt gives the conn the carrier on which h came, unless a later attempt came first.
+func (c *Conn) adopt(carrier net.Conn, h hello, live bool) error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if c.tries != h.attempt {
+		_ = carrier.Close()
+		return ErrStale
+	}
+	return c.attach(carrier, h.received, live)
+}

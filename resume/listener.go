@@ -1,0 +1,157 @@
+package resume
+
+import (
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A Listener accepts [Conn]s on the carriers that another listener accepts, and gives later carriers to those of them that
+// they resume.
+//
+// It has one goroutine that accepts carriers, and one for each hello, of which there are at most 256: when there is one more,
+// the oldest is given up. So who connects and says nothing is in nobody's way.
+type Listener struct {
+	opts  Options
+	under net.Listener
+	ready chan *Conn // of Backlog slots, each of which is reserved before it is filled
+	over  chan struct{}
+	slots chan struct{} // one for each hello in progress
+
+	running sync.WaitGroup // serve, and the hellos
+
+	mu       sync.Mutex
+	err      error            // why Accept fails; nil while it does not
+	reserved int              // slots of ready that are filled, or are going to be
+	greeting []net.Conn       // the carriers of the hellos in progress, the oldest first
+	conns    map[connID]*Conn // all that may be resumed
+	detached []*Conn          // those of them without a carrier, the longest without first
+}
+
+const maxHellos = 256
+
+// NewListener returns a Listener on under, which it owns from then on. The error is ErrInvalid, and under is not touched
+// then.
+func NewListener(opts *Options, under net.Listener) (*Listener, error) {
+	o := opts.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	l := &Listener{
+		opts:  o,
+		under: under,
+		ready: make(chan *Conn, o.Backlog),
+		over:  make(chan struct{}),
+		slots: make(chan struct{}, maxHellos),
+		conns: make(map[connID]*Conn),
+	}
+	l.running.Go(l.serve)
+	return l, nil
+}
+
+// Addr returns the address of the listener below.
+func (l *Listener) Addr() net.Addr { return l.under.Addr() }
+
+// Accept returns the next new Conn, which is a *Conn. The error matches net.ErrClosed after Close, and is that of the
+// listener below when that has failed.
+func (l *Listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.ready:
+		l.mu.Lock()
+		l.reserved--
+		l.mu.Unlock()
+		return c, nil
+	case <-l.over:
+		return nil, &net.OpError{Op: "accept", Net: "resume", Addr: l.Addr(), Err: l.err} // does not change any more
+	}
+}
+
+// Close closes the listener below, gives up the hellos in progress and the Conns that wait for Accept, and returns when they
+// have ended. Accepted Conns live on, but nothing can resume them any more: one that is without a carrier, or comes to be, is
+// lost at once. To let them come to their end, keep the Listener until they have. A second Close does nothing.
+func (l *Listener) Close() error {
+	err := l.fail(net.ErrClosed)
+	l.running.Wait()
+	return err
+}
+
+// fail makes Accept return cause, unless it fails already, and ends what Close says.
+func (l *Listener) fail(cause error) error {
+	l.mu.Lock()
+	if l.err != nil {
+		l.mu.Unlock()
+		return nil
+	}
+	l.err = cause
+	close(l.over)
+	greeting := slices.Clone(l.greeting)
+	for _, c := range l.detached {
+		c.flow.Close(errNoListener)
+	}
+	for len(l.ready) > 0 {
+		(<-l.ready).flow.Close(net.ErrClosed)
+	}
+	l.mu.Unlock()
+	for _, carrier := range greeting {
+		_ = carrier.Close() // its hello ends
+	}
+	return l.under.Close()
+}
+
+// serve accepts carriers. It owns them until their hello begins, ends when the listener below has failed for good, and tells
+// Accept why.
+func (l *Listener) serve() {
+	for failures := 0; ; {
+		carrier, err := l.under.Accept()
+		switch temporary, ok := err.(interface{ Temporary() bool }); {
+		case err == nil:
+			failures = 0
+			l.admit(carrier)
+		case ok && temporary.Temporary(): // such as too many open files
+			failures++
+			if !l.pause(Backoff{Min: 5 * time.Millisecond, Max: time.Second}.wait(failures)) {
+				return
+			}
+		default:
+			_ = l.fail(err) // the cause is what counts
+			return
+		}
+	}
+}
+
+// pause waits for d, and reports whether the listener is still open.
+func (l *Listener) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-l.over:
+		return false
+	}
+}
+
+// admit begins the hello on a carrier, and gives up the oldest one in progress if there are too many.
+func (l *Listener) admit(carrier net.Conn) {
+	l.mu.Lock()
+	var oldest net.Conn
+	if len(l.greeting) >= maxHellos {
+		oldest = l.greeting[0]
+		l.greeting = l.greeting[1:]
+	}
+	if l.err == nil {
+		l.greeting = append(l.greeting, carrier)
+	} else {
+		oldest = carrier
+	}
+	l.mu.Unlock()
+	if oldest != nil {
+		_ = oldest.Close()
+	}
+	if oldest == carrier {
+		return
+	}
+	l.slots <- struct{}{}
+	l.running.Go(func() { l.hear(carrier) })
+}

@@ -1,0 +1,107 @@
+package resume
+
+import (
+	"fmt"
+	"time"
+)
+
+// Options are for [Dial] and [NewListener]. Nil and the zero value are useful. The two sides may have different ones: of
+// Window, each holds for what its own side keeps; of Patience, the smaller one holds on both sides.
+type Options struct {
+	// Window caps what is kept of what was written and not yet taken by the other side, and what is kept of what was
+	// received and not yet read, in bytes each, with 12 for each Write of the former. Write waits at the cap of either
+	// side. If zero, 1 MiB. From 4 KiB to 64 MiB.
+	Window int
+
+	// Patience is how long a Conn may be without a carrier before it is lost. If zero, 60 s. If negative, a Conn is lost
+	// with its carrier. At most 7 days.
+	Patience time.Duration
+
+	// HandshakeTimeout bounds each hello, with the dialing before it. If zero, 5 s.
+	HandshakeTimeout time.Duration
+
+	// CloseTimeout bounds how long a Conn that has been closed goes on to deliver, and to find carriers for that. It is
+	// never longer than the Patience. If zero, 5 s. If negative, Close delivers nothing more.
+	CloseTimeout time.Duration
+
+	// Heartbeat is after how long a silence a carrier is asked for a sign of life; after twice as long it is given up. If
+	// zero, 10 s. If negative, silence means nothing. At least 1 ms.
+	Heartbeat time.Duration
+
+	// Backoff is how long the dialing side waits between its attempts to resume.
+	Backoff Backoff
+
+	// MaxConns is how many Conns of a Listener there may be at a time, detached ones and those that are closing included;
+	// further ones are refused with ErrBusy. If zero, 16384. If negative, there is no limit.
+	MaxConns int
+
+	// MaxDetached is how many Conns of a Listener may be without a carrier at a time. One too many ends one of them with
+	// ErrLost: one of which nothing was ever heard, or else the one that has been detached for longest. If zero, 1024. If
+	// negative, none: a Conn is lost with its carrier.
+	MaxDetached int
+
+	// Backlog is how many new Conns of a Listener may wait for Accept; further ones are refused with ErrBusy. If zero, 128.
+	Backlog int
+
+	// OnState, if not nil, is told what becomes of each Conn, one after the other, in a goroutine of the Conn. It may call
+	// the Conn's methods, but must not block: the Conn waits for it before it resumes.
+	OnState func(StateChange)
+}
+
+const (
+	minWindow   = 4 << 10
+	maxWindow   = 64 << 20
+	maxPatience = 7 * 24 * time.Hour
+)
+
+// withDefaults returns a copy of o, which may be nil, with every zero field filled in.
+func (o *Options) withDefaults() Options {
+	var out Options
+	if o != nil {
+		out = *o
+	}
+	setDefault(&out.Window, 1<<20)
+	setDefault(&out.Patience, time.Minute)
+	setDefault(&out.HandshakeTimeout, 5*time.Second)
+	setDefault(&out.CloseTimeout, 5*time.Second)
+	setDefault(&out.Heartbeat, 10*time.Second)
+	setDefault(&out.MaxConns, 16384)
+	setDefault(&out.MaxDetached, 1024)
+	setDefault(&out.Backlog, 128)
+	return out
+}
+
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field == 0 {
+		*field = value
+	}
+}
+
+// validate returns an ErrInvalid that names the first field out of range. It runs after withDefaults.
+func (o *Options) validate() error {
+	switch {
+	case o.Window < minWindow || o.Window > maxWindow:
+		return fmt.Errorf("%w: Options.Window is %d, want %d to %d", ErrInvalid, o.Window, minWindow, maxWindow)
+	case o.Patience > maxPatience:
+		return fmt.Errorf("%w: Options.Patience is %v, want at most %v", ErrInvalid, o.Patience, maxPatience)
+	case o.HandshakeTimeout < 0:
+		return fmt.Errorf("%w: Options.HandshakeTimeout is %v, want more than 0", ErrInvalid, o.HandshakeTimeout)
+	case o.Heartbeat > 0 && o.Heartbeat < time.Millisecond:
+		return fmt.Errorf("%w: Options.Heartbeat is %v, want at least %v", ErrInvalid, o.Heartbeat, time.Millisecond)
+	case o.Backoff.Min < 0:
+		return fmt.Errorf("%w: Options.Backoff.Min is %v, want more than 0", ErrInvalid, o.Backoff.Min)
+	case o.Backoff.Max < 0:
+		return fmt.Errorf("%w: Options.Backoff.Max is %v, want more than 0", ErrInvalid, o.Backoff.Max)
+	case o.Backlog < 0:
+		return fmt.Errorf("%w: Options.Backlog is %d, want more than 0", ErrInvalid, o.Backlog)
+	}
+	return nil
+}
+
+// patience returns the field in milliseconds, as it is said in a hello.
+func (o *Options) patience() uint32 { return uint32(max(o.Patience, 0) / time.Millisecond) }
+
+// closeTimeout returns how long a Conn that is lost after patience may go on after its Close.
+func (o *Options) closeTimeout(patience time.Duration) time.Duration {
+	return max(0, min(o.CloseTimeout, patience))
+}
