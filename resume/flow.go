@@ -107,6 +107,7 @@ func NewFlow(cfg FlowConfig) *Flow {
 	f := &Flow{cfg: cfg, born: time.Now()}
 	f.out.replay.limit = max(cfg.Window, MinWindow)
 	f.changed.L = &f.mu
+	f.out.sender = f.sendRest
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.startPatience()
@@ -310,6 +311,7 @@ func (f *Flow) left() bool {
 		return false
 	}
 	f.old = nil
+	f.changed.Broadcast()
 	f.background.Go(func() {
 		_ = c.conn.Close() // all of it has arrived
 	})

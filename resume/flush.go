@@ -1,5 +1,7 @@
 package resume
 
+import "context"
+
 // AwaitSent waits until a carrier has taken all that was written, or there is none, or the flow is closed.
 func (f *Flow) AwaitSent() {
 	f.mu.Lock()
@@ -24,4 +26,24 @@ func (f *Flow) AwaitAcked() error {
 		f.changed.Wait()
 	}
 	return f.err
+}
+
+// AwaitSettled waits until the flow runs on at most one carrier: until both directions have left the one before. The error is
+// ctx's, or the reason of Close.
+func (f *Flow) AwaitSettled(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.changed.Broadcast()
+	})
+	defer stop()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.err == nil && f.old != nil && ctx.Err() == nil {
+		f.changed.Wait()
+	}
+	if f.err != nil {
+		return f.err
+	}
+	return ctx.Err()
 }

@@ -20,9 +20,10 @@ import (
 // outbound is what a flow sends. Flow.mu guards it.
 type outbound struct {
 	replay
-	sending bool // a goroutine is in send
-	job     job  // of that goroutine
-	woken   bool // the carrier's write deadline has been moved, to wake the sender
+	sending bool   // a goroutine is in send
+	job     job    // of that goroutine
+	sender  func() // sendRest
+	woken   bool   // the carrier's write deadline has been moved, to wake the sender
 
 	taken    uint64 // what the other side's application has taken, as it says
 	credit   int    // how much it may leave untaken; 0: that is not bounded
@@ -271,12 +272,17 @@ func (f *Flow) sendLater() {
 // sendInBackground goes on with sending in a goroutine, which ends when nothing is due. mu is held.
 func (f *Flow) sendInBackground() {
 	f.out.sending = true
-	f.background.Go(func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.out.sending = false
-		f.send(forEver)
-	})
+	f.background.Add(1)
+	go f.out.sender() // made once: an acknowledgement allocates nothing
+}
+
+// sendRest is the goroutine of sendInBackground.
+func (f *Flow) sendRest() {
+	defer f.background.Done()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.out.sending = false
+	f.send(forEver)
 }
 
 // due makes what is to be written next the job, and reports whether there is anything. mu is held.

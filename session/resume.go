@@ -289,7 +289,11 @@ func (s *Session) Reconnect(ctx context.Context) error {
 		return err
 	}
 	defer s.giveTurn()
-	if err := s.move(ctx); err != nil {
+	err := s.flow.AwaitSettled(ctx) // of a move before
+	if err == nil {
+		err = s.move(ctx)
+	}
+	if err != nil {
 		return &Error{Op: "reconnect", Peer: s.peer, Err: err}
 	}
 	return nil
@@ -340,6 +344,9 @@ func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier,
 		return nil, &Error{Code: frame.CodeUnavailable, Text: "a later attempt has been made"}
 	}
 	s.attempt = h.Resume.Attempt
+	if h.Resume.Live {
+		_ = s.flow.AwaitSettled(ctx) // the end of the move before may be under way; if it does not come, this one is none
+	}
 	received, live := s.flow.Received()
 	if live = live && h.Resume.Live; !live {
 		if err := s.flow.Pause(); err != nil {

@@ -59,6 +59,8 @@ var steps = []step{
 	{"net/http", httpOverPeers},
 	{"old wire: served", oldWireServed},
 	{"old wire: called", oldWireCalled},
+	{"cut and resumed", cutAndResumed},
+	{"moved in order", movedInOrder},
 	{"drain", drainInOrder},
 	{"nothing left", nothingLeft},
 }
