@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
@@ -188,10 +189,24 @@ func (s *Session) takeBody(m *Message) ([]byte, error) {
 func (s *Session) answerCall(m *Message) {
 	reply, err := m.handleCall(m)
 	if err != nil {
-		_ = m.refuse(failureOf(err)) // the caller may have gone meanwhile
+		_ = m.refuse(gaveUp(m, failureOf(err), err)) // the caller may have gone meanwhile
 		return
 	}
 	_ = m.reply(outgoing{}, reply) // likewise; a reply that is too large has been refused
+}
+
+// gaveUp returns what to tell of a handler that failed with err: one that only passes on that its ctx ended did not decide
+// anything, and the caller learns as much as from its own deadline.
+func gaveUp(m *Message, f frame.Failure, err error) frame.Failure {
+	ended := m.Context().Err()
+	switch {
+	case f.Code != frame.CodeApplication || ended == nil || !errors.Is(err, ended):
+	case errors.Is(ended, context.DeadlineExceeded):
+		f.Code = frame.CodeTimeout
+	default:
+		f.Code = frame.CodeCancelled
+	}
+	return f
 }
 
 // recovered turns a handler's panic into an answer.

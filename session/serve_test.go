@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"runtime"
@@ -337,5 +338,19 @@ func TestASlowHandlerHurtsNobody(t *testing.T) {
 		require.NoError(t, p.dialer.Flush(t.Context()))
 		wantZero(t, p.accepted)
 		wantZero(t, p.dialer)
+	})
+}
+
+// The caller's deadline and the handler's are the same moment: whichever is heard of first, the outcome is the same.
+func TestAHandlerThatGivesUpAtTheDeadlineDecidesNothing(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		mux := NewMux()
+		mux.SetCall(func(m *Message) ([]byte, error) {
+			<-m.Context().Done()
+			return nil, fmt.Errorf("gave up: %w", m.Context().Err())
+		})
+		w := accepted(t, AcceptorConfig{Config: Config{Mux: mux}}, 0, generous)
+		w.send(frame.TypeRequest, 0, 1, frame.AppendStart(nil, frame.TypeRequest, 0, frame.Start{Timeout: time.Second}))
+		w.wantFailure(frame.TypeError, 1, frame.CodeTimeout)
 	})
 }
