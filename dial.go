@@ -186,7 +186,8 @@ func (d *Dialer) openRemote(
 		if err == nil {
 			return newConn(s, tag, connOptions{style: d.AddrStyle, port: port}), tag, nil
 		}
-		if retried || ctx.Err() != nil || !s.Conn().IsClosed() {
+		var dead *network.ConnError // which may come before the connection says so itself
+		if retried || ctx.Err() != nil || !s.Conn().IsClosed() && !errors.As(err, &dead) {
 			return nil, "", d.dialError(pid, negotiateFailed(ctx, err, tags))
 		}
 	}

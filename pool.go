@@ -307,18 +307,34 @@ func (p *pool) dial(ctx context.Context, key poolKey) (link, error) {
 	if keys == nil {
 		tags = append(tags, key.tag)
 	}
-	conn, tag, err := p.dialer.open(ctx, key.peer, tags...)
-	if err != nil {
+	return p.openLink(ctx, key, keys, tags, func(err error) error {
 		if keys != nil {
 			err = notServedBy(p.host, key, frame.CodePSKRequired, err)
 		}
-		return link{}, err
+		return err
+	})
+}
+
+// openLink opens a session, or a conn on the plain tag. unserved is asked for the error of a dial that failed. A connection
+// that closes under the hello, as a relay's does that is left at that moment, is tried again once: nothing has been sent.
+func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tags []protocol.ID,
+	unserved func(error) error) (link, error) {
+	for again := false; ; again = true {
+		conn, tag, err := p.dialer.open(ctx, key.peer, tags...)
+		if err != nil {
+			return link{}, unserved(err)
+		}
+		if tag == key.tag {
+			return link{conn: conn}, nil
+		}
+		s, err := p.greet(ctx, conn, key, keys)
+		if err == nil {
+			return link{session: s}, nil
+		}
+		if again || ctx.Err() != nil || conn.under == nil || !conn.under.IsClosed() {
+			return link{}, err
+		}
 	}
-	if tag == key.tag {
-		return link{conn: conn}, nil
-	}
-	s, err := p.greet(ctx, conn, key, keys)
-	return link{session: s}, err
 }
 
 // greet opens a session on conn.
@@ -349,18 +365,17 @@ func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*sess
 	p.watchOnce.Do(p.watch)
 	bound, cancel := p.bound(ctx)
 	defer cancel()
-	conn, _, err := p.dialer.open(bound, pid, sessionTag(tag))
-	if err != nil {
-		code := frame.CodeUnsupported
-		if keys != nil {
-			code = frame.CodePSKRequired
-		}
-		return nil, p.because(ctx, notServedBy(p.host, key, code, err), "connect", key)
+	code := frame.CodeUnsupported
+	if keys != nil {
+		code = frame.CodePSKRequired
 	}
-	s, err := p.greet(bound, conn, key, keys)
+	l, err := p.openLink(bound, key, keys, []protocol.ID{sessionTag(tag)}, func(err error) error {
+		return notServedBy(p.host, key, code, err)
+	})
 	if err != nil {
 		return nil, p.because(ctx, err, "connect", key)
 	}
+	s := l.session
 	p.mu.Lock()
 	closed = p.closed
 	if !closed {
