@@ -40,10 +40,19 @@ func (c *carrier) Read(p []byte) (int, error) {
 
 // Write waits once the budget is spent: until the carrier is given up, or the budget turns out to be nobody's to keep.
 func (c *carrier) Write(p []byte) (int, error) {
-	if c.budget != nil {
-		c.budget.write(len(p), c.done)
+	if c.budget == nil {
+		return c.Conn.Write(p)
 	}
-	return c.Conn.Write(p)
+	written := 0
+	for written < len(p) {
+		some := c.budget.take(len(p)-written, c.done)
+		n, err := c.Conn.Write(p[written : written+some])
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
 }
 
 // Reset drops the conn at once and tells the peer code.

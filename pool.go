@@ -320,14 +320,14 @@ func (p *pool) dial(ctx context.Context, key poolKey) (link, error) {
 func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tags []protocol.ID,
 	unserved func(error) error) (link, error) {
 	for again := false; ; again = true {
-		conn, tag, err := p.dialer.open(ctx, key.peer, tags...)
+		conn, b, tag, err := p.openConn(ctx, &p.dialer, key.peer, tags...)
 		if err != nil {
 			return link{}, unserved(err)
 		}
 		if tag == key.tag {
 			return link{conn: conn}, nil
 		}
-		s, err := p.greet(ctx, conn, key, keys)
+		s, err := p.greet(ctx, conn, b, key, keys)
 		if err == nil {
 			return link{session: s}, nil
 		}
@@ -338,13 +338,13 @@ func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tag
 }
 
 // greet opens a session on conn.
-func (p *pool) greet(ctx context.Context, conn *Conn, key poolKey, keys *psk.Keyring) (*session.Session, error) {
+func (p *pool) greet(ctx context.Context, conn *Conn, b *budget, key poolKey, keys *psk.Keyring) (*session.Session, error) {
 	cfg := p.cfg.sessionConfig(p.mux)
 	cfg.Quota = p.quota
 	cfg.Local, cfg.Tag, cfg.Keys = p.host.ID().String(), string(key.tag), keys
 	cfg.OnState = p.onState(key)
 	reopen := func(ctx context.Context) (net.Conn, error) { return p.reopen(ctx, key) }
-	s, err := session.Dial(ctx, newCarrier(conn, p.budgetOf(conn)), key.peer.String(), reopen, cfg)
+	s, err := session.Dial(ctx, newCarrier(conn, b), key.peer.String(), reopen, cfg)
 	var e *Error
 	if errors.As(err, &e) && e.Remote && e.Code == frame.CodeGoingAway { // it only waits for its sessions to end
 		e.Err = ErrNotServed

@@ -8,8 +8,10 @@ import (
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -182,7 +184,7 @@ func (p *pool) reopen(ctx context.Context, key poolKey) (net.Conn, error) {
 	if len(have) == 0 || !session.HasLostCarrier(ctx) {
 		return p.openCarrier(ctx, &d, key)
 	}
-	short, cancel := context.WithTimeout(ctx, answerTime)
+	short, cancel := context.WithTimeout(ctx, min(answerTime, 2*p.cfg.Heartbeat)) // after so long a silence a carrier is lost
 	c, err := p.openCarrier(short, &d, key)
 	silent := err != nil && short.Err() != nil && ctx.Err() == nil
 	cancel()
@@ -194,11 +196,33 @@ func (p *pool) reopen(ctx context.Context, key poolKey) (net.Conn, error) {
 }
 
 func (p *pool) openCarrier(ctx context.Context, d *Dialer, key poolKey) (net.Conn, error) {
-	c, _, err := d.open(ctx, key.peer, sessionTag(key.tag))
+	c, b, _, err := p.openConn(ctx, d, key.peer, sessionTag(key.tag))
 	if err != nil {
 		return nil, err
 	}
-	return newCarrier(c, p.budgetOf(c)), nil
+	return newCarrier(c, b), nil
+}
+
+// openConn opens a conn on the first of tags that the peer serves, and returns its budget too. One on a circuit that is
+// about to be left is of no use: it is opened anew when that is done.
+func (p *pool) openConn(ctx context.Context, d *Dialer, pid peer.ID, tags ...protocol.ID) (*Conn, *budget, protocol.ID, error) {
+	for {
+		c, tag, err := d.open(ctx, pid, tags...)
+		if err != nil {
+			return nil, nil, "", err
+		}
+		b := p.budgetOf(c)
+		left := b.leaving()
+		if left == nil {
+			return c, b, tag, nil
+		}
+		c.resetWith(frame.CodeCancelled)
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return nil, nil, "", d.dialError(pid, dialFailed(ctx, "connect", ctx.Err()))
+		}
+	}
 }
 
 // closeSilent closes the connections that were there when nothing answered: the direct ones, which libp2p uses first, or

@@ -264,7 +264,7 @@ func TestACarrierOfOneTagIsRefusedOnAnother(t *testing.T) {
 	c := sealedClient(t, a, secretA)
 	conn, err := (&Dialer{Host: a, Tag: sessionTag("/admin")}).Dial(t.Context(), b.ID())
 	require.NoError(t, err)
-	_, err = c.pool.greet(t.Context(), conn, poolKey{b.ID(), "/public"}, c.pool.currentKeys())
+	_, err = c.pool.greet(t.Context(), conn, nil, poolKey{b.ID(), "/public"}, c.pool.currentKeys())
 	require.ErrorIs(t, err, ErrPSKTampered)
 }
 
@@ -368,7 +368,7 @@ func TestUnderAPSKTheStreamItselfIsSealed(t *testing.T) {
 			require.NoError(t, err)
 			seen := &tap{}
 			conn.stream = tapStream{conn.stream, seen}
-			own, err := c.pool.greet(context.Background(), conn, poolKey{b.ID(), callTag}, c.pool.currentKeys())
+			own, err := c.pool.greet(context.Background(), conn, nil, poolKey{b.ID(), callTag}, c.pool.currentKeys())
 			require.NoError(t, err)
 			got, err := own.Call(t.Context(), "", marker)
 			require.NoError(t, err)

@@ -75,21 +75,42 @@ func (b *budget) read(n int) {
 	}
 }
 
-// write counts n bytes that are to go out, and waits when they would go over the budget, until it is released or the
-// carrier is given up.
-func (b *budget) write(n int, gone <-chan struct{}) {
+// take returns how many of n bytes may go out, and counts them. When the budget is spent it waits until that is released
+// or the carrier is given up, and then lets all of them go.
+func (b *budget) take(n int, gone <-chan struct{}) int {
 	b.mu.Lock()
-	if b.out += int64(n); b.limit > 0 && b.out > b.limit && b.out > int64(n) {
-		b.end()
-	}
-	wait := b.over && !b.released
-	b.mu.Unlock()
-	if wait {
+	switch {
+	case b.released:
+	case b.over:
+		b.mu.Unlock()
 		select {
 		case <-gone:
 		case <-b.freed:
 		}
+		b.mu.Lock()
+	case b.limit > 0:
+		n = int(min(int64(n), b.limit-b.out))
+		if b.out+int64(n) >= b.limit {
+			b.end()
+		}
 	}
+	b.out += int64(n)
+	b.mu.Unlock()
+	return n
+}
+
+// leaving returns a channel that is closed when the circuit has been left, or stays after all; nil when it is not to be
+// left. It may be called on nil.
+func (b *budget) leaving() <-chan struct{} {
+	if b == nil {
+		return nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.over || b.released {
+		return nil
+	}
+	return b.freed
 }
 
 // release lets writes go on: the circuit is not left.
@@ -123,6 +144,10 @@ func (p *pool) budgetOf(c *Conn) *budget {
 	b := p.budgets[under]
 	if b == nil && !p.closed {
 		b = newBudget(path, func() { p.leaveCircuit(under) })
+		if under.IsClosed() { // forgetBudget has been, and does not come again
+			b.stop()
+			return b
+		}
 		p.budgets[under] = b
 	}
 	return b
@@ -164,6 +189,9 @@ func (p *pool) ownsAll(under network.Conn) bool {
 	defer p.mu.Unlock()
 	tags := map[string]bool{identify.ID: true, identify.IDPush: true, "": true}
 	for _, key := range p.open {
+		tags[string(sessionTag(key.tag))] = true
+	}
+	for key := range p.entries { // one that is being opened too
 		tags[string(sessionTag(key.tag))] = true
 	}
 	for _, s := range under.GetStreams() {
