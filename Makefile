@@ -11,14 +11,16 @@ fmt: ; gofmt -l -w .
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 ./frame ./psk ./session ./node ./internal/... .
+race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./node ./internal/... .
 
-nettest: ; go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
+nettest:
+	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
+	go test -race -count=3 -run 'Nettest|ConnIsANetConn' ./resume ./session
 
 vet:
 	go vet ./...
 	cd bench && go vet ./...
-	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./session . || exit 1; done
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./internal/faultnet . || exit 1; done
 
 lint: ; go run $(GOLANGCI) run ./...
 
@@ -30,7 +32,9 @@ examples: ; go test -count=1 -run Example ./... && go test -count=1 ./examples/.
 
 demo: ; go run ./cmd/peerlane demo
 
-bench: ; cd bench && go test -count=1 ./... && go run . -quick
+bench:
+	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session .
+	cd bench && go test -count=1 ./... && go run . -quick
 
 tidy:
 	go mod tidy -diff

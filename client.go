@@ -20,9 +20,10 @@ import (
 // A Client calls peers. Its calls to one peer and tag share one session, which is opened by the first and kept for the
 // next. It is safe for concurrent use.
 type Client struct {
-	cfg  ClientConfig
-	mux  *session.Mux
-	pool *pool
+	cfg     ClientConfig
+	mux     *session.Mux
+	pool    *pool
+	keepers keeperSet
 }
 
 // NewClient returns a client on h. A nil config means DefaultClientConfig; config is copied. The error matches ErrInvalid
@@ -198,8 +199,9 @@ func (c *Client) RegisterCodec(k session.Codec) error { return c.mux.RegisterCod
 // GetConnectionsInfo returns the sessions that are open now.
 func (c *Client) GetConnectionsInfo() []ConnectionInfo { return c.pool.info(time.Now()) }
 
-// Close ends all sessions; calls in flight fail. Later calls return ErrStopped; a second Close returns nil.
+// Close ends all keepers and sessions; calls in flight fail. Later calls return ErrStopped; a second Close returns nil.
 func (c *Client) Close() error {
+	c.keepers.close()
 	c.pool.close()
 	return nil
 }

@@ -23,6 +23,10 @@
 // A host is the caller's: nothing here closes it. A [Server] lives until Stop or Shutdown, a [Client] until Close; after
 // that nothing of them is left: no goroutine, no stream, no handler. A conn of [Dial] or a [Listener] is the caller's.
 //
+// A session outlives the connection it runs on: the side that dialed opens another, and both go on where they were. A
+// negative ResumeWindow in [ClientConfig] or [ServerConfig] ends it with its connection. A conn of [Dial] and a dedicated
+// stream end with theirs.
+//
 // # Cancellation
 //
 // Every call takes a ctx or honours deadlines, and returns at once when it ends. The other side's handler learns of it by

@@ -184,7 +184,7 @@ func (p *pool) awaitCarrier(ctx context.Context, s *session.Session, key poolKey
 	if err == nil || s.Err() != nil { // a call says what became of the session
 		return nil
 	}
-	cause := error(ErrUnreachable)
+	var cause error = ErrUnreachable
 	if ctx.Err() != nil {
 		cause = ctx.Err()
 	}

@@ -4,8 +4,9 @@ package resume
 // is, and not copied.
 type Batch struct{ c *chunk }
 
-// batchCopy is up to how many bytes a batch is copied all the same: a kept buffer holds its whole size.
-const batchCopy = 8 << 10
+// batchCopy is up to how many bytes a batch is copied all the same: a kept buffer holds its whole size, which so is at most
+// three times what is in it.
+const batchCopy = 48 << 10
 
 // MaxBatch is how many bytes a Batch takes without being copied.
 const MaxBatch = largeChunk - headerSize

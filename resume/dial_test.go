@@ -274,12 +274,12 @@ func TestBackoffWaitsStayWithinTheirBounds(t *testing.T) {
 			top = 5 * time.Second
 		}
 		for failures := 1; failures < 200; failures++ {
-			d := b.wait(failures)
+			d := b.Wait(failures)
 			require.True(t, d >= 0 && d <= top, "%+v, %d failures: %v", b, failures, d)
 		}
 	}
-	require.LessOrEqual(t, Backoff{}.wait(1), 50*time.Millisecond)
-	require.GreaterOrEqual(t, Backoff{}.wait(100), 2500*time.Millisecond)
+	require.LessOrEqual(t, Backoff{}.Wait(1), 50*time.Millisecond)
+	require.GreaterOrEqual(t, Backoff{}.Wait(100), 2500*time.Millisecond)
 }
 
 func TestBackoffRetries(t *testing.T) {

@@ -42,8 +42,8 @@
 //
 // Options.Window bounds what a Conn keeps each way: what was written and is not acknowledged, and what was received and is not
 // read. An idle Conn of which nothing is kept holds about 10 KiB with a carrier and 5 KiB without, its goroutines included. A
-// detached one holds what it keeps, up to two windows, which chunks of 68 KiB can make twice as much when all Writes have
-// some 35 KiB; so with the default of 1 MiB the 1024 Conns that a Listener keeps detached may hold 2 GiB. Lower Window or
+// detached one holds what it keeps, up to two windows, which chunks of 136 KiB can make twice as much when all Writes have
+// some 70 KiB; so with the default of 1 MiB the 1024 Conns that a Listener keeps detached may hold 2 GiB. Lower Window or
 // MaxDetached where that is too much. A Listener listens to 256 hellos at a time and gives up the oldest when there are more.
 //
 // # Stability

@@ -110,7 +110,7 @@ func (l *Listener) serve() {
 			l.admit(carrier)
 		case ok && temporary.Temporary(): // such as too many open files
 			failures++
-			if !l.pause(Backoff{Min: 5 * time.Millisecond, Max: time.Second}.wait(failures)) {
+			if !l.pause(Backoff{Min: 5 * time.Millisecond, Max: time.Second}.Wait(failures)) {
 				return
 			}
 		default:

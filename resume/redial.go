@@ -13,8 +13,8 @@ type Backoff struct {
 	Max time.Duration // if zero, 5 s
 }
 
-// wait returns how long to wait after so many failures in a row.
-func (b Backoff) wait(failures int) time.Duration {
+// Wait returns how long to wait after so many failures in a row, counted from 1.
+func (b Backoff) Wait(failures int) time.Duration {
 	if b.Min == 0 {
 		b.Min = 50 * time.Millisecond
 	}
@@ -36,7 +36,7 @@ func (b Backoff) Retry(ctx context.Context, kick <-chan struct{}, attempt func(c
 		if err == nil || ctx.Err() != nil || final(err) {
 			return err
 		}
-		timer := time.NewTimer(b.wait(failures))
+		timer := time.NewTimer(b.Wait(failures))
 		select {
 		case <-timer.C:
 		case <-kick:

@@ -9,6 +9,7 @@ import (
 	"io"
 	mrand "math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -502,7 +503,7 @@ func TestCallsThatGaveUpDoNotPileUpWhileThereIsNoCarrier(t *testing.T) {
 			wg.Go(func() {
 				for range 50 {
 					_, err := r.dialer.Call(t.Context(), "", body)
-					require.True(t, err.(*Error).Timeout())
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 				}
 			})
 		}

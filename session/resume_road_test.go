@@ -125,13 +125,6 @@ func (r *road) link(i int) *faultnet.Link {
 	return r.links[i]
 }
 
-// opened returns how many links there have been.
-func (r *road) opened() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.links)
-}
-
 // block makes opening a carrier fail, or work again.
 func (r *road) block(on bool) {
 	r.mu.Lock()

@@ -64,7 +64,9 @@ func TestConnReadDeadlineWakesAPendingRead(t *testing.T) {
 		err := <-errs
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.Equal(t, time.Minute, time.Since(started))
-		require.True(t, err.(net.Error).Timeout())
+		var timeout net.Error
+		require.ErrorAs(t, err, &timeout)
+		require.True(t, timeout.Timeout())
 		require.NoError(t, a.SetDeadline(time.Time{}))
 		requireStill(t, func() error { return second(a.Read(make([]byte, 1))) }, a)
 	})

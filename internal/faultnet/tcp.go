@@ -63,7 +63,7 @@ func (p *TCP) CutAfter(n int64) {
 	p.change(func() { p.counting, p.left = true, n })
 }
 
-// Refuse(true) resets later connections at once, and Refuse(false) takes them again.
+// Refuse resets later connections at once, from Refuse(true) to Refuse(false).
 func (p *TCP) Refuse(on bool) { p.change(func() { p.refusing = on }) }
 
 // Freeze forwards nothing, also not the end of a connection, until Thaw. Senders fill the buffers and then wait.
@@ -78,8 +78,8 @@ func (p *TCP) Thaw() {
 	p.each(func(c *tcpConn) { c.link.Thaw() })
 }
 
-// Vanish(true) swallows all bytes and ends, of later connections too, which do not reach the target. Senders notice
-// nothing. Vanish(false) lets connections work that are made later.
+// Vanish with true swallows all bytes and ends, of later connections too, which do not reach the target. Senders notice
+// nothing. With false it lets connections work that are made later.
 func (p *TCP) Vanish(on bool) {
 	p.change(func() { p.vanished = on })
 	if on {

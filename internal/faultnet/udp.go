@@ -93,7 +93,7 @@ func (p *UDP) Freeze() { p.change(func() { p.frozen = true }) }
 // Thaw ends Freeze.
 func (p *UDP) Thaw() { p.change(func() { p.frozen = false }) }
 
-// Vanish(true) drops all packets, those held too, and Vanish(false) lets later ones pass.
+// Vanish with true drops all packets, those held too, and with false lets later ones pass.
 func (p *UDP) Vanish(on bool) {
 	p.change(func() {
 		if p.vanished = on; on {

@@ -1,0 +1,396 @@
+package peerlane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/peerlane/peerlane/session"
+)
+
+// How a keeper paces itself beside Backoff.
+const (
+	briefLife = time.Second // a session that has lived no longer makes the keeper cautious: see onEnded
+	kickEvery = time.Second // how often a connection that comes may end a wait
+)
+
+// A Keeper keeps sessions to one peer and tag open. All methods are safe for concurrent use.
+//
+//	          ┌──────── ended, wait over, peer connects ──────┐
+//	opening ──┴─opened──> open                                │
+//	   └──failed──> waiting ──────────────────────────────────┘
+//	   └──failed for good, or too often──> given up
+type Keeper struct {
+	client  *Client
+	peer    peer.ID
+	tag     protocol.ID
+	cfg     KeeperConfig
+	ctx     context.Context // ends with Close and with giving up
+	stop    context.CancelFunc
+	conns   *network.NotifyBundle
+	done    chan struct{}         // closed when run has ended
+	results chan keeperResult     // of open, to run
+	ended   chan *session.Session // to run
+	kick    chan struct{}         // a connection to the peer has come
+
+	// Of run alone.
+	timer    *time.Timer
+	waiting  bool      // until timer fires
+	due      time.Time // when it does
+	failures int       // attempts that failed in a row
+	brief    int       // sessions with a brief life in a row
+	round    int       // which attempts belong together: see onFailed
+	came     bool      // the peer has connected during an attempt
+	kicked   time.Time
+
+	mu       sync.Mutex
+	sessions []*session.Session // that have not ended, as far as run knows
+	turn     int                // where the next Get begins to look
+	changed  chan struct{}      // closed when sessions or err change
+	last     error              // of the last attempt, if it failed
+	err      error
+	closed   bool // Close has been called
+
+	opening atomic.Int32 // attempts under way
+	tasks   sync.WaitGroup
+}
+
+// keeperResult is what came of one attempt.
+type keeperResult struct {
+	session *session.Session
+	err     error
+	round   int
+}
+
+// Keep keeps sessions of its own to tag at the peer open, as Connect opens them, until the Keeper or c is closed. It opens
+// all of them at once and does not wait for that. A session that has ended, by whomever, is replaced at once; one that is
+// only detached resumes by itself, and is not. After an attempt that failed the next is a single one, after a wait, which a
+// new connection to the peer ends. A nil config means the defaults.
+//
+// The keeper gives up after MaxAttempts, and at once when the peer cannot be expected to change its mind: ErrInvalid,
+// ErrNotAllowed, ErrLegacyPeer, ErrPSKMismatch, ErrPSKRequired, ErrPSKTampered, session.ErrVersion. A peer that does not serve
+// tag (ErrNotServed) may do so later.
+//
+// Keep returns ErrModernPSKRequired where Connect does, ErrStopped after Close, and for a peer, a tag or a field of config
+// that is out of range an error that matches ErrInvalid and names it.
+func (c *Client) Keep(pid peer.ID, tag protocol.ID, config *KeeperConfig) (*Keeper, error) {
+	if config == nil {
+		config = &KeeperConfig{}
+	}
+	if err := config.Validate(); err != nil {
+		return nil, err
+	}
+	if err := pid.Validate(); err != nil {
+		return nil, invalidf("peer: %w", err)
+	}
+	for _, id := range []protocol.ID{tag, sessionTag(tag)} {
+		if err := validateTag("tag", id); err != nil {
+			return nil, err
+		}
+	}
+	if c.pool.currentKeys() == nil && !c.cfg.AdmitAll {
+		return nil, ErrModernPSKRequired
+	}
+	k := newKeeper(c, pid, tag, config.withDefaults())
+	if !c.keepers.add(k) {
+		k.stop()
+		return nil, k.stopped()
+	}
+	c.pool.host.Network().Notify(k.conns)
+	go k.run()
+	return k, nil
+}
+
+func newKeeper(c *Client, pid peer.ID, tag protocol.ID, cfg KeeperConfig) *Keeper {
+	k := &Keeper{
+		client: c, peer: pid, tag: tag, cfg: cfg,
+		done: make(chan struct{}), results: make(chan keeperResult), ended: make(chan *session.Session),
+		kick: make(chan struct{}, 1), changed: make(chan struct{}), timer: time.NewTimer(0),
+	}
+	k.timer.Stop()
+	k.ctx, k.stop = context.WithCancel(context.Background())
+	k.conns = &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) { k.onConnected(c) }}
+	return k
+}
+
+// run opens sessions, and is the only one to call OnEvent. It owns the fields that are named so, and ends when the keeper is
+// closed or has given up, which it tells by closing done.
+func (k *Keeper) run() {
+	defer close(k.done)
+	for k.ctx.Err() == nil {
+		k.openMissing()
+		select {
+		case r := <-k.results:
+			k.onResult(r)
+		case s := <-k.ended:
+			k.onEnded(s)
+		case <-k.timer.C:
+			k.waiting = false
+		case <-k.kick:
+			k.onKick()
+		case <-k.ctx.Done():
+		}
+	}
+	k.timer.Stop()
+	k.client.pool.host.Network().StopNotify(k.conns)
+	k.tasks.Wait()
+	k.mu.Lock()
+	closed := k.closed
+	k.mu.Unlock()
+	if closed {
+		k.closeSessions()
+	}
+}
+
+// openMissing begins an attempt for each session that is missing; only one while the last has failed.
+func (k *Keeper) openMissing() {
+	if k.waiting {
+		return
+	}
+	k.mu.Lock()
+	have := len(k.sessions)
+	k.mu.Unlock()
+	under := int(k.opening.Load())
+	n := k.cfg.Sessions - have - under
+	if k.failures > 0 {
+		n = min(n, 1-under)
+	}
+	if under == 0 && n > 0 {
+		k.came = false
+	}
+	for range n {
+		k.opening.Add(1)
+		round := k.round
+		k.tasks.Go(func() { k.open(round) })
+	}
+}
+
+// open makes one attempt. It is a goroutine of its own that Connect's own limit bounds, and reports to run.
+func (k *Keeper) open(round int) {
+	s, err := k.client.Connect(k.ctx, k.peer, k.tag)
+	select {
+	case k.results <- keeperResult{s, err, round}:
+	case <-k.ctx.Done():
+		link{session: s}.drop()
+	}
+}
+
+// onResult takes what came of an attempt.
+func (k *Keeper) onResult(r keeperResult) {
+	k.opening.Add(-1)
+	if k.ctx.Err() != nil {
+		link{session: r.session}.drop()
+		return
+	}
+	if r.err != nil {
+		k.onFailed(r)
+		return
+	}
+	attempt := k.failures + 1
+	if k.failures > 0 {
+		k.failures = 0
+		k.endWait()
+	}
+	k.change(func() {
+		k.sessions, k.last = append(k.sessions, r.session), nil
+	})
+	context.AfterFunc(r.session.Context(), func() {
+		select {
+		case k.ended <- r.session:
+		case <-k.ctx.Done():
+		}
+	})
+	k.emit(KeeperEvent{Kind: KeeperOpened, Session: r.session, Attempt: attempt})
+}
+
+// onFailed gives up or waits. Attempts that were made side by side fail together: they count once.
+func (k *Keeper) onFailed(r keeperResult) {
+	counts := r.round == k.round
+	if counts {
+		k.round++
+		k.failures++
+	}
+	k.change(func() { k.last = r.err })
+	event := KeeperEvent{Kind: KeeperFailed, Err: r.err, Attempt: max(k.failures, 1)}
+	if isPermanent(r.err) || k.cfg.MaxAttempts > 0 && k.failures >= k.cfg.MaxAttempts {
+		k.emit(event)
+		k.giveUp(r.err, event.Attempt)
+		return
+	}
+	if counts && !(k.came && k.mayKick()) {
+		k.wait(k.failures, r.err)
+	}
+	event.Wait = k.left()
+	k.emit(event)
+}
+
+// onEnded takes a session out. It is replaced at once, but a peer that takes sessions only to end them is not allowed to keep
+// this side busy: once each session has been replaced that way, the next ones wait as after a failure.
+func (k *Keeper) onEnded(s *session.Session) {
+	if k.ctx.Err() != nil {
+		return
+	}
+	k.change(func() {
+		k.sessions = slices.DeleteFunc(k.sessions, func(other *session.Session) bool { return other == s })
+	})
+	event := KeeperEvent{Kind: KeeperEnded, Session: s, Err: s.Err()}
+	if time.Since(s.Snapshot().Started) > briefLife {
+		k.brief = 0
+	} else if k.brief++; k.brief > k.cfg.Sessions && !k.waiting {
+		k.wait(k.brief-k.cfg.Sessions, nil)
+	}
+	event.Wait = k.left()
+	k.emit(event)
+}
+
+// giveUp ends the keeper, but not the sessions that it has.
+func (k *Keeper) giveUp(cause error, attempts int) {
+	err := &Error{Op: "keep", Peer: k.peer.String(), Link: string(k.tag), Outcome: session.NotSent,
+		Text: fmt.Sprintf("gave up at attempt %d", attempts), Err: cause}
+	k.change(func() {
+		if k.err == nil {
+			k.err = err
+		}
+	})
+	k.client.keepers.remove(k)
+	if logger := k.client.cfg.Logger; logger != nil {
+		logger.Warn("keeper gave up", slog.String("peer", k.peer.String()), slog.String("tag", string(k.tag)),
+			slog.Any("err", cause))
+	}
+	k.emit(KeeperEvent{Kind: KeeperGaveUp, Err: err, Attempt: attempts})
+	k.stop()
+}
+
+// wait puts the next attempt off: for longer than Backoff says if the peer has asked for it, but never over Backoff.Max.
+func (k *Keeper) wait(failures int, cause error) {
+	d := k.cfg.Backoff.Wait(failures)
+	var e *Error
+	if errors.As(cause, &e) {
+		d = max(d, min(e.RetryAfter, k.cfg.Backoff.Max))
+	}
+	k.waiting, k.due = true, time.Now().Add(d)
+	k.timer.Reset(d)
+}
+
+// left returns how much of the wait is left.
+func (k *Keeper) left() time.Duration {
+	if !k.waiting {
+		return 0
+	}
+	return max(0, time.Until(k.due))
+}
+
+func (k *Keeper) endWait() {
+	k.waiting = false
+	k.timer.Stop()
+}
+
+// onConnected tells run of a connection to the peer, unless an attempt has made it. It must not block.
+func (k *Keeper) onConnected(c network.Conn) {
+	if c.RemotePeer() != k.peer || c.Stat().Direction == network.DirOutbound && k.opening.Load() > 0 {
+		return
+	}
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}
+
+// onKick ends the wait, or has the attempt that is under way followed by another at once if it fails.
+func (k *Keeper) onKick() {
+	if !k.waiting {
+		k.came = true
+	} else if k.mayKick() {
+		k.endWait()
+	}
+}
+
+// mayKick reports whether a connection that has come may end a wait now. Where each attempt leads to a connection that comes
+// to nothing, as with two keepers at a peer that drops both, there would be no wait at all.
+func (k *Keeper) mayKick() bool {
+	now := time.Now()
+	if !k.kicked.IsZero() && now.Sub(k.kicked) < kickEvery {
+		return false
+	}
+	k.kicked = now
+	return true
+}
+
+// isPermanent reports whether err says that no further attempt can succeed.
+func isPermanent(err error) bool {
+	for _, permanent := range []error{ErrModernPSKRequired, ErrPSKMismatch, ErrPSKRequired, ErrPSKTampered, ErrNotAllowed,
+		ErrInvalid, ErrLegacyPeer, ErrStopped, session.ErrVersion} {
+		if errors.Is(err, permanent) {
+			return true
+		}
+	}
+	return false
+}
+
+// change makes a change under mu, and wakes those who wait for one.
+func (k *Keeper) change(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	f()
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
+func (k *Keeper) emit(event KeeperEvent) {
+	if k.cfg.OnEvent != nil {
+		k.cfg.OnEvent(event)
+	}
+}
+
+// Err returns nil while the keeper keeps sessions, and afterwards why it does not: ErrStopped after Close, or an *Error that
+// wraps that of the last attempt.
+func (k *Keeper) Err() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.err
+}
+
+// Done returns a channel that is closed when the keeper has given up, or has been closed and its sessions have ended.
+func (k *Keeper) Done() <-chan struct{} { return k.done }
+
+// Close ends the keeper and its sessions, also those it still has after giving up, and waits for them; calls in flight fail. A
+// second Close returns nil.
+func (k *Keeper) Close() error {
+	k.change(func() {
+		k.closed = true
+		if k.err == nil {
+			k.err = k.stopped()
+		}
+	})
+	k.stop()
+	<-k.done
+	k.closeSessions()
+	k.client.keepers.remove(k)
+	return nil
+}
+
+func (k *Keeper) stopped() error { return stopped("keep", k.peer, k.tag) }
+
+// closeSessions ends the sessions, and waits for it. run has taken its last one.
+func (k *Keeper) closeSessions() {
+	k.mu.Lock()
+	sessions := slices.Clone(k.sessions)
+	k.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, s := range sessions {
+		wg.Go(func() {
+			_ = s.Close() // never fails
+			<-s.Done()
+		})
+	}
+	wg.Wait()
+}

@@ -1,0 +1,140 @@
+package peerlane
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/peerlane/peerlane/session"
+)
+
+// Sessions returns the sessions that are alive now, the detached ones too.
+func (k *Keeper) Sessions() []*session.Session {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var alive []*session.Session
+	for _, s := range k.sessions {
+		if s.Err() == nil {
+			alive = append(alive, s)
+		}
+	}
+	return alive
+}
+
+// Get returns the session that has the fewest calls in flight, of those that are on a carrier and take new work. If there is
+// none it waits for one, until ctx ends; the error then matches ctx's and names what made the last attempt fail. After the
+// keeper has given up Get returns what sessions are left, and then the error of Err; after Close that error at once.
+func (k *Keeper) Get(ctx context.Context) (*session.Session, error) {
+	for {
+		s, detached, changed, err := k.pick()
+		if s != nil || err != nil {
+			return s, err
+		}
+		if ctx.Err() != nil {
+			return nil, k.getFailed(ctx.Err())
+		}
+		awaitOne(ctx, detached, changed)
+	}
+}
+
+// pick returns the session for Get; or those of which one may resume, and a channel that tells of a change; or an error when
+// there is nothing to wait for.
+func (k *Keeper) pick() (best *session.Session, detached []*session.Session, changed <-chan struct{}, err error) {
+	k.mu.Lock()
+	sessions, closed := slices.Clone(k.sessions), k.closed
+	first := k.turn
+	k.turn++
+	changed, err = k.changed, k.err
+	k.mu.Unlock()
+	if closed {
+		return nil, nil, nil, err
+	}
+	least := 0
+	for i := range sessions {
+		s := sessions[(first+i)%len(sessions)]
+		switch v := s.Snapshot(); {
+		case v.Draining:
+		case v.State == session.StateDetached:
+			detached = append(detached, s)
+		case best == nil || v.InFlightOut < least:
+			best, least = s, v.InFlightOut
+		}
+	}
+	if best != nil || len(detached) > 0 {
+		err = nil
+	}
+	return best, detached, changed, err
+}
+
+// awaitOne waits until one of the detached sessions is so no more, changed is closed, or ctx ends.
+func awaitOne(ctx context.Context, detached []*session.Session, changed <-chan struct{}) {
+	ctx, cancel := context.WithCancel(ctx)
+	var waits sync.WaitGroup
+	for _, s := range detached {
+		s.Probe()
+		waits.Go(func() {
+			_ = s.AwaitCarrier(ctx) // the caller looks again
+			cancel()
+		})
+	}
+	select {
+	case <-changed:
+	case <-ctx.Done():
+	}
+	cancel()
+	waits.Wait()
+}
+
+// getFailed returns the error of a Get whose ctx ended with cause.
+func (k *Keeper) getFailed(cause error) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.last != nil {
+		cause = fmt.Errorf("%w: %w", cause, k.last)
+	}
+	return &Error{Op: "get", Peer: k.peer.String(), Link: string(k.tag), Outcome: session.NotSent, Err: cause}
+}
+
+// A keeperSet is the keepers of a client that have neither given up nor been closed.
+type keeperSet struct {
+	mu     sync.Mutex
+	closed bool
+	all    map[*Keeper]struct{}
+}
+
+// add reports whether k has been added: not once the client has been closed.
+func (s *keeperSet) add(k *Keeper) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if s.all == nil {
+		s.all = make(map[*Keeper]struct{})
+	}
+	s.all[k] = struct{}{}
+	return true
+}
+
+func (s *keeperSet) remove(k *Keeper) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, k)
+}
+
+// close closes the keepers, side by side, and lets no more come.
+func (s *keeperSet) close() {
+	s.mu.Lock()
+	s.closed = true
+	var all []*Keeper
+	for k := range s.all {
+		all = append(all, k)
+	}
+	s.mu.Unlock()
+	var wg sync.WaitGroup
+	for _, k := range all {
+		wg.Go(func() { _ = k.Close() }) // never fails
+	}
+	wg.Wait()
+}
