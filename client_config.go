@@ -12,7 +12,7 @@ import (
 type ClientConfig struct {
 	// ReadTimeout bounds every call; a ctx that ends earlier comes first. If zero, 30 s.
 	ReadTimeout time.Duration
-	// WriteTimeout is how long a peer may take nothing of what is written to it before its session is dropped. If
+	// WriteTimeout is how long a peer may take nothing of what is written to it before its carrier is dropped. If
 	// zero, 30 s.
 	WriteTimeout time.Duration
 	// ConnectTimeout bounds connecting to a peer and opening a session, each try. If zero, 5 s.

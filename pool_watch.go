@@ -191,7 +191,7 @@ func (p *pool) reopen(ctx context.Context, key poolKey) (net.Conn, error) {
 	if !silent {
 		return c, err
 	}
-	closeSilent(have)
+	p.closeSilent(have)
 	return p.openCarrier(ctx, &d, key)
 }
 
@@ -227,7 +227,7 @@ func (p *pool) openConn(ctx context.Context, d *Dialer, pid peer.ID, tags ...pro
 
 // closeSilent closes the connections that were there when nothing answered: the direct ones, which libp2p uses first, or
 // when there is none the relayed.
-func closeSilent(conns []network.Conn) {
+func (p *pool) closeSilent(conns []network.Conn) {
 	var direct, relayed []network.Conn
 	for _, c := range conns {
 		if pathOf(c).Relayed {
@@ -240,6 +240,15 @@ func closeSilent(conns []network.Conn) {
 		direct = relayed
 	}
 	for _, c := range direct {
-		go func() { _ = c.Close() }() // a Close may wait for the network; the connection is of no more use
+		p.spawn(func() { _ = c.Close() }) // it may wait for the network; the connection is of no more use
+	}
+}
+
+// spawn runs f in a goroutine that close waits for, unless the pool is closed. p.mu is not held.
+func (p *pool) spawn(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.tasks.Go(f)
 	}
 }

@@ -143,7 +143,7 @@ func (p *pool) budgetOf(c *Conn) *budget {
 	under := c.under
 	b := p.budgets[under]
 	if b == nil && !p.closed {
-		b = newBudget(path, func() { p.leaveCircuit(under) })
+		b = newBudget(path, func() { p.spawn(func() { p.leaveCircuit(under) }) })
 		if under.IsClosed() { // forgetBudget has been, and does not come again
 			b.stop()
 			return b

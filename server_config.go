@@ -15,7 +15,7 @@ type ServerConfig struct {
 	// ReadTimeout is how long a request that arrives in parts may make no progress before it is refused, and how long
 	// Stop waits for handlers. If zero, 30 s.
 	ReadTimeout time.Duration
-	// WriteTimeout is how long a peer may take nothing of what is written to it before its session is dropped. If
+	// WriteTimeout is how long a peer may take nothing of what is written to it before its carrier is dropped. If
 	// zero, 30 s.
 	WriteTimeout time.Duration
 	// MaxBlockSize is the most bytes of one request or response; exactly so many are taken. If zero, 32 MiB. At most

@@ -37,7 +37,7 @@ func (o Outcome) String() string {
 // Sentinels for errors.Is. The typed errors of this package match them through Error.Code.
 var (
 	ErrClosed      = fmt.Errorf("session closed: %w", net.ErrClosed) // this side closed the session
-	ErrSessionLost = errors.New("session lost")                      // the carrier broke or the peer fell silent
+	ErrSessionLost = errors.New("session lost")                      // no carrier within the ResumeWindow, or the peer knows nothing of it
 	ErrNotFound    = errors.New("not found")                         // no such link, stream name or session
 	ErrUnavailable = errors.New("unavailable")                       // the peer is over a limit; Error.RetryAfter is its hint
 	ErrTooLarge    = errors.New("too large")                         // over a size limit

@@ -16,7 +16,7 @@ import (
 //	reader, callers ── control frames ──> urgent ───────┴─> writeLoop ── one Write per batch ──> flow ──> carrier
 //
 // A source gives up at most one fragment a turn, so a large body leaves room for small ones. writeLoop is the only
-// goroutine that writes to the carrier.
+// goroutine that writes frames; where a flow stands below it, that serialises the Writes of the carrier.
 
 const (
 	fragment    = frame.MaxPayload                    // most payload bytes a source sends in one turn
@@ -40,7 +40,7 @@ var batches = sync.Pool{New: func() any {
 }}
 
 // writeLoop owns the carrier's write side. It ends when the session has ended, or, once flushing, when nothing is left.
-// An error of the carrier ends the session.
+// An error of the flow, or without one of the carrier, ends the session.
 func (s *Session) writeLoop() {
 	defer close(s.writerDone)
 	for {
