@@ -144,6 +144,7 @@ func (f *Flow) acknowledged(number uint64) {
 	}
 	o.taken = max(o.taken, number)
 	o.ack(until)
+	o.unasked = min(o.unasked, o.held) // what comes unasked, with data, need not be asked for
 	f.changed.Broadcast()
 }
 

@@ -63,7 +63,7 @@ func (o *outbound) askEvery() int {
 	if o.credit > 0 {
 		return min(o.limit, o.credit) / 4
 	}
-	return o.limit / 4
+	return o.limit / 2
 }
 
 // restart makes everything unsent that the other side has not received (spec 5.2).
