@@ -3,6 +3,7 @@ package peerlane
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/event"
@@ -24,7 +25,8 @@ const (
 	directEvery  = 30 * time.Second // between two attempts to dial a peer directly that is reached over a relay
 	moveAttempts = 3                // to move to a direct connection that has come
 	moveWait     = time.Second      // before the second of them
-	answerTime   = 3 * time.Second  // that a connection has to negotiate a carrier, when the one before was lost
+	answerTime   = 3 * time.Second  // that a connection has to negotiate a carrier, when the one before was lost, at most
+	minAnswer    = time.Second / 2  // and at least: a relay may be far
 )
 
 // hostWatch tells a pool what its host sees.
@@ -180,11 +182,13 @@ func (p *pool) reopen(ctx context.Context, key poolKey) (net.Conn, error) {
 	case session.HasLostCarrier(ctx) && d.Path == PreferDirect:
 		d.Path = AllowRelay
 	}
-	have := p.host.Network().ConnsToPeer(key.peer)
+	have := slices.DeleteFunc(p.host.Network().ConnsToPeer(key.peer), func(c network.Conn) bool {
+		return d.Path == DirectOnly && pathOf(c).Relayed
+	})
 	if len(have) == 0 || !session.HasLostCarrier(ctx) {
 		return p.openCarrier(ctx, &d, key)
 	}
-	short, cancel := context.WithTimeout(ctx, min(answerTime, 2*p.cfg.Heartbeat)) // after so long a silence a carrier is lost
+	short, cancel := context.WithTimeout(ctx, max(minAnswer, min(answerTime, 2*p.cfg.Heartbeat))) // after so long a silence a carrier is lost
 	c, err := p.openCarrier(short, &d, key)
 	silent := err != nil && short.Err() != nil && ctx.Err() == nil
 	cancel()

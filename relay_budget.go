@@ -179,6 +179,7 @@ func (p *pool) leaveCircuit(under network.Conn) {
 	select {
 	case <-settle.C:
 	case <-p.ctx.Done():
+		return
 	}
 	_ = under.Close() // the sessions on it resume over another
 }

@@ -119,7 +119,7 @@ func NewFlow(cfg FlowConfig) *Flow {
 func (f *Flow) Received() (offset uint64, live bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.in.received, f.cur != nil && f.old == nil && !f.cur.inDone
+	return f.in.received, f.cur != nil && f.old == nil && !f.cur.inDone && !f.cur.outFailed
 }
 
 // carrier returns the newest carrier, or nil.
@@ -134,6 +134,14 @@ func (f *Flow) sentAtLeast(offset uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return offset <= f.out.reached
+}
+
+// Carrier returns the newest carrier, as it was attached, or nil while there is none.
+func (f *Flow) Carrier() net.Conn {
+	if c := f.carrier(); c != nil {
+		return c.conn
+	}
+	return nil
 }
 
 // Attached reports whether there is a carrier.
@@ -255,13 +263,15 @@ func (f *Flow) startPatience() {
 	if f.patience != nil {
 		f.patience.Stop()
 	}
-	f.patience = time.AfterFunc(max(f.cfg.Patience, 0), func() {
+	var timer *time.Timer
+	timer = time.AfterFunc(max(f.cfg.Patience, 0), func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.cur == nil {
+		if f.patience == timer && f.cur == nil {
 			f.close(ErrLost)
 		}
 	})
+	f.patience = timer
 }
 
 // Detach drops the carrier, if there is one, as if it had failed with err.

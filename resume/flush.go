@@ -18,7 +18,7 @@ func (f *Flow) AwaitAcked() error {
 	defer f.mu.Unlock()
 	asked := f.cur
 	for first := true; f.err == nil && f.out.acked < f.out.end; first = false {
-		if first || f.cur != asked {
+		if first || f.cur != asked || f.cur != nil && f.out.unsent == nil && f.out.unasked > 0 {
 			asked = f.cur
 			f.out.askDue = true
 			f.sendLater()

@@ -202,7 +202,7 @@ const forEver = ^uint64(0)
 // released during each Write.
 func (f *Flow) send(end uint64) {
 	o := &f.out
-	if o.sending || f.cur == nil && o.job.c == nil {
+	if o.sending {
 		return
 	}
 	o.sending = true
@@ -232,7 +232,8 @@ func (f *Flow) sendSome() {
 	n, err := c.conn.Write(j.left[:min(len(j.left), maxWrite)])
 	f.writeBegan.Store(0)
 	f.mu.Lock()
-	if f.out.woken {
+	woken := f.out.woken
+	if woken {
 		f.out.woken = false
 		_ = c.conn.SetWriteDeadline(time.Time{}) // a carrier that is closed fails in its next Write
 	}
@@ -243,8 +244,8 @@ func (f *Flow) sendSome() {
 		err = io.ErrShortWrite
 	case err == nil && len(j.left) > 0:
 		return // the rest follows
-	case errors.Is(err, os.ErrDeadlineExceeded) && len(j.left) > 0:
-		return // the rest follows
+	case woken && errors.Is(err, os.ErrDeadlineExceeded) && len(j.left) > 0:
+		return // the rest follows; a carrier that cannot go on after a deadline, as TLS, fails then
 	}
 	if j.from != nil {
 		f.out.done(j.from)

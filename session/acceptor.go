@@ -131,7 +131,7 @@ func (a *Acceptor) awaitPlace(peer string) bool {
 	if a.queueing[peer]--; a.queueing[peer] == 0 {
 		delete(a.queueing, peer)
 	}
-	return true
+	return a.greeting[peer] < a.perPeer
 }
 
 func (a *Acceptor) endHello(conn net.Conn, peer string) {
@@ -346,6 +346,10 @@ func (a *Acceptor) close() (drained <-chan struct{}, sessions []*Session) {
 	a.closed = true
 	a.freed.Broadcast()
 	greeting := slices.Collect(maps.Keys(a.conns))
+	code := frame.CodeGoingAway
+	if len(a.sessions) > 0 { // it may be the hello of one that drains, which is to come again
+		code = frame.CodeUnavailable
+	}
 	done := make(chan struct{})
 	if len(a.sessions) == 0 {
 		close(done)
@@ -356,7 +360,7 @@ func (a *Acceptor) close() (drained <-chan struct{}, sessions []*Session) {
 	}
 	a.mu.Unlock()
 	for _, conn := range greeting {
-		drop(conn, frame.CodeGoingAway)
+		drop(conn, code)
 	}
 	return done, a.Sessions()
 }

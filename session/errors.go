@@ -91,6 +91,8 @@ type Error struct {
 	RetryAfter time.Duration // with CodeUnavailable: when to try again; 0 if the peer gave no hint
 	Text       string        // the peer's or the handler's own words; untrusted when Remote
 	Err        error         // the cause on this side, if any
+
+	refused bool // a REFUSE said so, and not only a reset
 }
 
 // Error returns "op link at peer: remote code: text: cause (outcome)", leaving out what is empty.

@@ -168,7 +168,9 @@ func exchange(conn net.Conn, peer string, hello *frame.Hello, cfg *Config) (carr
 func checkAck(ack, hello *frame.Hello) error {
 	switch {
 	case ack.Kind == frame.KindRefuse:
-		return remote(*ack.Failure)
+		refusal := remote(*ack.Failure)
+		refusal.refused = true
+		return refusal
 	case ack.Kind != frame.KindAck, hello.Role == frame.RoleSession && ack.Limits == nil,
 		hello.Role == frame.RoleResume && ack.Resume == nil:
 		return &Error{Code: frame.CodeProtocol, Text: "the answer to HELLO is not one"}

@@ -226,6 +226,9 @@ func (st *muxed) leave() {
 		st.s.theirs--
 	}
 	st.writeDue.stop()
+	if st.bulk && st.queued {
+		st.s.releaseHeld((*writing)(st))
+	}
 	st.s.checkIdle()
 }
 

@@ -42,7 +42,7 @@ func (s *Session) newFlow(c carrier) {
 	s.conn = s.flow
 	s.kick = make(chan struct{}, 1)
 	s.moving = make(chan struct{}, 1)
-	s.first = flowConn{c.sealed, c.raw}
+	s.first = &flowConn{c.sealed, c.raw}
 }
 
 // startFlow gives the flow its first carrier: once everything is there that its loss needs.
@@ -61,7 +61,7 @@ func (s *Session) dropCarrier(conn net.Conn) {
 	if err != nil {
 		code = dropCode(err)
 	}
-	drop(conn.(flowConn).raw, code)
+	drop(conn.(*flowConn).raw, code)
 }
 
 // awaitCarriers waits, after the session has ended, until nothing is done with a carrier any more.
@@ -74,11 +74,11 @@ func (s *Session) awaitCarriers() {
 
 // onSettled takes note of the carrier that the session now runs on alone.
 func (s *Session) onSettled(conn net.Conn) {
-	raw := conn.(flowConn).raw
+	raw := conn.(*flowConn).raw
 	s.mu.Lock()
 	first := !s.settled
 	s.settled = true
-	if !s.flow.Attached() { // it has failed already, and onLost knows of that
+	if s.flow.Carrier() != conn { // it has failed already, or another has followed: their own words tell of that
 		s.mu.Unlock()
 		return
 	}
@@ -193,7 +193,7 @@ func isFinal(err error) bool {
 		return true
 	case frame.CodeNotFound, frame.CodeUnsupported, frame.CodeProtocol, frame.CodeNotAllowed, frame.CodeGoingAway,
 		frame.CodePSKRequired, frame.CodePSKMismatch, frame.CodePSKReplayed, frame.CodePSKUnexpected:
-		return e.Remote && e.Op == "hello"
+		return e.refused || e.Remote && e.Op == "hello" && e.Code == frame.CodeGoingAway
 	}
 	return false
 }
@@ -258,7 +258,7 @@ func (s *Session) attach(c carrier, received uint64, inOrder bool) error {
 	s.mu.Lock()
 	s.inOrder = inOrder
 	s.mu.Unlock()
-	return s.flow.Attach(flowConn{c.sealed, c.raw}, received, inOrder)
+	return s.flow.Attach(&flowConn{c.sealed, c.raw}, received, inOrder)
 }
 
 type lostKey struct{}
@@ -292,6 +292,9 @@ func (s *Session) Reconnect(ctx context.Context) error {
 	err := s.flow.AwaitSettled(ctx) // of a move before
 	if err == nil {
 		err = s.move(ctx)
+	}
+	if errors.Is(err, resume.ErrProtocol) {
+		s.fail(s.violated(err))
 	}
 	if err != nil {
 		return &Error{Op: "reconnect", Peer: s.peer, Err: err}

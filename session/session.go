@@ -25,7 +25,7 @@ type Session struct {
 	dialer   bool          // this side sent HELLO
 	conn     io.ReadWriter // the flow, or without one the carrier, sealed when a key is in force
 	flow     *resume.Flow  // outlives the carriers; nil: the session ends with its carrier. See resume.go
-	first    flowConn      // the flow's first carrier
+	first    *flowConn     // the flow's first carrier
 	limits   frame.Limits  // what the peer is ready to receive
 	caps     frame.Caps    // what both sides can do
 	agent    string        // the peer's software, as it says

@@ -156,7 +156,7 @@ func (s *Session) nextSource() source {
 		switch {
 		case !s.scarce || !isStream:
 			return src
-		case st.bulk:
+		case st.bulk && len(st.out) > 0:
 			s.held.push(src)
 		default:
 			s.later.push(src)
@@ -175,6 +175,15 @@ func (s *Session) setScarce(scarce bool) {
 		s.ready.push(s.held.pop())
 	}
 	s.wake.Signal()
+}
+
+// releaseHeld takes a stream that has ended out of those that are held back. s.mu is held.
+func (s *Session) releaseHeld(ended *writing) {
+	for range s.held.len() {
+		if src := s.held.pop(); src != source(ended) {
+			s.held.push(src)
+		}
+	}
 }
 
 // isScarce reports whether a carrier says that what it lets through is limited.
