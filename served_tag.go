@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
@@ -29,7 +30,8 @@ type servedTag struct {
 
 	mu    sync.Mutex
 	calls map[*legacyCall]struct{}
-	peers map[peer.ID]int // of calls
+	peers map[peer.ID]int                   // of calls
+	lost  map[*session.Session]network.Conn // what the sessions that are detached were on
 }
 
 func cmpTags(x, y protocol.ID) int { return cmp.Compare(x, y) }
@@ -67,12 +69,14 @@ func (s *Server) serve(tag protocol.ID, handler Handler) error {
 // newTag returns the tag, not yet listening. s.mu is held.
 func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
 	t := &servedTag{server: s, tag: tag, handler: handler,
-		calls: make(map[*legacyCall]struct{}), peers: make(map[peer.ID]int)}
+		calls: make(map[*legacyCall]struct{}), peers: make(map[peer.ID]int),
+		lost: make(map[*session.Session]network.Conn)}
 	mux := s.mux.Child()
 	if handler != nil {
 		mux.SetCall(t.answer)
 	}
 	cfg := s.cfg.sessionConfig(mux, s.quota)
+	cfg.OnState = t.onState
 	cfg.Local, cfg.Tag, cfg.Keys = s.host.ID().String(), string(tag), s.keys
 	var err error
 	t.acceptor, err = session.NewAcceptor(session.AcceptorConfig{Config: cfg, Admit: s.admit})

@@ -116,7 +116,7 @@ func (c *ServerConfig) sessionConfig(mux *session.Mux, quota *session.Quota) ses
 		Mux: mux, Quota: quota, Logger: c.Logger, Agent: agent,
 		HandshakeTimeout: c.ConnectTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout,
 		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat,
-		OnState: c.OnState, ResumeWindow: c.ResumeWindow, ReplayWindow: c.ReplayWindow,
+		ResumeWindow: c.ResumeWindow, ReplayWindow: c.ReplayWindow,
 		MaxMessage: c.MaxBlockSize, MessageWindow: c.BufferPoolSize, MaxRequests: c.MaxRequestsPerConn,
 		MaxInFlight:        min(max(4096, c.MaxConcurrentConns+1), 1<<20), // so that too many calls are refused, and not queued
 		DisableCompression: !c.EnableCompression,

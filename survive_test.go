@@ -16,7 +16,6 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
@@ -257,13 +256,11 @@ func (l *load) finish() {
 }
 
 // onProxied runs a test on a pair with a proxy between, over each of muxes.
-func onProxied(
-	t *testing.T, opts []libp2p.Option, test func(t *testing.T, a, b host.Host, f faultnet.Fault, tr testnet.Transport),
-) {
+func onProxied(t *testing.T, test func(t *testing.T, a, b host.Host, f faultnet.Fault, tr testnet.Transport)) {
 	for _, tr := range muxes {
 		t.Run(string(tr), func(t *testing.T) {
 			t.Parallel()
-			a, b, f := testnet.Proxied(t, tr, opts...)
+			a, b, f := testnet.Proxied(t, tr)
 			test(t, a, b, f, tr)
 		})
 	}
@@ -273,9 +270,8 @@ func onProxied(
 func TestSurviveEveryCutWithoutLossOrRepetition(t *testing.T) {
 	const cuts = 20
 	t.Parallel()
-	// A host keeps a QUIC connection that was cut for 30 s, and by default takes no more than 8 of one peer.
-	unlimited := []libp2p.Option{libp2p.ResourceManager(&network.NullResourceManager{})}
-	onProxied(t, unlimited, func(t *testing.T, a, b host.Host, f faultnet.Fault, tr testnet.Transport) {
+	// By default a host takes no more than 8 connections of one peer, and keeps a QUIC connection that was cut for 30 s.
+	onProxied(t, func(t *testing.T, a, b host.Host, f faultnet.Fault, tr testnet.Transport) {
 		clientCfg, serverCfg := lasting()
 		log := newStepLog()
 		clientCfg.OnState = log.note
@@ -316,7 +312,7 @@ func TestSurviveEveryCutWithoutLossOrRepetition(t *testing.T) {
 // Row: S5, S6, U14: a connection that says nothing is given up by the heartbeat, and its calls are answered over another.
 func TestSurviveASilentLossThatOnlyTheHeartbeatSees(t *testing.T) {
 	t.Parallel()
-	onProxied(t, nil, func(t *testing.T, a, b host.Host, f faultnet.Fault, _ testnet.Transport) {
+	onProxied(t, func(t *testing.T, a, b host.Host, f faultnet.Fault, _ testnet.Transport) {
 		clientCfg, serverCfg := lasting()
 		log := newStepLog()
 		clientCfg.OnState = log.note

@@ -153,3 +153,18 @@ func TestAStalledRequestIsRefusedAndOthersGoOn(t *testing.T) {
 		wantZero(t, w.s)
 	})
 }
+
+func TestASleptMachineIsToldByItsClocks(t *testing.T) {
+	for _, c := range []struct {
+		monotonic, wall time.Duration
+		slept           bool
+	}{
+		{time.Second, time.Second, false},
+		{time.Second, 3 * time.Second, false}, // a step of the wall clock
+		{time.Second, 4 * time.Second, true},
+		{time.Minute, time.Hour, true},
+		{time.Hour, time.Minute, false}, // the wall clock was set back
+	} {
+		require.Equal(t, c.slept, slept(c.monotonic, c.wall), "%v by the monotonic clock, %v by the wall clock", c.monotonic, c.wall)
+	}
+}

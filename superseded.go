@@ -1,0 +1,47 @@
+package peerlane
+
+import (
+	"github.com/peerlane/peerlane/session"
+)
+
+// A connection that has gone silent stays in a libp2p host for half a minute or more, and counts against its limits: by
+// default a host admits eight from one peer. So a server closes the connection of a carrier that a session had to give up,
+// when nothing else is on it.
+
+// onState follows the steps of a session, and tells the application of them.
+func (t *servedTag) onState(s *session.Session, change session.StateChange) {
+	switch change.State {
+	case session.StateDetached:
+		t.remember(s, change)
+	case session.StateResumed, session.StateMigrated, session.StateEnded:
+		t.closeSuperseded(s, change)
+	}
+	if t.server.cfg.OnState != nil {
+		t.server.cfg.OnState(s, change)
+	}
+}
+
+// remember notes the connection of the carrier that a session has lost.
+func (t *servedTag) remember(s *session.Session, change session.StateChange) {
+	c, ok := change.Conn.(*carrier)
+	if !ok || c.under == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lost[s] = c.under
+}
+
+// closeSuperseded closes the connection of the carrier that a session has lost, once it is on another connection, if no
+// stream is left on it.
+func (t *servedTag) closeSuperseded(s *session.Session, change session.StateChange) {
+	t.mu.Lock()
+	old := t.lost[s]
+	delete(t.lost, s)
+	t.mu.Unlock()
+	c, ok := change.Conn.(*carrier)
+	if old == nil || !ok || change.State == session.StateEnded || c.under == old || len(old.GetStreams()) > 0 {
+		return
+	}
+	_ = old.Close() // the peer has given it up
+}
