@@ -65,8 +65,9 @@ func (s *Session) writeLoop() {
 func (s *Session) writeBatch() error {
 	if s.flow != nil {
 		b := resume.NewBatch()
-		n, err := s.flow.WriteBatch(b, s.fillBatch(b.Buffer()))
-		s.stats.bytesOut.Add(uint64(n))
+		batch := s.fillBatch(b.Buffer())
+		s.stats.bytesOut.Add(uint64(len(batch))) // before the peer can have it
+		_, err := s.flow.WriteBatch(b, batch)
 		return err
 	}
 	buf := batches.Get().(*[]byte)
