@@ -2,7 +2,7 @@
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 PLATFORMS = linux/amd64 linux/arm64 darwin/arm64 windows/amd64
-FUZZTIME ?= 10s
+FUZZTIME ?= 6s
 NETTEST ?= 20
 
 .PHONY: test race nettest vet lint fuzz examples demo bench tidy cover fmt vuln
@@ -15,7 +15,7 @@ race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./node ./interna
 
 nettest:
 	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
-	go test -race -count=3 -run 'Nettest|ConnIsANetConn' ./resume ./session
+	go test -race -count=1 -run 'Nettest|ConnIsANetConn' ./resume ./session
 
 vet:
 	go vet ./...
