@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/peerlane/peerlane/frame"
 )
@@ -19,6 +20,10 @@ type AcceptorConfig struct {
 	Config
 	// MaxHandshakes caps the carriers of one peer whose hello is being answered; as many again wait. If zero, 16.
 	MaxHandshakes int
+	// MaxDetached caps the sessions of one peer that wait for another carrier: beyond it the one that has waited longest
+	// ends. What a peer has open at once is bounded by its connection, and what it has left behind by nothing else. If
+	// zero, 256: as many as libp2p streams of one peer, at the limits of package node.
+	MaxDetached int
 	// Admit, if not nil, is asked about each peer when its hello has come and before it is looked at; an error refuses
 	// the carrier, and is told to the peer.
 	Admit func(peer string) error
@@ -29,14 +34,16 @@ type AcceptorConfig struct {
 // An Acceptor is the accepting side of sessions: it answers hellos and holds what has been opened. It is safe for
 // concurrent use.
 type Acceptor struct {
-	cfg     Config
-	perPeer int
-	admit   func(string) error
-	onOpen  func(*Session)
-	refused atomic.Uint64
+	cfg      Config
+	perPeer  int
+	detached int // MaxDetached
+	admit    func(string) error
+	onOpen   func(*Session)
+	refused  atomic.Uint64
 
 	mu       sync.Mutex
 	sessions map[frame.SessionID]*Session
+	byPeer   map[string][]*Session
 	promised map[frame.SessionID]chan struct{} // sessions whose ACK is on its way
 	greeting map[string]int                    // carriers whose hello is not done, by peer
 	queueing map[string]int                    // carriers that wait for the place of such a hello, by peer
@@ -55,18 +62,20 @@ func NewAcceptor(cfg AcceptorConfig) (*Acceptor, error) {
 	if cfg.MaxHandshakes < 0 {
 		return nil, fmt.Errorf("session: config: MaxHandshakes is %d, want 0 or more", cfg.MaxHandshakes)
 	}
+	if cfg.MaxDetached < 0 {
+		return nil, fmt.Errorf("session: config: MaxDetached is %d, want 0 or more", cfg.MaxDetached)
+	}
 	a := &Acceptor{
-		cfg: base, perPeer: cfg.MaxHandshakes, admit: cfg.Admit, onOpen: cfg.OnSession,
+		cfg: base, perPeer: cmp.Or(cfg.MaxHandshakes, 16), detached: cmp.Or(cfg.MaxDetached, 256), admit: cfg.Admit,
+		onOpen:   cfg.OnSession,
 		sessions: make(map[frame.SessionID]*Session),
+		byPeer:   make(map[string][]*Session),
 		greeting: make(map[string]int),
 		queueing: make(map[string]int),
 		conns:    make(map[net.Conn]struct{}),
 		promised: make(map[frame.SessionID]chan struct{}),
 	}
 	a.freed.L = &a.mu
-	if a.perPeer == 0 {
-		a.perPeer = 16
-	}
 	return a, nil
 }
 
@@ -183,6 +192,7 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 	}
 	s := newSession(a.cfg, c, false, peer)
 	s.onEnd = func() { a.release(s) }
+	s.onDetached = func() { a.boundDetached(peer) }
 	return func() {
 		s.run()
 		if !a.add(s) {
@@ -248,8 +258,34 @@ func (a *Acceptor) add(s *Session) bool {
 	}
 	if s.Err() == nil { // otherwise release has been called, or waits for a.mu
 		a.sessions[s.id] = s
+		a.byPeer[s.peer] = append(a.byPeer[s.peer], s)
 	}
 	return true
+}
+
+// boundDetached ends the session of a peer that has been detached longest, if more than MaxDetached are.
+func (a *Acceptor) boundDetached(peer string) {
+	var oldest *Session
+	var since time.Time
+	n := 0
+	a.mu.Lock()
+	own := slices.Clone(a.byPeer[peer])
+	a.mu.Unlock()
+	if len(own) <= a.detached {
+		return
+	}
+	for _, s := range own {
+		state, at := s.stateAt()
+		if state != StateDetached {
+			continue
+		}
+		if n++; oldest == nil || at.Before(since) {
+			oldest, since = s, at
+		}
+	}
+	if n > a.detached {
+		oldest.fail(oldest.lost("session", fmt.Errorf("more than %d sessions of this peer wait for a carrier", a.detached)))
+	}
 }
 
 // release gives back the place of s.
@@ -257,7 +293,13 @@ func (a *Acceptor) release(s *Session) {
 	a.cfg.Quota.endSession()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.sessions, s.id)
+	if a.sessions[s.id] == s {
+		delete(a.sessions, s.id)
+		a.byPeer[s.peer] = slices.DeleteFunc(a.byPeer[s.peer], func(other *Session) bool { return other == s })
+		if len(a.byPeer[s.peer]) == 0 {
+			delete(a.byPeer, s.peer)
+		}
+	}
 	if a.drained != nil && len(a.sessions) == 0 {
 		close(a.drained)
 		a.drained = nil

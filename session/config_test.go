@@ -34,6 +34,8 @@ func TestAConfigOutOfRangeNamesTheField(t *testing.T) {
 	}
 	_, err := NewAcceptor(AcceptorConfig{MaxHandshakes: -1})
 	require.ErrorContains(t, err, "MaxHandshakes")
+	_, err = NewAcceptor(AcceptorConfig{MaxDetached: -1})
+	require.ErrorContains(t, err, "MaxDetached")
 }
 
 func TestTheZeroConfigIsFinite(t *testing.T) {

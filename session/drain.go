@@ -52,6 +52,7 @@ func (s *Session) drainLocked(f frame.Failure) {
 		return
 	}
 	s.draining, s.farewell = true, &f
+	s.deserted = s.state == StateDetached && !s.busy()
 	s.leaveWhenIdle(&Error{Op: "session", Peer: s.peer, Code: frame.CodeGoingAway, Text: "drained"})
 }
 
@@ -122,6 +123,7 @@ func (s *Session) leaveWhenIdle(reason *Error) {
 		return
 	}
 	s.leaving = reason
+	s.parting.Store(true)
 	go s.finishDrain(reason, s.idle)
 	s.checkIdle()
 }
@@ -143,12 +145,20 @@ func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
 			case <-timer.C:
 			}
 		}
-		if s.flow != nil && s.flow.AwaitAcked() != nil { // the last answers may wait for another carrier
+		if s.flow != nil && !s.isDeserted() && s.flow.AwaitAcked() != nil { // the last answers may wait for another carrier
 			return
 		}
 		idle = s.busyAgain()
 	}
 	s.closeFor(reason)
+}
+
+// isDeserted reports whether the peer was away when the drain began, with nothing in flight, and has not come back within
+// CloseTimeout: most likely it has ended, and a server that stops does not wait for it.
+func (s *Session) isDeserted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deserted && s.state == StateDetached
 }
 
 // busyAgain returns what to wait for when something has come in since the drain was idle, or nil.
@@ -173,9 +183,9 @@ func (s *Session) checkIdle() {
 	}
 }
 
-// busy reports whether anything is in flight. s.mu is held.
+// busy reports whether anything is in flight, or on its way into the flow. s.mu is held.
 func (s *Session) busy() bool {
-	return len(s.serving) > 0 || s.running > 0 || s.inFlight > 0 || s.waiting.len() > 0 ||
+	return s.outgoing.Load() || s.hasOutbound() || len(s.serving) > 0 || s.running > 0 || s.inFlight > 0 || s.waiting.len() > 0 ||
 		s.lane.charge > 0 || s.lane.waiting.len() > 0 || s.inbox.running || s.inbox.current != nil ||
 		len(s.streams) > 0 || s.mine > 0 || s.streaming > 0 || len(s.dedicated) > 0
 }

@@ -117,8 +117,12 @@ func (s *Session) onLost(err error) {
 		s.redialing = true
 		s.redials.Go(s.redial)
 	}
+	detached := s.state == StateDetached
 	s.mu.Unlock()
 	s.tell()
+	if detached && s.onDetached != nil {
+		s.onDetached()
+	}
 }
 
 // endOf returns why the session ends with a carrier that failed with err, or nil when it goes on: it ends when the two
@@ -129,8 +133,10 @@ func (s *Session) endOf(err error) *Error {
 	if s.leaving != nil && (s.flushing || s.cutOff) {
 		return s.leaving
 	}
-	if unacked, _ := s.flow.Kept(); s.leaving != nil && unacked == 0 && (s.idleShut || s.goneAway && !s.busy()) {
-		return s.leaving
+	if s.leaving != nil && !s.busy() && (s.idleShut || s.goneAway) {
+		if unacked, _ := s.flow.Kept(); unacked == 0 {
+			return s.leaving
+		}
 	}
 	var e *Error
 	if errors.As(err, &e) && e.Remote {

@@ -3,6 +3,8 @@ package session
 import (
 	"net"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -40,4 +42,33 @@ func TestHellosAreBoundedDuringAShutdown(t *testing.T) {
 		_ = a.beginHello(c, "p") // refused, but for two
 	}
 	require.Equal(t, 2, a.greeting["p"])
+}
+
+// A peer cannot hold the places of others with sessions that it has left behind: it may leave so many, and the oldest go.
+func TestSessionsThatAPeerLeavesBehindAreBounded(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		quota := NewQuota(QuotaLimits{Sessions: 10})
+		cfg := Config{Quota: quota, ResumeWindow: time.Hour}
+		a, err := NewAcceptor(AcceptorConfig{Config: cfg, MaxDetached: 3})
+		require.NoError(t, err)
+		leave := func(peer string) {
+			here, there := net.Pipe()
+			go func() { _ = a.Serve(there, peer) }()
+			ack := sayHello(t, here, &frame.Hello{Role: frame.RoleSession, Limits: &generous, Caps: frame.CapResume})
+			require.Equal(t, frame.KindAck, ack.Kind)
+			require.NoError(t, here.Close())
+			synctest.Wait()
+			time.Sleep(time.Second)
+		}
+		leave("bystander")
+		kept := a.Sessions()[0]
+		for range 100 {
+			leave("mallory")
+		}
+		require.Len(t, a.Sessions(), 4)
+		require.Equal(t, 4, quota.Sessions())
+		require.Len(t, a.byPeer["mallory"], 3)
+		require.NoError(t, kept.Err(), "another peer's session is left alone")
+		require.NoError(t, a.Shutdown(within(t, 2*time.Second)), "a stop does not wait for who has left")
+	})
 }

@@ -32,9 +32,12 @@ type Session struct {
 	open     Opener        // nil: no dedicated streams from this side
 	greeting chan struct{} // places for hellos of dedicated streams in progress
 	onEnd    func()        // called once when the session has ended; may be nil
-	started  time.Time
-	ctx      context.Context // ends with the session
-	endCtx   context.CancelFunc
+
+	onDetached func() // called when the session has lost its carrier; may be nil
+
+	started time.Time
+	ctx     context.Context // ends with the session
+	endCtx  context.CancelFunc
 
 	ended      chan struct{} // closed by fail
 	readerDone chan struct{} // closed when readLoop has returned
@@ -70,6 +73,7 @@ type Session struct {
 	lastID   uint64        // of what this side opened
 	flushing bool          // Close: the writer ends when everything has left
 	pong     uint64        // the PING to answer; 0: none
+	outgoing atomic.Bool   // a batch is on its way into the flow, or to the carrier
 
 	// Calls of this side: see call.go.
 	pending   map[uint64]*call // begun and not answered
@@ -95,10 +99,12 @@ type Session struct {
 	// Drain: see drain.go.
 	draining bool           // this side drains: it takes no new work
 	farewell *frame.Failure // the GOAWAY of the drain, until it is sent
+	deserted bool           // the peer was away, with nothing in flight, when the drain began
 	saidBye  bool           // the GOAWAY of Close has been queued
 	goneAway bool           // the peer has
 	cutOff   bool           // the peer does not wait for what is in flight
 	leaving  *Error         // why the session will end, once it drains or the peer has said so
+	parting  atomic.Bool    // leaving is set
 	idle     chan struct{}  // closed when a drain has nothing left to wait for
 	idleShut bool           // idle is closed
 

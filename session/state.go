@@ -61,9 +61,15 @@ func (s *Session) setState(state State, err error) {
 
 // State returns how the session and its carrier stand to each other now.
 func (s *Session) State() State {
+	state, _ := s.stateAt()
+	return state
+}
+
+// stateAt returns the state, and since when it is that.
+func (s *Session) stateAt() (State, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state
+	return s.state, s.stateSince
 }
 
 // awaitChange returns a channel that is closed at the next step. s.mu is held.

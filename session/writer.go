@@ -58,6 +58,12 @@ func (s *Session) writeLoop() {
 			s.fail(s.carrierFailure("write", err))
 			return
 		}
+		s.outgoing.Store(false)
+		if s.parting.Load() {
+			s.mu.Lock()
+			s.checkIdle()
+			s.mu.Unlock()
+		}
 	}
 }
 
@@ -80,7 +86,8 @@ func (s *Session) writeBatch() error {
 	return err
 }
 
-// write writes a batch to a carrier without a flow, in parts of which each has WriteTimeout: the least that a slow carrier must take in that time.
+// write writes a batch to a carrier without a flow, in parts of which each has WriteTimeout: the least that a slow carrier
+// must take in that time.
 func (s *Session) write(batch []byte) error {
 	defer s.writeBegan.Store(0)
 	for len(batch) > 0 {
@@ -126,6 +133,7 @@ func (s *Session) hasOutbound() bool {
 func (s *Session) fillBatch(b []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.outgoing.Store(true)
 	if s.pong != 0 {
 		b = frame.AppendHeader(b, frame.Header{Type: frame.TypePong, ID: s.pong})
 		s.pong = 0
