@@ -16,13 +16,20 @@ func (s *Stream) readLoop() {
 		switch {
 		case errors.Is(err, ErrProtocol):
 			s.refuse(s.opError("carry", err), CodeProtocol, err.Error())
-		case err != nil:
+		case err != nil && !s.isLeaving(): // the peer does not answer the last frame
 			s.fail(s.broken(err))
 		}
 		if over || err != nil {
 			return
 		}
 	}
+}
+
+// isLeaving reports whether the last frame of this side is on its way: the writer ends the stream.
+func (s *Stream) isLeaving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.leaving
 }
 
 // readBuffer holds small frames. Large ones go past it.

@@ -35,6 +35,7 @@ type outbound struct {
 	barriers []*barrier // callers that wait for an acknowledgement, or for the Store
 
 	failed   *RecordFailure // retryable, and Resend has not been called; or final
+	leaving  bool           // the last frame is being sent
 	rewindTo uint64         // REWIND is due, with this number; 0: it is not
 	gone     error          // the peer has closed, and takes no more; nil: it has not
 	ended    bool           // CloseWrite

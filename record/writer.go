@@ -77,7 +77,7 @@ func (s *Stream) takeJob() (job, bool) {
 		j.after = appendSeq(j.after, kindEnd, o.next)
 	}
 	if o.closing != nil && (o.unsent == nil || abandoned) {
-		j.closing = true
+		j.closing, o.leaving = true, true
 		j.after = appendClose(j.after, CodeDone, "")
 	}
 	return j, len(j.before)+len(j.after) > 0 || j.chunk != nil || j.ack > 0
