@@ -127,12 +127,16 @@ func runFeeds(o options, m machine, out, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
+	latency, err := measureLatency(o.set)
+	if err != nil {
+		return err
+	}
 	writeHeader(out, m, o.set)
-	if err := writeFeeds(out, results); err != nil {
+	if err := errors.Join(writeFeeds(out, results), writeLatency(out, latency)); err != nil {
 		return err
 	}
 	if o.json != "" {
-		return writeJSON(o.json, report{Machine: m, Settings: o.set, Feeds: results})
+		return writeJSON(o.json, report{Machine: m, Settings: o.set, Feeds: results, Latency: &latency})
 	}
 	return nil
 }

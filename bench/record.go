@@ -178,9 +178,14 @@ func measureFeeds(fs []feed, set settings, progress func(string)) ([]feedResult,
 		for k := range ratios {
 			ratios[k] = first.Rounds[k].RecordsPerSec / r.Rounds[k].RecordsPerSec
 		}
-		r.Ratio = ratio{Min: slices.Min(ratios), Max: slices.Max(ratios), Median: median(ratios)}
+		r.Ratio = spread(ratios)
 	}
 	return results, nil
+}
+
+// spread returns median and range of the ratios of the rounds.
+func spread(ratios []float64) ratio {
+	return ratio{Min: slices.Min(ratios), Max: slices.Max(ratios), Median: median(ratios)}
 }
 
 // each returns one figure of every round.

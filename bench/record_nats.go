@@ -32,10 +32,11 @@ func (natsFeed) Start(got func([]byte) error) (runningFeed, error) {
 			default:
 			}
 		}
-		s.received.Add(1)
-		select {
-		case s.more <- struct{}{}:
-		default:
+		if s.received.Add(1) == s.wanted.Load() {
+			select {
+			case s.more <- struct{}{}:
+			default:
+			}
 		}
 	})
 	if err != nil {
@@ -49,6 +50,7 @@ type runningNATS struct {
 	natsService
 	written  uint64
 	received atomic.Uint64
+	wanted   atomic.Uint64 // whom await waits for
 	more     chan struct{}
 	failed   chan error
 }
@@ -81,10 +83,13 @@ func (s *runningNATS) Write(ctx context.Context, records [][]byte) error {
 		}
 	}
 	s.written += uint64(len(records))
-	if s.written > natsAhead {
-		return s.await(ctx, s.written-natsAhead)
+	if s.written-s.received.Load() < natsAhead {
+		return nil
 	}
-	return nil
+	if err := s.requester.FlushTimeout(startTimeout); err != nil {
+		return err
+	}
+	return s.await(ctx, s.written-natsAhead/2)
 }
 
 // Settle waits until the reader has had n records.
@@ -96,10 +101,11 @@ func (s *runningNATS) Settle(ctx context.Context, n uint64) error {
 }
 
 func (s *runningNATS) await(ctx context.Context, n uint64) error {
+	s.wanted.Store(n)
 	for s.received.Load() < n {
 		select {
 		case <-s.more:
-		case <-time.After(time.Second): // the last signal may have been taken
+		case <-time.After(100 * time.Millisecond): // wanted may have been stored too late
 		case err := <-s.failed:
 			return err
 		case <-ctx.Done():

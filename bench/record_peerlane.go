@@ -40,6 +40,7 @@ func (f recordFeed) Start(got func([]byte) error) (runningFeed, error) {
 // runningRecords is a started recordFeed.
 type runningRecords struct {
 	hosts  *hostPair
+	client *peerlane.Client
 	stream *record.Stream
 	batch  bool
 	read   chan error // why the reader has ended
@@ -53,11 +54,10 @@ func (s *runningRecords) start(got func([]byte) error) error {
 		return err
 	}
 	s.hosts.push(srv.Stop)
-	client, err := peerlane.NewClient(s.hosts.dialer, dial)
-	if err != nil {
+	if s.client, err = peerlane.NewClient(s.hosts.dialer, dial); err != nil {
 		return err
 	}
-	s.hosts.push(client.Close)
+	s.hosts.push(s.client.Close)
 	record.Handle(srv, "feed", nil, func(r *record.Stream) { s.read <- readRecords(r, got) })
 	if err := srv.Start(recordTag, echo); err != nil {
 		return err
@@ -67,7 +67,7 @@ func (s *runningRecords) start(got func([]byte) error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	session, err := client.Connect(ctx, s.hosts.listener.ID(), recordTag)
+	session, err := s.client.Connect(ctx, s.hosts.listener.ID(), recordTag)
 	if err != nil {
 		return err
 	}
