@@ -3,7 +3,7 @@ GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 PLATFORMS = linux/amd64 linux/arm64 darwin/arm64 windows/amd64
 FUZZTIME ?= 4s
-NETTEST ?= 20
+NETTEST ?= 10
 
 .PHONY: test race nettest vet lint fuzz examples demo bench tidy cover fmt vuln
 
