@@ -166,7 +166,7 @@ func (c *Config) caps() frame.Caps {
 		caps |= frame.CapZstd
 	}
 	if c.resumable() {
-		caps |= frame.CapResume
+		caps |= frame.CapResume | frame.CapResumeStreams
 	}
 	return caps
 }
