@@ -174,8 +174,11 @@ func (s *Session) notOpened(name string, err error) error {
 	switch {
 	case errors.As(err, &e):
 		*failed = *e
-		if !e.Remote && e.Op == "hello" {
+		switch {
+		case !e.Remote && e.Op == "hello":
 			failed.Outcome = Unknown // HELLO may have arrived
+		case e.Remote && e.Code >= frame.LastWord: // the handler was faster than ACCEPT
+			failed.Code, failed.Outcome = e.Code-frame.LastWord, Unknown
 		}
 	case errors.Is(err, resume.ErrBusy):
 		failed.Code, failed.Outcome, failed.RetryAfter = frame.CodeUnavailable, NotSent, retryHint
