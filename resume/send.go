@@ -38,6 +38,30 @@ type outbound struct {
 	deadline *time.Timer
 	told     uint64 // the last number that was sent
 	resent   uint64 // bytes that were sent again
+
+	waiters  int           // calls that wait for an acknowledgement
+	progress time.Duration // Flow.elapsed when the first of them began, or when there last was any
+}
+
+// An ackWait is a call that may have to wait for an acknowledgement.
+type ackWait bool
+
+// begin notes that the call waits, if it has not yet. mu is held.
+func (w *ackWait) begin(f *Flow) {
+	if bool(*w) || f.cfg.lazy { // a Conn's other side acknowledges what its application has taken, which may take its time
+		return
+	}
+	*w = true
+	if f.out.waiters++; f.out.waiters == 1 {
+		f.out.progress = f.elapsed()
+	}
+}
+
+// end notes that the call waits no more. mu is held.
+func (w *ackWait) end(f *Flow) {
+	if *w {
+		f.out.waiters--
+	}
 }
 
 // job is what is being written to a carrier.
@@ -87,6 +111,8 @@ func (f *Flow) Write(p []byte) (int, error) {
 
 func (f *Flow) write(p []byte) (int, error) {
 	written := 0
+	var w ackWait
+	defer w.end(f)
 	for {
 		if err := f.writeError(); err != nil {
 			return written, err
@@ -100,13 +126,14 @@ func (f *Flow) write(p []byte) (int, error) {
 			return written, nil
 		}
 		if n == 0 {
-			f.awaitRoom()
+			f.awaitRoom(&w)
 		}
 	}
 }
 
 // awaitRoom waits until something has changed, and sees to it that the other side tells what it has taken.
-func (f *Flow) awaitRoom() {
+func (f *Flow) awaitRoom(w *ackWait) {
+	w.begin(f)
 	if f.out.unasked > 0 {
 		f.out.askDue = true
 		f.sendLater()
@@ -249,6 +276,7 @@ func (f *Flow) sendSome() {
 	}
 	if j.from != nil {
 		f.out.done(j.from)
+		f.out.progress = f.elapsed()
 	}
 	c.outEnded = c.outEnded || j.ends && err == nil
 	j.c, j.left, j.from, j.ends = nil, nil, nil, false

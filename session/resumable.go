@@ -337,6 +337,9 @@ func (r *resumable) because(err error) error {
 	switch {
 	case errors.As(err, &e):
 		*failed = *e
+		if end := r.s.ending(); end != nil && e.Code == frame.CodeCancelled { // the peer has ended its session first
+			*failed = Error{Peer: end.Peer, Code: end.Code, Err: end.cause()}
+		}
 	case errors.Is(err, resume.ErrProtocol):
 		*failed = *r.s.violated(err)
 	case errors.Is(err, resume.ErrLost):
@@ -346,6 +349,19 @@ func (r *resumable) because(err error) error {
 	}
 	failed.Op, failed.Link = "stream", r.name
 	return failed
+}
+
+// ending returns why the session has ended, or is about to end whatever is in flight, or nil.
+func (s *Session) ending() *Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.flushing || s.cutOff:
+		return s.leaving
+	}
+	return nil
 }
 
 // Close implements Stream.
