@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -176,23 +175,23 @@ func starver(t *testing.T, cfg Config) (p *rawResumer, again func(frame.Resume))
 	p = newRawResumer(t, AcceptorConfig{Config: cfg})
 	p.say(segment(segStart, 0, 0, ""))
 	stop := make(chan struct{})
-	var mu sync.Mutex
+	turn := make(chan struct{}, 1) // not a Mutex, which keeps synctest.Wait from returning
 	go func() {
 		for id := uint64(1); ; id++ {
 			select {
 			case <-stop:
 				return
 			case <-time.After(time.Second):
-				mu.Lock()
+				turn <- struct{}{}
 				_, _ = p.conn.Write(ping(segData, 0, id))
-				mu.Unlock()
+				<-turn
 			}
 		}
 	}()
 	t.Cleanup(func() { close(stop) })
 	return p, func(r frame.Resume) {
-		mu.Lock()
-		defer mu.Unlock()
+		turn <- struct{}{}
+		defer func() { <-turn }()
 		answer := p.resume("raw", p.id, r)
 		require.Equal(t, frame.KindAck, answer.Kind)
 		p.say(segment(segStart, 0, answer.Resume.Received, ""))
