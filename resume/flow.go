@@ -371,9 +371,7 @@ func (f *Flow) close(err error) {
 	if f.handover != nil {
 		f.handover.Stop()
 	}
-	if f.out.deadline != nil {
-		f.out.deadline.Stop()
-	}
+	f.out.due.stop()
 	if !f.out.sending {
 		f.out.drop()
 	}

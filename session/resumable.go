@@ -105,6 +105,9 @@ func (s *Session) openResumable(ctx context.Context, name string) (*Stream, erro
 	if err := s.addDedicated(st); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
 	var carriers atomic.Uint64
 	var lost atomic.Bool
 	o := s.streamOptions(maxReattach + s.cfg.HandshakeTimeout)
@@ -184,6 +187,9 @@ func (s *Session) notOpened(name string, err error) error {
 		failed.Code, failed.Outcome, failed.RetryAfter = frame.CodeUnavailable, NotSent, retryHint
 	case errors.Is(err, resume.ErrInvalid):
 		failed.Outcome = NotSent
+	}
+	if end := s.ending(); end != nil {
+		*failed = Error{Outcome: failed.Outcome, Code: end.Code, Err: end.cause()}
 	}
 	failed.Op, failed.Peer, failed.Link = "open stream", s.peer, name
 	return failed
