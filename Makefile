@@ -11,7 +11,7 @@ fmt: ; gofmt -l -w .
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./node ./internal/... .
+race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./record/... ./node ./internal/... .
 
 nettest:
 	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
@@ -20,7 +20,7 @@ nettest:
 vet:
 	go vet ./...
 	cd bench && go vet ./...
-	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./internal/faultnet . || exit 1; done
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./record/... ./internal/faultnet . || exit 1; done
 
 lint: ; go run $(GOLANGCI) run ./...
 
@@ -33,8 +33,8 @@ examples: ; go test -count=1 -run Example ./... && go test -count=1 ./examples/.
 demo: ; go run ./cmd/peerlane demo
 
 bench:
-	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session .
-	cd bench && go test -count=1 ./... && go run . -quick
+	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session ./record .
+	cd bench && go test -count=1 ./... && go run . -quick && go run . -records -quick -rounds 3
 
 tidy:
 	go mod tidy -diff

@@ -17,6 +17,7 @@ type options struct {
 	set        settings
 	only       *regexp.Regexp // nil: all
 	check      bool
+	records    bool   // feeds of records in place of calls
 	json       string // path, or empty
 	cpuProfile string // path, or empty
 }
@@ -46,6 +47,7 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	fs.IntVar(&o.set.Rounds, "rounds", 5, "interleaved rounds")
 	fs.DurationVar(&o.set.Cell, "cell", 2*time.Second, "measured time of one contender under one load")
 	fs.StringVar(&o.set.Payload, "payload", "random", "kind of payload: random, text or zero")
+	fs.BoolVar(&o.records, "records", false, "measure feeds of records in place of calls")
 	fs.StringVar(&o.json, "json", "", "also write the report, with every round, to this `file`")
 	fs.BoolVar(&o.check, "check", false, "fail if peerlane is below the promised floors")
 	fs.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile to this `file`")
@@ -98,6 +100,9 @@ func (o options) contenders() []contender {
 // does, or with -check if a floor is not met.
 func run(o options, out, progress io.Writer) error {
 	m := thisMachine()
+	if o.records {
+		return runFeeds(o, m, out, progress)
+	}
 	entries, running, err := startAll(o.contenders())
 	if err != nil {
 		return err
@@ -114,6 +119,26 @@ func run(o options, out, progress io.Writer) error {
 		return err
 	}
 	return conclude(o, out, report{Machine: m, Settings: o.set, Results: results})
+}
+
+// runFeeds is run with -records.
+func runFeeds(o options, m machine, out, progress io.Writer) error {
+	results, err := measureFeeds(feeds(), o.set, func(s string) { fmt.Fprintln(progress, s) })
+	if err != nil {
+		return err
+	}
+	latency, err := measureLatency(o.set)
+	if err != nil {
+		return err
+	}
+	writeHeader(out, m, o.set)
+	if err := errors.Join(writeFeeds(out, results), writeLatency(out, latency)); err != nil {
+		return err
+	}
+	if o.json != "" {
+		return writeJSON(o.json, report{Machine: m, Settings: o.set, Feeds: results, Latency: &latency})
+	}
+	return nil
 }
 
 // conclude judges the floors if asked to, and writes what -json asks for.

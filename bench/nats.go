@@ -40,6 +40,7 @@ func (natsRequest) Start(transport) (service, error) {
 
 // natsService is a running natsRequest.
 type natsService struct {
+	broker    *server.Server
 	requester *nats.Conn
 	cleanups
 }
@@ -55,6 +56,7 @@ func (s *natsService) start(pair tlsPair) error {
 	if err != nil {
 		return fmt.Errorf("nats server: %w", err)
 	}
+	s.broker = broker
 	broker.Start()
 	s.push(func() error { broker.Shutdown(); broker.WaitForShutdown(); return nil })
 	if !broker.ReadyForConnections(startTimeout) {

@@ -12,10 +12,12 @@ import (
 
 // A report is the whole run, as -json writes it. Durations are in nanoseconds.
 type report struct {
-	Machine  machine   `json:"machine"`
-	Settings settings  `json:"settings"`
-	Results  []result  `json:"results"`
-	Verdicts []verdict `json:"verdicts,omitempty"` // with -check
+	Machine  machine        `json:"machine"`
+	Settings settings       `json:"settings"`
+	Results  []result       `json:"results"`
+	Latency  *latencyResult `json:"latency,omitempty"`  // with -records
+	Feeds    []feedResult   `json:"feeds,omitempty"`    // with -records
+	Verdicts []verdict      `json:"verdicts,omitempty"` // with -check
 }
 
 // A machine is where and with what the run was made.

@@ -165,7 +165,7 @@ func (s *Session) isDeserted() bool {
 func (s *Session) busyAgain() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil || !s.busy() {
+	if s.err != nil || !s.unsettled() {
 		return nil
 	}
 	s.idle, s.idleShut = make(chan struct{}), false
@@ -178,14 +178,17 @@ func (s *Session) checkIdle() {
 		return
 	}
 	s.sayFarewell()
-	if !s.busy() {
+	if !s.unsettled() {
 		s.shutIdleLocked()
 	}
 }
 
-// busy reports whether anything is in flight, or on its way into the flow. s.mu is held.
+// unsettled reports whether anything is in flight, or on its way into the flow. s.mu is held.
+func (s *Session) unsettled() bool { return s.outgoing.Load() || s.hasOutbound() || s.busy() }
+
+// busy reports whether anything is in flight. s.mu is held.
 func (s *Session) busy() bool {
-	return s.outgoing.Load() || s.hasOutbound() || len(s.serving) > 0 || s.running > 0 || s.inFlight > 0 || s.waiting.len() > 0 ||
+	return len(s.serving) > 0 || s.running > 0 || s.inFlight > 0 || s.waiting.len() > 0 ||
 		s.lane.charge > 0 || s.lane.waiting.len() > 0 || s.inbox.running || s.inbox.current != nil ||
 		len(s.streams) > 0 || s.mine > 0 || s.streaming > 0 || len(s.dedicated) > 0
 }

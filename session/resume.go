@@ -139,7 +139,7 @@ func (s *Session) endOf(err error) *Error {
 	if s.leaving != nil && (s.flushing || s.cutOff) {
 		return s.leaving
 	}
-	if s.leaving != nil && !s.busy() && (s.idleShut || s.goneAway) {
+	if s.leaving != nil && !s.unsettled() && (s.idleShut || s.goneAway) {
 		if unacked, _ := s.flow.Kept(); unacked == 0 {
 			return s.leaving
 		}

@@ -61,6 +61,7 @@ var steps = []step{
 	{"old wire: called", oldWireCalled},
 	{"cut and resumed", cutAndResumed},
 	{"moved in order", movedInOrder},
+	{"records applied", recordsApplied},
 	{"drain", drainInOrder},
 	{"nothing left", nothingLeft},
 }

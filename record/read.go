@@ -1,0 +1,212 @@
+package record
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"time"
+)
+
+// A Record is one item of a log.
+type Record struct {
+	Seq     uint64 // from 1
+	Payload []byte
+}
+
+// ReadRecord returns the next record, in order and once each; its Payload is the caller's. It waits for one. Reading says nothing
+// to the peer: AckRecord does.
+//
+// The error is exactly io.EOF when the peer has written all; otherwise an *Error that matches ctx's error, ErrClosed, or why the
+// stream has ended. What has come and was not read is not delivered by a stream that is lost.
+func (s *Stream) ReadRecord(ctx context.Context) (Record, error) {
+	var one [1]Record
+	if _, err := s.read(ctx, one[:], true); err != nil {
+		return Record{}, err
+	}
+	return one[0], nil
+}
+
+// ReadBatch puts at least one record, and at most as many as it has place for, into dst, and returns how many. It is otherwise as
+// ReadRecord, but that the payloads are valid until the next ReadRecord or ReadBatch. It allocates nothing.
+func (s *Stream) ReadBatch(ctx context.Context, dst []Record) (n int, err error) {
+	if len(dst) == 0 {
+		return 0, s.opError("read", fmt.Errorf("%w: no place for a record", ErrRange))
+	}
+	return s.read(ctx, dst, false)
+}
+
+// Records returns an iterator over the records that come. It ends after the last one, and after an error, which it yields with a
+// record that is none. The payload is valid until the next is asked for.
+func (s *Stream) Records(ctx context.Context) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		var one [1]Record
+		for {
+			_, err := s.read(ctx, one[:], false)
+			switch {
+			case err == io.EOF:
+				return
+			case err != nil:
+				yield(Record{}, err)
+				return
+			case !yield(one[0], nil):
+				return
+			}
+		}
+	}
+}
+
+// read takes records into dst: copies, or what is valid until the next read.
+func (s *Stream) read(ctx context.Context, dst []Record, copies bool) (int, error) {
+	for {
+		n, err := s.tryRead(dst, copies)
+		if n > 0 || err != nil {
+			return n, err
+		}
+		select {
+		case <-s.readable:
+		case <-s.ended:
+		case <-ctx.Done():
+			return 0, s.opError("read", ctx.Err())
+		}
+	}
+}
+
+// tryRead is read when nobody is to wait: it may return 0 and nil.
+func (s *Stream) tryRead(dst []Record, copies bool) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := &s.in
+	in.giveBack()
+	c, ok := in.first()
+	if !ok {
+		return 0, s.readFailure()
+	}
+	n := 0
+	for ; n < len(dst) && c.count > 0; n++ {
+		dst[n] = in.take(c)
+		if copies {
+			dst[n].Payload = slices.Clone(dst[n].Payload)
+		}
+	}
+	if !copies {
+		in.lent = c
+	}
+	if _, more := in.first(); more {
+		s.signal(s.readable) // for another reader
+	}
+	return n, nil
+}
+
+// readFailure returns why there is nothing to read any more, or nil. mu is held.
+func (s *Stream) readFailure() error {
+	switch {
+	case s.err != nil:
+		return s.endedLocked("read")
+	case s.out.closing != nil:
+		return s.opError("read", s.out.closing)
+	case s.in.ended && s.in.failed == 0:
+		return io.EOF
+	case s.out.gone != nil:
+		return s.opError("read", s.out.gone)
+	}
+	return nil
+}
+
+// AckRecord says that the record seq and all before it are applied: the peer's barriers up to it are met. With a Store, their place is
+// kept before the peer learns it. Records that have not been read, and a number below an earlier one, are ErrRange; the same one
+// again changes nothing. Otherwise the error is why the stream has ended.
+func (s *Stream) AckRecord(seq uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := &s.in
+	switch {
+	case s.err != nil:
+		return s.endedLocked("ack")
+	case s.out.closing != nil:
+		return s.opError("ack", s.out.closing)
+	case seq > in.delivered || seq < in.applied:
+		return s.opError("ack", fmt.Errorf("%w: record %d, and %d to %d may be acknowledged", ErrRange, seq, in.applied, in.delivered))
+	}
+	in.applied = seq
+	if seq > in.told {
+		s.planAck()
+	}
+	return nil
+}
+
+// planAck has the peer told what is applied: at once when all that has come is, or much of the window (spec 4.4), and otherwise
+// soon. mu is held.
+func (s *Stream) planAck() {
+	in := &s.in
+	soon := in.applied == in.next-1 || in.applied-in.told >= uint64(max(1, s.opts.Window/4)) || in.readSince >= s.opts.WindowBytes/4
+	switch {
+	case in.ackNow:
+	case soon || s.opts.AckDelay < 0:
+		in.ackNow = true
+		s.wake.Signal()
+	case in.delaying:
+	case in.delay == nil:
+		in.delaying = true
+		in.delay = time.AfterFunc(s.opts.AckDelay, s.ackDue)
+	default:
+		in.delaying = true
+		in.delay.Reset(s.opts.AckDelay)
+	}
+}
+
+// ackDue is what delay calls.
+func (s *Stream) ackDue() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := &s.in
+	in.delaying = false
+	if in.applied > in.told {
+		in.ackNow = true
+		s.wake.Signal()
+	}
+}
+
+// Fail says that the record seq cannot be applied, and why: code and message, of which the first 1024 bytes count, are the
+// application's, and the peer's barriers from seq on end with them.
+//
+// When it is retryable, the record and all after it are dropped, read or not, until the peer's application calls Resend: then they
+// come again, with the same numbers. Otherwise the stream ends, on both sides, once the peer has been told.
+//
+// A seq that is acknowledged, or has not been read, is ErrRange. Otherwise the error is why the stream has ended.
+func (s *Stream) Fail(seq uint64, code uint32, retryable bool, message string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := &s.in
+	switch {
+	case s.err != nil:
+		return s.endedLocked("fail")
+	case s.out.closing != nil:
+		return s.opError("fail", s.out.closing)
+	case seq > in.delivered || seq <= in.applied:
+		return s.opError("fail", fmt.Errorf("%w: record %d, and %d to %d may fail", ErrRange, seq, in.applied+1, in.delivered))
+	}
+	in.failure = &failure{seq: seq, applied: in.applied, code: code, retryable: retryable, message: cut(message)}
+	if retryable {
+		in.failed, in.delivered = seq, seq-1
+		in.clear()
+		s.wake.Signal()
+		return nil
+	}
+	s.closeLocked(s.opError("apply", &RecordFailure{FailedSeq: seq, Applied: in.applied, Code: code, Message: message}))
+	return nil
+}
+
+// applied and delivered return the last record that is acknowledged here, and that has been read.
+func (s *Stream) applied() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.in.applied
+}
+
+func (s *Stream) delivered() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.in.delivered
+}

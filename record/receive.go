@@ -1,0 +1,222 @@
+package record
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+)
+
+// readLoop owns the conn's read side: it takes every frame, and never waits for the application. It ends when the stream has ended,
+// and after the peer's CLOSE.
+func (s *Stream) readLoop() {
+	r := &reader{s: s, br: bufio.NewReaderSize(s.conn, readBuffer)}
+	for {
+		over, err := r.next()
+		switch {
+		case errors.Is(err, ErrProtocol):
+			s.refuse(s.opError("carry", err), CodeProtocol, err.Error())
+		case err != nil && !s.isLeaving(): // the peer does not answer the last frame
+			s.fail(s.broken(err))
+		}
+		if over || err != nil {
+			return
+		}
+	}
+}
+
+// isLeaving reports whether the last frame of this side is on its way: the writer ends the stream.
+func (s *Stream) isLeaving() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.leaving
+}
+
+// readBuffer holds small frames. Large ones go past it.
+const readBuffer = 4 << 10
+
+// reader takes the frames of a stream's conn.
+type reader struct {
+	s    *Stream
+	br   *bufio.Reader
+	head [batchHead + ackSize]byte // of a body
+}
+
+// next takes one frame. It reports whether that was the last.
+func (r *reader) next() (over bool, err error) {
+	b, err := r.br.Peek(headerSize)
+	if err != nil {
+		if err == io.EOF && len(b) > 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		return false, err
+	}
+	h, err := consumeHeader(b, r.s.opts.WindowBytes)
+	if err != nil {
+		return false, err
+	}
+	_, _ = r.br.Discard(headerSize) // has been peeked
+	switch h.kind {
+	case kindBatch:
+		return false, r.batch(h)
+	case kindAck, kindRewind, kindEnd:
+		return false, r.number(h)
+	}
+	body := make([]byte, h.length) // at most failHead + maxText
+	if _, err := io.ReadFull(r.br, body); err != nil {
+		return false, err
+	}
+	if h.kind == kindFail {
+		f, err := consumeFail(body)
+		if err != nil {
+			return false, err
+		}
+		s := r.s
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return false, s.onFail(f)
+	}
+	r.s.onClose(consumeClose(body))
+	return true, nil
+}
+
+// number takes an ACK, REWIND or END.
+func (r *reader) number(h header) error {
+	if _, err := io.ReadFull(r.br, r.head[:ackSize]); err != nil {
+		return err
+	}
+	seq := binary.BigEndian.Uint64(r.head[:])
+	s := r.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch h.kind {
+	case kindAck:
+		s.stats.acksIn++
+		return s.acknowledged(seq)
+	case kindRewind:
+		return s.in.onRewind(seq)
+	}
+	if err := s.in.onEnd(seq); err != nil {
+		return err
+	}
+	s.signal(s.readable)
+	return nil
+}
+
+// batch takes a BATCH.
+func (r *reader) batch(h header) error {
+	size := batchHead
+	if h.flags&flagAck != 0 {
+		size += ackSize
+	}
+	if _, err := io.ReadFull(r.br, r.head[:size]); err != nil {
+		return err
+	}
+	b, n, err := consumeBatch(h, r.head[:size])
+	if err != nil {
+		return err
+	}
+	s := r.s
+	c, skip, err := s.expect(b, h.length-n)
+	if err != nil {
+		return err
+	}
+	if skip {
+		_, err := r.br.Discard(h.length - n)
+		return err
+	}
+	records := c.buf[len(c.buf) : len(c.buf)+h.length-n]
+	if _, err := io.ReadFull(r.br, records); err != nil {
+		return err
+	}
+	if err := checkRecords(records, b.count, s.opts.MaxRecord); err != nil {
+		return err
+	}
+	s.arrived(c, b, records)
+	return nil
+}
+
+// expect takes what stands before the records of a BATCH, of n bytes, and returns the chunk that they are to be put behind; or that
+// they are to be skipped.
+func (s *Stream) expect(b batch, n int) (c *inChunk, skip bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.batchesIn++
+	if b.acked {
+		if !s.batchAck {
+			return nil, false, protocolErrorf("BATCH with an acknowledgement, which was not agreed on")
+		}
+		s.stats.piggybackIn++
+		if err := s.acknowledged(b.ack); err != nil {
+			return nil, false, err
+		}
+	}
+	in := &s.in
+	if in.failed > 0 || s.closedFor() {
+		return nil, true, nil
+	}
+	held := int(in.next - 1 - in.told)
+	switch {
+	case in.ended:
+		return nil, false, protocolErrorf("BATCH after END")
+	case b.first != in.next:
+		return nil, false, protocolErrorf("record %d where %d is due", b.first, in.next)
+	case held+b.count > s.opts.Window || in.bytes+n > s.opts.WindowBytes:
+		return nil, false, protocolErrorf("%d records and %d bytes beyond the window", b.count, n)
+	}
+	return in.space(n), false, nil
+}
+
+// closedFor reports whether what comes is for nobody any more. mu is held.
+func (s *Stream) closedFor() bool { return s.err != nil || s.out.closing != nil }
+
+// arrived makes the records of a BATCH, which stand behind c, readable.
+func (s *Stream) arrived(c *inChunk, b batch, records []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	in := &s.in
+	in.filling = false
+	if in.failed > 0 || s.closedFor() { // meanwhile
+		in.clear()
+		return
+	}
+	c.buf = c.buf[:len(c.buf)+len(records)]
+	c.count += b.count
+	in.bytes += len(records)
+	in.next += uint64(b.count)
+	s.stats.recordsIn += uint64(b.count)
+	s.stats.bytesIn += uint64(len(records))
+	s.stats.peakPending = max(s.stats.peakPending, in.next-1-in.applied)
+	s.signal(s.readable)
+}
+
+// onClose takes the peer's last frame.
+func (s *Stream) onClose(code Code, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := &s.out
+	switch {
+	case o.failed != nil && !o.failed.Retryable:
+		s.endAfterPeer(o.failed)
+	case code != CodeDone:
+		s.endAfterPeer(&Error{Op: "carry", Name: s.name, Remote: true, Code: code, Text: text})
+	case !s.in.ended:
+		s.endAfterPeer(s.opError("carry", ErrPeerClosed))
+	default: // what has come can be read, and its place kept
+		o.gone, s.mute, s.broke = ErrPeerClosed, true, nil
+		if s.grace != nil {
+			s.grace.Stop()
+		}
+		o.settleBarriers(func(b *barrier) bool { return !b.durable }, func(b *barrier) error {
+			return &Error{Op: b.op, Name: s.name, Applied: o.acked, Err: ErrPeerClosed}
+		})
+		s.wake.Broadcast()
+		s.signal(s.roomy)
+	}
+}
+
+// endAfterPeer ends the stream for what the peer has said. mu is held.
+func (s *Stream) endAfterPeer(err error) {
+	s.mute = true
+	s.failLocked(err)
+}

@@ -1,0 +1,142 @@
+package record
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+)
+
+// counters are a stream's. Stream.mu guards them.
+type counters struct {
+	batchesOut, batchesIn     uint64
+	acksOut, acksIn           uint64
+	piggybackOut, piggybackIn uint64
+	failuresOut, failuresIn   uint64
+	recordsOut, recordsIn     uint64
+	bytesOut, bytesIn         uint64
+	barriers                  uint64
+	flushWait, applyWait      time.Duration
+	peakPending               uint64
+}
+
+func (c *counters) ackSent(riding bool) {
+	if riding {
+		c.piggybackOut++
+	} else {
+		c.acksOut++
+	}
+}
+
+// countBarrier counts a wait that is over, or given up.
+func (c *counters) countBarrier(b *barrier, now time.Time) {
+	flushed := b.flushed
+	if flushed.IsZero() {
+		flushed = now
+	}
+	c.barriers++
+	c.flushWait += flushed.Sub(b.began)
+	c.applyWait += now.Sub(flushed)
+}
+
+// Snapshot is a stream as it stands. Out is what this side writes, In what it reads.
+type Snapshot struct {
+	ID     uint64 // among the streams of this process
+	Name   string
+	Peer   string
+	Opened time.Time
+	Err    error // why it has ended; nil while it has not
+
+	BatchesOut, BatchesIn     uint64 // BATCH frames
+	AcksOut, AcksIn           uint64 // ACK frames
+	PiggybackOut, PiggybackIn uint64 // acknowledgements that rode in a BATCH
+	FailuresOut, FailuresIn   uint64 // FAIL frames
+	RecordsOut, RecordsIn     uint64 // written here; come from the peer
+	BytesOut, BytesIn         uint64 // of the payloads written; of the records come, with their lengths
+
+	Barriers    uint64        // waits for the peer that are over
+	BarrierWait time.Duration // FlushWait and ApplyWait, of all together
+	FlushWait   time.Duration // until the conn had taken the record
+	ApplyWait   time.Duration // and from then on
+
+	Written          uint64 // number of the last record written
+	Acked            uint64 // of the last that the peer has applied
+	Outstanding      uint64 // records written and not acknowledged
+	OutstandingBytes int    // bytes that are kept for them, with their lengths
+
+	Received         uint64 // number of the last record that has come
+	Delivered        uint64 // that has been read
+	Applied          uint64 // that has been acknowledged here
+	PendingApply     uint64 // records that have come and are not applied
+	PeakPendingApply uint64 // the most that there have been
+	PendingAck       uint64 // records that are applied, and the peer has not been told
+}
+
+// Snapshot returns the stream as it stands.
+func (s *Stream) Snapshot() Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, o, in := &s.stats, &s.out, &s.in
+	return Snapshot{
+		ID: s.id, Name: s.name, Peer: s.peer, Opened: s.opened, Err: s.err,
+		BatchesOut: c.batchesOut, BatchesIn: c.batchesIn,
+		AcksOut: c.acksOut, AcksIn: c.acksIn,
+		PiggybackOut: c.piggybackOut, PiggybackIn: c.piggybackIn,
+		FailuresOut: c.failuresOut, FailuresIn: c.failuresIn,
+		RecordsOut: c.recordsOut, RecordsIn: c.recordsIn,
+		BytesOut: c.bytesOut, BytesIn: c.bytesIn,
+		Barriers: c.barriers, BarrierWait: c.flushWait + c.applyWait, FlushWait: c.flushWait, ApplyWait: c.applyWait,
+		Written: o.next - 1, Acked: o.acked, Outstanding: o.next - 1 - o.acked, OutstandingBytes: o.bytes,
+		Received: in.next - 1, Delivered: in.delivered, Applied: in.applied,
+		PendingApply: in.next - 1 - in.applied, PeakPendingApply: c.peakPending, PendingAck: in.applied - in.told,
+	}
+}
+
+// A Registry lists the streams that are open. The zero value is ready. It is safe for concurrent use; its methods do nothing on a nil
+// Registry.
+type Registry struct {
+	mu      sync.RWMutex
+	streams map[*Stream]struct{} // by identity: several may have the same peer and name
+}
+
+func (r *Registry) add(s *Stream) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.streams == nil {
+		r.streams = make(map[*Stream]struct{})
+	}
+	r.streams[s] = struct{}{}
+}
+
+func (r *Registry) remove(s *Stream) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.streams, s)
+}
+
+// Snapshots returns the streams that are open, by peer, name and age.
+func (r *Registry) Snapshots() []Snapshot {
+	if r == nil {
+		return nil
+	}
+	r.mu.RLock()
+	streams := make([]*Stream, 0, len(r.streams))
+	for s := range r.streams {
+		streams = append(streams, s)
+	}
+	r.mu.RUnlock()
+	all := make([]Snapshot, 0, len(streams))
+	for _, s := range streams {
+		all = append(all, s.Snapshot())
+	}
+	slices.SortFunc(all, func(a, b Snapshot) int {
+		return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+	return all
+}

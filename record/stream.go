@@ -1,0 +1,246 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Stream is one side of a record stream: it writes records and learns what the peer has applied, and it reads records and says
+// what it has applied. All methods are safe for concurrent use; records are best read by one goroutine.
+//
+//	WriteRecord ── window ── chunk ──┐                                              ┌── queue ── ReadRecord
+//	AckRecord, Fail ─────────────────┴─> writeLoop ── conn ══════ conn ── readLoop ─┤
+//	                                                                                └── acks, failures ── Barrier
+//
+// It is open until Close, a CLOSE of the peer, a failure that is not retryable, or the end of what carries it.
+type Stream struct {
+	conn     net.Conn
+	opts     Options
+	name     string
+	peer     string
+	opened   time.Time
+	id       uint64 // among all of this process
+	batchAck bool   // both sides know acknowledgements in a BATCH
+	store    Store  // nil: none
+	peerLog  LogID  // the log that this side reads
+
+	ended    chan struct{} // closed when err is set
+	done     chan struct{} // closed when both loops have returned
+	running  sync.WaitGroup
+	readable chan struct{} // a reader is to look again; 1 slot
+	roomy    chan struct{} // the writer at the head of turn is to look again; 1 slot
+	turn     chan struct{} // holds a value while somebody waits for room
+
+	copied []byte // for the later parts of a chunk; writeLoop's
+
+	mu        sync.Mutex
+	wake      sync.Cond   // writeLoop waits on it
+	err       error       // why the stream has ended; nil while it has not
+	lastWords []byte      // CLOSE of a stream that has ended for what this side has found
+	mute      bool        // the conn takes no more
+	broke     error       // because it has failed with this
+	grace     *time.Timer // ends the stream when the peer's last words do not come
+	out       outbound    // see send.go
+	in        inbound     // see receive.go
+
+	stats counters
+}
+
+var lastID atomic.Uint64
+
+// newStream returns a stream on conn, of which the hello is done: ours and theirs are what the sides have said.
+func newStream(conn net.Conn, who identity, o Options, ours, theirs hello) (*Stream, error) {
+	write, err := begin(ours, theirs)
+	if err != nil {
+		return nil, err
+	}
+	read, err := begin(theirs, ours)
+	if err != nil {
+		return nil, err
+	}
+	s := &Stream{
+		conn: conn, opts: o, name: who.name, peer: who.peer, store: o.Store, peerLog: theirs.log,
+		opened: time.Now(), id: lastID.Add(1),
+		batchAck: ours.caps&theirs.caps&capBatchAck != 0,
+		ended:    make(chan struct{}), done: make(chan struct{}),
+		readable: make(chan struct{}, 1), roomy: make(chan struct{}, 1), turn: make(chan struct{}, 1),
+	}
+	s.wake.L = &s.mu
+	s.out.begin(write, ours, theirs, o.BatchBytes)
+	s.in.begin(read)
+	if err := s.loadTail(ours.next); err != nil {
+		return nil, err
+	}
+	o.Registry.add(s)
+	return s, nil
+}
+
+// start begins the two loops, which end with the stream.
+func (s *Stream) start() {
+	s.running.Go(s.writeLoop)
+	s.running.Go(s.readLoop)
+	go s.finish()
+}
+
+// finish waits for the loops, gives back what the stream held, and says that it is done. It is a goroutine of its own.
+func (s *Stream) finish() {
+	s.running.Wait()
+	s.mu.Lock()
+	acked := s.out.acked
+	s.out.drop()
+	s.in.stopDelay()
+	if s.grace != nil {
+		s.grace.Stop()
+	}
+	s.mu.Unlock()
+	if s.store != nil {
+		if err := s.store.End(acked); err != nil {
+			s.fail(s.opError("close", storeError(err)))
+		}
+	}
+	s.opts.Registry.remove(s)
+	close(s.done)
+}
+
+// identity is how a stream is called.
+type identity struct{ name, peer string }
+
+// Name returns the name the stream was opened under; of a stream on a bare conn, "".
+func (s *Stream) Name() string { return s.name }
+
+// Peer returns the peer, as the session names it; of a stream on a bare conn, "".
+func (s *Stream) Peer() string { return s.peer }
+
+// Done returns a channel that is closed when the stream has ended and nothing of it runs any more.
+func (s *Stream) Done() <-chan struct{} { return s.done }
+
+// Err returns why the stream has ended, or nil while it has not: ErrClosed after Close, otherwise an *Error. A stream that the peer
+// has closed in order has not ended: what has come can be read and acknowledged until Close.
+func (s *Stream) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// fail ends the stream for a reason, once: whoever waits learns it.
+func (s *Stream) fail(err error) {
+	s.mu.Lock()
+	first := s.failLocked(err)
+	s.mu.Unlock()
+	if first {
+		_ = s.conn.Close() // wakes the loops; the reason is what counts
+	}
+}
+
+// refuse ends the stream for what this side has found, and has the writer tell the peer before it closes the conn.
+func (s *Stream) refuse(err error, code Code, text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failLocked(err) {
+		s.lastWords = appendClose(nil, code, cut(text))
+		_ = s.conn.SetWriteDeadline(time.Now().Add(min(s.opts.CloseTimeout, time.Second))) // a conn that is closed needs none
+	}
+}
+
+func (s *Stream) failLocked(err error) bool {
+	if s.err != nil {
+		return false
+	}
+	s.err = err
+	s.in.clear()
+	s.out.settleBarriers(everyone, func(b *barrier) error { return s.endedLocked(b.op) })
+	close(s.ended)
+	s.wake.Broadcast()
+	return true
+}
+
+// endedLocked returns what calls return once the stream has ended. mu is held.
+func (s *Stream) endedLocked(op string) error {
+	err := s.err
+	var e *Error
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &e):
+		copied := *e
+		copied.Op, copied.Name, copied.Applied = op, s.name, s.out.acked
+		return &copied
+	}
+	return &Error{Op: op, Name: s.name, Applied: s.out.acked, Err: err}
+}
+
+// opError returns err as that of a call.
+func (s *Stream) opError(op string, err error) error { return &Error{Op: op, Name: s.name, Err: err} }
+
+// broken returns why the stream ends when its conn has failed with err.
+func (s *Stream) broken(err error) error {
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return s.opError("carry", err)
+}
+
+// Close closes the stream in order: what was written leaves, the peer reads io.EOF behind it, and both sides apply nothing more.
+// It waits until that is done, for CloseTimeout at most, and not for acknowledgements: that is Barrier's. Its error is an *Error when
+// not all has left. A second Close does nothing.
+func (s *Stream) Close() error {
+	s.mu.Lock()
+	s.closeLocked(ErrClosed)
+	s.mu.Unlock()
+	timer := time.NewTimer(s.opts.CloseTimeout)
+	defer timer.Stop()
+	select {
+	case <-s.done:
+	case <-timer.C:
+		s.fail(s.opError("close", context.DeadlineExceeded))
+		<-s.done
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == s.out.closing || errors.Is(s.err, ErrClosed) || errors.Is(s.err, ErrPeerClosed) {
+		return nil
+	}
+	return s.endedLocked("close")
+}
+
+// closeLocked has the writer close the stream once all has left: why is what calls return from now on. mu is held.
+func (s *Stream) closeLocked(why error) {
+	o := &s.out
+	if s.err != nil || o.closing != nil {
+		return
+	}
+	o.closing, o.ended = why, true
+	s.in.clear()
+	o.settleBarriers(everyone, func(b *barrier) error { return &Error{Op: b.op, Name: s.name, Applied: o.acked, Err: why} })
+	s.wake.Broadcast()
+	s.signal(s.readable)
+	s.signal(s.roomy)
+}
+
+// CloseWithError closes the stream at once, for a reason that the peer is told: code, CodeApplication or above, and text, of which
+// the first 1024 bytes count. What is written and has not left is dropped. Another code is ErrRange.
+func (s *Stream) CloseWithError(code Code, text string) error {
+	if code < CodeApplication {
+		return s.opError("close", fmt.Errorf("%w: %v is not the application's", ErrRange, code))
+	}
+	s.refuse(ErrClosed, code, text)
+	<-s.done
+	return nil
+}
+
+// cut returns as much of text as may be sent.
+func cut(text string) string { return text[:min(len(text), maxText)] }
+
+// signal wakes whoever waits on ch, or is about to.
+func (s *Stream) signal(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,290 @@
+package record
+
+import (
+	"fmt"
+	"time"
+)
+
+// job is what the writer has taken on: first the Store is told, then the conn.
+type job struct {
+	before  []byte    // frames that go before the BATCH
+	chunk   *outChunk // whose records are sent; nil: none are
+	buf     []byte    // its buffer, as it was
+	off     int       // where the records to send begin there
+	from    uint64    // number of the first of them
+	count   int
+	after   []byte // frames that go behind the BATCH
+	ack     uint64 // the place to keep, and to tell; 0: none
+	riding  bool   // the acknowledgement rides in the BATCH
+	closing bool   // the last frame is among them
+}
+
+// writeLoop is the only goroutine that writes to the conn, and tells the Store: records, acknowledgements and failures leave one
+// after the other. It ends when the stream has ended, which it does itself after the last frame of Close.
+func (s *Stream) writeLoop() {
+	for {
+		j, ok := s.nextJob()
+		if !ok {
+			s.sayLastWords()
+			return
+		}
+		if err := s.keep(&j); err != nil {
+			s.refuse(s.opError("carry", err), CodeStore, "")
+			continue
+		}
+		err := s.send(&j)
+		s.finishJob(&j, err)
+		if j.closing {
+			s.leave()
+		}
+	}
+}
+
+// nextJob waits for something to do. It reports false when the stream has ended.
+func (s *Stream) nextJob() (job, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if s.err != nil {
+			return job{}, false
+		}
+		if j, ok := s.takeJob(); ok {
+			return j, true
+		}
+		s.wake.Wait()
+	}
+}
+
+// takeJob returns what is to be done next. mu is held.
+func (s *Stream) takeJob() (job, bool) {
+	o := &s.out
+	var j job
+	j.before = o.scratch[:0]
+	if o.rewindTo > 0 {
+		o.rewind(o.rewindTo)
+		j.before = appendSeq(j.before, kindRewind, o.rewindTo)
+		o.rewindTo = 0
+	}
+	j.chunk = s.dueChunk()
+	s.takeAck(&j)
+	if j.chunk != nil {
+		s.takeChunk(&j)
+	}
+	o.scratch = j.before[:0]
+	abandoned := o.failed != nil || o.gone != nil || o.closing != nil && o.closing != ErrClosed
+	if o.ended && !o.saidEnd && o.unsent == nil && !abandoned {
+		o.saidEnd = true
+		j.after = appendSeq(j.after, kindEnd, o.next)
+	}
+	if o.closing != nil && (o.unsent == nil || abandoned) {
+		j.closing, o.leaving = true, true
+		j.after = appendClose(j.after, CodeDone, "")
+	}
+	return j, len(j.before)+len(j.after) > 0 || j.chunk != nil || j.ack > 0
+}
+
+// takeAck makes what this side has applied, and a failure, a part of j. mu is held.
+func (s *Stream) takeAck(j *job) {
+	in := &s.in
+	now := in.ackNow || in.failure != nil || s.out.closing != nil
+	if in.applied > in.told && (now || j.chunk != nil && s.batchAck) {
+		j.ack = in.applied
+		in.told, in.ackNow, in.readSince = in.applied, false, 0
+		in.stopDelay()
+		if j.riding = j.chunk != nil && s.batchAck; !j.riding {
+			j.before = appendSeq(j.before, kindAck, j.ack)
+		}
+	}
+	if in.failure != nil {
+		in.failure.applied = in.applied // of records before it, some may have been applied since
+		j.before = in.failure.append(j.before)
+		in.failure = nil
+		s.stats.failuresOut++
+	}
+}
+
+// dueChunk returns the first chunk with records that may be sent now, or nil. mu is held.
+func (s *Stream) dueChunk() *outChunk {
+	o := &s.out
+	c := o.unsent
+	switch {
+	case c == nil || o.failed != nil || o.gone != nil || o.closing != nil && o.closing != ErrClosed:
+		return nil
+	case o.sentBytes > 0 && (o.sentBytes+len(c.buf)-c.off > o.windowBytes || c.last() > o.acked+uint64(o.window)):
+		return nil // of what the Store has kept: the window is smaller now
+	case s.opts.Linger > 0 && !o.lingered && !o.ended && c.open && len(c.buf)-c.off < o.fill:
+		s.startLinger()
+		return nil
+	}
+	return c
+}
+
+// startLinger begins the time that records wait for others, unless it runs. mu is held.
+func (s *Stream) startLinger() {
+	o := &s.out
+	if o.linger != nil {
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(s.opts.Linger, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if o.linger == timer {
+			o.lingered = true
+			s.wake.Signal()
+		}
+	})
+	o.linger = timer
+}
+
+// takeChunk makes the unsent records of j's chunk those of j. mu is held.
+func (s *Stream) takeChunk(j *job) {
+	o, c := &s.out, j.chunk
+	j.buf, j.off = c.buf, c.off
+	j.from, j.count = c.first+uint64(c.sent), c.count-c.sent
+	o.sentBytes += len(c.buf) - c.off
+	c.sent, c.off, c.busy = c.count, len(c.buf), true
+	if c.size() >= o.fill/2 {
+		c.open = false // what comes is sent without a copy
+	}
+	o.unsent = c.next
+	o.reached = j.from + uint64(j.count) - 1
+	o.lingered = false
+	if o.linger != nil {
+		o.linger.Stop()
+		o.linger = nil
+	}
+	s.stats.batchesOut++
+}
+
+// keep tells the Store what it has to have before the peer is told.
+func (s *Stream) keep(j *job) error {
+	if s.store == nil {
+		return nil
+	}
+	if j.ack > 0 {
+		if err := s.store.Applied(s.peerLog, j.ack); err != nil {
+			return storeError(err)
+		}
+	}
+	if j.chunk == nil {
+		return nil
+	}
+	s.mu.Lock()
+	from, acked := s.out.durable+1, s.out.acked
+	s.mu.Unlock()
+	last := j.from + uint64(j.count) - 1
+	if from > last {
+		return nil // sent again
+	}
+	if err := s.store.Append(max(from, j.from), recordsOf(j.buf[j.off:], j.from, from), acked); err != nil {
+		return storeError(err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.out.durable = last
+	s.out.settleBarriers(func(b *barrier) bool { return b.durable && b.seq <= last }, nil)
+	return nil
+}
+
+// send writes the frames of j, unless the conn takes no more.
+func (s *Stream) send(j *job) error {
+	s.mu.Lock()
+	mute := s.mute
+	s.mu.Unlock()
+	if mute {
+		return nil
+	}
+	if len(j.before) > 0 {
+		if _, err := s.conn.Write(j.before); err != nil {
+			return err
+		}
+	}
+	if j.chunk != nil {
+		if _, err := s.conn.Write(s.batchOf(j)); err != nil {
+			return err
+		}
+	}
+	if len(j.after) > 0 {
+		_, err := s.conn.Write(j.after)
+		return err
+	}
+	return nil
+}
+
+// batchOf returns the BATCH of j: the chunk's own bytes when it is the first of the chunk, otherwise a copy.
+func (s *Stream) batchOf(j *job) []byte {
+	buf, off := j.buf, j.off
+	if off > batchRoomAck {
+		s.copied = append(append(s.copied[:0], make([]byte, batchRoomAck)...), buf[off:]...)
+		buf, off = s.copied, batchRoomAck
+		if cap(s.copied) > 2*batchBytes {
+			s.copied = nil
+		}
+	}
+	size := putBatch(buf[:off], batch{first: j.from, count: j.count, acked: j.riding, ack: j.ack}, len(buf)-off)
+	return buf[off-size:]
+}
+
+// finishJob takes note of what has been done.
+func (s *Stream) finishJob(j *job, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if j.ack > 0 && err == nil {
+		s.stats.ackSent(j.riding)
+	}
+	if err != nil {
+		s.fallMute(err)
+	}
+	c := j.chunk
+	if c == nil {
+		return
+	}
+	if c.busy = false; c.gone {
+		c.free()
+	}
+	if err == nil {
+		s.out.written = max(s.out.written, j.from+uint64(j.count)-1)
+		s.out.flushed()
+	}
+}
+
+// lastWords is for how long a stream whose conn takes no more is still read from: what the peer said before it ended the stream has
+// arrived, and counts.
+const lastWords = 100 * time.Millisecond
+
+// fallMute gives up writing to the conn. mu is held.
+func (s *Stream) fallMute(err error) {
+	if s.mute {
+		return
+	}
+	s.mute, s.broke = true, err
+	s.grace = time.AfterFunc(lastWords, func() { s.fail(s.broken(err)) })
+}
+
+// sayLastWords tells the peer why this side has ended the stream, if there is something to tell.
+func (s *Stream) sayLastWords() {
+	s.mu.Lock()
+	words := s.lastWords
+	if s.mute {
+		words = nil
+	}
+	s.mu.Unlock()
+	if words != nil {
+		_, _ = s.conn.Write(words) // the peer may be gone
+	}
+	_ = s.conn.Close() // the reason is what counts
+}
+
+// leave ends the stream after its last frame has been sent.
+func (s *Stream) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broke != nil {
+		s.failLocked(s.broken(s.broke))
+		return
+	}
+	s.failLocked(s.out.closing)
+}
+
+func storeError(err error) error { return fmt.Errorf("%w: %w", ErrStore, err) }
