@@ -24,8 +24,8 @@
 // that nothing of them is left: no goroutine, no stream, no handler. A conn of [Dial] or a [Listener] is the caller's.
 //
 // A session outlives the connection it runs on: the side that dialed opens another, and both go on where they were. A
-// negative ResumeWindow in [ClientConfig] or [ServerConfig] ends it with its connection. A conn of [Dial] and a dedicated
-// stream end with theirs.
+// negative ResumeWindow in [ClientConfig] or [ServerConfig] ends it with its connection. A conn of [Dial] ends
+// with its connection, and so does a dedicated stream unless it is opened as resumable.
 //
 // # Cancellation
 //

@@ -37,6 +37,10 @@ const (
 // around it for itself.
 const CodeBase uint32 = 0x504C0000 // "PL"
 
+// LastWord is added to the Code that a carrier of a resumable stream is reset with when the stream ends with it; without it
+// the carrier alone has ended, and the stream goes on over another (spec 5.11).
+const LastWord Code = 0x10000
+
 var codeNames = [...]string{
 	CodeOK:            "ok",
 	CodeInternal:      "internal",

@@ -166,7 +166,7 @@ func TestUnknownOptionalPartsAreSkipped(t *testing.T) {
 // Every id and type of version 1's future: the rule itself, not three samples of it.
 func TestOddHelloFieldsAndHighTypesAreOptionalAndAllOthersCritical(t *testing.T) {
 	known := []byte{fieldRole, fieldCaps, fieldLimits, fieldSessionID, fieldName, fieldFailure, fieldAgent, fieldPatience,
-		fieldResume, fieldNoise}
+		fieldResume, fieldResumable, fieldNoise}
 	for id := 3; id < 256; id++ {
 		if slices.Contains(known, byte(id)) {
 			continue

@@ -53,6 +53,8 @@ const (
 	CapZstd     Caps = 1 << 0 // start frames may carry FlagCompressed
 	CapBatchAck Caps = 1 << 1 // record streams: cumulative acks ride in batch headers
 	CapResume   Caps = 1 << 2 // the session outlives its carrier (spec 7)
+
+	CapResumeStreams Caps = 1 << 3 // and a dedicated stream may outlive its own (spec 5.11)
 )
 
 // Limits are what the sender of a hello is ready to receive (spec 3.4). Zero means none of it.
@@ -74,6 +76,15 @@ type Resume struct {
 	Live     bool   // the carrier before is alive on this side
 }
 
+// A Resumable says what a carrier is to a dedicated stream that outlives its carriers (spec 5.11).
+type Resumable uint8
+
+// What a carrier is to such a stream.
+const (
+	ResumableNew   Resumable = 1 // its first
+	ResumableAgain Resumable = 2 // a further one
+)
+
 // Hello is the first thing each side says on a carrier (spec 3).
 type Hello struct {
 	Kind      Kind
@@ -87,6 +98,7 @@ type Hello struct {
 	Agent     string    // optional: the software, for diagnostics
 	Patience  uint32    // HELLO and ACK of a session: milliseconds that it may be without a carrier; 0: it says nothing
 	Resume    *Resume   // HELLO and ACK of a resumption
+	Resumable Resumable // HELLO of a stream that outlives its carriers
 	Noise     []byte    // key id and Noise message, when a pre-shared key is in force; always the last field
 }
 
@@ -101,6 +113,7 @@ const (
 	fieldAgent     = 0x0D
 	fieldPatience  = 0x0F
 	fieldResume    = 0x10
+	fieldResumable = 0x12
 	fieldNoise     = 0xFE
 )
 
@@ -134,6 +147,9 @@ func AppendHello(b []byte, h *Hello) []byte {
 	}
 	if h.Resume != nil {
 		b = appendField(b, fieldResume, appendResume(nil, h.Resume))
+	}
+	if h.Resumable != 0 {
+		b = appendField(b, fieldResumable, []byte{byte(h.Resumable)})
 	}
 	if h.Noise != nil {
 		b = appendField(b, fieldNoise, h.Noise)
@@ -225,6 +241,10 @@ func (h *Hello) setField(id byte, v []byte) error {
 		default:
 			return fmt.Errorf("hello field 0x%02x: %w", id, ErrMalformed)
 		}
+	case fieldResumable:
+		if h.Resumable = Resumable(c.uint8()); h.Resumable < ResumableNew || h.Resumable > ResumableAgain {
+			return fmt.Errorf("hello field 0x%02x: %w", id, ErrMalformed)
+		}
 	case fieldNoise:
 		h.Noise = c.take(len(v))
 	default:
@@ -252,13 +272,14 @@ func (h *Hello) check() error {
 		case RoleResume:
 			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name == "" && h.Patience == 0 && h.Resume != nil
 		}
-		ok = ok && h.Role != 0 && h.Failure == nil && (h.Role == RoleResume || h.Resume == nil)
+		ok = ok && h.Role != 0 && h.Failure == nil && (h.Role == RoleResume || h.Resume == nil) &&
+			(h.Role == RoleStream || h.Resumable == 0)
 	case KindAck:
 		ok = h.Role == 0 && h.Name == "" && h.Failure == nil && (h.Limits != nil) == (h.SessionID != SessionID{}) &&
-			(h.Limits != nil || h.Patience == 0) && (h.Limits == nil || h.Resume == nil)
+			(h.Limits != nil || h.Patience == 0) && (h.Limits == nil || h.Resume == nil) && h.Resumable == 0
 	case KindRefuse:
 		ok = h.Failure != nil && h.Role == 0 && h.Caps == 0 && h.Limits == nil && h.SessionID == SessionID{} &&
-			h.Name == "" && h.Noise == nil && h.Patience == 0 && h.Resume == nil
+			h.Name == "" && h.Noise == nil && h.Patience == 0 && h.Resume == nil && h.Resumable == 0
 	default:
 		return fmt.Errorf("hello of kind %v: %w", h.Kind, ErrMalformed)
 	}

@@ -62,6 +62,13 @@ var goldenHellos = map[string]Hello{
 	"hello stream with psk": {
 		Kind: KindHello, Version: 1, Role: RoleStream, SessionID: someSession, Name: "日本", Agent: "x", Noise: noise(48),
 	},
+	"hello stream that outlives its carrier": {
+		Kind: KindHello, Version: 1, Role: RoleStream, SessionID: someSession, Name: "video", Resumable: ResumableNew,
+	},
+	"hello stream, a further carrier, with psk": {
+		Kind: KindHello, Version: 1, Role: RoleStream, SessionID: someSession, Name: "video", Resumable: ResumableAgain,
+		Noise: noise(48),
+	},
 	"ack session": {
 		Kind: KindAck, Version: 1, Caps: CapZstd, Limits: &Limits{0xffffffff, 1, 2, 3, 4}, SessionID: someSession,
 		Agent: "peerlane/1",

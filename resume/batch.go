@@ -30,6 +30,8 @@ func (f *Flow) WriteBatch(b Batch, p []byte) (int, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	var w ackWait
+	defer w.end(f)
 	for {
 		if err := f.writeError(); err != nil {
 			b.c.free()
@@ -38,7 +40,7 @@ func (f *Flow) WriteBatch(b Batch, p []byte) (int, error) {
 		if f.out.room() >= len(p) && f.out.granted(len(p)) == len(p) {
 			break
 		}
-		f.awaitRoom()
+		f.awaitRoom(&w)
 	}
 	f.out.adopt(b.c, len(p))
 	f.send(f.out.end)

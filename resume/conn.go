@@ -44,6 +44,7 @@ type Conn struct {
 	events   []StateChange
 	reason   error // why the last carrier failed, or the last attempt to resume
 	final    error // what the calls return once the flow is closed; nil while it is not
+	aborted  error // what Abort was given
 	lingers  *time.Timer
 }
 
@@ -64,7 +65,11 @@ func newConn(ctx context.Context, o *Options, h hello) *Conn {
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.addrs.Store(new(addrs))
-	c.flow = NewFlow(FlowConfig{Window: o.Window, Patience: o.HandshakeTimeout, lazy: true, note: c.note})
+	cfg := FlowConfig{Window: o.Window, Patience: o.HandshakeTimeout, lazy: true, note: c.note}
+	if o.Drop != nil {
+		cfg.Drop = c.drop
+	}
+	c.flow = NewFlow(cfg)
 	c.flow.cfg.Patience = c.patience // from the first carrier on
 	c.flow.out.credit = int(min(h.buffer, 1<<30))
 	c.readable.L = &c.flow.mu
@@ -151,7 +156,7 @@ func (c *Conn) takeIn() bool {
 		err, got.n = broken, 0
 	}
 	c.in.commit(got.n)
-	if c.deaf {
+	if c.deaf || c.aborted != nil {
 		f.consume(c.in.drop())
 	}
 	if got.n > 0 || got.fin {
@@ -161,10 +166,22 @@ func (c *Conn) takeIn() bool {
 	switch {
 	case errors.Is(err, ErrProtocol):
 		f.Close(err)
-	case err != nil:
+	case err != nil && !c.isLastWord(err):
 		f.failed(k, err)
 	}
 	return true
+}
+
+// isLastWord reports whether err has ended the conn, as Options.Final says.
+func (c *Conn) isLastWord(err error) bool {
+	if c.opts.Final == nil {
+		return false
+	}
+	end := c.opts.Final(err)
+	if end != nil {
+		c.flow.Close(end)
+	}
+	return end != nil
 }
 
 // space returns where some of the next want bytes are to be put. The other side must not send more than there is room for
@@ -205,7 +222,7 @@ func (c *Conn) SetDeadline(t time.Time) error {
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.flow.mu.Lock()
 	defer c.flow.mu.Unlock()
-	if c.shut {
+	if c.shut || c.aborted != nil {
 		return c.opError("set", net.ErrClosed)
 	}
 	c.deadline.set(&c.flow.mu, t, c.readable.Broadcast)
@@ -215,7 +232,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline makes Writes, pending or future, fail with os.ErrDeadlineExceeded from t on. The zero time means never.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.flow.mu.Lock()
-	shut := c.shut
+	shut := c.shut || c.aborted != nil
 	c.flow.mu.Unlock()
 	if shut {
 		return c.opError("set", net.ErrClosed)

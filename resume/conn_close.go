@@ -33,6 +33,31 @@ func (c *Conn) Close() error {
 	return nil
 }
 
+// Abort ends the Conn at once. What was written and has not arrived is lost, also after Close, and so is what was not read;
+// calls return err. err is the reason that Options.Drop is given, which may tell the other side: otherwise it finds a loss, and
+// learns when it resumes that nobody knows the Conn. Nothing happens if the Conn has ended already.
+func (c *Conn) Abort(err error) {
+	f := c.flow
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return
+	}
+	c.aborted = err
+	c.in.drop()
+	f.expire() // wakes a Write that is in the carrier's
+	f.close(err)
+}
+
+// drop ends a carrier as Options.Drop does.
+func (c *Conn) drop(carrier net.Conn) {
+	reason := c.flow.Err()
+	if reason == errOver {
+		reason = net.ErrClosed
+	}
+	c.opts.Drop(carrier, reason)
+}
+
 // abandon closes the flow, whatever has been delivered.
 func (c *Conn) abandon() {
 	c.flow.mu.Lock()

@@ -40,6 +40,8 @@ func (c *Conn) unreadable() error {
 	switch {
 	case c.deaf:
 		return net.ErrClosed
+	case c.aborted != nil:
+		return c.aborted
 	case c.deadline.expired:
 		return os.ErrDeadlineExceeded
 	}
@@ -73,6 +75,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 // writeError returns what Write is to make of an error of the flow. Flow.mu is held.
 func (c *Conn) writeError(err error) error {
 	switch {
+	case c.aborted != nil && !c.shut:
+		err = c.aborted
 	case c.shut || c.flow.out.finished:
 		err = net.ErrClosed
 	case c.flow.in.stopped:

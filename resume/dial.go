@@ -169,6 +169,9 @@ func (c *Conn) resume(ctx context.Context) error {
 	if err == nil {
 		err = c.attach(carrier, answer.received, answer.live)
 	}
+	if err != nil && c.isLastWord(err) {
+		return err
+	}
 	if errors.Is(err, ErrUnknown) || errors.Is(err, ErrVersion) || errors.Is(err, ErrProtocol) && !errors.Is(err, ErrStranger) {
 		c.flow.Close(fmt.Errorf("%w: %w", ErrLost, err))
 	}

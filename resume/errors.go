@@ -34,6 +34,7 @@ var (
 	errOver        = errors.New("closed by the other side")
 	errNoNext      = errors.New("the carrier has ended in order and none has followed")
 	errGap         = errors.New("bytes are missing before the first on this carrier")
+	errGivenUp     = errors.New("the hello took too long")
 	errSilent      = errors.New("the carrier has been silent for too long")
 	errUndelivered = fmt.Errorf("closed before everything was delivered: %w", ErrLost)
 	errNoListener  = fmt.Errorf("%w: its listener is closed", ErrLost)

@@ -197,6 +197,7 @@ func (f *Flow) attach(c *carrier, received uint64, live bool) error {
 	}
 	f.cur = c
 	f.out.restart(received)
+	f.out.progress = f.elapsed()
 	return nil
 }
 
@@ -370,9 +371,7 @@ func (f *Flow) close(err error) {
 	if f.handover != nil {
 		f.handover.Stop()
 	}
-	if f.out.deadline != nil {
-		f.out.deadline.Stop()
-	}
+	f.out.due.stop()
 	if !f.out.sending {
 		f.out.drop()
 	}
@@ -393,14 +392,25 @@ func (f *Flow) Err() error {
 // Heard returns how many Reads of carriers have brought bytes: a watch on silence.
 func (f *Flow) Heard() uint64 { return f.heard.Load() }
 
-// Stuck returns for how long the carrier has been taking what is being written now, or 0.
+// Stuck returns for how long the way out has made no progress that somebody waits for, or 0: how long the carrier has been
+// taking what is being written now or, if that is longer, how long the other side has acknowledged nothing while a Write waits
+// for room in the window or AwaitAcked waits. Time without a carrier does not count, and a new one begins anew.
 func (f *Flow) Stuck() time.Duration {
-	began := f.writeBegan.Load()
-	if began == 0 {
-		return 0
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := f.elapsed()
+	stuck := time.Duration(0)
+	if began := f.writeBegan.Load(); began != 0 {
+		stuck = now - time.Duration(began)
 	}
-	return time.Since(f.born) - time.Duration(began)
+	if f.out.waiters > 0 && f.cur != nil {
+		stuck = max(stuck, now-f.out.progress)
+	}
+	return stuck
 }
+
+// elapsed returns how old the flow is, which is cheaper to know than the time.
+func (f *Flow) elapsed() time.Duration { return time.Since(f.born) }
 
 // Kept returns how many bytes of segments the other side has not acknowledged, and how many bytes have been sent again.
 func (f *Flow) Kept() (unacked int, resent uint64) {

@@ -72,7 +72,12 @@ func TestACarrierThatDoesNotSurviveADeadlineIsGivenUp(t *testing.T) {
 	conn := &countConn{Conn: client}
 	go drain(f)
 	require.NoError(t, f.Attach(conn, 0, false))
-	require.NoError(t, f.SetWriteDeadline(time.Now().Add(50*time.Millisecond)))
+	go func() {
+		for conn.writes.Load() < 2 { // START, and the first of what is kept by then
+			time.Sleep(time.Millisecond)
+		}
+		_ = f.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+	}()
 	_, err := f.Write(make([]byte, 24<<20)) // nobody reads at the other end
 	require.NoError(t, err, "it is kept")
 	require.Error(t, <-lost)

@@ -17,12 +17,15 @@ func (f *Flow) AwaitAcked() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	asked := f.cur
+	var w ackWait
+	defer w.end(f)
 	for first := true; f.err == nil && f.out.acked < f.out.end; first = false {
 		if first || f.cur != asked || f.cur != nil && f.out.unsent == nil && f.out.unasked > 0 {
 			asked = f.cur
 			f.out.askDue = true
 			f.sendLater()
 		}
+		w.begin(f)
 		f.changed.Wait()
 	}
 	return f.err

@@ -8,20 +8,31 @@ import (
 	"time"
 )
 
-// hear does the accepting side's part of the hello (spec 3). It owns the carrier until a Conn does, ends after
-// HandshakeTimeout or when the carrier is closed, and reports to no one: whoever dialed learns of it.
-func (l *Listener) hear(carrier net.Conn) {
+// A door is how a new Conn is handed out.
+type door bool
+
+const (
+	forAccept door = false
+	forServe  door = true
+)
+
+// hear does the accepting side's part of the hello (spec 3), and returns the new Conn, if there is one, or why there is none.
+// It owns the carrier until a Conn does, and ends after HandshakeTimeout or when the carrier is closed. admit comes before.
+func (l *Listener) hear(carrier net.Conn, w door) (*Conn, error) {
+	defer l.running.Done()
 	defer func() { <-l.slots }()
 	end := time.AfterFunc(l.opts.HandshakeTimeout, func() { _ = carrier.Close() })
-	g := greeting{l: l, carrier: carrier, end: end}
-	if h, err := readHello(carrier); err == nil {
-		g.answer(h)
+	g := greeting{l: l, carrier: carrier, end: end, door: w}
+	h, err := readHello(carrier)
+	if err == nil {
+		err = g.answer(h)
 	} else {
 		g.refuse(err)
 	}
 	if g.heard() {
 		_ = carrier.Close()
 	}
+	return g.opened, err
 }
 
 // greeting is a hello in progress.
@@ -30,6 +41,8 @@ type greeting struct {
 	carrier net.Conn
 	end     *time.Timer // closes the carrier
 	done    bool        // heard has been called
+	door    door
+	opened  *Conn // for Serve
 }
 
 // heard ends the time for the hello. It reports whether it is the first to do so, and the carrier is still there.
@@ -49,16 +62,21 @@ func (g *greeting) heard() bool {
 	return g.end.Stop()
 }
 
-// answer does what h asks for.
-func (g *greeting) answer(h hello) {
+// answer does what h asks for, and returns why not.
+func (g *greeting) answer(h hello) error {
+	var err error
 	switch h.kind {
 	case messageNew:
-		g.open(h)
+		err = g.open(h)
 	case messageResume:
-		g.resume(h)
+		err = g.resume(h)
 	default:
-		g.refuse(protocolErrorf("%v from the dialing side", h.kind))
+		err = protocolErrorf("%v from the dialing side", h.kind)
 	}
+	if err != nil && !g.done { // after ACCEPT the carrier is a Conn's, or closed
+		g.refuse(err)
+	}
+	return err
 }
 
 // refuse says why, if it is one who can understand it, and waits for the other side to read it and leave: a carrier that is
@@ -83,40 +101,56 @@ func (g *greeting) refuse(err error) {
 }
 
 // open makes a new Conn.
-func (g *greeting) open(h hello) {
+func (g *greeting) open(h hello) error {
 	l := g.l
-	c, err := l.register(h)
+	c, err := l.register(h, g.door)
 	if err != nil {
-		g.refuse(err)
-		return
+		return err
 	}
 	accept := hello{kind: messageAccept, id: c.id, patience: l.opts.patience(), buffer: uint32(l.opts.Window)}
-	if writeHello(g.carrier, accept) != nil || !g.heard() {
+	if err := g.say(accept); err != nil {
 		c.flow.Close(ErrLost)
 		l.account(c, StateLost)
-		l.release()
-		return
+		if g.door == forAccept {
+			l.release()
+		}
+		return err
 	}
 	c.start()
 	_ = c.adopt(g.carrier, hello{}, false) // if it has been resumed already, that is as well
-	l.deliver(c)
+	if g.door == forServe {
+		g.opened = c
+	} else {
+		l.deliver(c)
+	}
+	return nil
+}
+
+// say sends the answer that ends the hello. After an error the carrier is closed, or about to be.
+func (g *greeting) say(answer hello) error {
+	if err := writeHello(g.carrier, answer); err != nil {
+		return err
+	}
+	if !g.heard() {
+		return errGivenUp
+	}
+	return nil
 }
 
 // resume gives a Conn a new carrier.
-func (g *greeting) resume(h hello) {
+func (g *greeting) resume(h hello) error {
 	c := g.l.lookup(h.id)
 	if c == nil {
-		g.refuse(ErrUnknown)
-		return
+		return ErrUnknown
 	}
 	answer, err := c.reopen(h)
 	if err != nil {
-		g.refuse(err)
-		return
+		return err
 	}
-	if writeHello(g.carrier, answer) == nil && g.heard() {
-		_ = c.adopt(g.carrier, h, answer.live) // if a later attempt was faster, that is the one that counts
+	if err := g.say(answer); err != nil {
+		return err
 	}
+	return c.adopt(g.carrier, h, answer.live) // ErrStale if a later attempt was faster: that is the one that counts
 }
 
 // reopen answers a RESUME (spec 3.5). What it says of this side holds until a later attempt.

@@ -11,11 +11,12 @@ import (
 // they resume.
 //
 // It has one goroutine that accepts carriers, and one for each hello, of which there are at most 256: when there is one more,
-// the oldest is given up. So who connects and says nothing is in nobody's way.
+// the oldest is given up. So who connects and says nothing is in nobody's way. Carriers that come in another way are for
+// Serve.
 type Listener struct {
 	opts  Options
-	under net.Listener
-	ready chan *Conn // of Backlog slots, each of which is reserved before it is filled
+	under net.Listener // nil: there is only Serve
+	ready chan *Conn   // of Backlog slots, each of which is reserved before it is filled
 	over  chan struct{}
 	slots chan struct{} // one for each hello in progress
 
@@ -32,7 +33,7 @@ type Listener struct {
 const maxHellos = 256
 
 // NewListener returns a Listener on under, which it owns from then on. The error is ErrInvalid, and under is not touched
-// then.
+// then. under may be nil: then all carriers come by Serve.
 func NewListener(opts *Options, under net.Listener) (*Listener, error) {
 	o := opts.withDefaults()
 	if err := o.validate(); err != nil {
@@ -46,12 +47,19 @@ func NewListener(opts *Options, under net.Listener) (*Listener, error) {
 		slots: make(chan struct{}, maxHellos),
 		conns: make(map[connID]*Conn),
 	}
-	l.running.Go(l.serve)
+	if under != nil {
+		l.running.Go(l.serve)
+	}
 	return l, nil
 }
 
-// Addr returns the address of the listener below.
-func (l *Listener) Addr() net.Addr { return l.under.Addr() }
+// Addr returns the address of the listener below, or nil when there is none.
+func (l *Listener) Addr() net.Addr {
+	if l.under == nil {
+		return nil
+	}
+	return l.under.Addr()
+}
 
 // Accept returns the next new Conn, which is a *Conn. The error matches net.ErrClosed after Close, and is that of the
 // listener below when that has failed.
@@ -96,6 +104,9 @@ func (l *Listener) fail(cause error) error {
 	for _, carrier := range greeting {
 		_ = carrier.Close() // its hello ends
 	}
+	if l.under == nil {
+		return nil
+	}
 	return l.under.Close()
 }
 
@@ -107,7 +118,9 @@ func (l *Listener) serve() {
 		switch temporary, ok := err.(interface{ Temporary() bool }); {
 		case err == nil:
 			failures = 0
-			l.admit(carrier)
+			if l.admit(carrier) {
+				go func() { _, _ = l.hear(carrier, forAccept) }() // whoever dialed learns of it
+			}
 		case ok && temporary.Temporary(): // such as too many open files
 			failures++
 			if !l.pause(Backoff{Min: 5 * time.Millisecond, Max: time.Second}.Wait(failures)) {
@@ -132,26 +145,40 @@ func (l *Listener) pause(d time.Duration) bool {
 	}
 }
 
-// admit begins the hello on a carrier, and gives up the oldest one in progress if there are too many.
-func (l *Listener) admit(carrier net.Conn) {
+// Serve does the accepting side's hello on a carrier that does not come from the listener below. It returns a Conn if the
+// other side has opened one, which Accept then does not return, and nil if the carrier has resumed one. It owns the carrier
+// from then on, and returns within HandshakeTimeout. The error is why there is neither: net.ErrClosed after Close, ErrBusy,
+// ErrUnknown, ErrStale, ErrProtocol, ErrStranger, or that of the carrier.
+func (l *Listener) Serve(carrier net.Conn) (*Conn, error) {
+	if !l.admit(carrier) {
+		return nil, net.ErrClosed
+	}
+	return l.hear(carrier, forServe)
+}
+
+// admit begins the hello on a carrier, and gives up the oldest one in progress if there are too many. It reports whether hear
+// is to go on with it.
+func (l *Listener) admit(carrier net.Conn) bool {
 	l.mu.Lock()
 	var oldest net.Conn
-	if len(l.greeting) >= maxHellos {
+	closed := l.err != nil
+	switch {
+	case closed:
+		oldest = carrier
+	case len(l.greeting) >= maxHellos:
 		oldest = l.greeting[0]
 		l.greeting = l.greeting[1:]
 	}
-	if l.err == nil {
+	if !closed {
 		l.greeting = append(l.greeting, carrier)
-	} else {
-		oldest = carrier
+		l.running.Add(1) // hear's
 	}
 	l.mu.Unlock()
 	if oldest != nil {
 		_ = oldest.Close()
 	}
-	if oldest == carrier {
-		return
+	if !closed {
+		l.slots <- struct{}{}
 	}
-	l.slots <- struct{}{}
-	l.running.Go(func() { l.hear(carrier) })
+	return !closed
 }

@@ -2,6 +2,7 @@ package resume
 
 import (
 	"fmt"
+	"net"
 	"time"
 )
 
@@ -46,6 +47,16 @@ type Options struct {
 	// OnState, if not nil, is told what becomes of each Conn, one after the other, in a goroutine of the Conn. It may call
 	// the Conn's methods, but must not block: the Conn waits for it before it resumes.
 	OnState func(StateChange)
+
+	// Drop, if not nil, ends a carrier that is given up, in place of its Close. reason is nil while the Conn goes on over
+	// another, net.ErrClosed when the Conn has ended in order, and else what it has ended with: see Conn.Abort. A hello that
+	// fails closes its carrier all the same. It may wait for the network.
+	Drop func(carrier net.Conn, reason error)
+
+	// Final, if not nil, is asked about each error of a carrier, and of the DialFunc when it was to resume. An error that it
+	// returns is the other side's last word, as carriers that can be reset with a code bring it: the Conn ends with that, and
+	// does not look for another carrier. It must not block.
+	Final func(err error) error
 }
 
 const (

@@ -142,6 +142,9 @@ func (f *Flow) acknowledged(number uint64) {
 	if number <= o.taken && until <= o.acked {
 		return
 	}
+	if o.waiters > 0 && until > o.acked {
+		o.progress = f.elapsed()
+	}
 	o.taken = max(o.taken, number)
 	o.ack(until)
 	o.unasked = min(o.unasked, o.held) // what comes unasked, with data, need not be asked for

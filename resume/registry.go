@@ -7,19 +7,21 @@ import (
 	"slices"
 )
 
-// register makes a Conn and reserves its place in the backlog.
-func (l *Listener) register(h hello) (*Conn, error) {
+// register makes a Conn and, if it is for Accept, reserves its place in the backlog.
+func (l *Listener) register(h hello, w door) (*Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.err != nil, l.reserved >= l.opts.Backlog, l.opts.MaxConns >= 0 && len(l.conns) >= l.opts.MaxConns:
+	case l.err != nil, w == forAccept && l.reserved >= l.opts.Backlog, l.opts.MaxConns >= 0 && len(l.conns) >= l.opts.MaxConns:
 		return nil, ErrBusy
 	}
 	_, _ = rand.Read(h.id[:]) // never fails
 	c := newConn(context.Background(), &l.opts, h)
 	c.server = l
 	l.conns[c.id] = c
-	l.reserved++
+	if w == forAccept {
+		l.reserved++
+	}
 	return c, nil
 }
 

@@ -25,19 +25,42 @@ type outbound struct {
 	sender  func() // sendRest
 	woken   bool   // the carrier's write deadline has been moved, to wake the sender
 
-	taken    uint64 // what the other side's application has taken, as it says
-	credit   int    // how much it may leave untaken; 0: that is not bounded
-	unasked  int    // bytes of segments sent since the other side was last asked for its number
-	askDue   bool   // the other side is to be asked, though nothing is unsent
-	answer   bool   // the other side has asked, or is to be told
-	stopped  bool   // this side takes no more bytes
-	stopDue  bool   // STOP has not been sent on this carrier
-	finished bool   // FIN is kept: nothing can be written any more
-	expired  bool   // the deadline of Write has passed
-	closing  bool   // the flow is to be closed once all of it is delivered
-	deadline *time.Timer
-	told     uint64 // the last number that was sent
-	resent   uint64 // bytes that were sent again
+	taken    uint64   // what the other side's application has taken, as it says
+	credit   int      // how much it may leave untaken; 0: that is not bounded
+	unasked  int      // bytes of segments sent since the other side was last asked for its number
+	askDue   bool     // the other side is to be asked, though nothing is unsent
+	answer   bool     // the other side has asked, or is to be told
+	stopped  bool     // this side takes no more bytes
+	stopDue  bool     // STOP has not been sent on this carrier
+	finished bool     // FIN is kept: nothing can be written any more
+	closing  bool     // the flow is to be closed once all of it is delivered
+	due      deadline // of Write
+	told     uint64   // the last number that was sent
+	resent   uint64   // bytes that were sent again
+
+	waiters  int           // calls that wait for an acknowledgement
+	progress time.Duration // Flow.elapsed when the first of them began, or when there last was any
+}
+
+// An ackWait is a call that may have to wait for an acknowledgement.
+type ackWait bool
+
+// begin notes that the call waits, if it has not yet. mu is held.
+func (w *ackWait) begin(f *Flow) {
+	if bool(*w) || f.cfg.lazy { // a Conn's other side acknowledges what its application has taken, which may take its time
+		return
+	}
+	*w = true
+	if f.out.waiters++; f.out.waiters == 1 {
+		f.out.progress = f.elapsed()
+	}
+}
+
+// end notes that the call waits no more. mu is held.
+func (w *ackWait) end(f *Flow) {
+	if *w {
+		f.out.waiters--
+	}
 }
 
 // job is what is being written to a carrier.
@@ -87,6 +110,8 @@ func (f *Flow) Write(p []byte) (int, error) {
 
 func (f *Flow) write(p []byte) (int, error) {
 	written := 0
+	var w ackWait
+	defer w.end(f)
 	for {
 		if err := f.writeError(); err != nil {
 			return written, err
@@ -100,13 +125,14 @@ func (f *Flow) write(p []byte) (int, error) {
 			return written, nil
 		}
 		if n == 0 {
-			f.awaitRoom()
+			f.awaitRoom(&w)
 		}
 	}
 }
 
 // awaitRoom waits until something has changed, and sees to it that the other side tells what it has taken.
-func (f *Flow) awaitRoom() {
+func (f *Flow) awaitRoom(w *ackWait) {
+	w.begin(f)
 	if f.out.unasked > 0 {
 		f.out.askDue = true
 		f.sendLater()
@@ -122,7 +148,7 @@ func (f *Flow) writeError() error {
 		return net.ErrClosed
 	case f.in.stopped:
 		return syscall.EPIPE
-	case f.out.expired:
+	case f.out.due.expired:
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -135,35 +161,14 @@ func (f *Flow) SetWriteDeadline(t time.Time) error {
 	if f.err != nil {
 		return f.err
 	}
-	o := &f.out
-	if o.deadline != nil {
-		o.deadline.Stop()
-		o.deadline = nil
-	}
-	o.expired = false
-	if t.IsZero() {
-		return nil
-	}
-	if left := time.Until(t); left > 0 {
-		var timer *time.Timer
-		timer = time.AfterFunc(left, func() {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			if o.deadline == timer {
-				f.expire()
-			}
-		})
-		o.deadline = timer
-		return nil
-	}
-	f.expire()
+	f.out.due.set(&f.mu, t, f.expire)
 	return nil
 }
 
 // expire wakes every Write, also one that is in the carrier's. mu is held.
 func (f *Flow) expire() {
 	o := &f.out
-	o.expired = true
+	o.due.expired = true
 	f.changed.Broadcast()
 	if o.job.c != nil && !o.woken {
 		o.woken = true
@@ -209,7 +214,7 @@ func (f *Flow) send(end uint64) {
 	for o.job.c != nil || f.due() {
 		f.sendSome()
 		more := o.job.c != nil || o.unsent != nil
-		if more && f.err == nil && end != forEver && (o.sent >= end || o.expired) {
+		if more && f.err == nil && end != forEver && (o.sent >= end || o.due.expired) {
 			f.sendInBackground()
 			return
 		}
@@ -249,6 +254,7 @@ func (f *Flow) sendSome() {
 	}
 	if j.from != nil {
 		f.out.done(j.from)
+		f.out.progress = f.elapsed()
 	}
 	c.outEnded = c.outEnded || j.ends && err == nil
 	j.c, j.left, j.from, j.ends = nil, nil, nil, false

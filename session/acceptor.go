@@ -88,8 +88,8 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 		drop(conn, err.Code)
 		return err
 	}
-	stop := boundHandshake(context.Background(), conn, a.cfg.HandshakeTimeout)
-	run, err := a.answer(conn, peer)
+	stop := sync.OnceValue(boundHandshake(context.Background(), conn, a.cfg.HandshakeTimeout))
+	run, err := a.answer(conn, peer, stop)
 	a.endHello(conn, peer)
 	stop()
 	if err != nil {
@@ -162,15 +162,15 @@ func (a *Acceptor) refuse(conn net.Conn, err *Error) {
 	_ = conn.Close()                 // likewise
 }
 
-// answer does the hello, and returns what runs the carrier.
-func (a *Acceptor) answer(conn net.Conn, peer string) (run func(), err error) {
+// answer does the hello, and returns what runs the carrier. timed ends the bound on it.
+func (a *Acceptor) answer(conn net.Conn, peer string, timed func() bool) (run func(), err error) {
 	h, ack, err := a.hello(conn, peer)
 	if err != nil {
 		return nil, err
 	}
 	switch h.Role {
 	case frame.RoleStream:
-		return a.answerStream(h, ack, peer)
+		return a.answerStream(h, ack, peer, timed)
 	case frame.RoleResume:
 		return a.answerResume(h, ack, peer)
 	}
@@ -304,40 +304,6 @@ func (a *Acceptor) release(s *Session) {
 		close(a.drained)
 		a.drained = nil
 	}
-}
-
-// answerStream opens a dedicated stream of a session.
-func (a *Acceptor) answerStream(h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string) (func(), error) {
-	s := a.find(h.SessionID)
-	if s == nil || s.peer != peer { // only its own peer may name a session, and nobody else learns that it exists
-		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
-	}
-	serve := a.cfg.Mux.stream(h.Name)
-	if serve == nil {
-		return nil, &Error{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", h.Name)}
-	}
-	st := &Stream{s: s, name: h.Name, dedicated: true}
-	if err := s.addDedicated(st); err != nil {
-		err.Code = cmp.Or(err.Code, frame.CodeGoingAway) // a REFUSE says why
-		return nil, err
-	}
-	c, err := ack(&frame.Hello{})
-	if err == nil && a.cfg.Keys != nil {
-		err = c.awaitStart()
-	}
-	if err != nil {
-		s.forgetDedicated(st)
-		return nil, err
-	}
-	return func() {
-		s.touch()
-		if st.attach(c) == nil {
-			s.mu.Lock()
-			s.streaming++
-			s.mu.Unlock()
-			s.serveStream(serve, st)
-		}
-	}, nil
 }
 
 // Sessions returns the sessions that are open now, oldest first.

@@ -27,7 +27,8 @@ type Config struct {
 
 	// HandshakeTimeout bounds the hello. If zero, 5 s.
 	HandshakeTimeout time.Duration
-	// WriteTimeout is how long the carrier may accept nothing before it is lost. If zero, 30 s.
+	// WriteTimeout is how long the carrier may accept nothing before it is lost, or the peer acknowledge nothing when what is
+	// kept for another carrier is at the ReplayWindow. If zero, 30 s.
 	WriteTimeout time.Duration
 	// ReadTimeout is how long a message that arrives in parts may make no progress before it is refused. If zero, 30 s.
 	ReadTimeout time.Duration
@@ -166,7 +167,7 @@ func (c *Config) caps() frame.Caps {
 		caps |= frame.CapZstd
 	}
 	if c.resumable() {
-		caps |= frame.CapResume
+		caps |= frame.CapResume | frame.CapResumeStreams
 	}
 	return caps
 }

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,17 +43,24 @@ func (st *Stream) attach(c carrier) error {
 
 // abort ends a dedicated stream with its session, which err has ended.
 func (st *Stream) abort(err *Error) {
-	if d, ok := st.conn.(*dedicated); ok {
-		d.cause.Store(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: Unknown, Err: err.cause()})
+	cause := &Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: Unknown, Err: err.cause()}
+	switch c := st.conn.(type) {
+	case *resumable:
+		c.abort(cause)
+	case *dedicated:
+		c.cause.Store(cause)
+		_ = st.Reset(frame.CodeClosed) // its session is gone: there is nobody to tell
 	}
-	_ = st.Reset(frame.CodeClosed) // its session is gone: there is nobody to tell
 }
 
 // openDedicated opens a stream on a connection of its own.
-func (s *Session) openDedicated(ctx context.Context, name string) (*Stream, error) {
+func (s *Session) openDedicated(ctx context.Context, name string, outlives bool) (*Stream, error) {
 	if s.open == nil {
 		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Code: frame.CodeUnsupported,
 			Text: "only the side that dialed the session opens dedicated streams"}
+	}
+	if outlives {
+		return s.openResumable(ctx, name)
 	}
 	st := &Stream{s: s, name: name, dedicated: true}
 	if err := s.addDedicated(st); err != nil {
@@ -130,11 +138,8 @@ func (s *Session) addDedicated(st *Stream) *Error {
 	return nil
 }
 
-// forgetDedicated takes st, if it is dedicated, out of the session's books.
+// forgetDedicated takes st out of the session's books.
 func (s *Session) forgetDedicated(st *Stream) {
-	if !st.dedicated {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.dedicated, st)
@@ -160,6 +165,64 @@ func (d *dedicated) CloseRead() error {
 // sealedStart is the first byte of a dedicated stream under a key: its record proves that the HELLO was no replay, before
 // the stream's handler runs (spec 5.10).
 const sealedStart = 0
+
+// admitStream decides about a dedicated stream by its hello, and takes its place among those of the session.
+func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve func(*Stream), err error) {
+	if serve = a.cfg.Mux.stream(h.Name); serve == nil {
+		return nil, nil, &Error{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", h.Name)}
+	}
+	st = &Stream{s: s, name: h.Name, dedicated: true}
+	if err := s.addDedicated(st); err != nil {
+		err.Code = cmp.Or(err.Code, frame.CodeGoingAway) // a REFUSE says why
+		return nil, nil, err
+	}
+	return st, serve, nil
+}
+
+// answerStream opens a dedicated stream of a session, or takes a further carrier of one. timed ends the bound on the hello.
+func (a *Acceptor) answerStream(h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string, timed func() bool) (func(), error) {
+	s := a.find(h.SessionID)
+	if s == nil || s.peer != peer { // only its own peer may name a session, and nobody else learns that it exists
+		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
+	}
+	accept := func() (carrier, error) {
+		c, err := ack(&frame.Hello{})
+		if err == nil && a.cfg.Keys != nil {
+			err = c.awaitStart()
+		}
+		return c, err
+	}
+	if h.Resumable != 0 {
+		return a.answerResumable(h, func() (carrier, error) {
+			c, err := accept()
+			timed() // what follows has a bound of its own, and deadlines that are not to be touched
+			return c, err
+		}, s)
+	}
+	st, serve, err := a.admitStream(h, s)
+	if err != nil {
+		return nil, err
+	}
+	c, err := accept()
+	if err != nil {
+		s.forgetDedicated(st)
+		return nil, err
+	}
+	return func() {
+		s.touch()
+		if st.attach(c) == nil {
+			s.serveDedicated(serve, st)
+		}
+	}, nil
+}
+
+// serveDedicated runs the handler of a dedicated stream, and returns when it does.
+func (s *Session) serveDedicated(serve func(*Stream), st *Stream) {
+	s.mu.Lock()
+	s.streaming++
+	s.mu.Unlock()
+	s.serveStream(serve, st)
+}
 
 // awaitStart reads sealedStart.
 func (c carrier) awaitStart() error {

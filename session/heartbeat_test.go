@@ -168,3 +168,89 @@ func TestASleptMachineIsToldByItsClocks(t *testing.T) {
 		require.Equal(t, c.slept, slept(c.monotonic, c.wall), "%v by the monotonic clock, %v by the wall clock", c.monotonic, c.wall)
 	}
 }
+
+// starver is a raw peer that reads all, answers nothing and acknowledges nothing, and is never silent.
+func starver(t *testing.T, cfg Config) (p *rawResumer, again func(frame.Resume)) {
+	t.Helper()
+	p = newRawResumer(t, AcceptorConfig{Config: cfg})
+	p.say(segment(segStart, 0, 0, ""))
+	stop := make(chan struct{})
+	turn := make(chan struct{}, 1) // not a Mutex, which keeps synctest.Wait from returning
+	go func() {
+		for id := uint64(1); ; id++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Second):
+				turn <- struct{}{}
+				_, _ = p.conn.Write(ping(segData, 0, id))
+				<-turn
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop) })
+	return p, func(r frame.Resume) {
+		turn <- struct{}{}
+		defer func() { <-turn }()
+		answer := p.resume("raw", p.id, r)
+		require.Equal(t, frame.KindAck, answer.Kind)
+		p.say(segment(segStart, 0, answer.Resume.Received, ""))
+	}
+}
+
+// Row: S4. A peer that acknowledges nothing costs its carrier after WriteTimeout, each time it comes back, and the session when it
+// does not; a call has its own time all along.
+func TestACarrierOnWhichNothingIsAcknowledgedIsGivenUp(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p, again := starver(t, Config{WriteTimeout: 10 * time.Second, ReplayWindow: 16 << 10, RequestTimeout: -1})
+		began := time.Now()
+		call := make(chan error, 1)
+		go func() {
+			_, err := p.s.Call(within(t, 25*time.Second), "", make([]byte, 1<<20))
+			call <- err
+		}()
+		for attempt := uint32(1); attempt <= 5; attempt++ {
+			for p.s.State() != StateDetached {
+				time.Sleep(100 * time.Millisecond)
+			}
+			lasted := time.Since(began)
+			require.GreaterOrEqual(t, lasted, 10*time.Second)
+			require.Less(t, lasted, 14*time.Second, "a heartbeat later at most")
+			if attempt == 3 {
+				require.ErrorIs(t, <-call, context.DeadlineExceeded)
+			}
+			again(frame.Resume{Attempt: attempt})
+			require.Equal(t, StateResumed, p.s.State())
+			began = time.Now()
+		}
+		require.EqualValues(t, 5, p.s.Snapshot().Resumes)
+		wantLost(t, p.s)
+		require.Less(t, time.Since(began), 80*time.Second, "a WriteTimeout and a window after it has stayed away")
+	})
+}
+
+// A peer that says in its hello what it has received, and never otherwise, is only slow.
+func TestWhatTheHelloAcknowledgesIsProgress(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p, again := starver(t, Config{WriteTimeout: 10 * time.Second, ReplayWindow: 16 << 10, RequestTimeout: -1})
+		call := make(chan error, 1)
+		go func() {
+			_, err := p.s.Call(within(t, time.Hour), "", make([]byte, 40<<10))
+			call <- err
+		}()
+		attempt := uint32(0)
+		for {
+			time.Sleep(11 * time.Second)
+			synctest.Wait()
+			if p.s.State() != StateDetached {
+				break
+			}
+			attempt++
+			again(frame.Resume{Attempt: attempt, Received: p.received.Load()})
+		}
+		require.LessOrEqual(t, attempt, uint32(4))
+		require.Greater(t, p.received.Load(), uint64(40<<10))
+		require.NoError(t, p.s.Close())
+		require.ErrorIs(t, <-call, ErrClosed)
+	})
+}

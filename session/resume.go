@@ -35,8 +35,9 @@ func (s *Session) resumeWindow(theirs uint32) time.Duration {
 
 // newFlow puts the session on a flow, whose first carrier is to be c.
 func (s *Session) newFlow(c carrier) {
+	s.keptFor = s.resumeWindow(c.theirs.Patience)
 	s.flow = resume.NewFlow(resume.FlowConfig{
-		Window: s.cfg.ReplayWindow, Patience: s.resumeWindow(c.theirs.Patience),
+		Window: s.cfg.ReplayWindow, Patience: s.keptFor,
 		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier,
 	})
 	s.conn = s.flow
@@ -67,6 +68,7 @@ func (s *Session) dropCarrier(conn net.Conn) {
 // awaitCarriers waits, after the session has ended, until nothing is done with a carrier any more.
 func (s *Session) awaitCarriers() {
 	if s.flow != nil {
+		s.closeListener()
 		s.redials.Wait()
 		s.flow.Wait()
 	}
@@ -95,8 +97,12 @@ func (s *Session) onSettled(conn net.Conn) {
 			s.setState(StateMigrated, nil)
 		}
 	}
+	moved := s.err == nil && !first && s.dialer
 	s.mu.Unlock()
 	s.tell()
+	if moved {
+		s.moveStreams()
+	}
 }
 
 // onLost takes note that the session has no carrier any more. The dialing side looks for another.
@@ -269,8 +275,8 @@ func (s *Session) attach(c carrier, received uint64, inOrder bool) error {
 
 type lostKey struct{}
 
-// HasLostCarrier reports whether a ctx is that of an Opener which is to find a carrier for a session that has lost its own:
-// the connection under that may be dead.
+// HasLostCarrier reports whether a ctx is that of an Opener which is to find a carrier for a session that has lost its own, or
+// a dedicated stream: the connection under that may be dead.
 func HasLostCarrier(ctx context.Context) bool {
 	lost, _ := ctx.Value(lostKey{}).(bool)
 	return lost

@@ -25,6 +25,7 @@ type Session struct {
 	dialer   bool          // this side sent HELLO
 	conn     io.ReadWriter // the flow, or without one the carrier, sealed when a key is in force
 	flow     *resume.Flow  // outlives the carriers; nil: the session ends with its carrier. See resume.go
+	keptFor  time.Duration // how long both sides keep what has no carrier
 	first    *flowConn     // the flow's first carrier
 	limits   frame.Limits  // what the peer is ready to receive
 	caps     frame.Caps    // what both sides can do
@@ -95,6 +96,7 @@ type Session struct {
 	mine, theirs int                  // how many each side opened, counting those not yet accepted
 	streaming    int                  // stream handlers that run, also of ended streams
 	dedicated    map[*Stream]struct{} // open dedicated streams, of both sides
+	listener     *resume.Listener     // of resumable ones that the peer opens; nil before the first. See resumable.go
 
 	// Drain: see drain.go.
 	draining bool           // this side drains: it takes no new work

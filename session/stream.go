@@ -10,11 +10,12 @@ import (
 
 // A Stream is an ordered byte lane of a session, opened under a name: a net.Conn with half close. A shared stream is
 // multiplexed on the session's carrier and has a window of its own, so a stalled reader holds up nobody else; a dedicated
-// one is a connection of its own. Both behave alike. All methods are safe for concurrent use.
+// one is a connection of its own, or one after the other. Both behave alike. All methods are safe for concurrent use.
 //
 // Read returns exactly io.EOF at the end of what the peer sent. After Close, calls match net.ErrClosed; past a deadline
 // they match os.ErrDeadlineExceeded. When the peer resets the stream, they return an *Error with Remote set and the
-// peer's Code and Text; when the session ends, one that matches ErrSessionLost, ErrClosed or ErrGoingAway.
+// peer's Code and Text; when the session ends, one that matches ErrSessionLost, ErrClosed or ErrGoingAway; and ErrSessionLost
+// too when a dedicated stream that is resumable has found no carrier in time.
 type Stream struct {
 	conn      streamConn
 	s         *Session
@@ -35,6 +36,12 @@ type StreamOptions struct {
 	// Dedicated opens the stream on a connection of its own. It is ErrUnsupported on a session that cannot open any: on
 	// the accepting side.
 	Dedicated bool
+	// Resumable makes a dedicated stream outlive the connection that carries it, as the session does: after a loss it goes on
+	// over another one, and it moves with the session. It keeps up to ReplayWindow each way, ends as lost when it has been
+	// without a connection for the ResumeWindow, and after Close counts against MaxStreams until what was written has arrived.
+	// OpenStream returns an error that matches ErrUnsupported, with outcome NotSent, when the session ends with its carrier or
+	// the peer does not know such streams. It means nothing for a shared stream, which always outlives its carrier.
+	Resumable bool
 	// Bulk holds back what this side writes to a shared stream while the session's carrier is limited, as a relay's
 	// connection is that is cut after some bytes: Write waits.
 	Bulk bool
@@ -50,7 +57,7 @@ func (s *Session) OpenStream(ctx context.Context, name string, opts *StreamOptio
 			Text: "a stream's name is 1 to 255 bytes"}
 	}
 	if opts != nil && opts.Dedicated {
-		return s.openDedicated(ctx, name)
+		return s.openDedicated(ctx, name, opts.Resumable)
 	}
 	return s.openShared(ctx, name, opts != nil && opts.Bulk)
 }
@@ -78,14 +85,22 @@ func (st *Stream) CloseRead() error { return st.conn.CloseRead() }
 
 // Close ends both directions. What was written still arrives. A second Close returns nil.
 func (st *Stream) Close() error {
-	st.s.forgetDedicated(st)
+	st.leave()
 	return st.conn.Close()
+}
+
+// leave takes a stream that has a connection of its own out of the session's books. One that outlives it leaves them when it
+// has ended.
+func (st *Stream) leave() {
+	if _, ok := st.conn.(*dedicated); ok {
+		st.s.forgetDedicated(st)
+	}
 }
 
 // Reset drops the stream at once in both directions, also what has been written and has not arrived, and tells the peer
 // code.
 func (st *Stream) Reset(code frame.Code) error {
-	st.s.forgetDedicated(st)
+	st.leave()
 	return st.conn.Reset(code)
 }
 

@@ -1,0 +1,259 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/resume"
+)
+
+// A dedicated stream that outlives its carriers is a resume.Conn (spec 5.11):
+//
+//	dialing side                                        accepting side
+//	openResumable ── open, hello, seal ── NEW ────────> answerResumable ── Listener.Serve ──> a new Stream, and its handler
+//	carrier lost, session moved ── the same ── RESUME > answerResumable ── Listener.Serve ──> the Conn that is there
+//
+// It stays among the session's dedicated streams until the Conn has ended: after Close, until what was written has arrived.
+
+// maxStreamPatience is the most that a resume.Conn has.
+const maxStreamPatience = 7 * 24 * time.Hour
+
+// resumesStreams reports whether both sides let a dedicated stream outlive its carrier.
+func (s *Session) resumesStreams() bool { return s.flow != nil && s.caps&frame.CapResumeStreams != 0 }
+
+// streamOptions returns what the resumable streams of the session have in common. Each hello is bounded by timeout.
+func (s *Session) streamOptions(timeout time.Duration) *resume.Options {
+	o := &resume.Options{
+		Window: s.cfg.ReplayWindow, Patience: min(max(s.keptFor, time.Millisecond), maxStreamPatience),
+		HandshakeTimeout: timeout, Heartbeat: -1, Backoff: s.cfg.Backoff,
+		MaxConns: s.cfg.MaxStreams, MaxDetached: s.cfg.MaxStreams,
+		Drop: dropStream, Final: s.lastWord,
+	}
+	o.CloseTimeout = o.Patience
+	if s.cfg.Heartbeat > 0 {
+		o.Heartbeat = max(s.cfg.HeartbeatTimeout/2, time.Millisecond)
+	}
+	return o
+}
+
+// openResumable opens a dedicated stream that outlives its carriers.
+func (s *Session) openResumable(ctx context.Context, name string) (*Stream, error) {
+	if !s.resumesStreams() {
+		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Code: frame.CodeUnsupported,
+			Text: "only a session that both sides keep without a carrier has streams that outlive theirs, and only with peers that know them"}
+	}
+	st := &Stream{s: s, name: name, dedicated: true}
+	if err := s.addDedicated(st); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	var carriers atomic.Uint64
+	var lost atomic.Bool
+	o := s.streamOptions(maxReattach + s.cfg.HandshakeTimeout)
+	o.OnState = func(c resume.StateChange) { lost.Store(c.State == resume.StateDetached) }
+	conn, err := resume.DialContext(ctx, o, func(ctx context.Context) (net.Conn, error) {
+		kind := frame.ResumableAgain
+		if carriers.Add(1) == 1 {
+			kind = frame.ResumableNew
+		}
+		return s.openStreamCarrier(context.WithValue(ctx, lostKey{}, lost.Load() || s.State() == StateDetached), name, kind)
+	})
+	if err != nil {
+		s.forgetDedicated(st)
+		return nil, s.notOpened(name, err)
+	}
+	s.touch()
+	if err := st.attachResumable(conn); err != nil {
+		return nil, err
+	}
+	return st, nil
+}
+
+// openStreamCarrier opens a carrier of a resumable stream and does the session's part of its hello.
+func (s *Session) openStreamCarrier(ctx context.Context, name string, kind frame.Resumable) (net.Conn, error) {
+	if err := s.beginRedial(); err != nil {
+		return nil, err
+	}
+	defer s.redials.Done()
+	conn, err := s.openCarrier(ctx)
+	if err != nil {
+		return nil, &Error{Outcome: NotSent, Err: err}
+	}
+	defer func() { <-s.greeting }()
+	c, err := greet(ctx, conn, s.peer, &frame.Hello{Role: frame.RoleStream, SessionID: s.id, Name: name, Resumable: kind}, &s.cfg)
+	if err != nil {
+		return nil, err
+	}
+	if s.cfg.Keys != nil {
+		stop := boundHandshake(ctx, conn, s.cfg.HandshakeTimeout)
+		_, err = c.sealed.Write([]byte{sealedStart})
+		if !stop() && err == nil {
+			err = ctx.Err()
+		}
+	}
+	if err != nil {
+		drop(conn, frame.CodeCancelled)
+		return nil, &Error{Err: err}
+	}
+	return &flowConn{c.sealed, c.raw}, nil
+}
+
+// beginRedial counts a carrier that is being opened, so that the session's end waits for it, unless it has ended.
+func (s *Session) beginRedial() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return &Error{Outcome: NotSent, Code: s.err.Code, Err: s.err.cause()}
+	}
+	s.redials.Add(1)
+	return nil
+}
+
+// notOpened returns the error of a resumable stream that was not opened because of err.
+func (s *Session) notOpened(name string, err error) error {
+	failed := &Error{Err: err}
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		*failed = *e
+		switch {
+		case !e.Remote && e.Op == "hello":
+			failed.Outcome = Unknown // HELLO may have arrived
+		case e.Remote && e.Code >= frame.LastWord: // the handler was faster than ACCEPT
+			failed.Code, failed.Outcome = e.Code-frame.LastWord, Unknown
+		}
+	case errors.Is(err, resume.ErrBusy):
+		failed.Code, failed.Outcome, failed.RetryAfter = frame.CodeUnavailable, NotSent, retryHint
+	case errors.Is(err, resume.ErrInvalid):
+		failed.Outcome = NotSent
+	}
+	if end := s.ending(); end != nil {
+		*failed = Error{Outcome: failed.Outcome, Code: end.Code, Err: end.cause()}
+	}
+	failed.Op, failed.Peer, failed.Link = "open stream", s.peer, name
+	return failed
+}
+
+// attachResumable makes conn the stream, or ends it when the session has ended meanwhile.
+func (st *Stream) attachResumable(conn *resume.Conn) error {
+	s := st.s
+	s.mu.Lock()
+	refused := s.err != nil
+	var err *Error
+	if refused {
+		delete(s.dedicated, st)
+		err = s.refusal("open stream", st.name)
+		err.Outcome = Unknown // the peer has answered already
+	} else {
+		st.conn = &resumable{Conn: conn, s: s, name: st.name}
+		s.redials.Go(func() {
+			<-conn.Done()
+			s.forgetDedicated(st)
+		})
+	}
+	s.checkIdle()
+	s.mu.Unlock()
+	if !refused {
+		return nil
+	}
+	conn.Abort(&streamReset{frame.CodeCancelled})
+	<-conn.Done()
+	return err
+}
+
+// streamListener returns what gives carriers to the resumable streams that the peer has opened.
+func (s *Session) streamListener() (*resume.Listener, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return nil, s.err
+	}
+	if s.listener == nil {
+		l, err := resume.NewListener(s.streamOptions(s.cfg.HandshakeTimeout), nil)
+		if err != nil {
+			return nil, err
+		}
+		s.listener = l
+	}
+	return s.listener, nil
+}
+
+// closeListener ends the hellos of resumable streams, once the session has ended.
+func (s *Session) closeListener() {
+	s.mu.Lock()
+	l := s.listener
+	s.mu.Unlock()
+	if l != nil {
+		_ = l.Close() // there is nothing below it that could fail
+	}
+}
+
+// answerResumable takes a carrier of a resumable stream, of which accept sends the ACK.
+func (a *Acceptor) answerResumable(h *frame.Hello, accept func() (carrier, error), s *Session) (func(), error) {
+	if !s.resumesStreams() {
+		return nil, &Error{Code: frame.CodeUnsupported, Text: "the streams of this session end with their carriers"}
+	}
+	l, err := s.streamListener()
+	if err != nil {
+		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
+	}
+	if h.Resumable == frame.ResumableNew {
+		return a.answerNew(h, accept, s, l)
+	}
+	c, err := accept()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := l.Serve(&flowConn{c.sealed, c.raw})
+	if conn != nil {
+		conn.Abort(&streamReset{frame.CodeProtocol})
+		<-conn.Done()
+		err = fmt.Errorf("a new stream on what was to be a further carrier: %w", frame.ErrMalformed)
+	}
+	return func() {}, err
+}
+
+// answerNew opens a resumable stream.
+func (a *Acceptor) answerNew(h *frame.Hello, accept func() (carrier, error), s *Session, l *resume.Listener) (func(), error) {
+	st, serve, err := a.admitStream(h, s)
+	if err != nil {
+		return nil, err
+	}
+	c, err := accept()
+	var conn *resume.Conn
+	if err == nil {
+		conn, err = l.Serve(&flowConn{c.sealed, c.raw})
+	}
+	if conn == nil { // refused, or it has resumed another stream: that counts already
+		s.forgetDedicated(st)
+		return func() {}, err
+	}
+	return func() {
+		s.touch()
+		if st.attachResumable(conn) == nil {
+			s.serveDedicated(serve, st)
+		}
+	}, nil
+}
+
+// moveStreams moves the resumable streams of a session that has moved, on the dialing side.
+func (s *Session) moveStreams() {
+	s.mu.Lock()
+	var all []*resumable
+	for st := range s.dedicated {
+		if r, ok := st.conn.(*resumable); ok {
+			all = append(all, r)
+		}
+	}
+	s.mu.Unlock()
+	for _, r := range all {
+		_ = r.Reconnect() // a stream that has ended stays where it is
+	}
+}

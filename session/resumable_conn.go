@@ -1,0 +1,146 @@
+package session
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/resume"
+)
+
+// resumable is a dedicated stream that outlives its carriers.
+type resumable struct {
+	*resume.Conn
+	s      *Session
+	name   string
+	closed atomic.Bool
+	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
+}
+
+// streamReset is why a stream has ended that this side has reset.
+type streamReset struct{ code frame.Code }
+
+func (r *streamReset) Error() string { return "stream reset: " + r.code.String() }
+func (r *streamReset) Unwrap() error { return net.ErrClosed }
+
+// Read implements Stream.
+func (r *resumable) Read(p []byte) (int, error) {
+	n, err := r.Conn.Read(p)
+	if n > 0 {
+		r.s.touch()
+	}
+	return n, r.because(err)
+}
+
+// Write implements Stream.
+func (r *resumable) Write(p []byte) (int, error) {
+	n, err := r.Conn.Write(p)
+	if n > 0 {
+		r.s.touch()
+	}
+	return n, r.because(err)
+}
+
+// because returns why the stream ended as the session's errors are.
+func (r *resumable) because(err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	if cause := r.cause.Load(); cause != nil {
+		return cause
+	}
+	failed := &Error{}
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		*failed = *e
+		if end := r.s.ending(); end != nil && e.Code == frame.CodeCancelled { // the peer has ended its session first
+			*failed = Error{Peer: end.Peer, Code: end.Code, Err: end.cause()}
+		}
+	case errors.Is(err, resume.ErrProtocol):
+		*failed = *r.s.violated(err)
+	case errors.Is(err, resume.ErrLost):
+		*failed = *r.s.lost("stream", err)
+	default:
+		return err
+	}
+	failed.Op, failed.Link = "stream", r.name
+	return failed
+}
+
+// ending returns why the session has ended, or is about to end whatever is in flight, or nil.
+func (s *Session) ending() *Error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.err != nil:
+		return s.err
+	case s.flushing || s.cutOff:
+		return s.leaving
+	}
+	return nil
+}
+
+// Close implements Stream.
+func (r *resumable) Close() error {
+	r.closed.Store(true)
+	return r.Conn.Close()
+}
+
+// Reset implements Stream.
+func (r *resumable) Reset(code frame.Code) error {
+	r.closed.Store(true)
+	if code == frame.CodeOK || code == frame.CodeClosed {
+		code = frame.CodeCancelled // an orderly close would look like the end of the data
+	}
+	r.Abort(&streamReset{code})
+	return nil
+}
+
+// abort ends the stream with its session.
+func (r *resumable) abort(cause *Error) {
+	if !r.closed.Load() {
+		r.cause.Store(cause)
+	}
+	r.Abort(&streamReset{frame.CodeCancelled})
+}
+
+// dropStream ends a carrier of a stream: in order if the stream has ended so, and else by a reset that says whether the stream
+// has ended with it.
+func dropStream(conn net.Conn, reason error) {
+	c := conn.(*flowConn)
+	var reset *streamReset
+	switch {
+	case reason == nil:
+		drop(c.raw, frame.CodeCancelled)
+	case errors.As(reason, &reset):
+		drop(c.raw, frame.LastWord+reset.code)
+	case errors.Is(reason, net.ErrClosed):
+		_ = c.Close() // the stream has ended whatever becomes of it
+	case errors.Is(reason, resume.ErrProtocol):
+		drop(c.raw, frame.LastWord+frame.CodeProtocol)
+	default:
+		drop(c.raw, frame.LastWord+frame.CodeCancelled)
+	}
+}
+
+// lastWord returns what a stream ends with when a carrier of it fails with err, or another is refused with it; nil when it goes
+// on.
+func (s *Session) lastWord(err error) error {
+	var e *Error
+	switch {
+	case !errors.As(err, &e):
+		return nil
+	case e.Remote && e.Code >= frame.LastWord:
+		return &Error{Op: "stream", Peer: s.peer, Remote: true, Code: e.Code - frame.LastWord}
+	case isFinal(e):
+		lost := s.lost("stream", e)
+		if e.Code != frame.CodeNotFound {
+			lost.Code = e.Code
+		}
+		return lost
+	}
+	return nil
+}
