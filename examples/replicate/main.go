@@ -50,7 +50,7 @@ func main() {
 
 func run(ctx context.Context, args []string) error {
 	if len(args) == 0 || args[0] != "lead" && args[0] != "follow" {
-		return errors.New("replicate lead|follow -dir DIR ...")
+		return errors.New("say lead or follow, and -help behind it for the rest")
 	}
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	dir := flags.String("dir", "", "where the database and the key are")
@@ -185,7 +185,7 @@ func (l *leader) serve(ctx context.Context, s *record.Stream) {
 	switch err := l.send(ctx, s); {
 	case err == nil:
 		l.finish(s.Close())
-	case errors.Is(err, record.ErrHistory), errors.Is(err, record.ErrStore): // a person has to decide
+	case errors.Is(err, record.ErrStore): // a full disk, for one
 		l.finish(err)
 	default:
 		log.Println("lost the follower:", err)
@@ -258,7 +258,7 @@ func follow(ctx context.Context, host *node.Node, addr string, db *bbolt.DB, sto
 		if errors.Is(err, record.ErrHistory) || errors.Is(err, record.ErrStore) {
 			return err // a person has to decide
 		}
-		log.Println("lost the leader:", err)
+		log.Println("comes back to the leader after:", err)
 		select {
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
