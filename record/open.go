@@ -53,17 +53,8 @@ func AcceptConn(ctx context.Context, conn net.Conn, opts *Options) (*Stream, err
 
 func accept(ctx context.Context, conn net.Conn, who identity, opts *Options) (*Stream, error) {
 	return establish(ctx, conn, who, opts, func(o *Options, place Place) (ours, theirs hello, err error) {
-		ours = o.hello(helloAccept, place)
-		if theirs, err = readHello(conn, helloOpen); err != nil {
-			return ours, theirs, err
-		}
-		for _, d := range [][2]hello{{ours, theirs}, {theirs, ours}} {
-			if _, err := begin(d[0], d[1]); err != nil {
-				return ours, theirs, err
-			}
-		}
-		_, err = conn.Write(ours.append(nil))
-		return ours, theirs, err
+		theirs, err = readHello(conn, helloOpen)
+		return o.hello(helloAccept, place), theirs, err
 	})
 }
 
@@ -99,12 +90,15 @@ func prepare(ctx context.Context, conn net.Conn, who identity, o Options,
 	defer cancel()
 	interrupt := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // wakes the hello
 	ours, theirs, err := greet(&o, place)
-	if !interrupt() {
-		err = ctx.Err()
-	}
 	var s *Stream
 	if err == nil {
 		s, err = newStream(conn, who, o, ours, theirs)
+	}
+	if err == nil && ours.kind == helloAccept { // last, for what has gone wrong before is told by REFUSE
+		_, err = conn.Write(ours.append(nil))
+	}
+	if !interrupt() {
+		err = ctx.Err()
 	}
 	if err != nil {
 		sayWhyNot(conn, ours.kind, err)

@@ -18,7 +18,9 @@ type Store interface {
 	// Append keeps records, the first of which has the number first: durably, when it returns. Those up to acked may be
 	// forgotten.
 	Append(first uint64, records iter.Seq[[]byte], acked uint64) error
-	// Applied keeps the place in the peer's log, durably. One that is not beyond what is kept changes nothing.
+	// Applied keeps the place in the peer's log, durably. One that is not beyond what is kept changes nothing. A stream begins
+	// with the place that it reads on from, so that the Store knows the log before anything of it is applied: an error that
+	// matches ErrHistory then refuses the stream.
 	Applied(log LogID, seq uint64) error
 	// End gives the store back; records up to acked may be forgotten.
 	End(acked uint64) error

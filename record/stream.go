@@ -77,12 +77,24 @@ func newStream(conn net.Conn, who identity, o Options, ours, theirs hello) (*Str
 	if err := s.loadTail(ours.next); err != nil {
 		return nil, err
 	}
-	o.Registry.add(s)
-	return s, nil
+	return s, s.tellLog(read - 1)
+}
+
+// tellLog tells the Store which log this stream reads, and from where. One that has to know better refuses it.
+func (s *Stream) tellLog(applied uint64) error {
+	if s.store == nil {
+		return nil
+	}
+	err := s.store.Applied(s.peerLog, applied)
+	if err == nil || errors.Is(err, ErrHistory) {
+		return err
+	}
+	return storeError(err)
 }
 
 // start begins the two loops, which end with the stream.
 func (s *Stream) start() {
+	s.opts.Registry.add(s)
 	s.running.Go(s.writeLoop)
 	s.running.Go(s.readLoop)
 	go s.finish()
