@@ -190,7 +190,7 @@ func (s *Stream) onClose(code Code, text string) {
 	o := &s.out
 	switch {
 	case o.failed != nil && !o.failed.Retryable:
-		s.endAfterPeer(o.failed)
+		s.endAfterPeer(s.opError("carry", o.failed))
 	case code != CodeDone:
 		s.endAfterPeer(&Error{Op: "carry", Name: s.name, Remote: true, Code: code, Text: text})
 	case !s.in.ended:
