@@ -239,3 +239,5 @@ func twoOn(t *testing.T, open, accept *Options) (a, b *Stream) {
 	})
 	return a, b
 }
+
+func newLink() (a, b *faultnet.Conn) { return faultnet.Pipe(faultnet.LinkOptions{}) }
