@@ -87,10 +87,11 @@ func (c *outChunk) free() {
 	}
 }
 
-// newInChunk returns an empty chunk with room for n bytes, or more.
+// newInChunk returns an empty chunk with room for n bytes, or more. For more than there is in the pool it has none: what arrives is
+// its buffer.
 func newInChunk(n int) *inChunk {
 	if n > pooledSize {
-		return &inChunk{buf: make([]byte, 0, n)}
+		return new(inChunk)
 	}
 	c := inPool.Get().(*inChunk)
 	*c = inChunk{buf: c.buf[:0]}
