@@ -16,6 +16,9 @@ import (
 	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
+// opener is OpenConn or AcceptConn.
+type opener = func(context.Context, net.Conn, *Options) (*Stream, error)
+
 // opening is an OpenConn or AcceptConn with a peer made by hand.
 type opening struct {
 	t    *testing.T
@@ -25,7 +28,7 @@ type opening struct {
 	err  error
 }
 
-func begun(t *testing.T, establish func(context.Context, net.Conn, *Options) (*Stream, error), ctx context.Context, opts *Options) *opening {
+func begun(t *testing.T, establish opener, ctx context.Context, opts *Options) *opening {
 	near, far := faultnet.Pipe(faultnet.LinkOptions{})
 	o := &opening{t: t, conn: far, done: make(chan struct{})}
 	go func() {
@@ -134,7 +137,7 @@ func TestOpenConnEndsWithWhatThePeerAnswers(t *testing.T) {
 func TestOptionHandshakeTimeout(t *testing.T) {
 	refusal := appendRefusal(nil, CodeBusy, "later")
 	for timeout, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Second: time.Second} {
-		for peer, establish := range map[helloKind]func(context.Context, net.Conn, *Options) (*Stream, error){
+		for peer, establish := range map[helloKind]opener{
 			helloAccept: OpenConn, helloOpen: AcceptConn,
 		} {
 			whole := rawHello(peer).append(nil)
@@ -168,7 +171,7 @@ func TestOptionHandshakeTimeout(t *testing.T) {
 
 // The ctx of the call ends the wait for the hello too.
 func TestOpeningEndsWithItsContext(t *testing.T) {
-	for _, establish := range []func(context.Context, net.Conn, *Options) (*Stream, error){OpenConn, AcceptConn} {
+	for _, establish := range []opener{OpenConn, AcceptConn} {
 		inBubble(t, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			o := begun(t, establish, ctx, nil)
