@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 // A CLOSE with a code ends the stream in every state, and is not answered.
@@ -136,6 +138,36 @@ func TestBothSidesMayCloseAtOnce(t *testing.T) {
 		require.LessOrEqual(t, time.Since(start), lastWords)
 		<-p.s.Done()
 	})
+}
+
+// deafConn is a conn that takes nothing any more, as one that the peer has closed, and still brings what the peer said before.
+type deafConn struct{ *faultnet.Conn }
+
+func (deafConn) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+// A Close that meets the peer's is in order, whichever the conn brings first; without that, the loss is told.
+func TestCloseIsInOrderWhenThePeerHasClosedToo(t *testing.T) {
+	for _, ended := range []bool{false, true} {
+		inBubble(t, func(t *testing.T) {
+			p := withRaw(t, nil, nil)
+			synctest.Wait() // the loops have begun
+			p.s.conn = deafConn{p.s.conn.(*faultnet.Conn)}
+			closed := make(chan error, 1)
+			go func() { closed <- p.s.Close() }()
+			start := time.Now()
+			time.Sleep(lastWords / 2)
+			if ended {
+				p.send(appendSeq(nil, kindEnd, 1), appendClose(nil, CodeDone, ""))
+				require.NoError(t, <-closed)
+				require.Equal(t, ErrClosed, p.s.Err())
+				require.Equal(t, lastWords/2, time.Since(start))
+				return
+			}
+			require.ErrorIs(t, <-closed, io.ErrClosedPipe)
+			require.Equal(t, lastWords, time.Since(start))
+			require.ErrorIs(t, p.s.Close(), io.ErrClosedPipe)
+		})
+	}
 }
 
 // What this side ends the stream with is what the peer is told, in order and not.
