@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"strings"
 	"sync"
@@ -63,19 +64,13 @@ func FuzzHello(f *testing.F) {
 			case err == nil:
 				require.Equal(t, wire[:helloSize], h.append(nil))
 				_, _ = begin(h, h)
-			case isRefusal(err, &e):
+			case errors.As(err, &e):
 				again := appendRefusal(nil, e.Code, e.Text)
 				copy(again[4:], wire[4:helloPrefix]) // of any version
 				require.Equal(t, wire[:len(again)], again)
 			}
 		}
 	})
-}
-
-func isRefusal(err error, e **Error) bool {
-	refusal, ok := err.(*Error)
-	*e = refusal
-	return ok
 }
 
 // byteConn is a conn that brings bytes, ends, and takes whatever is written.

@@ -107,7 +107,7 @@ func TestFailureForGoodEndsTheStream(t *testing.T) {
 		want := &RecordFailure{FailedSeq: 2, Applied: 1, Code: 300, Message: "\xffno\n"}
 		got := <-waiting
 		require.Equal(t, want, got)
-		want = got.(*RecordFailure)
+		require.ErrorAs(t, got, &want)
 		require.Contains(t, want.Error(), `record 2 failed with code 300, and the stream is over: "\xffno\n"`)
 		require.Equal(t, want, p.s.Resend())
 		_, err := p.s.WriteRecord(t.Context(), nil)

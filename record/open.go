@@ -42,7 +42,7 @@ func open(ctx context.Context, conn net.Conn, who identity, opts *Options) (*Str
 			return ours, theirs, err
 		}
 		ours = o.hello(helloOpen, place)
-		if _, err := conn.Write(ours.append(nil)); err != nil {
+		if _, err := conn.Write(ours.append(make([]byte, 0, helloSize))); err != nil {
 			return ours, theirs, err
 		}
 		theirs, err = readHello(conn, helloAccept)
@@ -71,7 +71,7 @@ func accept(ctx context.Context, conn net.Conn, who identity, opts *Options) (*S
 				return ours, theirs, err
 			}
 		}
-		_, err = conn.Write(ours.append(nil))
+		_, err = conn.Write(ours.append(make([]byte, 0, helloSize)))
 		return ours, theirs, err
 	})
 }
@@ -132,9 +132,11 @@ func sayWhyNot(conn net.Conn, side helloKind, greeted bool, err error) {
 	if code == CodeStore {
 		text = "" // it may name what is this side's alone
 	}
-	words := appendRefusal(nil, code, text)
+	words := make([]byte, 0, helloPrefix+6+len(text))
 	if side == helloOpen || greeted {
-		words = appendClose(nil, code, text)
+		words = appendClose(words, code, text)
+	} else {
+		words = appendRefusal(words, code, text)
 	}
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // a conn that is closed needs none
 	_, _ = conn.Write(words)                               // the peer may be gone
