@@ -70,9 +70,10 @@ var (
 
 const pooledSize = batchRoomAck + batchBytes + 4<<10
 
-// newOutChunk returns an empty open chunk with room for n bytes of records, or more.
+// newOutChunk returns an empty open chunk with room for n bytes of records, or more. Those of a small window are no larger than they
+// have to be.
 func newOutChunk(first uint64, n int) *outChunk {
-	if batchRoomAck+n > pooledSize {
+	if room := batchRoomAck + n; room > pooledSize || room < pooledSize/2 {
 		return &outChunk{buf: make([]byte, batchRoomAck, batchRoomAck+n), first: first, off: batchRoomAck, open: true}
 	}
 	c := outPool.Get().(*outChunk)
@@ -87,10 +88,11 @@ func (c *outChunk) free() {
 	}
 }
 
-// newInChunk returns an empty chunk with room for n bytes, or more.
+// newInChunk returns an empty chunk with room for n bytes, or more. For more than there is in the pool it has none: what arrives is
+// its buffer.
 func newInChunk(n int) *inChunk {
 	if n > pooledSize {
-		return &inChunk{buf: make([]byte, 0, n)}
+		return new(inChunk)
 	}
 	c := inPool.Get().(*inChunk)
 	*c = inChunk{buf: c.buf[:0]}

@@ -25,8 +25,9 @@
 //
 // # Limits
 //
-// The window of a direction, in records and in bytes, is the lower of what both sides allow. A side's memory for it is at most twice
-// its WindowBytes and 128 KiB more, on both ends, whatever the peer does. 2^24 records, 2^30 bytes.
+// The window of a direction, in records and in bytes, is the lower of what both sides allow. A side's memory for it is at most three
+// times its WindowBytes and 192 KiB more, on both ends, whatever the peer does: records of the worst sizes leave half of their
+// buffers empty, and a buffer is held until the last of its records has been read. 2^24 records, 2^30 bytes.
 //
 // # Stability
 //

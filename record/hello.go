@@ -129,11 +129,15 @@ func readRefusal(r io.Reader) error {
 	if n > maxRefuseText {
 		return protocolErrorf("REFUSE with %d bytes of text", n)
 	}
+	code := Code(binary.BigEndian.Uint32(b[:]))
+	if code == CodeDone {
+		return protocolErrorf("REFUSE with code %d: that is no refusal", code)
+	}
 	text := make([]byte, n)
 	if _, err := io.ReadFull(r, text); err != nil {
 		return cutShort(err)
 	}
-	return &Error{Op: "open", Remote: true, Code: Code(binary.BigEndian.Uint32(b[:])), Text: string(text)}
+	return &Error{Op: "open", Remote: true, Code: code, Text: string(text)}
 }
 
 // appendRefusal appends a REFUSE.

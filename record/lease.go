@@ -4,6 +4,8 @@ import "sync"
 
 // lease is a stream's hold on its Store, from before there is a stream.
 type lease struct {
+	store Store // nil: none, or it has not been taken
+
 	mu     sync.Mutex
 	lost   bool
 	stream *Stream
@@ -18,6 +20,7 @@ func (l *lease) begin(st Store) (Place, error) {
 	if err != nil {
 		return place, storeError(err)
 	}
+	l.store = st
 	return place, nil
 }
 
@@ -44,11 +47,11 @@ func (l *lease) serve(s *Stream) {
 }
 
 // end gives the store back when there is no stream.
-func (l *lease) end(st Store) error {
-	if st == nil {
+func (l *lease) end() error {
+	if l.store == nil {
 		return nil
 	}
-	if err := st.End(0); err != nil {
+	if err := l.store.End(0); err != nil {
 		return storeError(err)
 	}
 	return nil

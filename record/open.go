@@ -36,9 +36,13 @@ func OpenConn(ctx context.Context, conn net.Conn, opts *Options) (*Stream, error
 }
 
 func open(ctx context.Context, conn net.Conn, who identity, opts *Options) (*Stream, error) {
-	return establish(ctx, conn, who, opts, func(o *Options, place Place) (ours, theirs hello, err error) {
+	return establish(ctx, conn, who, opts, func(o *Options, stand func() (Place, error)) (ours, theirs hello, err error) {
+		place, err := stand()
+		if err != nil {
+			return ours, theirs, err
+		}
 		ours = o.hello(helloOpen, place)
-		if _, err := conn.Write(ours.append(nil)); err != nil {
+		if _, err := conn.Write(ours.append(make([]byte, 0, helloSize))); err != nil {
 			return ours, theirs, err
 		}
 		theirs, err = readHello(conn, helloAccept)
@@ -52,15 +56,25 @@ func AcceptConn(ctx context.Context, conn net.Conn, opts *Options) (*Stream, err
 }
 
 func accept(ctx context.Context, conn net.Conn, who identity, opts *Options) (*Stream, error) {
-	return establish(ctx, conn, who, opts, func(o *Options, place Place) (ours, theirs hello, err error) {
-		theirs, err = readHello(conn, helloOpen)
-		return o.hello(helloAccept, place), theirs, err
+	return establish(ctx, conn, who, opts, func(o *Options, stand func() (Place, error)) (ours, theirs hello, err error) {
+		ours.kind = helloAccept
+		if theirs, err = readHello(conn, helloOpen); err != nil {
+			return ours, theirs, err
+		}
+		place, err := stand() // not before: a conn without a hello takes no store over
+		if err != nil {
+			return ours, theirs, err
+		}
+		return o.hello(helloAccept, place), theirs, nil
 	})
 }
 
+// greeter exchanges hellos. It calls stand, once at most, for the place of this side, which the Store has. When it fails, ours has at
+// least its kind if the other side is to be told.
+type greeter func(o *Options, stand func() (Place, error)) (ours, theirs hello, err error)
+
 // establish makes a stream of a conn by a hello, within the time for that.
-func establish(ctx context.Context, conn net.Conn, who identity, opts *Options,
-	greet func(*Options, Place) (ours, theirs hello, err error)) (*Stream, error) {
+func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, greet greeter) (*Stream, error) {
 	o := opts.withDefaults()
 	s, err := prepare(ctx, conn, who, o, greet)
 	if err != nil {
@@ -76,47 +90,48 @@ func establish(ctx context.Context, conn net.Conn, who identity, opts *Options,
 	return s, nil
 }
 
-func prepare(ctx context.Context, conn net.Conn, who identity, o Options,
-	greet func(*Options, Place) (ours, theirs hello, err error)) (*Stream, error) {
+func prepare(ctx context.Context, conn net.Conn, who identity, o Options, greet greeter) (*Stream, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	lease := new(lease)
-	place, err := lease.begin(o.Store)
-	if err != nil {
-		return nil, err
-	}
+	var lease lease
 	ctx, cancel := context.WithTimeout(ctx, o.HandshakeTimeout)
 	defer cancel()
 	interrupt := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // wakes the hello
-	ours, theirs, err := greet(&o, place)
+	ours, theirs, err := greet(&o, func() (Place, error) { return lease.begin(o.Store) })
 	var s *Stream
 	if err == nil {
 		s, err = newStream(conn, who, o, ours, theirs)
 	}
 	if err == nil && ours.kind == helloAccept { // last, for what has gone wrong before is told by REFUSE
-		_, err = conn.Write(ours.append(nil))
+		_, err = conn.Write(ours.append(make([]byte, 0, helloSize)))
 	}
 	if !interrupt() {
 		err = ctx.Err()
 	}
 	if err != nil {
 		sayWhyNot(conn, ours.kind, err)
-		return nil, errors.Join(err, lease.end(o.Store))
+		return nil, errors.Join(err, lease.end())
 	}
 	lease.serve(s)
 	return s, nil
 }
 
-// sayWhyNot tells the peer why there will be no stream: with REFUSE, or when it has accepted already, with CLOSE.
+// sayWhyNot tells the peer why there will be no stream: with REFUSE, or when this side has opened it, with CLOSE.
 func sayWhyNot(conn net.Conn, side helloKind, err error) {
 	var e *Error
-	if errors.As(err, &e) && e.Remote || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if side == 0 || errors.As(err, &e) && e.Remote || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return
 	}
-	words := appendRefusal(nil, codeOf(err), cut(err.Error()))
+	code, text := codeOf(err), cut(err.Error())
+	if code == CodeStore {
+		text = "" // it may name what is this side's alone
+	}
+	words := make([]byte, 0, helloPrefix+6+len(text))
 	if side == helloOpen {
-		words = appendClose(nil, codeOf(err), cut(err.Error()))
+		words = appendClose(words, code, text)
+	} else {
+		words = appendRefusal(words, code, text)
 	}
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // a conn that is closed needs none
 	_, _ = conn.Write(words)                               // the peer may be gone

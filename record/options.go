@@ -11,12 +11,13 @@ type Options struct {
 	// Window caps the records of each direction that are written and not applied: what this side writes, and what it lets the
 	// peer write; the lower of both sides counts. If zero, 65536. At most 2^24.
 	Window int
-	// WindowBytes caps their bytes in the same way; this side's memory for a direction stays within it, and 128 KiB. If zero,
-	// 4 MiB. At most 2^30.
+	// WindowBytes caps their bytes in the same way; this side's memory for a direction stays within three times it, and 192 KiB.
+	// If zero, 4 MiB. At most 2^30.
 	WindowBytes int
 	// MaxRecord caps one record that this side takes, in bytes. If zero, 1 MiB, or what WindowBytes has room for.
 	MaxRecord int
-	// BatchBytes is how many bytes of records leave together at most, except for one larger record. If zero, 64 KiB.
+	// BatchBytes is how many bytes of records leave together at most, except for one larger record. Each batch costs some 150
+	// bytes of memory more. If zero, 64 KiB.
 	BatchBytes int
 	// Linger is how long a record waits for others to leave with it, while less than BatchBytes wait and nobody is at a
 	// Barrier. If zero, none waits: what is written while the one before leaves goes together anyway.

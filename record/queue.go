@@ -32,7 +32,7 @@ func (in *inbound) begin(first uint64) {
 	in.delivered, in.applied, in.told = first-1, first-1, first-1
 }
 
-// space returns a chunk with room for n bytes behind what it has, and marks it as being filled.
+// space returns the chunk for n bytes more, with room for them unless it is a chunk of their own, and marks it as being filled.
 func (in *inbound) space(n int) *inChunk {
 	in.filling = true
 	c := in.tail

@@ -125,8 +125,8 @@ func (r *reader) batch(h header) error {
 		_, err := r.br.Discard(h.length - n)
 		return err
 	}
-	records := c.buf[len(c.buf) : len(c.buf)+h.length-n]
-	if _, err := io.ReadFull(r.br, records); err != nil {
+	records, err := r.records(c.buf[len(c.buf):], h.length-n)
+	if err != nil {
 		return err
 	}
 	if err := checkRecords(records, b.count, s.opts.MaxRecord); err != nil {
@@ -134,6 +134,25 @@ func (r *reader) batch(h header) error {
 	}
 	s.arrived(c, b, records)
 	return nil
+}
+
+// records reads n bytes of records: into room, or those of a large BATCH, for which there is none, into a buffer that grows as they
+// arrive. What a peer announces and does not send costs nothing.
+func (r *reader) records(room []byte, n int) ([]byte, error) {
+	if n <= cap(room) {
+		_, err := io.ReadFull(r.br, room[:n])
+		return room[:n], err
+	}
+	var b []byte
+	for room := pooledSize; len(b) < n; room *= 4 {
+		more := make([]byte, min(room, n))
+		copy(more, b)
+		if _, err := io.ReadFull(r.br, more[len(b):]); err != nil {
+			return nil, err
+		}
+		b = more
+	}
+	return b, nil
 }
 
 // expect takes what stands before the records of a BATCH, of n bytes, and returns the chunk that they are to be put behind; or that
@@ -180,7 +199,11 @@ func (s *Stream) arrived(c *inChunk, b batch, records []byte) {
 		in.clear()
 		return
 	}
-	c.buf = c.buf[:len(c.buf)+len(records)]
+	if cap(c.buf) == 0 {
+		c.buf = records
+	} else {
+		c.buf = c.buf[:len(c.buf)+len(records)]
+	}
 	c.count += b.count
 	in.bytes += len(records)
 	in.next += uint64(b.count)
@@ -197,7 +220,7 @@ func (s *Stream) onClose(code Code, text string) {
 	o := &s.out
 	switch {
 	case o.failed != nil && !o.failed.Retryable:
-		s.endAfterPeer(o.failed)
+		s.endAfterPeer(s.opError("carry", o.failed))
 	case code != CodeDone:
 		s.endAfterPeer(&Error{Op: "carry", Name: s.name, Remote: true, Code: code, Text: text})
 	case !s.in.ended:

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 // A Stream is one side of a record stream: it writes records and learns what the peer has applied, and it reads records and says
@@ -246,8 +247,18 @@ func (s *Stream) CloseWithError(code Code, text string) error {
 	return nil
 }
 
-// cut returns as much of text as may be sent.
-func cut(text string) string { return text[:min(len(text), maxText)] }
+// cut returns as much of text as may be sent, and no part of a letter.
+func cut(text string) string {
+	if len(text) <= maxText {
+		return text
+	}
+	for n := maxText; n > maxText-utf8.UTFMax; n-- {
+		if utf8.RuneStart(text[n]) {
+			return text[:n]
+		}
+	}
+	return text[:maxText] // of what is no UTF-8
+}
 
 // signal wakes whoever waits on ch, or is about to.
 func (s *Stream) signal(ch chan struct{}) {

@@ -76,7 +76,7 @@ func (s *Stream) takeJob() (job, bool) {
 		o.saidEnd = true
 		j.after = appendSeq(j.after, kindEnd, o.next)
 	}
-	if o.closing != nil && (o.unsent == nil || abandoned) {
+	if o.closing != nil && s.broke == nil && (o.unsent == nil || abandoned) {
 		j.closing, o.leaving = true, true
 		j.after = appendClose(j.after, CodeDone, "")
 	}
@@ -276,15 +276,14 @@ func (s *Stream) sayLastWords() {
 	_ = s.conn.Close() // the reason is what counts
 }
 
-// leave ends the stream after its last frame has been sent.
+// leave ends the stream after its last frame has been sent. When the conn has not taken that, the peer's last words are waited for: it
+// may have closed the stream too.
 func (s *Stream) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.broke != nil {
-		s.failLocked(s.broken(s.broke))
-		return
+	if s.broke == nil {
+		s.failLocked(s.out.closing)
 	}
-	s.failLocked(s.out.closing)
 }
 
 func storeError(err error) error { return fmt.Errorf("%w: %w", ErrStore, err) }
