@@ -42,7 +42,7 @@ type outbound struct {
 	closing  error          // Close, or a failure of this side that is final: why; nil while neither is
 	scratch  []byte         // for frames that are no chunk's
 	linger   *time.Timer    // runs while the writer waits for more records
-	lingered bool           // it has waited, or is not to
+	hurried  uint64         // the last record that is not to wait for others: it has, or somebody waits for it
 }
 
 func (o *outbound) begin(first uint64, ours, theirs hello, fill int) {
@@ -191,6 +191,7 @@ func (s *Stream) writeFailure() error {
 func (s *Stream) awaitRoom(ctx context.Context, records, size int) error {
 	s.out.waiting++
 	defer func() { s.out.waiting-- }()
+	s.wake.Signal() // no others can come that a record could wait for
 	s.mu.Unlock()
 	select {
 	case s.turn <- struct{}{}:
@@ -314,6 +315,7 @@ func (s *Stream) Resend() error {
 		return o.failed
 	default:
 		o.rewindTo = o.failed.FailedSeq
+		o.hurried = o.next - 1
 		o.failed = nil
 		s.wake.Signal()
 	}

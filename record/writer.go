@@ -112,11 +112,19 @@ func (s *Stream) dueChunk() *outChunk {
 		return nil
 	case o.sentBytes > 0 && (o.sentBytes+len(c.buf)-c.off > o.windowBytes || c.last() > o.acked+uint64(o.window)):
 		return nil // of what the Store has kept: the window is smaller now
-	case s.opts.Linger > 0 && !o.lingered && !o.ended && c.open && len(c.buf)-c.off < o.fill:
+	case s.opts.Linger > 0 && o.lingers(c):
 		s.startLinger()
 		return nil
 	}
 	return c
+}
+
+// lingers reports whether c's unsent records, which are the first, may wait for others.
+func (o *outbound) lingers(c *outChunk) bool {
+	if o.ended || o.waiting > 0 || c.first+uint64(c.sent) <= o.hurried {
+		return false
+	}
+	return c.open && len(c.buf)-c.off < o.fill
 }
 
 // startLinger begins the time that records wait for others, unless it runs. mu is held.
@@ -130,7 +138,7 @@ func (s *Stream) startLinger() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if o.linger == timer {
-			o.lingered = true
+			o.hurried = o.next - 1
 			s.wake.Signal()
 		}
 	})
@@ -149,7 +157,6 @@ func (s *Stream) takeChunk(j *job) {
 	}
 	o.unsent = c.next
 	o.reached = j.from + uint64(j.count) - 1
-	o.lingered = false
 	if o.linger != nil {
 		o.linger.Stop()
 		o.linger = nil

@@ -1,0 +1,111 @@
+package record_test
+
+import (
+	"io"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/record"
+)
+
+// Row: N10
+func TestTheEndOfADirectionWakesEveryReader(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newTwins(t, nil, nil, faultnet.LinkOptions{})
+		var readers sync.WaitGroup
+		for range 5 {
+			readers.Go(func() {
+				_, err := w.both[1].ReadRecord(soon(t, time.Minute))
+				require.Equal(t, io.EOF, err)
+			})
+		}
+		synctest.Wait()
+		require.NoError(t, w.both[0].CloseWrite())
+		readers.Wait()
+	})
+}
+
+// The peer has ended its direction, and closes instead of sending a failed record again.
+//
+// Row: N13
+func TestAReaderOfWhatHasFailedLearnsThatThePeerHasClosed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newTwins(t, nil, nil, faultnet.LinkOptions{})
+		_, err := w.both[0].WriteRecord(t.Context(), []byte("x"))
+		require.NoError(t, err)
+		require.NoError(t, w.both[0].CloseWrite())
+		expectRecord(t, w.both[1], 1)
+		synctest.Wait()
+		require.NoError(t, w.both[1].Fail(1, 7, true, "later"))
+		var readers sync.WaitGroup
+		for range 2 {
+			readers.Go(func() {
+				_, err := w.both[1].ReadRecord(soon(t, time.Minute))
+				require.ErrorIs(t, err, record.ErrPeerClosed)
+			})
+		}
+		synctest.Wait()
+		require.NoError(t, w.both[0].Close())
+		readers.Wait()
+	})
+}
+
+// Linger waits for others to go with a record: for none while nobody may write any, nor while somebody waits for the record.
+//
+// Row: N12
+func TestLingerHoldsNobodyUp(t *testing.T) {
+	patient := &record.Options{Window: 3, Linger: time.Hour, BatchBytes: 10}
+	big := text("big", 1, 20)
+	for name, hold := range map[string]func(t *testing.T, w *twins){
+		"a barrier behind two batches": func(t *testing.T, w *twins) {
+			w.link.Freeze()
+			_, err := w.both[0].WriteRecord(t.Context(), text("full", 1, 200))
+			require.NoError(t, err)
+			synctest.Wait() // the writer is at it, and what follows will be two batches
+			time.AfterFunc(time.Second, w.link.Thaw)
+			_, err = w.both[0].WriteBatch(t.Context(), [][]byte{big, []byte("x")})
+			require.NoError(t, err)
+			require.NoError(t, w.both[0].Barrier(soon(t, time.Minute)))
+		},
+		"a barrier for what is sent again": func(t *testing.T, w *twins) {
+			_, err := w.both[0].WriteRecord(t.Context(), []byte("x"))
+			require.NoError(t, err)
+			var f *record.RecordFailure
+			require.ErrorAs(t, w.both[0].Barrier(soon(t, time.Minute)), &f)
+			require.NoError(t, w.both[0].Resend())
+			require.NoError(t, w.both[0].Barrier(soon(t, time.Minute)))
+		},
+		"a writer that waits for room": func(t *testing.T, w *twins) {
+			for range 5 {
+				_, err := w.both[0].WriteRecord(soon(t, time.Minute), []byte("x"))
+				require.NoError(t, err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				w := newTwins(t, patient, nil, faultnet.LinkOptions{Buffer: 100})
+				go func() {
+					var failed bool
+					for r, err := range w.both[1].Records(t.Context()) {
+						if err != nil {
+							return
+						}
+						if name == "a barrier for what is sent again" && !failed {
+							failed = true
+							_ = w.both[1].Fail(r.Seq, 1, true, "once")
+							continue
+						}
+						_ = w.both[1].AckRecord(r.Seq)
+					}
+				}()
+				hold(t, w)
+			})
+		})
+	}
+}
