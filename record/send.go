@@ -69,8 +69,8 @@ func (s *Stream) loadTail(next uint64) error {
 		case len(r.Payload) > o.largest:
 			return fmt.Errorf("%w: record %d has %d bytes, and the peer takes %d", ErrTooLarge, r.Seq, len(r.Payload), o.largest)
 		}
-		if o.tail != nil && o.tail.count >= max(1, o.window/4) {
-			o.tail.open = false // what the peer has room for is a part of what is kept
+		if t := o.tail; t != nil && (t.count >= max(1, o.window/4) || t.size()+recordSize(len(r.Payload)) > o.windowBytes) {
+			t.open = false // what the peer has room for is a part of what is kept
 		}
 		o.add(r.Payload)
 	}
@@ -253,6 +253,9 @@ func (s *Stream) acknowledged(seq uint64) error {
 	}
 	o.settleBarriers(func(b *barrier) bool { return !b.durable && b.seq <= seq }, nil)
 	s.signal(s.roomy)
+	if o.unsent != nil {
+		s.wake.Signal() // what the Store has kept may go on
+	}
 	return nil
 }
 
