@@ -12,7 +12,7 @@ type job struct {
 	buf     []byte    // its buffer, as it was
 	off     int       // where the records to send begin there
 	from    uint64    // number of the first of them
-	count   int
+	count   int       // without a chunk: they are kept, and not sent
 	after   []byte // frames that go behind the BATCH
 	ack     uint64 // the place to keep, and to tell; 0: none
 	riding  bool   // the acknowledgement rides in the BATCH
@@ -69,6 +69,8 @@ func (s *Stream) takeJob() (job, bool) {
 	s.takeAck(&j)
 	if j.chunk != nil {
 		s.takeChunk(&j)
+	} else {
+		s.takeHeld(&j)
 	}
 	o.scratch = j.before[:0]
 	abandoned := o.failed != nil || o.gone != nil || o.closing != nil && o.closing != ErrClosed
@@ -80,7 +82,7 @@ func (s *Stream) takeJob() (job, bool) {
 		j.closing = true
 		j.after = appendClose(j.after, CodeDone, "")
 	}
-	return j, len(j.before)+len(j.after) > 0 || j.chunk != nil || j.ack > 0
+	return j, len(j.before)+len(j.after) > 0 || j.count > 0 || j.ack > 0
 }
 
 // takeAck makes what this side has applied, and a failure, a part of j. mu is held.
@@ -164,6 +166,21 @@ func (s *Stream) takeChunk(j *job) {
 	s.stats.batchesOut++
 }
 
+// takeHeld makes records that cannot be sent now, and that the Store does not have, those of j: their writers wait for the Store.
+// mu is held.
+func (s *Stream) takeHeld(j *job) {
+	o := &s.out
+	if s.store == nil || o.failed == nil && o.gone == nil || o.closing != nil {
+		return
+	}
+	for c := o.unsent; c != nil; c = c.next {
+		if c.last() > o.durable {
+			j.buf, j.off, j.from, j.count = c.buf, batchRoomAck, c.first, c.count
+			return
+		}
+	}
+}
+
 // keep tells the Store what it has to have before the peer is told.
 func (s *Stream) keep(j *job) error {
 	if s.store == nil {
@@ -174,7 +191,7 @@ func (s *Stream) keep(j *job) error {
 			return storeError(err)
 		}
 	}
-	if j.chunk == nil {
+	if j.count == 0 {
 		return nil
 	}
 	s.mu.Lock()
