@@ -103,25 +103,26 @@ func prepare(ctx context.Context, conn net.Conn, who identity, o Options,
 		err = ctx.Err()
 	}
 	var s *Stream
-	if err == nil {
+	greeted := err == nil
+	if greeted {
 		s, err = newStream(conn, who, o, ours, theirs)
 	}
 	if err != nil {
-		sayWhyNot(conn, ours.kind, err)
+		sayWhyNot(conn, greeted || ours.kind == helloOpen, err)
 		return nil, errors.Join(err, lease.end(o.Store))
 	}
 	lease.serve(s)
 	return s, nil
 }
 
-// sayWhyNot tells the peer why there will be no stream: with REFUSE, or when it has accepted already, with CLOSE.
-func sayWhyNot(conn net.Conn, side helloKind, err error) {
+// sayWhyNot tells the peer why there will be no stream: with CLOSE when ACCEPT has been said, on either side, otherwise with REFUSE.
+func sayWhyNot(conn net.Conn, accepted bool, err error) {
 	var e *Error
 	if errors.As(err, &e) && e.Remote || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return
 	}
 	words := appendRefusal(nil, codeOf(err), cut(err.Error()))
-	if side == helloOpen {
+	if accepted {
 		words = appendClose(nil, codeOf(err), cut(err.Error()))
 	}
 	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // a conn that is closed needs none
