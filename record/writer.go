@@ -13,10 +13,10 @@ type job struct {
 	off     int       // where the records to send begin there
 	from    uint64    // number of the first of them
 	count   int       // without a chunk: they are kept, and not sent
-	after   []byte // frames that go behind the BATCH
-	ack     uint64 // the place to keep, and to tell; 0: none
-	riding  bool   // the acknowledgement rides in the BATCH
-	closing bool   // the last frame is among them
+	after   []byte    // frames that go behind the BATCH
+	ack     uint64    // the place to keep, and to tell; 0: none
+	riding  bool      // the acknowledgement rides in the BATCH
+	closing bool      // the last frame is among them
 }
 
 // writeLoop is the only goroutine that writes to the conn, and tells the Store: records, acknowledgements and failures leave one
