@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -113,19 +114,19 @@ func TestApplyThatIsCancelledFailsNoRecord(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			running := 0
+			var running atomic.Int64
 			err := record.Apply(ctx, w.both[1], func(ctx context.Context, r record.Record) error {
 				if r.Seq <= 2 {
 					return nil
 				}
-				running++
+				running.Add(1)
 				<-ctx.Done()
 				time.Sleep(time.Second)
-				running--
+				running.Add(-1)
 				return ctx.Err()
 			}, &record.ApplyOptions{Parallel: parallel})
 			require.ErrorIs(t, err, context.DeadlineExceeded)
-			require.Zero(t, running, "Apply waits for what it has begun")
+			require.Zero(t, running.Load(), "Apply waits for what it has begun")
 			synctest.Wait()
 			s := w.both[0].Snapshot()
 			require.Equal(t, uint64(2), s.Acked)
