@@ -45,29 +45,33 @@ func moves() *rapid.Generator[[]move] {
 //
 // Row: N10, N11, N12, N13
 func TestAStreamDoesWhatItsModelSays(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		all := moves().Draw(rt, "moves")
-		var opts [2]*record.Options
-		for i := range opts {
-			opts[i] = &record.Options{
-				Window:     rapid.SampledFrom([]int{1, 2, 3, 4, 6, 9, 40}).Draw(rt, "window"),
-				BatchBytes: rapid.SampledFrom([]int{0, 1, 20, 700}).Draw(rt, "batch bytes"),
-				Linger:     time.Duration(rapid.IntRange(0, 3).Draw(rt, "linger")) * time.Millisecond,
-				AckDelay:   time.Duration(rapid.IntRange(-1, 20).Draw(rt, "ack delay")) * time.Millisecond,
-				NoBatchAck: rapid.Bool().Draw(rt, "no batch ack"),
-			}
+	for range 10 { // of rapid's 100 runs
+		rapid.Check(t, func(rt *rapid.T) { playModel(t, rt) })
+	}
+}
+
+func playModel(t *testing.T, rt *rapid.T) {
+	all := moves().Draw(rt, "moves")
+	var opts [2]*record.Options
+	for i := range opts {
+		opts[i] = &record.Options{
+			Window:     rapid.SampledFrom([]int{1, 2, 3, 4, 6, 9, 40}).Draw(rt, "window"),
+			BatchBytes: rapid.SampledFrom([]int{0, 1, 20, 700}).Draw(rt, "batch bytes"),
+			Linger:     time.Duration(rapid.IntRange(0, 3).Draw(rt, "linger")) * time.Millisecond,
+			AckDelay:   time.Duration(rapid.IntRange(-1, 20).Draw(rt, "ack delay")) * time.Millisecond,
+			NoBatchAck: rapid.Bool().Draw(rt, "no batch ack"),
 		}
-		delay := time.Duration(rapid.IntRange(0, 3).Draw(rt, "delay")) * time.Millisecond
-		var err error
-		bubble(t, func(t *testing.T) {
-			w := newTwins(t, opts[0], opts[1], faultnet.LinkOptions{Delay: delay})
-			p := &player{t: t, w: w, m: newModel(min(opts[0].Window, opts[1].Window))}
-			err = p.play(all)
-		})
-		if err != nil {
-			rt.Fatal(err)
-		}
+	}
+	delay := time.Duration(rapid.IntRange(0, 3).Draw(rt, "delay")) * time.Millisecond
+	var err error
+	bubble(t, func(t *testing.T) {
+		w := newTwins(t, opts[0], opts[1], faultnet.LinkOptions{Delay: delay})
+		p := &player{t: t, w: w, m: newModel(min(opts[0].Window, opts[1].Window))}
+		err = p.play(all)
 	})
+	if err != nil {
+		rt.Fatal(err)
+	}
 }
 
 // player makes the calls of a run, on a stream and in its model.
