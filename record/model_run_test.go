@@ -155,7 +155,7 @@ func differ(err, want error) error {
 	if same(err, want) {
 		return nil
 	}
-	return fmt.Errorf("%v, want %v", err, want)
+	return fmt.Errorf("%w, want %w", err, want)
 }
 
 // ask makes a call that may have to wait.
@@ -231,12 +231,12 @@ func (p *player) compare() error {
 	for i, e := range p.m.ends {
 		if e.dead() != nil {
 			if err := p.w.both[i].Err(); !same(err, e.dead()) && !errors.Is(err, e.dead()) {
-				return fmt.Errorf("side %d ended with %v, want %v", i, err, e.dead())
+				return fmt.Errorf("side %d ended with %w, want %w", i, err, e.dead())
 			}
 			continue
 		}
 		if err := p.w.both[i].Err(); err != nil {
-			return fmt.Errorf("side %d ended with %v", i, err)
+			return fmt.Errorf("side %d ended with %w", i, err)
 		}
 		s := p.w.both[i].Snapshot()
 		got := [...]uint64{s.Written, s.Acked, s.Delivered, s.Applied, s.PendingAck}

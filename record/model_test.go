@@ -194,7 +194,7 @@ func (m *model) settle() error {
 	}
 	for _, a := range m.waiting {
 		if a.done {
-			return fmt.Errorf("%v: is over, with %v, and has to wait", a, a.err)
+			return fmt.Errorf("%v: is over, with %w, and has to wait", a, a.err)
 		}
 	}
 	return nil
@@ -250,9 +250,9 @@ func (m *model) judge(a *asked) (over bool, err error) {
 	case wait:
 		return false, nil
 	case !a.done:
-		return true, fmt.Errorf("waits, and has to be over with %v", want)
+		return true, fmt.Errorf("waits, and has to be over with %w", want)
 	case !same(a.err, want):
-		return true, fmt.Errorf("ended with %v, want %v", a.err, want)
+		return true, fmt.Errorf("ended with %w, want %w", a.err, want)
 	}
 	if a.kind == "write" && want == nil {
 		e.out.log = append(e.out.log, a.parts...)
@@ -266,7 +266,7 @@ func (m *model) judge(a *asked) (over bool, err error) {
 // took takes what a read has returned out of w, where n records can be read.
 func (m *model) took(a *asked, w *way, n int) error {
 	if !a.done || a.err != nil || len(a.got) < 1 || len(a.got) > min(n, a.most) {
-		return fmt.Errorf("%d records, of %d, %v: %v", len(a.got), n, a.done, a.err)
+		return fmt.Errorf("%d records, of %d, %v: %w", len(a.got), n, a.done, a.err)
 	}
 	for _, r := range a.got {
 		w.delivered++

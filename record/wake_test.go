@@ -1,6 +1,7 @@
 package record_test
 
 import (
+	"context"
 	"io"
 	"sync"
 	"testing"
@@ -108,4 +109,28 @@ func TestLingerHoldsNobodyUp(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Row: N11
+func TestReadingAloneMeetsNoBarrier(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newTwins(t, nil, nil, faultnet.LinkOptions{})
+		_, err := w.both[0].WriteBatch(t.Context(), [][]byte{{1}, {2}, {3}})
+		require.NoError(t, err)
+		for seq := range uint64(3) {
+			expectRecord(t, w.both[1], seq+1)
+		}
+		_, err = w.both[1].WriteRecord(t.Context(), []byte("the other way")) // would carry an acknowledgement
+		require.NoError(t, err)
+		err = w.both[0].BarrierTo(soon(t, time.Hour), 1)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.NoError(t, w.both[1].AckRecord(2)) // and all before
+		require.NoError(t, w.both[0].BarrierTo(soon(t, time.Minute), 1))
+		require.NoError(t, w.both[0].BarrierTo(soon(t, time.Minute), 2))
+		err = w.both[0].Barrier(soon(t, time.Hour))
+		var e *record.Error
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, uint64(2), e.Applied)
+		require.True(t, e.Timeout())
+	})
 }
