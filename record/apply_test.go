@@ -34,9 +34,10 @@ func applyInParallel(t *testing.T, parallel int) {
 		faultnet.LinkOptions{Delay: time.Duration(rng.IntN(1 << (1 + rng.IntN(22))))})
 	var mu sync.Mutex
 	applied, running, most, failures := map[uint64]int{}, 0, 0, 0
+	ctx := soon(t, time.Hour) // ends what stands still
 	var all sync.WaitGroup
 	all.Go(func() {
-		err := record.Apply(t.Context(), w.both[1], func(_ context.Context, r record.Record) error {
+		err := record.Apply(ctx, w.both[1], func(_ context.Context, r record.Record) error {
 			mu.Lock()
 			running++
 			most = max(most, running)
@@ -57,7 +58,7 @@ func applyInParallel(t *testing.T, parallel int) {
 	})
 	all.Go(func() { // the writer
 		for seq := uint64(1); seq <= total; {
-			_, err := w.both[0].WriteRecord(t.Context(), text("x", seq, 1))
+			_, err := w.both[0].WriteRecord(ctx, text("x", seq, 1))
 			if err == nil {
 				seq++
 				continue
@@ -66,7 +67,7 @@ func applyInParallel(t *testing.T, parallel int) {
 		}
 		require.NoError(t, w.both[0].CloseWrite())
 		for {
-			err := w.both[0].Barrier(t.Context())
+			err := w.both[0].Barrier(ctx)
 			if err == nil {
 				break
 			}
@@ -77,7 +78,7 @@ func applyInParallel(t *testing.T, parallel int) {
 		require.Len(t, applied, total, "seed %d: a barrier was met too early", seed)
 	})
 	all.Go(func() { // acknowledgements are of what is applied
-		for acked := uint64(0); acked < total; time.Sleep(100 * time.Microsecond) {
+		for acked := uint64(0); acked < total && ctx.Err() == nil; time.Sleep(100 * time.Microsecond) {
 			now := w.both[0].Snapshot().Acked
 			mu.Lock()
 			for ; acked < now; acked++ {

@@ -45,6 +45,7 @@ func (p *site) kill() {
 // life is what one process of a site does on one stream.
 type life struct {
 	*site
+	ctx    context.Context // ends what stands still
 	rng    *rand.Rand
 	shelf  *shelf
 	stream *record.Stream
@@ -69,16 +70,15 @@ func (l *life) run() {
 
 // write writes what is left to write, alone or in batches, and sends again what has failed.
 func (l *life) write(rng *rand.Rand) {
-	ctx := context.Background()
 	for next := l.stream.Snapshot().Written + 1; next <= l.total; {
 		var payloads [][]byte
 		for n := rng.IntN(4); n >= 0 && next+uint64(len(payloads)) <= l.total; n-- {
 			payloads = append(payloads, l.payload(next+uint64(len(payloads))))
 		}
-		last, err := l.stream.WriteBatch(ctx, payloads)
+		last, err := l.stream.WriteBatch(l.ctx, payloads)
 		switch {
 		case errors.Is(err, record.ErrTooLarge) && len(payloads) > 1:
-			last, err = l.stream.WriteRecord(ctx, payloads[0])
+			last, err = l.stream.WriteRecord(l.ctx, payloads[0])
 			payloads = payloads[:1]
 		}
 		switch {
@@ -109,7 +109,7 @@ func (l *life) again(err error) bool {
 func (l *life) read(rng *rand.Rand) {
 	dst := make([]record.Record, 1+rng.IntN(5))
 	for {
-		n, err := l.stream.ReadBatch(context.Background(), dst)
+		n, err := l.stream.ReadBatch(l.ctx, dst)
 		if err != nil {
 			if err != io.EOF {
 				var e *record.Error
@@ -141,12 +141,12 @@ func (l *life) read(rng *rand.Rand) {
 func (l *life) wait(rng *rand.Rand) {
 	for {
 		s := l.stream.Snapshot()
-		err := l.stream.BarrierTo(context.Background(), s.Written)
+		err := l.stream.BarrierTo(l.ctx, s.Written)
 		_, applied, _ := l.other.store().state()
 		switch {
 		case err == nil:
 			require.LessOrEqual(l.t, s.Written, uint64(applied), "a barrier was met before the peer had applied")
-			if s.Written == l.total || l.stream.Err() != nil {
+			if s.Written == l.total || l.stream.Err() != nil || l.ctx.Err() != nil {
 				return
 			}
 		case !l.again(err):
@@ -227,6 +227,8 @@ func oneStream(t *testing.T, rng *rand.Rand, sites [2]*site, link *faultnet.Link
 		}
 	}
 	first := rng.IntN(2) // who opens
+	ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+	defer cancel()
 	both, errs := openBoth(context.Background(), here, there, opts[first], opts[1-first])
 	done := true
 	var lives sync.WaitGroup
@@ -238,11 +240,12 @@ func oneStream(t *testing.T, rng *rand.Rand, sites [2]*site, link *faultnet.Link
 			continue
 		}
 		who := (first + i) % 2
-		l := &life{site: sites[who], rng: rand.New(rand.NewPCG(rng.Uint64(), 3)), shelf: shelves[who], stream: s}
+		l := &life{site: sites[who], ctx: ctx, rng: rand.New(rand.NewPCG(rng.Uint64(), 3)), shelf: shelves[who], stream: s}
 		lives.Go(func() {
 			l.run()
 			time.Sleep(time.Second)
 			_ = s.Close() // the cut, or the kill, may have come first
+			require.NoError(t, ctx.Err(), "it stands still")
 			<-s.Done()
 		})
 	}

@@ -134,3 +134,29 @@ func TestReadingAloneMeetsNoBarrier(t *testing.T) {
 		require.True(t, e.Timeout())
 	})
 }
+
+// Row: N13
+func TestAFailureEndsTheBarriersOfWhatItDropsAndNoOthers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newTwins(t, nil, nil, faultnet.LinkOptions{})
+		_, err := w.both[0].WriteBatch(t.Context(), [][]byte{{1}, {2}, {3}})
+		require.NoError(t, err)
+		var ends [3]chan error
+		for i := range ends {
+			ends[i] = make(chan error, 1)
+			go func() { ends[i] <- w.both[0].BarrierTo(t.Context(), uint64(i+1)) }()
+			expectRecord(t, w.both[1], uint64(i+1))
+		}
+		synctest.Wait()
+		require.NoError(t, w.both[1].Fail(2, 5, true, "later"))
+		quiet(time.Minute)
+		require.Empty(t, ends[0])
+		for _, end := range ends[1:] {
+			var f *record.RecordFailure
+			require.ErrorAs(t, <-end, &f)
+			require.Equal(t, record.RecordFailure{FailedSeq: 2, Code: 5, Retryable: true, Message: "later"}, *f)
+		}
+		require.NoError(t, w.both[1].AckRecord(1))
+		require.NoError(t, <-ends[0])
+	})
+}

@@ -287,3 +287,17 @@ func TestTheEndsOfOldAndNewAreUnderstood(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// Row: N11
+func TestAnAcknowledgementOfWhatHasFailedIsABreach(t *testing.T) {
+	both(t, nil, func(t *testing.T, old *oldrecord.Peer, now *record.Stream) {
+		_, err := now.WriteBatch(t.Context(), [][]byte{{1}, {2}})
+		require.NoError(t, err)
+		_, _, err = old.Receive()
+		require.NoError(t, err)
+		require.NoError(t, old.Fail(oldrecord.Failure{Seq: 1, Retryable: true}))
+		require.NoError(t, old.Ack(2))
+		<-now.Done()
+		require.ErrorIs(t, now.Err(), record.ErrProtocol)
+	})
+}
