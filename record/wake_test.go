@@ -160,3 +160,39 @@ func TestAFailureEndsTheBarriersOfWhatItDropsAndNoOthers(t *testing.T) {
 		require.NoError(t, <-ends[0])
 	})
 }
+
+// What was written cannot leave; that is for Close to wait for.
+//
+// Row: N12
+func TestCloseWakesEveryoneElseAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newTwins(t, &record.Options{Window: 2}, nil, faultnet.LinkOptions{Buffer: 100})
+		w.link.Freeze()
+		_, err := w.both[0].WriteBatch(t.Context(), [][]byte{text("x", 1, 100), text("x", 2, 100)})
+		require.NoError(t, err)
+		calls := map[string]func() error{
+			"barrier":    func() error { return w.both[0].Barrier(t.Context()) },
+			"barrier to": func() error { return w.both[0].BarrierTo(t.Context(), 1) },
+			"write":      func() error { _, err := w.both[0].WriteRecord(t.Context(), nil); return err },
+			"read":       func() error { _, err := w.both[0].ReadRecord(t.Context()); return err },
+			"iterator": func() (last error) {
+				for _, err := range w.both[0].Records(t.Context()) {
+					last = err
+				}
+				return last
+			},
+		}
+		began := time.Now()
+		var all sync.WaitGroup
+		for name, call := range calls {
+			all.Go(func() {
+				require.ErrorIs(t, call(), record.ErrClosed, name)
+				require.Zero(t, time.Since(began), name)
+			})
+		}
+		synctest.Wait()
+		require.ErrorIs(t, w.both[0].Close(), context.DeadlineExceeded)
+		require.Equal(t, 5*time.Second, time.Since(began))
+		all.Wait()
+	})
+}
