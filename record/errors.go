@@ -142,7 +142,7 @@ func (e *Error) Temporary() bool { return e.Timeout() || errors.Is(e, ErrBusy) }
 var _ net.Error = (*Error)(nil)
 
 // A RecordFailure says that the peer's application could not apply a record of this side.
-type RecordFailure struct {
+type RecordFailure struct { //nolint:revive // "Failure" beside Error would not say of what
 	FailedSeq uint64 // the record
 	Applied   uint64 // the last record that has been applied
 	Code      uint32 // the peer's application's
