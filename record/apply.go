@@ -97,9 +97,8 @@ func (a *applier) begin(seq uint64) bool {
 	}
 	if a.done[seq] {
 		a.advance()
-		return false
 	}
-	return seq <= a.s.delivered()
+	return a.s.applied() < seq && !a.done[seq] && seq <= a.s.delivered() // one before it may have had it acknowledged
 }
 
 // apply applies one record.

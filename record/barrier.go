@@ -55,7 +55,7 @@ func (s *Stream) barrier(ctx context.Context, seq uint64) error {
 		b.flushed = b.began
 	}
 	o.barriers = append(o.barriers, b)
-	o.lingered = o.unsent != nil
+	o.hurried = max(o.hurried, seq)
 	s.wake.Signal()
 	s.mu.Unlock()
 

@@ -81,7 +81,11 @@ func (s *Stream) tryRead(dst []Record, copies bool) (int, error) {
 	in.giveBack()
 	c, ok := in.first()
 	if !ok {
-		return 0, s.readFailure()
+		err := s.readFailure()
+		if err != nil {
+			s.signal(s.readable) // for another reader
+		}
+		return 0, err
 	}
 	n := 0
 	for ; n < len(dst) && c.count > 0; n++ {

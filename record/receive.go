@@ -235,6 +235,7 @@ func (s *Stream) onClose(code Code, text string) {
 		})
 		s.wake.Broadcast()
 		s.signal(s.roomy)
+		s.signal(s.readable)
 	}
 }
 

@@ -43,7 +43,7 @@ type outbound struct {
 	closing  error          // Close, or a failure of this side that is final: why; nil while neither is
 	scratch  []byte         // for frames that are no chunk's
 	linger   *time.Timer    // runs while the writer waits for more records
-	lingered bool           // it has waited, or is not to
+	hurried  uint64         // the last record that is not to wait for others: it has, or somebody waits for it
 }
 
 func (o *outbound) begin(first uint64, ours, theirs hello, fill int) {
@@ -70,8 +70,8 @@ func (s *Stream) loadTail(next uint64) error {
 		case len(r.Payload) > o.largest:
 			return fmt.Errorf("%w: record %d has %d bytes, and the peer takes %d", ErrTooLarge, r.Seq, len(r.Payload), o.largest)
 		}
-		if o.tail != nil && o.tail.count >= max(1, o.window/4) {
-			o.tail.open = false // what the peer has room for is a part of what is kept
+		if t := o.tail; t != nil && (t.count >= max(1, o.window/4) || t.size()+recordSize(len(r.Payload)) > o.windowBytes) {
+			t.open = false // what the peer has room for is a part of what is kept
 		}
 		o.add(r.Payload)
 	}
@@ -192,6 +192,7 @@ func (s *Stream) writeFailure() error {
 func (s *Stream) awaitRoom(ctx context.Context, records, size int) error {
 	s.out.waiting++
 	defer func() { s.out.waiting-- }()
+	s.wake.Signal() // no others can come that a record could wait for
 	s.mu.Unlock()
 	select {
 	case s.turn <- struct{}{}:
@@ -253,6 +254,9 @@ func (s *Stream) acknowledged(seq uint64) error {
 	}
 	o.settleBarriers(func(b *barrier) bool { return !b.durable && b.seq <= seq }, nil)
 	s.signal(s.roomy)
+	if o.unsent != nil {
+		s.wake.Signal() // what the Store has kept may go on
+	}
 	return nil
 }
 
@@ -315,6 +319,7 @@ func (s *Stream) Resend() error {
 		return o.failed
 	default:
 		o.rewindTo = o.failed.FailedSeq
+		o.hurried = o.next - 1
 		o.failed = nil
 		s.wake.Signal()
 	}

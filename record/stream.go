@@ -105,7 +105,8 @@ func (s *Stream) start() {
 func (s *Stream) finish() {
 	s.running.Wait()
 	s.mu.Lock()
-	acked := s.out.acked
+	acked, place := s.out.acked, s.in.applied
+	untold := place > s.in.told
 	s.out.drop()
 	s.in.stopDelay()
 	if s.grace != nil {
@@ -113,7 +114,11 @@ func (s *Stream) finish() {
 	}
 	s.mu.Unlock()
 	if s.store != nil {
-		if err := s.store.End(acked); err != nil {
+		var err error
+		if untold { // for want of time; the peer asks when it comes back
+			err = s.store.Applied(s.peerLog, place)
+		}
+		if err = errors.Join(err, s.store.End(acked)); err != nil {
 			s.fail(s.opError("close", storeError(err)))
 		}
 	}

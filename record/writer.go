@@ -12,11 +12,11 @@ type job struct {
 	buf     []byte    // its buffer, as it was
 	off     int       // where the records to send begin there
 	from    uint64    // number of the first of them
-	count   int
-	after   []byte // frames that go behind the BATCH
-	ack     uint64 // the place to keep, and to tell; 0: none
-	riding  bool   // the acknowledgement rides in the BATCH
-	closing bool   // the last frame is among them
+	count   int       // without a chunk: they are kept, and not sent
+	after   []byte    // frames that go behind the BATCH
+	ack     uint64    // the place to keep, and to tell; 0: none
+	riding  bool      // the acknowledgement rides in the BATCH
+	closing bool      // the last frame is among them
 }
 
 // writeLoop is the only goroutine that writes to the conn, and tells the Store: records, acknowledgements and failures leave one
@@ -69,6 +69,8 @@ func (s *Stream) takeJob() (job, bool) {
 	s.takeAck(&j)
 	if j.chunk != nil {
 		s.takeChunk(&j)
+	} else {
+		s.takeHeld(&j)
 	}
 	o.scratch = j.before[:0]
 	abandoned := o.failed != nil || o.gone != nil || o.closing != nil && o.closing != ErrClosed
@@ -80,7 +82,7 @@ func (s *Stream) takeJob() (job, bool) {
 		j.closing, o.leaving = true, true
 		j.after = appendClose(j.after, CodeDone, "")
 	}
-	return j, len(j.before)+len(j.after) > 0 || j.chunk != nil || j.ack > 0
+	return j, len(j.before)+len(j.after) > 0 || j.count > 0 || j.ack > 0
 }
 
 // takeAck makes what this side has applied, and a failure, a part of j. mu is held.
@@ -112,11 +114,19 @@ func (s *Stream) dueChunk() *outChunk {
 		return nil
 	case o.sentBytes > 0 && (o.sentBytes+len(c.buf)-c.off > o.windowBytes || c.last() > o.acked+uint64(o.window)):
 		return nil // of what the Store has kept: the window is smaller now
-	case s.opts.Linger > 0 && !o.lingered && !o.ended && c.open && len(c.buf)-c.off < o.fill:
+	case s.opts.Linger > 0 && o.lingers(c):
 		s.startLinger()
 		return nil
 	}
 	return c
+}
+
+// lingers reports whether c's unsent records, which are the first, may wait for others.
+func (o *outbound) lingers(c *outChunk) bool {
+	if o.ended || o.waiting > 0 || c.first+uint64(c.sent) <= o.hurried {
+		return false
+	}
+	return c.open && len(c.buf)-c.off < o.fill
 }
 
 // startLinger begins the time that records wait for others, unless it runs. mu is held.
@@ -130,7 +140,7 @@ func (s *Stream) startLinger() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if o.linger == timer {
-			o.lingered = true
+			o.hurried = o.next - 1
 			s.wake.Signal()
 		}
 	})
@@ -149,12 +159,26 @@ func (s *Stream) takeChunk(j *job) {
 	}
 	o.unsent = c.next
 	o.reached = j.from + uint64(j.count) - 1
-	o.lingered = false
 	if o.linger != nil {
 		o.linger.Stop()
 		o.linger = nil
 	}
 	s.stats.batchesOut++
+}
+
+// takeHeld makes records that cannot be sent now, and that the Store does not have, those of j: their writers wait for the Store.
+// mu is held.
+func (s *Stream) takeHeld(j *job) {
+	o := &s.out
+	if s.store == nil || o.failed == nil && o.gone == nil || o.closing != nil {
+		return
+	}
+	for c := o.unsent; c != nil; c = c.next {
+		if c.last() > o.durable {
+			j.buf, j.off, j.from, j.count = c.buf, batchRoomAck, c.first, c.count
+			return
+		}
+	}
 }
 
 // keep tells the Store what it has to have before the peer is told.
@@ -167,7 +191,7 @@ func (s *Stream) keep(j *job) error {
 			return storeError(err)
 		}
 	}
-	if j.chunk == nil {
+	if j.count == 0 {
 		return nil
 	}
 	s.mu.Lock()
