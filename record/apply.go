@@ -3,7 +3,9 @@ package record
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 )
 
@@ -21,7 +23,7 @@ type ApplyOptions struct {
 // An error of fn fails the record: with the Code, Retryable and Message of a *RecordFailure that it is or wraps, otherwise with
 // code 1, for good, and its text. After a retryable one the records from there on come again when the peer sends them; those that
 // have been applied in parallel meanwhile are not applied twice. After another, and when ctx ends, or the stream, Apply returns the
-// error. fn's ctx ends with Apply's.
+// error. fn's ctx ends with Apply's. A panic of fn is Apply's.
 func Apply(ctx context.Context, s *Stream, fn func(context.Context, Record) error, opts *ApplyOptions) error {
 	parallel := 1
 	if opts != nil && opts.Parallel > 0 {
@@ -30,11 +32,15 @@ func Apply(ctx context.Context, s *Stream, fn func(context.Context, Record) erro
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	a := &applier{s: s, fn: fn, places: make(chan struct{}, parallel), done: make(map[uint64]bool)}
+	a.cancel = cancel
 	err := a.run(ctx)
 	if err != nil {
 		cancel()
 	}
 	a.running.Wait()
+	if a.panicked != nil {
+		panic(a.panicked)
+	}
 	if failed := a.outcome(); failed != nil {
 		return failed
 	}
@@ -44,14 +50,16 @@ func Apply(ctx context.Context, s *Stream, fn func(context.Context, Record) erro
 // applier applies the records of one stream.
 type applier struct {
 	s       *Stream
+	cancel  context.CancelFunc // ends fn's ctx, and the reading
 	fn      func(context.Context, Record) error
 	places  chan struct{} // holds a value for each fn that runs
 	running sync.WaitGroup
 
-	mu     sync.Mutex
-	done   map[uint64]bool // applied, and a record before is not
-	failed bool            // a record has, and is to come again
-	final  error           // a failure that is not retryable, or why a record could not be acknowledged
+	mu       sync.Mutex
+	done     map[uint64]bool // applied, and a record before is not
+	failed   bool            // a record has, and is to come again
+	panicked any             // what fn has panicked with, in a goroutine of its own
+	final    error           // a failure that is not retryable, or why a record could not be acknowledged
 }
 
 func (a *applier) run(ctx context.Context) error {
@@ -80,7 +88,10 @@ func (a *applier) run(ctx context.Context) error {
 		case cap(a.places) == 1:
 			a.apply(ctx, r)
 		default:
-			a.running.Go(func() { a.apply(ctx, r) })
+			a.running.Go(func() {
+				defer a.catch()
+				a.apply(ctx, r)
+			})
 		}
 	}
 }
@@ -149,6 +160,16 @@ func (a *applier) fail(seq uint64, err error) {
 		a.failed = true
 	default:
 		a.final = a.s.opError("apply", err)
+	}
+}
+
+// catch has Apply panic in place of the goroutine that it is deferred in.
+func (a *applier) catch() {
+	if v := recover(); v != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.panicked = fmt.Sprintf("%v\n\n%s", v, debug.Stack())
+		a.cancel()
 	}
 }
 

@@ -162,3 +162,27 @@ func TestApplyEndsTheStreamForAFailureThatIsFinal(t *testing.T) {
 		})
 	}
 }
+
+// A panic of the function is Apply's own, whichever goroutine it was in.
+func TestApplyPanicsWithWhatItsFunctionHasPanickedWith(t *testing.T) {
+	for _, parallel := range []int{1, 3} {
+		bubble(t, func(t *testing.T) {
+			w := newTwins(t, nil, nil, faultnet.LinkOptions{})
+			for range 5 {
+				_, err := w.both[0].WriteRecord(t.Context(), []byte("x"))
+				require.NoError(t, err)
+			}
+			value := func() (v any) {
+				defer func() { v = recover() }()
+				_ = record.Apply(t.Context(), w.both[1], func(_ context.Context, r record.Record) error {
+					if r.Seq == 3 {
+						panic("three")
+					}
+					return nil
+				}, &record.ApplyOptions{Parallel: parallel})
+				return nil
+			}()
+			require.Contains(t, value, "three", "parallel %d", parallel)
+		})
+	}
+}

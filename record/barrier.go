@@ -71,7 +71,7 @@ func (s *Stream) barrier(ctx context.Context, seq uint64) error {
 		return b.err
 	default:
 	}
-	o.barriers = slices.DeleteFunc(o.barriers, func(other *barrier) bool { return other == b })
+	o.forgetBarrier(b)
 	return &Error{Op: b.op, Name: s.name, Applied: o.acked, Err: ctx.Err()}
 }
 
@@ -103,15 +103,29 @@ func (o *outbound) flushed() {
 	}
 }
 
-// awaitDurable waits until the Store has the record seq. Its wait is bounded by that of the Store. mu is held, and released meanwhile.
-func (s *Stream) awaitDurable(seq uint64) error {
+// awaitDurable waits until the Store has the record seq. mu is held, and released meanwhile.
+func (s *Stream) awaitDurable(ctx context.Context, seq uint64) error {
 	if s.out.durable >= seq {
 		return nil
 	}
 	b := &barrier{op: "write", seq: seq, durable: true, met: make(chan struct{})}
 	s.out.barriers = append(s.out.barriers, b)
 	s.mu.Unlock()
-	<-b.met
+	select {
+	case <-b.met:
+	case <-ctx.Done():
+	}
 	s.mu.Lock()
-	return b.err
+	select {
+	case <-b.met:
+		return b.err
+	default:
+	}
+	s.out.forgetBarrier(b)
+	return s.opError("write", ctx.Err())
+}
+
+// forgetBarrier ends a wait that is given up.
+func (o *outbound) forgetBarrier(b *barrier) {
+	o.barriers = slices.DeleteFunc(o.barriers, func(other *barrier) bool { return other == b })
 }

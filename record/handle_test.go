@@ -47,6 +47,17 @@ func TestAHookRefusesAStream(t *testing.T) {
 	}
 }
 
+// A hook whose Options are wrong is this side's mistake, and the peer is told that it is not taken.
+func TestOptionsOfAHookThatAreWrongRefuseTheStream(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
+		record.Handle(h.toBob, "log", func(record.AcceptInfo) (*record.Options, error) { return &record.Options{Window: -1}, nil }, nil)
+		_, err := record.Open(t.Context(), h.alice, "log", nil)
+		require.ErrorIs(t, err, record.ErrNotTaken)
+		require.ErrorContains(t, err, "Window")
+	})
+}
+
 // Row: N21
 func TestAHookThatIsSwappedHoldsForTheNextStream(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -181,6 +181,9 @@ func answer(st *session.Stream, hook AcceptFunc) (*Stream, error) {
 	if hook != nil {
 		opts, refused = hook(AcceptInfo{Name: st.Name(), Session: st.Session()})
 	}
+	if o := opts.withDefaults(); refused == nil {
+		refused = o.validate()
+	}
 	if refused == nil {
 		return accept(st.Session().Context(), st, who, opts)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math"
+	"os"
 	"reflect"
 	"testing"
 	"testing/synctest"
@@ -256,7 +257,7 @@ func TestOptionCloseTimeout(t *testing.T) {
 			a, _ := twoOn(t, &Options{CloseTimeout: timeout}, nil)
 			stuck(t, a)
 			start := time.Now()
-			require.ErrorIs(t, a.Close(), context.DeadlineExceeded)
+			require.ErrorIs(t, a.Close(), os.ErrDeadlineExceeded)
 			require.Equal(t, want, time.Since(start), "CloseTimeout %v", timeout)
 			select {
 			case <-a.Done():

@@ -144,7 +144,8 @@ func (s *Stream) AckRecord(seq uint64) error {
 // soon. mu is held.
 func (s *Stream) planAck() {
 	in := &s.in
-	soon := in.applied == in.next-1 || in.applied-in.told >= uint64(max(1, s.opts.Window/4)) || in.readSince >= s.opts.WindowBytes/4
+	soon := in.applied == in.next-1 || in.applied-in.told >= uint64(max(1, s.out.window/4)) ||
+		in.readSince >= s.out.windowBytes/4 // the window of both directions is the lower of the two sides'
 	switch {
 	case in.ackNow:
 	case soon || s.opts.AckDelay < 0:

@@ -111,7 +111,8 @@ func (o *outbound) room(records, size int) bool {
 // WriteRecord takes one record and returns its number, from 1. It waits while the window is full; with a Store, until that has
 // the record. It does not wait for the peer: that is Barrier's. The payload may be reused at once.
 //
-// The error is an *Error: it matches ctx's, when nothing has been taken; ErrTooLarge for more than the peer takes; ErrClosed,
+// The error is an *Error: it matches ctx's, and seq is 0 when nothing has been taken, otherwise the number of what the Store has not
+// been seen to have; ErrTooLarge for more than the peer takes; ErrClosed,
 // ErrPeerClosed, or why the stream has ended. Or it is the *RecordFailure that Resend has not been called for.
 func (s *Stream) WriteRecord(ctx context.Context, payload []byte) (seq uint64, err error) {
 	one := [1][]byte{payload}
@@ -119,7 +120,8 @@ func (s *Stream) WriteRecord(ctx context.Context, payload []byte) (seq uint64, e
 }
 
 // WriteBatch takes all payloads, as consecutive records, or none, and returns the number of the last. It is otherwise as
-// WriteRecord: what does not fit into an empty window is ErrTooLarge. It allocates nothing.
+// WriteRecord: what does not fit into an empty window is ErrTooLarge. With the window of the
+// default, or any from 256 KiB on, it allocates nothing.
 func (s *Stream) WriteBatch(ctx context.Context, payloads [][]byte) (last uint64, err error) {
 	return s.write(ctx, payloads)
 }
@@ -150,7 +152,7 @@ func (s *Stream) write(ctx context.Context, payloads [][]byte) (uint64, error) {
 	last := s.out.next - 1
 	s.wake.Signal()
 	if s.store != nil {
-		return last, s.awaitDurable(last)
+		return last, s.awaitDurable(ctx, last)
 	}
 	return last, nil
 }

@@ -1,11 +1,11 @@
 package record
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -206,7 +206,8 @@ func (s *Stream) broken(err error) error {
 
 // Close closes the stream in order: what was written leaves, the peer reads io.EOF behind it, and both sides apply nothing more.
 // It waits until that is done, for CloseTimeout at most, and not for acknowledgements: that is Barrier's. Its error is an *Error when
-// not all has left. A second Close does nothing.
+// not all has left, and nil when the peer has closed before: it applies nothing more, and Barrier says how far it came. A second
+// Close does nothing.
 func (s *Stream) Close() error {
 	s.mu.Lock()
 	s.closeLocked(ErrClosed)
@@ -216,7 +217,7 @@ func (s *Stream) Close() error {
 	select {
 	case <-s.done:
 	case <-timer.C:
-		s.fail(s.opError("close", context.DeadlineExceeded))
+		s.fail(s.opError("close", os.ErrDeadlineExceeded))
 		<-s.done
 	}
 	s.mu.Lock()

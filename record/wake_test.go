@@ -3,6 +3,7 @@ package record_test
 import (
 	"context"
 	"io"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -191,7 +192,7 @@ func TestCloseWakesEveryoneElseAtOnce(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		require.ErrorIs(t, w.both[0].Close(), context.DeadlineExceeded)
+		require.ErrorIs(t, w.both[0].Close(), os.ErrDeadlineExceeded)
 		require.Equal(t, 5*time.Second, time.Since(began))
 		all.Wait()
 	})
