@@ -159,7 +159,7 @@ func cutShort(err error) error {
 // begin returns the record that a direction begins with (spec 3.5): of the log that writer tells of, to the reader.
 func begin(writer, reader hello) (uint64, error) {
 	switch {
-	case reader.known == LogID{}:
+	case reader.known == LogID{}, reader.known != writer.log && reader.applied == 0: // it has no place that could be lost
 		return writer.first, nil
 	case reader.known != writer.log:
 		return 0, fmt.Errorf("%w: the reader is at record %d of log %x, and the writer has log %x: one of them has begun anew; "+

@@ -199,7 +199,8 @@ func TestDirectionsBeginWhereThePlacesSay(t *testing.T) {
 		"one that is at the end of all":  {7, 9, testLog, math.MaxUint64, 0},
 		"one that has begun anew":        {7, 9, testLog, 0, 0},
 		"another log":                    {7, 9, other, 7, 0},
-		"another log, nothing of it":     {1, 1, other, 0, 0},
+		"another log, nothing of it":     {1, 1, other, 0, 1},
+		"an old one, nothing of another": {7, 9, other, 0, 7},
 		"the last number":                {1, math.MaxUint64, testLog, math.MaxUint64 - 1, math.MaxUint64},
 	} {
 		writer := hello{log: testLog, first: test.first, next: test.next}

@@ -135,6 +135,10 @@ func (s *Stream) Name() string { return s.name }
 // Peer returns the peer, as the session names it; of a stream on a bare conn, "".
 func (s *Stream) Peer() string { return s.peer }
 
+// PeerLog returns the name of the log that this side reads: what its place is in. It is the same over all streams of a peer that
+// keeps its log in a Store.
+func (s *Stream) PeerLog() LogID { return s.peerLog }
+
 // Done returns a channel that is closed when the stream has ended and nothing of it runs any more.
 func (s *Stream) Done() <-chan struct{} { return s.done }
 
