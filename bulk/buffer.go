@@ -35,11 +35,29 @@ const (
 	probeEvery = 64
 )
 
-// encoder and decoder serve all lanes: EncodeAll and DecodeAll keep nothing.
+// encoder and decoder serve all lanes: EncodeAll and DecodeAll keep nothing. They are made, to their last channel, when the process
+// starts: a channel that is made inside a synctest bubble could not be used outside it.
 var (
-	encoder, _ = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1)) // fails for wrong options alone
-	decoder, _ = zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxBlock))
+	encoder = newEncoder()
+	decoder = newDecoder()
 )
+
+func newEncoder() *zstd.Encoder {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false))
+	if err != nil {
+		panic("bulk: BUG: zstd encoder: " + err.Error())
+	}
+	e.EncodeAll([]byte{0}, nil) // makes what NewWriter leaves for the first use
+	return e
+}
+
+func newDecoder() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(maxBlock), zstd.WithDecoderConcurrency(0))
+	if err != nil {
+		panic("bulk: BUG: zstd decoder: " + err.Error())
+	}
+	return d
+}
 
 // seal returns the block on the wire, which is valid until the buffer is freed, or the next seal of z.
 func (b *buffer) seal(number uint64, compress bool, z *packer) []byte {
@@ -116,7 +134,7 @@ func (b *buffer) fill(r io.Reader, k block, z *unpacker) error {
 	if _, err := io.ReadFull(r, packed); err != nil {
 		return err
 	}
-	out, err := decoder.DecodeAll(packed, b.room[blockHead:blockHead:len(b.room)])
+	out, err := decoder.DecodeAll(packed, b.room[blockHead:blockHead:blockHead+k.raw])
 	if err != nil || len(out) != k.raw || &out[0] != &b.raw[0] {
 		return protocolErrorf("zstd block of %d bytes, which holds %d and not %d: %v", k.length, len(out), k.raw, err)
 	}

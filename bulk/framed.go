@@ -36,6 +36,7 @@ type framed struct {
 	strands []strand
 	err     error // why the lane has ended; nil while it has not
 	closed  bool  // Close or Reset
+	over    bool  // all strands have ended
 
 	queue    []*buffer // blocks that no strand has taken
 	turn     bool      // a Write has its turn
@@ -66,7 +67,7 @@ func newFramed(zstd bool) *framed {
 func (f *framed) join(st strand) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil || f.closed || f.fin || f.saidEnd || len(f.strands) >= maxStrands {
+	if f.err != nil || f.over || len(f.strands) >= maxStrands {
 		return false
 	}
 	f.strands = append(f.strands, st)
@@ -84,6 +85,7 @@ func (f *framed) finish() {
 	f.runs.Wait()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.over = true
 	f.writeDue.stop()
 	f.readDue.stop()
 	for _, b := range f.queue {
@@ -253,7 +255,7 @@ func (f *framed) receive(st strand) {
 	for {
 		b, k, err := readBlock(st, &z)
 		switch {
-		case err == io.EOF:
+		case err == io.EOF, err != nil && f.isDeaf():
 			f.strandEnded()
 			return
 		case errors.Is(err, ErrProtocol):
@@ -267,6 +269,12 @@ func (f *framed) receive(st strand) {
 			return
 		}
 	}
+}
+
+func (f *framed) isDeaf() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.deaf
 }
 
 // deliver waits until a block is due and the one before has been read. It reports false when the lane has ended.

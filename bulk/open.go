@@ -34,6 +34,7 @@ func Open(ctx context.Context, s *session.Session, name string, opts *Options) (
 		_ = st.Close() // the first error is what counts
 		return nil, fmt.Errorf("bulk: open %q: %w", name, err)
 	}
+	st.SetBulk(!o.AllowLimited) // not before: a hello is let through
 	l := newLane(st, name, s.Peer(), o)
 	l.mode, l.why = mode, why
 	l.start(st, theirs.zstd, min(count, theirs.count))
@@ -61,7 +62,7 @@ func openFirst(ctx context.Context, s *session.Session, name string, o *Options)
 			why = err
 		}
 	}
-	st, err = s.OpenStream(ctx, name, &session.StreamOptions{Bulk: !o.AllowLimited})
+	st, err = s.OpenStream(ctx, name, nil)
 	return st, Shared, why, err
 }
 
@@ -182,7 +183,6 @@ func (h *handler) take(st *session.Stream) {
 	l := newLane(st, st.Name(), st.Session().Peer(), o)
 	key := laneKey{st.Session(), theirs.id}
 	if err == nil {
-		st.SetBulk(!o.AllowLimited)
 		h.prepare(l, st, theirs, key)
 	}
 	_, failed := st.Write(answer.append(make([]byte, 0, helloSize)))
@@ -192,6 +192,7 @@ func (h *handler) take(st *session.Stream) {
 		return
 	}
 	_ = st.SetDeadline(time.Time{}) // likewise
+	st.SetBulk(!o.AllowLimited)
 	h.run(l, st, theirs, key)
 }
 

@@ -83,8 +83,7 @@ func (st *Stream) SetBulk(bulk bool) {
 		st.s.mu.Lock()
 		defer st.s.mu.Unlock()
 		m.bulk = bulk
-		if !bulk {
-			st.s.releaseHeld((*writing)(m))
+		if !bulk && st.s.releaseHeld((*writing)(m)) {
 			m.queued = false
 			m.offer()
 		}
