@@ -17,7 +17,11 @@ var buffers = sync.Pool{New: func() any { return &buffer{room: make([]byte, bloc
 
 func newBuffer() *buffer { return buffers.Get().(*buffer) }
 
+// free gives the buffer back, to whom it is lent next; of nil, it does nothing.
 func (b *buffer) free() {
+	if b == nil {
+		return
+	}
 	b.raw = nil
 	buffers.Put(b)
 }
@@ -97,11 +101,12 @@ func (z *packer) pays(n, raw int) bool {
 
 // unpacker takes the blocks of one strand.
 type unpacker struct {
+	zstd   bool // was agreed on
 	head   [blockHead]byte
 	packed []byte
 }
 
-// readBlock reads one block. It returns io.EOF at the end of the strand, between blocks. The block of an END has no bytes.
+// readBlock reads one block. It returns io.EOF at the end of the strand, between blocks. An END has no buffer.
 func readBlock(r io.Reader, z *unpacker) (*buffer, block, error) {
 	if _, err := io.ReadFull(r, z.head[:]); err != nil {
 		return nil, block{}, err
@@ -109,6 +114,12 @@ func readBlock(r io.Reader, z *unpacker) (*buffer, block, error) {
 	k, err := parseBlock(z.head[:])
 	if err != nil {
 		return nil, k, err
+	}
+	switch {
+	case k.kind == blockEnd:
+		return nil, k, nil
+	case k.kind == blockZstd && !z.zstd:
+		return nil, k, protocolErrorf("a zstd block, which was not agreed on")
 	}
 	b := newBuffer()
 	if err := b.fill(r, k, z); err != nil {

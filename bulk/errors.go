@@ -3,7 +3,6 @@ package bulk
 import (
 	"errors"
 	"fmt"
-	"syscall"
 )
 
 // Sentinels for errors.Is.
@@ -15,25 +14,26 @@ var (
 	ErrInvalid  = errors.New("invalid options")            // see the text
 )
 
-// errReadClosed is why Write fails once the peer reads no more.
-var errReadClosed = fmt.Errorf("the peer reads no more: %w", syscall.EPIPE)
-
-var refusals = map[refusal]error{
-	refuseProtocol: ErrProtocol, refuseVersion: ErrVersion, refuseNotAccepted: ErrNotTaken, refuseBusy: ErrBusy,
-}
+// refusals are the reasons that have a code; of those that an error matches, the first is told.
+var refusals = []struct {
+	code refusal
+	err  error
+}{{refuseProtocol, ErrProtocol}, {refuseVersion, ErrVersion}, {refuseBusy, ErrBusy}, {refuseNotAccepted, ErrNotTaken}}
 
 func (r refusal) err() error {
-	if err, ok := refusals[r]; ok {
-		return fmt.Errorf("the peer refuses the lane: %w", err)
+	for _, known := range refusals {
+		if known.code == r {
+			return fmt.Errorf("the peer refuses the lane: %w", known.err)
+		}
 	}
 	return fmt.Errorf("the peer refuses the lane with code %d", uint16(r))
 }
 
 // refusalOf returns what the peer is told about err.
 func refusalOf(err error) refusal {
-	for r, e := range refusals {
-		if errors.Is(err, e) {
-			return r
+	for _, known := range refusals {
+		if errors.Is(err, known.err) {
+			return known.code
 		}
 	}
 	return refuseNotAccepted

@@ -1,12 +1,10 @@
 package bulk
 
 import (
-	"errors"
 	"io"
 	"net"
-	"os"
+	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
@@ -27,16 +25,20 @@ type strand interface {
 //
 // A block has a number from when a strand takes it. Who receives one that is not due holds it until it is.
 type framed struct {
-	zstd bool
-	done chan struct{} // closed when nothing of the lane runs any more
-	runs sync.WaitGroup
+	zstd  bool
+	limit int           // strands that were agreed on
+	done  chan struct{} // closed when nothing of the lane runs any more
 
 	mu      sync.Mutex
 	changed sync.Cond // anything below
 	strands []strand
-	err     error // why the lane has ended; nil while it has not
-	closed  bool  // Close or Reset
-	over    bool  // all strands have ended
+	joined  uint32      // a bit for each strand's number
+	coming  bool        // further strands may join
+	late    *time.Timer // ends that; nil: nobody does by time
+	running int         // goroutines of the strands
+	err     error       // why the lane has ended; nil while it has not
+	closed  bool        // Close or Reset
+	over    bool        // nothing runs, and nothing will
 
 	queue    []*buffer // blocks that no strand has taken
 	turn     bool      // a Write has its turn
@@ -44,55 +46,107 @@ type framed struct {
 	sending  int       // blocks that strands have taken and not sent
 	ended    bool      // CloseWrite
 	saidEnd  bool      // END is sent, or being sent
-	readGone bool      // the peer reads no more
+	outErr   error     // why nothing more can leave, though the lane has not ended: the peer reads no more
 	writeDue deadline
 
-	current *buffer // the block that Read takes from; nil: none
-	next    uint64  // number of the block that is due after it
-	fin     bool    // END has come, and all before it
-	open    int     // strands that the peer has not ended
-	deaf    bool    // CloseRead
+	current *buffer  // the block that Read takes from; nil: none
+	next    uint64   // number of the block that is due after it
+	held    []uint64 // numbers of the blocks that wait for their turn, one of a strand
+	fin     bool     // END has come, and all before it
+	open    int      // strands that the peer has not ended
+	deaf    bool     // CloseRead
 	readDue deadline
 
 	raw, wire uint64 // bytes of blocks sent: before compression, and after
 }
 
-func newFramed(zstd bool) *framed {
-	f := &framed{zstd: zstd, done: make(chan struct{})}
+func newFramed(zstd bool, strands int) *framed {
+	f := &framed{zstd: zstd, limit: strands, coming: strands > 1, done: make(chan struct{})}
 	f.changed.L = &f.mu
 	return f
 }
 
-// join adds a strand, and reports whether the lane still takes any.
-func (f *framed) join(st strand) bool {
+// join adds strand n, and reports whether the lane still takes it. The strand's two goroutines are counted in running.
+func (f *framed) join(n int, st strand) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.err != nil || f.over || len(f.strands) >= maxStrands {
+	if f.err != nil || f.over || n >= f.limit || f.joined&(1<<n) != 0 || n > 0 && !f.coming {
 		return false
 	}
+	f.joined |= 1 << n
 	f.strands = append(f.strands, st)
 	f.open++
-	f.runs.Go(func() { f.send(st) })
-	f.runs.Go(func() { f.receive(st) })
-	if len(f.strands) == 1 {
-		go f.finish()
+	if f.deaf {
+		_ = st.CloseRead() // it is new
+	}
+	f.running += 2
+	go f.send(st)
+	go f.receive(st)
+	if len(f.strands) == f.limit {
+		f.settleLocked()
 	}
 	return true
 }
 
-// finish says when the lane is over. It is a goroutine of its own, from the first strand on.
-func (f *framed) finish() {
-	f.runs.Wait()
+// settle says that no further strands join, after d.
+func (f *framed) settle(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	switch {
+	case !f.coming || f.over:
+	case d <= 0:
+		f.settleLocked()
+	default:
+		f.late = time.AfterFunc(d, func() { f.settle(0) })
+	}
+}
+
+func (f *framed) settleLocked() {
+	f.coming = false
+	f.checkLocked()
+	f.endLocked()
+}
+
+// checkLocked ends the lane when what is due can come no more.
+func (f *framed) checkLocked() {
+	switch {
+	case f.coming || f.err != nil || f.fin || f.deaf:
+	case f.open == 0:
+		f.failLocked(io.ErrUnexpectedEOF, frame.CodeProtocol)
+	case len(f.held) == f.open && !slices.Contains(f.held, f.next):
+		f.failLocked(protocolErrorf("block %d is due, and every strand has a later one", f.next), frame.CodeProtocol)
+	}
+}
+
+// leave ends a goroutine of a strand.
+func (f *framed) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running--
+	f.endLocked()
+}
+
+// endLocked says that the lane is over, if it is.
+func (f *framed) endLocked() {
+	if f.over || f.running > 0 || f.coming && f.err == nil && !f.fin && !f.deaf {
+		return
+	}
 	f.over = true
 	f.writeDue.stop()
 	f.readDue.stop()
+	if f.late != nil {
+		f.late.Stop()
+	}
+	f.dropQueue()
+	close(f.done)
+}
+
+func (f *framed) dropQueue() {
 	for _, b := range f.queue {
 		b.free()
 	}
 	f.queue = nil
-	close(f.done)
+	f.changed.Broadcast()
 }
 
 // fail ends the lane for a reason, and its strands with it.
@@ -111,237 +165,7 @@ func (f *framed) failLocked(err error, code frame.Code) {
 	for _, st := range f.strands {
 		_ = st.Reset(code) // the reason is what counts
 	}
-}
-
-// Write implements net.Conn: it returns once all of p waits to be sent, of which there is at most a block for each strand.
-func (f *framed) Write(p []byte) (int, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for f.turn && f.writeFailure() == nil {
-		f.changed.Wait()
-	}
-	if err := f.writeFailure(); err != nil {
-		return 0, err
-	}
-	f.turn = true
-	defer func() {
-		f.turn = false
-		f.changed.Broadcast()
-	}()
-	n := 0
-	for n < len(p) {
-		for len(f.queue) >= len(f.strands) && f.writeFailure() == nil {
-			f.changed.Wait()
-		}
-		if err := f.writeFailure(); err != nil {
-			return n, err
-		}
-		f.mu.Unlock()
-		b := newBuffer()
-		b.raw = b.room[blockHead : blockHead+copy(b.room[blockHead:blockHead+maxBlock], p[n:])]
-		f.mu.Lock()
-		f.queue = append(f.queue, b)
-		n += len(b.raw)
-		f.changed.Broadcast()
-	}
-	return n, nil
-}
-
-func (f *framed) writeFailure() error {
-	switch {
-	case f.closed, f.ended:
-		return net.ErrClosed
-	case f.err != nil:
-		return f.err
-	case f.readGone:
-		return errReadClosed
-	case f.writeDue.expired:
-		return os.ErrDeadlineExceeded
-	}
-	return nil
-}
-
-// send owns the way out of one strand. It ends with the lane, or when the direction has ended; an error ends the lane.
-func (f *framed) send(st strand) {
-	var z packer
-	for {
-		b, number, end := f.takeBlock()
-		switch {
-		case b == nil && !end:
-			return // the lane has ended
-		case end && number == notMine:
-			_ = st.CloseWrite() // END says it all
-			return
-		case end:
-			var head [blockHead]byte
-			block{kind: blockEnd, number: number}.put(head[:])
-			if _, err := st.Write(head[:]); err != nil {
-				f.strandFailed(err)
-			}
-			_ = st.CloseWrite() // END says it all
-			return
-		}
-		wire := b.seal(number, f.zstd, &z)
-		_, err := st.Write(wire)
-		f.sent(b, len(wire), err)
-		if err != nil {
-			return
-		}
-	}
-}
-
-// notMine is the number of an END that another strand sends.
-const notMine = ^uint64(0)
-
-// takeBlock waits for a block to send, or for the end of the direction, and returns its number.
-func (f *framed) takeBlock() (b *buffer, number uint64, end bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for {
-		switch {
-		case f.err != nil:
-			return nil, 0, false
-		case len(f.queue) > 0:
-			b = f.queue[0]
-			f.queue = append(f.queue[:0], f.queue[1:]...)
-			number = f.number
-			f.number++
-			f.sending++
-			f.changed.Broadcast()
-			return b, number, false
-		case f.ended && f.saidEnd:
-			return nil, notMine, true
-		case f.ended && f.sending == 0:
-			f.saidEnd = true
-			f.changed.Broadcast()
-			return nil, f.number, true
-		}
-		f.changed.Wait()
-	}
-}
-
-// sent takes note of a block that a strand has sent, or has not.
-func (f *framed) sent(b *buffer, wire int, err error) {
-	raw := len(b.raw)
-	b.free()
-	if err != nil {
-		f.strandFailed(err)
-		return
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.sending--
-	f.raw += uint64(raw)
-	f.wire += uint64(wire)
-	f.changed.Broadcast()
-}
-
-// strandFailed ends the lane, or the way out alone when the peer reads no more.
-func (f *framed) strandFailed(err error) {
-	if errors.Is(err, syscall.EPIPE) {
-		f.mu.Lock()
-		f.readGone = true
-		f.sending--
-		f.changed.Broadcast()
-		f.mu.Unlock()
-		return
-	}
-	f.fail(err, frame.CodeCancelled)
-}
-
-// receive owns the way in of one strand. It ends with the lane, or with the strand; what is no block ends the lane.
-func (f *framed) receive(st strand) {
-	var z unpacker
-	for {
-		b, k, err := readBlock(st, &z)
-		switch {
-		case err == io.EOF, err != nil && f.isDeaf():
-			f.strandEnded()
-			return
-		case errors.Is(err, ErrProtocol):
-			f.fail(err, frame.CodeProtocol)
-			return
-		case err != nil:
-			f.fail(err, frame.CodeCancelled)
-			return
-		}
-		if !f.deliver(b, k) {
-			return
-		}
-	}
-}
-
-func (f *framed) isDeaf() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.deaf
-}
-
-// deliver waits until a block is due and the one before has been read. It reports false when the lane has ended.
-func (f *framed) deliver(b *buffer, k block) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for f.err == nil && !f.deaf && k.number >= f.next && (k.number > f.next || f.current != nil) {
-		f.changed.Wait()
-	}
-	switch {
-	case f.err != nil:
-		b.free()
-		return false
-	case f.deaf:
-		b.free()
-		return true
-	case k.number < f.next || f.fin:
-		b.free()
-		f.failLocked(protocolErrorf("block %d, and %d is due", k.number, f.next), frame.CodeProtocol)
-		return false
-	case k.kind == blockEnd:
-		f.fin = true
-	default:
-		f.current = b
-		f.next++
-	}
-	f.changed.Broadcast()
-	return true
-}
-
-// strandEnded takes note that the peer has ended a strand.
-func (f *framed) strandEnded() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.open--; f.open == 0 && !f.fin && !f.deaf {
-		f.failLocked(io.ErrUnexpectedEOF, frame.CodeProtocol)
-	}
-}
-
-// Read implements net.Conn.
-func (f *framed) Read(p []byte) (int, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for {
-		switch {
-		case f.closed, f.deaf:
-			return 0, net.ErrClosed
-		case f.readDue.expired:
-			return 0, os.ErrDeadlineExceeded
-		case len(p) == 0:
-			return 0, nil
-		case f.current != nil && f.err == nil:
-			b := f.current
-			n := copy(p, b.raw)
-			if b.raw = b.raw[n:]; len(b.raw) == 0 {
-				f.current = nil
-				b.free()
-				f.changed.Broadcast()
-			}
-			return n, nil
-		case f.fin:
-			return 0, io.EOF
-		case f.err != nil:
-			return 0, f.err
-		}
-		f.changed.Wait()
-	}
+	f.endLocked()
 }
 
 // CloseWrite implements strand.
@@ -360,12 +184,13 @@ func (f *framed) CloseWrite() error {
 func (f *framed) CloseRead() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.deaf && !f.fin {
+	if !f.deaf {
+		f.deaf = true
 		for _, st := range f.strands {
-			_ = st.CloseRead() // a strand that has ended says so itself
+			_ = st.CloseRead() // one that has ended may say so
 		}
+		f.endLocked()
 	}
-	f.deaf = true
 	f.changed.Broadcast()
 	return nil
 }

@@ -12,8 +12,8 @@ import (
 // back and no large ones together. All methods are safe for concurrent use.
 //
 // Read returns exactly io.EOF at the end of what the peer sent. After Close, calls match net.ErrClosed; past a deadline they match
-// os.ErrDeadlineExceeded; once the peer reads no more, Write matches EPIPE. A lane whose streams have ended otherwise returns
-// their error, a *session.Error, or io.ErrUnexpectedEOF.
+// os.ErrDeadlineExceeded; once the peer reads no more, Write matches EPIPE, on dedicated streams ECONNRESET. A lane whose streams have
+// ended otherwise returns their error, a *session.Error, or io.ErrUnexpectedEOF; one whose peer breaks the protocol, ErrProtocol.
 type Lane struct {
 	conn   strand
 	pace   *pace
@@ -22,7 +22,7 @@ type Lane struct {
 	name   string
 	peer   string
 	mode   Mode
-	why    error // why it is not of the Mode that was asked for
+	why    error // why it has not the Mode or the Strands that were asked for
 	opened time.Time
 	id     uint64
 
@@ -58,11 +58,15 @@ func (l *Lane) Write(p []byte) (int, error) {
 		l.written.Add(uint64(n))
 		return n, err
 	}
+	if err := l.pace.begin(); err != nil {
+		return 0, l.opError(err)
+	}
+	defer l.pace.end()
 	total := 0
 	for first := true; first || total < len(p); first = false {
 		n, err := l.pace.wait(len(p) - total)
 		if err != nil {
-			return total, &net.OpError{Op: "write", Net: "peerlane", Source: l.LocalAddr(), Addr: l.RemoteAddr(), Err: err}
+			return total, l.opError(err)
 		}
 		n, err = l.conn.Write(p[total : total+n])
 		l.written.Add(uint64(n))
@@ -73,13 +77,18 @@ func (l *Lane) Write(p []byte) (int, error) {
 	return total, nil
 }
 
+func (l *Lane) opError(err error) error {
+	return &net.OpError{Op: "write", Net: "peerlane", Source: l.LocalAddr(), Addr: l.RemoteAddr(), Err: err}
+}
+
 // CloseWrite ends this side's direction: the peer reads io.EOF after what was written.
 func (l *Lane) CloseWrite() error { return l.conn.CloseWrite() }
 
-// CloseRead says that nothing more will be read: the peer's writes fail from then on.
+// CloseRead says that nothing more will be read: the peer's writes fail from then on, or, on dedicated streams over TCP, stall.
 func (l *Lane) CloseRead() error { return l.conn.CloseRead() }
 
-// Close ends both directions. What was written still arrives. A second Close returns nil.
+// Close ends both directions, and does not wait. What was written still arrives; of a lane in blocks, what leaves within 5 s. A second
+// Close returns nil.
 func (l *Lane) Close() error {
 	l.end()
 	return l.conn.Close()

@@ -26,20 +26,21 @@ func (m Mode) String() string {
 
 // Options are for Open. Nil is as good as the zero value.
 type Options struct {
-	// Mode is what carries the lane. A dedicated lane that cannot be had becomes a shared one: Snapshot says so, and why.
+	// Mode is what carries the lane. A dedicated lane that cannot be had becomes a shared one of one strand: Snapshot says so, and why.
 	Mode Mode
 	// Strands is how many streams carry a dedicated lane together, 1 to 16. If zero, 1. More than one help over TCP with round
 	// trips from about 20 ms on, where a stream's window is the bound.
 	Strands int
 	// Compress has blocks compressed with zstd where that pays: what does not shrink goes as it is, and after a few such blocks
-	// only now and then one is tried.
+	// only now and then one is tried. It takes both sides: a lane is compressed if Open and the AcceptFunc's Options say so.
 	Compress bool
 	// Rate bounds what this side writes, in bytes per second, before compression. If zero, it is not bounded.
 	Rate int
 	// AllowLimited lets the lane use a limited connection, as a relay's is that is cut after some bytes. Otherwise this side
-	// waits with what it writes until the session is on another.
+	// waits with what it writes until the session is on another. A dedicated lane is not opened there, but shared; to the side that
+	// accepts a dedicated one the field means nothing.
 	AllowLimited bool
-	// HandshakeTimeout bounds the wait for the peer's hello, with the ctx of Open. If zero, 5 s.
+	// HandshakeTimeout bounds the wait of Open for the peer's hello, as its ctx does. If zero, 5 s.
 	HandshakeTimeout time.Duration
 	// Registry, if not nil, lists the lane while it is open.
 	Registry *Registry

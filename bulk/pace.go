@@ -12,6 +12,7 @@ import (
 // pace holds back what is written to so many bytes per second.
 type pace struct {
 	limit *rate.Limiter // nil: none
+	turn  chan struct{} // holds the Write that has its turn
 
 	mu     sync.Mutex
 	due    deadline
@@ -23,42 +24,68 @@ type pace struct {
 const paceStep = 64 << 10
 
 func newPace(bytesPerSecond int) *pace {
-	p := new(pace)
+	p := &pace{turn: make(chan struct{}, 1)}
 	if bytesPerSecond > 0 {
 		p.limit = rate.NewLimiter(rate.Limit(bytesPerSecond), max(1, min(bytesPerSecond/10, paceStep)))
 	}
 	return p
 }
 
+// begin waits until other Writes are through, so that their bytes stay together; end gives the turn on.
+func (p *pace) begin() error {
+	for {
+		wake, err := p.woken()
+		if err != nil {
+			return err
+		}
+		select {
+		case p.turn <- struct{}{}:
+			return nil
+		case <-wake:
+		}
+	}
+}
+
+func (p *pace) end() { <-p.turn }
+
 // wait waits until some of n bytes may be written, and returns how many.
 func (p *pace) wait(n int) (int, error) {
-	if p.limit == nil {
-		return n, nil
+	if err := p.failure(); err != nil {
+		return 0, err
 	}
 	n = min(n, p.limit.Burst())
-	delay := p.limit.ReserveN(time.Now(), n).Delay()
+	reserved := p.limit.ReserveN(time.Now(), n)
+	delay := reserved.Delay()
 	if delay == 0 {
-		return n, p.failure()
+		return n, nil
 	}
 	timer := time.NewTimer(delay)
 	defer timer.Stop()
 	for {
-		p.mu.Lock()
-		if err := p.failureLocked(); err != nil {
-			p.mu.Unlock()
+		wake, err := p.woken()
+		if err != nil {
+			reserved.Cancel()
 			return 0, err
 		}
-		if p.wake == nil {
-			p.wake = make(chan struct{})
-		}
-		wake := p.wake
-		p.mu.Unlock()
 		select {
 		case <-timer.C:
 			return n, nil
 		case <-wake:
 		}
 	}
+}
+
+// woken returns a channel that is closed when who waits is to look again, or why nobody may wait any more.
+func (p *pace) woken() (<-chan struct{}, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.failureLocked(); err != nil {
+		return nil, err
+	}
+	if p.wake == nil {
+		p.wake = make(chan struct{})
+	}
+	return p.wake, nil
 }
 
 func (p *pace) failure() error {
@@ -80,6 +107,9 @@ func (p *pace) failureLocked() error {
 func (p *pace) setDeadline(t time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
 	p.due.set(&p.mu, t, p.wakeAll)
 	p.wakeAll() // who waits looks at the new one
 }

@@ -43,7 +43,9 @@ func newRoad(t testing.TB, tr testnet.Transport, sealed bool) *road {
 	require.NoError(t, server.Start(tag, func(request []byte) ([]byte, error) { return request, nil }))
 	s, err := client.Connect(t.Context(), y.ID(), tag)
 	require.NoError(t, err)
-	return &road{server, s, func(ctx context.Context, request []byte) ([]byte, error) { return client.Send(ctx, y.ID(), tag, request) }}
+	return &road{server, s, func(ctx context.Context, request []byte) ([]byte, error) {
+		return client.Send(ctx, y.ID(), tag, request)
+	}}
 }
 
 func TestAbortTellsThePeerTheCodeOverLibp2p(t *testing.T) {

@@ -14,8 +14,8 @@ type Snapshot struct {
 	Peer       string
 	Opened     time.Time
 	Mode       Mode
-	FellBack   error  // why Mode is not what was asked for; nil if it is
-	Strands    int    // streams that carry it
+	FellBack   error  // why Mode, or Strands, is not what was asked for; nil if it is
+	Strands    int    // streams that have carried it
 	Compressed bool   // zstd was agreed on
 	Read       uint64 // bytes
 	Written    uint64 // bytes

@@ -36,6 +36,19 @@ const (
 
 type laneID [16]byte
 
+// String returns the hello's name.
+func (k helloKind) String() string {
+	switch k {
+	case helloOpen:
+		return "OPEN"
+	case helloAccept:
+		return "ACCEPT"
+	case helloRefuse:
+		return "REFUSE"
+	}
+	return fmt.Sprintf("hello 0x%02x", uint8(k))
+}
+
 // hello is the OPEN, ACCEPT or REFUSE of a strand.
 type hello struct {
 	kind   helloKind
@@ -75,9 +88,9 @@ func parseHello(b []byte) (hello, error) {
 	case helloOpen:
 		ok = h.code == 0 && h.count >= 1 && h.count <= maxStrands && h.strand < h.count && h.id != laneID{}
 	case helloAccept:
-		ok = h.code == 0 && h.count >= 1 && h.count <= maxStrands && h.strand == 0
+		ok = h.code == 0 && h.count >= 1 && h.count <= maxStrands && h.strand == 0 && h.id != laneID{}
 	case helloRefuse:
-		ok = h.code != 0
+		ok = h.code != 0 && h.count == 0 && h.strand == 0 && h.id == laneID{}
 	}
 	if !ok {
 		return h, protocolErrorf("hello % x", b)
@@ -104,6 +117,19 @@ const (
 	blockZstd blockKind = 0x02
 	blockEnd  blockKind = 0x03
 )
+
+// String returns the block's name.
+func (k blockKind) String() string {
+	switch k {
+	case blockRaw:
+		return "RAW"
+	case blockZstd:
+		return "ZSTD"
+	case blockEnd:
+		return "END"
+	}
+	return fmt.Sprintf("block 0x%02x", uint8(k))
+}
 
 const (
 	blockHead = 20        // kind 1, zero 3, length 4, raw 4, number 8
