@@ -181,7 +181,7 @@ func TestAWriteDeadlineInTheMiddleLosesNothing(t *testing.T) {
 
 // Writes take turns: the bytes of each stay together. CloseWrite beside them ends what has not been taken, and nothing follows END.
 func TestWritesTakeTurnsAndNothingFollowsEND(t *testing.T) {
-	for range 50 {
+	for range 8 {
 		bubble(t, func(t *testing.T) {
 			here, far := rawLane(false, 4, faultnet.LinkOptions{})
 			there := newFramed(false, 4)
