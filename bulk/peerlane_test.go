@@ -2,9 +2,11 @@ package bulk_test
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,6 +70,37 @@ func TestAbortTellsThePeerTheCodeOverLibp2p(t *testing.T) {
 				require.ErrorIs(t, <-ended, session.ErrTooLarge)
 			})
 		}
+	}
+}
+
+// A peer that reads no more ends the way out alone: its answer still comes, also over QUIC, where the write fails by a reset.
+func TestAPeerThatReadsNoMoreStillAnswersOverQUIC(t *testing.T) {
+	for name, opts := range map[string]*bulk.Options{
+		"dedicated": {Mode: bulk.Dedicated}, "strands": {Mode: bulk.Dedicated, Strands: 3}, "zstd": {Mode: bulk.Dedicated, Compress: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoad(t, testnet.QUIC, false)
+			refused := make(chan bool)
+			bulk.Handle(r.server, "sink", nil, func(l *bulk.Lane) {
+				_, _ = l.Read(make([]byte, 10))
+				_ = l.CloseRead()
+				<-refused
+				_, _ = l.Write([]byte("enough"))
+			})
+			l, err := bulk.Open(t.Context(), r.session, "sink", opts)
+			require.NoError(t, err)
+			defer func() { _ = l.Close() }()
+			for body := make([]byte, 1<<20); err == nil; {
+				_, err = rand.Read(body)
+				require.NoError(t, err)
+				_, err = l.Write(body)
+			}
+			require.ErrorIs(t, err, syscall.ECONNRESET)
+			close(refused)
+			answer, err := io.ReadAll(l)
+			require.NoError(t, err)
+			require.Equal(t, "enough", string(answer))
+		})
 	}
 }
 
