@@ -72,12 +72,12 @@ func TestBlocksKeepTheRangesOfTheirFields(t *testing.T) {
 				block{kind: blockKind(k), length: int(length), raw: int(raw), number: 1}.put(b)
 				got, err := parseBlock(b)
 				ok := false
-				switch {
-				case k == 1:
+				switch k {
+				case 1:
 					ok = length == raw && raw >= 1 && raw <= 262144
-				case k == 2:
+				case 2:
 					ok = raw >= 1 && raw <= 262144 && length >= 1 && length <= raw
-				case k == 3:
+				case 3:
 					ok = length == 0 && raw == 0
 				}
 				if !ok {
