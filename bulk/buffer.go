@@ -34,9 +34,10 @@ type packer struct {
 }
 
 const (
-	worthwhile = 32 // a block is sent compressed when that saves one part of so many
-	maxMisses  = 4  // after so many that did not shrink, one of probeEvery is tried
-	probeEvery = 64
+	leastPacked = 1 << 10 // smaller blocks are not tried, and teach nothing about larger ones
+	worthwhile  = 32      // a block is sent compressed when that saves one part of so many
+	maxMisses   = 4       // after so many that did not shrink, one of probeEvery is tried
+	probeEvery  = 64
 )
 
 // encoder and decoder serve all lanes: EncodeAll and DecodeAll keep nothing. They are made, to their last channel, when the process
@@ -66,7 +67,7 @@ func newDecoder() *zstd.Decoder {
 // seal returns the block on the wire, which is valid until the buffer is freed, or the next seal of z.
 func (b *buffer) seal(number uint64, compress bool, z *packer) []byte {
 	k := block{kind: blockRaw, length: len(b.raw), raw: len(b.raw), number: number}
-	if compress && z.tries() {
+	if compress && len(b.raw) >= leastPacked && z.tries() {
 		z.out = encoder.EncodeAll(b.raw, append(z.out[:0], make([]byte, blockHead)...))
 		if n := len(z.out) - blockHead; z.pays(n, len(b.raw)) {
 			k.kind, k.length = blockZstd, n
