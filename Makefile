@@ -11,16 +11,16 @@ fmt: ; gofmt -l -w .
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./record/... ./node ./internal/... .
+race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./record/... ./bulk ./node ./internal/... .
 
 nettest:
 	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
-	go test -race -count=1 -run 'Nettest|ConnIsANetConn' ./resume ./session
+	go test -race -count=1 -run 'Nettest|ConnIsANetConn' ./resume ./session ./bulk
 
 vet:
 	go vet ./...
 	cd bench && go vet ./...
-	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./record/... ./internal/faultnet || exit 1; done
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./record/... ./bulk ./internal/faultnet || exit 1; done
 	GOOS=windows GOARCH=amd64 go vet . ./node # which need the whole of libp2p: one platform, the one that differs most
 
 lint: ; go run $(GOLANGCI) run ./...
@@ -34,7 +34,7 @@ examples: ; go test -count=1 -run Example ./... && go test -count=1 ./examples/.
 demo: ; go run ./cmd/peerlane demo
 
 bench:
-	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session ./record .
+	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session ./record ./bulk .
 	cd bench && go test -count=1 ./... && go run . -quick && go run . -records -quick -rounds 3
 
 tidy:

@@ -68,6 +68,28 @@ func (st *Stream) Name() string { return st.name }
 // Session returns the stream's session.
 func (st *Stream) Session() *Session { return st.s }
 
+// Limited reports whether the stream runs on a connection of which what it lets through is limited, as a relay's: for a shared
+// stream, the session's carrier.
+func (st *Stream) Limited() bool {
+	if c, ok := st.conn.(*dedicated); ok {
+		return isScarce(c.raw)
+	}
+	return isScarce(st.s.Conn())
+}
+
+// SetBulk is StreamOptions.Bulk for a stream that is open, also one that the peer has opened. It means nothing for a dedicated one.
+func (st *Stream) SetBulk(bulk bool) {
+	if m, ok := st.conn.(*muxed); ok {
+		st.s.mu.Lock()
+		defer st.s.mu.Unlock()
+		m.bulk = bulk
+		if !bulk && st.s.releaseHeld((*writing)(m)) {
+			m.queued = false
+			m.offer()
+		}
+	}
+}
+
 // Dedicated reports whether the stream is a connection of its own.
 func (st *Stream) Dedicated() bool { return st.dedicated }
 

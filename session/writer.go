@@ -186,13 +186,16 @@ func (s *Session) setScarce(scarce bool) {
 	s.wake.Signal()
 }
 
-// releaseHeld takes a stream that has ended out of those that are held back. s.mu is held.
-func (s *Session) releaseHeld(ended *writing) {
+// releaseHeld takes a stream out of those that are held back, and reports whether it was among them. s.mu is held.
+func (s *Session) releaseHeld(st *writing) (held bool) {
 	for range s.held.len() {
-		if src := s.held.pop(); src != source(ended) {
+		if src := s.held.pop(); src != source(st) {
 			s.held.push(src)
+		} else {
+			held = true
 		}
 	}
+	return held
 }
 
 // isScarce reports whether a carrier says that what it lets through is limited.

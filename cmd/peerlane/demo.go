@@ -62,6 +62,7 @@ var steps = []step{
 	{"cut and resumed", cutAndResumed},
 	{"moved in order", movedInOrder},
 	{"records applied", recordsApplied},
+	{"bulk lanes", bulkLanes},
 	{"drain", drainInOrder},
 	{"nothing left", nothingLeft},
 }

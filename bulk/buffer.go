@@ -1,0 +1,154 @@
+package bulk
+
+import (
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// buffer holds one block: raw is a part of room.
+type buffer struct {
+	room []byte // blockHead bytes for a header, then the bytes
+	raw  []byte
+}
+
+var buffers = sync.Pool{New: func() any { return &buffer{room: make([]byte, blockHead+maxBlock)} }}
+
+func newBuffer() *buffer { return buffers.Get().(*buffer) }
+
+// free gives the buffer back, to whom it is lent next; of nil, it does nothing.
+func (b *buffer) free() {
+	if b == nil {
+		return
+	}
+	b.raw = nil
+	buffers.Put(b)
+}
+
+// packer compresses the blocks of one strand, while that pays.
+type packer struct {
+	out    []byte
+	misses int // blocks in a row that did not shrink
+	skip   int // so many blocks are not tried
+}
+
+const (
+	leastPacked = 1 << 10 // smaller blocks are not tried, and teach nothing about larger ones
+	worthwhile  = 32      // a block is sent compressed when that saves one part of so many
+	maxMisses   = 4       // after so many that did not shrink, one of probeEvery is tried
+	probeEvery  = 64
+)
+
+// encoder and decoder serve all lanes: EncodeAll and DecodeAll keep nothing. They are made, to their last channel, when the process
+// starts: a channel that is made inside a synctest bubble could not be used outside it.
+var (
+	encoder = newEncoder()
+	decoder = newDecoder()
+)
+
+func newEncoder() *zstd.Encoder {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false))
+	if err != nil {
+		panic("bulk: BUG: zstd encoder: " + err.Error())
+	}
+	e.EncodeAll([]byte{0}, nil) // makes what NewWriter leaves for the first use
+	return e
+}
+
+func newDecoder() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(maxBlock), zstd.WithDecoderConcurrency(0))
+	if err != nil {
+		panic("bulk: BUG: zstd decoder: " + err.Error())
+	}
+	return d
+}
+
+// seal returns the block on the wire, which is valid until the buffer is freed, or the next seal of z.
+func (b *buffer) seal(number uint64, compress bool, z *packer) []byte {
+	k := block{kind: blockRaw, length: len(b.raw), raw: len(b.raw), number: number}
+	if compress && len(b.raw) >= leastPacked && z.tries() {
+		z.out = encoder.EncodeAll(b.raw, append(z.out[:0], make([]byte, blockHead)...))
+		if n := len(z.out) - blockHead; z.pays(n, len(b.raw)) {
+			k.kind, k.length = blockZstd, n
+			k.put(z.out)
+			return z.out
+		}
+	}
+	k.put(b.room)
+	return b.room[:blockHead+len(b.raw)]
+}
+
+// tries reports whether the next block is to be compressed.
+func (z *packer) tries() bool {
+	if z.skip > 0 {
+		z.skip--
+		return false
+	}
+	return true
+}
+
+// pays reports whether n bytes in place of raw are worth it, and learns from that.
+func (z *packer) pays(n, raw int) bool {
+	if n <= raw-raw/worthwhile {
+		z.misses = 0
+		return true
+	}
+	if z.misses++; z.misses >= maxMisses {
+		z.skip = probeEvery - 1
+	}
+	return false
+}
+
+// unpacker takes the blocks of one strand.
+type unpacker struct {
+	zstd   bool // was agreed on
+	head   [blockHead]byte
+	packed []byte
+}
+
+// readBlock reads one block. It returns io.EOF at the end of the strand, between blocks. An END has no buffer.
+func readBlock(r io.Reader, z *unpacker) (*buffer, block, error) {
+	if _, err := io.ReadFull(r, z.head[:]); err != nil {
+		return nil, block{}, err
+	}
+	k, err := parseBlock(z.head[:])
+	if err != nil {
+		return nil, k, err
+	}
+	switch {
+	case k.kind == blockEnd:
+		return nil, k, nil
+	case k.kind == blockZstd && !z.zstd:
+		return nil, k, protocolErrorf("a zstd block, which was not agreed on")
+	}
+	b := newBuffer()
+	if err := b.fill(r, k, z); err != nil {
+		b.free()
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return nil, k, err
+	}
+	return b, k, nil
+}
+
+func (b *buffer) fill(r io.Reader, k block, z *unpacker) error {
+	b.raw = b.room[blockHead : blockHead+k.raw]
+	if k.kind != blockZstd {
+		_, err := io.ReadFull(r, b.raw)
+		return err
+	}
+	if cap(z.packed) < k.length {
+		z.packed = make([]byte, maxBlock)
+	}
+	packed := z.packed[:k.length]
+	if _, err := io.ReadFull(r, packed); err != nil {
+		return err
+	}
+	out, err := decoder.DecodeAll(packed, b.room[blockHead:blockHead:blockHead+k.raw])
+	if err != nil || len(out) != k.raw || &out[0] != &b.raw[0] {
+		return protocolErrorf("zstd block of %d bytes, which holds %d and not %d: %v", k.length, len(out), k.raw, err)
+	}
+	return nil
+}

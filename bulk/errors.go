@@ -1,0 +1,44 @@
+package bulk
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Sentinels for errors.Is.
+var (
+	ErrProtocol = errors.New("protocol error")             // the peer broke the protocol
+	ErrVersion  = errors.New("no common protocol version") // the peer speaks another version
+	ErrNotTaken = errors.New("not accepted")               // the peer's application refuses the lane
+	ErrBusy     = errors.New("busy")                       // the peer has too many lanes open
+	ErrInvalid  = errors.New("invalid options")            // see the text
+)
+
+// refusals are the reasons that have a code; of those that an error matches, the first is told.
+var refusals = []struct {
+	code refusal
+	err  error
+}{{refuseProtocol, ErrProtocol}, {refuseVersion, ErrVersion}, {refuseBusy, ErrBusy}, {refuseNotAccepted, ErrNotTaken}}
+
+func (r refusal) err() error {
+	for _, known := range refusals {
+		if known.code == r {
+			return fmt.Errorf("the peer refuses the lane: %w", known.err)
+		}
+	}
+	return fmt.Errorf("the peer refuses the lane with code %d", uint16(r))
+}
+
+// refusalOf returns what the peer is told about err.
+func refusalOf(err error) refusal {
+	for _, known := range refusals {
+		if errors.Is(err, known.err) {
+			return known.code
+		}
+	}
+	return refuseNotAccepted
+}
+
+func protocolErrorf(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...))
+}

@@ -1,0 +1,266 @@
+package bulk
+
+import (
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// strand is one stream of a lane: a *session.Stream.
+type strand interface {
+	net.Conn
+	CloseWrite() error
+	CloseRead() error
+	Reset(frame.Code) error
+}
+
+// framed is a lane whose bytes go in numbered blocks, over one strand or several (spec 4):
+//
+//	Write ── blocks ── queue ──┬─> send (strand 0) ══ receive ──┬── in turn ── current ── Read
+//	                           └─> send (strand 1) ══ receive ──┘
+//
+// A block has a number from when a strand takes it. Who receives one that is not due holds it until it is.
+type framed struct {
+	zstd  bool
+	limit int           // strands that were agreed on
+	done  chan struct{} // closed when nothing of the lane runs any more
+
+	mu      sync.Mutex
+	changed sync.Cond // anything below
+	strands []strand
+	joined  uint32      // a bit for each strand's number
+	coming  bool        // further strands may join
+	late    *time.Timer // ends that; nil: nobody does by time
+	running int         // goroutines of the strands
+	err     error       // why the lane has ended; nil while it has not
+	closed  bool        // Close or Reset
+	over    bool        // nothing runs, and nothing will
+
+	queue    []*buffer // blocks that no strand has taken
+	turn     bool      // a Write has its turn
+	number   uint64    // of the next block that a strand takes
+	sending  int       // blocks that strands have taken and not sent
+	ended    bool      // CloseWrite
+	saidEnd  bool      // END is sent, or being sent
+	outErr   error     // why nothing more can leave, though the lane has not ended: the peer reads no more
+	writeDue deadline
+
+	current *buffer  // the block that Read takes from; nil: none
+	next    uint64   // number of the block that is due after it
+	held    []uint64 // numbers of the blocks that wait for their turn, one of a strand
+	fin     bool     // END has come, and all before it
+	open    int      // strands that the peer has not ended
+	deaf    bool     // CloseRead
+	readDue deadline
+
+	raw, wire uint64 // bytes of blocks sent: before compression, and after
+}
+
+func newFramed(zstd bool, strands int) *framed {
+	f := &framed{zstd: zstd, limit: strands, coming: strands > 1, done: make(chan struct{})}
+	f.changed.L = &f.mu
+	return f
+}
+
+// join adds strand n, and reports whether the lane still takes it. The strand's two goroutines are counted in running.
+func (f *framed) join(n int, st strand) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil || f.over || n >= f.limit || f.joined&(1<<n) != 0 || n > 0 && !f.coming {
+		return false
+	}
+	f.joined |= 1 << n
+	f.strands = append(f.strands, st)
+	f.open++
+	if f.deaf {
+		_ = st.CloseRead() // it is new
+	}
+	f.running += 2
+	go f.send(st)
+	go f.receive(st)
+	if len(f.strands) == f.limit {
+		f.settleLocked()
+	}
+	return true
+}
+
+// settle says that no further strands join, after d.
+func (f *framed) settle(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case !f.coming || f.over:
+	case d <= 0:
+		f.settleLocked()
+	default:
+		f.late = time.AfterFunc(d, func() { f.settle(0) })
+	}
+}
+
+func (f *framed) settleLocked() {
+	f.coming = false
+	f.checkLocked()
+	f.endLocked()
+}
+
+// checkLocked ends the lane when what is due can come no more.
+func (f *framed) checkLocked() {
+	switch {
+	case f.coming || f.err != nil || f.fin || f.deaf:
+	case f.open == 0:
+		f.failLocked(io.ErrUnexpectedEOF, frame.CodeProtocol)
+	case len(f.held) == f.open && !slices.Contains(f.held, f.next):
+		f.failLocked(protocolErrorf("block %d is due, and every strand has a later one", f.next), frame.CodeProtocol)
+	}
+}
+
+// leave ends a goroutine of a strand.
+func (f *framed) leave() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.running--
+	f.endLocked()
+}
+
+// endLocked says that the lane is over, if it is.
+func (f *framed) endLocked() {
+	if f.over || f.running > 0 || f.coming && f.err == nil && !f.fin && !f.deaf {
+		return
+	}
+	f.over = true
+	f.writeDue.stop()
+	f.readDue.stop()
+	if f.late != nil {
+		f.late.Stop()
+	}
+	f.dropQueue()
+	close(f.done)
+}
+
+func (f *framed) dropQueue() {
+	for _, b := range f.queue {
+		b.free()
+	}
+	f.queue = nil
+	f.changed.Broadcast()
+}
+
+// fail ends the lane for a reason, and its strands with it.
+func (f *framed) fail(err error, code frame.Code) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.failLocked(err, code)
+}
+
+func (f *framed) failLocked(err error, code frame.Code) {
+	if f.err != nil {
+		return
+	}
+	f.err = err
+	f.changed.Broadcast()
+	for _, st := range f.strands {
+		_ = st.Reset(code) // the reason is what counts
+	}
+	f.endLocked()
+}
+
+// CloseWrite implements strand.
+func (f *framed) CloseWrite() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return net.ErrClosed
+	}
+	f.ended = true
+	f.changed.Broadcast()
+	return nil
+}
+
+// CloseRead implements strand.
+func (f *framed) CloseRead() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.deaf {
+		f.deaf = true
+		for _, st := range f.strands {
+			_ = st.CloseRead() // one that has ended may say so
+		}
+		f.endLocked()
+	}
+	f.changed.Broadcast()
+	return nil
+}
+
+// closeTimeout bounds how long what was written before Close has to leave.
+const closeTimeout = 5 * time.Second
+
+// Close implements net.Conn: what was written still leaves, within closeTimeout.
+func (f *framed) Close() error {
+	f.mu.Lock()
+	first := !f.closed
+	f.closed, f.ended = true, true
+	f.changed.Broadcast()
+	f.mu.Unlock()
+	if !first {
+		return nil
+	}
+	_ = f.CloseRead() // has no error
+	timer := time.AfterFunc(closeTimeout, func() { f.fail(net.ErrClosed, frame.CodeCancelled) })
+	go func() { // ends with the lane
+		<-f.done
+		timer.Stop()
+		for _, st := range f.strands { // does not change any more
+			_ = st.Close() // has ended
+		}
+	}()
+	return nil
+}
+
+// Reset implements strand.
+func (f *framed) Reset(code frame.Code) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	f.failLocked(net.ErrClosed, code)
+	return nil
+}
+
+// LocalAddr implements net.Conn.
+func (f *framed) LocalAddr() net.Addr { return f.first().LocalAddr() }
+
+// RemoteAddr implements net.Conn.
+func (f *framed) RemoteAddr() net.Addr { return f.first().RemoteAddr() }
+
+func (f *framed) first() strand {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.strands[0]
+}
+
+// SetDeadline implements net.Conn.
+func (f *framed) SetDeadline(t time.Time) error {
+	if err := f.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return f.SetWriteDeadline(t)
+}
+
+// SetReadDeadline implements net.Conn.
+func (f *framed) SetReadDeadline(t time.Time) error { return f.setDeadline(&f.readDue, t) }
+
+// SetWriteDeadline implements net.Conn.
+func (f *framed) SetWriteDeadline(t time.Time) error { return f.setDeadline(&f.writeDue, t) }
+
+func (f *framed) setDeadline(d *deadline, t time.Time) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return net.ErrClosed
+	}
+	d.set(&f.mu, t, f.changed.Broadcast)
+	return nil
+}

@@ -1,0 +1,170 @@
+package bulk
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/session"
+)
+
+// A Registrar has handlers for the streams that peers open: a peerlane.Server, a peerlane.Client, a session.Mux.
+type Registrar interface {
+	SetStream(name string, fn func(*session.Stream))
+}
+
+// AcceptInfo is what an AcceptFunc decides on.
+type AcceptInfo struct {
+	Name    string
+	Session *session.Session
+}
+
+// An AcceptFunc says whether a lane is taken, and with which Options, of which Mode and Strands mean nothing here. An error
+// refuses it.
+type AcceptFunc func(AcceptInfo) (*Options, error)
+
+// Handle has serve called with every lane that a peer opens under name, in a goroutine of its own. accept may be nil: then all are
+// taken. Without Options from it, a lane has the default ones and is compressed if the peer wants that. The lane is closed when serve
+// returns, and aborted when it panics.
+func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Lane)) {
+	h := &handler{accept: accept, serve: serve, lanes: make(map[laneKey]*Lane)}
+	at.SetStream(name, h.take)
+}
+
+// handler takes the strands that peers open under one name.
+type handler struct {
+	accept AcceptFunc
+	serve  func(*Lane)
+
+	mu    sync.Mutex
+	lanes map[laneKey]*Lane // those in blocks, that may get more strands
+}
+
+// laneKey names a lane: one session does not join another's.
+type laneKey struct {
+	session *session.Session
+	id      laneID
+}
+
+// openTimeout bounds the wait for a strand's OPEN, and for an ACCEPT to leave.
+const openTimeout = 5 * time.Second
+
+// take serves one strand, and returns when its lane is over.
+func (h *handler) take(st *session.Stream) {
+	_ = st.SetDeadline(time.Now().Add(openTimeout)) // a stream that is closed needs none
+	theirs, err := readHello(st)
+	if err == nil && theirs.kind != helloOpen {
+		err = protocolErrorf("%v where OPEN is due", theirs.kind)
+	}
+	if err == nil && theirs.strand > 0 {
+		h.join(st, theirs)
+		return
+	}
+	answer := hello{kind: helloAccept, id: theirs.id, count: theirs.count}
+	var o Options
+	if err == nil {
+		o, err = h.decide(st)
+		answer.zstd = theirs.zstd && o.Compress
+	}
+	l := newLane(st, st.Name(), st.Session().Peer(), o)
+	key := laneKey{st.Session(), theirs.id}
+	if err == nil {
+		err = h.prepare(l, st, answer, key)
+	}
+	if err != nil {
+		answer = hello{kind: helloRefuse, code: refusalOf(err)}
+	}
+	_ = st.SetDeadline(time.Now().Add(openTimeout)) // the application may have taken its time
+	_, failed := st.Write(answer.append(make([]byte, 0, helloSize)))
+	if err != nil || failed != nil {
+		h.forget(key, l)
+		if l.framed != nil {
+			_ = l.framed.Reset(frame.CodeCancelled) // strands may have come already
+		}
+		_ = st.Close() // the peer has been told, or is gone
+		return
+	}
+	_ = st.SetDeadline(time.Time{}) // likewise
+	st.SetBulk(!o.AllowLimited)
+	h.run(l, st, key)
+}
+
+// decide asks the application about a lane.
+func (h *handler) decide(st *session.Stream) (Options, error) {
+	var opts *Options
+	if h.accept != nil {
+		var err error
+		if opts, err = h.accept(AcceptInfo{Name: st.Name(), Session: st.Session()}); err != nil {
+			return Options{}, fmt.Errorf("%w: %w", ErrNotTaken, err)
+		}
+	}
+	if opts == nil {
+		opts = &Options{Compress: true} // if the peer wants that
+	}
+	o := opts.withDefaults()
+	o.Mode, o.Strands = Shared, 1 // the peer's choice
+	return o, o.validate()
+}
+
+// prepare makes a lane in blocks findable for its further strands, before the peer can open them.
+func (h *handler) prepare(l *Lane, st *session.Stream, answer hello, key laneKey) error {
+	if st.Dedicated() {
+		l.mode = Dedicated
+	}
+	if !answer.zstd && answer.count == 1 {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lanes[key] != nil {
+		return protocolErrorf("a second lane of the same id")
+	}
+	l.inBlocks(answer)
+	h.lanes[key] = l
+	return nil
+}
+
+// run serves a lane.
+func (h *handler) run(l *Lane, st *session.Stream, key laneKey) {
+	if l.framed != nil {
+		l.framed.join(0, st)
+		l.framed.settle(strandsTimeout)
+	}
+	l.opts.Registry.add(l)
+	returned := false
+	defer func() {
+		h.forget(key, l)
+		if returned {
+			_ = l.Close() // what could not leave, the peer misses itself
+		} else {
+			_ = l.Abort(frame.CodeInternal) // a panic, which the session reports
+		}
+		if l.framed != nil {
+			<-l.framed.done
+		}
+	}()
+	h.serve(l)
+	returned = true
+}
+
+func (h *handler) forget(key laneKey, l *Lane) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.lanes[key] == l {
+		delete(h.lanes, key)
+	}
+}
+
+// join adds a further strand to its lane, and returns when that is over.
+func (h *handler) join(st *session.Stream, theirs hello) {
+	h.mu.Lock()
+	l := h.lanes[laneKey{st.Session(), theirs.id}]
+	h.mu.Unlock()
+	_ = st.SetDeadline(time.Time{}) // a stream that is closed needs none
+	if l == nil || !l.framed.join(theirs.strand, st) {
+		_ = st.Close() // spec 2.2
+		return
+	}
+	<-l.framed.done
+}

@@ -1,0 +1,308 @@
+package bulk
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/faultnet"
+)
+
+// breaches are what a peer may send on the strands of a lane, what of it is read, and the error after that.
+var breaches = map[string]struct {
+	strands [][]byte
+	half    bool // the strands end
+	read    string
+	err     error
+}{
+	"in order":                        {[][]byte{cat(rawBlock(0, "a"), rawBlock(1, "b"), rawEnd(2))}, true, "ab", nil},
+	"turned around":                   {[][]byte{rawBlock(1, "b"), rawBlock(0, "a"), rawEnd(2)}, true, "ab", nil},
+	"a strand that is not used":       {[][]byte{nil, cat(rawBlock(0, "a"), rawEnd(1))}, true, "a", nil},
+	"a kind that is none":             {[][]byte{{9, 22: 0}}, false, "", ErrProtocol},
+	"zstd that is none":               {[][]byte{rawZstd(0, []byte("none"), 100)}, false, "", ErrProtocol},
+	"a number again":                  {[][]byte{cat(rawBlock(0, "a"), rawBlock(0, "a"))}, false, "a", ErrProtocol},
+	"a number again on another":       {[][]byte{rawBlock(0, "a"), rawBlock(0, "a")}, false, "a", ErrProtocol},
+	"a number that goes back":         {[][]byte{cat(rawBlock(1, "b"), rawBlock(0, "a"))}, false, "", ErrProtocol},
+	"a number that never comes":       {[][]byte{rawBlock(5, "b")}, true, "", ErrProtocol},
+	"numbers that never come":         {[][]byte{rawBlock(5, "b"), rawBlock(3, "c"), rawBlock(^uint64(0), "d")}, false, "", ErrProtocol},
+	"one that never comes, and ends":  {[][]byte{rawBlock(5, "b"), rawBlock(0, "a")}, true, "a", ErrProtocol},
+	"END early":                       {[][]byte{cat(rawBlock(0, "a"), rawEnd(0))}, false, "a", ErrProtocol},
+	"END that never comes":            {[][]byte{cat(rawBlock(0, "a"), rawEnd(7))}, false, "a", ErrProtocol},
+	"END twice":                       {[][]byte{cat(rawEnd(0), rawEnd(0))}, false, "", ErrProtocol},
+	"a block after END":               {[][]byte{cat(rawEnd(0), rawBlock(0, "a"))}, false, "", ErrProtocol},
+	"a block far after END":           {[][]byte{cat(rawEnd(0), rawBlock(9, "a"))}, false, "", ErrProtocol},
+	"no END":                          {[][]byte{rawBlock(0, "a"), rawBlock(1, "b")}, true, "ab", io.ErrUnexpectedEOF},
+	"nothing":                         {[][]byte{nil, nil}, true, "", io.ErrUnexpectedEOF},
+	"half a head":                     {[][]byte{rawBlock(0, "abc")[:7]}, true, "", io.ErrUnexpectedEOF},
+	"half a block":                    {[][]byte{rawBlock(0, "abc")[:blockHead+2]}, true, "", io.ErrUnexpectedEOF},
+	"RAW whose length is not its raw": {[][]byte{{1, 7: 1, 11: 2, 19: 0, 22: 0}}, false, "", ErrProtocol},
+}
+
+func cat(parts ...[]byte) []byte { return slices.Concat(parts...) }
+
+func TestLanesEndWhenAPeerBreaksTheProtocol(t *testing.T) {
+	for name, test := range breaches {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				f, far := rawLane(true, len(test.strands), faultnet.LinkOptions{})
+				for i, b := range test.strands {
+					_, err := far[i].Write(b)
+					require.NoError(t, err)
+					if test.half {
+						require.NoError(t, far[i].CloseWrite())
+					}
+				}
+				require.NoError(t, f.SetReadDeadline(time.Now().Add(time.Minute)))
+				got, err := io.ReadAll(f)
+				if err != nil && len(got) < len(test.read) {
+					require.Equal(t, test.read[:len(got)], string(got), "what has not been read is dropped with the lane")
+				} else {
+					require.Equal(t, test.read, string(got))
+				}
+				synctest.Wait()
+				if test.err == nil {
+					require.NoError(t, err)
+					_, err = f.Write([]byte("the other way"))
+					require.NoError(t, err)
+				} else if err == nil { // it had read the END before
+					_, err = f.Write([]byte("x"))
+					require.ErrorIs(t, err, test.err)
+				} else {
+					require.ErrorIs(t, err, test.err)
+				}
+				for i := range far {
+					_ = far[i].CloseWrite()
+				}
+				require.NoError(t, f.Close())
+				<-f.done
+			})
+		})
+	}
+}
+
+// A block that waits for one that another strand may still bring waits as long as the reader, and no longer than the lane.
+func TestAGapIsBoundedByTheDeadlineAndByClose(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f, far := rawLane(false, 2, faultnet.LinkOptions{})
+		_, err := far[0].Write(cat(rawBlock(5, "five"), rawBlock(6, "six")))
+		require.NoError(t, err)
+		began := time.Now()
+		require.NoError(t, f.SetReadDeadline(began.Add(time.Minute)))
+		_, err = f.Read(make([]byte, 10))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, time.Minute, time.Since(began))
+		require.NoError(t, f.SetReadDeadline(time.Time{}))
+		read := make(chan error)
+		go func() {
+			_, err := f.Read(make([]byte, 10))
+			read <- err
+		}()
+		synctest.Wait()
+		require.Equal(t, []uint64{5}, f.held, "one block, and no more is read of that strand")
+		require.NoError(t, f.Close())
+		require.ErrorIs(t, <-read, net.ErrClosed)
+		<-f.done
+		require.Empty(t, f.held)
+	})
+}
+
+// Close does not wait, and what it leaves behind is gone within closeTimeout, whatever the peer does.
+func TestCloseIsBoundedWhenThePeerNeverReads(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f, _ := rawLane(false, 3, faultnet.LinkOptions{Buffer: 1000})
+		wrote := make(chan error, 2)
+		for range 2 {
+			go func() {
+				_, err := f.Write(make([]byte, 100*maxBlock))
+				wrote <- err
+			}()
+		}
+		synctest.Wait()
+		require.Empty(t, wrote)
+		require.LessOrEqual(t, len(f.queue), 3)
+		began := time.Now()
+		require.NoError(t, f.Close())
+		require.NoError(t, f.Close(), "again")
+		require.Zero(t, time.Since(began))
+		require.ErrorIs(t, <-wrote, net.ErrClosed)
+		require.ErrorIs(t, <-wrote, net.ErrClosed)
+		<-f.done
+		require.Equal(t, closeTimeout, time.Since(began))
+		_, err := f.Read(make([]byte, 1))
+		require.ErrorIs(t, err, net.ErrClosed)
+		require.ErrorIs(t, f.CloseWrite(), net.ErrClosed)
+		require.ErrorIs(t, f.SetDeadline(time.Now()), net.ErrClosed)
+		require.Empty(t, f.queue)
+	})
+}
+
+// A Write that a deadline ends has said how much the lane took, and exactly that arrives.
+func TestAWriteDeadlineInTheMiddleLosesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		here, far := rawLane(false, 2, faultnet.LinkOptions{Buffer: 1000})
+		body := theBytes(20 * maxBlock)
+		require.NoError(t, here.SetWriteDeadline(time.Now().Add(time.Second)))
+		n, err := here.Write(body)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Equal(t, 4*maxBlock, n, "two queued, and two that are being sent")
+		k, err := here.Write(body)
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		require.Zero(t, k)
+		require.NoError(t, here.SetWriteDeadline(time.Time{}))
+		there := newFramed(false, 2)
+		for i := range far {
+			require.True(t, there.join(i, far[i]))
+		}
+		go func() {
+			_, err := here.Write(body[n:])
+			if err == nil {
+				err = here.CloseWrite()
+			}
+			if err != nil {
+				panic(err)
+			}
+		}()
+		got, err := io.ReadAll(there)
+		require.NoError(t, err)
+		require.True(t, string(body) == string(got))
+		_, _ = here.Close(), there.Close()
+		<-here.done
+		<-there.done
+	})
+}
+
+// Writes take turns: the bytes of each stay together. CloseWrite beside them ends what has not been taken, and nothing follows END.
+func TestWritesTakeTurnsAndNothingFollowsEND(t *testing.T) {
+	for range 8 {
+		bubble(t, func(t *testing.T) {
+			here, far := rawLane(false, 4, faultnet.LinkOptions{})
+			there := newFramed(false, 4)
+			for i := range far {
+				require.True(t, there.join(i, far[i]))
+			}
+			var all sync.WaitGroup
+			var mu sync.Mutex
+			taken := 0
+			for i := range 4 {
+				all.Go(func() {
+					for {
+						n, err := here.Write(slices.Repeat([]byte{byte(i)}, 3*maxBlock/2))
+						mu.Lock()
+						taken += n
+						mu.Unlock()
+						if err != nil {
+							return
+						}
+					}
+				})
+			}
+			all.Go(func() {
+				time.Sleep(time.Millisecond)
+				_ = here.CloseWrite()
+			})
+			got := make([]byte, 0)
+			b := make([]byte, maxBlock)
+			for first := true; ; first = false {
+				n, err := there.Read(b)
+				got = append(got, b[:n]...)
+				if err == io.EOF {
+					break
+				}
+				require.NoError(t, err)
+				if first {
+					time.Sleep(time.Millisecond)
+				}
+				if len(got) > 40*maxBlock {
+					_ = here.CloseWrite()
+				}
+			}
+			all.Wait()
+			require.Len(t, got, taken)
+			for i := 0; i+3*maxBlock/2 <= len(got); i += 3 * maxBlock / 2 {
+				require.Equal(t, got[i], got[i+3*maxBlock/2-1])
+			}
+			_, _ = here.Close(), there.Close()
+			<-here.done
+			<-there.done
+		})
+	}
+}
+
+// A strand that ends before the next one has come is no loss (spec 2.2); nobody comes after strandsTimeout.
+func TestAStrandThatEndsBeforeTheNextOneComesIsNoLoss(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		for _, comes := range []bool{true, false} {
+			f := newFramed(false, 2)
+			a, far := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+			b, late := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+			require.True(t, f.join(0, rawStrand{a}))
+			f.settle(strandsTimeout)
+			require.NoError(t, far.CloseWrite())
+			require.NoError(t, f.CloseWrite())
+			synctest.Wait()
+			began := time.Now()
+			if comes {
+				_, _ = late.Write(cat(rawBlock(0, "a"), rawEnd(1)))
+				_ = late.CloseWrite()
+				time.Sleep(time.Second)
+				require.True(t, f.join(1, rawStrand{b}))
+			}
+			got, err := io.ReadAll(f)
+			if comes {
+				require.NoError(t, err)
+				require.Equal(t, "a", string(got))
+			} else {
+				require.ErrorIs(t, err, io.ErrUnexpectedEOF)
+				require.Equal(t, strandsTimeout, time.Since(began))
+				require.False(t, f.join(1, rawStrand{b}))
+			}
+			require.NoError(t, f.Close())
+			<-f.done
+		}
+	})
+}
+
+func TestAStrandJoinsOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFramed(false, 2)
+		a, _ := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+		require.True(t, f.join(1, rawStrand{a}), "the order is free")
+		require.False(t, f.join(1, rawStrand{a}), "twice")
+		require.False(t, f.join(2, rawStrand{a}), "it was not agreed on")
+		require.False(t, f.join(255, rawStrand{a}))
+		require.True(t, f.join(0, rawStrand{a}))
+		require.NoError(t, f.Reset(1))
+		<-f.done
+		require.False(t, f.join(0, rawStrand{a}), "it has ended")
+	})
+}
+
+// What a strand loses, the lane loses, and says so to both who read and who write.
+func TestAStrandThatIsLostEndsTheLane(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f, far := rawLane(false, 3, faultnet.LinkOptions{})
+		read := make(chan error)
+		go func() {
+			_, err := f.Read(make([]byte, 10))
+			read <- err
+		}()
+		synctest.Wait()
+		far[1].Link().Cut()
+		err := <-read
+		require.Error(t, err)
+		require.NotEqual(t, io.EOF, err)
+		<-f.done
+		_, werr := f.Write([]byte("x"))
+		require.Equal(t, err, werr)
+		require.False(t, errors.Is(err, net.ErrClosed))
+		require.NoError(t, f.Close())
+	})
+}

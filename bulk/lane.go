@@ -1,0 +1,132 @@
+package bulk
+
+import (
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// A Lane is bytes each way between two peers, for much of them: a net.Conn with half close, whose Write keeps no small pieces
+// back and no large ones together. All methods are safe for concurrent use.
+//
+// Read returns exactly io.EOF at the end of what the peer sent. After Close, calls match net.ErrClosed; past a deadline they match
+// os.ErrDeadlineExceeded; once the peer reads no more, Write matches EPIPE, on dedicated streams ECONNRESET. A lane whose streams have
+// ended otherwise returns their error, a *session.Error, or io.ErrUnexpectedEOF; one whose peer breaks the protocol, ErrProtocol.
+type Lane struct {
+	conn   strand
+	pace   *pace
+	framed *framed // conn, if that is one
+	opts   Options
+	name   string
+	peer   string
+	mode   Mode
+	why    error // why it has not the Mode or the Strands that were asked for
+	opened time.Time
+	id     uint64
+
+	read, written atomic.Uint64
+	over          atomic.Bool
+}
+
+var (
+	_      net.Conn = (*Lane)(nil)
+	lastID atomic.Uint64
+)
+
+// Name returns the name the lane was opened under.
+func (l *Lane) Name() string { return l.name }
+
+// Peer returns the peer, as the session names it.
+func (l *Lane) Peer() string { return l.peer }
+
+// Mode returns what carries the lane.
+func (l *Lane) Mode() Mode { return l.mode }
+
+// Read reads what the peer wrote.
+func (l *Lane) Read(p []byte) (int, error) {
+	n, err := l.conn.Read(p)
+	l.read.Add(uint64(n))
+	return n, err
+}
+
+// Write waits until the lane has taken all of p, at its Rate, or for the deadline.
+func (l *Lane) Write(p []byte) (int, error) {
+	if l.pace.limit == nil {
+		n, err := l.conn.Write(p)
+		l.written.Add(uint64(n))
+		return n, err
+	}
+	if err := l.pace.begin(); err != nil {
+		return 0, l.opError(err)
+	}
+	defer l.pace.end()
+	total := 0
+	for first := true; first || total < len(p); first = false {
+		n, err := l.pace.wait(len(p) - total)
+		if err != nil {
+			return total, l.opError(err)
+		}
+		n, err = l.conn.Write(p[total : total+n])
+		l.written.Add(uint64(n))
+		if total += n; err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func (l *Lane) opError(err error) error {
+	return &net.OpError{Op: "write", Net: "peerlane", Source: l.LocalAddr(), Addr: l.RemoteAddr(), Err: err}
+}
+
+// CloseWrite ends this side's direction: the peer reads io.EOF after what was written.
+func (l *Lane) CloseWrite() error { return l.conn.CloseWrite() }
+
+// CloseRead says that nothing more will be read: the peer's writes fail from then on, or, on dedicated streams over TCP, stall.
+func (l *Lane) CloseRead() error { return l.conn.CloseRead() }
+
+// Close ends both directions, and does not wait. What was written still arrives; of a lane in blocks, what leaves within 5 s. A second
+// Close returns nil.
+func (l *Lane) Close() error {
+	l.end()
+	return l.conn.Close()
+}
+
+// Abort drops the lane at once in both directions, also what has been written and has not arrived, and tells the peer code: its calls
+// return a *session.Error with it.
+func (l *Lane) Abort(code frame.Code) error {
+	l.end()
+	return l.conn.Reset(code)
+}
+
+func (l *Lane) end() {
+	if !l.over.Swap(true) {
+		l.pace.close()
+		l.opts.Registry.remove(l)
+	}
+}
+
+// LocalAddr returns the carrier's local address.
+func (l *Lane) LocalAddr() net.Addr { return l.conn.LocalAddr() }
+
+// RemoteAddr returns the carrier's remote address.
+func (l *Lane) RemoteAddr() net.Addr { return l.conn.RemoteAddr() }
+
+// SetDeadline sets both deadlines. After Close it matches net.ErrClosed.
+func (l *Lane) SetDeadline(t time.Time) error {
+	if err := l.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return l.SetWriteDeadline(t)
+}
+
+// SetReadDeadline sets when Read gives up; the zero time means never.
+func (l *Lane) SetReadDeadline(t time.Time) error { return l.conn.SetReadDeadline(t) }
+
+// SetWriteDeadline sets when Write gives up; the zero time means never.
+func (l *Lane) SetWriteDeadline(t time.Time) error {
+	l.pace.setDeadline(t)
+	return l.conn.SetWriteDeadline(t)
+}

@@ -1,0 +1,86 @@
+package bulk
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Snapshot is a lane as it stands.
+type Snapshot struct {
+	ID         uint64 // among the lanes of this process
+	Name       string
+	Peer       string
+	Opened     time.Time
+	Mode       Mode
+	FellBack   error  // why Mode, or Strands, is not what was asked for; nil if it is
+	Strands    int    // streams that have carried it
+	Compressed bool   // zstd was agreed on
+	Read       uint64 // bytes
+	Written    uint64 // bytes
+	Raw, Wire  uint64 // of a lane in blocks: bytes of blocks sent, and what they were on the wire
+}
+
+// Snapshot returns the lane as it stands.
+func (l *Lane) Snapshot() Snapshot {
+	v := Snapshot{
+		ID: l.id, Name: l.name, Peer: l.peer, Opened: l.opened, Mode: l.mode, FellBack: l.why, Strands: 1,
+		Read: l.read.Load(), Written: l.written.Load(),
+	}
+	if f := l.framed; f != nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		v.Strands, v.Compressed, v.Raw, v.Wire = len(f.strands), f.zstd, f.raw, f.wire
+	}
+	return v
+}
+
+// A Registry lists the lanes that are open. The zero value is ready. It is safe for concurrent use; its methods do nothing on a nil
+// Registry.
+type Registry struct {
+	mu    sync.RWMutex
+	lanes map[*Lane]struct{} // by identity: several may have the same peer and name
+}
+
+func (r *Registry) add(l *Lane) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.lanes == nil {
+		r.lanes = make(map[*Lane]struct{})
+	}
+	r.lanes[l] = struct{}{}
+}
+
+func (r *Registry) remove(l *Lane) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.lanes, l)
+}
+
+// Snapshots returns the lanes that are open, by peer, name and age.
+func (r *Registry) Snapshots() []Snapshot {
+	if r == nil {
+		return nil
+	}
+	r.mu.RLock()
+	lanes := make([]*Lane, 0, len(r.lanes))
+	for l := range r.lanes {
+		lanes = append(lanes, l)
+	}
+	r.mu.RUnlock()
+	all := make([]Snapshot, 0, len(lanes))
+	for _, l := range lanes {
+		all = append(all, l.Snapshot())
+	}
+	slices.SortFunc(all, func(a, b Snapshot) int {
+		return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
+	})
+	return all
+}
