@@ -25,7 +25,7 @@
 // # Cost
 //
 // What is hashed is copied, 16 KiB at a time, to a buffer that the vector code reads from the cache: over cold memory that is nearly
-// twice as fast as no copy (BenchmarkPiece, BenchmarkNoCopy). Only amd64 has vector code, AVX2 and AVX-512: elsewhere, arm64 among
+// twice as fast as no copy (BenchmarkPiece). Only amd64 has vector code, AVX2 and AVX-512: elsewhere, arm64 among
 // them, this is plain Go and slower than crypto/sha256 with that platform's instructions.
 //
 // # Limits
