@@ -20,7 +20,7 @@ nettest:
 vet:
 	go vet ./...
 	cd bench && go vet ./...
-	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./record/... ./bulk ./internal/faultnet || exit 1; done
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./record/... ./bulk ./internal/b3tree ./internal/faultnet || exit 1; done
 	GOOS=windows GOARCH=amd64 go vet . ./node # which need the whole of libp2p: one platform, the one that differs most
 
 lint: ; go run $(GOLANGCI) run ./...
@@ -34,7 +34,7 @@ examples: ; go test -count=1 -run Example ./... && go test -count=1 ./examples/.
 demo: ; go run ./cmd/peerlane demo
 
 bench:
-	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session ./record ./bulk .
+	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session ./record ./bulk ./internal/b3tree .
 	cd bench && go test -count=1 ./... && go run . -quick && go run . -records -quick -rounds 3
 
 tidy:
