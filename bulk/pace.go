@@ -20,13 +20,19 @@ type pace struct {
 	closed bool
 }
 
-// paceStep is how many bytes are written at a time while there is a limit, unless a tenth of a second has fewer.
+// paceStep is how many bytes are written at a time while there is a limit, unless a tenth of a second has fewer, or 5 ms have more:
+// timers are not finer than that, and with a smaller step at a high rate the lane stands still between them.
 const paceStep = 64 << 10
+
+// burst returns the step of a rate.
+func burst(bytesPerSecond int) int {
+	return max(1, min(bytesPerSecond/10, max(paceStep, bytesPerSecond/200)))
+}
 
 func newPace(bytesPerSecond int) *pace {
 	p := &pace{turn: make(chan struct{}, 1)}
 	if bytesPerSecond > 0 {
-		p.limit = rate.NewLimiter(rate.Limit(bytesPerSecond), max(1, min(bytesPerSecond/10, paceStep)))
+		p.limit = rate.NewLimiter(rate.Limit(bytesPerSecond), burst(bytesPerSecond))
 	}
 	return p
 }
