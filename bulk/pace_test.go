@@ -1,3 +1,10 @@
+package bulk
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
 
 // A step is at most a tenth of a second, and at least 5 ms where timers are the bound.
 func TestBurstGrowsWithTheRate(t *testing.T) {
