@@ -82,7 +82,7 @@ func (r rootFS) ReadDir(name string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }() // it was only read
 	return d.Readdirnames(-1)
 }
 
@@ -96,7 +96,7 @@ func (r rootFS) ChmodDir(name string, perm fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }() // it was only read
 	now, err := d.Stat()
 	switch {
 	case err != nil:

@@ -45,9 +45,13 @@ type record struct {
 
 var errMeta = errors.New("the list of files on the disk is damaged")
 
-// appendMeta appends what meta holds, with its CRC at the end.
-func appendMeta(b []byte, umask fs.FileMode, entries []manifest.Entry) ([]byte, error) {
-	start := len(b)
+// encodeMeta returns what meta holds, with its CRC at the end.
+func encodeMeta(umask fs.FileMode, entries []manifest.Entry) ([]byte, error) {
+	size := metaHead + crcSize
+	for i := range entries {
+		size += entries[i].EncodedSize()
+	}
+	b := make([]byte, 0, size)
 	b = binary.BigEndian.AppendUint32(b, metaMagic)
 	b = append(b, version, 0)
 	b = binary.BigEndian.AppendUint16(b, uint16(umask))
@@ -59,8 +63,8 @@ func appendMeta(b []byte, umask fs.FileMode, entries []manifest.Entry) ([]byte, 
 			return nil, err
 		}
 	}
-	binary.BigEndian.PutUint64(b[start+12:], uint64(len(b)-start-metaHead))
-	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli)), nil
+	binary.BigEndian.PutUint64(b[12:], uint64(len(b)-metaHead))
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli)), nil
 }
 
 // consumeMeta takes what meta holds, and returns its CRC too.

@@ -106,7 +106,7 @@ func Create(disk FS, id string, entries []manifest.Entry, o *Options) (*Staging,
 		return nil, wrap("create", s.dir, err)
 	}
 	if err := s.create(); err != nil {
-		s.closeFiles()
+		_ = s.closeFiles()       // the first error is told
 		_ = discard(disk, s.dir) // what is left is no transfer: Cleanup's
 		return nil, wrap("create", "", err)
 	}
@@ -129,7 +129,7 @@ func (s *Staging) create() error {
 	if err := f.Chmod(0o600); err != nil {
 		return err
 	}
-	b, err := appendMeta(nil, s.umask, s.entries)
+	b, err := encodeMeta(s.umask, s.entries)
 	if err != nil {
 		return err
 	}
