@@ -44,6 +44,7 @@ type Checker struct {
 	bytes    int64
 	manifest int64
 	err      error
+	folding  folding
 }
 
 // folder is one component of the last entry's path, which is a file or symlink at its end only.
@@ -188,7 +189,7 @@ func (c *Checker) take(p, name string) error {
 	if in.names == nil {
 		in.names = make(map[string]string)
 	}
-	key := fold(name)
+	key := c.folding.fold(name)
 	if other, taken := in.names[key]; taken {
 		return errorf(CodeExists, p, "%.100q and %.100q are one name on Windows or macOS: rename one of them", other, name)
 	}

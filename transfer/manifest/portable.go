@@ -28,8 +28,14 @@ func checkPortable(p, name string) *Error {
 
 // isDevice reports a name that opens a device on Windows: also with an extension, and with spaces before that.
 func isDevice(name string) bool {
+	if !strings.ContainsRune("CPANLcpanl", rune(name[0])) { // most are none
+		return false
+	}
 	base, _, _ := strings.Cut(name, ".")
-	base = strings.ToUpper(strings.TrimRight(base, " "))
+	if base = strings.TrimRight(base, " "); len(base) < len("NUL") || len(base) > len("CONOUT$") {
+		return false
+	}
+	base = strings.ToUpper(base)
 	switch base {
 	case "CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$":
 		return true
@@ -58,29 +64,35 @@ func isShortStaging(name string) bool {
 	return found && number != "" && strings.Trim(number, "0123456789") == ""
 }
 
+// folding keeps the room in which names are folded.
+type folding struct{ decomposed, key []byte }
+
 // fold returns what names have in common that Windows or macOS may take for one: without case, decomposed as NFC and NFD agree on,
 // and without the characters that HFS+ does not see. It is not for showing.
 func fold(name string) string {
+	var f folding
+	return f.fold(name)
+}
+
+func (f *folding) fold(name string) string {
 	if isASCII(name) {
 		return strings.ToLower(name) // which returns name itself when it is so already
 	}
-	var scratch [2 * MaxComponent]byte // BenchmarkChecker: most names then cost one allocation
-	var room [2 * MaxComponent]byte
-	key := room[:0]
-	for rest := norm.NFD.AppendString(scratch[:0], name); len(rest) > 0; {
+	f.decomposed, f.key = norm.NFD.AppendString(f.decomposed[:0], name), f.key[:0]
+	for rest := f.decomposed; len(rest) > 0; {
 		r, n := utf8.DecodeRune(rest)
 		rest = rest[n:]
 		switch {
 		case r < utf8.RuneSelf:
-			key = append(key, byte(unicode.ToLower(r)))
+			f.key = append(f.key, byte(unicode.ToLower(r)))
 		case unicode.Is(unicode.Cf, r):
 		case foldsToMany(r):
-			key = append(key, cases.Fold().String(string(r))...)
+			f.key = append(f.key, cases.Fold().String(string(r))...)
 		default:
-			key = utf8.AppendRune(key, foldRune(r))
+			f.key = utf8.AppendRune(f.key, foldRune(r))
 		}
 	}
-	return string(key)
+	return string(f.key)
 }
 
 // foldRune returns the first of the letters that differ from r by case only, in small when it is ASCII.
