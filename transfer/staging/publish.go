@@ -82,6 +82,9 @@ func (s *Staging) syncWhole(p *part) error {
 func (s *Staging) place(p *part) error {
 	to := p.entry.Path
 	if s.opts.Overwrite {
+		if info, err := s.fs.Lstat(to); err == nil && info.Mode.IsDir() {
+			return fs.ErrExist // never a folder
+		}
 		return s.fs.Rename(p.name, to)
 	}
 	err := s.fs.Link(p.name, to)

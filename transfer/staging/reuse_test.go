@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // A part that was deleted gives its inode to the next one: what the journal says of the first is not believed of the second.
@@ -43,4 +45,16 @@ func TestErrorsNameWhatTheyAreAbout(t *testing.T) {
 	require.ErrorIs(t, err, errCut)
 	require.NoError(t, wrap("publish", "a/b", nil))
 	require.Same(t, err, wrap("finish", "", err))
+}
+
+func TestAFolderIsNeverReplacedByAFile(t *testing.T) {
+	for _, overwrite := range []bool{false, true} {
+		d := newTestDisk(1, false)
+		s := createMem(t, d, Options{Overwrite: overwrite})
+		require.NoError(t, d.Mkdir("x", 0o755))
+		require.NoError(t, s.WriteAt(7, content(7, 30), 0))
+		requireIs(t, manifest.CodeExists, s.Publish(7))
+		require.NoError(t, d.Remove("x"))
+		require.NoError(t, s.Publish(7), "the same call, when it is out of the way")
+	}
 }
