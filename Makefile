@@ -11,7 +11,7 @@ fmt: ; gofmt -l -w .
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./record/... ./bulk ./node ./internal/... .
+race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./node ./internal/... .
 
 nettest:
 	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
@@ -20,7 +20,7 @@ nettest:
 vet:
 	go vet ./...
 	cd bench && go vet ./...
-	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./record/... ./bulk ./internal/b3tree ./internal/faultnet || exit 1; done
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/faultnet || exit 1; done
 	GOOS=windows GOARCH=amd64 go vet . ./node # which need the whole of libp2p: one platform, the one that differs most
 
 lint: ; go run $(GOLANGCI) run ./...

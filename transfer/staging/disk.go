@@ -1,0 +1,137 @@
+package staging
+
+import (
+	"io"
+	"io/fs"
+	"os"
+	"time"
+)
+
+// FS is the disk below one destination, as a Staging needs it. Names are relative to it, with /. OpenRoot returns the real one; tests
+// have one whose power can be cut.
+type FS interface {
+	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
+	Mkdir(name string, perm fs.FileMode) error
+	Lstat(name string) (Info, error)
+	Readlink(name string) (string, error)
+	ReadDir(name string) ([]string, error)
+	Remove(name string) error
+	Rename(from, to string) error
+	Link(from, to string) error
+	Symlink(target, name string) error
+	Chtimes(name string, mtime time.Time) error
+	// Chmod changes the mode of a file, which may be one that cannot be opened.
+	Chmod(name string, perm fs.FileMode) error
+	// ChmodDir changes the mode of a directory, and fails for what is none.
+	ChmodDir(name string, perm fs.FileMode) error
+	// SyncDir returns when the names in a directory are on the disk.
+	SyncDir(name string) error
+	Close() error
+}
+
+// File is one open file of an FS.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Stat() (Info, error)
+	Truncate(size int64) error
+	Chmod(perm fs.FileMode) error
+	// Datasync returns when what was written, and the size, are on the disk.
+	Datasync() error
+}
+
+// Info is what is known of a file without reading it.
+type Info struct {
+	Mode    fs.FileMode
+	Size    int64
+	ModTime time.Time
+	Inode   uint64 // 0 where the system does not tell
+}
+
+// rootFS is the FS over an os.Root.
+type rootFS struct{ root *os.Root }
+
+// OpenRoot returns the FS below the directory dest, which must exist. Its Close does not close Stagings.
+func OpenRoot(dest string) (FS, error) {
+	root, err := os.OpenRoot(dest)
+	if err != nil {
+		return nil, wrap("open", "", err)
+	}
+	return rootFS{root}, nil
+}
+
+func (r rootFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+	f, err := r.root.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return rootFile{f}, nil
+}
+
+func (r rootFS) Lstat(name string) (Info, error) {
+	fi, err := r.root.Lstat(name)
+	if err != nil {
+		return Info{}, err
+	}
+	return infoOf(fi), nil
+}
+
+func (r rootFS) ReadDir(name string) ([]string, error) {
+	d, err := r.root.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = d.Close() }() // it was only read
+	return d.Readdirnames(-1)
+}
+
+// ChmodDir holds the directory open, so that it is what has been looked at that changes.
+func (r rootFS) ChmodDir(name string, perm fs.FileMode) error {
+	before, err := r.root.Lstat(name)
+	if err != nil {
+		return err
+	}
+	d, err := r.root.Open(name)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = d.Close() }() // it was only read
+	now, err := d.Stat()
+	switch {
+	case err != nil:
+		return err
+	case !before.IsDir() || !os.SameFile(before, now):
+		return &fs.PathError{Op: "chmod", Path: name, Err: fs.ErrInvalid}
+	}
+	return chmodOpenDir(d, perm)
+}
+
+func (r rootFS) Chmod(name string, perm fs.FileMode) error { return r.root.Chmod(name, perm) }
+func (r rootFS) Mkdir(name string, perm fs.FileMode) error { return r.root.Mkdir(name, perm) }
+func (r rootFS) Readlink(name string) (string, error)      { return r.root.Readlink(name) }
+func (r rootFS) Remove(name string) error                  { return r.root.Remove(name) }
+func (r rootFS) Rename(from, to string) error              { return r.root.Rename(from, to) }
+func (r rootFS) Link(from, to string) error                { return r.root.Link(from, to) }
+func (r rootFS) Symlink(target, name string) error         { return r.root.Symlink(target, name) }
+func (r rootFS) Chtimes(name string, mtime time.Time) error {
+	return r.root.Chtimes(name, time.Time{}, mtime)
+}
+func (r rootFS) SyncDir(name string) error { return syncDir(r.root, name) }
+func (r rootFS) Close() error              { return r.root.Close() }
+
+type rootFile struct{ *os.File }
+
+func (f rootFile) Datasync() error { return datasync(f.File) }
+
+func (f rootFile) Stat() (Info, error) {
+	fi, err := f.File.Stat()
+	if err != nil {
+		return Info{}, err
+	}
+	return infoOf(fi), nil
+}
+
+func infoOf(fi fs.FileInfo) Info {
+	return Info{Mode: fi.Mode(), Size: fi.Size(), ModTime: fi.ModTime(), Inode: inode(fi)}
+}

@@ -1,0 +1,69 @@
+package staging
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// The codes of this package, beside CodePathUnsafe, CodeExists, CodeTooLarge and CodeProtocol of package manifest.
+const (
+	CodeNoSpace manifest.Code = "no_space" // the disk is full: the state is kept
+	CodeDenied  manifest.Code = "denied"   // the system does not let this process
+	CodeIO      manifest.Code = "io"       // the disk failed
+	CodeNoState manifest.Code = "no_state" // there is no such transfer to go on with
+)
+
+// Error is the error of this package. It wraps that of the system, if there is one.
+type Error struct {
+	Op   string // "write", "sync", "publish", ...
+	Path string // the entry's, or "" when it is of the whole transfer
+	Code manifest.Code
+	Text string // what helps
+	Err  error  // the cause
+}
+
+// Error returns `op "path": text: cause`, leaving out what is empty.
+func (e *Error) Error() string {
+	s := e.Op
+	if e.Path != "" {
+		s += " " + strconv.Quote(e.Path)
+	}
+	if e.Text != "" {
+		s += ": " + e.Text
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+func errorf(op, path string, code manifest.Code, format string, args ...any) error {
+	return &Error{Op: op, Path: path, Code: code, Text: fmt.Sprintf(format, args...)}
+}
+
+// wrap gives err, of the disk, its code.
+func wrap(op, path string, err error) error {
+	if err == nil || errors.As(err, new(*Error)) {
+		return err
+	}
+	e := &Error{Op: op, Path: path, Code: CodeIO, Err: err}
+	var m *manifest.Error
+	switch {
+	case errors.As(err, &m):
+		e.Code = m.Code
+	case isNoSpace(err):
+		e.Code, e.Text = CodeNoSpace, "the disk is full: make room and go on, what has come is kept"
+	case errors.Is(err, fs.ErrExist):
+		e.Code, e.Text = manifest.CodeExists, "there is something of that name already: move it away, or allow it to be replaced"
+	case errors.Is(err, fs.ErrPermission):
+		e.Code, e.Text = CodeDenied, "this user may not write there"
+	}
+	return e
+}

@@ -1,0 +1,97 @@
+package staging
+
+import (
+	"io"
+	"io/fs"
+	"slices"
+	"time"
+)
+
+type memFile struct {
+	disk *memDisk
+	node *node
+	name string
+}
+
+// do does to the data what f does, and with luck on the disk.
+func (f *memFile) do(change func([]byte) []byte) {
+	f.node.data = change(f.node.data)
+	f.node.late = append(f.node.late, change)
+	f.node.mtime = time.Now()
+}
+
+func writing(b []byte, off int64) func([]byte) []byte {
+	b = slices.Clone(b)
+	return func(data []byte) []byte {
+		if grow := int(off) + len(b) - len(data); grow > 0 {
+			data = append(data, make([]byte, grow)...)
+		}
+		copy(data[off:], b)
+		return data
+	}
+}
+
+// WriteAt that fails has written some of it.
+func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
+	err := f.disk.op("write " + f.name)
+	n := len(b)
+	if err != nil {
+		n = f.disk.rng.IntN(len(b))
+	}
+	for at := 0; at < n; { // in two, so that a cut tears them
+		end := min(n, at+max(1, len(b)/2))
+		f.do(writing(b[at:end], off+int64(at)))
+		at = end
+	}
+	return n, err
+}
+
+func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
+	if off >= int64(len(f.node.data)) {
+		return 0, io.EOF
+	}
+	n := copy(b, f.node.data[off:])
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (f *memFile) Truncate(size int64) error {
+	if err := f.disk.op("truncate " + f.name); err != nil {
+		return err
+	}
+	f.do(func(data []byte) []byte {
+		if int(size) <= len(data) {
+			return data[:size:size]
+		}
+		return append(data, make([]byte, int(size)-len(data))...)
+	})
+	return nil
+}
+
+// Datasync that fails has lost some of it, and says so once: the next one says nothing.
+func (f *memFile) Datasync() error {
+	if err := f.disk.op("datasync " + f.name); err != nil {
+		if len(f.node.late) > 0 {
+			f.node.late = f.node.late[:f.disk.rng.IntN(len(f.node.late))]
+		}
+		return err
+	}
+	for _, change := range f.node.late {
+		f.node.synced = change(f.node.synced)
+	}
+	f.node.late = nil
+	return nil
+}
+
+func (f *memFile) Chmod(perm fs.FileMode) error {
+	if err := f.disk.op("chmod " + f.name); err != nil {
+		return err
+	}
+	f.node.mode = perm
+	return nil
+}
+
+func (f *memFile) Stat() (Info, error) { return f.node.info(), nil }
+func (f *memFile) Close() error        { return nil }
