@@ -169,14 +169,20 @@ func (d *Dialer) openPort(
 	return use.openRemote(ctx, pid, port, tags)
 }
 
-// openRemote tries twice: a connection that the other side left without a word looks alive until it is used.
+// maxOpens is how many times openRemote tries where connections prove dead: one may show it when the stream is opened, again while
+// libp2p takes it off its list, or only when the stream is used.
+const maxOpens = 3
+
+// openRemote tries again where a connection proves dead: one that the other side left without a word looks alive until it is used.
 func (d *Dialer) openRemote(
 	ctx context.Context, pid peer.ID, port uint16, tags []protocol.ID,
 ) (*Conn, protocol.ID, error) {
-	for retried := false; ; retried = true {
+	var dead *network.ConnError // which may come before the connection says so itself
+	for try := 1; ; try++ {
+		last := try == maxOpens
 		s, err := d.openStream(ctx, pid)
-		gone := errors.Is(err, network.ErrNoConn) || errors.Is(err, io.ErrUnexpectedEOF)
-		if gone && !retried && ctx.Err() == nil {
+		gone := errors.Is(err, network.ErrNoConn) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &dead)
+		if gone && !last && ctx.Err() == nil {
 			continue
 		}
 		if err != nil {
@@ -186,10 +192,10 @@ func (d *Dialer) openRemote(
 		if err == nil {
 			return newConn(s, tag, connOptions{style: d.AddrStyle, port: port}), tag, nil
 		}
-		var dead *network.ConnError // which may come before the connection says so itself
-		if retried || ctx.Err() != nil || !s.Conn().IsClosed() && !errors.As(err, &dead) {
+		if last || ctx.Err() != nil || !s.Conn().IsClosed() && !errors.As(err, &dead) {
 			return nil, "", d.dialError(pid, negotiateFailed(ctx, err, tags))
 		}
+		_ = s.Conn().Close() // it is dead, and is not to be found again
 	}
 }
 
