@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // strand is one stream of a lane: a *session.Stream.
@@ -47,7 +48,7 @@ type framed struct {
 	ended    bool      // CloseWrite
 	saidEnd  bool      // END is sent, or being sent
 	outErr   error     // why nothing more can leave, though the lane has not ended: the peer reads no more
-	writeDue deadline
+	writeDue deadline.Deadline
 
 	current *buffer  // the block that Read takes from; nil: none
 	next    uint64   // number of the block that is due after it
@@ -55,7 +56,7 @@ type framed struct {
 	fin     bool     // END has come, and all before it
 	open    int      // strands that the peer has not ended
 	deaf    bool     // CloseRead
-	readDue deadline
+	readDue deadline.Deadline
 
 	raw, wire uint64 // bytes of blocks sent: before compression, and after
 }
@@ -132,8 +133,8 @@ func (f *framed) endLocked() {
 		return
 	}
 	f.over = true
-	f.writeDue.stop()
-	f.readDue.stop()
+	f.writeDue.Stop()
+	f.readDue.Stop()
 	if f.late != nil {
 		f.late.Stop()
 	}
@@ -255,12 +256,12 @@ func (f *framed) SetReadDeadline(t time.Time) error { return f.setDeadline(&f.re
 // SetWriteDeadline implements net.Conn.
 func (f *framed) SetWriteDeadline(t time.Time) error { return f.setDeadline(&f.writeDue, t) }
 
-func (f *framed) setDeadline(d *deadline, t time.Time) error {
+func (f *framed) setDeadline(d *deadline.Deadline, t time.Time) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return net.ErrClosed
 	}
-	d.set(&f.mu, t, f.changed.Broadcast)
+	d.Set(&f.mu, t, f.changed.Broadcast)
 	return nil
 }

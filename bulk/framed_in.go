@@ -107,7 +107,7 @@ func (f *framed) Read(p []byte) (int, error) {
 		switch {
 		case f.closed, f.deaf:
 			return 0, net.ErrClosed
-		case f.readDue.expired:
+		case f.readDue.Expired():
 			return 0, os.ErrDeadlineExceeded
 		case len(p) == 0:
 			return 0, nil

@@ -55,7 +55,7 @@ func (f *framed) writeFailure() error {
 		return f.err
 	case f.outErr != nil:
 		return f.outErr
-	case f.writeDue.expired:
+	case f.writeDue.Expired():
 		return os.ErrDeadlineExceeded
 	}
 	return nil

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -112,7 +113,7 @@ func greet(ctx context.Context, st *session.Stream, ours hello, timeout time.Dur
 
 // during runs fn, which the end of ctx interrupts: then its error is returned.
 func during(ctx context.Context, st *session.Stream, fn func() error) error {
-	interrupt := context.AfterFunc(ctx, func() { _ = st.SetDeadline(time.Unix(1, 0)) }) // wakes fn
+	interrupt := context.AfterFunc(ctx, func() { _ = st.SetDeadline(deadline.Past) }) // wakes fn
 	err := fn()
 	if !interrupt() {
 		return ctx.Err()

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // pace holds back what is written to so many bytes per second.
@@ -15,7 +17,7 @@ type pace struct {
 	turn  chan struct{} // holds the Write that has its turn
 
 	mu     sync.Mutex
-	due    deadline
+	due    deadline.Deadline
 	wake   chan struct{} // closed when due has passed, or the lane is closed; nil: nobody waits
 	closed bool
 }
@@ -104,7 +106,7 @@ func (p *pace) failureLocked() error {
 	switch {
 	case p.closed:
 		return net.ErrClosed
-	case p.due.expired:
+	case p.due.Expired():
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -116,7 +118,7 @@ func (p *pace) setDeadline(t time.Time) {
 	if p.closed {
 		return
 	}
-	p.due.set(&p.mu, t, p.wakeAll)
+	p.due.Set(&p.mu, t, p.wakeAll)
 	p.wakeAll() // who waits looks at the new one
 }
 
@@ -124,7 +126,7 @@ func (p *pace) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
-	p.due.stop()
+	p.due.Stop()
 	p.wakeAll()
 }
 

@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -97,7 +98,7 @@ func prepare(ctx context.Context, conn net.Conn, who identity, o Options, greet 
 	var lease lease
 	ctx, cancel := context.WithTimeout(ctx, o.HandshakeTimeout)
 	defer cancel()
-	interrupt := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // wakes the hello
+	interrupt := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(deadline.Past) }) // wakes the hello
 	ours, theirs, err := greet(&o, func() (Place, error) { return lease.begin(o.Store) })
 	var s *Stream
 	if err == nil {

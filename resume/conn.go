@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // A Conn is a net.Conn that outlives the carriers it runs on. [Dial] and [Listener.Accept] return one. All methods may be
@@ -36,11 +38,11 @@ type Conn struct {
 	// Flow.mu guards what follows.
 	readable sync.Cond // any of it, or what Read returns
 	in       queue
-	deadline deadline // of Read
-	deaf     bool     // CloseRead
-	shut     bool     // Close
-	writing  bool     // a Write has its turn
-	begun    bool     // there has been a carrier
+	due      deadline.Deadline // of Read
+	deaf     bool              // CloseRead
+	shut     bool              // Close
+	writing  bool              // a Write has its turn
+	begun    bool              // there has been a carrier
 	events   []StateChange
 	reason   error // why the last carrier failed, or the last attempt to resume
 	final    error // what the calls return once the flow is closed; nil while it is not
@@ -113,7 +115,7 @@ func (c *Conn) note(e event, err error) {
 // ended takes note of why the flow is closed, and returns what that comes to. Flow.mu is held.
 func (c *Conn) ended(err error) (State, error) {
 	c.cancel()
-	c.deadline.stop()
+	c.due.Stop()
 	if c.lingers != nil {
 		c.lingers.Stop()
 	}
@@ -225,7 +227,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	if c.shut || c.aborted != nil {
 		return c.opError("set", net.ErrClosed)
 	}
-	c.deadline.set(&c.flow.mu, t, c.readable.Broadcast)
+	c.due.Set(&c.flow.mu, t, c.readable.Broadcast)
 	return nil
 }
 

@@ -16,7 +16,7 @@ func (c *Conn) Close() error {
 		return nil
 	}
 	c.shut = true
-	c.deadline.stop()
+	c.due.Stop()
 	c.deafen()
 	f.out.closing = true
 	f.finish()

@@ -42,7 +42,7 @@ func (c *Conn) unreadable() error {
 		return net.ErrClosed
 	case c.aborted != nil:
 		return c.aborted
-	case c.deadline.expired:
+	case c.due.Expired():
 		return os.ErrDeadlineExceeded
 	}
 	return nil

@@ -371,7 +371,7 @@ func (f *Flow) close(err error) {
 	if f.handover != nil {
 		f.handover.Stop()
 	}
-	f.out.due.stop()
+	f.out.due.Stop()
 	if !f.out.sending {
 		f.out.drop()
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // The way out of a flow:
@@ -25,18 +27,18 @@ type outbound struct {
 	sender  func() // sendRest
 	woken   bool   // the carrier's write deadline has been moved, to wake the sender
 
-	taken    uint64   // what the other side's application has taken, as it says
-	credit   int      // how much it may leave untaken; 0: that is not bounded
-	unasked  int      // bytes of segments sent since the other side was last asked for its number
-	askDue   bool     // the other side is to be asked, though nothing is unsent
-	answer   bool     // the other side has asked, or is to be told
-	stopped  bool     // this side takes no more bytes
-	stopDue  bool     // STOP has not been sent on this carrier
-	finished bool     // FIN is kept: nothing can be written any more
-	closing  bool     // the flow is to be closed once all of it is delivered
-	due      deadline // of Write
-	told     uint64   // the last number that was sent
-	resent   uint64   // bytes that were sent again
+	taken    uint64            // what the other side's application has taken, as it says
+	credit   int               // how much it may leave untaken; 0: that is not bounded
+	unasked  int               // bytes of segments sent since the other side was last asked for its number
+	askDue   bool              // the other side is to be asked, though nothing is unsent
+	answer   bool              // the other side has asked, or is to be told
+	stopped  bool              // this side takes no more bytes
+	stopDue  bool              // STOP has not been sent on this carrier
+	finished bool              // FIN is kept: nothing can be written any more
+	closing  bool              // the flow is to be closed once all of it is delivered
+	due      deadline.Deadline // of Write
+	told     uint64            // the last number that was sent
+	resent   uint64            // bytes that were sent again
 
 	waiters  int           // calls that wait for an acknowledgement
 	progress time.Duration // Flow.elapsed when the first of them began, or when there last was any
@@ -148,7 +150,7 @@ func (f *Flow) writeError() error {
 		return net.ErrClosed
 	case f.in.stopped:
 		return syscall.EPIPE
-	case f.out.due.expired:
+	case f.out.due.Expired():
 		return os.ErrDeadlineExceeded
 	}
 	return nil
@@ -161,18 +163,17 @@ func (f *Flow) SetWriteDeadline(t time.Time) error {
 	if f.err != nil {
 		return f.err
 	}
-	f.out.due.set(&f.mu, t, f.expire)
+	f.out.due.Set(&f.mu, t, f.expire)
 	return nil
 }
 
 // expire wakes every Write, also one that is in the carrier's. mu is held.
 func (f *Flow) expire() {
 	o := &f.out
-	o.due.expired = true
 	f.changed.Broadcast()
 	if o.job.c != nil && !o.woken {
 		o.woken = true
-		_ = o.job.c.conn.SetWriteDeadline(pastDeadline) // a carrier that is closed needs no waking
+		_ = o.job.c.conn.SetWriteDeadline(deadline.Past) // a carrier that is closed needs no waking
 	}
 }
 
@@ -214,7 +215,7 @@ func (f *Flow) send(end uint64) {
 	for o.job.c != nil || f.due() {
 		f.sendSome()
 		more := o.job.c != nil || o.unsent != nil
-		if more && f.err == nil && end != forEver && (o.sent >= end || o.due.expired) {
+		if more && f.err == nil && end != forEver && (o.sent >= end || o.due.Expired()) {
 			f.sendInBackground()
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // dedicated is a stream that is a connection of its own: raw, or sealed when there is a key.
@@ -276,6 +277,6 @@ func (d *dedicated) Reset(code frame.Code) error {
 		code = frame.CodeCancelled // an orderly close would look like the end of the data
 	}
 	drop(d.raw, code)
-	_ = d.Conn.SetDeadline(pastDeadline) // wakes whoever waits in the seal
+	_ = d.Conn.SetDeadline(deadline.Past) // wakes whoever waits in the seal
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/psk"
 )
 
@@ -106,14 +107,11 @@ func greet(ctx context.Context, conn net.Conn, peer string, hello *frame.Hello, 
 	return carrier{}, refused
 }
 
-// pastDeadline makes everything that waits on a conn give up.
-var pastDeadline = time.Unix(1, 0)
-
 // boundHandshake makes conn give up when ctx ends or the time is over. stop takes the bound away, and reports whether
 // ctx had not ended by then.
 func boundHandshake(ctx context.Context, conn net.Conn, timeout time.Duration) (stop func() bool) {
 	_ = conn.SetDeadline(time.Now().Add(timeout)) // a closed conn fails in the exchange
-	unwatch := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(pastDeadline) })
+	unwatch := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(deadline.Past) })
 	return func() bool {
 		if !unwatch() {
 			return false

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // muxed is a shared stream. It lives in its session's table until both directions have ended.
@@ -36,10 +37,10 @@ type muxed struct {
 	queued   bool      // stands among the ready sources
 	finAsked bool      // end the direction once out is empty
 	finSent  bool
-	writeErr error    // why Write fails; nil while it does not
-	writeDue deadline // guarded by s.mu
-	window   int      // bytes the peer may still send
-	peerFin  bool     // the peer's direction has ended
+	writeErr error             // why Write fails; nil while it does not
+	writeDue deadline.Deadline // guarded by s.mu
+	window   int               // bytes the peer may still send
+	peerFin  bool              // the peer's direction has ended
 
 	// in has its own lock, taken after s.mu, so that Read does not hold up the session.
 	in inbound
@@ -55,7 +56,7 @@ type inbound struct {
 	stopped  bool  // CloseRead: nothing more is kept
 	err      error // why Read fails once buf is empty; at once if dropped
 	dropped  bool
-	due      deadline
+	due      deadline.Deadline
 }
 
 func newMuxed(s *Session, name string, mine bool) *muxed {
@@ -225,7 +226,7 @@ func (st *muxed) leave() {
 	} else {
 		st.s.theirs--
 	}
-	st.writeDue.stop()
+	st.writeDue.Stop()
 	if st.bulk && st.queued {
 		st.s.releaseHeld((*writing)(st))
 	}

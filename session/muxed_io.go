@@ -23,7 +23,7 @@ func (st *muxed) Write(p []byte) (int, error) {
 	s := st.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for st.writing && st.writeErr == nil && !st.writeDue.expired {
+	for st.writing && st.writeErr == nil && !st.writeDue.Expired() {
 		st.writable.Wait()
 	}
 	if err := st.writeFailure(); err != nil {
@@ -56,7 +56,7 @@ func (st *muxed) writeFailure() error {
 	if st.writeErr != nil {
 		return st.opError("write", st.writeErr)
 	}
-	if st.writeDue.expired {
+	if st.writeDue.Expired() {
 		return st.opError("write", os.ErrDeadlineExceeded)
 	}
 	return nil
@@ -204,7 +204,7 @@ func (in *inbound) read(p []byte, worth int) (n, credit int, err error) {
 		switch {
 		case in.stopped:
 			return 0, 0, net.ErrClosed
-		case in.due.expired:
+		case in.due.Expired():
 			return 0, 0, os.ErrDeadlineExceeded
 		case in.dropped:
 			return 0, 0, in.err
@@ -246,7 +246,7 @@ func (in *inbound) stop() (fin bool) {
 	fin = in.fin || in.stopped || in.err != nil
 	in.stopped = true
 	in.buf.drop()
-	in.due.stop()
+	in.due.Stop()
 	in.readable.Broadcast()
 	return fin
 }
@@ -271,7 +271,7 @@ func (st *muxed) SetReadDeadline(t time.Time) error {
 	if st.in.stopped {
 		return nil // Read has ended already
 	}
-	st.in.due.set(&st.in.mu, t, st.in.readable.Broadcast)
+	st.in.due.Set(&st.in.mu, t, st.in.readable.Broadcast)
 	return nil
 }
 
@@ -282,6 +282,6 @@ func (st *muxed) SetWriteDeadline(t time.Time) error {
 	if st.closed {
 		return st.opError("set", net.ErrClosed)
 	}
-	st.writeDue.set(&st.s.mu, t, st.writable.Broadcast)
+	st.writeDue.Set(&st.s.mu, t, st.writable.Broadcast)
 	return nil
 }
