@@ -170,6 +170,7 @@ func (f *Flow) SetWriteDeadline(t time.Time) error {
 // expire wakes every Write, also one that is in the carrier's. mu is held.
 func (f *Flow) expire() {
 	o := &f.out
+	o.due.Pass()
 	f.changed.Broadcast()
 	if o.job.c != nil && !o.woken {
 		o.woken = true

@@ -18,6 +18,12 @@ type Deadline struct {
 // Expired reports whether the deadline has passed. The lock is held.
 func (d *Deadline) Expired() bool { return d.expired }
 
+// Pass makes the deadline one that has passed, and wakes nobody. The lock is held.
+func (d *Deadline) Pass() {
+	d.Stop()
+	d.expired = true
+}
+
 // Set moves the deadline to t, or away if t is zero. When it passes, wake is called with mu held: at once when it has passed already. mu
 // is held.
 func (d *Deadline) Set(mu sync.Locker, t time.Time, wake func()) {
