@@ -1,0 +1,104 @@
+package transfer
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/staging"
+)
+
+// Options are what both sides of a transfer choose. The zero value is good.
+type Options struct {
+	// Lanes is how many data lanes this side takes at most, 1 to 16. If zero, 4. How many there are, the opener decides: one, and
+	// over TCP with a round trip of 20 ms and more as many as both take.
+	Lanes int
+	// Rate bounds the bytes of files per second that this side sends or takes. If zero, it is not bounded.
+	Rate int
+	// Compress has data compressed with zstd where that pays. It takes both sides.
+	Compress bool
+	// AllowLimited lets data pass a limited connection, as a relay's is that is cut after some bytes. Otherwise the transfer waits
+	// there until there is another one.
+	AllowLimited bool
+	// Patience is how long the opener goes on trying to reach the peer again while nothing comes. If zero, 2 min; if negative, it
+	// does not try again.
+	Patience time.Duration
+	// StallAfter is how long nothing may come before the lanes are replaced, and after twice that the whole connection. If zero,
+	// 15 s.
+	StallAfter time.Duration
+	// Event, if not nil, is told what happens beside the plain course. It is called from one goroutine at a time, and holds it up.
+	Event func(Event)
+	// Registry, if not nil, lists the transfer while it runs.
+	Registry *Registry
+}
+
+// ReceiveOptions are a receiver's.
+type ReceiveOptions struct {
+	Options
+	// Rules say what is taken. If nil, manifest.LocalRules.
+	Rules *manifest.Rules
+	// Overwrite lets a file replace what has its name and is not the same, but never a folder.
+	Overwrite bool
+	// Sync says how much the disk is asked for. If zero, staging.SyncBatch.
+	Sync staging.SyncPolicy
+	// Verify says how much of what an earlier run has left is read again before it counts.
+	Verify Verify
+}
+
+// Verify says how much of what an earlier run has left is read again before it counts.
+type Verify uint8
+
+// The ways to verify on resume.
+const (
+	VerifySample Verify = iota // the first piece, the last one, and some between
+	VerifyAll                  // every piece
+	VerifyNothing
+)
+
+func (o Options) withDefaults() Options {
+	if o.Lanes == 0 {
+		o.Lanes = 4
+	}
+	if o.Patience == 0 {
+		o.Patience = 2 * time.Minute
+	}
+	if o.StallAfter == 0 {
+		o.StallAfter = 15 * time.Second
+	}
+	if o.Event == nil {
+		o.Event = func(Event) {}
+	}
+	return o
+}
+
+func (o Options) validate() error {
+	var wrong string
+	switch {
+	case o.Lanes < 1 || o.Lanes > wire.MaxLanes:
+		wrong = fmt.Sprintf("Options.Lanes is %d: give 1 to %d, or 0 for 4", o.Lanes, wire.MaxLanes)
+	case o.Rate < 0:
+		wrong = fmt.Sprintf("Options.Rate is %d: give bytes per second, or 0 for no bound", o.Rate)
+	case o.StallAfter < 0:
+		wrong = fmt.Sprintf("Options.StallAfter is %v: give a time, or 0 for 15 s", o.StallAfter)
+	default:
+		return nil
+	}
+	return &Error{Code: CodeInvalid, Text: wrong}
+}
+
+func (o ReceiveOptions) withDefaults() ReceiveOptions {
+	o.Options = o.Options.withDefaults()
+	if o.Rules == nil {
+		rules := manifest.LocalRules()
+		o.Rules = &rules
+	}
+	return o
+}
+
+func (o ReceiveOptions) validate() error {
+	if o.Verify > VerifyNothing {
+		return &Error{Code: CodeInvalid, Text: fmt.Sprintf("ReceiveOptions.Verify is %d: there is no such way", o.Verify)}
+	}
+	return o.Options.validate()
+}

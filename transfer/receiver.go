@@ -1,0 +1,166 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/staging"
+)
+
+// The way of a file into a receiver:
+//
+//	plan ── WANT ──> origin ── lane ──> lane's reader ── work ──> writers: verify, stage ──> settle: sync, name ──> finish
+//
+// A receiver takes one tree from one origin or several. It outlives them: what one has not brought, another one is asked for.
+type receiver struct {
+	t     *Transfer
+	o     ReceiveOptions
+	disk  staging.FS
+	limit *rate.Limiter
+	ctx   context.Context // ends with the receiver; its cause says why
+	fail  context.CancelCauseFunc
+	work  chan *delivery // pieces that have come
+	ready chan struct{}  // closed when begin has returned nil
+	ended chan struct{}  // closed when all is in its place
+
+	beginning sync.Mutex // one begin after the other
+
+	// What begin sets, constant after ready.
+	st      *staging.Staging
+	entries []manifest.Entry
+	hashed  bool
+	root    [32]byte
+
+	empty  []uint32      // files without bytes, for settle
+	settle chan struct{} // there is something to settle
+
+	mu      sync.Mutex
+	files   []fileState
+	active  map[uint32]*active // files of several pieces that are fileActive
+	fetched []*active          // of those, what plan takes pieces from, in order
+	cursor  uint32             // the first entry that plan has not come to
+	again   []key              // what was wanted and is not any more: to be wanted first
+	whole   []uint32           // to be named
+	left    int                // files that are neither in their place nor failed
+	origins map[*origin]struct{}
+	over    bool // left is 0 and all is settled: nothing more is wanted
+}
+
+// fileState is how far a file is.
+type fileState uint8
+
+const (
+	fileNew    fileState = iota
+	fileWanted           // one of one piece: it is on its way
+	fileBusy             // one of one piece: it is being verified and written
+	fileActive           // one of several pieces: see active
+	fileWhole            // all is here, to be named
+	filePlaced           // it has its name, or is left out
+	fileFailed
+)
+
+// active is a file of several pieces that is being fetched.
+type active struct {
+	id       uint32
+	shape    b3tree.Shape
+	tree     *b3tree.Tree // of a file with a hash: nil until its layer is here
+	layer    []b3tree.CV  // of one with a hash: as far as it has come; of another: what the pieces that are here have
+	state    []pieceState
+	left     int     // pieces that are not here
+	next     int     // no piece before it is pieceNew
+	asked    *origin // who is asked for its layer or root
+	restarts int     // times that what an earlier run had left was forgotten
+}
+
+// pieceState is how far a piece is.
+type pieceState uint8
+
+const (
+	pieceNew pieceState = iota
+	pieceWanted
+	pieceBusy
+	pieceHere
+)
+
+// key names a piece among those of all files.
+type key uint64
+
+func keyOf(file uint32, piece int) key { return key(file)<<32 | key(uint32(piece)) }
+
+func (k key) file() uint32 { return uint32(k >> 32) }
+func (k key) piece() int   { return int(uint32(k)) }
+
+// maxPiece bounds the pieces that are taken: a handful of them is in memory.
+const maxPiece = 16 << 20
+
+// writers is how many goroutines verify and write.
+const writers = 3
+
+func newReceiver(ctx context.Context, t *Transfer, o ReceiveOptions, disk staging.FS) *receiver {
+	r := &receiver{
+		t: t, o: o, disk: disk, limit: newLimiter(o.Rate), work: make(chan *delivery, 2), ready: make(chan struct{}),
+		ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
+	}
+	r.ctx, r.fail = context.WithCancelCause(ctx)
+	return r
+}
+
+// errOver is the cause of a receiver's ctx when it is done.
+var errOver = errors.New("the transfer is over")
+
+// run owns the receiver's goroutines. It returns when all is in its place, with nil, or with why it is not going to be; then nothing
+// of the receiver runs any more, and its state is closed. Origins come and go meanwhile.
+func (r *receiver) run() error {
+	var side sync.WaitGroup
+	select {
+	case <-r.ready:
+	case <-r.ctx.Done():
+		return r.close(nil)
+	}
+	for range writers {
+		side.Go(r.write)
+	}
+	side.Go(r.watch)
+	err := r.settleAll()
+	r.fail(errOver)
+	side.Wait()
+	return r.close(err)
+}
+
+// close closes the state, and returns why the receiver has ended.
+func (r *receiver) close(err error) error {
+	r.beginning.Lock()
+	defer r.beginning.Unlock()
+	if cause := context.Cause(r.ctx); err == nil && !errors.Is(cause, errOver) {
+		err = cause
+	}
+	if r.st != nil {
+		closed := r.st.Close()
+		if err == nil && closed != nil {
+			err = closed
+		}
+	}
+	return err
+}
+
+// shapeOf returns the shape of a file that begin has taken.
+func (r *receiver) shapeOf(id uint32) b3tree.Shape {
+	shape, err := b3tree.ShapeOf(r.entries[id].Size)
+	if err != nil {
+		panic("BUG: " + err.Error()) // begin has checked it
+	}
+	return shape
+}
+
+// kick has settle look whether there is something to do.
+func (r *receiver) kick() {
+	select {
+	case r.settle <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,308 @@
+package transfer
+
+import (
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/staging"
+)
+
+// listing is what a sender says that there is.
+type listing struct {
+	name    string
+	root    [32]byte
+	hashed  bool
+	entries []manifest.Entry
+}
+
+// isHashed reports whether all files of a manifest have hashes, and fails when only some have.
+func isHashed(entries []manifest.Entry) (bool, error) {
+	with, without := 0, 0
+	for i := range entries {
+		switch e := &entries[i]; {
+		case e.Kind != manifest.KindFile:
+		case e.Flags&manifest.FlagHashed != 0:
+			with++
+		default:
+			without++
+		}
+	}
+	if with > 0 && without > 0 {
+		return false, protocolErrorf("%d files have hashes and %d have none", with, without)
+	}
+	return without == 0, nil
+}
+
+// stagingOptions are those of the receiver's state.
+func (r *receiver) stagingOptions() *staging.Options {
+	return &staging.Options{Rules: r.o.Rules, Overwrite: r.o.Overwrite, Sync: r.o.Sync}
+}
+
+// recall goes on with what an earlier run has left of the tree with that root, and reports whether there is something. Otherwise
+// a sender has to say what there is.
+func (r *receiver) recall(root [32]byte) (bool, error) {
+	st, err := staging.Open(r.disk, idOf(root), r.stagingOptions())
+	if err != nil {
+		if CodeOf(err) == staging.CodeNoState {
+			return false, nil
+		}
+		return false, err
+	}
+	if manifest.Root(st.Entries()) != root {
+		return false, st.Close() // half of the root is equal: it is not the same tree
+	}
+	hashed, err := isHashed(st.Entries())
+	if err != nil {
+		_ = st.Close() // the first error is what counts
+		return false, err
+	}
+	return true, r.begin(listing{root: root, hashed: hashed, entries: st.Entries()}, st)
+}
+
+// begin prepares for a tree: what is there already, what is left to fetch, and whether there is room. st is its state, or nil if
+// that must be found or made. A second begin finds that it is the same tree.
+func (r *receiver) begin(l listing, st *staging.Staging) error {
+	r.beginning.Lock()
+	defer r.beginning.Unlock()
+	if r.st != nil {
+		if r.root != l.root {
+			return protocolErrorf("a second manifest, of another root")
+		}
+		return nil
+	}
+	if err := checkSizes(l.entries); err != nil {
+		return err
+	}
+	if st == nil {
+		var err error
+		if st, err = r.state(l); err != nil {
+			return err
+		}
+	}
+	r.st, r.root, r.hashed, r.entries = st, l.root, l.hashed, st.Entries()
+	r.t.listed(l.name, l.root)
+	r.t.meter.setPhase(PhaseList)
+	if err := r.survey(); err != nil {
+		return err
+	}
+	if err := r.checkRoom(); err != nil {
+		return err
+	}
+	r.t.meter.setPhase(PhaseData)
+	close(r.ready)
+	r.kick()
+	return nil
+}
+
+// state finds or makes the state of a tree.
+func (r *receiver) state(l listing) (*staging.Staging, error) {
+	id := idOf(l.root)
+	st, err := staging.Open(r.disk, id, r.stagingOptions())
+	if err == nil && manifest.Root(st.Entries()) == l.root {
+		return st, nil
+	}
+	if err == nil {
+		err = st.Close()
+	}
+	if err != nil && CodeOf(err) != staging.CodeNoState {
+		return nil, err
+	}
+	if err := staging.Discard(r.disk, id); err != nil {
+		return nil, err
+	}
+	return staging.Create(r.disk, id, l.entries, r.stagingOptions())
+}
+
+// checkSizes refuses files whose pieces are too large to be kept in memory.
+func checkSizes(entries []manifest.Entry) error {
+	for i := range entries {
+		shape, err := b3tree.ShapeOf(entries[i].Size)
+		if err != nil || shape.PieceSize() > maxPiece {
+			return &Error{Code: CodeTooLarge, Path: entries[i].Path, Text: "a file of more than 4 TiB: split it"}
+		}
+	}
+	return nil
+}
+
+// survey finds out how far each file is.
+func (r *receiver) survey() error {
+	r.files = make([]fileState, len(r.entries))
+	m := r.t.meter
+	for i := range r.entries {
+		e, id := &r.entries[i], uint32(i)
+		if e.Kind != manifest.KindFile {
+			r.files[i] = filePlaced
+			continue
+		}
+		m.files.Add(1)
+		m.bytes.Add(e.Size)
+		if err := r.surveyFile(e, id); err != nil {
+			return err
+		}
+		if r.files[i] == filePlaced {
+			m.filesDone.Add(1)
+			m.resumed.Add(e.Size)
+		} else {
+			r.left++
+		}
+	}
+	m.verified.Store(m.resumed.Load())
+	m.durable.Store(m.resumed.Load())
+	return nil
+}
+
+func (r *receiver) surveyFile(e *manifest.Entry, id uint32) error {
+	if r.st.Published(id) {
+		r.files[id] = filePlaced
+		return nil
+	}
+	same, err := r.st.Existing(id)
+	if err != nil {
+		return err
+	}
+	if same {
+		r.files[id] = filePlaced
+		return r.st.Adopt(id)
+	}
+	if e.Size == 0 {
+		r.empty = append(r.empty, id)
+		r.files[id] = fileBusy
+		return nil
+	}
+	if r.shapeOf(id).Pieces() > 1 && len(r.st.Have(id)) > 0 {
+		return r.resume(id)
+	}
+	return nil
+}
+
+// samplePieces is how many pieces of a file are read again by VerifySample, beside the first and the last.
+const samplePieces = 64
+
+// resume takes up what an earlier run has left of a file, as far as it stands a look.
+func (r *receiver) resume(id uint32) error {
+	a := r.newActive(id)
+	have := piecesIn(a.shape, r.st.Have(id))
+	err := r.recallLayer(a, have)
+	if err == nil {
+		err = r.verify(a, have)
+	}
+	if err != nil { // not a word of the disk's is believed then
+		r.t.tell(Event{EventFetchedAgain, "", r.entries[id].Path, err})
+		return r.st.Reset(id)
+	}
+	for _, i := range have {
+		a.state[i] = pieceHere
+		_, n := a.shape.Span(i)
+		r.t.meter.resumed.Add(int64(n))
+	}
+	a.left -= len(have)
+	r.files[id] = fileActive
+	r.active[id] = a
+	r.fetched = append(r.fetched, a)
+	return nil
+}
+
+// newActive returns the state of a file of several pieces, none of which is here.
+func (r *receiver) newActive(id uint32) *active {
+	shape := r.shapeOf(id)
+	a := &active{id: id, shape: shape, state: make([]pieceState, shape.Pieces()), left: shape.Pieces()}
+	if !r.hashed {
+		a.layer = make([]b3tree.CV, shape.Pieces())
+	}
+	return a
+}
+
+// piecesIn returns the pieces that are all in the ranges.
+func piecesIn(shape b3tree.Shape, ranges []staging.Range) []int {
+	var in []int
+	size := int64(shape.PieceSize())
+	for _, g := range ranges {
+		first := (g.From + size - 1) / size
+		for i := int(first); i < shape.Pieces(); i++ {
+			off, n := shape.Span(i)
+			if off+int64(n) > g.To {
+				break
+			}
+			in = append(in, i)
+		}
+	}
+	return in
+}
+
+// recallLayer takes the hashes that the state has of a file.
+func (r *receiver) recallLayer(a *active, have []int) error {
+	b, err := r.st.Layer(a.id)
+	if err != nil {
+		return err
+	}
+	layer, err := a.shape.ConsumeLayer(nil, b)
+	if err != nil {
+		return err
+	}
+	if !r.hashed {
+		for _, i := range have {
+			if i >= len(layer) {
+				return fmt.Errorf("piece %d has no hash", i)
+			}
+			a.layer[i] = layer[i]
+		}
+		return nil
+	}
+	a.tree, err = b3tree.NewTree(a.shape, b3tree.Root(r.entries[a.id].Hash), layer)
+	return err
+}
+
+// verify reads again some of the pieces that are here, or all, and compares them with their hashes.
+func (r *receiver) verify(a *active, have []int) error {
+	if r.o.Verify == VerifyNothing || len(have) == 0 {
+		return nil
+	}
+	picked := have
+	if r.o.Verify == VerifySample && len(have) > samplePieces+2 {
+		picked = []int{have[0], have[len(have)-1]}
+		for range samplePieces {
+			picked = append(picked, have[rand.IntN(len(have))])
+		}
+	}
+	buf := make([]byte, a.shape.PieceSize())
+	for _, i := range picked {
+		off, n := a.shape.Span(i)
+		if _, err := r.st.ReadAt(a.id, buf[:n], off); err != nil {
+			return err
+		}
+		if err := a.check(i, buf[:n]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check compares a piece with the hash that a has of it.
+func (a *active) check(i int, data []byte) error {
+	if a.tree != nil {
+		return a.tree.Verify(i, data)
+	}
+	cv, err := a.shape.PieceCV(i, data)
+	if err == nil && cv != a.layer[i] {
+		err = &b3tree.PieceError{Index: i, Reason: "is not what was written"}
+	}
+	return err
+}
+
+// checkRoom refuses to begin what cannot end.
+func (r *receiver) checkRoom() error {
+	bytes, inodes := r.st.Needs()
+	freeBytes, freeInodes, err := staging.Free(r.disk)
+	if err != nil {
+		return nil // it is found out when it is full
+	}
+	if bytes > freeBytes {
+		return &Error{Code: CodeNoSpace, Text: fmt.Sprintf("%d bytes are needed, and %d are free: make room and try again", bytes, freeBytes)}
+	}
+	if freeInodes >= 0 && inodes > freeInodes {
+		return &Error{Code: CodeNoSpace, Text: fmt.Sprintf("%d files are to come, and the disk has room for %d", inodes, freeInodes)}
+	}
+	return nil
+}

@@ -1,0 +1,127 @@
+package transfer
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"sync"
+
+	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// delivery is one frame of a data lane, to be verified and written.
+type delivery struct {
+	o      *origin
+	h      wire.DataHeader
+	hash   [wire.HashSize]byte // if h.Hashed and no PACK
+	data   []byte
+	pooled *[]byte // data's memory, if it is to be given back
+}
+
+// pieces of the usual size, and PACKs, are read to memory from here.
+var buffers = sync.Pool{New: func() any { b := make([]byte, b3tree.MinPieceSize+64<<10); return &b }}
+
+func (d *delivery) free() {
+	if d.pooled != nil {
+		buffers.Put(d.pooled)
+		d.pooled, d.data = nil, nil
+	}
+}
+
+// room gives the delivery memory for n bytes.
+func (d *delivery) room(n int) {
+	b := buffers.Get().(*[]byte)
+	if n > len(*b) {
+		buffers.Put(b)
+		d.data = make([]byte, n)
+		return
+	}
+	d.pooled, d.data = b, (*b)[:n]
+}
+
+// lane serves a data lane of an origin until it ends.
+func (r *receiver) lane(ctx context.Context, lane *bulk.Lane, o *origin) {
+	r.t.meter.lanes.Add(1)
+	defer r.t.meter.lanes.Add(-1)
+	o.addLane(lane)
+	err := r.readLane(ctx, lane, o)
+	o.removeLane(lane)
+	if CodeOf(err) == CodeProtocol {
+		o.giveUp(err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.over || o.gone {
+		return
+	}
+	o.lossy, o.fresh = true, true
+	r.returnLocked(o)
+	r.planLocked(o)
+}
+
+// readLane hands on what a lane brings. It reads no further while the writers are behind.
+func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) error {
+	in := bufio.NewReaderSize(lane, 4096) // for headers: what is larger is read past it
+	var head [wire.DataHeaderSize]byte
+	for {
+		if _, err := io.ReadFull(in, head[:]); err != nil {
+			return err
+		}
+		d := &delivery{o: o}
+		var err error
+		if d.h, err = wire.ConsumeDataHeader(head[:]); err == nil {
+			err = r.fits(d.h)
+		}
+		if err != nil {
+			return err
+		}
+		if d.h.Hashed && d.h.Kind == wire.Data {
+			if _, err := io.ReadFull(in, d.hash[:]); err != nil {
+				return err
+			}
+		}
+		if d.h.Length > 0 {
+			if err := pace(ctx, r.limit, int(d.h.Length)); err != nil {
+				return err
+			}
+			d.room(int(d.h.Length))
+			if _, err := io.ReadFull(in, d.data); err != nil {
+				d.free()
+				return err
+			}
+		}
+		select {
+		case r.work <- d:
+		case <-r.ctx.Done():
+			d.free()
+			return context.Cause(r.ctx)
+		}
+	}
+}
+
+// fits checks a header against the manifest, before anything is kept for it.
+func (r *receiver) fits(h wire.DataHeader) error {
+	if int64(h.File) >= int64(len(r.entries)) || r.entries[h.File].Kind != manifest.KindFile || r.entries[h.File].Size == 0 {
+		return protocolErrorf("%v of %d, which is no file with bytes", h.Kind, h.File)
+	}
+	shape := r.shapeOf(h.File)
+	switch h.Kind {
+	case wire.Data:
+		if _, n := shape.Span(int(h.Piece)); n == 0 || int64(n) != int64(h.Length) {
+			return protocolErrorf("piece %d of file %d with %d bytes", h.Piece, h.File, h.Length)
+		}
+	case wire.Zeros:
+		if shape.Pieces() < 2 || uint64(h.Piece)+uint64(h.Count) > uint64(shape.Pieces()) {
+			return protocolErrorf("%d pieces from %d of file %d, all zeros", h.Count, h.Piece, h.File)
+		}
+		return nil
+	}
+	if h.Hashed == r.hashed {
+		return protocolErrorf("%v with a hash too many, or without one", h.Kind)
+	}
+	return nil
+}

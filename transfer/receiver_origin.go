@@ -1,0 +1,354 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// origin is one sender that a receiver has, for as long as one control stream lasts.
+type origin struct {
+	r    *receiver
+	ctl  *control
+	peer string
+	rtt  func() time.Duration
+
+	// Guarded by receiver.mu.
+	attached bool             // it may be asked
+	gone     bool             // it may not be asked any more
+	wanted   map[key]int64    // what it is to bring, and what that counts
+	inflight int64            // their sum
+	window   int64            // what that may be
+	lossy    bool             // it has lost a lane: things come that are not wanted any more
+	fresh    bool             // the next WANT has it forget the earlier ones
+	lacks    map[uint32]bool  // files that it says it cannot bring
+	bad      int              // wrong pieces
+	told     wire.Ack         // what it knows
+	lanes    map[*bulk.Lane]struct{}
+	last     time.Time // when the last piece came
+	rate     float64   // bytes per second, over the last watch
+	since    int64     // bytes since the last watch
+	stalls   int       // in a row
+}
+
+func (r *receiver) newOrigin(ctl *control, peer string, rtt func() time.Duration) *origin {
+	return &origin{
+		r: r, ctl: ctl, peer: peer, rtt: rtt, wanted: make(map[key]int64), window: firstWindow, lacks: make(map[uint32]bool),
+		lanes: make(map[*bulk.Lane]struct{}), last: time.Now(),
+	}
+}
+
+// came notes that bytes have come. Receiver.mu guards it.
+func (o *origin) came(n int) {
+	o.last = time.Now()
+	o.since += int64(n)
+	o.stalls = 0
+}
+
+func (o *origin) addLane(l *bulk.Lane) {
+	o.r.mu.Lock()
+	defer o.r.mu.Unlock()
+	o.lanes[l] = struct{}{}
+}
+
+func (o *origin) removeLane(l *bulk.Lane) {
+	o.r.mu.Lock()
+	defer o.r.mu.Unlock()
+	delete(o.lanes, l)
+}
+
+// giveUp ends the origin for err.
+func (o *origin) giveUp(err error) { o.ctl.interrupt(err) }
+
+// list reads what the sender says that there is (spec 3.3), and begins with it. known: GET has said that nothing need be said.
+func (o *origin) list(known bool) (listing, error) {
+	f, err := o.ctl.read()
+	if err != nil {
+		return listing{}, err
+	}
+	if f.Kind != wire.KindOffer {
+		return listing{}, protocolErrorf("%v where OFFER is due", f.Kind)
+	}
+	l := listing{name: wire.CutName(string(f.Body)), hashed: f.Flag}
+	check, err := manifest.NewChecker(*o.r.o.Rules)
+	if err != nil {
+		return l, &Error{Code: CodeInvalid, Text: "ReceiveOptions.Rules", Err: err}
+	}
+	for {
+		if f, err = o.ctl.read(); err != nil {
+			return l, err
+		}
+		switch {
+		case f.Kind == wire.KindListed:
+			return l, l.complete(wire.ConsumeListed(f.Body), known)
+		case f.Kind != wire.KindManifest || known:
+			return l, protocolErrorf("%v in a manifest", f.Kind)
+		}
+		from := len(l.entries)
+		if l.entries, err = manifest.ConsumeBatch(l.entries, f.Body); err != nil {
+			return l, err
+		}
+		for i := range l.entries[from:] {
+			if err := l.add(check, from+i); err != nil {
+				return l, err
+			}
+		}
+	}
+}
+
+// add checks the entry at i.
+func (l *listing) add(check *manifest.Checker, i int) error {
+	if e := &l.entries[i]; e.ID != uint32(i) {
+		return protocolErrorf("entry %d has the number %d", i, e.ID)
+	}
+	return check.Add(l.entries[i])
+}
+
+// complete compares a listing with what the sender says of it.
+func (l *listing) complete(said wire.Listed, known bool) error {
+	l.root = said.Root
+	if known {
+		return nil
+	}
+	hashed, err := isHashed(l.entries)
+	switch {
+	case err != nil:
+		return err
+	case manifest.Root(l.entries) != said.Root || len(l.entries) != int(said.Entries):
+		return protocolErrorf("the manifest is not the one that the sender names")
+	case hashed != l.hashed:
+		return protocolErrorf("OFFER and the manifest say different things about hashes")
+	}
+	return nil
+}
+
+// run attaches the origin, and reads what it says until the transfer is complete, which is nil, or the origin is lost.
+func (o *origin) run(ctx context.Context) error {
+	defer o.detach()
+	if err := o.attach(); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { o.ctl.interrupt(context.Cause(ctx)) })
+	defer stop()
+	stopToo := context.AfterFunc(o.r.ctx, func() {
+		if cause := context.Cause(o.r.ctx); !errors.Is(cause, errOver) {
+			o.ctl.interrupt(cause)
+		}
+	})
+	defer stopToo()
+	for {
+		f, err := o.ctl.read()
+		if err == nil && f.Kind == wire.KindComplete {
+			return o.completed(f)
+		}
+		if err == nil {
+			err = o.take(f)
+		}
+		if err != nil {
+			return o.ctl.cause(err)
+		}
+	}
+}
+
+// attach lets the origin be asked.
+func (o *origin) attach() error {
+	if err := o.ctl.send(wire.KindAccept, false, nil); err != nil {
+		return err
+	}
+	r := o.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o.attached, o.last = true, time.Now()
+	r.origins[o] = struct{}{}
+	if r.over {
+		_ = o.ctl.send(wire.KindComplete, false, wire.Summary{}.Append) // its reader finds out
+		return nil
+	}
+	r.planLocked(o)
+	return nil
+}
+
+// detach has what the origin was to bring be brought by others.
+func (o *origin) detach() {
+	r := o.r
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o.attached, o.gone = false, true
+	r.returnLocked(o)
+	delete(r.origins, o)
+	for _, a := range r.active {
+		if a.asked == o {
+			a.asked = nil
+		}
+	}
+	for l := range o.lanes {
+		_ = l.Abort(frame.CodeCancelled) // its reader finds out
+	}
+	if r.over {
+		return
+	}
+	for other := range r.origins {
+		r.planLocked(other)
+	}
+}
+
+// completed takes the answer to COMPLETE.
+func (o *origin) completed(f wire.Frame) error {
+	select {
+	case <-o.r.ended:
+	default:
+		return protocolErrorf("COMPLETE before the end")
+	}
+	if len(f.Body) != 0 {
+		return protocolErrorf("COMPLETE of %d bytes", len(f.Body))
+	}
+	return nil
+}
+
+// take acts on a frame of the sender.
+func (o *origin) take(f wire.Frame) error {
+	switch f.Kind {
+	case wire.KindLayer:
+		l, err := wire.ConsumeLayer(f.Body)
+		if err != nil {
+			return err
+		}
+		return o.r.layered(o, l)
+	case wire.KindRoot:
+		return o.r.rooted(o, wire.ConsumeRoot(f.Body))
+	case wire.KindFailed:
+		file, why, err := wire.ConsumeFailed(f.Body)
+		if err != nil {
+			return err
+		}
+		return o.r.lacking(o, file, why)
+	}
+	return protocolErrorf("%v from a sender", f.Kind)
+}
+
+// layered takes a part of a layer (spec 5.4).
+func (r *receiver) layered(o *origin, l wire.Layer) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.active[l.File]
+	if a == nil || a.asked != o || a.tree != nil || !r.hashed || int64(l.First) != int64(len(a.layer)) {
+		if int64(l.File) < int64(len(r.files)) && r.files[l.File] == fileFailed {
+			return nil
+		}
+		return protocolErrorf("LAYER of file %d, which nobody has asked for", l.File)
+	}
+	var err error
+	if a.layer, err = a.shape.ConsumeLayer(a.layer, l.CVs); err != nil {
+		return protocolErrorf("LAYER of file %d: %w", l.File, err)
+	}
+	if len(a.layer) < a.shape.LayerLen() {
+		return nil
+	}
+	tree, err := b3tree.NewTree(a.shape, b3tree.Root(r.entries[a.id].Hash), a.layer)
+	if err != nil {
+		return &Error{
+			Op: "receive", Peer: o.peer, Path: r.entries[a.id].Path, Code: CodeHashMismatch, Text: "its hashes are not those of the file", Err: err,
+		}
+	}
+	if err := r.st.SetLayer(a.id, 0, b3tree.AppendLayer(nil, a.layer)); err != nil {
+		r.fail(err)
+		return nil
+	}
+	a.tree = tree
+	for other := range r.origins {
+		r.planLocked(other)
+	}
+	return nil
+}
+
+// lacking takes FAILED of a sender: the file fails when no other one has it.
+func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if int64(id) >= int64(len(r.entries)) || r.entries[id].Kind != manifest.KindFile {
+		return protocolErrorf("FAILED of %d, which is no file", id)
+	}
+	o.lacks[id] = true
+	for k := range o.wanted {
+		if k.file() == id {
+			r.putBackLocked(k, o)
+			o.inflight -= o.wanted[k]
+			delete(o.wanted, k)
+		}
+	}
+	if a := r.active[id]; a != nil && a.asked == o {
+		a.asked = nil
+	}
+	for other := range r.origins {
+		if !other.lacks[id] {
+			r.planLocked(other)
+			return nil
+		}
+	}
+	if r.files[id] == fileWhole || r.files[id] == filePlaced {
+		return nil // it had come before
+	}
+	delete(r.active, id)
+	err := said(why)
+	err.Op, err.Peer = "receive", o.peer
+	r.failLocked(id, err)
+	r.planLocked(o)
+	return nil
+}
+
+// watch owns the looking after origins: the windows, and those that bring nothing. It ends with the receiver.
+func (r *receiver) watch() {
+	const every = time.Second
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+		r.t.meter.tick(time.Now())
+		for _, o := range r.watchOnce(every) {
+			r.t.meter.stalls.Add(1)
+			r.t.tell(Event{EventStalled, o.peer, "", nil})
+		}
+	}
+}
+
+// watchOnce returns the origins that have stalled, and replaces their lanes, or gives them up.
+func (r *receiver) watchOnce(every time.Duration) []*origin {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var stalled []*origin
+	for o := range r.origins {
+		o.rate = float64(o.since) / every.Seconds()
+		o.since = 0
+		o.window = max(o.window/2, windowFor(o.rate, o.rtt().Seconds()))
+		waiting := len(o.wanted) > 0
+		for _, a := range r.active {
+			waiting = waiting || a.asked == o && r.hashed
+		}
+		if !waiting || r.t.meter.isPaused() {
+			o.last = time.Now()
+		}
+		if time.Since(o.last) < r.o.StallAfter {
+			continue
+		}
+		o.last = time.Now()
+		stalled = append(stalled, o)
+		if o.stalls++; o.stalls > 1 {
+			o.giveUp(&Error{Code: CodeStalled, Text: "nothing came for too long"})
+			continue
+		}
+		for l := range o.lanes {
+			_ = l.Abort(frame.CodeCancelled) // its reader finds out, and the peer opens another
+		}
+	}
+	return stalled
+}

@@ -1,0 +1,361 @@
+package transfer
+
+import (
+	"bytes"
+	"errors"
+	"time"
+
+	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/staging"
+)
+
+// write owns the verifying and writing of deliveries, beside its like. It ends with the receiver, which what it cannot write ends.
+func (r *receiver) write() {
+	for {
+		select {
+		case d := <-r.work:
+			err := r.deliver(d)
+			d.free()
+			if err != nil {
+				r.fail(err)
+				return
+			}
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+// deliver takes a frame. Its error is this side's; what is wrong with the frame is its origin's.
+func (r *receiver) deliver(d *delivery) error {
+	switch d.h.Kind {
+	case wire.Pack:
+		return r.unpack(d)
+	case wire.Zeros:
+		for i := range int(d.h.Count) {
+			if err := r.piece(d, int(d.h.Piece)+i, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if r.shapeOf(d.h.File).Pieces() == 1 {
+		return r.single(d.o, d.h.File, d.hash[:], d.data)
+	}
+	return r.piece(d, int(d.h.Piece), d.data)
+}
+
+// unpack takes the files of a PACK.
+func (r *receiver) unpack(d *delivery) error {
+	rest := d.data
+	for n := range d.h.Count {
+		p, after, err := wire.ConsumePacked(rest, d.h.Hashed)
+		if err == nil && n == d.h.Count-1 && len(after) > 0 {
+			err = protocolErrorf("PACK with %d bytes too many", len(after))
+		}
+		if err == nil {
+			err = r.fits(wire.DataHeader{Kind: wire.Data, Hashed: d.h.Hashed, File: p.File, Count: 1, Length: uint32(len(p.Data))})
+		}
+		if err == nil && r.shapeOf(p.File).Pieces() > 1 {
+			err = protocolErrorf("file %d in a PACK", p.File)
+		}
+		if err != nil {
+			d.o.giveUp(err)
+			return nil
+		}
+		if err := r.single(d.o, p.File, p.Hash, p.Data); err != nil {
+			return err
+		}
+		rest = after
+	}
+	return nil
+}
+
+// verdict is what becomes of a piece that has come.
+type verdict uint8
+
+const (
+	dropped verdict = iota // it is here already, or its file has failed
+	taken                  // it is this goroutine's
+	refused                // nobody has wanted it
+)
+
+// claim takes a piece that has come, if it is still wanted. Of an origin that has lost a lane, what is not wanted any more is as good.
+func (r *receiver) claim(o *origin, k key) verdict {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.releaseLocked(k)
+	r.planLocked(o)
+	if a := r.active[k.file()]; a != nil {
+		switch s := &a.state[k.piece()]; {
+		case *s == pieceHere || *s == pieceBusy:
+			return dropped
+		case *s == pieceNew && !o.lossy:
+			return refused
+		case r.hashed && a.tree == nil:
+			return refused
+		default:
+			*s = pieceBusy
+			return taken
+		}
+	}
+	switch s := &r.files[k.file()]; *s {
+	case fileWanted:
+		*s = fileBusy
+		return taken
+	case fileNew, fileActive:
+		if !o.lossy || r.shapeOf(k.file()).Pieces() > 1 {
+			return refused
+		}
+		*s = fileBusy
+		return taken
+	}
+	return dropped
+}
+
+// single takes a file of one piece. hash is what the sender says, if the manifest does not.
+func (r *receiver) single(o *origin, id uint32, hash, data []byte) error {
+	k := keyOf(id, 0)
+	switch r.claim(o, k) {
+	case dropped:
+		return nil
+	case refused:
+		o.giveUp(protocolErrorf("file %d, which nobody has wanted", id))
+		return nil
+	}
+	if r.hashed {
+		hash = r.entries[id].Hash[:]
+	}
+	if root := b3tree.Sum(data); !bytes.Equal(root[:], hash) {
+		r.bad(o, k, errors.New("the file is not what was said"))
+		return nil
+	}
+	if err := r.stage(func() error { return r.st.WriteFile(id, data) }); err != nil {
+		return err
+	}
+	r.t.meter.verified.Add(int64(len(data)))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o.came(len(data))
+	r.wholeLocked(id, fileBusy)
+	return nil
+}
+
+// wholeLocked has a file that is all here be named, if it is still in that state: its sender may have said that it has failed.
+func (r *receiver) wholeLocked(id uint32, was fileState) {
+	if r.files[id] != was {
+		return
+	}
+	r.files[id] = fileWhole
+	r.whole = append(r.whole, id)
+	if len(r.whole) >= settleFiles || len(r.whole) == r.left {
+		r.kick()
+	}
+}
+
+// piece takes one piece of a file of several; data is nil for zeros.
+func (r *receiver) piece(d *delivery, i int, data []byte) error {
+	id, o := d.h.File, d.o
+	switch r.claim(o, keyOf(id, i)) {
+	case dropped:
+		return nil
+	case refused:
+		o.giveUp(protocolErrorf("piece %d of file %d, which nobody has wanted", i, id))
+		return nil
+	}
+	r.mu.Lock()
+	a := r.active[id]
+	r.mu.Unlock()
+	if a == nil {
+		return nil // it has failed meanwhile
+	}
+	cv, err := a.verify(d, i, data)
+	if err != nil {
+		r.bad(o, keyOf(id, i), err)
+		return nil
+	}
+	off, n := a.shape.Span(i)
+	err = r.stage(func() error {
+		if a.tree == nil {
+			if err := r.st.SetLayer(id, i, cv[:]); err != nil {
+				return err
+			}
+		}
+		if data == nil {
+			return r.st.WriteZeros(id, off, int64(n))
+		}
+		return r.st.WriteAt(id, data, off)
+	})
+	if err != nil {
+		return err
+	}
+	r.t.meter.verified.Add(int64(n))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o.came(n)
+	r.hereLocked(a, i, cv)
+	return nil
+}
+
+// verify compares a piece with its hash: the file's, or the one that came with it, which it returns then.
+func (a *active) verify(d *delivery, i int, data []byte) (cv b3tree.CV, err error) {
+	switch {
+	case a.tree != nil && data == nil:
+		return cv, a.tree.VerifyZeros(i)
+	case a.tree != nil:
+		return cv, a.tree.Verify(i, data)
+	case data == nil:
+		return a.shape.ZeroCV(i) // the hash that a sender would add says nothing more
+	}
+	cv, err = a.shape.PieceCV(i, data)
+	if err == nil && cv != b3tree.CV(d.hash) {
+		err = &b3tree.PieceError{Index: i, Reason: "does not fit the hash that came with it"}
+	}
+	return cv, err
+}
+
+// hereLocked notes that a piece is here, and what follows from the last one.
+func (r *receiver) hereLocked(a *active, i int, cv b3tree.CV) {
+	if r.active[a.id] != a {
+		return // it has failed meanwhile
+	}
+	a.state[i] = pieceHere
+	if a.tree == nil {
+		a.layer[i] = cv
+	}
+	if a.left--; a.left > 0 {
+		return
+	}
+	if a.tree != nil {
+		delete(r.active, a.id)
+		r.wholeLocked(a.id, fileActive)
+		return
+	}
+	a.asked = nil
+	for o := range r.origins {
+		if o.attached && !o.lacks[a.id] {
+			r.askForLocked(o, a)
+			return
+		}
+	}
+}
+
+// rooted takes the root of a file whose pieces are all here, and compares (spec 5.5).
+func (r *receiver) rooted(o *origin, said wire.Root) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a := r.active[said.File]
+	if a == nil || a.asked != o || a.left > 0 || r.hashed {
+		if int64(said.File) < int64(len(r.files)) && r.files[said.File] == fileFailed {
+			return nil
+		}
+		return protocolErrorf("ROOT of file %d, which nobody has asked for", said.File)
+	}
+	root, err := a.shape.Fold(a.layer)
+	if err == nil && root == b3tree.Root(said.Root) {
+		if err := r.st.SetRoot(a.id, said.Root); err != nil {
+			r.fail(err)
+			return nil
+		}
+		delete(r.active, a.id)
+		r.wholeLocked(a.id, fileActive)
+		return nil
+	}
+	return r.startOverLocked(o, a)
+}
+
+// startOverLocked forgets what is here of a file: what an earlier run has left is not what the file is now.
+func (r *receiver) startOverLocked(o *origin, a *active) error {
+	e := &r.entries[a.id]
+	err := &Error{Op: "receive", Peer: o.peer, Path: e.Path, Code: CodeHashMismatch, Text: "the file that has come is not what the sender has"}
+	if a.restarts > 0 {
+		delete(r.active, a.id)
+		r.failLocked(a.id, err)
+		return nil
+	}
+	if err := r.st.Reset(a.id); err != nil {
+		r.fail(err)
+		return nil
+	}
+	r.t.meter.verified.Add(-e.Size)
+	again := r.newActive(a.id)
+	again.restarts = a.restarts + 1
+	r.active[a.id] = again
+	r.fetched = append(r.fetched, again)
+	go r.t.tell(Event{EventFetchedAgain, o.peer, e.Path, err})
+	r.planLocked(o)
+	return nil
+}
+
+// badPieces is how many wrong pieces an only source may send.
+const badPieces = 3
+
+// bad has a piece that is not what it must be be fetched again, elsewhere if that is possible.
+func (r *receiver) bad(o *origin, k key, cause error) {
+	path := r.entries[k.file()].Path
+	err := &Error{Op: "receive", Peer: o.peer, Path: path, Code: CodeHashMismatch, Text: cause.Error()}
+	r.t.meter.bad.Add(1)
+	r.t.tell(Event{EventBadPiece, o.peer, path, err})
+	r.mu.Lock()
+	if a := r.active[k.file()]; a != nil {
+		a.state[k.piece()] = pieceNew
+		r.again = append(r.again, k)
+	} else if r.files[k.file()] == fileBusy {
+		r.files[k.file()] = fileNew
+		r.again = append(r.again, k)
+	}
+	o.bad++
+	drop := o.bad >= badPieces || len(r.origins) > 1
+	if !drop {
+		r.planLocked(o)
+	}
+	r.mu.Unlock()
+	if drop {
+		r.t.tell(Event{EventSourceDropped, o.peer, path, err})
+		o.giveUp(err)
+	}
+}
+
+// fullRetry is how often a full disk is looked at again.
+const fullRetry = time.Second
+
+// stage writes, and waits while the disk is full.
+func (r *receiver) stage(write func() error) error {
+	for {
+		err := write()
+		if CodeOf(err) != staging.CodeNoSpace {
+			if err == nil && r.t.meter.isPaused() {
+				r.pause(nil)
+			}
+			return err
+		}
+		r.pause(err)
+		select {
+		case <-time.After(fullRetry):
+		case <-r.ctx.Done():
+			return err
+		}
+	}
+}
+
+// pause tells all that the disk is full, as err says, or that there is room again.
+func (r *receiver) pause(err error) {
+	if !r.t.meter.setPaused(err != nil) {
+		return
+	}
+	if err != nil {
+		r.t.tell(Event{EventPaused, "", "", err})
+	} else {
+		r.t.tell(Event{EventResumed, "", "", nil})
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for o := range r.origins {
+		if err == nil {
+			_ = o.ctl.send(wire.KindResume, false, nil) // its reader finds out
+		} else {
+			_ = o.ctl.send(wire.KindPause, false, whyOf(err).Append) // likewise
+		}
+	}
+}

@@ -1,0 +1,269 @@
+package transfer
+
+import (
+	"math"
+
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// Bounds of what is wanted from an origin and has not come.
+const (
+	firstWindow = 8 << 20 // bytes
+	mostWindow  = 256 << 20
+	mostWanted  = 16384 // pieces and files
+	mostLayers  = 8     // files whose layers are waited for
+	holeWeight  = 64    // a piece of a sparse file counts for so much less: most are holes
+	stealKeys   = 16    // pieces that an idle origin takes over from a busy one at a time
+)
+
+// planLocked wants as much from an origin as it may have on its way.
+func (r *receiver) planLocked(o *origin) {
+	if r.over || !o.attached || o.inflight > o.window/2 && !o.fresh {
+		return
+	}
+	r.askLocked(o)
+	p := plan{r: r, o: o}
+	p.again()
+	p.fetched()
+	p.further()
+	p.steal()
+	p.send()
+}
+
+// askLocked asks an origin for the layers and roots that nobody is asked for.
+func (r *receiver) askLocked(o *origin) {
+	for _, a := range r.active {
+		if a.asked == nil && !o.lacks[a.id] {
+			r.askForLocked(o, a)
+		}
+	}
+}
+
+// askForLocked asks for what a file needs next, if that is no piece.
+func (r *receiver) askForLocked(o *origin, a *active) {
+	kind := wire.KindWantLayer
+	switch {
+	case r.hashed && a.tree == nil:
+		a.layer = a.layer[:0]
+	case !r.hashed && a.left == 0:
+		kind = wire.KindWantRoot
+	default:
+		return
+	}
+	a.asked = o
+	_ = o.ctl.send(kind, false, func(b []byte) []byte { return wire.AppendFile(b, a.id) }) // the reader finds out
+}
+
+// plan is a WANT in the making. Receiver.mu guards it.
+type plan struct {
+	r     *receiver
+	o     *origin
+	items []wire.Want
+}
+
+// full reports whether the origin has enough on its way.
+func (p *plan) full() bool {
+	return p.o.inflight >= p.o.window || len(p.o.wanted) >= mostWanted || len(p.items) >= wire.MaxWants
+}
+
+// want adds one piece, or a whole file of one.
+func (p *plan) want(k key, weight int64) {
+	p.o.wanted[k] = weight
+	p.o.inflight += weight
+	n := len(p.items)
+	single := p.r.active[k.file()] == nil
+	if n > 0 {
+		w := &p.items[n-1]
+		switch {
+		case single && w.Pieces == 0 && w.File+w.Files <= k.file() && p.r.skippable(w.File+w.Files, k.file()):
+			w.Files = k.file() - w.File + 1
+			return
+		case !single && w.File == k.file() && w.Pieces > 0 && int(w.Piece+w.Pieces) == k.piece():
+			w.Pieces++
+			return
+		}
+	}
+	w := wire.Want{File: k.file(), Files: 1}
+	if !single {
+		w.Piece, w.Pieces = uint32(k.piece()), 1
+	}
+	p.items = append(p.items, w)
+}
+
+// skippable reports whether the entries from one to another are none that a WANT of several would bring.
+func (r *receiver) skippable(from, to uint32) bool {
+	for ; from < to; from++ {
+		if e := &r.entries[from]; e.Kind == manifest.KindFile && e.Size > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// again wants what was lost on the way.
+func (p *plan) again() {
+	kept := p.r.again[:0]
+	for i, k := range p.r.again {
+		switch {
+		case p.full():
+			kept = append(kept, p.r.again[i:]...)
+			p.r.again = kept
+			return
+		case !p.r.missingLocked(k):
+		case p.o.lacks[k.file()]:
+			kept = append(kept, k)
+		default:
+			p.take(k)
+		}
+	}
+	p.r.again = kept
+}
+
+// missingLocked reports whether a piece is neither here nor wanted.
+func (r *receiver) missingLocked(k key) bool {
+	if a := r.active[k.file()]; a != nil {
+		return a.state[k.piece()] == pieceNew
+	}
+	return r.files[k.file()] == fileNew
+}
+
+// take marks what is missing as wanted, and wants it.
+func (p *plan) take(k key) {
+	if a := p.r.active[k.file()]; a != nil {
+		a.state[k.piece()] = pieceWanted
+	} else {
+		p.r.files[k.file()] = fileWanted
+	}
+	p.want(k, p.r.weight(k))
+}
+
+// weight is what a piece counts in a window.
+func (r *receiver) weight(k key) int64 {
+	_, n := r.shapeOf(k.file()).Span(k.piece())
+	if r.entries[k.file()].Flags&manifest.FlagSparse != 0 {
+		return max(1, int64(n)/holeWeight)
+	}
+	return int64(n)
+}
+
+// fetched wants pieces of files that are being fetched.
+func (p *plan) fetched() {
+	kept := p.r.fetched[:0]
+	for _, a := range p.r.fetched {
+		if p.r.active[a.id] != a {
+			continue
+		}
+		if (p.r.hashed && a.tree == nil) || p.o.lacks[a.id] {
+			kept = append(kept, a)
+			continue
+		}
+		for ; a.next < len(a.state) && !p.full(); a.next++ {
+			if a.state[a.next] == pieceNew {
+				p.take(keyOf(a.id, a.next))
+			}
+		}
+		if a.next < len(a.state) {
+			kept = append(kept, a)
+		}
+	}
+	clear(p.r.fetched[len(kept):])
+	p.r.fetched = kept
+}
+
+// further goes on to files that nothing was wanted of.
+func (p *plan) further() {
+	r := p.r
+	for ; int(r.cursor) < len(r.entries) && !p.full() && len(r.fetched) < mostLayers; r.cursor++ {
+		id := r.cursor
+		if r.files[id] != fileNew {
+			continue
+		}
+		if r.shapeOf(id).Pieces() == 1 {
+			p.take(keyOf(id, 0))
+			continue
+		}
+		a := r.newActive(id)
+		r.files[id] = fileActive
+		r.active[id] = a
+		r.fetched = append(r.fetched, a)
+		r.askForLocked(p.o, a)
+		p.fetched()
+	}
+}
+
+// steal has an origin that has nothing to do bring what another one is slow to.
+func (p *plan) steal() {
+	if len(p.o.wanted) > 0 || len(p.r.origins) < 2 {
+		return
+	}
+	var from *origin
+	for o := range p.r.origins {
+		if o != p.o && len(o.wanted) > 0 && (from == nil || len(o.wanted) > len(from.wanted)) {
+			from = o
+		}
+	}
+	if from == nil {
+		return
+	}
+	for k, weight := range from.wanted {
+		if !p.o.lacks[k.file()] && len(p.o.wanted) < stealKeys {
+			p.want(k, weight)
+		}
+	}
+}
+
+// send sends what was gathered.
+func (p *plan) send() {
+	if len(p.items) == 0 {
+		return // a sender that has forgotten nothing brings what is here already, and that is dropped
+	}
+	fresh := p.o.fresh
+	p.o.fresh = false
+	_ = p.o.ctl.send(wire.KindWant, fresh, func(b []byte) []byte { return wire.AppendWants(b, p.items) }) // the reader finds out
+}
+
+// releaseLocked takes a piece off all that want it: it has come.
+func (r *receiver) releaseLocked(k key) {
+	for o := range r.origins {
+		if weight, ok := o.wanted[k]; ok {
+			delete(o.wanted, k)
+			o.inflight -= weight
+		}
+	}
+}
+
+// returnLocked puts back what an origin was to bring.
+func (r *receiver) returnLocked(o *origin) {
+	for k := range o.wanted {
+		r.putBackLocked(k, o)
+	}
+	clear(o.wanted)
+	o.inflight = 0
+}
+
+// putBackLocked has a piece that o was to bring be missing, unless another origin is to bring it too.
+func (r *receiver) putBackLocked(k key, o *origin) {
+	for other := range r.origins {
+		if _, too := other.wanted[k]; too && other != o {
+			return
+		}
+	}
+	if a := r.active[k.file()]; a != nil {
+		if a.state[k.piece()] != pieceWanted {
+			return
+		}
+		a.state[k.piece()] = pieceNew
+	} else {
+		if r.files[k.file()] != fileWanted {
+			return
+		}
+		r.files[k.file()] = fileNew
+	}
+	r.again = append(r.again, k)
+}
+
+// windowFor returns how many bytes to have on their way: twice what the way holds.
+func windowFor(rate float64, seconds float64) int64 {
+	return int64(math.Min(mostWindow, math.Max(firstWindow, 2*rate*seconds)))
+}

@@ -1,0 +1,205 @@
+package transfer
+
+import (
+	"context"
+	"time"
+
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/staging"
+)
+
+// What is written is settled, which is synced, named and told, when there is so much of it, or after so long.
+const (
+	settleBytes = 64 << 20
+	settleFiles = 2048
+	settleEvery = 2 * time.Second
+	tellEvery   = 200 * time.Millisecond
+)
+
+// settleAll settles what the writers write, until all is in its place. It owns the state's Sync, Publish and Finish.
+func (r *receiver) settleAll() error {
+	if err := r.makeEmpty(); err != nil {
+		return err
+	}
+	tick := time.NewTicker(tellEvery)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		r.mu.Lock()
+		all := r.left == len(r.whole) // nothing else is to come
+		due := len(r.whole) >= settleFiles || all
+		r.mu.Unlock()
+		if due || r.st.Dirty() >= settleBytes || time.Since(last) >= settleEvery {
+			if err := r.settleOnce(); err != nil {
+				return err
+			}
+			last = time.Now()
+			if done, err := r.finish(); done || err != nil {
+				return err
+			}
+		}
+		r.ack()
+		select {
+		case <-r.settle:
+		case <-tick.C:
+		case <-r.ctx.Done():
+			r.settleLast()
+			return context.Cause(r.ctx)
+		}
+	}
+}
+
+// makeEmpty makes the files without bytes.
+func (r *receiver) makeEmpty() error {
+	for _, id := range r.empty {
+		if err := r.stage(func() error { return r.st.WriteFile(id, nil) }); err != nil {
+			return err
+		}
+		r.mu.Lock()
+		r.wholeLocked(id, fileBusy)
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+// settleLast keeps what a transfer that ends early has written.
+func (r *receiver) settleLast() {
+	_ = r.st.Sync() // why the transfer ends is what counts
+}
+
+// settleOnce names what is whole, and makes durable what is written. A full disk pauses.
+func (r *receiver) settleOnce() error {
+	r.mu.Lock()
+	whole := r.whole
+	r.whole = nil
+	r.mu.Unlock()
+	written := r.t.meter.verified.Load()
+	named := make(map[uint32]error, 0)
+	if len(whole) > 0 {
+		for _, f := range r.st.Publish(whole) {
+			named[f.ID] = f.Err
+		}
+	}
+	full := r.settled(whole, named)
+	if full == nil {
+		if err := r.st.Sync(); CodeOf(err) == staging.CodeNoSpace {
+			full = err
+		} else if err != nil {
+			return err
+		}
+	}
+	if full != nil {
+		r.pause(full)
+		return r.wait(fullRetry)
+	}
+	if r.t.meter.isPaused() {
+		r.pause(nil)
+	}
+	r.t.meter.durable.Store(written)
+	return nil
+}
+
+// wait waits for d, or for the end of the receiver, which it returns.
+func (r *receiver) wait(d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-r.ctx.Done():
+		return context.Cause(r.ctx)
+	}
+}
+
+// settled notes which files have their names, and which have not, and returns the error of those that a full disk has held up: they
+// are tried again.
+func (r *receiver) settled(whole []uint32, failed map[uint32]error) (full error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range whole {
+		err := failed[id]
+		switch {
+		case err == nil:
+			r.files[id] = filePlaced
+			r.left--
+			r.t.meter.filesDone.Add(1)
+		case CodeOf(err) == staging.CodeNoSpace:
+			full = err
+			r.whole = append(r.whole, id)
+		default:
+			r.failLocked(id, about("receive", "", err))
+		}
+	}
+	return full
+}
+
+// failLocked has a file fail on this side, and tells the origins.
+func (r *receiver) failLocked(id uint32, err *Error) {
+	if r.files[id] == fileFailed || r.files[id] == filePlaced {
+		return
+	}
+	r.files[id] = fileFailed
+	r.left--
+	err.Path = r.entries[id].Path
+	why := whyOf(err)
+	for o := range r.origins {
+		_ = o.ctl.send(wire.KindFailed, false, func(b []byte) []byte { return wire.AppendFailed(b, id, why) }) // its reader finds out
+	}
+	r.t.fileFailed(err)
+	r.kick()
+}
+
+// ack tells the origins how far it is, when that has changed.
+func (r *receiver) ack() {
+	m := r.t.meter
+	a := wire.Ack{Durable: uint64(max(0, m.durable.Load())), Verified: uint64(max(0, m.verified.Load())), Published: uint32(m.filesDone.Load())}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for o := range r.origins {
+		if o.attached && o.told != a {
+			o.told = a
+			_ = o.ctl.send(wire.KindAck, false, a.Append) // its reader finds out
+		}
+	}
+}
+
+// finish ends the transfer when every file is in its place or has failed.
+func (r *receiver) finish() (done bool, err error) {
+	r.mu.Lock()
+	left := r.left
+	r.mu.Unlock()
+	if left > 0 {
+		return false, nil
+	}
+	r.t.meter.setPhase(PhaseFinish)
+	failed := 0
+	for id, s := range r.files { // nobody changes them any more
+		if s == fileFailed {
+			failed++
+			if err := r.st.Adopt(uint32(id)); err != nil { // it is left out: its sender has it no more, or its name is taken
+				return true, err
+			}
+		}
+	}
+	if err := r.st.Finish(); err != nil {
+		if CodeOf(err) != staging.CodeNoSpace {
+			return true, err
+		}
+		r.pause(err)
+		return false, r.wait(fullRetry)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.over = true
+	m := r.t.meter
+	m.durable.Store(m.verified.Load())
+	sum := wire.Summary{
+		Bytes: uint64(m.verified.Load()), Files: uint32(m.filesDone.Load()), Failed: uint32(failed),
+		Durable: r.o.Sync != staging.SyncNone,
+	}
+	for o := range r.origins {
+		if o.attached {
+			_ = o.ctl.send(wire.KindComplete, false, sum.Append) // its reader finds out
+		}
+	}
+	close(r.ended)
+	return true, nil
+}

@@ -1,0 +1,79 @@
+package transfer
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+var lastNumber atomic.Uint64
+
+// Snapshot is a transfer as it stands, for diagnostics.
+type Snapshot struct {
+	Number    uint64 // among the transfers of this process
+	ID        string // names it, and its state at the receiver
+	Name      string
+	Peer      string
+	Direction Direction
+	Began     time.Time
+	Progress  Progress
+	Failed    int   // files
+	Err       error // why it is over, if it is and has failed
+}
+
+// A Registry lists the transfers that run. The zero value is ready. It is safe for concurrent use; its methods do nothing on a
+// nil Registry.
+type Registry struct {
+	mu        sync.Mutex
+	transfers map[*Transfer]struct{}
+}
+
+func (r *Registry) add(t *Transfer) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.transfers == nil {
+		r.transfers = make(map[*Transfer]struct{})
+	}
+	r.transfers[t] = struct{}{}
+}
+
+func (r *Registry) remove(t *Transfer) {
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.transfers, t)
+}
+
+// Snapshots returns the transfers that run, the oldest first.
+func (r *Registry) Snapshots() []Snapshot {
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock()
+	all := make([]*Transfer, 0, len(r.transfers))
+	for t := range r.transfers {
+		all = append(all, t)
+	}
+	r.mu.Unlock()
+	slices.SortFunc(all, func(a, b *Transfer) int { return cmp.Compare(a.number, b.number) })
+	shots := make([]Snapshot, len(all))
+	for i, t := range all {
+		shots[i] = t.Snapshot()
+	}
+	return shots
+}
+
+// Snapshot returns the transfer as it stands.
+func (t *Transfer) Snapshot() Snapshot {
+	p := t.Progress()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Snapshot{t.number, idOf(t.root), t.name, t.peer, t.direction, t.began, p, len(t.failed), t.err}
+}

@@ -1,0 +1,230 @@
+package transfer
+
+import (
+	"context"
+	"sync"
+
+	"golang.org/x/time/rate"
+
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/source"
+)
+
+// The way of a file out of a sender:
+//
+//	control ── WANT ──> wantQueue ──> a lane's reader ── frames ──> the lane's writer ──> lane
+//	control ── WANT_LAYER, WANT_ROOT ──> askQueue ──> answer ──> control
+//
+// A sender sends one tree to one receiver, over one control stream. It keeps nothing that the receiver has not asked for, so that
+// after a loss there is nothing to go on from: another sender begins, and the receiver says what is missing.
+type sender struct {
+	t       *Transfer
+	tree    *source.Tree
+	entries []manifest.Entry
+	hashed  bool
+	root    [32]byte
+	ctl     *control
+	limit   *rate.Limiter
+	wants   *wantQueue
+	asks    *askQueue
+	book    hashBook
+
+	mu   sync.Mutex
+	gone map[uint32]bool // files that have failed: the receiver knows
+}
+
+func newSender(t *Transfer, o *offer, ctl *control) *sender {
+	return &sender{
+		t: t, tree: o.tree, entries: o.tree.Entries(), hashed: o.hashed, root: o.root, ctl: ctl, limit: newLimiter(t.o.Rate),
+		wants: newWantQueue(o.tree.Entries()), asks: newAskQueue(), gone: make(map[uint32]bool),
+	}
+}
+
+// offer is a tree that can be sent, with what it costs to find out about it.
+type offer struct {
+	tree   *source.Tree
+	name   string
+	root   [32]byte
+	hashed bool
+}
+
+// newOffer returns the offer of a tree.
+func newOffer(tree *source.Tree, name string) (*offer, error) {
+	o := &offer{tree: tree, name: name, root: manifest.Root(tree.Entries()), hashed: true}
+	if o.name == "" {
+		o.name = tree.Name()
+	}
+	for i := range tree.Entries() {
+		e := &tree.Entries()[i]
+		if e.Kind == manifest.KindFile && e.Flags&manifest.FlagHashed == 0 {
+			o.hashed = false
+			break
+		}
+	}
+	return o, nil
+}
+
+// count puts what the offer is of into a transfer's meter.
+func (o *offer) count(t *Transfer) {
+	t.listed(o.name, o.root)
+	t.meter.files.Store(int64(filesOf(o.tree.Entries())))
+	t.meter.bytes.Store(o.tree.Bytes())
+}
+
+// filesOf returns how many of the entries are files.
+func filesOf(entries []manifest.Entry) int {
+	n := 0
+	for i := range entries {
+		if entries[i].Kind == manifest.KindFile {
+			n++
+		}
+	}
+	return n
+}
+
+// run offers the tree and serves the receiver until that has said COMPLETE, which it answers, or until an error, which it returns.
+// known: the receiver has the manifest. The data lanes are somebody else's, who has them served by lane until run returns.
+func (s *sender) run(ctx context.Context, name string, known bool) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var side sync.WaitGroup
+	defer side.Wait()
+	defer s.asks.close()
+	defer s.wants.close()
+	side.Go(func() {
+		if err := s.list(ctx, name, known); err != nil {
+			cancel(err)
+		}
+	})
+	side.Go(func() {
+		if err := s.answer(ctx); err != nil {
+			cancel(err)
+		}
+	})
+	stop := context.AfterFunc(ctx, func() { s.ctl.interrupt(context.Cause(ctx)) })
+	defer stop()
+	for {
+		f, err := s.ctl.read()
+		if err == nil {
+			err = s.take(f)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return err
+		}
+		if f.Kind == wire.KindComplete {
+			return s.ctl.send(wire.KindComplete, false, nil)
+		}
+	}
+}
+
+// list tells the receiver what there is (spec 3.3).
+func (s *sender) list(ctx context.Context, name string, known bool) error {
+	name = wire.CutName(name)
+	err := s.ctl.sendSlow(wire.KindOffer, s.hashed, func(b []byte) []byte { return append(b, name...) })
+	var batch []byte
+	for rest := s.entries; err == nil && !known && len(rest) > 0; {
+		var n int
+		if batch, n, err = manifest.AppendBatch(batch[:0], rest); err != nil {
+			return err
+		}
+		rest = rest[n:]
+		err = s.ctl.sendSlow(wire.KindManifest, false, func(b []byte) []byte { return append(b, batch...) })
+	}
+	if err != nil {
+		return err
+	}
+	listed := wire.Listed{Root: s.root, Entries: uint32(len(s.entries)), Bytes: uint64(s.tree.Bytes())}
+	return s.ctl.sendSlow(wire.KindListed, false, listed.Append)
+}
+
+// take acts on a frame of the receiver. It never waits for the receiver: who reads does not write.
+func (s *sender) take(f wire.Frame) error {
+	switch f.Kind {
+	case wire.KindAccept:
+		s.t.meter.setPhase(PhaseData)
+	case wire.KindWant:
+		return s.wants.add(f)
+	case wire.KindWantLayer, wire.KindWantRoot:
+		return s.ask(f)
+	case wire.KindFailed:
+		return s.theirFailure(f)
+	case wire.KindAck:
+		s.acked(wire.ConsumeAck(f.Body))
+	case wire.KindPause:
+		why, err := wire.ConsumeWhy(f.Body)
+		if err == nil && s.t.meter.setPaused(true) {
+			s.t.tell(Event{EventPaused, s.t.Peer(), "", said(why)})
+		}
+		return err
+	case wire.KindResume:
+		if s.t.meter.setPaused(false) {
+			s.t.tell(Event{EventResumed, s.t.Peer(), "", nil})
+		}
+	case wire.KindComplete:
+		sum, err := wire.ConsumeSummary(f.Body)
+		s.acked(wire.Ack{Durable: sum.Bytes, Verified: sum.Bytes, Published: sum.Files})
+		return err
+	default:
+		return protocolErrorf("%v from a receiver", f.Kind)
+	}
+	return nil
+}
+
+// acked takes what the receiver says it has, as far as that can be.
+func (s *sender) acked(a wire.Ack) {
+	m := s.t.meter
+	m.verified.Store(int64(min(a.Verified, uint64(m.bytes.Load()))))
+	m.durable.Store(int64(min(a.Durable, uint64(m.bytes.Load()))))
+	m.filesDone.Store(min(int64(a.Published), m.files.Load()))
+}
+
+// theirFailure takes FAILED of the receiver: it does not want the file any more.
+func (s *sender) theirFailure(f wire.Frame) error {
+	file, why, err := wire.ConsumeFailed(f.Body)
+	if err != nil {
+		return err
+	}
+	if int64(file) >= int64(len(s.entries)) {
+		return protocolErrorf("FAILED of file %d", file)
+	}
+	if s.drop(file) {
+		e := said(why)
+		e.Op, e.Peer, e.Path = "send", s.t.Peer(), s.entries[file].Path
+		s.t.fileFailed(e)
+	}
+	return nil
+}
+
+// drop notes that a file has failed, and reports whether that is new.
+func (s *sender) drop(file uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.gone[file]
+	s.gone[file] = true
+	return !was
+}
+
+func (s *sender) isGone(file uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone[file]
+}
+
+// ourFailure tells the receiver that a file cannot be had any more (spec 5.6).
+func (s *sender) ourFailure(file uint32, cause error) error {
+	if !s.drop(file) {
+		return nil
+	}
+	e := about("send", s.t.Peer(), cause)
+	e.Path = s.entries[file].Path
+	if CodeOf(cause) == "" {
+		e.Code = CodeIO
+	}
+	s.t.fileFailed(e)
+	why := whyOf(cause)
+	return s.ctl.sendSlow(wire.KindFailed, false, func(b []byte) []byte { return wire.AppendFailed(b, file, why) })
+}

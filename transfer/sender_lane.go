@@ -1,0 +1,294 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync/atomic"
+
+	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/source"
+)
+
+// headRoom is what stands before the bytes of a piece: header and hash.
+const headRoom = wire.DataHeaderSize + wire.HashSize
+
+// laneBuffers is how many frames of a lane are read ahead of the one that is written.
+const laneBuffers = 2
+
+// outLane is one data lane of a sender: one goroutine reads and hashes, and another one writes.
+type outLane struct {
+	*sender
+	full  chan []byte // frames to be written
+	empty chan []byte // buffers for further ones
+	over  atomic.Bool // the lane can take nothing more
+
+	file *source.File // the one that was read last, or nil
+	id   uint32       // its number
+}
+
+// lane serves a data lane until it is lost, ctx ends, or the transfer is over.
+func (s *sender) lane(ctx context.Context, lane *bulk.Lane) {
+	s.t.meter.lanes.Add(1)
+	defer s.t.meter.lanes.Add(-1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l := &outLane{sender: s, full: make(chan []byte, laneBuffers), empty: make(chan []byte, laneBuffers+1)}
+	for range laneBuffers + 1 {
+		l.empty <- nil
+	}
+	lost := func() {
+		l.over.Store(true)
+		cancel()
+		s.wants.wake()
+	}
+	watched, written := make(chan struct{}), make(chan struct{})
+	go func() { // ends with the lane: a receiver has nothing to say on it
+		defer close(watched)
+		_, _ = lane.Read(make([]byte, 1))
+		lost()
+	}()
+	go func() { // ends with full, or with the lane
+		defer close(written)
+		l.write(ctx, lane, lost)
+	}()
+	err := l.readJobs(ctx)
+	close(l.full)
+	<-written
+	if l.file != nil {
+		_ = l.file.Close() // opened for reading
+	}
+	_ = lane.Close() // what could not leave, the receiver misses itself
+	<-watched
+	if err != nil && !errors.Is(err, errLaneLost) {
+		s.ctl.interrupt(err)
+	}
+}
+
+var errLaneLost = errors.New("the lane is lost")
+
+// readJobs reads what is wanted, as long as the lane takes it. Its error is one that ends the transfer.
+func (l *outLane) readJobs(ctx context.Context) error {
+	for {
+		j, ok := l.wants.next(l.over.Load)
+		if !ok {
+			return nil
+		}
+		var err error
+		if len(j.pack) > 0 {
+			err = l.packFiles(ctx, j.pack)
+		} else {
+			err = l.pieces(ctx, j)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// write owns the lane's direction out. It ends when full is closed, or calls lost when the lane takes no more.
+func (l *outLane) write(ctx context.Context, lane *bulk.Lane, lost func()) {
+	failed := false
+	for b := range l.full {
+		if !failed {
+			err := pace(ctx, l.limit, len(b))
+			if err == nil {
+				_, err = lane.Write(b)
+			}
+			if err != nil {
+				failed = true
+				lost()
+			}
+		}
+		l.empty <- b
+	}
+}
+
+// buffer returns a buffer of n bytes, when one is free.
+func (l *outLane) buffer(n int) []byte {
+	b := <-l.empty
+	if cap(b) < n {
+		b = make([]byte, n)
+	}
+	return b[:n]
+}
+
+// push has a frame written.
+func (l *outLane) push(b []byte) error {
+	l.full <- b // there is room: there are no more buffers than that and the one being written
+	if l.over.Load() {
+		return errLaneLost
+	}
+	return nil
+}
+
+// unused gives a buffer back.
+func (l *outLane) unused(b []byte) { l.empty <- b }
+
+// pieces reads some pieces of a file.
+func (l *outLane) pieces(ctx context.Context, j job) error {
+	if l.isGone(j.file) {
+		return nil
+	}
+	e := &l.entries[j.file]
+	shape, err := b3tree.ShapeOf(e.Size)
+	if err == nil {
+		err = l.open(j.file)
+	}
+	if err != nil {
+		return l.ourFailure(j.file, err)
+	}
+	for i := j.first; i < j.first+j.pieces; {
+		n, err := l.zeros(e, shape, j, i)
+		if err == nil && n == 0 {
+			n = 1
+			err = l.piece(j.file, shape, i)
+		}
+		if errors.Is(err, errLaneLost) || ctx.Err() != nil {
+			return errLaneLost
+		}
+		if err != nil {
+			return l.ourFailure(j.file, err)
+		}
+		i += n
+	}
+	if err := l.file.Check(); err != nil {
+		return l.ourFailure(j.file, err)
+	}
+	return nil
+}
+
+// open has l.file be the file.
+func (l *outLane) open(id uint32) error {
+	if l.file != nil && l.id == id {
+		return nil
+	}
+	if l.file != nil {
+		_ = l.file.Close() // opened for reading
+		l.file = nil
+	}
+	f, err := l.tree.Open(id)
+	if err != nil {
+		return err
+	}
+	l.file, l.id = f, id
+	return nil
+}
+
+// zeros sends how many pieces from i on are in a hole, if there are any, and returns that.
+func (l *outLane) zeros(e *manifest.Entry, shape b3tree.Shape, j job, i int) (int, error) {
+	if e.Flags&manifest.FlagSparse == 0 || shape.Pieces() == 1 {
+		return 0, nil
+	}
+	off, _ := shape.Span(i)
+	end, hole := l.file.Hole(off)
+	if !hole {
+		return 0, nil
+	}
+	n := 0
+	for ; i+n < j.first+j.pieces; n++ {
+		if from, size := shape.Span(i + n); from+int64(size) > end {
+			break
+		}
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	b := l.buffer(wire.DataHeaderSize)
+	wire.DataHeader{Kind: wire.Zeros, File: j.file, Piece: uint32(i), Count: uint32(n)}.Put(b)
+	return n, l.push(b)
+}
+
+// piece reads one piece, hashes it if the receiver has no other hash of it, and sends it.
+func (l *outLane) piece(id uint32, shape b3tree.Shape, i int) error {
+	off, n := shape.Span(i)
+	head := wire.DataHeaderSize
+	if !l.hashed {
+		head = headRoom
+	}
+	b := l.buffer(head + n)
+	if _, err := l.file.ReadAt(b[head:], off); err != nil {
+		l.unused(b)
+		return shortIsChanged(err)
+	}
+	if !l.hashed {
+		if err := l.hash(id, shape, i, b[wire.DataHeaderSize:headRoom], b[headRoom:]); err != nil {
+			l.unused(b)
+			return err
+		}
+	}
+	wire.DataHeader{Kind: wire.Data, Hashed: !l.hashed, File: id, Piece: uint32(i), Count: 1, Length: uint32(n)}.Put(b)
+	return l.push(b)
+}
+
+// shortIsChanged says what it means that a file has fewer bytes than it had.
+func shortIsChanged(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return &Error{Code: CodeSourceChanged, Text: "it has become shorter since it was listed", Err: err}
+	}
+	return err
+}
+
+// hash writes the hash of a piece to dst, and notes it for the root.
+func (l *outLane) hash(id uint32, shape b3tree.Shape, i int, dst, data []byte) error {
+	if shape.Pieces() == 1 {
+		root := b3tree.Sum(data)
+		copy(dst, root[:])
+		return nil
+	}
+	cv, err := shape.PieceCV(i, data)
+	if err != nil {
+		return err
+	}
+	copy(dst, cv[:])
+	l.book.note(id, shape, i, cv)
+	return nil
+}
+
+// packFiles reads whole small files into one frame.
+func (l *outLane) packFiles(ctx context.Context, ids []uint32) error {
+	head := wire.PackedHead
+	if !l.hashed {
+		head += wire.HashSize
+	}
+	size := wire.DataHeaderSize
+	for _, id := range ids {
+		size += head + int(l.entries[id].Size)
+	}
+	b := l.buffer(size)[:wire.DataHeaderSize]
+	h := wire.DataHeader{Kind: wire.Pack, Hashed: !l.hashed}
+	for _, id := range ids {
+		if l.isGone(id) {
+			continue
+		}
+		room := b[len(b) : len(b)+head+int(l.entries[id].Size)]
+		data, err := l.tree.ReadFile(id, room[head:])
+		if err != nil {
+			if err := l.ourFailure(id, shortIsChanged(err)); err != nil {
+				l.unused(b)
+				return err
+			}
+			continue
+		}
+		wire.PutPackedHead(room, id, len(data))
+		if !l.hashed {
+			root := b3tree.Sum(data)
+			copy(room[wire.PackedHead:], root[:])
+		}
+		if h.Count == 0 {
+			h.File = id
+		}
+		h.Count++
+		b = b[:len(b)+len(room)]
+	}
+	if h.Count == 0 || ctx.Err() != nil {
+		l.unused(b)
+		return nil
+	}
+	h.Length = uint32(len(b) - wire.DataHeaderSize)
+	h.Put(b)
+	return l.push(b)
+}

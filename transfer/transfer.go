@@ -1,0 +1,197 @@
+package transfer
+
+import (
+	"context"
+	"encoding/hex"
+	"iter"
+	"sync"
+	"time"
+)
+
+// Direction says which way the files of a transfer go.
+type Direction uint8
+
+// The directions.
+const (
+	Sending   Direction = 1
+	Receiving Direction = 2
+)
+
+// String returns "sending" or "receiving".
+func (d Direction) String() string {
+	if d == Sending {
+		return "sending"
+	}
+	return "receiving"
+}
+
+// An Event is something beside the plain course of a transfer.
+type Event struct {
+	Kind EventKind
+	Peer string
+	Path string // of a file, untrusted
+	Err  error  // why, if there is a reason
+}
+
+// EventKind says what an Event is of.
+type EventKind string
+
+// The kinds of events.
+const (
+	EventFileFailed    EventKind = "file failed"    // the others go on
+	EventStalled       EventKind = "stalled"        // nothing has come for StallAfter: the lanes are replaced
+	EventLost          EventKind = "lost"           // the connection to a peer: it is looked for again
+	EventPaused        EventKind = "paused"         // the receiver's disk is full
+	EventResumed       EventKind = "resumed"        // there is room again
+	EventBadPiece      EventKind = "bad piece"      // a peer has sent what does not fit its hash: it is fetched again
+	EventSourceDropped EventKind = "source dropped" // a peer is not asked any more, for what it has sent
+	EventFetchedAgain  EventKind = "fetched again"  // what an earlier run has left of a file is not what the file is now
+)
+
+// A Transfer is one tree of files on its way between two peers, or from several. All methods are safe for concurrent use.
+//
+//	start ──> list ──> data ──> finish ──> done
+//	   └─────────┴────────┴────────┴─────> failed
+type Transfer struct {
+	direction Direction
+	meter     *meter
+	o         Options
+	began     time.Time
+	number    uint64
+	cancel    context.CancelCauseFunc
+	done      chan struct{}
+
+	mu     sync.Mutex
+	peer   string
+	name   string
+	root   [32]byte
+	failed []*Error
+	ended  time.Time
+	err    error
+
+	telling sync.Mutex // one event after the other
+}
+
+// Result is what has become of a transfer.
+type Result struct {
+	Name     string
+	ID       string // names it, and its state at the receiver: 32 hexadecimal digits
+	Progress Progress
+	Took     time.Duration
+	Failed   []*Error // the files that failed, when the others have come
+}
+
+func newTransfer(d Direction, peer string, o Options) (*Transfer, context.Context) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	t := &Transfer{
+		direction: d, meter: newMeter(), o: o, began: time.Now(), number: lastNumber.Add(1), cancel: cancel,
+		done: make(chan struct{}), peer: peer,
+	}
+	o.Registry.add(t)
+	return t, ctx
+}
+
+// end says how the transfer went. It is called once.
+func (t *Transfer) end(err error) {
+	phase := PhaseDone
+	if err != nil {
+		phase = PhaseFailed
+	}
+	t.meter.setPhase(phase)
+	t.mu.Lock()
+	t.err, t.ended = err, time.Now()
+	t.mu.Unlock()
+	t.cancel(nil)
+	t.o.Registry.remove(t)
+	close(t.done)
+}
+
+// Direction returns which way the files go, seen from this side.
+func (t *Transfer) Direction() Direction { return t.direction }
+
+// Peer returns whom with, as the session names it; with several sources, the first.
+func (t *Transfer) Peer() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.peer
+}
+
+// Done is closed when the transfer is over.
+func (t *Transfer) Done() <-chan struct{} { return t.done }
+
+// Cancel ends the transfer, and tells the peer. What has come stays, for the next time.
+func (t *Transfer) Cancel() { t.cancel(context.Canceled) }
+
+// Wait returns when the transfer is over: nil when every file has come. When some have failed and the others have come, the
+// error is that of the first, and Result.Failed has them all.
+func (t *Transfer) Wait() (Result, error) {
+	<-t.done
+	r := t.result()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.err == nil && len(r.Failed) > 0 {
+		return r, r.Failed[0]
+	}
+	return r, t.err
+}
+
+func (t *Transfer) result() Result {
+	p := t.Progress()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ended := t.ended
+	if ended.IsZero() {
+		ended = time.Now()
+	}
+	return Result{t.name, idOf(t.root), p, ended.Sub(t.began), append([]*Error(nil), t.failed...)}
+}
+
+// idOf returns the name that a transfer has in the file system: the half of its root.
+func idOf(root [32]byte) string { return hex.EncodeToString(root[:16]) }
+
+// Progress returns how far it is.
+func (t *Transfer) Progress() Progress { return t.meter.progress(time.Now()) }
+
+// Watch yields how far it is, every so often, and once more when it is over, which ends it as the end of ctx does. Who is slow
+// misses what was between, and holds up nothing.
+func (t *Transfer) Watch(ctx context.Context, every time.Duration) iter.Seq[Progress] {
+	return func(yield func(Progress) bool) {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			if !yield(t.Progress()) {
+				return
+			}
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			case <-t.done:
+				yield(t.Progress())
+				return
+			}
+		}
+	}
+}
+
+// listed says what the transfer is of.
+func (t *Transfer) listed(name string, root [32]byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.name, t.root = name, root
+}
+
+// fileFailed says that one file has.
+func (t *Transfer) fileFailed(err *Error) {
+	t.meter.filesBad.Add(1)
+	t.mu.Lock()
+	t.failed = append(t.failed, err)
+	t.mu.Unlock()
+	t.tell(Event{EventFileFailed, err.Peer, err.Path, err})
+}
+
+func (t *Transfer) tell(e Event) {
+	t.telling.Lock()
+	defer t.telling.Unlock()
+	t.o.Event(e)
+}
