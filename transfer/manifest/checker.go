@@ -70,6 +70,9 @@ func (c *Checker) Entries() int { return c.entries }
 // Bytes returns how many all files added have together.
 func (c *Checker) Bytes() int64 { return c.bytes }
 
+// Room returns how many entries may still be added.
+func (c *Checker) Room() int { return max(0, c.rules.Entries-c.entries-c.implied) }
+
 // Add takes the next entry. It is an *Error when the entry is not taken: the Checker then takes no other one, and returns the same.
 func (c *Checker) Add(e Entry) error {
 	if c.err == nil {

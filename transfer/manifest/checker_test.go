@@ -111,6 +111,19 @@ func TestTheLimitsHold(t *testing.T) {
 	}
 }
 
+func TestTheRoomIsWhatTheEntriesLeave(t *testing.T) {
+	c, err := NewChecker(Rules{Entries: 3})
+	require.NoError(t, err)
+	require.Equal(t, 3, c.Room())
+	require.NoError(t, c.Add(file(1, "a/b")))
+	require.Equal(t, 1, c.Room(), "a folder is implied")
+	require.Error(t, c.Add(file(2, "b/c")))
+	require.Zero(t, c.Room())
+	c, err = NewChecker(Rules{})
+	require.NoError(t, err)
+	require.Equal(t, 1_000_000, c.Room())
+}
+
 // A slow, plain judgement of the same thing: what the Checker takes has no two places in one, in whatever way.
 func TestTheCheckerAgreesWithAPlainModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -32,8 +32,13 @@ func (k Kind) String() string {
 // Flags are further properties of an entry.
 type Flags uint8
 
-// FlagSparse is of a file that has holes at its sender's (spec 2.3).
-const FlagSparse Flags = 0x01
+// The flags (spec 2.3).
+const (
+	FlagSparse Flags = 0x01 // the file has holes at its sender's
+	FlagHashed Flags = 0x02 // Hash is known
+
+	knownFlags = FlagSparse | FlagHashed
+)
 
 // An Entry is one file, directory or symlink of a transfer.
 type Entry struct {
@@ -45,6 +50,8 @@ type Entry struct {
 	ModTime int64  // ns since 1970
 	Path    string // from the root of the transfer, with /
 	Target  string // of a symlink
+
+	Hash [hashSize]byte // of a file with FlagHashed, the BLAKE3 root of its content; of what has no such flag, zero
 }
 
 // Caps on what is encoded (spec 2.4, 3.1).
@@ -54,11 +61,22 @@ const (
 	MaxBatchBytes = 1 << 16 // bytes of a batch
 
 	entryHead = 28 // kind 1, flags 1, perm 2, id 4, size 8, mtime 8, path's length 2, target's length 2
+	hashSize  = 32 // behind the target, with FlagHashed
 	batchHead = 2  // count
 )
 
 // EncodedSize returns how many bytes AppendEntry appends.
-func (e *Entry) EncodedSize() int { return entryHead + len(e.Path) + len(e.Target) }
+func (e *Entry) EncodedSize() int {
+	return entryHead + len(e.Path) + len(e.Target) + e.Flags.hashSize()
+}
+
+// hashSize returns how many bytes an entry with such flags has behind its target.
+func (f Flags) hashSize() int {
+	if f&FlagHashed != 0 {
+		return hashSize
+	}
+	return 0
+}
 
 // AppendEntry appends the bytes of e (spec 2.1). It is an *Error, with CodeProtocol, when ConsumeEntry would not take them.
 func AppendEntry(b []byte, e *Entry) ([]byte, error) {
@@ -73,7 +91,8 @@ func AppendEntry(b []byte, e *Entry) ([]byte, error) {
 	b = binary.BigEndian.AppendUint16(b, uint16(len(e.Path)))
 	b = binary.BigEndian.AppendUint16(b, uint16(len(e.Target)))
 	b = append(b, e.Path...)
-	return append(b, e.Target...), nil
+	b = append(b, e.Target...)
+	return append(b, e.Hash[:e.Flags.hashSize()]...), nil
 }
 
 // ConsumeEntry takes the entry that b begins with, and returns how many bytes that were. It checks the shape and not the path: that is
@@ -84,7 +103,8 @@ func ConsumeEntry(b []byte) (Entry, int, error) {
 	}
 	size := binary.BigEndian.Uint64(b[8:])
 	path, target := int(binary.BigEndian.Uint16(b[24:])), int(binary.BigEndian.Uint16(b[26:]))
-	end := entryHead + path + target
+	hash := entryHead + path + target
+	end := hash + Flags(b[1]).hashSize()
 	switch {
 	case path > MaxPath || target > MaxPath:
 		return Entry{}, 0, errorf(CodeProtocol, "", "a path of %d bytes, a target of %d, and at most %d", path, target, MaxPath)
@@ -101,8 +121,9 @@ func ConsumeEntry(b []byte) (Entry, int, error) {
 		Size:    int64(size),
 		ModTime: int64(binary.BigEndian.Uint64(b[16:])),
 		Path:    string(b[entryHead : entryHead+path]),
-		Target:  string(b[entryHead+path : end]),
+		Target:  string(b[entryHead+path : hash]),
 	}
+	copy(e.Hash[:], b[hash:end])
 	return e, end, e.check()
 }
 
@@ -112,8 +133,10 @@ func (e *Entry) check() error {
 	switch {
 	case e.Kind < KindFile || e.Kind > KindSymlink:
 		return bad("%v is none that this version knows", e.Kind)
-	case e.Flags&^FlagSparse != 0 || e.Flags != 0 && e.Kind != KindFile:
+	case e.Flags&^knownFlags != 0 || e.Flags != 0 && e.Kind != KindFile:
 		return bad("a %v with flags 0x%02x", e.Kind, uint8(e.Flags))
+	case e.Flags&FlagHashed == 0 && e.Hash != [hashSize]byte{}:
+		return bad("a %v with a hash, and without its flag", e.Kind)
 	case e.Perm&^0o777 != 0 || e.Perm != 0 && e.Kind == KindSymlink:
 		return bad("a %v with mode 0o%o", e.Kind, e.Perm)
 	case e.Size < 0 || e.Size != 0 && e.Kind != KindFile:

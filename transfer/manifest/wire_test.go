@@ -7,6 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
+
+	"github.com/peerlane/peerlane/internal/b3tree"
 )
 
 // goldenEntries are one of each kind, by field: kind, flags, perm, id, size, mtime, path's length, target's length, path, target.
@@ -20,6 +22,12 @@ var goldenEntries = []struct {
 		Entry{ID: 8, Kind: KindDir, Perm: 0o777, ModTime: -1, Path: "c"}},
 	{"03 00 0000 ffffffff 0000000000000000 0000000000000000 0001 0003 64 612f62",
 		Entry{ID: math.MaxUint32, Kind: KindSymlink, Path: "d", Target: "a/b"}},
+	{"01 02 01a4 00000009 0000000000000003 0000000000000000 0001 0000 65" +
+		"6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85", // the last 32 are the hash
+		Entry{ID: 9, Kind: KindFile, Flags: FlagHashed, Perm: 0o644, Size: 3, Path: "e", Hash: b3tree.Sum([]byte("abc"))}},
+	{"01 03 0000 0000000a 0000000000000000 0000000000000000 0001 0000 66" +
+		"0000000000000000000000000000000000000000000000000000000000000000",
+		Entry{ID: 10, Kind: KindFile, Flags: FlagSparse | FlagHashed, Path: "f"}},
 }
 
 func TestEntriesGolden(t *testing.T) {
@@ -44,8 +52,12 @@ func TestEntriesThatCannotBeAreRefused(t *testing.T) {
 	for name, change := range map[string]func(*Entry){
 		"no kind":                  func(e *Entry) { e.Kind = 0 },
 		"unknown kind":             func(e *Entry) { e.Kind = 4 },
-		"unknown flag":             func(e *Entry) { e.Flags = 2 },
+		"unknown flag":             func(e *Entry) { e.Flags = 4 },
 		"sparse dir":               func(e *Entry) { e.Kind, e.Flags = KindDir, FlagSparse },
+		"hashed dir":               func(e *Entry) { e.Kind, e.Flags = KindDir, FlagHashed },
+		"hashed symlink":           func(e *Entry) { e.Kind, e.Perm, e.Target, e.Flags = KindSymlink, 0, "b", FlagHashed },
+		"file with a stray hash":   func(e *Entry) { e.Flags, e.Hash[31] = FlagSparse, 1 },
+		"dir with a hash":          func(e *Entry) { e.Kind, e.Hash[0] = KindDir, 1 },
 		"setuid":                   func(e *Entry) { e.Perm = 0o4755 },
 		"sticky":                   func(e *Entry) { e.Perm = 0o1777 },
 		"negative size":            func(e *Entry) { e.Size = -1 },
@@ -135,7 +147,9 @@ func anyEntry(t *rapid.T) Entry {
 	switch e.Kind {
 	case KindFile:
 		e.Size = rapid.Int64Min(0).Draw(t, "size")
-		e.Flags = Flags(rapid.IntRange(0, 1).Draw(t, "flags"))
+		if e.Flags = Flags(rapid.IntRange(0, 3).Draw(t, "flags")); e.Flags&FlagHashed != 0 {
+			e.Hash = b3tree.Sum([]byte(e.Path))
+		}
 		fallthrough
 	case KindDir:
 		e.Perm = rapid.Uint16Max(0o777).Draw(t, "perm")

@@ -1,0 +1,67 @@
+package source
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// The codes of this package, beside CodePathUnsafe, CodeExists, CodeTooLarge and CodeProtocol of package manifest.
+const (
+	CodeSourceChanged manifest.Code = "source_changed" // the file is not the one that was found, or not any more
+	CodeDenied        manifest.Code = "denied"         // the system does not let this process read it
+	CodeIO            manifest.Code = "io"             // the disk failed, or there is no such file
+)
+
+// Error is the error of this package. It wraps that of the system, if there is one.
+type Error struct {
+	Op   string // "walk", "open", "read", "hash", ...
+	Path string // the entry's; of what Walk was given, as it was given
+	Code manifest.Code
+	Text string // what is wrong, and what helps
+	Err  error  // the cause
+}
+
+// Error returns `op "path": text: cause`, leaving out what is empty.
+func (e *Error) Error() string {
+	s := e.Op
+	if e.Path != "" {
+		s += " " + strconv.Quote(e.Path)
+	}
+	if e.Text != "" {
+		s += ": " + e.Text
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+func errorf(op, path string, code manifest.Code, format string, args ...any) *Error {
+	return &Error{Op: op, Path: path, Code: code, Text: fmt.Sprintf(format, args...)}
+}
+
+func changed(op, path, format string, args ...any) *Error {
+	return errorf(op, path, CodeSourceChanged, format, args...)
+}
+
+// wrap gives err, which is of the disk or of package manifest, its code.
+func wrap(op, path string, err error) *Error {
+	if e := (*Error)(nil); errors.As(err, &e) {
+		return e
+	}
+	if m := (*manifest.Error)(nil); errors.As(err, &m) {
+		return &Error{Op: op, Path: path, Code: m.Code, Text: m.Text}
+	}
+	e := &Error{Op: op, Path: path, Code: CodeIO, Err: err}
+	if errors.Is(err, fs.ErrPermission) {
+		e.Code, e.Text = CodeDenied, "this user may not read it"
+	}
+	return e
+}

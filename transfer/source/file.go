@@ -1,0 +1,197 @@
+package source
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"sync/atomic"
+
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// MaxReadFile is how many bytes a file has at most that ReadFile reads.
+const MaxReadFile = 16 << 20
+
+// A File is one of a Tree, open. Goroutines may use it at once.
+type File struct {
+	tree   *Tree
+	entry  *manifest.Entry
+	folder *folder
+	name   string // in folder
+	f      *os.File
+	info   fs.FileInfo // when it was opened
+
+	closed atomic.Bool
+}
+
+// Open opens the file with a number. It is an *Error with CodeSourceChanged when that is not a file as Walk has found it: gone, replaced,
+// or with another size or time.
+func (t *Tree) Open(id uint32) (*File, error) {
+	f, err := t.open("open", id)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.checkName("open", f.info); err != nil {
+		_ = f.Close() // it was not read
+		return nil, err
+	}
+	return f, nil
+}
+
+// open is Open without the look at what has the file's name.
+func (t *Tree) open(op string, id uint32) (*File, error) {
+	e, err := t.file(op, id)
+	if err != nil {
+		return nil, err
+	}
+	top, dir := t.topOf(id), e.Path
+	if top.file == "" {
+		dir = path.Dir(dir)
+	}
+	d, err := t.folders.get(top, dir)
+	if err != nil {
+		return nil, wrap(op, e.Path, err)
+	}
+	f := &File{tree: t, entry: e, folder: d, name: top.file}
+	if f.name == "" {
+		f.name = path.Base(e.Path)
+	}
+	if f.f, err = d.root.OpenFile(f.name, openFlags, 0); err != nil {
+		err = f.whyNot(op, err)
+		t.folders.put(d)
+		return nil, err
+	}
+	if f.info, err = f.f.Stat(); err != nil {
+		err = wrap(op, e.Path, err)
+	} else {
+		err = f.compare(op, f.info)
+	}
+	if err != nil {
+		_ = f.Close() // it was not read
+		return nil, err
+	}
+	return f, nil
+}
+
+// whyNot returns the error of a file that cannot be opened.
+func (f *File) whyNot(op string, err error) error {
+	fi, lerr := f.folder.root.Lstat(f.name)
+	switch {
+	case errors.Is(lerr, fs.ErrNotExist):
+		return changed(op, f.entry.Path, "it is gone")
+	case lerr == nil && !fi.Mode().IsRegular():
+		return changed(op, f.entry.Path, "it is %s now", what(fi.Mode()))
+	}
+	return wrap(op, f.entry.Path, err)
+}
+
+// compare sees that what is open is as the entry says.
+func (f *File) compare(op string, fi fs.FileInfo) error {
+	switch e := f.entry; {
+	case !fi.Mode().IsRegular():
+		return changed(op, e.Path, "it is %s now", what(fi.Mode()))
+	case fi.Size() != e.Size:
+		return changed(op, e.Path, "it has %d bytes now, and had %d", fi.Size(), e.Size)
+	case fi.ModTime().UnixNano() != e.ModTime:
+		return changed(op, e.Path, "it was written to at %v", fi.ModTime())
+	}
+	return nil
+}
+
+// checkName sees that the file still has its name.
+func (f *File) checkName(op string, fi fs.FileInfo) error {
+	named, err := f.folder.root.Lstat(f.name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return changed(op, f.entry.Path, "it is gone")
+	case err != nil:
+		return wrap(op, f.entry.Path, err)
+	case !os.SameFile(named, fi):
+		return changed(op, f.entry.Path, "another file has its name now")
+	}
+	return nil
+}
+
+// Check returns nil if the file is what it was when Walk found it, so that what has been read is of one file: its size, its time, and
+// that its name leads to it. Otherwise it is an *Error with CodeSourceChanged. A write that keeps the time is not seen.
+func (f *File) Check() error { return f.check("read") }
+
+func (f *File) check(op string) error {
+	fi, err := f.f.Stat()
+	if err != nil {
+		return wrap(op, f.entry.Path, err)
+	}
+	if err := f.compare(op, fi); err != nil {
+		return err
+	}
+	return f.checkName(op, fi)
+}
+
+// Entry returns that of the file, without its hash.
+func (f *File) Entry() manifest.Entry { return *f.entry }
+
+// ReadAt reads as io.ReaderAt says, of a file that ends where its entry says. It is an *Error with CodeSourceChanged when it ends
+// before that.
+func (f *File) ReadAt(b []byte, off int64) (int, error) {
+	var end error
+	if off >= 0 && int64(len(b)) > f.entry.Size-off {
+		b, end = b[:max(0, f.entry.Size-off)], io.EOF
+	}
+	if len(b) == 0 {
+		return 0, end
+	}
+	n, err := f.f.ReadAt(b, off)
+	switch {
+	case err == nil:
+		return n, end
+	case err == io.EOF:
+		return n, changed("read", f.entry.Path, "it has only %d bytes now, and had %d", off+int64(n), f.entry.Size)
+	}
+	return n, wrap("read", f.entry.Path, err)
+}
+
+// Hole returns where the hole ends that off is in, or with false the data: nothing but zeros is in a hole, and nothing need be read.
+// Where the system does not tell, all is data up to the end of the file. Each costs two calls of the system, however large it is.
+func (f *File) Hole(off int64) (end int64, hole bool) {
+	if off < 0 || off >= f.entry.Size {
+		return f.entry.Size, false
+	}
+	return holeAt(f.f, off, f.entry.Size)
+}
+
+// Close closes the file. Only the first one does anything.
+func (f *File) Close() error {
+	if f.closed.Swap(true) {
+		return nil
+	}
+	defer f.tree.folders.put(f.folder)
+	if err := f.f.Close(); err != nil {
+		return wrap("close", f.entry.Path, err)
+	}
+	return nil
+}
+
+// ReadFile appends all bytes of the file with a number to buf, and returns that; with an error, buf is as it was. It fails as Open, ReadAt
+// and Check do, and with CodeTooLarge for a file of more than MaxReadFile bytes.
+func (t *Tree) ReadFile(id uint32, buf []byte) ([]byte, error) {
+	f, err := t.open("read", id)
+	if err != nil {
+		return buf, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	if f.entry.Size > MaxReadFile {
+		return buf, errorf("read", f.entry.Path, manifest.CodeTooLarge, "it has %d bytes, and %d are read at once", f.entry.Size, MaxReadFile)
+	}
+	start, end := len(buf), len(buf)+int(f.entry.Size)
+	out := slices.Grow(buf, end-start)[:end]
+	if _, err := f.ReadAt(out[start:], 0); err != nil {
+		return buf, err
+	}
+	if err := f.check("read"); err != nil {
+		return buf, err
+	}
+	return out, nil
+}

@@ -1,0 +1,115 @@
+package source
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// top is one of the paths that Walk was given.
+type top struct {
+	given string
+	name  string   // its entry's path
+	root  *os.Root // of the folder that it is, or that the file is in
+	file  string   // the file's name in root; "" of a folder
+	first uint32   // the id of its entry
+}
+
+// openTops opens what is to be walked, in the order of the manifest.
+func openTops(paths []string) (tops []top, err error) {
+	if len(paths) == 0 {
+		return nil, errorf("walk", "", CodeIO, "there is nothing to send: name a file or a folder")
+	}
+	defer func() {
+		if err != nil {
+			closeTops(tops)
+		}
+	}()
+	for _, path := range paths {
+		t, err := openTop(path)
+		if err != nil {
+			return tops, err
+		}
+		tops = append(tops, t)
+	}
+	slices.SortStableFunc(tops, func(a, b top) int { return strings.Compare(a.name, b.name) })
+	for i := 1; i < len(tops); i++ {
+		if a, b := &tops[i-1], &tops[i]; a.name == b.name {
+			return tops, errorf("walk", b.given, manifest.CodeExists, "%q has the same name: send the folders they are in, or one after the other", a.given)
+		}
+	}
+	return tops, nil
+}
+
+func closeTops(tops []top) {
+	for _, t := range tops {
+		_ = t.root.Close() // nothing was written to it
+	}
+}
+
+// openTop opens one path, of which a symlink at its end is followed: who gives it means what it leads to.
+func openTop(path string) (top, error) {
+	fi, err := os.Stat(path)
+	if err != nil {
+		return top{}, wrap("walk", path, err)
+	}
+	t := top{given: path}
+	if t.name, err = nameOf(path); err != nil {
+		return top{}, wrap("walk", path, err)
+	}
+	dir := path
+	switch {
+	case fi.Mode().IsRegular():
+		if dir, t.file, err = split(path); err != nil {
+			return top{}, wrap("walk", path, err)
+		}
+	case !fi.IsDir():
+		return top{}, errorf("walk", path, manifest.CodePathUnsafe, "it is %s: only files and folders are sent", what(fi.Mode()))
+	}
+	if t.root, err = os.OpenRoot(dir); err != nil {
+		return top{}, wrap("walk", path, err)
+	}
+	return t, nil
+}
+
+// split returns the folder that a file is in, and its name there.
+func split(path string) (dir, name string, err error) {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return "", "", err
+	}
+	if !fi.Mode().IsRegular() {
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return "", "", err
+		}
+	}
+	return filepath.Dir(path), filepath.Base(path), nil
+}
+
+// nameOf returns the last name of a path; of ".", ".." and a root, that of the folder.
+func nameOf(path string) (string, error) {
+	name := filepath.Base(path)
+	if name != "." && name != ".." && name != string(filepath.Separator) {
+		return name, nil
+	}
+	abs, err := filepath.EvalSymlinks(path) // before Abs, which takes ".." from the text
+	if err == nil {
+		abs, err = filepath.Abs(abs)
+	}
+	if err == nil {
+		abs, err = filepath.EvalSymlinks(abs)
+	}
+	if err != nil {
+		return "", err
+	}
+	if name = filepath.Base(abs); name != string(filepath.Separator) {
+		return name, nil
+	}
+	if volume := strings.Trim(filepath.VolumeName(abs), `:\/?.`); volume != "" && !strings.ContainsAny(volume, `:\/`) {
+		return volume, nil
+	}
+	return "root", nil
+}

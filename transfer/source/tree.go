@@ -1,0 +1,67 @@
+package source
+
+import (
+	"fmt"
+	"sort"
+	"sync/atomic"
+
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// A Tree is what Walk has found: the entries, and the files behind them. Goroutines may use it at once.
+type Tree struct {
+	name    string
+	tops    []top // by name
+	found   []manifest.Entry
+	bytes   int64
+	files   int
+	folders folders
+
+	entries atomic.Pointer[[]manifest.Entry] // found, or with hashes
+}
+
+func newTree(w *walker, tops []top) *Tree {
+	t := &Tree{tops: tops, found: w.entries, bytes: w.checker.Bytes(), files: w.files}
+	t.folders.open = make(map[string]*folder)
+	t.entries.Store(&t.found)
+	if t.name = tops[0].name; len(tops) > 1 {
+		t.name = fmt.Sprintf("%d items", len(tops))
+	}
+	return t
+}
+
+// Entries returns the manifest: in its order, with the ids 0, 1, 2 and on, as a manifest.Checker takes it. After Hash, files have
+// their hashes; what was returned before does not change. It is not to be written to.
+func (t *Tree) Entries() []manifest.Entry { return *t.entries.Load() }
+
+// Bytes returns how many all files have together.
+func (t *Tree) Bytes() int64 { return t.bytes }
+
+// Files returns how many of the entries are files.
+func (t *Tree) Files() int { return t.files }
+
+// Name returns what to call the transfer: the name of the only path, or "2 items".
+func (t *Tree) Name() string { return t.name }
+
+// Close closes what the Tree holds open. Files that are open stay so. After it, nothing can be opened.
+func (t *Tree) Close() error {
+	t.folders.close()
+	closeTops(t.tops)
+	return nil
+}
+
+// file returns the entry of a file.
+func (t *Tree) file(op string, id uint32) (*manifest.Entry, error) {
+	if int64(id) >= int64(len(t.found)) {
+		return nil, errorf(op, "", manifest.CodeProtocol, "there are %d entries, and none has the number %d", len(t.found), id)
+	}
+	if e := &t.found[id]; e.Kind != manifest.KindFile {
+		return nil, errorf(op, e.Path, manifest.CodeProtocol, "it is a %v", e.Kind)
+	}
+	return &t.found[id], nil
+}
+
+// topOf returns the path given that an entry is below.
+func (t *Tree) topOf(id uint32) *top {
+	return &t.tops[sort.Search(len(t.tops), func(i int) bool { return t.tops[i].first > id })-1]
+}
