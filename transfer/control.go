@@ -172,6 +172,21 @@ func (c *control) interrupt(err error) {
 	_ = c.st.SetReadDeadline(deadline.Past) // a stream that is closed needs none
 }
 
+// cause returns why reads end: what interrupt said, or else err.
+func (c *control) cause(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped != nil {
+		return c.stopped
+	}
+	return err
+}
+
+// hurry bounds how long the peer may take to say its next words.
+func (c *control) hurry(d time.Duration) {
+	_ = c.st.SetReadDeadline(time.Now().Add(d)) // a stream that is closed needs none
+}
+
 // abort tells the peer why, as far as that is possible within linger, and ends the stream.
 func (c *control) abort(why wire.Why) {
 	_ = c.send(wire.KindAbort, false, why.Append) // it may be gone

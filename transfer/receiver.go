@@ -48,7 +48,8 @@ type receiver struct {
 	whole   []uint32           // to be named
 	left    int                // files that are neither in their place nor failed
 	origins map[*origin]struct{}
-	over    bool // left is 0 and all is settled: nothing more is wanted
+	stuck   []error // why files that are here could not be named
+	over    bool    // left is 0 and all is settled: nothing more is wanted
 }
 
 // fileState is how far a file is.

@@ -35,6 +35,12 @@ func isHashed(entries []manifest.Entry) (bool, error) {
 	return without == 0, nil
 }
 
+// isTree reports whether the entries are those that root names.
+func isTree(entries []manifest.Entry, root [32]byte) bool {
+	is, err := manifest.Root(entries)
+	return err == nil && is == root
+}
+
 // stagingOptions are those of the receiver's state.
 func (r *receiver) stagingOptions() *staging.Options {
 	return &staging.Options{Rules: r.o.Rules, Overwrite: r.o.Overwrite, Sync: r.o.Sync}
@@ -50,7 +56,7 @@ func (r *receiver) recall(root [32]byte) (bool, error) {
 		}
 		return false, err
 	}
-	if manifest.Root(st.Entries()) != root {
+	if !isTree(st.Entries(), root) {
 		return false, st.Close() // half of the root is equal: it is not the same tree
 	}
 	hashed, err := isHashed(st.Entries())
@@ -96,11 +102,14 @@ func (r *receiver) begin(l listing, st *staging.Staging) error {
 	return nil
 }
 
+// named notes what the sender calls the tree.
+func (r *receiver) named(name string) { r.t.listed(name, r.root) }
+
 // state finds or makes the state of a tree.
 func (r *receiver) state(l listing) (*staging.Staging, error) {
 	id := idOf(l.root)
 	st, err := staging.Open(r.disk, id, r.stagingOptions())
-	if err == nil && manifest.Root(st.Entries()) == l.root {
+	if err == nil && isTree(st.Entries(), l.root) {
 		return st, nil
 	}
 	if err == nil {

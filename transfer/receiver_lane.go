@@ -63,8 +63,18 @@ func (r *receiver) lane(ctx context.Context, lane *bulk.Lane, o *origin) {
 	r.planLocked(o)
 }
 
+// laneOf returns what serves the data lanes of an origin.
+func (r *receiver) laneOf(o *origin) func(context.Context, *bulk.Lane) {
+	return func(ctx context.Context, lane *bulk.Lane) { r.lane(ctx, lane, o) }
+}
+
 // readLane hands on what a lane brings. It reads no further while the writers are behind.
 func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) error {
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	in := bufio.NewReaderSize(lane, 4096) // for headers: what is larger is read past it
 	var head [wire.DataHeaderSize]byte
 	for {

@@ -120,7 +120,7 @@ func (l *listing) complete(said wire.Listed, known bool) error {
 	switch {
 	case err != nil:
 		return err
-	case manifest.Root(l.entries) != said.Root || len(l.entries) != int(said.Entries):
+	case !isTree(l.entries, said.Root) || len(l.entries) != int(said.Entries):
 		return protocolErrorf("the manifest is not the one that the sender names")
 	case hashed != l.hashed:
 		return protocolErrorf("OFFER and the manifest say different things about hashes")
@@ -151,8 +151,18 @@ func (o *origin) run(ctx context.Context) error {
 			err = o.take(f)
 		}
 		if err != nil {
-			return o.ctl.cause(err)
+			return o.lost(o.ctl.cause(err))
 		}
+	}
+}
+
+// lost returns err, unless all is here.
+func (o *origin) lost(err error) error {
+	select {
+	case <-o.r.ended:
+		return nil
+	default:
+		return err
 	}
 }
 
@@ -168,6 +178,7 @@ func (o *origin) attach() error {
 	r.origins[o] = struct{}{}
 	if r.over {
 		_ = o.ctl.send(wire.KindComplete, false, wire.Summary{}.Append) // its reader finds out
+		o.ctl.hurry(completeWait)
 		return nil
 	}
 	r.planLocked(o)

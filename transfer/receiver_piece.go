@@ -283,7 +283,7 @@ func (r *receiver) startOverLocked(o *origin, a *active) error {
 	again.restarts = a.restarts + 1
 	r.active[a.id] = again
 	r.fetched = append(r.fetched, again)
-	go r.t.tell(Event{EventFetchedAgain, o.peer, e.Path, err})
+	r.t.tell(Event{EventFetchedAgain, o.peer, e.Path, err})
 	r.planLocked(o)
 	return nil
 }

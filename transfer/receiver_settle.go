@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/peerlane/peerlane/transfer/internal/wire"
@@ -15,6 +16,9 @@ const (
 	settleEvery = 2 * time.Second
 	tellEvery   = 200 * time.Millisecond
 )
+
+// completeWait bounds the wait for the answer to COMPLETE: the files are here, whatever it is.
+const completeWait = 10 * time.Second
 
 // settleAll settles what the writers write, until all is in its place. It owns the state's Sync, Publish and Finish.
 func (r *receiver) settleAll() error {
@@ -124,8 +128,9 @@ func (r *receiver) settled(whole []uint32, failed map[uint32]error) (full error)
 		case CodeOf(err) == staging.CodeNoSpace:
 			full = err
 			r.whole = append(r.whole, id)
-		default:
-			r.failLocked(id, about("receive", "", err))
+		default: // it stays where it is, for another run when its name is free
+			r.left--
+			r.stuck = append(r.stuck, err)
 		}
 	}
 	return full
@@ -164,10 +169,13 @@ func (r *receiver) ack() {
 // finish ends the transfer when every file is in its place or has failed.
 func (r *receiver) finish() (done bool, err error) {
 	r.mu.Lock()
-	left := r.left
+	left, stuck := r.left, r.stuck
 	r.mu.Unlock()
 	if left > 0 {
 		return false, nil
+	}
+	if len(stuck) > 0 {
+		return true, errors.Join(stuck...)
 	}
 	r.t.meter.setPhase(PhaseFinish)
 	failed := 0
@@ -198,6 +206,7 @@ func (r *receiver) finish() (done bool, err error) {
 	for o := range r.origins {
 		if o.attached {
 			_ = o.ctl.send(wire.KindComplete, false, sum.Append) // its reader finds out
+			o.ctl.hurry(completeWait)
 		}
 	}
 	close(r.ended)

@@ -51,7 +51,11 @@ type offer struct {
 
 // newOffer returns the offer of a tree.
 func newOffer(tree *source.Tree, name string) (*offer, error) {
-	o := &offer{tree: tree, name: name, root: manifest.Root(tree.Entries()), hashed: true}
+	root, err := manifest.Root(tree.Entries())
+	if err != nil {
+		return nil, err
+	}
+	o := &offer{tree: tree, name: name, root: root, hashed: true}
 	if o.name == "" {
 		o.name = tree.Name()
 	}
@@ -110,10 +114,7 @@ func (s *sender) run(ctx context.Context, name string, known bool) error {
 			err = s.take(f)
 		}
 		if err != nil {
-			if ctx.Err() != nil {
-				err = context.Cause(ctx)
-			}
-			return err
+			return s.ctl.cause(err)
 		}
 		if f.Kind == wire.KindComplete {
 			return s.ctl.send(wire.KindComplete, false, nil)

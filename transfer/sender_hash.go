@@ -199,7 +199,7 @@ func (s *sender) rootOf(ctx context.Context, file uint32, shape b3tree.Shape, pa
 			page.cvs[i], err = shape.PieceCV(i, buf[:n])
 		}
 		if err != nil {
-			return b3tree.Root{}, shortIsChanged(err)
+			return b3tree.Root{}, err
 		}
 	}
 	if err := f.Check(); err != nil {

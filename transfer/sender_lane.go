@@ -3,7 +3,6 @@ package transfer
 import (
 	"context"
 	"errors"
-	"io"
 	"sync/atomic"
 
 	"github.com/peerlane/peerlane/bulk"
@@ -212,7 +211,7 @@ func (l *outLane) piece(id uint32, shape b3tree.Shape, i int) error {
 	b := l.buffer(head + n)
 	if _, err := l.file.ReadAt(b[head:], off); err != nil {
 		l.unused(b)
-		return shortIsChanged(err)
+		return err
 	}
 	if !l.hashed {
 		if err := l.hash(id, shape, i, b[wire.DataHeaderSize:headRoom], b[headRoom:]); err != nil {
@@ -222,14 +221,6 @@ func (l *outLane) piece(id uint32, shape b3tree.Shape, i int) error {
 	}
 	wire.DataHeader{Kind: wire.Data, Hashed: !l.hashed, File: id, Piece: uint32(i), Count: 1, Length: uint32(n)}.Put(b)
 	return l.push(b)
-}
-
-// shortIsChanged says what it means that a file has fewer bytes than it had.
-func shortIsChanged(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return &Error{Code: CodeSourceChanged, Text: "it has become shorter since it was listed", Err: err}
-	}
-	return err
 }
 
 // hash writes the hash of a piece to dst, and notes it for the root.
@@ -265,9 +256,9 @@ func (l *outLane) packFiles(ctx context.Context, ids []uint32) error {
 			continue
 		}
 		room := b[len(b) : len(b)+head+int(l.entries[id].Size)]
-		data, err := l.tree.ReadFile(id, room[head:])
+		data, err := l.tree.ReadFile(id, room[head:head:len(room)])
 		if err != nil {
-			if err := l.ourFailure(id, shortIsChanged(err)); err != nil {
+			if err := l.ourFailure(id, err); err != nil {
 				l.unused(b)
 				return err
 			}

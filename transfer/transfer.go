@@ -69,7 +69,10 @@ type Transfer struct {
 	ended  time.Time
 	err    error
 
-	telling sync.Mutex // one event after the other
+	untold []Event // for tellAll
+	more   chan struct{}
+	ending chan struct{} // closed when nothing more is told
+	told   chan struct{} // tellAll has ended
 }
 
 // Result is what has become of a transfer.
@@ -85,9 +88,11 @@ func newTransfer(d Direction, peer string, o Options) (*Transfer, context.Contex
 	ctx, cancel := context.WithCancelCause(context.Background())
 	t := &Transfer{
 		direction: d, meter: newMeter(), o: o, began: time.Now(), number: lastNumber.Add(1), cancel: cancel,
-		done: make(chan struct{}), peer: peer,
+		done: make(chan struct{}), peer: peer, more: make(chan struct{}, 1),
+		ending: make(chan struct{}), told: make(chan struct{}),
 	}
 	o.Registry.add(t)
+	go t.tellAll()
 	return t, ctx
 }
 
@@ -102,6 +107,8 @@ func (t *Transfer) end(err error) {
 	t.err, t.ended = err, time.Now()
 	t.mu.Unlock()
 	t.cancel(nil)
+	close(t.ending)
+	<-t.told
 	t.o.Registry.remove(t)
 	close(t.done)
 }
@@ -190,8 +197,35 @@ func (t *Transfer) fileFailed(err *Error) {
 	t.tell(Event{EventFileFailed, err.Peer, err.Path, err})
 }
 
+// tell has Options.Event be called, and does not wait for it.
 func (t *Transfer) tell(e Event) {
-	t.telling.Lock()
-	defer t.telling.Unlock()
-	t.o.Event(e)
+	t.mu.Lock()
+	t.untold = append(t.untold, e)
+	t.mu.Unlock()
+	select {
+	case t.more <- struct{}{}:
+	default:
+	}
+}
+
+// tellAll owns the calls of Options.Event. It ends when nothing more is told, and all is.
+func (t *Transfer) tellAll() {
+	defer close(t.told)
+	for over := false; ; {
+		t.mu.Lock()
+		events := t.untold
+		t.untold = nil
+		t.mu.Unlock()
+		for _, e := range events {
+			t.o.Event(e)
+		}
+		if over {
+			return
+		}
+		select {
+		case <-t.more:
+		case <-t.ending:
+			over = true
+		}
+	}
 }

@@ -1,0 +1,159 @@
+package transfer
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/staging"
+)
+
+// Ref names what is to be fetched, and the right to it: what Share.Ref returns at the sender.
+type Ref struct {
+	Root  [32]byte // of the manifest (manifest spec 3.2)
+	Token []byte   // at most 64 bytes
+}
+
+// ID returns the name that the transfer has: 32 hexadecimal digits.
+func (r Ref) ID() string { return idOf(r.Root) }
+
+// Fetch begins to fetch a tree to the directory dir, which must exist, from one source or several that share it. It returns at once:
+// Wait has the outcome. The end of ctx cancels it. o may be nil.
+//
+// What an earlier Fetch of the same Ref has left in dir, it goes on with. With several sources, each is asked for other pieces, and
+// one that sends what does not fit its hash is asked no more; the tree must have been hashed then. When a connection is lost, it
+// dials again.
+func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *ReceiveOptions) *Transfer {
+	if o == nil {
+		o = &ReceiveOptions{}
+	}
+	opts := o.withDefaults()
+	t, own := newTransfer(Receiving, "", opts.Options)
+	t.listed("", ref.Root)
+	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
+	go func() { // ends with the transfer; its error goes to Wait
+		defer stop()
+		err := opts.validate()
+		if err == nil && len(sources) == 0 {
+			err = &Error{Code: CodeInvalid, Text: "there is no source"}
+		}
+		if err == nil {
+			err = t.fetch(own, sources, ref, dir, opts)
+		}
+		t.end(ended("fetch", t.Peer(), err))
+	}()
+	return t
+}
+
+// fetch runs a receiver, with an origin for each source that is reached.
+func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o ReceiveOptions) error {
+	disk, err := staging.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = disk.Close() }() // what is to last has been synced
+	r := newReceiver(ctx, t, o, disk)
+	if _, err := r.recall(ref.Root); err != nil {
+		r.fail(err)
+		return r.run()
+	}
+	all := newOutcomes(len(sources))
+	for _, dial := range sources {
+		all.Go(func() error { return r.from(dial, ref) }, func(err error) { r.fail(err) })
+	}
+	err = r.run()
+	all.Wait()
+	return err
+}
+
+// outcomes waits for several, and tells when all of them have failed.
+type outcomes struct {
+	sync.WaitGroup
+	mu   sync.Mutex
+	left int
+	errs []error
+}
+
+func newOutcomes(n int) *outcomes { return &outcomes{left: n} }
+
+// Go runs fn. When all have ended and one has failed, failed is told why.
+func (s *outcomes) Go(fn func() error, failed func(error)) {
+	s.WaitGroup.Go(func() {
+		err := fn()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if err != nil {
+			s.errs = append(s.errs, err)
+		}
+		if s.left--; s.left == 0 && len(s.errs) > 0 {
+			failed(errors.Join(s.errs...))
+		}
+	})
+}
+
+// from keeps one source being an origin, until the transfer is over or the source is of no more use, which it returns.
+func (r *receiver) from(dial Dialer, ref Ref) error {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(r.ctx))
+	defer cancel()
+	stop := context.AfterFunc(r.ctx, func() { // what is over still says goodbye
+		if !errors.Is(context.Cause(r.ctx), errOver) {
+			cancel()
+		}
+	})
+	defer stop()
+	err := r.t.persist(ctx, func(ctx context.Context) (bool, error) {
+		select {
+		case <-r.ended:
+			return true, nil // without this source
+		default:
+		}
+		s, err := dial(ctx)
+		if err != nil {
+			return false, err
+		}
+		r.t.met(s)
+		l, err := openLink(ctx, s, wire.Receiver, r.o.Options)
+		if err != nil {
+			return false, err
+		}
+		o := r.newOrigin(l.ctl, s.Peer(), s.RTT)
+		lane := r.laneOf(o)
+		return true, l.run(ctx, r.o.Options, lane, func(ctx context.Context) error { return o.get(ctx, ref) })
+	})
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
+	return err
+}
+
+// get asks for a tree, and takes it from there.
+func (o *origin) get(ctx context.Context, ref Ref) error {
+	r := o.r
+	known := false
+	select {
+	case <-r.ready:
+		known = true
+	default:
+	}
+	stop := context.AfterFunc(ctx, func() { o.ctl.interrupt(context.Cause(ctx)) })
+	defer stop()
+	if err := o.ctl.send(wire.KindGet, known, wire.Get(ref).Append); err != nil {
+		return err
+	}
+	l, err := o.list(known)
+	if err != nil {
+		return o.ctl.cause(err)
+	}
+	if l.root != ref.Root {
+		return protocolErrorf("the sender offers another tree than the one that was asked for")
+	}
+	if !known {
+		if err := r.begin(l, nil); err != nil {
+			r.fail(err)
+			return err
+		}
+	}
+	r.named(l.name)
+	return o.run(ctx)
+}

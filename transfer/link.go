@@ -1,0 +1,163 @@
+package transfer
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+)
+
+// A Dialer returns a session with a peer that is open: an open one if there is, otherwise a new one. The session stays the
+// Dialer's.
+type Dialer func(ctx context.Context) (*session.Session, error)
+
+// helloTimeout bounds the wait for the other side's HELLO, and for what follows from it.
+const helloTimeout = 15 * time.Second
+
+// Waits between attempts to reach a peer again.
+const (
+	firstRetry = 200 * time.Millisecond
+	mostRetry  = 5 * time.Second
+)
+
+// link is an opener's control stream, with its data lanes.
+type link struct {
+	s     *session.Session
+	ctl   *control
+	id    wire.ID
+	lanes int // that both take
+}
+
+// openLink opens a control stream to the other side of a session, in a role.
+func openLink(ctx context.Context, s *session.Session, role wire.Role, o Options) (*link, error) {
+	st, err := s.OpenStream(ctx, controlName, nil)
+	if err != nil {
+		return nil, err
+	}
+	l := &link{s: s, ctl: newControl(st)}
+	_, _ = rand.Read(l.id[:]) // never fails
+	stop := context.AfterFunc(ctx, func() { l.ctl.interrupt(context.Cause(ctx)) })
+	defer stop()
+	theirs, err := l.greet(role, o)
+	if err != nil {
+		err = l.ctl.cause(err)
+		l.ctl.abort(whyOf(err))
+		return nil, err
+	}
+	l.lanes = min(o.Lanes, theirs.Lanes)
+	return l, nil
+}
+
+// greet says HELLO and takes the answer (spec 3.1).
+func (l *link) greet(role wire.Role, o Options) (wire.Hello, error) {
+	if err := l.ctl.send(wire.KindHello, false, wire.Hello{Role: role, Lanes: o.Lanes, ID: l.id}.Append); err != nil {
+		return wire.Hello{}, err
+	}
+	theirs, err := readHello(l.ctl)
+	if err == nil && (theirs.ID != l.id || theirs.Role == role) {
+		err = protocolErrorf("HELLO does not answer ours")
+	}
+	return theirs, err
+}
+
+func readHello(c *control) (wire.Hello, error) {
+	f, err := c.readWithin(helloTimeout)
+	if err != nil {
+		return wire.Hello{}, err
+	}
+	if f.Kind != wire.KindHello {
+		return wire.Hello{}, protocolErrorf("%v where HELLO is due", f.Kind)
+	}
+	return wire.ConsumeHello(f.Body)
+}
+
+// run keeps the data lanes open, has lane serve them and talk the control stream, until talk returns. It tells the peer why when
+// that is an error.
+func (l *link) run(ctx context.Context, o Options, lane func(context.Context, *bulk.Lane), talk func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var lanes sync.WaitGroup
+	lanes.Go(func() { keepLanes(ctx, l.s, l.id, lanesFor(l.s, l.lanes), o, lane) })
+	err := talk(ctx)
+	l.ctl.close(err)
+	cancel()
+	lanes.Wait()
+	return err
+}
+
+// close ends the stream after a transfer that has ended with err.
+func (c *control) close(err error) {
+	var e *Error
+	switch {
+	case err == nil:
+		c.finish()
+	case errors.As(err, &e) && e.Remote:
+		c.end()
+		_ = c.st.Close() // the peer knows
+	default:
+		c.abort(whyOf(err))
+	}
+}
+
+// again reports whether it makes sense to reach for the peer again after err.
+func again(err error) bool {
+	switch CodeOf(err) {
+	case "", CodeLost, CodeStalled:
+		return true
+	case CodeBusy:
+		var e *Error
+		return errors.As(err, &e) && e.Remote // it may be our own last attempt
+	}
+	return false
+}
+
+// persist calls attempt until it returns nil, or an error that another attempt does not help against, or until nothing has come
+// for o.Patience. attempt reports whether the peer was reached: the first attempt must reach it.
+func (t *Transfer) persist(ctx context.Context, attempt func(context.Context) (reached bool, err error)) error {
+	wait, last, most := firstRetry, time.Now(), t.meter.verified.Load()
+	reachedOnce := false
+	for {
+		reached, err := attempt(ctx)
+		if err == nil || ctx.Err() != nil {
+			return errOr(context.Cause(ctx), err)
+		}
+		reachedOnce = reachedOnce || reached
+		if now := t.meter.verified.Load(); now > most {
+			most, last, wait = now, time.Now(), firstRetry
+		}
+		if !again(err) || !reachedOnce || t.o.Patience < 0 || time.Since(last) > t.o.Patience {
+			return err
+		}
+		t.meter.losses.Add(1)
+		t.meter.setPhase(PhaseWaiting)
+		t.tell(Event{EventLost, t.Peer(), "", err})
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		wait = min(2*wait, mostRetry)
+	}
+}
+
+// errOr returns cause if err is not nil and there is one, otherwise err.
+func errOr(cause, err error) error {
+	if err != nil && cause != nil {
+		return cause
+	}
+	return err
+}
+
+// met notes whom a transfer is with.
+func (t *Transfer) met(s *session.Session) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.peer == "" {
+		t.peer = s.Peer()
+	}
+}

@@ -1,0 +1,60 @@
+package transfer
+
+import (
+	"context"
+
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/source"
+)
+
+// Push begins to send a tree to the peer of dial, whose Service has a Receive. It returns at once: Wait has the outcome. The end of
+// ctx cancels it. o may be nil. The tree stays the caller's, who closes it after the transfer.
+//
+// Files are hashed while they are sent. When the connection is lost, Push dials again, and goes on where the receiver says.
+func Push(ctx context.Context, dial Dialer, tree *source.Tree, o *Options) *Transfer {
+	if o == nil {
+		o = &Options{}
+	}
+	opts := o.withDefaults()
+	t, own := newTransfer(Sending, "", opts)
+	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
+	go func() { // ends with the transfer; its error goes to Wait
+		defer stop()
+		err := opts.validate()
+		if err == nil {
+			err = t.push(own, dial, tree)
+		}
+		t.end(ended("push", t.Peer(), err))
+	}()
+	return t
+}
+
+// ended returns what Wait says: nil or an *Error.
+func ended(op, peer string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return about(op, peer, err)
+}
+
+func (t *Transfer) push(ctx context.Context, dial Dialer, tree *source.Tree) error {
+	offer, err := newOffer(tree, "")
+	if err != nil {
+		return err
+	}
+	offer.count(t)
+	return t.persist(ctx, func(ctx context.Context) (bool, error) {
+		s, err := dial(ctx)
+		if err != nil {
+			return false, err
+		}
+		t.met(s)
+		l, err := openLink(ctx, s, wire.Sender, t.o)
+		if err != nil {
+			return false, err
+		}
+		t.meter.setPhase(PhaseList)
+		sender := newSender(t, offer, l.ctl)
+		return true, l.run(ctx, t.o, sender.lane, func(ctx context.Context) error { return sender.run(ctx, offer.name, false) })
+	})
+}
