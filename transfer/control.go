@@ -27,10 +27,10 @@ type control struct {
 	in   *wire.Reader
 	done chan struct{} // the writer has ended
 
-	mu     sync.Mutex
-	moved  sync.Cond // out, ending or err has changed
-	out    []byte
-	ending bool  // nothing more is appended: the writer ends when out has left
+	mu      sync.Mutex
+	moved   sync.Cond // out, ending or err has changed
+	out     []byte
+	ending  bool  // nothing more is appended: the writer ends when out has left
 	err     error // why nothing can be written any more
 	stopped error // why nobody waits for room any more
 }

@@ -17,21 +17,21 @@ type Code = manifest.Code
 
 // The codes.
 const (
-	CodeNoSpace       = staging.CodeNoSpace        // the receiver's disk is full: what has come is kept
-	CodeDenied        = staging.CodeDenied         // the system, or the peer's person, does not let this happen
-	CodePathUnsafe    = manifest.CodePathUnsafe    // a name that the receiver does not take
-	CodeExists        = manifest.CodeExists        // something else has that name at the receiver
-	CodeSourceChanged = source.CodeSourceChanged   // the sender's file is not what it was
-	CodeHashMismatch  = Code("hash_mismatch")      // what came is not what was said
-	CodeTooLarge      = manifest.CodeTooLarge      // over a limit
-	CodeCanceled      = Code("canceled")           // this side, or the peer, has stopped it
-	CodeProtocol      = manifest.CodeProtocol      // the peer breaks the protocol
-	CodeIO            = staging.CodeIO             // a disk failed
-	CodeBusy          = staging.CodeBusy           // another process receives the same
-	CodeNotFound      = Code("not_found")          // the peer has no such transfer, or does not know the token
-	CodeStalled       = Code("stalled")            // nothing came for too long
-	CodeLost          = Code("lost")               // the peer cannot be reached any more
-	CodeInvalid       = Code("invalid")            // the call itself is wrong
+	CodeNoSpace       = staging.CodeNoSpace      // the receiver's disk is full: what has come is kept
+	CodeDenied        = staging.CodeDenied       // the system, or the peer's person, does not let this happen
+	CodePathUnsafe    = manifest.CodePathUnsafe  // a name that the receiver does not take
+	CodeExists        = manifest.CodeExists      // something else has that name at the receiver
+	CodeSourceChanged = source.CodeSourceChanged // the sender's file is not what it was
+	CodeHashMismatch  = Code("hash_mismatch")    // what came is not what was said
+	CodeTooLarge      = manifest.CodeTooLarge    // over a limit
+	CodeCanceled      = Code("canceled")         // this side, or the peer, has stopped it
+	CodeProtocol      = manifest.CodeProtocol    // the peer breaks the protocol
+	CodeIO            = staging.CodeIO           // a disk failed
+	CodeBusy          = staging.CodeBusy         // another process receives the same
+	CodeNotFound      = Code("not_found")        // the peer has no such transfer, or does not know the token
+	CodeStalled       = Code("stalled")          // nothing came for too long
+	CodeLost          = Code("lost")             // the peer cannot be reached any more
+	CodeInvalid       = Code("invalid")          // the call itself is wrong
 )
 
 // An Error says why a transfer, or one file of it, failed.

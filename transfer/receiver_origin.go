@@ -20,16 +20,16 @@ type origin struct {
 	rtt  func() time.Duration
 
 	// Guarded by receiver.mu.
-	attached bool             // it may be asked
-	gone     bool             // it may not be asked any more
-	wanted   map[key]int64    // what it is to bring, and what that counts
-	inflight int64            // their sum
-	window   int64            // what that may be
-	lossy    bool             // it has lost a lane: things come that are not wanted any more
-	fresh    bool             // the next WANT has it forget the earlier ones
-	lacks    map[uint32]bool  // files that it says it cannot bring
-	bad      int              // wrong pieces
-	told     wire.Ack         // what it knows
+	attached bool            // it may be asked
+	gone     bool            // it may not be asked any more
+	wanted   map[key]int64   // what it is to bring, and what that counts
+	inflight int64           // their sum
+	window   int64           // what that may be
+	lossy    bool            // it has lost a lane: things come that are not wanted any more
+	fresh    bool            // the next WANT has it forget the earlier ones
+	lacks    map[uint32]bool // files that it says it cannot bring
+	bad      int             // wrong pieces
+	told     wire.Ack        // what it knows
 	lanes    map[*bulk.Lane]struct{}
 	last     time.Time // when the last piece came
 	rate     float64   // bytes per second, over the last watch

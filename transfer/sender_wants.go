@@ -24,7 +24,7 @@ type wantQueue struct {
 	entries []manifest.Entry
 
 	mu     sync.Mutex
-	moved  sync.Cond // items or closed have changed, or a lane is over
+	moved  sync.Cond   // items or closed have changed, or a lane is over
 	items  []wire.Want // from head on
 	head   int
 	closed bool

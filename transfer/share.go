@@ -1,0 +1,125 @@
+package transfer
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"sync"
+
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/source"
+)
+
+// A Share is a tree that peers may fetch.
+type Share struct {
+	v     *Service
+	ref   Ref
+	offer *offer
+	o     ShareOptions
+
+	mu     sync.Mutex
+	holder string // of a token for one peer: who has shown it first
+	closed bool
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+// ShareOptions say how a tree is shared. Nil, and the zero value, are good.
+type ShareOptions struct {
+	// Name is what it is called at the receiver's. If empty, the tree's.
+	Name string
+	// Token is what a peer must show, at most 64 bytes. If nil, a random one of 16 bytes.
+	Token []byte
+	// Many lets several peers fetch it. Otherwise only the first that shows the token may, as often as it likes.
+	Many bool
+	// Begun, if not nil, is told of each transfer of it. It must not block.
+	Begun func(*Transfer)
+}
+
+// Ref returns what a peer needs to fetch what is shared.
+func (s *Share) Ref() Ref { return s.ref }
+
+// Share has peers fetch a tree, until the Share is closed. The tree stays the caller's, who closes it after the Share.
+func (v *Service) Share(tree *source.Tree, o *ShareOptions) (*Share, error) {
+	if o == nil {
+		o = &ShareOptions{}
+	}
+	offer, err := newOffer(tree, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	s := &Share{v: v, o: *o, offer: offer}
+	if s.o.Token == nil {
+		s.o.Token = make([]byte, 16)
+		_, _ = rand.Read(s.o.Token) // never fails
+	}
+	if len(s.o.Token) > 64 {
+		return nil, &Error{Op: "share", Code: CodeInvalid, Text: "ShareOptions.Token has more than 64 bytes"}
+	}
+	s.ref = Ref{s.offer.root, s.o.Token}
+	s.ctx, s.cancel = context.WithCancelCause(v.ctx)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.shares[s.ref.Root] = append(v.shares[s.ref.Root], s)
+	return s, nil
+}
+
+// Close ends the sharing, and the transfers of it.
+func (s *Share) Close() {
+	s.v.mu.Lock()
+	all := s.v.shares[s.ref.Root]
+	for i, other := range all {
+		if other == s {
+			all = append(all[:i:i], all[i+1:]...)
+			break
+		}
+	}
+	if s.v.shares[s.ref.Root] = all; len(all) == 0 {
+		delete(s.v.shares, s.ref.Root)
+	}
+	s.v.mu.Unlock()
+	s.cancel(&Error{Code: CodeCanceled, Text: "the sender has stopped it"})
+}
+
+// find returns the share that a GET may have, or nil.
+func (v *Service) find(g wire.Get, peer string) *Share {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, s := range v.shares[g.Root] {
+		if subtle.ConstantTimeCompare(s.ref.Token, g.Token) == 1 && s.admit(peer) {
+			return s
+		}
+	}
+	return nil
+}
+
+// admit reports whether a peer that has shown the token may fetch.
+func (s *Share) admit(peer string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holder == "" {
+		s.holder = peer
+	}
+	return s.o.Many || s.holder == peer
+}
+
+// serve sends the tree to one peer.
+func (s *Share) serve(in *incomingLink, known bool) error {
+	t, ctx := newTransfer(Sending, in.s.Peer(), in.v.cfg.Options)
+	stop := context.AfterFunc(s.ctx, func() { t.cancel(context.Cause(s.ctx)) })
+	defer stop()
+	s.offer.count(t)
+	for _, begun := range []func(*Transfer){in.v.cfg.Begun, s.o.Begun} {
+		if begun != nil {
+			begun(t)
+		}
+	}
+	sender := newSender(t, s.offer, in.ctl)
+	leave, err := in.join(ctx, sender.lane)
+	if err == nil {
+		err = sender.run(ctx, s.offer.name, known)
+		leave()
+	}
+	t.end(ended("serve", in.s.Peer(), err))
+	return err
+}
