@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// FS is the disk below one destination, as a Staging needs it. Names are relative to it, with /. OpenRoot returns the real one; tests
-// have one whose power can be cut.
+// FS is the disk below one destination, as a Staging needs it, for any number of goroutines. Names are relative to it, with /. OpenRoot
+// returns the real one; tests have one whose power can be cut.
 type FS interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 	Mkdir(name string, perm fs.FileMode) error
+	// Lstat is also how an FS that keeps folders open learns that one was moved: it is asked for a folder before what is in it.
 	Lstat(name string) (Info, error)
 	Readlink(name string) (string, error)
 	ReadDir(name string) ([]string, error)
@@ -26,10 +27,18 @@ type FS interface {
 	ChmodDir(name string, perm fs.FileMode) error
 	// SyncDir returns when the names in a directory are on the disk.
 	SyncDir(name string) error
+	// SyncAll returns when all that was written below is on the disk, and reports what was lost since it was called last. It is
+	// errors.ErrUnsupported where no one call does that.
+	SyncAll() error
+	// Lock opens the file name, makes it if need be, and has it alone until Close or the end of the process. It is ErrBusy when another
+	// has it, in this process too.
+	Lock(name string) (io.Closer, error)
+	// Room returns how many bytes and inodes this user may still allocate; -1 for what the system does not tell.
+	Room() (bytes, inodes int64, err error)
 	Close() error
 }
 
-// File is one open file of an FS.
+// File is one open file of an FS, for any number of goroutines until Close.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
@@ -37,6 +46,7 @@ type File interface {
 	Stat() (Info, error)
 	Truncate(size int64) error
 	Chmod(perm fs.FileMode) error
+	Chtimes(mtime time.Time) error
 	// Datasync returns when what was written, and the size, are on the disk.
 	Datasync() error
 }
@@ -49,33 +59,28 @@ type Info struct {
 	Inode   uint64 // 0 where the system does not tell
 }
 
-// rootFS is the FS over an os.Root.
-type rootFS struct{ root *os.Root }
-
 // OpenRoot returns the FS below the directory dest, which must exist. Its Close does not close Stagings.
 func OpenRoot(dest string) (FS, error) {
 	root, err := os.OpenRoot(dest)
 	if err != nil {
 		return nil, wrap("open", "", err)
 	}
-	return rootFS{root}, nil
+	disk, err := newDiskFS(rootFS{root})
+	if err != nil {
+		_ = root.Close() // the first error is told
+		return nil, wrap("open", "", err)
+	}
+	return disk, nil
 }
 
-func (r rootFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
-	f, err := r.root.OpenFile(name, flag, perm)
-	if err != nil {
-		return nil, err
-	}
-	return rootFile{f}, nil
+// Free returns how many bytes and inodes may still be allocated on the disk; -1 for what the system does not tell.
+func Free(disk FS) (bytes, inodes int64, err error) {
+	bytes, inodes, err = disk.Room()
+	return bytes, inodes, wrap("free", "", err)
 }
 
-func (r rootFS) Lstat(name string) (Info, error) {
-	fi, err := r.root.Lstat(name)
-	if err != nil {
-		return Info{}, err
-	}
-	return infoOf(fi), nil
-}
+// rootFS is what of an FS is the same on all systems, over an os.Root.
+type rootFS struct{ root *os.Root }
 
 func (r rootFS) ReadDir(name string) ([]string, error) {
 	d, err := r.root.Open(name)
@@ -110,28 +115,8 @@ func (r rootFS) ChmodDir(name string, perm fs.FileMode) error {
 func (r rootFS) Chmod(name string, perm fs.FileMode) error { return r.root.Chmod(name, perm) }
 func (r rootFS) Mkdir(name string, perm fs.FileMode) error { return r.root.Mkdir(name, perm) }
 func (r rootFS) Readlink(name string) (string, error)      { return r.root.Readlink(name) }
-func (r rootFS) Remove(name string) error                  { return r.root.Remove(name) }
-func (r rootFS) Rename(from, to string) error              { return r.root.Rename(from, to) }
-func (r rootFS) Link(from, to string) error                { return r.root.Link(from, to) }
 func (r rootFS) Symlink(target, name string) error         { return r.root.Symlink(target, name) }
 func (r rootFS) Chtimes(name string, mtime time.Time) error {
 	return r.root.Chtimes(name, time.Time{}, mtime)
 }
 func (r rootFS) SyncDir(name string) error { return syncDir(r.root, name) }
-func (r rootFS) Close() error              { return r.root.Close() }
-
-type rootFile struct{ *os.File }
-
-func (f rootFile) Datasync() error { return datasync(f.File) }
-
-func (f rootFile) Stat() (Info, error) {
-	fi, err := f.File.Stat()
-	if err != nil {
-		return Info{}, err
-	}
-	return infoOf(fi), nil
-}
-
-func infoOf(fi fs.FileInfo) Info {
-	return Info{Mode: fi.Mode(), Size: fi.Size(), ModTime: fi.ModTime(), Inode: inode(fi)}
-}

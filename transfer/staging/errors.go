@@ -15,7 +15,11 @@ const (
 	CodeDenied  manifest.Code = "denied"   // the system does not let this process
 	CodeIO      manifest.Code = "io"       // the disk failed
 	CodeNoState manifest.Code = "no_state" // there is no such transfer to go on with
+	CodeBusy    manifest.Code = "busy"     // another process, or another Staging of this one, has the transfer
 )
+
+// ErrBusy is what FS.Lock returns for what another has. A Staging says CodeBusy.
+var ErrBusy = errors.New("it is locked")
 
 // Error is the error of this package. It wraps that of the system, if there is one.
 type Error struct {
@@ -58,6 +62,8 @@ func wrap(op, path string, err error) error {
 	switch {
 	case errors.As(err, &m):
 		e.Code = m.Code
+	case errors.Is(err, ErrBusy):
+		e.Code, e.Text = CodeBusy, "another process is receiving it: wait until it has ended, or stop it"
 	case isNoSpace(err):
 		e.Code, e.Text = CodeNoSpace, "the disk is full: make room and go on, what has come is kept"
 	case errors.Is(err, fs.ErrExist):

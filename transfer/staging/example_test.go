@@ -34,12 +34,12 @@ func Example() {
 		panic(err)
 	}
 	fmt.Println(s.Missing(1))
-	fmt.Println(s.WriteAt(1, []byte("world"), 6), s.Publish(1), s.Finish())
+	fmt.Println(s.WriteAt(1, []byte("world"), 6), s.Publish([]uint32{1}), s.Finish())
 	text, err := os.ReadFile(filepath.Join(dest, "docs", "hello.txt"))
 	fmt.Println(string(text), err)
 	// Output:
 	// <nil> <nil> [{0 6}]
 	// [{6 11}]
-	// <nil> <nil> <nil>
+	// <nil> [] <nil>
 	// hello world <nil>
 }

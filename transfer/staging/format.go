@@ -23,6 +23,7 @@ const (
 	itemSize    = 16
 	crcSize     = 4
 	maxItems    = 4096
+	rootItems   = 2
 )
 
 // recordKind is what a record of the journal says (5.2).
@@ -33,6 +34,8 @@ const (
 	recordRanges    recordKind = 2
 	recordReset     recordKind = 3
 	recordPublished recordKind = 4
+	recordRoot      recordKind = 5
+	recordLayer     recordKind = 6
 )
 
 // record is one of the journal.
@@ -40,7 +43,8 @@ type record struct {
 	kind  recordKind
 	id    uint32
 	inode uint64 // of a PART
-	have  ranges // of RANGES
+	have  ranges // of RANGES; of LAYER, in pieces
+	root  [32]byte
 }
 
 var errMeta = errors.New("the list of files on the disk is damaged")
@@ -73,7 +77,7 @@ func consumeMeta(b []byte) (entries []manifest.Entry, umask fs.FileMode, crc uin
 		return nil, 0, 0, errMeta
 	}
 	body := b[:len(b)-crcSize]
-	crc = binary.BigEndian.Uint32(b[len(body):])
+	crc = crcOfMeta(b)
 	count := binary.BigEndian.Uint32(b[8:])
 	umask = fs.FileMode(binary.BigEndian.Uint16(b[6:]))
 	switch {
@@ -95,6 +99,9 @@ func consumeMeta(b []byte) (entries []manifest.Entry, umask fs.FileMode, crc uin
 	return entries, umask, crc, nil
 }
 
+// crcOfMeta returns the CRC that b, which is a meta's, ends with.
+func crcOfMeta(b []byte) uint32 { return binary.BigEndian.Uint32(b[len(b)-crcSize:]) }
+
 func appendJournalHead(b []byte, meta uint32) []byte {
 	b = binary.BigEndian.AppendUint32(b, journalMagic)
 	b = append(b, version, 0, 0, 0)
@@ -106,7 +113,7 @@ func isJournal(b []byte, meta uint32) bool {
 	return len(b) >= journalHead && string(b[:journalHead]) == string(appendJournalHead(nil, meta))
 }
 
-// appendRecord appends r; RANGES as more than one record, when they are many.
+// appendRecord appends r; RANGES and LAYER as more than one record, when they are many.
 func appendRecord(b []byte, r record) []byte {
 	for len(r.have) > maxItems {
 		b = appendRecord(b, record{kind: r.kind, id: r.id, have: r.have[:maxItems]})
@@ -114,15 +121,21 @@ func appendRecord(b []byte, r record) []byte {
 	}
 	start := len(b)
 	count := len(r.have)
-	if r.kind == recordPart {
+	switch r.kind {
+	case recordPart:
 		count = 1
+	case recordRoot:
+		count = rootItems
 	}
 	b = append(b, byte(r.kind), 0)
 	b = binary.BigEndian.AppendUint16(b, uint16(count))
 	b = binary.BigEndian.AppendUint32(b, r.id)
-	if r.kind == recordPart {
+	switch r.kind {
+	case recordPart:
 		b = binary.BigEndian.AppendUint64(b, r.inode)
 		b = binary.BigEndian.AppendUint64(b, 0)
+	case recordRoot:
+		b = append(b, r.root[:]...)
 	}
 	for _, have := range r.have {
 		b = binary.BigEndian.AppendUint64(b, uint64(have.From))
@@ -147,7 +160,10 @@ func consumeRecord(b []byte) (record, int) {
 	switch {
 	case r.kind == recordPart && count == 1 && binary.BigEndian.Uint64(items[8:]) == 0:
 		r.inode = binary.BigEndian.Uint64(items)
-	case r.kind == recordRanges && count > 0:
+	case r.kind == recordRoot && count == rootItems:
+		copy(r.root[:], items)
+	case (r.kind == recordRanges || r.kind == recordLayer) && count > 0:
+		r.have = make(ranges, 0, count)
 		for ; len(items) > 0; items = items[itemSize:] {
 			from, to := binary.BigEndian.Uint64(items), binary.BigEndian.Uint64(items[8:])
 			if from >= to || to > math.MaxInt64 {

@@ -19,6 +19,10 @@ var goldenRecords = []struct {
 	{"02 00 0002 00000007 0000000000000000 0000000000000010 0000000000000020 0000000000000100",
 		record{kind: recordRanges, id: 7, have: ranges{{0, 16}, {32, 256}}}},
 	{"03 00 0000 00000007", record{kind: recordReset, id: 7}},
+	{"05 00 0002 00000007 000102030405060708090a0b0c0d0e0f 101112131415161718191a1b1c1d1e1f",
+		record{kind: recordRoot, id: 7, root: [32]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15,
+			16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31}}},
+	{"06 00 0001 00000007 0000000000000000 0000000000000010", record{kind: recordLayer, id: 7, have: ranges{{0, 16}}}},
 	{"04 00 0000 ffffffff", record{kind: recordPublished, id: 1<<32 - 1}},
 }
 
@@ -108,7 +112,7 @@ func TestRangesAreASet(t *testing.T) {
 
 // A journal that is cut anywhere, or overwritten from there on with what was on the disk before, says what its whole records say.
 func TestATornTailOfTheJournalIsDropped(t *testing.T) {
-	o := Options{Rules: testRules, SyncBytes: -1}
+	o := Options{Rules: testRules, Sync: SyncEach}
 	d := newTestDisk(1, false)
 	s, err := Create(d, testID, tree(), &o)
 	require.NoError(t, err)

@@ -2,12 +2,14 @@ package staging
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -36,19 +38,23 @@ type memDisk struct {
 	next    uint64
 	free    []uint64
 
+	mu      sync.Mutex
+	locked  map[string]bool
 	ops     int
 	cutAt   int           // the operation at which the power is cut; 0: none
 	fail    map[int]error // operations that fail once
 	noLinks bool
-	rng     *rand.Rand
-	trace   []string
+
+	noSyncAll bool
+	rng       *rand.Rand
+	trace     []string
 }
 
 func newDisk(seed uint64) *memDisk {
 	root := &node{inode: 1, mode: fs.ModeDir | 0o755, links: 1}
 	return &memDisk{
 		names: map[string]*node{".": root}, durable: map[string]*node{".": root}, next: 2,
-		fail: map[int]error{}, rng: rand.New(rand.NewPCG(seed, 0)),
+		fail: map[int]error{}, locked: map[string]bool{}, rng: rand.New(rand.NewPCG(seed, 0)),
 	}
 }
 
@@ -70,7 +76,8 @@ func (d *memDisk) cut() *memDisk {
 	for _, change := range d.late[:d.rng.IntN(len(d.late)+1)] {
 		change(names)
 	}
-	out := &memDisk{names: names, durable: maps.Clone(names), next: d.next, free: d.free, fail: map[int]error{}, rng: d.rng, noLinks: d.noLinks}
+	out := &memDisk{names: names, durable: maps.Clone(names), next: d.next, free: d.free, trace: append(d.trace, "CUT"), fail: map[int]error{}, locked: map[string]bool{}, rng: d.rng, noLinks: d.noLinks,
+		noSyncAll: d.noSyncAll}
 	seen := map[*node]bool{}
 	for _, n := range names {
 		n.links = 0
@@ -89,6 +96,14 @@ func (d *memDisk) cut() *memDisk {
 		n.data, n.synced, n.late = data, slices.Clone(data), nil
 	}
 	return out
+}
+
+// kill returns the disk after the process has ended.
+func (d *memDisk) kill() *memDisk {
+	return &memDisk{
+		names: d.names, durable: d.durable, late: d.late, next: d.next, free: d.free, trace: append(d.trace, "CUT"), fail: map[int]error{}, locked: map[string]bool{},
+		rng: d.rng, noLinks: d.noLinks, noSyncAll: d.noSyncAll,
+	}
 }
 
 // change changes the names, now and, at the next sync or with luck, for ever.
@@ -132,6 +147,8 @@ func (d *memDisk) drop(n *node) {
 }
 
 func (d *memDisk) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if flag&syscall.O_CREAT == 0 {
 		n := d.names[name]
 		if n == nil {
@@ -153,6 +170,8 @@ func (d *memDisk) OpenFile(name string, flag int, perm fs.FileMode) (File, error
 }
 
 func (d *memDisk) Mkdir(name string, perm fs.FileMode) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.op("mkdir " + name); err != nil {
 		return err
 	}
@@ -161,6 +180,8 @@ func (d *memDisk) Mkdir(name string, perm fs.FileMode) error {
 }
 
 func (d *memDisk) Symlink(target, name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.op("symlink " + name); err != nil {
 		return err
 	}
@@ -172,6 +193,8 @@ func (d *memDisk) Symlink(target, name string) error {
 }
 
 func (d *memDisk) Lstat(name string) (Info, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.isCut() {
 		return Info{}, errCut
 	}
@@ -187,6 +210,8 @@ func (n *node) info() Info {
 }
 
 func (d *memDisk) Readlink(name string) (string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	n := d.names[name]
 	if n == nil || n.mode&fs.ModeSymlink == 0 {
 		return "", notFound("readlink", name)
@@ -195,6 +220,12 @@ func (d *memDisk) Readlink(name string) (string, error) {
 }
 
 func (d *memDisk) ReadDir(dir string) ([]string, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.readDir(dir), nil
+}
+
+func (d *memDisk) readDir(dir string) []string {
 	var all []string
 	for name := range d.names {
 		if name != "." && path.Dir(name) == dir {
@@ -202,10 +233,12 @@ func (d *memDisk) ReadDir(dir string) ([]string, error) {
 		}
 	}
 	slices.Sort(all)
-	return all, nil
+	return all
 }
 
 func (d *memDisk) Remove(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.op("remove " + name); err != nil {
 		return err
 	}
@@ -213,7 +246,7 @@ func (d *memDisk) Remove(name string) error {
 	if n == nil {
 		return notFound("remove", name)
 	}
-	if in, _ := d.ReadDir(name); len(in) > 0 {
+	if len(d.readDir(name)) > 0 {
 		return &fs.PathError{Op: "remove", Path: name, Err: syscall.ENOTEMPTY}
 	}
 	d.change(func(m map[string]*node) { delete(m, name) })
@@ -222,6 +255,8 @@ func (d *memDisk) Remove(name string) error {
 }
 
 func (d *memDisk) Rename(from, to string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.op("rename " + from + " " + to); err != nil {
 		return err
 	}
@@ -244,6 +279,8 @@ func (d *memDisk) Rename(from, to string) error {
 }
 
 func (d *memDisk) Link(from, to string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.noLinks {
 		return &fs.PathError{Op: "link", Path: to, Err: syscall.EPERM}
 	}
@@ -266,6 +303,8 @@ func (d *memDisk) Link(from, to string) error {
 }
 
 func (d *memDisk) Chtimes(name string, mtime time.Time) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.op("chtimes " + name); err != nil {
 		return err
 	}
@@ -277,6 +316,8 @@ func (d *memDisk) Chtimes(name string, mtime time.Time) error {
 }
 
 func (d *memDisk) Chmod(name string, perm fs.FileMode) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.op("chmod " + name); err != nil {
 		return err
 	}
@@ -285,6 +326,8 @@ func (d *memDisk) Chmod(name string, perm fs.FileMode) error {
 }
 
 func (d *memDisk) ChmodDir(name string, perm fs.FileMode) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.op("chmod " + name); err != nil {
 		return err
 	}
@@ -297,6 +340,8 @@ func (d *memDisk) ChmodDir(name string, perm fs.FileMode) error {
 }
 
 func (d *memDisk) SyncDir(name string) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	if err := d.op("syncdir " + name); err != nil {
 		return err
 	}
@@ -306,6 +351,56 @@ func (d *memDisk) SyncDir(name string) error {
 	d.late = nil
 	return nil
 }
+
+// SyncAll makes the data durable, and no names. When it fails, each file has lost some.
+func (d *memDisk) SyncAll() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.noSyncAll {
+		return errors.ErrUnsupported
+	}
+	err := d.op("syncall")
+	for _, n := range d.names {
+		n.sync(d.rng, err)
+	}
+	return err
+}
+
+// memLock is one that is had.
+type memLock struct {
+	disk *memDisk
+	name string
+}
+
+func (l memLock) Close() error {
+	l.disk.mu.Lock()
+	defer l.disk.mu.Unlock()
+	delete(l.disk.locked, l.name)
+	return nil
+}
+
+func (d *memDisk) Lock(name string) (io.Closer, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.isCut() {
+		return nil, errCut
+	}
+	if d.locked[name] {
+		return nil, ErrBusy
+	}
+	if d.names[name] == nil {
+		if err := d.op("lock " + name); err != nil {
+			return nil, err
+		}
+		if _, err := d.make(name, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	d.locked[name] = true
+	return memLock{d, name}, nil
+}
+
+func (d *memDisk) Room() (bytes, inodes int64, err error) { return 1 << 30, -1, nil }
 
 func (d *memDisk) Close() error { return nil }
 

@@ -3,6 +3,7 @@ package staging
 import (
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"slices"
 	"time"
 )
@@ -33,6 +34,8 @@ func writing(b []byte, off int64) func([]byte) []byte {
 
 // WriteAt that fails has written some of it.
 func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
 	err := f.disk.op("write " + f.name)
 	n := len(b)
 	if err != nil {
@@ -47,6 +50,8 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 }
 
 func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
 	if off >= int64(len(f.node.data)) {
 		return 0, io.EOF
 	}
@@ -58,6 +63,8 @@ func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
 }
 
 func (f *memFile) Truncate(size int64) error {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
 	if err := f.disk.op("truncate " + f.name); err != nil {
 		return err
 	}
@@ -72,20 +79,40 @@ func (f *memFile) Truncate(size int64) error {
 
 // Datasync that fails has lost some of it, and says so once: the next one says nothing.
 func (f *memFile) Datasync() error {
-	if err := f.disk.op("datasync " + f.name); err != nil {
-		if len(f.node.late) > 0 {
-			f.node.late = f.node.late[:f.disk.rng.IntN(len(f.node.late))]
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	err := f.disk.op("datasync " + f.name)
+	f.node.sync(f.disk.rng, err)
+	return err
+}
+
+// sync makes what was written durable, or loses some of it.
+func (n *node) sync(rng *rand.Rand, err error) {
+	if err != nil {
+		if len(n.late) > 0 {
+			n.late = n.late[:rng.IntN(len(n.late))]
 		}
+		return
+	}
+	for _, change := range n.late {
+		n.synced = change(n.synced)
+	}
+	n.late = nil
+}
+
+func (f *memFile) Chtimes(mtime time.Time) error {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	if err := f.disk.op("chtimes " + f.name); err != nil {
 		return err
 	}
-	for _, change := range f.node.late {
-		f.node.synced = change(f.node.synced)
-	}
-	f.node.late = nil
+	f.node.mtime = mtime
 	return nil
 }
 
 func (f *memFile) Chmod(perm fs.FileMode) error {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
 	if err := f.disk.op("chmod " + f.name); err != nil {
 		return err
 	}
@@ -93,5 +120,10 @@ func (f *memFile) Chmod(perm fs.FileMode) error {
 	return nil
 }
 
-func (f *memFile) Stat() (Info, error) { return f.node.info(), nil }
-func (f *memFile) Close() error        { return nil }
+func (f *memFile) Stat() (Info, error) {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	return f.node.info(), nil
+}
+
+func (f *memFile) Close() error { return nil }

@@ -6,19 +6,25 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // Open goes on with the transfer id, after a crash or Close. It is CodeNoState when there is none, or when its list of files was never
-// whole on the disk: Discard then makes way for Create.
+// whole on the disk: Discard then makes way for Create. It is CodeBusy when another Staging has it.
 func Open(disk FS, id string, o *Options) (*Staging, error) {
 	s, err := newStaging(disk, id, o)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.load(); err != nil {
-		_ = s.closeFiles()
+		_ = s.closeFiles() // the first error is told
+		if s.lock != nil {
+			_ = s.lock.Close() // nothing was written to it
+		}
 		return nil, wrap("open", "", err)
 	}
 	return s, nil
@@ -34,6 +40,9 @@ func (s *Staging) load() error {
 	if !info.Mode.IsDir() {
 		return errorf("open", s.dir, manifest.CodePathUnsafe, "it is no directory of a transfer")
 	}
+	if s.lock, err = s.fs.Lock(lockName(s.dir)); err != nil {
+		return err
+	}
 	b, f, err := s.read(s.metaName())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -48,15 +57,11 @@ func (s *Staging) load() error {
 	if err := s.setEntries(entries); err != nil {
 		return err
 	}
-	if err := s.loadJournal(); err != nil {
+	pieces, err := s.loadJournal()
+	if err != nil {
 		return err
 	}
-	for _, p := range s.parts {
-		if err := s.examine(p); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.examineAll(pieces)
 }
 
 // read opens a file of the directory and reads it. A link in its place is refused.
@@ -103,99 +108,140 @@ func (s *Staging) openSame(name string) (File, Info, error) {
 	return f, info, nil
 }
 
-// loadJournal takes what the journal says, and cuts off what is no record at its end.
-func (s *Staging) loadJournal() error {
+// loadJournal takes what the journal says, cuts off what is no record at its end, and returns what pieces layers have.
+func (s *Staging) loadJournal() (map[uint32]ranges, error) {
 	b, f, err := s.read(s.journalName())
 	if errors.Is(err, fs.ErrNotExist) { // the machine stopped in Create
 		f, err = s.fs.OpenFile(s.journalName(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 		s.newNames = true
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.journal = f
-	s.dirty = true
+	s.torn = true
+	pieces := make(map[uint32]ranges)
 	if !isJournal(b, s.meta) {
-		return s.appendJournal(nil)
+		return pieces, s.appendJournal(nil)
 	}
-	s.end = journalHead
+	s.journalEnd = journalHead
 	for {
-		r, n := consumeRecord(b[s.end:])
-		if n == 0 || !s.replay(r) {
+		r, n := consumeRecord(b[s.journalEnd:])
+		if n == 0 || !s.replay(r, pieces) {
 			break
 		}
-		s.end += int64(n)
+		s.journalEnd += int64(n)
 	}
-	s.dirty = s.end < int64(len(b))
-	return s.appendJournal(nil)
+	for i := range s.parts {
+		p := &s.parts[i]
+		p.durable = p.durable.sorted()
+	}
+	s.torn = s.journalEnd < int64(len(b))
+	return pieces, s.appendJournal(nil)
 }
 
-// replay takes one record, and reports whether it can be.
-func (s *Staging) replay(r record) bool {
-	p := s.parts[r.id]
+// replay takes one record, and reports whether it can be. What is durable is in no order yet.
+func (s *Staging) replay(r record, pieces map[uint32]ranges) bool {
+	p := s.find(r.id)
 	if p == nil {
 		return false
 	}
 	switch r.kind {
 	case recordPart:
 		p.forget()
-		p.made, p.recorded, p.inode = true, true, r.inode
+		p.made, p.recorded, p.known, p.inode = true, true, true, r.inode
 	case recordReset:
 		p.forget()
+		p.known = false
+		delete(pieces, r.id)
+		delete(s.roots, r.id)
 	case recordPublished:
 		p.published = true
+	case recordRoot:
+		s.roots[r.id] = root{r.root}
+	case recordLayer:
+		pieces[r.id] = append(pieces[r.id], r.have...)
+		p.layered = true
 	case recordRanges:
-		for _, have := range r.have {
-			if !p.recorded || have.To > p.entry.Size {
-				return false
-			}
-			p.durable = p.durable.add(have)
+		beyond := slices.ContainsFunc(r.have, func(have Range) bool { return have.To > p.entry.Size })
+		if !p.recorded || beyond {
+			return false
 		}
+		p.durable = append(p.durable, r.have...)
 	}
-	p.known = true
 	return true
 }
 
-// forget: nothing of the file is had.
-func (p *part) forget() {
-	p.durable, p.written, p.touched = nil, nil, nil
-	p.made, p.recorded, p.fresh, p.published = false, false, false, false
-}
-
-// examine looks whether the part is the one that the journal speaks of, or has been published since.
-func (s *Staging) examine(p *part) error {
-	if p.published {
-		p.durable = p.durable.add(Range{0, p.entry.Size})
-		err := s.fs.Remove(p.name)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
+// examineAll compares what the journal says with what is there. The journal forgets the parts that are gone, before one is made anew.
+func (s *Staging) examineAll(pieces map[uint32]ranges) error {
+	names, err := s.fs.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	leftover := make(map[uint32]bool)
+	for _, name := range names {
+		number, isPart := strings.CutSuffix(name, ".part")
+		if id, err := strconv.ParseUint(number, 10, 32); isPart && err == nil {
+			leftover[uint32(id)] = true
 		}
+	}
+	var resets []record
+	for i := range s.parts {
+		p := &s.parts[i]
+		if isLost, err := s.examine(p, leftover[p.entry.ID]); err != nil {
+			return err
+		} else if isLost {
+			p.forget()
+			delete(pieces, p.entry.ID)
+			delete(s.roots, p.entry.ID)
+			resets = append(resets, record{kind: recordReset, id: p.entry.ID})
+		}
+	}
+	if err := s.appendJournal(resets); err != nil {
 		return err
 	}
-	if !p.recorded {
-		return nil
+	for id, have := range pieces {
+		if s.find(id).published {
+			continue
+		}
+		if err := s.loadLayer(id, have.sorted()); err != nil {
+			return err
+		}
 	}
-	info, err := s.fs.Lstat(p.name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	there := err == nil && p.isSame(info)
-	if s.isInPlace(p) { // and must not be opened as a part: it has its mode
-		p.published, p.linked = true, there
-		s.placed = append(s.placed, p)
-		s.dirtyDirs[path.Dir(p.entry.Path)] = true
-		return nil
-	}
-	if there {
-		return nil
-	}
-	p.forget() // and the journal learns it before the next part is made
 	return nil
 }
 
-// isSame reports whether info is of the part.
-func (p *part) isSame(info Info) bool {
-	return info.Mode.IsRegular() && info.Inode == p.inode && info.Size == p.entry.Size
+// examine looks whether the part is the one that the journal speaks of, or has been published since, and reports whether it is lost.
+// isThere is whether it has its name.
+func (s *Staging) examine(p *part, isThere bool) (isLost bool, err error) {
+	switch {
+	case p.published:
+		p.durable, p.linked = nil, isThere
+		return false, s.removeParts(p)
+	case !p.recorded && !isThere:
+		return false, nil
+	case !p.recorded: // WriteFile's, or one whose PART was not written
+		if s.isOneFile(s.partName(p), p.entry.Path) {
+			s.isPlaced(p, isThere)
+		}
+		return false, nil
+	}
+	info, err := s.fs.Lstat(s.partName(p))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	isOurs := err == nil && p.isSame(info)
+	if s.isInPlace(p) { // and must not be opened as a part: it has its mode
+		s.isPlaced(p, isOurs)
+		return false, nil
+	}
+	return !isOurs, nil
+}
+
+// isPlaced: the file was published, and the journal is to learn it.
+func (s *Staging) isPlaced(p *part, isLinked bool) {
+	s.placeLocked(p, isLinked) // nobody else has s yet
+	s.dirtyDirs[path.Dir(p.entry.Path)] = true
 }
 
 // isInPlace reports whether the part, all of which was had, is where it is published to: the machine stopped before the journal said so.

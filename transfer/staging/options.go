@@ -1,8 +1,8 @@
 package staging
 
 import (
+	"fmt"
 	"io/fs"
-	"time"
 
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
@@ -13,14 +13,37 @@ type Options struct {
 	Rules *manifest.Rules
 	// Overwrite lets a file or link replace what has its name, but never a folder.
 	Overwrite bool
-	// SyncBytes is how much is written before it is synced. If zero, 64 MiB; if negative, each write is.
-	SyncBytes int64
-	// SyncEvery is how old what is written becomes before the next WriteAt syncs it. If zero, 2 s.
-	SyncEvery time.Duration
-	// OpenParts is how many parts are kept open. If zero, 64.
+	// Sync is how much is made durable, and when. If zero, SyncBatch.
+	Sync SyncPolicy
+	// OpenParts is how many parts are kept open without need. If zero, 64. One that is in use, or that was written to since the last
+	// Sync, stays open beyond it.
 	OpenParts int
+}
 
-	now func() time.Time // of tests
+// SyncPolicy is how much a Staging makes durable, and when.
+type SyncPolicy uint8
+
+const (
+	// SyncBatch makes durable what was written when Sync or Publish is called.
+	SyncBatch SyncPolicy = 0
+	// SyncNone never waits for the disk. All outlives the end of the process; a power cut may take away what Have says, leave published
+	// files empty or with holes, and lose the whole transfer.
+	SyncNone SyncPolicy = 1
+	// SyncEach makes durable each piece before WriteAt and WriteZeros return.
+	SyncEach SyncPolicy = 2
+)
+
+// String returns "batch", "none", "each", or "policy N".
+func (p SyncPolicy) String() string {
+	switch p {
+	case SyncBatch:
+		return "batch"
+	case SyncNone:
+		return "none"
+	case SyncEach:
+		return "each"
+	}
+	return fmt.Sprintf("policy %d", uint8(p))
 }
 
 func (o *Options) withDefaults() (Options, error) {
@@ -32,20 +55,11 @@ func (o *Options) withDefaults() (Options, error) {
 		rules := manifest.LocalRules()
 		out.Rules = &rules
 	}
-	if out.SyncBytes == 0 {
-		out.SyncBytes = 64 << 20
-	}
-	if out.SyncEvery == 0 {
-		out.SyncEvery = 2 * time.Second
-	}
 	if out.OpenParts == 0 {
 		out.OpenParts = 64
 	}
-	if out.now == nil {
-		out.now = time.Now
-	}
-	if out.SyncEvery < 0 || out.OpenParts < 0 {
-		return out, errorf("open", "", manifest.CodeProtocol, "Options.SyncEvery %v or OpenParts %d is negative", out.SyncEvery, out.OpenParts)
+	if out.OpenParts < 0 || out.Sync > SyncEach {
+		return out, errorf("open", "", manifest.CodeProtocol, "Options.OpenParts %d is negative, or Sync is %v", out.OpenParts, out.Sync)
 	}
 	return out, nil
 }

@@ -3,135 +3,264 @@ package staging
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// Publish gives the file id, which is whole, its mode, its time and its name. It replaces nothing, unless Options.Overwrite: that is
-// CodeExists, and may be repeated when the other is out of the way. After the next Sync no power cut takes it away.
-func (s *Staging) Publish(id uint32) error {
-	p, err := s.file("publish", id)
-	if err != nil || p.published {
-		return err
-	}
-	if missing := p.all().missing(p.entry.Size); len(missing) > 0 {
-		return errorf("publish", p.entry.Path, manifest.CodeProtocol, "bytes %d to %d are missing", missing[0].From, missing[0].To)
-	}
-	return wrap("publish", p.entry.Path, s.publish(p))
+// Failure is why one file was not published.
+type Failure struct {
+	ID  uint32
+	Err error // an *Error
 }
 
-func (s *Staging) publish(p *part) error {
-	if err := s.use(p); err != nil {
+// folders are those that were seen to be ones, or what was wrong with them.
+type folders map[string]error
+
+// batch is what one Publish is at:
+//
+//  1. files that are not whole are left out, empty ones made
+//  2. all are made durable together, and the journal has the pieces of those that had some
+//  3. they get their modes and times, folders and names; each that fails is left out
+//  4. the folders are synced, then the journal, and the parts go
+type batch struct {
+	parts  []*part
+	failed []Failure
+}
+
+func (b *batch) fail(id uint32, path string, err error) {
+	b.failed = append(b.failed, Failure{id, wrap("publish", path, err)})
+}
+
+// keep leaves in the batch those for which f returns nil.
+func (b *batch) keep(f func(*part) error) {
+	kept := b.parts[:0]
+	for _, p := range b.parts {
+		if err := f(p); err != nil {
+			b.fail(p.entry.ID, p.entry.Path, err)
+			continue
+		}
+		kept = append(kept, p)
+	}
+	b.parts = kept
+}
+
+// Publish gives the files ids, which are whole, their modes, times and names, and returns those that it could not: CodeExists for what
+// has something in its place, unless Options.Overwrite, CodePathUnsafe for a symlink above it, CodeProtocol for what is not whole. The
+// others are durable under their names when it returns, with SyncNone excepted. A file has no name before its data is durable. A call
+// may be repeated; what is published already is no failure. A file that failed after it got its name is Published, and a Failure until
+// its folder and the journal are synced. Empty files need not be written before.
+//
+// When the machine stops between a name and the journal, Open finds the file in its place. It does not where there are no hard links,
+// or with Overwrite, when WriteFile had written it: Existing tells then.
+func (s *Staging) Publish(ids []uint32) []Failure {
+	b := &batch{}
+	if err := s.begin("publish"); err != nil {
+		for _, id := range ids {
+			b.fail(id, "", err)
+		}
+		return b.failed
+	}
+	defer s.endCall()
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	s.collect(b, ids)
+	all := slices.Clone(b.parts)
+	s.makeDurable(b)
+	seen := make(folders)
+	b.keep(func(p *part) error { return s.publish(p, seen) })
+	err := s.settle()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range all {
+		p.batched = false
+	}
+	b.keep(func(p *part) error {
+		if p.placing {
+			return err
+		}
+		return nil
+	})
+	return b.failed
+}
+
+// collect puts the files into the batch that are whole, and not published and told to the journal.
+func (s *Staging) collect(b *batch, ids []uint32) {
+	for _, id := range ids {
+		s.mu.Lock()
+		p, err := s.need("publish", id)
+		isEmpty := err == nil && p.entry.Size == 0 && !p.published && !p.whole
+		s.mu.Unlock()
+		if isEmpty {
+			err = s.writeFile(id, nil)
+		}
+		if err != nil {
+			b.fail(id, "", err)
+			continue
+		}
+		s.mu.Lock()
+		switch missing := p.all().missing(p.entry.Size); {
+		case p.batched, p.published && !p.placing:
+		case !p.published && !p.whole && len(missing) > 0:
+			b.fail(id, "", errorf("publish", p.entry.Path, manifest.CodeProtocol,
+				"bytes %d to %d are missing", missing[0].From, missing[0].To))
+		default:
+			p.batched = true
+			b.parts = append(b.parts, p)
+		}
+		s.mu.Unlock()
+	}
+}
+
+// makeDurable leaves in the batch what is on the disk, whole, with the journal saying so of what had pieces: a crash between the two
+// names of a file is then seen for what it is.
+func (s *Staging) makeDurable(b *batch) {
+	r := &round{failed: make(map[*part]error)}
+	s.mu.Lock()
+	for _, p := range b.parts {
+		s.takeLocked(r, p)
+	}
+	if len(r.parts) > 0 {
+		s.takeLayersLocked(r)
+	}
+	s.mu.Unlock()
+	err := s.run(r)
+	b.keep(func(p *part) error {
+		if failed := r.failed[p]; failed != nil {
+			return failed
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if p.published || p.flushed || p.recorded && len(p.durable.missing(p.entry.Size)) == 0 {
+			return nil
+		}
+		return err
+	})
+}
+
+func (s *Staging) publish(p *part, seen folders) error {
+	if p.published { // and the journal does not know
+		return nil
+	}
+	if err := s.folders(seen, path.Dir(p.entry.Path)); err != nil {
 		return err
 	}
-	if err := s.syncWhole(p); err != nil {
-		return err
+	if !p.whole {
+		if err := s.dressPart(p); err != nil {
+			return err
+		}
 	}
-	if err := p.file.Chmod(modeOf(p.entry.Perm, s.umask)); err != nil {
-		return err
-	}
-	if err := s.fs.Chtimes(p.name, time.Unix(0, p.entry.ModTime)); err != nil {
-		return err
-	}
-	if err := s.parents(p.entry.Path); err != nil {
-		return err
-	}
-	if err := s.leave(p); err != nil {
-		return err
-	}
-	if err := s.place(p); err != nil {
+	isLink, err := s.place(p)
+	if err != nil {
 		return err
 	}
 	s.dirtyDirs[path.Dir(p.entry.Path)] = true
-	p.published = true
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.placeLocked(p, isLink)
+	return nil
+}
+
+// placeLocked: the file has its name; isLinked when the part is still there.
+func (s *Staging) placeLocked(p *part, isLinked bool) {
+	p.published, p.placing, p.linked = true, true, isLinked
+	p.durable = nil
+	delete(s.layers, p.entry.ID)
 	s.placed = append(s.placed, p)
-	return nil
+	s.retireLocked(p)
 }
 
-// syncWhole makes all of the part durable, and the journal say so: a crash between the two names of a file is then seen for what it is.
-func (s *Staging) syncWhole(p *part) error {
-	if len(p.written) > 0 || len(p.durable.missing(p.entry.Size)) > 0 {
-		if err := s.Sync(); err != nil {
-			return err
-		}
-	}
-	if p.recorded {
-		return nil
-	}
-	if err := p.file.Datasync(); err != nil { // an empty file, of which nothing was written
+// dressPart gives a part of pieces its mode and time, and closes it.
+func (s *Staging) dressPart(p *part) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, err := s.holdLocked(p)
+	if err != nil {
 		return err
 	}
-	if err := s.fs.SyncDir(s.dir); err != nil {
-		return err
-	}
-	s.newNames = false
-	p.known = true
-	if err := s.appendJournal([]record{{kind: recordPart, id: p.entry.ID, inode: p.inode}}); err != nil {
-		return err
-	}
-	p.recorded = true
-	return nil
+	s.mu.Unlock()
+	err = s.dress(p, f)
+	s.mu.Lock()
+	s.releaseLocked(p)
+	return err
 }
 
-// place moves the part to its path. A link keeps the part until the folder is synced; where there are none it is renamed.
-func (s *Staging) place(p *part) error {
-	to := p.entry.Path
+// place gives the part its path, and reports whether it has its own name still: a link keeps that until the folder is synced. Where
+// there are none it is renamed.
+func (s *Staging) place(p *part) (isLink bool, err error) {
+	from, to := s.partName(p), p.entry.Path
 	if s.opts.Overwrite {
 		if info, err := s.fs.Lstat(to); err == nil && info.Mode.IsDir() {
-			return fs.ErrExist // never a folder
+			return false, fs.ErrExist // never a folder
 		}
-		return s.fs.Rename(p.name, to)
+		return false, s.fs.Rename(from, to)
 	}
-	err := s.fs.Link(p.name, to)
+	err = s.fs.Link(from, to)
 	switch {
 	case err == nil:
-		p.linked = true
-		return nil
+		return true, nil
 	case errors.Is(err, fs.ErrExist):
-		if s.isInPlace(p) { // the machine stopped behind the link
-			p.linked = true
-			return nil
+		if s.isOneFile(from, to) { // the machine stopped behind the link
+			return true, nil
 		}
-		return err
+		return false, err
 	case isNoSpace(err) || errors.Is(err, fs.ErrNotExist):
-		return err
+		return false, err
 	}
 	if _, err := s.fs.Lstat(to); err == nil {
-		return fs.ErrExist
+		return false, fs.ErrExist
 	} else if !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	return false, s.fs.Rename(from, to)
+}
+
+// isOneFile reports whether two names are of one file.
+func (s *Staging) isOneFile(a, b string) bool {
+	first, err := s.fs.Lstat(a)
+	if err != nil || first.Inode == 0 || !first.Mode.IsRegular() {
+		return false
+	}
+	second, err := s.fs.Lstat(b)
+	return err == nil && second.Mode.IsRegular() && first.Inode == second.Inode
+}
+
+// folders makes the folder name and those above it, and refuses what is none: a symlink above all. Each is looked at once.
+func (s *Staging) folders(seen folders, name string) error {
+	if name == "." {
+		return nil
+	}
+	if err, found := seen[name]; found {
 		return err
 	}
-	return s.fs.Rename(p.name, to)
-}
-
-// parents makes the folders above the path p, and refuses what is none: a symlink above all.
-func (s *Staging) parents(p string) error {
-	for end := strings.IndexByte(p, '/'); end >= 0; {
-		if err := s.folder(p[:end], 0o777&^s.umask); err != nil {
-			return err
-		}
-		next := strings.IndexByte(p[end+1:], '/')
-		if next < 0 {
-			return nil
-		}
-		end += 1 + next
+	err := s.folders(seen, path.Dir(name))
+	if err == nil {
+		err = s.folder(name)
 	}
-	return nil
+	seen[name] = err
+	return err
 }
 
-func (s *Staging) folder(name string, perm fs.FileMode) error {
+func (s *Staging) folder(name string) error {
 	info, err := s.fs.Lstat(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		s.dirtyDirs[path.Dir(name)] = true
-		return s.fs.Mkdir(name, perm|0o700)
+		err := s.fs.Mkdir(name, 0o777&^s.umask|0o700)
+		s.mu.Lock()
+		delete(s.looked, name)
+		s.mu.Unlock()
+		return err
 	case err != nil:
 		return err
+	}
+	return isFolder(name, info)
+}
+
+// isFolder reports what is in the place of a folder.
+func isFolder(name string, info Info) error {
+	switch {
 	case info.Mode&fs.ModeSymlink != 0:
 		return errorf("publish", name, manifest.CodePathUnsafe, "it is a symlink where a folder belongs: nothing is written through one")
 	case !info.Mode.IsDir():
@@ -143,124 +272,44 @@ func (s *Staging) folder(name string, perm fs.FileMode) error {
 // settle syncs the folders in which names have changed, tells the journal what is published, and then removes the parts.
 func (s *Staging) settle() error {
 	for dir := range s.dirtyDirs {
-		if err := s.fs.SyncDir(dir); err != nil {
+		if err := s.syncDir(dir); err != nil {
 			return err
 		}
 		delete(s.dirtyDirs, dir)
 	}
-	if len(s.placed) == 0 {
-		return nil
-	}
-	records := make([]record, 0, len(s.placed))
-	for _, p := range s.placed {
+	s.mu.Lock()
+	placed := s.placed // Adopt may append
+	s.mu.Unlock()
+	records := make([]record, 0, len(placed))
+	for _, p := range placed {
 		records = append(records, record{kind: recordPublished, id: p.entry.ID})
 	}
 	if err := s.appendJournal(records); err != nil {
 		return err
 	}
-	for len(s.placed) > 0 {
-		p := s.placed[0]
-		if p.linked {
-			if err := s.fs.Remove(p.name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
+	for _, p := range placed {
+		if err := s.removeParts(p); err != nil {
+			return err
 		}
-		p.linked, s.placed = false, s.placed[1:]
+		s.mu.Lock()
+		p.placing, p.linked, p.layered, s.placed = false, false, false, s.placed[1:]
+		s.mu.Unlock()
 	}
 	return nil
 }
 
-// Finish makes the folders and symlinks, gives the folders their modes and times, and deletes the state, when all files are published.
-// After an error it may be repeated. Then the Staging is closed.
-func (s *Staging) Finish() error {
-	if s.closed {
-		return &Error{Op: "finish", Code: CodeNoState, Err: os.ErrClosed}
+// removeParts removes what the directory has of a published file.
+func (s *Staging) removeParts(p *part) error {
+	var names []string
+	if p.linked {
+		names = append(names, s.partName(p))
 	}
-	for i := range s.entries {
-		e := &s.entries[i]
-		if e.Kind == manifest.KindFile && !s.parts[e.ID].published {
-			return errorf("finish", e.Path, manifest.CodeProtocol, "it is not published")
-		}
+	if p.layered {
+		names = append(names, s.fileName(p.entry.ID, ".layer"))
 	}
-	for _, step := range []func() error{s.makeFolders, s.makeLinks, s.Sync, s.dressFolders} {
-		if err := step(); err != nil {
-			return wrap("finish", "", err)
-		}
-	}
-	if err := s.Close(); err != nil {
-		return err
-	}
-	return wrap("finish", "", discard(s.fs, s.dir))
-}
-
-func (s *Staging) makeFolders() error {
-	for _, e := range s.entries {
-		if e.Kind != manifest.KindDir {
-			continue
-		}
-		err := s.parents(e.Path)
-		if err == nil {
-			err = s.folder(e.Path, 0)
-		}
-		if err != nil {
-			return wrap("finish", e.Path, err)
-		}
-	}
-	return nil
-}
-
-func (s *Staging) makeLinks() error {
-	for i := range s.entries {
-		e := &s.entries[i]
-		if e.Kind != manifest.KindSymlink {
-			continue
-		}
-		err := s.parents(e.Path)
-		if err == nil {
-			err = s.makeLink(e)
-		}
-		if err != nil {
-			return wrap("finish", e.Path, err)
-		}
-	}
-	return nil
-}
-
-func (s *Staging) makeLink(e *manifest.Entry) error {
-	if target, err := s.fs.Readlink(e.Path); err == nil && target == e.Target {
-		return nil
-	}
-	s.dirtyDirs[path.Dir(e.Path)] = true
-	if !s.opts.Overwrite {
-		return s.fs.Symlink(e.Target, e.Path)
-	}
-	private := path.Join(s.dir, "link")
-	if err := s.fs.Remove(private); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := s.fs.Symlink(e.Target, private); err != nil {
-		return err
-	}
-	return s.fs.Rename(private, e.Path)
-}
-
-// dressFolders gives the folders their modes and times, the inner ones first.
-func (s *Staging) dressFolders() error {
-	for _, e := range slices.Backward(s.entries) {
-		if e.Kind != manifest.KindDir {
-			continue
-		}
-		if err := s.folder(e.Path, 0); err != nil { // by now it is one, or no more
-			return wrap("finish", e.Path, err)
-		}
-		if err := s.fs.Chtimes(e.Path, time.Unix(0, e.ModTime)); err != nil {
-			return wrap("finish", e.Path, err)
-		}
-		if info, err := s.fs.Lstat(e.Path); err == nil && info.Mode.Perm() == modeOf(e.Perm, s.umask) {
-			continue // also what can no longer be opened
-		}
-		if err := s.fs.ChmodDir(e.Path, modeOf(e.Perm, s.umask)); err != nil {
-			return wrap("finish", e.Path, err)
+	for _, name := range names {
+		if err := s.fs.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
 	}
 	return nil

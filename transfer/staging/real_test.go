@@ -65,7 +65,8 @@ func TestATransferOnTheRealDisk(t *testing.T) {
 	require.Equal(t, []Range{{50, 100}}, s.Missing(2))
 	for _, e := range tree() {
 		if e.Kind == manifest.KindFile {
-			require.NoError(t, receive(s, e, said{}))
+			require.NoError(t, receive(s, &way{}, e, said{}))
+			require.NoError(t, publish(s, e.ID))
 		}
 	}
 	require.NoError(t, s.Finish())
@@ -101,7 +102,7 @@ func TestZerosLeaveHoles(t *testing.T) {
 	require.NoError(t, s.WriteAt(1, []byte("begin"), 0))
 	require.NoError(t, s.WriteZeros(1, 5, size-8))
 	require.NoError(t, s.WriteAt(1, []byte("end"), size-3))
-	require.NoError(t, s.Publish(1))
+	require.NoError(t, publish(s, 1))
 	require.NoError(t, s.Finish())
 	info, err := os.Stat(filepath.Join(dest, "sparse"))
 	require.NoError(t, err)
@@ -116,10 +117,10 @@ func TestASymlinkInTheWayIsNeverWrittenThrough(t *testing.T) {
 		s := create(t, disk, nil, file(1, "a/b", 2), file(2, "a/victim", 2))
 		require.NoError(t, s.WriteAt(1, []byte("hi"), 0))
 		require.NoError(t, s.WriteAt(2, []byte("hi"), 0))
-		require.NoError(t, s.Publish(1))
+		require.NoError(t, publish(s, 1))
 		require.NoError(t, os.RemoveAll(filepath.Join(dest, "a"))) // and swapped in, during the transfer
 		require.NoError(t, os.Symlink(target, filepath.Join(dest, "a")))
-		requireIs(t, manifest.CodePathUnsafe, s.Publish(2))
+		requireIs(t, manifest.CodePathUnsafe, publish(s, 2))
 		names, err := os.ReadDir(filepath.Join(dest, "inner"))
 		require.NoError(t, err)
 		require.Empty(t, names)
@@ -136,7 +137,7 @@ func TestASymlinkAtTheEndIsReplacedOrRefusedAndNotFollowed(t *testing.T) {
 		s := create(t, disk, &Options{Rules: testRules, Overwrite: overwrite}, file(1, "a", 2), file(2, "b", 2))
 		for id := uint32(1); id <= 2; id++ {
 			require.NoError(t, s.WriteAt(id, []byte("hi"), 0))
-			err := s.Publish(id)
+			err := publish(s, id)
 			if overwrite {
 				require.NoError(t, err)
 				continue
@@ -171,7 +172,7 @@ func TestAPartThatAnotherHasSwappedIsNotTrusted(t *testing.T) {
 		require.NoError(t, err, name)
 		require.Empty(t, s.Have(1), name)
 		require.NoError(t, s.WriteAt(1, []byte("abcdefghij"), 0), name)
-		require.NoError(t, s.Publish(1), name)
+		require.NoError(t, publish(s, 1), name)
 		require.NoError(t, s.Finish(), name)
 		b, err := os.ReadFile(filepath.Join(dest, "mine"))
 		require.NoError(t, err)

@@ -2,7 +2,6 @@ package staging
 
 import (
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -13,7 +12,8 @@ import (
 func TestAPartThatGetsTheInodeOfAnotherIsNotTakenForIt(t *testing.T) {
 	for seed := range uint64(20) {
 		d := newTestDisk(seed, false)
-		o := &Options{Rules: testRules, SyncEvery: time.Hour}
+		w := &way{Options: Options{Rules: testRules}}
+		o := &w.Options
 		s, err := Create(d, testID, tree(), o)
 		require.NoError(t, err)
 		require.NoError(t, s.WriteAt(2, content(2, 100), 0))
@@ -27,14 +27,14 @@ func TestAPartThatGetsTheInodeOfAnotherIsNotTakenForIt(t *testing.T) {
 		require.NoError(t, err)
 		require.Empty(t, s.Have(2))
 		require.NoError(t, s.WriteAt(2, content(2, 16), 0))
+		require.NoError(t, s.Close())
 		require.Equal(t, inode, d.names[name].inode)
 		require.NoError(t, d.SyncDir(".xfer-"+testID))
 		part := d.names[name]
 		part.synced, part.late = make([]byte, 100), nil // the size is on the disk, and nothing of what was written
-		require.NoError(t, s.Close())
 		d = d.cut()
-		requireTrue(t, d, o, said{}, "after a cut")
-		requireEnds(t, d, o, said{}, "after a cut")
+		requireTrue(t, d, w, said{}, "after a cut")
+		requireEnds(t, d, w, said{}, "after a cut")
 	}
 }
 
@@ -53,8 +53,8 @@ func TestAFolderIsNeverReplacedByAFile(t *testing.T) {
 		s := createMem(t, d, Options{Overwrite: overwrite})
 		require.NoError(t, d.Mkdir("x", 0o755))
 		require.NoError(t, s.WriteAt(7, content(7, 30), 0))
-		requireIs(t, manifest.CodeExists, s.Publish(7))
+		requireIs(t, manifest.CodeExists, publish(s, 7))
 		require.NoError(t, d.Remove("x"))
-		require.NoError(t, s.Publish(7), "the same call, when it is out of the way")
+		require.NoError(t, publish(s, 7), "the same call, when it is out of the way")
 	}
 }

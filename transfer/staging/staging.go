@@ -2,55 +2,49 @@ package staging
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// A Staging is one transfer's state below its destination. It is for one goroutine at a time.
+// A Staging is one transfer's state below its destination. It is for any number of goroutines, and for one process.
 type Staging struct {
-	fs    FS
-	dir   string
-	opts  Options
-	umask fs.FileMode
-
+	fs      FS
+	dir     string
+	opts    Options
+	umask   fs.FileMode
 	entries []manifest.Entry
-	parts   map[uint32]*part // of files
-	open    []*part          // those whose file is open, the one used last at the end
+	parts   []part // of files, by their ids
+	lock    io.Closer
 
-	journal   File
-	end       int64  // of the journal's right records
-	dirty     bool   // there may be something behind that end
-	meta      uint32 // its CRC
-	newNames  bool   // parts were made, and the directory was not synced
-	unsynced  int64  // bytes
-	since     time.Time
-	placed    []*part         // published, and not yet in the journal
-	dirtyDirs map[string]bool // in which names have changed
-	closed    bool
-}
+	life   sync.RWMutex // read by each call while it runs; Close waits for them
+	closed bool
 
-// part is one file that is coming.
-type part struct {
-	entry     *manifest.Entry
-	name      string
-	file      File
-	made      bool // in the journal, or in this process: there is a part
-	known     bool // the journal may have records of it
-	recorded  bool // the journal has its PART
-	fresh     bool // made by this process: what is not in touched is zero
-	inode     uint64
-	durable   ranges
-	written   ranges // and not synced
-	touched   ranges // ever written, of a fresh one
-	published bool
-	linked    bool // published, with the part still there
+	commit     sync.Mutex // of who writes to the journal and gives names, also while the disk works; taken before mu
+	journal    File
+	journalEnd int64           // of its right records
+	torn       bool            // there may be something behind that end
+	meta       uint32          // its CRC
+	dirtyDirs  map[string]bool // in which names have changed
+
+	mu       sync.Mutex
+	wake     sync.Cond // a part was opened, or is used no more
+	open     []*part   // those whose file is open, in no order
+	tick     uint64
+	unsynced int64   // bytes
+	small    []*part // written by WriteFile, and not durable
+	newNames bool    // there are files in the directory that was not synced since
+	layers   map[uint32]*layer
+	roots    map[uint32]root
+	newRoots []uint32
+	placed   []*part         // published, and not yet in the journal
+	looked   map[string]bool // folders that Existing has seen: whether they are there
 }
 
 // checkID reports what is no name of a transfer.
@@ -69,7 +63,12 @@ func newStaging(disk FS, id string, o *Options) (*Staging, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Staging{fs: disk, dir: manifest.StagingPrefix + id, opts: opts, dirtyDirs: make(map[string]bool)}, nil
+	s := &Staging{
+		fs: disk, dir: manifest.StagingPrefix + id, opts: opts, dirtyDirs: make(map[string]bool),
+		layers: make(map[uint32]*layer), roots: make(map[uint32]root), looked: make(map[string]bool),
+	}
+	s.wake.L = &s.mu
+	return s, nil
 }
 
 // setEntries checks the entries, as those of a peer or of a disk that another may have written to.
@@ -78,22 +77,27 @@ func (s *Staging) setEntries(entries []manifest.Entry) error {
 	if err != nil {
 		return err
 	}
-	s.entries = entries
-	s.parts = make(map[uint32]*part)
+	files := 0
 	for i := range entries {
-		e := &entries[i]
-		if err := check.Add(*e); err != nil {
+		if err := check.Add(entries[i]); err != nil {
 			return err
 		}
-		if e.Kind == manifest.KindFile {
-			s.parts[e.ID] = &part{entry: e, name: path.Join(s.dir, strconv.FormatUint(uint64(e.ID), 10)+".part")}
+		if entries[i].Kind == manifest.KindFile {
+			files++
+		}
+	}
+	s.entries = entries
+	s.parts = make([]part, 0, files)
+	for i := range entries {
+		if entries[i].Kind == manifest.KindFile {
+			s.parts = append(s.parts, part{entry: &entries[i]})
 		}
 	}
 	return nil
 }
 
 // Create begins the transfer id, 4 to 64 hexadecimal digits, of the entries, which it keeps. When it returns, they are on the disk.
-// It is CodeExists when there is one of that id.
+// It is CodeExists when there is one of that id, and CodeBusy when another has that.
 func Create(disk FS, id string, entries []manifest.Entry, o *Options) (*Staging, error) {
 	s, err := newStaging(disk, id, o)
 	if err != nil {
@@ -103,11 +107,18 @@ func Create(disk FS, id string, entries []manifest.Entry, o *Options) (*Staging,
 		return nil, wrap("create", "", err)
 	}
 	if err := disk.Mkdir(s.dir, 0o700); err != nil {
+		if errors.Is(err, fs.ErrExist) && isBusy(disk, s.dir) {
+			err = ErrBusy
+		}
 		return nil, wrap("create", s.dir, err)
 	}
+	if s.lock, err = disk.Lock(lockName(s.dir)); err != nil {
+		_ = disk.Remove(s.dir) // empty, or another's by now
+		return nil, wrap("create", "", err)
+	}
 	if err := s.create(); err != nil {
-		_ = s.closeFiles()       // the first error is told
-		_ = discard(disk, s.dir) // what is left is no transfer: Cleanup's
+		_ = s.closeFiles()                          // the first error is told
+		_ = discard(disk, s.dir, s.lock, s.syncDir) // what is left is no transfer: Cleanup's
 		return nil, wrap("create", "", err)
 	}
 	return s, nil
@@ -136,171 +147,98 @@ func (s *Staging) create() error {
 	if _, err := f.WriteAt(b, 0); err != nil {
 		return err
 	}
-	if err := f.Datasync(); err != nil {
+	if err := s.datasync(f); err != nil {
 		return err
 	}
-	if _, _, s.meta, err = consumeMeta(b); err != nil {
-		return err
-	}
+	s.meta = crcOfMeta(b)
 	if s.journal, err = s.fs.OpenFile(s.journalName(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600); err != nil {
 		return err
 	}
 	if err := s.appendJournal(nil); err != nil {
 		return err
 	}
-	if err := s.fs.SyncDir(s.dir); err != nil {
+	if err := s.syncDir(s.dir); err != nil {
 		return err
 	}
-	return s.fs.SyncDir(".")
+	return s.syncDir(".")
 }
 
 func (s *Staging) metaName() string    { return path.Join(s.dir, "meta") }
 func (s *Staging) journalName() string { return path.Join(s.dir, "journal") }
 
-// Entries returns those of the transfer. They are not to be changed.
-func (s *Staging) Entries() []manifest.Entry { return s.entries }
-
-// file returns the part of the file id.
-func (s *Staging) file(op string, id uint32) (*part, error) {
+// begin is called first by what is not to run during or after Close, which endCall lets go on.
+func (s *Staging) begin(op string) error {
+	s.life.RLock()
 	if s.closed {
-		return nil, &Error{Op: op, Code: CodeNoState, Err: os.ErrClosed}
-	}
-	p := s.parts[id]
-	if p == nil {
-		return nil, errorf(op, "", manifest.CodeProtocol, "the transfer has no file %d", id)
-	}
-	return p, nil
-}
-
-// Have returns what of the file id no power cut takes away. All of a file that is published is, when its folder is synced.
-func (s *Staging) Have(id uint32) []Range {
-	if p := s.parts[id]; p != nil {
-		return slices.Clone(p.durable)
+		s.life.RUnlock()
+		return &Error{Op: op, Code: CodeNoState, Err: os.ErrClosed}
 	}
 	return nil
 }
 
+func (s *Staging) endCall() { s.life.RUnlock() }
+
+// Entries returns those of the transfer. They are not to be changed.
+func (s *Staging) Entries() []manifest.Entry { return s.entries }
+
+// Have returns what of the file id no power cut takes away, and with SyncNone no end of the process. All of a file that is published is,
+// when its Publish has returned no Failure for it. Of one that WriteFile has written, nothing is before.
+func (s *Staging) Have(id uint32) []Range {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.find(id)
+	switch {
+	case p == nil:
+		return nil
+	case p.published && p.entry.Size > 0:
+		return []Range{{0, p.entry.Size}}
+	}
+	return slices.Clone(p.durable)
+}
+
 // Missing returns what of the file id has not been written, or was lost again by a sync that failed.
 func (s *Staging) Missing(id uint32) []Range {
-	if p := s.parts[id]; p != nil && !p.published {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.find(id); p != nil && !p.published && !p.whole {
 		return p.all().missing(p.entry.Size)
 	}
 	return nil
 }
 
 // Published reports whether the file id has its place.
-func (s *Staging) Published(id uint32) bool { return s.parts[id] != nil && s.parts[id].published }
-
-func (p *part) all() ranges {
-	all := slices.Clone(p.durable)
-	for _, r := range p.written {
-		all = all.add(r)
-	}
-	return all
+func (s *Staging) Published(id uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.find(id)
+	return p != nil && p.published
 }
 
-// Close closes the files and keeps the state, for Open. What was not synced is lost, as when the machine stops.
-func (s *Staging) Close() error {
-	if s.closed {
-		return nil
-	}
-	s.closed = true
-	return s.closeFiles()
+// Dirty returns how many bytes were written and are not yet durable: of pieces, and of small files. Sync makes it 0; when that is due,
+// at 64 MiB or after 2 s say, is the caller's to decide, with SyncNone too.
+func (s *Staging) Dirty() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unsynced
 }
 
-func (s *Staging) closeFiles() error {
-	var all []error
-	for _, p := range s.open {
-		all = append(all, p.file.Close())
-		p.file = nil
-	}
-	s.open = nil
-	if s.journal != nil {
-		all = append(all, s.journal.Close())
-		s.journal = nil
-	}
-	return wrap("close", "", errors.Join(all...))
-}
-
-// Abort deletes the state. What is published stays.
-func (s *Staging) Abort() error {
-	err := s.Close()
-	return errors.Join(err, wrap("abort", "", discard(s.fs, s.dir)))
-}
-
-// Discard deletes the state of the transfer id, which no Staging has open. There need not be any.
-func Discard(disk FS, id string) error {
-	if err := checkID(id); err != nil {
-		return err
-	}
-	err := discard(disk, manifest.StagingPrefix+id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return wrap("discard", "", err)
-}
-
-// discard deletes a staging directory, meta first: without it, what is left is no transfer. What is no file in it is not touched.
-func discard(disk FS, dir string) error {
-	info, err := disk.Lstat(dir)
-	if err != nil {
-		return err
-	}
-	if !info.Mode.IsDir() {
-		return errorf("discard", dir, manifest.CodePathUnsafe, "it is no directory of a transfer")
-	}
-	names, err := disk.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	if slices.Contains(names, "meta") {
-		if err := disk.Remove(path.Join(dir, "meta")); err != nil {
-			return err
-		}
-		if err := disk.SyncDir(dir); err != nil {
-			return err
-		}
-	}
-	for _, name := range names {
-		name = path.Join(dir, name)
-		if info, err := disk.Lstat(name); err == nil && !info.Mode.IsDir() {
-			if err := disk.Remove(name); err != nil {
-				return err
-			}
-		}
-	}
-	return disk.Remove(dir)
-}
-
-// Cleanup deletes the states of transfers that nothing was written to for olderThan, and returns their ids. No Staging may have one
-// of those open.
-func Cleanup(disk FS, olderThan time.Duration) ([]string, error) {
-	names, err := disk.ReadDir(".")
-	if err != nil {
-		return nil, wrap("clean up", "", err)
-	}
-	var gone []string
-	var failed []error
-	limit := time.Now().Add(-olderThan)
-	for _, name := range names {
-		id, found := strings.CutPrefix(name, manifest.StagingPrefix)
-		if !found || checkID(id) != nil || !unusedSince(disk, name, limit) {
+// Needs returns how many bytes and inodes the transfer is still to allocate, at most: of files with holes no bytes are counted, and
+// folders and symlinks as if none was there.
+func (s *Staging) Needs() (bytes, inodes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	inodes = int64(len(s.entries) - len(s.parts))
+	for i := range s.parts {
+		p := &s.parts[i]
+		if p.published || p.whole {
 			continue
 		}
-		if err := discard(disk, name); err != nil {
-			failed = append(failed, wrap("clean up", name, err))
-			continue
+		if !p.made {
+			inodes++
 		}
-		gone = append(gone, id)
+		if p.entry.Flags&manifest.FlagSparse == 0 {
+			bytes += p.entry.Size - p.all().size()
+		}
 	}
-	return gone, errors.Join(failed...)
-}
-
-func unusedSince(disk FS, dir string, limit time.Time) bool {
-	info, err := disk.Lstat(dir)
-	if err != nil || !info.Mode.IsDir() || info.ModTime.After(limit) {
-		return false
-	}
-	info, err = disk.Lstat(path.Join(dir, "journal"))
-	return err != nil || !info.ModTime.After(limit)
+	return bytes, inodes
 }

@@ -1,0 +1,27 @@
+package staging
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// datasync is fdatasync(2), which writes the size too.
+func datasync(fd int) error { return uninterrupted(func() error { return unix.Fdatasync(fd) }) }
+
+// SyncAll is syncfs(2), which reports lost writes from Linux 5.8 on.
+func (d diskFS) SyncAll() error {
+	return uninterrupted(func() error { return unix.Syncfs(int(d.top.Fd())) })
+}
+
+// futimes is utimensat(2) of the descriptor. Linux before 5.8 cannot.
+func futimes(fd int, mtime time.Time) error {
+	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(mtime.UnixNano())}
+	err := unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOENT) {
+		return errors.ErrUnsupported
+	}
+	return err
+}

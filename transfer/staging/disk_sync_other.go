@@ -1,0 +1,16 @@
+//go:build unix && !linux
+
+package staging
+
+import (
+	"errors"
+	"time"
+)
+
+// datasync is fsync(2), or F_FULLFSYNC where the system has it: there fsync leaves data in the disk's cache.
+func datasync(fd int) error { return uninterrupted(func() error { return fullSync(fd) }) }
+
+// SyncAll: no call of these systems waits for all.
+func (d diskFS) SyncAll() error { return errors.ErrUnsupported }
+
+func futimes(int, time.Time) error { return errors.ErrUnsupported }

@@ -1,0 +1,114 @@
+package staging
+
+import (
+	"errors"
+	"io/fs"
+	"path"
+	"time"
+
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// Existing reports whether the place of the file id has a regular file of the same size and time already: then Adopt may take that for
+// it. False and nil is for nothing there, and for what Options.Overwrite lets be replaced. It is CodeExists for anything else, a folder
+// always, and CodePathUnsafe for a symlink above it. Folders are looked at once, until Publish makes them.
+func (s *Staging) Existing(id uint32) (same bool, err error) {
+	if err := s.begin("look"); err != nil {
+		return false, err
+	}
+	defer s.endCall()
+	p, err := s.need("look", id)
+	if err != nil {
+		return false, err
+	}
+	isThere, err := s.look(path.Dir(p.entry.Path))
+	if err != nil || !isThere {
+		return false, wrap("look", p.entry.Path, err)
+	}
+	info, err := s.fs.Lstat(p.entry.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, wrap("look", p.entry.Path, err)
+	case info.Mode.IsRegular() && info.Size == p.entry.Size && isSameTime(info.ModTime, time.Unix(0, p.entry.ModTime)):
+		return true, nil
+	case s.opts.Overwrite && !info.Mode.IsDir():
+		return false, nil
+	}
+	return false, wrap("look", p.entry.Path, fs.ErrExist)
+}
+
+// look reports whether the folder name is there.
+func (s *Staging) look(name string) (bool, error) {
+	if name == "." {
+		return true, nil
+	}
+	s.mu.Lock()
+	isThere, found := s.looked[name]
+	s.mu.Unlock()
+	if found {
+		return isThere, nil
+	}
+	isThere, err := s.look(path.Dir(name))
+	if err != nil {
+		return false, err
+	}
+	if isThere {
+		info, err := s.fs.Lstat(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			isThere = false
+		case err != nil:
+			return false, err
+		default:
+			if err := isFolder(name, info); err != nil {
+				return false, err
+			}
+		}
+	}
+	s.mu.Lock()
+	s.looked[name] = isThere
+	s.mu.Unlock()
+	return isThere, nil
+}
+
+// isSameTime reports whether have is want, as a file system keeps it: to the ns, to 100 ns, to the us, or to the second.
+func isSameTime(have, want time.Time) bool {
+	for _, unit := range []time.Duration{1, 100, time.Microsecond, time.Second} {
+		if have.Equal(want.Truncate(unit)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Adopt takes what is in the place of the file id for it, as it is, after Existing has said so. It is published then; the next Sync
+// tells the journal. It is CodeProtocol while the file is being written or published.
+func (s *Staging) Adopt(id uint32) error {
+	if err := s.begin("adopt"); err != nil {
+		return err
+	}
+	defer s.endCall()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, err := s.need("adopt", id)
+	switch {
+	case err != nil:
+		return err
+	case p.published:
+		return nil
+	case p.writing || p.batched || p.live != nil && p.live.users > 0:
+		return errorf("adopt", p.entry.Path, manifest.CodeProtocol, "it is in use")
+	}
+	if p.live != nil {
+		s.unsynced -= p.live.written.size()
+		s.closeLocked(p)
+	}
+	if p.whole && !p.flushed {
+		s.unsynced -= p.entry.Size
+		p.flushed = true // Sync leaves it out
+	}
+	s.placeLocked(p, p.made || p.whole)
+	return nil
+}

@@ -1,0 +1,169 @@
+package staging
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// lockFile is the name of the file in a staging directory that its process has locked. It goes last.
+const lockFile = "lock"
+
+func lockName(dir string) string { return path.Join(dir, lockFile) }
+
+// isBusy reports whether another has the directory.
+func isBusy(disk FS, dir string) bool {
+	if info, err := disk.Lstat(dir); err != nil || !info.Mode.IsDir() {
+		return false
+	}
+	lock, err := disk.Lock(lockName(dir))
+	if err == nil {
+		_ = lock.Close() // nothing was written to it
+	}
+	return errors.Is(err, ErrBusy)
+}
+
+// Close waits for the calls that run, closes the files and keeps the state, for Open. What was not synced is lost, as when the machine
+// stops.
+func (s *Staging) Close() error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	return errors.Join(s.closeFiles(), wrap("close", "", s.lock.Close()))
+}
+
+// closeFiles closes all but the lock.
+func (s *Staging) closeFiles() error {
+	var all []error
+	for _, p := range s.open {
+		all = append(all, p.live.file.Close())
+		p.live.file = nil
+	}
+	s.open = nil
+	if s.journal != nil {
+		all = append(all, s.journal.Close())
+		s.journal = nil
+	}
+	return wrap("close", "", errors.Join(all...))
+}
+
+// Abort waits for the calls that run, and deletes the state. What is published stays.
+func (s *Staging) Abort() error { return s.closeAndDiscard("abort") }
+
+// closeAndDiscard is Close, and deletes the state before another can have it.
+func (s *Staging) closeAndDiscard(op string) error {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.closed { // then it may be another's
+		return wrap(op, "", Discard(s.fs, strings.TrimPrefix(s.dir, manifest.StagingPrefix)))
+	}
+	s.closed = true
+	return errors.Join(s.closeFiles(), wrap(op, "", discard(s.fs, s.dir, s.lock, s.syncDir)))
+}
+
+// Discard deletes the state of the transfer id. There need not be any. It is CodeBusy when a Staging has it.
+func Discard(disk FS, id string) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	err := lockAndDiscard(disk, manifest.StagingPrefix+id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return wrap("discard", "", err)
+}
+
+func lockAndDiscard(disk FS, dir string) error {
+	info, err := disk.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	if !info.Mode.IsDir() {
+		return errorf("discard", dir, manifest.CodePathUnsafe, "it is no directory of a transfer")
+	}
+	lock, err := disk.Lock(lockName(dir))
+	if err != nil {
+		return err
+	}
+	return discard(disk, dir, lock, disk.SyncDir)
+}
+
+// discard deletes a staging directory, meta first: without it, what is left is no transfer. The lock goes last, and is closed whatever
+// happens. What is no file is not touched.
+func discard(disk FS, dir string, lock io.Closer, syncDir func(string) error) error {
+	err := discardFiles(disk, dir, syncDir)
+	if closed := lock.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return err
+	}
+	return disk.Remove(dir)
+}
+
+func discardFiles(disk FS, dir string, syncDir func(string) error) error {
+	names, err := disk.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if slices.Contains(names, "meta") {
+		if err := disk.Remove(path.Join(dir, "meta")); err != nil {
+			return err
+		}
+		if err := syncDir(dir); err != nil {
+			return err
+		}
+	}
+	names = append(slices.DeleteFunc(names, func(name string) bool { return name == "meta" || name == lockFile }), lockFile)
+	for _, name := range names {
+		name = path.Join(dir, name)
+		if info, err := disk.Lstat(name); err == nil && !info.Mode.IsDir() {
+			if err := disk.Remove(name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Cleanup deletes the states of transfers that nothing was written to for olderThan and that no Staging has, and returns their ids.
+func Cleanup(disk FS, olderThan time.Duration) ([]string, error) {
+	names, err := disk.ReadDir(".")
+	if err != nil {
+		return nil, wrap("clean up", "", err)
+	}
+	var gone []string
+	var failed []error
+	limit := time.Now().Add(-olderThan)
+	for _, name := range names {
+		id, found := strings.CutPrefix(name, manifest.StagingPrefix)
+		if !found || checkID(id) != nil || !unusedSince(disk, name, limit) {
+			continue
+		}
+		switch err := lockAndDiscard(disk, name); {
+		case err == nil:
+			gone = append(gone, id)
+		case !errors.Is(err, ErrBusy):
+			failed = append(failed, wrap("clean up", name, err))
+		}
+	}
+	return gone, errors.Join(failed...)
+}
+
+func unusedSince(disk FS, dir string, limit time.Time) bool {
+	info, err := disk.Lstat(dir)
+	if err != nil || !info.Mode.IsDir() || info.ModTime.After(limit) {
+		return false
+	}
+	info, err = disk.Lstat(path.Join(dir, "journal"))
+	return err != nil || !info.ModTime.After(limit)
+}
