@@ -177,20 +177,24 @@ func (f *File) Close() error {
 // ReadFile appends all bytes of the file with a number to buf, and returns that; with an error, buf is as it was. It fails as Open, ReadAt
 // and Check do, and with CodeTooLarge for a file of more than MaxReadFile bytes.
 func (t *Tree) ReadFile(id uint32, buf []byte) ([]byte, error) {
-	f, err := t.open("read", id)
+	return t.readFile("read", id, buf)
+}
+
+func (t *Tree) readFile(op string, id uint32, buf []byte) ([]byte, error) {
+	f, err := t.open(op, id)
 	if err != nil {
 		return buf, err
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	if f.entry.Size > MaxReadFile {
-		return buf, errorf("read", f.entry.Path, manifest.CodeTooLarge, "it has %d bytes, and %d are read at once", f.entry.Size, MaxReadFile)
+		return buf, errorf(op, f.entry.Path, manifest.CodeTooLarge, "it has %d bytes, and %d are read at once", f.entry.Size, MaxReadFile)
 	}
 	start, end := len(buf), len(buf)+int(f.entry.Size)
 	out := slices.Grow(buf, end-start)[:end]
 	if _, err := f.ReadAt(out[start:], 0); err != nil {
 		return buf, err
 	}
-	if err := f.check("read"); err != nil {
+	if err := f.check(op); err != nil {
 		return buf, err
 	}
 	return out, nil

@@ -15,13 +15,14 @@ type Tree struct {
 	found   []manifest.Entry
 	bytes   int64
 	files   int
+	cache   *Cache
 	folders folders
 
 	entries atomic.Pointer[[]manifest.Entry] // found, or with hashes
 }
 
 func newTree(w *walker, tops []top) *Tree {
-	t := &Tree{tops: tops, found: w.entries, bytes: w.checker.Bytes(), files: w.files}
+	t := &Tree{tops: tops, found: w.entries, bytes: w.checker.Bytes(), files: w.files, cache: w.opts.Cache}
 	t.folders.open = make(map[string]*folder)
 	t.entries.Store(&t.found)
 	if t.name = tops[0].name; len(tops) > 1 {

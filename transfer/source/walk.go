@@ -29,6 +29,9 @@ type Options struct {
 	// Found is told how many entries, and how many bytes of files, have been found: now and then, and at the end, by Walk's
 	// goroutine. If nil, nobody is.
 	Found func(entries int, bytes int64)
+
+	// Cache keeps the hashes of large files from one transfer to the next. If nil, nothing is kept. It is not closed by the Tree.
+	Cache *Cache
 }
 
 const (

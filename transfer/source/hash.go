@@ -1,0 +1,57 @@
+package source
+
+import (
+	"context"
+	"slices"
+
+	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// Hash gives every file its hash, as Entries returns them from then on. It reads all files, but for large ones that the Cache has, on as
+// many goroutines as workers, if that is not above zero on one for each processor: several files at once, and several pieces of a large
+// one. Each needs room for a piece. Progress is told how many files are done and how many bytes have been hashed, by the goroutine of
+// Hash; if it is nil, nobody is.
+//
+// It is an *Error when a file is not as Walk found it, or does not stay so while it is read, and ctx's error when that is done: no file
+// has a hash then. When all have theirs already, it does nothing.
+func (t *Tree) Hash(ctx context.Context, workers int, progress func(files int, bytes int64)) error {
+	if t.hashed() {
+		return ctx.Err()
+	}
+	hashes := make([]b3tree.Root, len(t.found))
+	h := &hashing{tree: t, end: len(t.found), done: func(id uint32, root b3tree.Root, _ []b3tree.CV) { hashes[id] = root }}
+	if err := h.run(ctx, workers, progress); err != nil {
+		return err
+	}
+	entries := slices.Clone(t.found)
+	for i := range entries {
+		if e := &entries[i]; e.Kind == manifest.KindFile {
+			e.Flags |= manifest.FlagHashed
+			e.Hash = hashes[i]
+		}
+	}
+	t.entries.Store(&entries)
+	return nil
+}
+
+// hashed reports that Hash has been there.
+func (t *Tree) hashed() bool {
+	return t.files == 0 || t.entries.Load() != &t.found
+}
+
+// Layer returns the layer and the root of a file, from the Cache or by reading all of it on every processor; a file of one piece or none
+// has no layer. It fails as Hash does. The layer is the caller's.
+func (t *Tree) Layer(ctx context.Context, id uint32) ([]b3tree.CV, b3tree.Root, error) {
+	if _, err := t.file("hash", id); err != nil {
+		return nil, b3tree.Root{}, err
+	}
+	var layer []b3tree.CV
+	var root b3tree.Root
+	h := &hashing{tree: t, next: int(id), end: int(id) + 1}
+	h.done = func(_ uint32, r b3tree.Root, l []b3tree.CV) { root, layer = r, l }
+	if err := h.run(ctx, 0, nil); err != nil {
+		return nil, b3tree.Root{}, err
+	}
+	return layer, root, nil
+}

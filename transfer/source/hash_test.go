@@ -1,0 +1,177 @@
+package source
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// random returns n bytes that are the same in every run.
+func random(n int) string {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(b)
+	return string(b)
+}
+
+// layerOf returns what package b3tree makes of content.
+func layerOf(t testing.TB, content string) ([]b3tree.CV, b3tree.Root) {
+	t.Helper()
+	shape, err := b3tree.ShapeOf(int64(len(content)))
+	require.NoError(t, err)
+	h := b3tree.NewHasher(shape)
+	_, err = h.Write([]byte(content))
+	require.NoError(t, err)
+	root, err := h.Root()
+	require.NoError(t, err)
+	if len(h.Layer()) == 0 {
+		return nil, root
+	}
+	return h.Layer(), root
+}
+
+func TestHashGivesEveryFileItsRoot(t *testing.T) {
+	const piece = b3tree.MinPieceSize
+	contents := map[string]string{"d/link/": ""}
+	for i, size := range []int{0, 1, 1024, piece - 1, piece, piece + 1, 2 * piece, 5*piece + 17, 9 * piece} {
+		contents["d/"+string(rune('a'+i))] = random(size)
+	}
+	root := write(t, contents)
+	for _, workers := range []int{0, 1, 2, 7} {
+		tree := walk(t, nil, filepath.Join(root, "d"))
+		before := tree.Entries()
+		files, bytes := 0, int64(0)
+		require.NoError(t, tree.Hash(context.Background(), workers, func(f int, b int64) {
+			require.GreaterOrEqual(t, f, files)
+			require.GreaterOrEqual(t, b, bytes)
+			files, bytes = f, b
+		}))
+		require.Equal(t, tree.Files(), files)
+		require.Equal(t, tree.Bytes(), bytes)
+		for i, e := range tree.Entries() {
+			require.Zero(t, before[i].Flags, "what was returned does not change")
+			if e.Kind != manifest.KindFile {
+				require.Zero(t, e.Flags)
+				continue
+			}
+			wantLayer, want := layerOf(t, contents[e.Path])
+			require.Equal(t, manifest.FlagHashed, e.Flags)
+			require.EqualValues(t, want, e.Hash, e.Path)
+			layer, got, err := tree.Layer(context.Background(), e.ID)
+			require.NoError(t, err)
+			require.Equal(t, want, got)
+			require.Equal(t, wantLayer, layer)
+		}
+		hashed := tree.Entries()
+		require.NoError(t, tree.Hash(context.Background(), 0, nil), "once is enough")
+		require.Same(t, &hashed[0], &tree.Entries()[0])
+	}
+}
+
+func TestHashFailsWhenAFileHasChanged(t *testing.T) {
+	for name, size := range map[string]int{"small": 100, "large": 2 * b3tree.MinPieceSize} {
+		root := write(t, map[string]string{"d/a": "unchanged", "d/b": random(size), "d/c": random(size)})
+		tree := walk(t, nil, filepath.Join(root, "d"))
+		rewrite(t, filepath.Join(root, "d", "b"), random(size+1))
+		requireCode(t, CodeSourceChanged, "d/b", tree.Hash(context.Background(), 2, nil), name)
+		_, _, err := tree.Layer(context.Background(), idOf(t, tree, "d/b"))
+		requireCode(t, CodeSourceChanged, "d/b", err, name)
+		require.Zero(t, tree.Entries()[1].Flags)
+	}
+}
+
+func TestHashFailsWhenAFileChangesMeanwhile(t *testing.T) {
+	root := write(t, map[string]string{"d/a": random(40 * b3tree.MinPieceSize)})
+	tree := walk(t, nil, filepath.Join(root, "d"))
+	var once sync.Once
+	err := tree.Hash(context.Background(), 1, func(int, int64) {
+		once.Do(func() {
+			f, err := os.OpenFile(filepath.Join(root, "d", "a"), os.O_WRONLY, 0)
+			require.NoError(t, err)
+			defer f.Close()
+			_, err = f.WriteAt([]byte("changed"), 0)
+			require.NoError(t, err)
+		})
+	})
+	if tree.hashed() {
+		t.Log("it was hashed before it was changed")
+		return
+	}
+	requireCode(t, CodeSourceChanged, "d/a", err)
+}
+
+func TestHashStopsWithItsContext(t *testing.T) {
+	root := write(t, map[string]string{"d/a": random(64 * b3tree.MinPieceSize), "d/b": "b"})
+	tree := walk(t, nil, filepath.Join(root, "d"))
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	require.Equal(t, context.Canceled, tree.Hash(ctx, 0, nil))
+	_, _, err := tree.Layer(ctx, 1)
+	require.Equal(t, context.Canceled, err)
+	require.False(t, tree.hashed())
+
+	ctx, cancel = context.WithCancel(context.Background())
+	err = tree.Hash(ctx, 1, func(_ int, bytes int64) { cancel() })
+	if err != nil {
+		require.Equal(t, context.Canceled, err)
+	}
+}
+
+func TestOnlyFilesHaveLayers(t *testing.T) {
+	tree := walk(t, nil, write(t, map[string]string{"a": "1"}))
+	_, _, err := tree.Layer(context.Background(), 0)
+	requireCode(t, manifest.CodeProtocol, tree.Name(), err)
+	_, _, err = tree.Layer(context.Background(), 2)
+	requireCode(t, manifest.CodeProtocol, "", err)
+	require.NoError(t, walk(t, nil, t.TempDir()).Hash(context.Background(), 0, nil), "no files")
+}
+
+func TestATreeIsForManyGoroutines(t *testing.T) {
+	contents := map[string]string{}
+	for i := range 300 { // in more folders than are kept open
+		contents["d/"+string(rune('a'+i%26))+"/"+string(rune('a'+i/26))+"/f"] = random(i * 10)
+	}
+	contents["d/large"] = random(3 * b3tree.MinPieceSize)
+	cache, err := OpenCache(t.TempDir(), 0)
+	require.NoError(t, err)
+	defer cache.Close()
+	tree := walk(t, &Options{Cache: cache}, filepath.Join(write(t, contents), "d"))
+	large := idOf(t, tree, "d/large")
+	var all sync.WaitGroup
+	for g := range 4 {
+		all.Go(func() {
+			for i := range tree.Entries() {
+				e := &tree.Entries()[(i*7+g*100)%len(tree.Entries())]
+				if e.Kind != manifest.KindFile {
+					continue
+				}
+				got, err := tree.ReadFile(e.ID, nil)
+				if err != nil || string(got) != contents[e.Path] {
+					t.Errorf("%s: %d bytes, %v", e.Path, len(got), err)
+				}
+			}
+		})
+		all.Go(func() {
+			if err := tree.Hash(context.Background(), 2, nil); err != nil {
+				t.Error(err)
+			}
+		})
+		all.Go(func() {
+			if _, _, err := tree.Layer(context.Background(), large); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	require.LessOrEqual(t, len(tree.folders.open), maxFolders)
+	for path, d := range tree.folders.open {
+		require.Equal(t, 1, d.refs, path)
+	}
+}
