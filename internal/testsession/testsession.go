@@ -46,8 +46,8 @@ func New(t testing.TB, link faultnet.LinkOptions, cfg session.Config) *Pair {
 	var err error
 	p.acceptor, err = session.NewAcceptor(accept)
 	require.NoError(t, err)
+	t.Cleanup(p.serving.Wait) // after the sessions have ended
 	p.Alice, p.Bob = p.Dial(t)
-	t.Cleanup(p.serving.Wait)
 	return p
 }
 

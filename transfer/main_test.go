@@ -1,0 +1,140 @@
+package transfer_test
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/testsession"
+	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/source"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// newPair opens a session in memory.
+func newPair(t testing.TB) *testsession.Pair {
+	t.Helper()
+	return testsession.New(t, faultnet.LinkOptions{}, session.Config{})
+}
+
+// always is the Dialer of a session that is there.
+func always(s *session.Session) transfer.Dialer {
+	return func(context.Context) (*session.Session, error) { return s, nil }
+}
+
+// service answers transfers that alice begins.
+func service(t testing.TB, p *testsession.Pair, cfg *transfer.ServiceConfig) *transfer.Service {
+	t.Helper()
+	v, err := transfer.NewService(cfg)
+	require.NoError(t, err)
+	v.Handle(p.ToBob)
+	t.Cleanup(func() { require.NoError(t, v.Close()) })
+	return v
+}
+
+// into receives all that is pushed in a directory.
+func into(dir string, o transfer.ReceiveOptions) *transfer.ServiceConfig {
+	return &transfer.ServiceConfig{Receive: func(context.Context, transfer.Incoming) (*transfer.Destination, error) {
+		return &transfer.Destination{Dir: dir, ReceiveOptions: o}, nil
+	}}
+}
+
+// walk returns the tree of a folder, which is closed when the test ends.
+func walk(t testing.TB, paths ...string) *source.Tree {
+	t.Helper()
+	tree, err := source.Walk(t.Context(), paths, nil)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, tree.Close()) })
+	return tree
+}
+
+// content is a file's name, and how many bytes it has.
+type content map[string]int
+
+// write makes files below a new folder named tree, and returns that.
+func write(t testing.TB, files content) string {
+	t.Helper()
+	root := filepath.Join(t.TempDir(), "tree")
+	require.NoError(t, os.MkdirAll(root, 0o755))
+	for name, size := range files {
+		path := filepath.Join(root, name)
+		if size < 0 {
+			require.NoError(t, os.MkdirAll(path, 0o750))
+			continue
+		}
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		data := make([]byte, size)
+		for i := range data {
+			data[i] = byte(i*7 + i>>8*3 + i>>16*5 + len(name))
+		}
+		require.NoError(t, os.WriteFile(path, data, 0o640))
+		require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(1700000000+int64(size), 12345)))
+	}
+	return root
+}
+
+// node is what is compared of a file or folder.
+type node struct {
+	Mode fs.FileMode
+	Time time.Time
+	Data string
+}
+
+// read returns all that is below a folder.
+func read(t testing.TB, root string) map[string]node {
+	t.Helper()
+	all := make(map[string]node)
+	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		n := node{Mode: info.Mode(), Time: info.ModTime()}
+		if info.Mode().IsRegular() {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			n.Data = string(b)
+		}
+		name, err := filepath.Rel(root, path)
+		all[name] = n
+		return err
+	}))
+	return all
+}
+
+// same requires that two folders have the same in them, and says where not.
+func same(t testing.TB, want, got string) {
+	t.Helper()
+	w, g := read(t, want), read(t, got)
+	for name, n := range w {
+		is, ok := g[name]
+		require.True(t, ok, "%q is missing", name)
+		require.Equal(t, n.Mode, is.Mode, name)
+		require.True(t, n.Time.Equal(is.Time), "%q has time %v, not %v", name, is.Time, n.Time)
+		require.True(t, n.Data == is.Data, "%q has other bytes: %d, not %d", name, len(is.Data), len(n.Data))
+		delete(g, name)
+	}
+	require.Empty(t, g)
+}
+
+// empty requires that nothing is left in a directory.
+func empty(t testing.TB, dir string) {
+	t.Helper()
+	left, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
