@@ -182,6 +182,29 @@ func (c *control) cause(err error) error {
 	return err
 }
 
+// listen has gone be called when the peer says something, or its end is there, where it should wait in silence. over ends the
+// listening, and returns why the peer does not wait any more, or nil.
+func (c *control) listen(gone func()) (over func() error) {
+	heard := make(chan error, 1)
+	go func() { // ends with over
+		f, err := c.read()
+		if err == nil {
+			err = protocolErrorf("%v where nothing is due", f.Kind)
+		}
+		gone()
+		heard <- err
+	}()
+	return func() error {
+		_ = c.st.SetReadDeadline(deadline.Past) // wakes the reader
+		err := <-heard
+		_ = c.st.SetReadDeadline(time.Time{})
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
+		return err
+	}
+}
+
 // hurry bounds how long the peer may take to say its next words.
 func (c *control) hurry(d time.Duration) {
 	_ = c.st.SetReadDeadline(time.Now().Add(d)) // a stream that is closed needs none

@@ -56,9 +56,11 @@ func (p *pending) decide(ctx context.Context, l listing) (*Destination, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(p.in.s.Context(), cancel)
-	defer stop()
+	over := p.in.ctl.listen(cancel)
 	dest, err := p.in.v.cfg.Receive(ctx, in)
+	if gone := over(); gone != nil {
+		return nil, gone
+	}
 	if err != nil {
 		var e *Error
 		if !errors.As(err, &e) {

@@ -29,6 +29,7 @@ const (
 type Cache struct {
 	root *os.Root
 	most int64
+	now  func() time.Time // of tests
 
 	mu    sync.Mutex
 	files map[string]cached // by name
@@ -58,7 +59,7 @@ func OpenCache(dir string, maxBytes int64) (*Cache, error) {
 	if err != nil {
 		return nil, wrap("cache", dir, err)
 	}
-	c := &Cache{root: root, most: maxBytes, files: make(map[string]cached)}
+	c := &Cache{root: root, most: maxBytes, now: time.Now, files: make(map[string]cached)}
 	if err := c.list(); err != nil {
 		_ = root.Close() // it was only read
 		return nil, wrap("cache", dir, err)

@@ -37,8 +37,7 @@ type fileKey struct {
 func keyOf(fi fs.FileInfo, now time.Time) (fileKey, bool) {
 	k := fileKey{size: fi.Size(), mtime: fi.ModTime().UnixNano()}
 	known := k.inode(fi)
-	settled := now.Add(-cacheSettled).UnixNano()
-	return k, known && k.mtime < settled && k.changeTime < settled
+	return k, known && k.changeTime < now.Add(-cacheSettled).UnixNano()
 }
 
 // name returns that in the cache: a file that has been changed takes the place of what it was.

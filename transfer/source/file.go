@@ -144,10 +144,10 @@ func (f *File) ReadAt(b []byte, off int64) (int, error) {
 		return 0, end
 	}
 	n, err := f.f.ReadAt(b, off)
-	switch {
-	case err == nil:
+	switch err {
+	case nil:
 		return n, end
-	case err == io.EOF:
+	case io.EOF:
 		return n, changed("read", f.entry.Path, "it has only %d bytes now, and had %d", off+int64(n), f.entry.Size)
 	}
 	return n, wrap("read", f.entry.Path, err)

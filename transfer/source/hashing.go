@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
 	"github.com/peerlane/peerlane/transfer/manifest"
@@ -193,7 +192,10 @@ func (h *hashing) begin(large *largeFile) error {
 	h.mu.Lock()
 	h.open[large] = true
 	h.mu.Unlock()
-	if large.key, large.keep = keyOf(large.f.info, time.Now()); large.keep {
+	if cache := h.tree.cache; cache != nil {
+		large.key, large.keep = keyOf(large.f.info, cache.now())
+	}
+	if large.keep {
 		large.layer, large.root, large.cached = h.tree.cache.get(large.key)
 	}
 	if !large.cached {
@@ -233,8 +235,8 @@ func (h *hashing) finish(large *largeFile) error {
 		if large.root, err = large.shape.Fold(large.layer); err != nil {
 			return wrap("hash", large.entry.Path, err)
 		}
-		if fi, err := large.f.f.Stat(); err == nil && large.keep {
-			if key, _ := keyOf(fi, time.Now()); key == large.key {
+		if fi, err := large.f.f.Stat(); large.keep && err == nil {
+			if key, _ := keyOf(fi, h.tree.cache.now()); key == large.key {
 				h.tree.cache.put(key, large.layer)
 			}
 		}

@@ -2,8 +2,11 @@ package source
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -35,36 +38,73 @@ func TestATreeIsWalkedInTheOrderOfTheManifest(t *testing.T) {
 	require.Equal(t, manifest.Entry{ID: 3, Kind: manifest.KindFile, Perm: e.Perm, Size: 2, ModTime: past.UnixNano(), Path: "docs/a b"}, e)
 }
 
-func BenchmarkReadFile(b *testing.B) {
-	root, err := os.MkdirTemp("/dev/shm", "source")
-	if err != nil {
-		root = b.TempDir()
+func TestTheWalkKeepsToTheLimits(t *testing.T) {
+	root := write(t, map[string]string{"d/a": "12345", "d/b": "67890", "d/s/": ""})
+	for _, test := range []struct {
+		rules manifest.Rules
+		path  string
+	}{
+		{manifest.Rules{Entries: 3}, "d/s"}, {manifest.Rules{Bytes: 9}, "d/b"}, {manifest.Rules{ManifestBytes: 80}, "d/b"},
+	} {
+		_, err := Walk(context.Background(), []string{filepath.Join(root, "d")}, &Options{Rules: test.rules})
+		requireCode(t, manifest.CodeTooLarge, test.path, err)
 	}
-	defer os.RemoveAll(root)
-	data := make([]byte, 4096)
-	for d := range 10 {
-		dir := filepath.Join(root, "d", string(rune('a'+d)))
-		require.NoError(b, os.MkdirAll(dir, 0o755))
-		for i := range 1000 {
-			require.NoError(b, os.WriteFile(filepath.Join(dir, "file"+string(rune('a'+i/100))+string(rune('a'+i/10%10))+string(rune('a'+i%10))), data, 0o644))
-		}
+	walk(t, &Options{Rules: manifest.Rules{Entries: 4, Bytes: 10}}, filepath.Join(root, "d"))
+}
+
+func TestAFolderThatIsTooDeepIsLeftOutAndTold(t *testing.T) {
+	root := t.TempDir()
+	path := filepath.Join(root, "d"+strings.Repeat("/d", 299))
+	require.NoError(t, os.MkdirAll(path, 0o755))
+	left := 0
+	tree := walk(t, &Options{Skip: func(path string, err error) {
+		requireCode(t, manifest.CodeTooLarge, path, err)
+		left++
+	}}, filepath.Join(root, "d"))
+	require.Equal(t, 1, left)
+	require.Len(t, tree.Entries(), manifest.MaxDepth)
+	rewrite(t, filepath.Join(root, "d"+strings.Repeat("/d", 253)+"/f"), "deep")
+	tree = walk(t, &Options{Skip: func(string, error) {}}, filepath.Join(root, "d"))
+	require.Equal(t, "deep", read(t, tree, "d"+strings.Repeat("/d", 253)+"/f"))
+}
+
+func TestTheWalkStopsWithItsContext(t *testing.T) {
+	contents := make(map[string]string)
+	for i := range 3000 {
+		contents[fmt.Sprintf("d/%d/%d", i%3, i)] = ""
 	}
-	tree, err := Walk(context.Background(), []string{filepath.Join(root, "d")}, nil)
-	require.NoError(b, err)
-	defer tree.Close()
-	require.Equal(b, 10_000, tree.Files())
-	b.ReportAllocs()
-	var buf []byte
-	n := 0
-	for b.Loop() {
-		for _, e := range tree.Entries() {
-			if e.Kind == manifest.KindFile {
-				if buf, err = tree.ReadFile(e.ID, buf[:0]); err != nil {
-					b.Fatal(err)
-				}
-				n++
-			}
-		}
+	root := write(t, contents)
+	ctx, cancel := context.WithCancel(context.Background())
+	found := 0
+	_, err := Walk(ctx, []string{root}, &Options{Found: func(entries int, _ int64) {
+		found = entries
+		cancel()
+	}})
+	require.Equal(t, context.Canceled, err)
+	require.Equal(t, tellEvery, found)
+	_, err = Walk(ctx, []string{root}, nil)
+	require.Equal(t, context.Canceled, err)
+
+	var told []int
+	tree := walk(t, &Options{Found: func(entries int, _ int64) { told = append(told, entries) }}, root)
+	require.Equal(t, []int{1000, 2000, 3000, 3005}, told)
+	require.Equal(t, 3000, tree.Files())
+}
+
+func TestAFolderOfManyFiles(t *testing.T) {
+	n := 6000
+	if testing.Short() {
+		n = listBatch + 1
 	}
-	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "files/s")
+	dir := filepath.Join(t.TempDir(), "d")
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	for i := range n {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o644))
+	}
+	require.Equal(t, n, walk(t, nil, dir).Files())
+	o := &Options{Rules: manifest.Rules{Entries: n - 1}}
+	_, err := Walk(context.Background(), []string{dir}, o)
+	var e *Error
+	require.ErrorAs(t, err, &e)
+	require.Equal(t, manifest.CodeTooLarge, e.Code)
 }

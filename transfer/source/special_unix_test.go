@@ -1,0 +1,88 @@
+//go:build unix
+
+package source
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+func TestWhatIsNoFileIsLeftOutAndTold(t *testing.T) {
+	root := write(t, map[string]string{"d/a": "1", "d/z": "2"})
+	require.NoError(t, syscall.Mkfifo(filepath.Join(root, "d/fifo"), 0o644))
+	t.Chdir(filepath.Join(root, "d")) // a socket's path is short
+	socket, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	require.NoError(t, err)
+	defer syscall.Close(socket)
+	require.NoError(t, syscall.Bind(socket, &syscall.SockaddrUnix{Name: "socket"}))
+	require.NoError(t, os.Symlink("a", "link"))
+
+	left := make(map[string]string)
+	tree := walk(t, &Options{Skip: func(path string, err error) {
+		var e *Error
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, manifest.CodePathUnsafe, e.Code)
+		left[path] = e.Text
+	}}, filepath.Join(root, "d"))
+	require.Equal(t, []string{"d/", "d/a", "d/z"}, pathsOf(tree))
+	require.Equal(t, map[string]string{
+		"d/fifo":   "it is a FIFO: only files, folders and symlinks are sent",
+		"d/socket": "it is a socket: only files, folders and symlinks are sent",
+		"d/link":   "it is a symlink: allow them, or send what it leads to",
+	}, left)
+
+	_, err = Walk(t.Context(), []string{filepath.Join(root, "d")}, nil)
+	requireCode(t, manifest.CodePathUnsafe, "d/fifo", err)
+	for _, name := range []string{"fifo", "socket", os.DevNull} {
+		_, err = Walk(t.Context(), []string{name}, &Options{Skip: func(string, error) { t.Error("what is asked for is not left out") }})
+		requireCode(t, manifest.CodePathUnsafe, name, err)
+	}
+}
+
+// An open for reading waits for somebody who writes to a FIFO, unless it says that it does not.
+func TestAFileThatIsAFIFONowHoldsNobodyUp(t *testing.T) {
+	root := write(t, map[string]string{"d/a": "1"})
+	tree := walk(t, nil, filepath.Join(root, "d"))
+	require.NoError(t, os.Remove(filepath.Join(root, "d/a")))
+	require.NoError(t, syscall.Mkfifo(filepath.Join(root, "d/a"), 0o644))
+	_, err := tree.Open(1)
+	requireCode(t, CodeSourceChanged, "d/a", err)
+	_, err = tree.ReadFile(1, nil)
+	requireCode(t, CodeSourceChanged, "d/a", err)
+}
+
+func TestWhatMayNotBeReadIsLeftOutAndTold(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may read everything: run this as somebody else")
+	}
+	root := write(t, map[string]string{"d/a": "1", "d/no": "2", "d/closed/x": "3", "d/listed/x": "4", "d/z": "5"})
+	require.NoError(t, os.Chmod(filepath.Join(root, "d/no"), 0))
+	require.NoError(t, os.Chmod(filepath.Join(root, "d/closed"), 0))
+	require.NoError(t, os.Chmod(filepath.Join(root, "d/listed"), 0o444))
+	t.Cleanup(func() {
+		_ = os.Chmod(filepath.Join(root, "d/closed"), 0o755)
+		_ = os.Chmod(filepath.Join(root, "d/listed"), 0o755)
+	})
+	var left []string
+	tree := walk(t, &Options{Skip: func(path string, err error) {
+		requireCode(t, CodeDenied, path, err)
+		left = append(left, path)
+	}}, filepath.Join(root, "d"))
+	require.Equal(t, []string{"d/closed", "d/listed", "d/no"}, left)
+	require.Equal(t, []string{"d/", "d/a", "d/z"}, pathsOf(tree))
+	_, err := Walk(t.Context(), []string{filepath.Join(root, "d")}, nil)
+	requireCode(t, CodeDenied, "d/closed", err)
+	for _, path := range []string{"d/no", "d/closed"} {
+		_, err = Walk(t.Context(), []string{filepath.Join(root, path)}, &Options{Skip: func(string, error) { t.Error("it is asked for") }})
+		require.ErrorIs(t, err, os.ErrPermission)
+	}
+	require.NoError(t, os.Chmod(filepath.Join(root, "d/a"), 0))
+	_, err = tree.Open(1)
+	requireCode(t, CodeDenied, "d/a", err)
+}
