@@ -62,7 +62,7 @@ func TestEachOutcomeHasItsExitCode(t *testing.T) {
 }
 
 func TestTheDescriptionListsEveryExitCode(t *testing.T) {
-	for code := range exitUnknown + 1 {
+	for code := range exitFiles + 1 {
 		require.Regexp(t, fmt.Sprintf(`[:;]\s%d `, code), description)
 	}
 	require.Contains(t, description, fmt.Sprint(exitInterrupted))
