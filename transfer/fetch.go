@@ -141,7 +141,7 @@ func (o *origin) get(ctx context.Context, ref Ref) error {
 	if err := o.ctl.send(wire.KindGet, known, wire.Get(ref).Append); err != nil {
 		return err
 	}
-	l, err := o.list(known)
+	l, err := readListing(o.ctl, *r.o.Rules, known)
 	if err != nil {
 		return o.ctl.cause(err)
 	}

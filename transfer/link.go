@@ -90,20 +90,6 @@ func (l *link) run(ctx context.Context, o Options, lane func(context.Context, *b
 	return err
 }
 
-// close ends the stream after a transfer that has ended with err.
-func (c *control) close(err error) {
-	var e *Error
-	switch {
-	case err == nil:
-		c.finish()
-	case errors.As(err, &e) && e.Remote:
-		c.end()
-		_ = c.st.Close() // the peer knows
-	default:
-		c.abort(whyOf(err))
-	}
-}
-
 // again reports whether it makes sense to reach for the peer again after err.
 func again(err error) bool {
 	switch CodeOf(err) {

@@ -120,6 +120,7 @@ func (s *Share) serve(in *incomingLink, known bool) error {
 		err = sender.run(ctx, s.offer.name, known)
 		leave()
 	}
+	in.ctl.close(err) // before anybody hears that it is over, and closes what carries it
 	t.end(ended("serve", in.s.Peer(), err))
 	return err
 }
