@@ -166,10 +166,12 @@ func (c *control) finish() {
 	_ = c.st.Close()
 }
 
-// interrupt has reads and sendSlow return from now on. Frames can still be appended by send, as ABORT is.
+// interrupt has reads and sendSlow return from now on, with the first err it was given. Frames can still be appended by send, as ABORT is.
 func (c *control) interrupt(err error) {
 	c.mu.Lock()
-	c.stopped = err
+	if c.stopped == nil {
+		c.stopped = err
+	}
 	c.mu.Unlock()
 	c.moved.Broadcast()
 	_ = c.st.SetReadDeadline(deadline.Past) // a stream that is closed needs none

@@ -98,4 +98,3 @@ func (l *listing) complete(said wire.Listed, known bool) error {
 	}
 	return nil
 }
-

@@ -28,6 +28,7 @@ type receiver struct {
 	ready chan struct{}  // closed when begin has returned nil
 	ended chan struct{}  // closed when all is in its place
 
+	several   bool       // there may be more than one origin at a time
 	beginning sync.Mutex // one begin after the other
 
 	// What begin sets, constant after ready.
@@ -123,6 +124,8 @@ func (r *receiver) run() error {
 	case <-r.ctx.Done():
 		return r.close(nil)
 	}
+	r.t.receivesFrom(r.sources)
+	defer r.t.receivesFrom(nil)
 	for range writers {
 		side.Go(r.write)
 	}

@@ -1,8 +1,10 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/peerlane/peerlane/bulk"
@@ -34,6 +36,7 @@ type origin struct {
 	last     time.Time // when the last piece came
 	rate     float64   // bytes per second, over the last watch
 	since    int64     // bytes since the last watch
+	bytes    int64     // that have come
 	stalls   int       // in a row
 }
 
@@ -48,6 +51,7 @@ func (r *receiver) newOrigin(ctl *control, peer string, rtt func() time.Duration
 func (o *origin) came(n int) {
 	o.last = time.Now()
 	o.since += int64(n)
+	o.bytes += int64(n)
 	o.stalls = 0
 }
 
@@ -249,6 +253,18 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	r.failLocked(id, err)
 	r.planLocked(o)
 	return nil
+}
+
+// sources returns the origins as they stand.
+func (r *receiver) sources() []Source {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]Source, 0, len(r.origins))
+	for o := range r.origins {
+		all = append(all, Source{o.peer, len(o.lanes), o.bytes, o.rate, len(o.wanted), o.bad})
+	}
+	slices.SortFunc(all, func(a, b Source) int { return cmp.Compare(a.Peer, b.Peer) })
+	return all
 }
 
 // watch owns the looking after origins: the windows, and those that bring nothing. It ends with the receiver.

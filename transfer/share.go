@@ -117,7 +117,7 @@ func (s *Share) serve(in *incomingLink, known bool) error {
 	sender := newSender(t, s.offer, in.ctl)
 	leave, err := in.join(ctx, sender.lane)
 	if err == nil {
-		err = sender.run(ctx, s.offer.name, known)
+		err = sender.run(ctx, known, func() {})
 		leave()
 	}
 	in.ctl.close(err) // before anybody hears that it is over, and closes what carries it
