@@ -8,6 +8,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/staging"
 )
@@ -49,8 +50,9 @@ type receiver struct {
 	whole   []uint32           // to be named
 	left    int                // files that are neither in their place nor failed
 	origins map[*origin]struct{}
-	stuck   []error // why files that are here could not be named
-	over    bool    // left is 0 and all is settled: nothing more is wanted
+	stuck   []error      // why files that are here could not be named
+	over    bool         // left is 0 and all is settled: nothing more is wanted
+	sum     wire.Summary // when over: what became of it
 }
 
 // fileState is how far a file is.

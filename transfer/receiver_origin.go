@@ -119,7 +119,7 @@ func (o *origin) attach() error {
 	o.attached, o.last = true, time.Now()
 	r.origins[o] = struct{}{}
 	if r.over {
-		_ = o.ctl.send(wire.KindComplete, false, wire.Summary{}.Append) // its reader finds out
+		_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // its reader finds out
 		o.ctl.hurry(completeWait)
 		return nil
 	}

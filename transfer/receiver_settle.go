@@ -196,16 +196,15 @@ func (r *receiver) finish() (done bool, err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.over = true
 	m := r.t.meter
 	m.durable.Store(m.verified.Load())
-	sum := wire.Summary{
+	r.over, r.sum = true, wire.Summary{
 		Bytes: uint64(m.verified.Load()), Files: uint32(m.filesDone.Load()), Failed: uint32(failed),
 		Durable: r.o.Sync != staging.SyncNone,
 	}
 	for o := range r.origins {
 		if o.attached {
-			_ = o.ctl.send(wire.KindComplete, false, sum.Append) // its reader finds out
+			_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // its reader finds out
 			o.ctl.hurry(completeWait)
 		}
 	}
