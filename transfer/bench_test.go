@@ -55,8 +55,8 @@ func fast(t testing.TB) string {
 	return dir
 }
 
-// fill makes n files of size random bytes each, 100 in a folder, below a folder named tree.
-func fill(t testing.TB, n, size int) string {
+// manyFiles makes n files of size random bytes each, 100 in a folder, below a folder named tree.
+func manyFiles(t testing.TB, n, size int) string {
 	t.Helper()
 	root := filepath.Join(fast(t), "tree")
 	src := rand.NewChaCha8([32]byte{1})
@@ -74,15 +74,15 @@ const big = 256 << 20
 
 // BenchmarkLarge sends one file of 256 MiB from memory to memory, over TCP with TLS.
 func BenchmarkLarge(b *testing.B) {
-	b.Run("unverified copy on a lane", func(b *testing.B) { benchmarkCopy(b, fill(b, 1, big)) })
-	b.Run("push", func(b *testing.B) { benchmarkPush(b, fill(b, 1, big), nil) })
-	b.Run("fetch by root", func(b *testing.B) { benchmarkFetch(b, fill(b, 1, big)) })
+	b.Run("unverified copy on a lane", func(b *testing.B) { benchmarkCopy(b, manyFiles(b, 1, big)) })
+	b.Run("push", func(b *testing.B) { benchmarkPush(b, manyFiles(b, 1, big), nil) })
+	b.Run("fetch by root", func(b *testing.B) { benchmarkFetch(b, manyFiles(b, 1, big)) })
 }
 
 // BenchmarkSmall sends 10,000 files of 4 KiB from memory to memory, over TCP with TLS.
 func BenchmarkSmall(b *testing.B) {
-	b.Run("push", func(b *testing.B) { benchmarkPush(b, fill(b, 10000, 4096), nil) })
-	b.Run("fetch by root", func(b *testing.B) { benchmarkFetch(b, fill(b, 10000, 4096)) })
+	b.Run("push", func(b *testing.B) { benchmarkPush(b, manyFiles(b, 10000, 4096), nil) })
+	b.Run("fetch by root", func(b *testing.B) { benchmarkFetch(b, manyFiles(b, 10000, 4096)) })
 }
 
 // benchmarkCopy copies the only file of a tree over a bulk lane, with nothing between.

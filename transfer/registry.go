@@ -20,8 +20,8 @@ type Snapshot struct {
 	Began     time.Time
 	Progress  Progress
 	Sources   []Source // of one that receives
-	Failed    int   // files
-	Err       error // why it is over, if it is and has failed
+	Failed    int      // files
+	Err       error    // why it is over, if it is and has failed
 }
 
 // A Registry lists the transfers that run. The zero value is ready. It is safe for concurrent use; its methods do nothing on a
