@@ -78,6 +78,7 @@ type active struct {
 	left     int     // pieces that are not here
 	next     int     // no piece before it is pieceNew
 	asked    *origin // who is asked for its layer or root
+	resumed  int64   // bytes of the pieces that an earlier run has left
 	restarts int     // times that what an earlier run had left was forgotten
 }
 

@@ -172,9 +172,14 @@ func (r *receiver) resume(id uint32) error {
 	for _, i := range have {
 		a.state[i] = pieceHere
 		_, n := a.shape.Span(i)
-		r.t.meter.resumed.Add(int64(n))
+		a.resumed += int64(n)
 	}
-	a.left -= len(have)
+	r.t.meter.resumed.Add(a.resumed)
+	if a.left -= len(have); a.left == 0 && r.hashed {
+		r.files[id] = fileWhole
+		r.whole = append(r.whole, id)
+		return nil
+	}
 	r.files[id] = fileActive
 	r.active[id] = a
 	r.fetched = append(r.fetched, a)

@@ -99,7 +99,7 @@ func (r *receiver) settleOnce() error {
 	if r.t.meter.isPaused() {
 		r.pause(nil)
 	}
-	r.t.meter.durable.Store(written)
+	r.t.meter.durable.Store(min(written, r.t.meter.verified.Load())) // some of it may have been forgotten since
 	return nil
 }
 
@@ -202,12 +202,12 @@ func (r *receiver) finish() (done bool, err error) {
 		Bytes: uint64(m.verified.Load()), Files: uint32(m.filesDone.Load()), Failed: uint32(failed),
 		Durable: r.o.Sync != staging.SyncNone,
 	}
+	close(r.ended) // before anybody can answer
 	for o := range r.origins {
 		if o.attached {
 			_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // its reader finds out
 			o.ctl.hurry(completeWait)
 		}
 	}
-	close(r.ended)
 	return true, nil
 }
