@@ -1,6 +1,9 @@
 package transfer_test
 
 import (
+	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -52,8 +55,8 @@ func fast(t testing.TB) string {
 	return dir
 }
 
-// fill makes n files of size random bytes each, 100 in a folder, below a folder named tree.
-func fill(t testing.TB, n, size int) string {
+// manyFiles makes n files of size random bytes each, 100 in a folder, below a folder named tree.
+func manyFiles(t testing.TB, n, size int) string {
 	t.Helper()
 	root := filepath.Join(fast(t), "tree")
 	src := rand.NewChaCha8([32]byte{1})
@@ -71,15 +74,15 @@ const big = 256 << 20
 
 // BenchmarkLarge sends one file of 256 MiB from memory to memory, over TCP with TLS.
 func BenchmarkLarge(b *testing.B) {
-	b.Run("unverified copy on a lane", func(b *testing.B) { benchmarkCopy(b, fill(b, 1, big)) })
-	b.Run("push", func(b *testing.B) { benchmarkPush(b, fill(b, 1, big), nil) })
-	b.Run("fetch by root", func(b *testing.B) { benchmarkFetch(b, fill(b, 1, big)) })
+	b.Run("unverified copy on a lane", func(b *testing.B) { benchmarkCopy(b, manyFiles(b, 1, big)) })
+	b.Run("push", func(b *testing.B) { benchmarkPush(b, manyFiles(b, 1, big), nil) })
+	b.Run("fetch by root", func(b *testing.B) { benchmarkFetch(b, manyFiles(b, 1, big)) })
 }
 
 // BenchmarkSmall sends 10,000 files of 4 KiB from memory to memory, over TCP with TLS.
 func BenchmarkSmall(b *testing.B) {
-	b.Run("push", func(b *testing.B) { benchmarkPush(b, fill(b, 10000, 4096), nil) })
-	b.Run("fetch by root", func(b *testing.B) { benchmarkFetch(b, fill(b, 10000, 4096)) })
+	b.Run("push", func(b *testing.B) { benchmarkPush(b, manyFiles(b, 10000, 4096), nil) })
+	b.Run("fetch by root", func(b *testing.B) { benchmarkFetch(b, manyFiles(b, 10000, 4096)) })
 }
 
 // benchmarkCopy copies the only file of a tree over a bulk lane, with nothing between.
@@ -157,4 +160,47 @@ func benchmarkFetch(b *testing.B, root string) {
 		b.StartTimer()
 	}
 	require.NoError(b, v.Close())
+}
+
+var manifestEntries = flag.Int("manifest.entries", 20000, "files of BenchmarkManifest")
+
+// BenchmarkManifest measures the time from Push until the other side has the list of all files, checked, and asks whether it is to be
+// taken. Walking is measured apart.
+func BenchmarkManifest(b *testing.B) {
+	root := filepath.Join(fast(b), "tree")
+	for i := range *manifestEntries {
+		dir := filepath.Join(root, fmt.Sprintf("a folder with a name/%d", i/1000))
+		if i%1000 == 0 {
+			require.NoError(b, os.MkdirAll(dir, 0o755))
+		}
+		f, err := os.Create(filepath.Join(dir, fmt.Sprintf("the name of a file %d.txt", i)))
+		require.NoError(b, err)
+		require.NoError(b, f.Close())
+	}
+	perEntry := func(b *testing.B) {
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(*manifestEntries), "ns/entry")
+	}
+	b.Run("walk", func(b *testing.B) {
+		for b.Loop() {
+			tree, err := source.Walk(b.Context(), []string{root}, nil)
+			require.NoError(b, err)
+			require.NoError(b, tree.Close())
+		}
+		perEntry(b)
+	})
+	b.Run("list", func(b *testing.B) {
+		r := newRoad(b, testnet.TCPTLS)
+		v, err := transfer.NewService(&transfer.ServiceConfig{Receive: func(context.Context, transfer.Incoming) (*transfer.Destination, error) {
+			return nil, errors.New("the benchmark ends here")
+		}})
+		require.NoError(b, err)
+		v.Handle(r.server)
+		tree := walk(b, root)
+		for b.Loop() {
+			_, err := transfer.Push(b.Context(), always(r.session), tree, nil).Wait()
+			require.Equal(b, transfer.CodeDenied, transfer.CodeOf(err), "%v", err)
+		}
+		perEntry(b)
+		require.NoError(b, v.Close())
+	})
 }

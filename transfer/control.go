@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
@@ -26,6 +27,8 @@ type control struct {
 	st   stream
 	in   *wire.Reader
 	done chan struct{} // the writer has ended
+
+	closed atomic.Bool // close has been called
 
 	mu      sync.Mutex
 	moved   sync.Cond // out, ending or err has changed
@@ -163,10 +166,12 @@ func (c *control) finish() {
 	_ = c.st.Close()
 }
 
-// interrupt has reads and sendSlow return from now on. Frames can still be appended by send, as ABORT is.
+// interrupt has reads and sendSlow return from now on, with the first err it was given. Frames can still be appended by send, as ABORT is.
 func (c *control) interrupt(err error) {
 	c.mu.Lock()
-	c.stopped = err
+	if c.stopped == nil {
+		c.stopped = err
+	}
 	c.mu.Unlock()
 	c.moved.Broadcast()
 	_ = c.st.SetReadDeadline(deadline.Past) // a stream that is closed needs none
@@ -215,6 +220,23 @@ func (c *control) abort(why wire.Why) {
 	_ = c.send(wire.KindAbort, false, why.Append) // it may be gone
 	c.end()
 	_ = c.st.Close() // which lets what was written arrive
+}
+
+// close ends the stream after a transfer that has ended with err. Only the first one does anything.
+func (c *control) close(err error) {
+	if c.closed.Swap(true) {
+		return
+	}
+	var e *Error
+	switch {
+	case err == nil:
+		c.finish()
+	case errors.As(err, &e) && e.Remote:
+		c.end()
+		_ = c.st.Close() // the peer knows
+	default:
+		c.abort(whyOf(err))
+	}
 }
 
 // end stops the writer, when it has written what there is, or after linger.

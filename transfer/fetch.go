@@ -58,6 +58,7 @@ func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir str
 	}
 	defer func() { _ = disk.Close() }() // what is to last has been synced
 	r := newReceiver(ctx, t, o, disk)
+	r.several = len(sources) > 1
 	if _, err := r.recall(ref.Root); err != nil {
 		r.fail(err)
 		return r.run()
@@ -127,7 +128,7 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 		}
 		o := r.newOrigin(l.ctl, s.Peer(), s.RTT)
 		lane := r.laneOf(o)
-		return true, l.run(ctx, r.o.Options, lane, func(ctx context.Context) error { return o.get(ctx, ref) })
+		return true, l.run(ctx, r.o.Options, lane, func(ctx context.Context, begin func()) error { return o.get(ctx, ref, begin) })
 	})
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(r.ctx)
@@ -136,7 +137,7 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 }
 
 // get asks for a tree, and takes it from there.
-func (o *origin) get(ctx context.Context, ref Ref) error {
+func (o *origin) get(ctx context.Context, ref Ref, begin func()) error {
 	r := o.r
 	known := false
 	select {
@@ -149,7 +150,7 @@ func (o *origin) get(ctx context.Context, ref Ref) error {
 	if err := o.ctl.send(wire.KindGet, known, wire.Get(ref).Append); err != nil {
 		return err
 	}
-	l, err := o.list(known)
+	l, err := readListing(o.ctl, *r.o.Rules, known)
 	if err != nil {
 		return o.ctl.cause(err)
 	}
@@ -162,6 +163,12 @@ func (o *origin) get(ctx context.Context, ref Ref) error {
 			return err
 		}
 	}
+	if !r.hashed && r.several {
+		err := &Error{Code: CodeInvalid, Text: "several sources can serve one fetch only when the files were hashed before they were shared"}
+		r.fail(err)
+		return err
+	}
 	r.named(l.name)
+	begin()
 	return o.run(ctx)
 }

@@ -76,32 +76,24 @@ func readHello(c *control) (wire.Hello, error) {
 	return wire.ConsumeHello(f.Body)
 }
 
-// run keeps the data lanes open, has lane serve them and talk the control stream, until talk returns. It tells the peer why when
-// that is an error.
-func (l *link) run(ctx context.Context, o Options, lane func(context.Context, *bulk.Lane), talk func(context.Context) error) error {
+// run has talk talk the control stream, and keeps the data lanes open, served by lane, from the moment when it calls begin: before that
+// the other side does not know whose they are. It returns when talk does, and tells the peer why when that is an error.
+func (l *link) run(
+	ctx context.Context, o Options, lane func(context.Context, *bulk.Lane), talk func(ctx context.Context, begin func()) error,
+) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var lanes sync.WaitGroup
-	lanes.Go(func() { keepLanes(ctx, l.s, l.id, lanesFor(l.s, l.lanes), o, lane) })
-	err := talk(ctx)
+	var once sync.Once
+	err := talk(ctx, func() {
+		once.Do(func() {
+			lanes.Go(func() { keepLanes(ctx, l.s, l.id, lanesFor(l.s, l.lanes), o, lane) })
+		})
+	})
 	l.ctl.close(err)
 	cancel()
 	lanes.Wait()
 	return err
-}
-
-// close ends the stream after a transfer that has ended with err.
-func (c *control) close(err error) {
-	var e *Error
-	switch {
-	case err == nil:
-		c.finish()
-	case errors.As(err, &e) && e.Remote:
-		c.end()
-		_ = c.st.Close() // the peer knows
-	default:
-		c.abort(whyOf(err))
-	}
 }
 
 // again reports whether it makes sense to reach for the peer again after err.

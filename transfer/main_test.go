@@ -82,6 +82,12 @@ func write(t testing.TB, files content) string {
 	return root
 }
 
+// tester is a testing.TB, or a rapid.T.
+type tester interface {
+	require.TestingT
+	Helper()
+}
+
 // node is what is compared of a file or folder.
 type node struct {
 	Mode fs.FileMode
@@ -90,7 +96,7 @@ type node struct {
 }
 
 // read returns all that is below a folder.
-func read(t testing.TB, root string) map[string]node {
+func read(t tester, root string) map[string]node {
 	t.Helper()
 	all := make(map[string]node)
 	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -102,6 +108,12 @@ func read(t testing.TB, root string) map[string]node {
 			return err
 		}
 		n := node{Mode: info.Mode(), Time: info.ModTime()}
+		if info.Mode()&fs.ModeSymlink != 0 { // its time is that of its making
+			n.Time = time.Time{}
+			if n.Data, err = os.Readlink(path); err != nil {
+				return err
+			}
+		}
 		if info.Mode().IsRegular() {
 			b, err := os.ReadFile(path)
 			if err != nil {
@@ -117,7 +129,7 @@ func read(t testing.TB, root string) map[string]node {
 }
 
 // same requires that two folders have the same in them, and says where not.
-func same(t testing.TB, want, got string) {
+func same(t tester, want, got string) {
 	t.Helper()
 	w, g := read(t, want), read(t, got)
 	for name, n := range w {

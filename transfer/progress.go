@@ -65,6 +65,12 @@ const (
 	sampleSpan = 100 * time.Millisecond
 )
 
+// forget takes back what has come of a file, some of which was there already.
+func (m *meter) forget(bytes, resumed int64) {
+	m.resumed.Add(-resumed)
+	m.durable.Store(min(m.durable.Load(), m.verified.Add(-bytes)))
+}
+
 func newMeter() *meter { return &meter{phase: PhaseStart} }
 
 func (m *meter) setPhase(p Phase) {

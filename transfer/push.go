@@ -55,6 +55,8 @@ func (t *Transfer) push(ctx context.Context, dial Dialer, tree *source.Tree) err
 		}
 		t.meter.setPhase(PhaseList)
 		sender := newSender(t, offer, l.ctl)
-		return true, l.run(ctx, t.o, sender.lane, func(ctx context.Context) error { return sender.run(ctx, offer.name, false) })
+		return true, l.run(ctx, t.o, sender.lane, func(ctx context.Context, begin func()) error {
+			return sender.run(ctx, false, begin)
+		})
 	})
 }

@@ -8,23 +8,16 @@ import (
 	"github.com/peerlane/peerlane/transfer/staging"
 )
 
-// pending is a push that is being decided on, and then received.
-type pending struct {
-	in *incomingLink
-	t  *Transfer
-}
-
-// run receives a push, from the manifest on.
-func (p *pending) run() error {
-	in, v := p.in, p.in.v
+// pushed receives a push, from the manifest on.
+func (in *incomingLink) pushed() error {
+	v := in.v
 	ctx, cancel := context.WithCancelCause(v.ctx)
 	defer cancel(nil)
-	asked := &origin{r: &receiver{o: ReceiveOptions{Rules: &manifest.Rules{Symlinks: true}}}, ctl: in.ctl} // the Destination's Rules come later
-	l, err := asked.list(false)
+	l, err := readListing(in.ctl, manifest.Rules{Symlinks: true}, false) // by the Destination's Rules later
 	if err != nil {
 		return in.ctl.cause(err)
 	}
-	dest, err := p.decide(ctx, l)
+	dest, err := in.decide(ctx, l)
 	if err != nil {
 		return in.ctl.cause(err)
 	}
@@ -40,35 +33,41 @@ func (p *pending) run() error {
 	t, own := newTransfer(Receiving, in.s.Peer(), o.Options)
 	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
 	defer stop()
-	err = p.receive(own, t, o, dest.Dir, l)
+	err = in.receiveTo(own, t, o, dest.Dir, l)
+	in.ctl.close(err) // before anybody hears that it is over, and closes what carries it
 	t.end(ended("receive", in.s.Peer(), err))
 	return err
 }
 
 // decide asks the application. What the peer says meanwhile, which can only be that it gives up, ends the asking.
-func (p *pending) decide(ctx context.Context, l listing) (*Destination, error) {
-	in := Incoming{Peer: p.in.s.Peer(), Name: l.name, ID: idOf(l.root), Entries: l.entries}
+func (in *incomingLink) decide(ctx context.Context, l listing) (*Destination, error) {
+	what := Incoming{Peer: in.s.Peer(), Name: l.name, ID: idOf(l.root), Entries: l.entries}
 	for i := range l.entries {
 		if l.entries[i].Kind == manifest.KindFile {
-			in.Files++
-			in.Bytes += l.entries[i].Size
+			what.Files++
+			what.Bytes += l.entries[i].Size
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	over := p.in.ctl.listen(cancel)
-	dest, err := p.in.v.cfg.Receive(ctx, in)
+	over := in.ctl.listen(cancel)
+	dest, err := in.v.cfg.Receive(ctx, what)
 	if gone := over(); gone != nil {
 		return nil, gone
 	}
 	if err != nil {
-		var e *Error
-		if !errors.As(err, &e) {
-			e = &Error{Code: CodeDenied, Text: "the peer does not take it", Err: err}
-		}
-		return nil, e
+		return nil, refusal(err)
 	}
 	return dest, nil
+}
+
+// refusal returns what the application's error says to the peer: nothing, unless it is an *Error.
+func refusal(err error) error {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = &Error{Code: CodeDenied, Text: "the peer does not take it", Err: err}
+	}
+	return e
 }
 
 // takePlace ends an earlier attempt to push the same, and waits for that end.
@@ -98,9 +97,8 @@ func (v *Service) takePlace(ctx context.Context, key pushKey, cancel context.Can
 	}, nil
 }
 
-// receive runs a receiver with the peer as its only origin.
-func (p *pending) receive(ctx context.Context, t *Transfer, o ReceiveOptions, dir string, l listing) error {
-	in := p.in
+// receiveTo runs a receiver with the peer as its only origin.
+func (in *incomingLink) receiveTo(ctx context.Context, t *Transfer, o ReceiveOptions, dir string, l listing) error {
 	if err := checkRules(l.entries, *o.Rules); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/staging"
 )
@@ -28,6 +29,7 @@ type receiver struct {
 	ready chan struct{}  // closed when begin has returned nil
 	ended chan struct{}  // closed when all is in its place
 
+	several   bool       // there may be more than one origin at a time
 	beginning sync.Mutex // one begin after the other
 
 	// What begin sets, constant after ready.
@@ -48,8 +50,9 @@ type receiver struct {
 	whole   []uint32           // to be named
 	left    int                // files that are neither in their place nor failed
 	origins map[*origin]struct{}
-	stuck   []error // why files that are here could not be named
-	over    bool    // left is 0 and all is settled: nothing more is wanted
+	stuck   []error      // why files that are here could not be named
+	over    bool         // left is 0 and all is settled: nothing more is wanted
+	sum     wire.Summary // when over: what became of it
 }
 
 // fileState is how far a file is.
@@ -75,6 +78,7 @@ type active struct {
 	left     int     // pieces that are not here
 	next     int     // no piece before it is pieceNew
 	asked    *origin // who is asked for its layer or root
+	resumed  int64   // bytes of the pieces that an earlier run has left
 	restarts int     // times that what an earlier run had left was forgotten
 }
 
@@ -123,6 +127,8 @@ func (r *receiver) run() error {
 	case <-r.ctx.Done():
 		return r.close(nil)
 	}
+	r.t.receivesFrom(r.sources)
+	defer r.t.receivesFrom(nil)
 	for range writers {
 		side.Go(r.write)
 	}

@@ -9,38 +9,6 @@ import (
 	"github.com/peerlane/peerlane/transfer/staging"
 )
 
-// listing is what a sender says that there is.
-type listing struct {
-	name    string
-	root    [32]byte
-	hashed  bool
-	entries []manifest.Entry
-}
-
-// isHashed reports whether all files of a manifest have hashes, and fails when only some have.
-func isHashed(entries []manifest.Entry) (bool, error) {
-	with, without := 0, 0
-	for i := range entries {
-		switch e := &entries[i]; {
-		case e.Kind != manifest.KindFile:
-		case e.Flags&manifest.FlagHashed != 0:
-			with++
-		default:
-			without++
-		}
-	}
-	if with > 0 && without > 0 {
-		return false, protocolErrorf("%d files have hashes and %d have none", with, without)
-	}
-	return without == 0, nil
-}
-
-// isTree reports whether the entries are those that root names.
-func isTree(entries []manifest.Entry, root [32]byte) bool {
-	is, err := manifest.Root(entries)
-	return err == nil && is == root
-}
-
 // stagingOptions are those of the receiver's state.
 func (r *receiver) stagingOptions() *staging.Options {
 	return &staging.Options{Rules: r.o.Rules, Overwrite: r.o.Overwrite, Sync: r.o.Sync}
@@ -204,9 +172,14 @@ func (r *receiver) resume(id uint32) error {
 	for _, i := range have {
 		a.state[i] = pieceHere
 		_, n := a.shape.Span(i)
-		r.t.meter.resumed.Add(int64(n))
+		a.resumed += int64(n)
 	}
-	a.left -= len(have)
+	r.t.meter.resumed.Add(a.resumed)
+	if a.left -= len(have); a.left == 0 && r.hashed {
+		r.files[id] = fileWhole
+		r.whole = append(r.whole, id)
+		return nil
+	}
 	r.files[id] = fileActive
 	r.active[id] = a
 	r.fetched = append(r.fetched, a)

@@ -1,8 +1,10 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/peerlane/peerlane/bulk"
@@ -34,6 +36,7 @@ type origin struct {
 	last     time.Time // when the last piece came
 	rate     float64   // bytes per second, over the last watch
 	since    int64     // bytes since the last watch
+	bytes    int64     // that have come
 	stalls   int       // in a row
 }
 
@@ -48,6 +51,7 @@ func (r *receiver) newOrigin(ctl *control, peer string, rtt func() time.Duration
 func (o *origin) came(n int) {
 	o.last = time.Now()
 	o.since += int64(n)
+	o.bytes += int64(n)
 	o.stalls = 0
 }
 
@@ -65,68 +69,6 @@ func (o *origin) removeLane(l *bulk.Lane) {
 
 // giveUp ends the origin for err.
 func (o *origin) giveUp(err error) { o.ctl.interrupt(err) }
-
-// list reads what the sender says that there is (spec 3.3), and begins with it. known: GET has said that nothing need be said.
-func (o *origin) list(known bool) (listing, error) {
-	f, err := o.ctl.read()
-	if err != nil {
-		return listing{}, err
-	}
-	if f.Kind != wire.KindOffer {
-		return listing{}, protocolErrorf("%v where OFFER is due", f.Kind)
-	}
-	l := listing{name: wire.CutName(string(f.Body)), hashed: f.Flag}
-	check, err := manifest.NewChecker(*o.r.o.Rules)
-	if err != nil {
-		return l, &Error{Code: CodeInvalid, Text: "ReceiveOptions.Rules", Err: err}
-	}
-	for {
-		if f, err = o.ctl.read(); err != nil {
-			return l, err
-		}
-		switch {
-		case f.Kind == wire.KindListed:
-			return l, l.complete(wire.ConsumeListed(f.Body), known)
-		case f.Kind != wire.KindManifest || known:
-			return l, protocolErrorf("%v in a manifest", f.Kind)
-		}
-		from := len(l.entries)
-		if l.entries, err = manifest.ConsumeBatch(l.entries, f.Body); err != nil {
-			return l, err
-		}
-		for i := range l.entries[from:] {
-			if err := l.add(check, from+i); err != nil {
-				return l, err
-			}
-		}
-	}
-}
-
-// add checks the entry at i.
-func (l *listing) add(check *manifest.Checker, i int) error {
-	if e := &l.entries[i]; e.ID != uint32(i) {
-		return protocolErrorf("entry %d has the number %d", i, e.ID)
-	}
-	return check.Add(l.entries[i])
-}
-
-// complete compares a listing with what the sender says of it.
-func (l *listing) complete(said wire.Listed, known bool) error {
-	l.root = said.Root
-	if known {
-		return nil
-	}
-	hashed, err := isHashed(l.entries)
-	switch {
-	case err != nil:
-		return err
-	case !isTree(l.entries, said.Root) || len(l.entries) != int(said.Entries):
-		return protocolErrorf("the manifest is not the one that the sender names")
-	case hashed != l.hashed:
-		return protocolErrorf("OFFER and the manifest say different things about hashes")
-	}
-	return nil
-}
 
 // run attaches the origin, and reads what it says until the transfer is complete, which is nil, or the origin is lost.
 func (o *origin) run(ctx context.Context) error {
@@ -177,7 +119,7 @@ func (o *origin) attach() error {
 	o.attached, o.last = true, time.Now()
 	r.origins[o] = struct{}{}
 	if r.over {
-		_ = o.ctl.send(wire.KindComplete, false, wire.Summary{}.Append) // its reader finds out
+		_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // its reader finds out
 		o.ctl.hurry(completeWait)
 		return nil
 	}
@@ -311,6 +253,18 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	r.failLocked(id, err)
 	r.planLocked(o)
 	return nil
+}
+
+// sources returns the origins as they stand.
+func (r *receiver) sources() []Source {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make([]Source, 0, len(r.origins))
+	for o := range r.origins {
+		all = append(all, Source{o.peer, len(o.lanes), o.bytes, o.rate, len(o.wanted), o.bad})
+	}
+	slices.SortFunc(all, func(a, b Source) int { return cmp.Compare(a.Peer, b.Peer) })
+	return all
 }
 
 // watch owns the looking after origins: the windows, and those that bring nothing. It ends with the receiver.

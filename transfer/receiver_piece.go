@@ -278,7 +278,7 @@ func (r *receiver) startOverLocked(o *origin, a *active) error {
 		r.fail(err)
 		return nil
 	}
-	r.t.meter.verified.Add(-e.Size)
+	r.t.meter.forget(e.Size, a.resumed)
 	again := r.newActive(a.id)
 	again.restarts = a.restarts + 1
 	r.active[a.id] = again

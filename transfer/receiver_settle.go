@@ -99,7 +99,7 @@ func (r *receiver) settleOnce() error {
 	if r.t.meter.isPaused() {
 		r.pause(nil)
 	}
-	r.t.meter.durable.Store(written)
+	r.t.meter.durable.Store(min(written, r.t.meter.verified.Load())) // some of it may have been forgotten since
 	return nil
 }
 
@@ -196,19 +196,18 @@ func (r *receiver) finish() (done bool, err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.over = true
 	m := r.t.meter
 	m.durable.Store(m.verified.Load())
-	sum := wire.Summary{
+	r.over, r.sum = true, wire.Summary{
 		Bytes: uint64(m.verified.Load()), Files: uint32(m.filesDone.Load()), Failed: uint32(failed),
 		Durable: r.o.Sync != staging.SyncNone,
 	}
+	close(r.ended) // before anybody can answer
 	for o := range r.origins {
 		if o.attached {
-			_ = o.ctl.send(wire.KindComplete, false, sum.Append) // its reader finds out
+			_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // its reader finds out
 			o.ctl.hurry(completeWait)
 		}
 	}
-	close(r.ended)
 	return true, nil
 }

@@ -19,8 +19,9 @@ type Snapshot struct {
 	Direction Direction
 	Began     time.Time
 	Progress  Progress
-	Failed    int   // files
-	Err       error // why it is over, if it is and has failed
+	Sources   []Source // of one that receives
+	Failed    int      // files
+	Err       error    // why it is over, if it is and has failed
 }
 
 // A Registry lists the transfers that run. The zero value is ready. It is safe for concurrent use; its methods do nothing on a
@@ -72,8 +73,8 @@ func (r *Registry) Snapshots() []Snapshot {
 
 // Snapshot returns the transfer as it stands.
 func (t *Transfer) Snapshot() Snapshot {
-	p := t.Progress()
+	p, from := t.Progress(), t.Sources()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return Snapshot{t.number, idOf(t.root), t.name, t.peer, t.direction, t.began, p, len(t.failed), t.err}
+	return Snapshot{t.number, idOf(t.root), t.name, t.peer, t.direction, t.began, p, from, len(t.failed), t.err}
 }

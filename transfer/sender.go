@@ -24,6 +24,7 @@ type sender struct {
 	entries []manifest.Entry
 	hashed  bool
 	root    [32]byte
+	name    string
 	ctl     *control
 	limit   *rate.Limiter
 	wants   *wantQueue
@@ -36,7 +37,7 @@ type sender struct {
 
 func newSender(t *Transfer, o *offer, ctl *control) *sender {
 	return &sender{
-		t: t, tree: o.tree, entries: o.tree.Entries(), hashed: o.hashed, root: o.root, ctl: ctl, limit: newLimiter(t.o.Rate),
+		t: t, tree: o.tree, entries: o.tree.Entries(), hashed: o.hashed, root: o.root, name: o.name, ctl: ctl, limit: newLimiter(t.o.Rate),
 		wants: newWantQueue(o.tree.Entries()), asks: newAskQueue(), gone: make(map[uint32]bool),
 	}
 }
@@ -88,30 +89,38 @@ func filesOf(entries []manifest.Entry) int {
 }
 
 // run offers the tree and serves the receiver until that has said COMPLETE, which it answers, or until an error, which it returns.
-// known: the receiver has the manifest. The data lanes are somebody else's, who has them served by lane until run returns.
-func (s *sender) run(ctx context.Context, name string, known bool) error {
+// known: the receiver has the manifest. accepted is called when the receiver takes the tree. The data lanes are somebody else's, who has
+// them served by lane until run returns.
+func (s *sender) run(ctx context.Context, known bool, accepted func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var side sync.WaitGroup
-	defer side.Wait()
-	defer s.asks.close()
-	defer s.wants.close()
-	side.Go(func() {
-		if err := s.list(ctx, name, known); err != nil {
-			cancel(err)
-		}
-	})
-	side.Go(func() {
-		if err := s.answer(ctx); err != nil {
-			cancel(err)
-		}
-	})
 	stop := context.AfterFunc(ctx, func() { s.ctl.interrupt(context.Cause(ctx)) })
-	defer stop()
+	var side sync.WaitGroup
+	for _, work := range []func() error{func() error { return s.list(known) }, func() error { return s.answer(ctx) }} {
+		side.Go(func() {
+			if err := work(); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	err := s.listen(accepted)
+	stop()
+	s.wants.close()
+	s.asks.close()
+	cancel(nil)
+	s.ctl.interrupt(errOver) // nobody waits for the receiver any more
+	side.Wait()
+	return err
+}
+
+// listen reads what the receiver says, until COMPLETE.
+func (s *sender) listen(accepted func()) error {
 	for {
 		f, err := s.ctl.read()
 		if err == nil {
 			err = s.take(f)
+		}
+		if err == nil && f.Kind == wire.KindAccept {
+			accepted()
 		}
 		if err != nil {
 			return s.ctl.cause(err)
@@ -123,8 +132,8 @@ func (s *sender) run(ctx context.Context, name string, known bool) error {
 }
 
 // list tells the receiver what there is (spec 3.3).
-func (s *sender) list(ctx context.Context, name string, known bool) error {
-	name = wire.CutName(name)
+func (s *sender) list(known bool) error {
+	name := wire.CutName(s.name)
 	err := s.ctl.sendSlow(wire.KindOffer, s.hashed, func(b []byte) []byte { return append(b, name...) })
 	var batch []byte
 	for rest := s.entries; err == nil && !known && len(rest) > 0; {

@@ -16,12 +16,15 @@ import (
 type ServiceConfig struct {
 	// Options are those of the transfers that peers begin by fetching.
 	Options
+	// Admit decides whether a peer may push at all, before it says what. It must not block. An error refuses it, as one of Receive
+	// does. If nil, any may.
+	Admit func(peer string) error
 	// Receive decides on what a peer pushes. It may take its time, as a person does; ctx ends when the peer gives up. An error
 	// refuses it: the peer is told no more than CodeDenied, and of an *Error its Text. If nil, all is refused.
 	Receive func(ctx context.Context, in Incoming) (*Destination, error)
 	// Begun, if not nil, is told of each transfer that a peer has begun, and that was not refused. It must not block.
 	Begun func(*Transfer)
-	// Pending is how many transfers there may be with one peer at a time. If zero, 16.
+	// Pending is how many transfers a peer may have begun at a time. If zero, 4.
 	Pending int
 }
 
@@ -82,7 +85,7 @@ func NewService(cfg *ServiceConfig) (*Service, error) {
 	c := *cfg
 	c.Options = c.Options.withDefaults()
 	if c.Pending == 0 {
-		c.Pending = 16
+		c.Pending = 4
 	}
 	if err := c.Options.validate(); err != nil {
 		return nil, err
@@ -257,6 +260,10 @@ func (in *incomingLink) receive() error {
 	if v.cfg.Receive == nil {
 		return &Error{Code: CodeDenied, Text: "this peer receives nothing"}
 	}
-	p := &pending{in: in}
-	return p.run()
+	if v.cfg.Admit != nil {
+		if err := v.cfg.Admit(in.s.Peer()); err != nil {
+			return refusal(err)
+		}
+	}
+	return in.pushed()
 }

@@ -19,7 +19,6 @@ type Share struct {
 
 	mu     sync.Mutex
 	holder string // of a token for one peer: who has shown it first
-	closed bool
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 }
@@ -117,9 +116,10 @@ func (s *Share) serve(in *incomingLink, known bool) error {
 	sender := newSender(t, s.offer, in.ctl)
 	leave, err := in.join(ctx, sender.lane)
 	if err == nil {
-		err = sender.run(ctx, s.offer.name, known)
+		err = sender.run(ctx, known, func() {})
 		leave()
 	}
+	in.ctl.close(err) // before anybody hears that it is over, and closes what carries it
 	t.end(ended("serve", in.s.Peer(), err))
 	return err
 }

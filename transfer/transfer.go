@@ -66,6 +66,7 @@ type Transfer struct {
 	name   string
 	root   [32]byte
 	failed []*Error
+	from   func() []Source // of a receiver that runs
 	ended  time.Time
 	err    error
 
@@ -179,6 +180,34 @@ func (t *Transfer) Watch(ctx context.Context, every time.Duration) iter.Seq[Prog
 			}
 		}
 	}
+}
+
+// Source is a peer that a transfer receives from, as it stands.
+type Source struct {
+	Peer   string
+	Lanes  int     // data lanes that are open
+	Bytes  int64   // that have come from it, verified, since it was reached last
+	Rate   float64 // bytes per second over the last second
+	Wanted int     // pieces and small files that it is to bring
+	Bad    int     // pieces that were not what was said
+}
+
+// Sources returns the peers that are being received from, by name: none of a transfer that sends, or is over.
+func (t *Transfer) Sources() []Source {
+	t.mu.Lock()
+	from := t.from
+	t.mu.Unlock()
+	if from == nil {
+		return nil
+	}
+	return from()
+}
+
+// receivesFrom has from tell what Sources returns.
+func (t *Transfer) receivesFrom(from func() []Source) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.from = from
 }
 
 // listed says what the transfer is of.

@@ -31,6 +31,7 @@ type Pair struct {
 	serving  sync.WaitGroup
 
 	mu     sync.Mutex
+	onLink func(*faultnet.Link)
 	links  []*faultnet.Link
 	opened chan *session.Session
 	cfg    session.Config
@@ -74,6 +75,9 @@ func (p *Pair) open(context.Context) (net.Conn, error) {
 	defer p.mu.Unlock()
 	link := faultnet.NewLink(p.link)
 	p.links = append(p.links, link)
+	if p.onLink != nil {
+		p.onLink(link)
+	}
 	here, there := link.Ends()
 	p.serving.Go(func() { _ = p.acceptor.Serve(there, "alice") })
 	return here, nil
@@ -84,6 +88,13 @@ func (p *Pair) Links() []*faultnet.Link {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]*faultnet.Link(nil), p.links...)
+}
+
+// OnLink has fn called with every link that is made from now on, before anything crosses it.
+func (p *Pair) OnLink(fn func(*faultnet.Link)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onLink = fn
 }
 
 // Cut breaks all links that there are.

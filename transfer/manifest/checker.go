@@ -1,6 +1,9 @@
 package manifest
 
-import "strings"
+import (
+	"hash/maphash"
+	"strings"
+)
 
 // Compare says which of two paths comes first in a manifest: the order of their components, so that a folder is directly before all
 // that is in it. It is that of the bytes, with / before any other.
@@ -45,13 +48,14 @@ type Checker struct {
 	manifest int64
 	err      error
 	folding  folding
+	seed     maphash.Seed
 }
 
 // folder is one component of the last entry's path, which is a file or symlink at its end only.
 type folder struct {
 	end   int // of its path
 	kind  Kind
-	names map[string]string // what is in it, by what names have in common; nil while empty, and when rules are not portable
+	names map[uint64]string // what is in it, by the hash of what names have in common; nil while empty, and when rules are not portable
 }
 
 // NewChecker returns a Checker by the rules. It is an error when one of their limits is negative.
@@ -59,7 +63,7 @@ func NewChecker(rules Rules) (*Checker, error) {
 	if err := rules.validate(); err != nil {
 		return nil, err
 	}
-	c := &Checker{rules: rules.withDefaults()}
+	c := &Checker{rules: rules.withDefaults(), seed: maphash.MakeSeed()}
 	c.open = append(c.open, folder{kind: KindDir}) // the root
 	return c, nil
 }
@@ -190,12 +194,16 @@ func (c *Checker) take(p, name string) error {
 	}
 	in := &c.open[len(c.open)-1]
 	if in.names == nil {
-		in.names = make(map[string]string)
+		in.names = make(map[uint64]string)
 	}
-	key := c.folding.fold(name)
-	if other, taken := in.names[key]; taken {
-		return errorf(CodeExists, p, "%.100q and %.100q are one name on Windows or macOS: rename one of them", other, name)
+	for at := maphash.Bytes(c.seed, c.folding.fold(name)); ; at++ {
+		other, taken := in.names[at]
+		if !taken {
+			in.names[at] = name
+			return nil
+		}
+		if fold(other) == fold(name) { // and not their hashes alone
+			return errorf(CodeExists, p, "%.100q and %.100q are one name on Windows or macOS: rename one of them", other, name)
+		}
 	}
-	in.names[key] = name
-	return nil
 }

@@ -14,6 +14,11 @@
 // Entries come in the order of Compare: by path, a folder directly before all that is in it. So duplicates and files that are also
 // folders are found with no more memory than the folders from the root to the last entry take, and each entry costs the same.
 //
+// # Root
+//
+// Root, and a Hasher entry by entry, give a manifest its name: one hash over all of it, and over the contents of the files when each
+// entry has that of its own.
+//
 // # Paths
 //
 // A path that CheckPath takes names something below the destination on any system, by its text alone. What is on the disk already,

@@ -64,35 +64,60 @@ func isShortStaging(name string) bool {
 	return found && number != "" && strings.Trim(number, "0123456789") == ""
 }
 
-// folding keeps the room in which names are folded.
-type folding struct{ decomposed, key []byte }
+// folding keeps the room in which names are folded, and what letters became: those of a folder's names are few.
+type folding struct {
+	decomposed norm.Iter
+	key        []byte
+	letters    [256]struct{ from, to rune } // by their last byte
+}
 
 // fold returns what names have in common that Windows or macOS may take for one: without case, decomposed as NFC and NFD agree on,
 // and without the characters that HFS+ does not see. It is not for showing.
 func fold(name string) string {
-	var f folding
-	return f.fold(name)
-}
-
-func (f *folding) fold(name string) string {
 	if isASCII(name) {
 		return strings.ToLower(name) // which returns name itself when it is so already
 	}
-	f.decomposed, f.key = norm.NFD.AppendString(f.decomposed[:0], name), f.key[:0]
-	for rest := f.decomposed; len(rest) > 0; {
-		r, n := utf8.DecodeRune(rest)
-		rest = rest[n:]
+	var f folding
+	return string(f.fold(name))
+}
+
+// fold is fold into f's room, where it is until the next one.
+func (f *folding) fold(name string) []byte {
+	if isASCII(name) {
+		f.key = append(f.key[:0], name...)
+		for i, c := range f.key {
+			if 'A' <= c && c <= 'Z' {
+				f.key[i] = c - 'A' + 'a'
+			}
+		}
+		return f.key
+	}
+	f.key = f.key[:0]
+	for f.decomposed.InitString(norm.NFD, name); !f.decomposed.Done(); {
+		f.append(f.decomposed.Next())
+	}
+	return f.key
+}
+
+// append appends a part of a name, decomposed.
+func (f *folding) append(part []byte) {
+	for len(part) > 0 {
+		r, n := utf8.DecodeRune(part)
+		part = part[n:]
 		switch {
 		case r < utf8.RuneSelf:
 			f.key = append(f.key, byte(unicode.ToLower(r)))
+		case f.letters[r&0xff].from == r:
+			f.key = utf8.AppendRune(f.key, f.letters[r&0xff].to)
 		case unicode.Is(unicode.Cf, r):
 		case foldsToMany(r):
 			f.key = append(f.key, cases.Fold().String(string(r))...)
 		default:
-			f.key = utf8.AppendRune(f.key, foldRune(r))
+			to := foldRune(r)
+			f.letters[r&0xff].from, f.letters[r&0xff].to = r, to
+			f.key = utf8.AppendRune(f.key, to)
 		}
 	}
-	return string(f.key)
 }
 
 // foldRune returns the first of the letters that differ from r by case only, in small when it is ASCII.

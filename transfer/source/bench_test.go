@@ -48,7 +48,7 @@ func walkOnce(b *testing.B, root string) *Tree {
 }
 
 func BenchmarkWalk(b *testing.B) {
-	for _, n := range []int{1000, 10_000, 100_000} {
+	for _, n := range []int{1000, 100_000} {
 		b.Run(fmt.Sprintf("files=%d", n), func(b *testing.B) {
 			root := fill(b, n, 0)
 			var before, after runtime.MemStats

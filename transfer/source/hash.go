@@ -13,14 +13,14 @@ import (
 // one. Each needs room for a piece. Progress is told how many files are done and how many bytes have been hashed, by the goroutine of
 // Hash; if it is nil, nobody is.
 //
-// It is an *Error when a file is not as Walk found it, or does not stay so while it is read, and ctx's error when that is done: no file
-// has a hash then. When all have theirs already, it does nothing.
+// It is an *Error when a file is not as Walk found it, or does not stay so while it is read, or when the manifest with the hashes is
+// larger than Rules take, and ctx's error when that is done: no file has a hash then. When all have theirs already, it does nothing.
 func (t *Tree) Hash(ctx context.Context, workers int, progress func(files int, bytes int64)) error {
 	if t.hashed() {
 		return ctx.Err()
 	}
 	hashes := make([]b3tree.Root, len(t.found))
-	h := &hashing{tree: t, end: len(t.found), done: func(id uint32, root b3tree.Root, _ []b3tree.CV) { hashes[id] = root }}
+	h := newHashing(t, 0, len(t.found), func(id uint32, root b3tree.Root, _ []b3tree.CV) { hashes[id] = root })
 	if err := h.run(ctx, workers, progress); err != nil {
 		return err
 	}
@@ -31,7 +31,26 @@ func (t *Tree) Hash(ctx context.Context, workers int, progress func(files int, b
 			e.Hash = hashes[i]
 		}
 	}
+	if err := t.check(entries); err != nil {
+		return err
+	}
 	t.entries.Store(&entries)
+	return nil
+}
+
+// check sees that hashes have not made the manifest larger than a receiver takes. Names are what they were.
+func (t *Tree) check(entries []manifest.Entry) error {
+	rules := t.rules
+	rules.Portable = false
+	c, err := manifest.NewChecker(rules)
+	if err != nil {
+		return wrap("hash", "", err)
+	}
+	for i := range entries {
+		if err := c.Add(entries[i]); err != nil {
+			return wrap("hash", entries[i].Path, err)
+		}
+	}
 	return nil
 }
 
@@ -48,8 +67,7 @@ func (t *Tree) Layer(ctx context.Context, id uint32) ([]b3tree.CV, b3tree.Root, 
 	}
 	var layer []b3tree.CV
 	var root b3tree.Root
-	h := &hashing{tree: t, next: int(id), end: int(id) + 1}
-	h.done = func(_ uint32, r b3tree.Root, l []b3tree.CV) { root, layer = r, l }
+	h := newHashing(t, int(id), int(id)+1, func(_ uint32, r b3tree.Root, l []b3tree.CV) { root, layer = r, l })
 	if err := h.run(ctx, 0, nil); err != nil {
 		return nil, b3tree.Root{}, err
 	}

@@ -2,11 +2,14 @@ package source
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -88,23 +91,46 @@ func TestHashFailsWhenAFileHasChanged(t *testing.T) {
 }
 
 func TestHashFailsWhenAFileChangesMeanwhile(t *testing.T) {
-	root := write(t, map[string]string{"d/a": random(40 * b3tree.MinPieceSize)})
-	tree := walk(t, nil, filepath.Join(root, "d"))
-	var once sync.Once
-	err := tree.Hash(context.Background(), 1, func(int, int64) {
-		once.Do(func() {
-			f, err := os.OpenFile(filepath.Join(root, "d", "a"), os.O_WRONLY, 0)
-			require.NoError(t, err)
-			defer f.Close()
-			_, err = f.WriteAt([]byte("changed"), 0)
-			require.NoError(t, err)
-		})
-	})
-	if tree.hashed() {
-		t.Log("it was hashed before it was changed")
-		return
+	for name, change := range changes {
+		if name == "gone" || name == "replaced" || strings.HasPrefix(name, "a ") {
+			needsUnix(t)
+		}
+		root := write(t, map[string]string{"d/sub/a": random(3 * b3tree.MinPieceSize)})
+		cache := openCache(t, t.TempDir(), 0)
+		cache.now = func() time.Time { return time.Now().Add(time.Hour) }
+		tree := walk(t, &Options{Cache: cache}, filepath.Join(root, "d"))
+		h := newHashing(tree, 0, len(tree.Entries()), func(uint32, b3tree.Root, []b3tree.CV) { t.Error("it has changed") })
+		var err error
+		for piece := range 3 {
+			_, large, got := h.take()
+			require.Equal(t, piece, got)
+			if _, err = h.hashPiece(large, piece, nil); piece < 2 {
+				require.NoError(t, err)
+			}
+			if piece == 1 {
+				change(t, root)
+			}
+			if piece == 2 {
+				requireCode(t, CodeSourceChanged, "d/sub/a", err, name)
+				_ = large.f.Close()
+			}
+		}
+		require.Empty(t, cache.files, "what has changed is not kept")
 	}
-	requireCode(t, CodeSourceChanged, "d/a", err)
+}
+
+func TestHashesMayMakeTheManifestTooLarge(t *testing.T) {
+	root := write(t, map[string]string{"a": "1"})
+	for most, ok := range map[int64]bool{28 + 1 + 31: false, 28 + 1 + 32: true} {
+		tree := walk(t, &Options{Rules: manifest.Rules{ManifestBytes: most}}, filepath.Join(root, "a"))
+		err := tree.Hash(context.Background(), 0, nil)
+		require.Equal(t, ok, tree.hashed())
+		if ok {
+			require.NoError(t, err)
+			continue
+		}
+		requireCode(t, manifest.CodeTooLarge, "a", err)
+	}
 }
 
 func TestHashStopsWithItsContext(t *testing.T) {
@@ -173,5 +199,31 @@ func TestATreeIsForManyGoroutines(t *testing.T) {
 	require.LessOrEqual(t, len(tree.folders.open), maxFolders)
 	for path, d := range tree.folders.open {
 		require.Equal(t, 1, d.refs, path)
+	}
+}
+
+func TestATreeMayBeClosedWhileItIsUsed(t *testing.T) {
+	contents := make(map[string]string)
+	for i := range 100 {
+		contents["d/"+string(rune('a'+i%26))+"/"+string(rune('a'+i/26))] = "1"
+	}
+	root := filepath.Join(write(t, contents), "d")
+	for range 10 {
+		tree := walk(t, nil, root)
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				for i := range tree.Entries() {
+					if tree.Entries()[i].Kind != manifest.KindFile {
+						continue
+					}
+					if _, err := tree.ReadFile(uint32(i), nil); err != nil && !errors.Is(err, fs.ErrClosed) {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Go(func() { _ = tree.Close() })
+		all.Wait()
 	}
 }

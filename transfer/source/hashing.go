@@ -47,12 +47,15 @@ type largeFile struct {
 	root   b3tree.Root
 }
 
+func newHashing(t *Tree, from, to int, done func(uint32, b3tree.Root, []b3tree.CV)) *hashing {
+	return &hashing{tree: t, next: from, end: to, done: done, open: make(map[*largeFile]bool), notice: make(chan struct{}, 1)}
+}
+
 // run hashes, and returns when every goroutine has ended.
 func (h *hashing) run(ctx context.Context, workers int, progress func(int, int64)) error {
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	h.open, h.notice = make(map[*largeFile]bool), make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var running sync.WaitGroup

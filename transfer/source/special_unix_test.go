@@ -57,6 +57,19 @@ func TestAFileThatIsAFIFONowHoldsNobodyUp(t *testing.T) {
 	requireCode(t, CodeSourceChanged, "d/a", err)
 }
 
+func TestAFolderThatIsAFIFONowHoldsNobodyUp(t *testing.T) {
+	dir := write(t, map[string]string{"a/": ""})
+	root, err := os.OpenRoot(dir)
+	require.NoError(t, err)
+	defer root.Close()
+	fi, err := root.Lstat("a")
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(filepath.Join(dir, "a")))
+	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "a"), 0o644))
+	_, err = openFolder("walk", root, "a", "d/a", fi)
+	requireCode(t, CodeSourceChanged, "d/a", err)
+}
+
 func TestWhatMayNotBeReadIsLeftOutAndTold(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may read everything: run this as somebody else")
@@ -80,7 +93,7 @@ func TestWhatMayNotBeReadIsLeftOutAndTold(t *testing.T) {
 	requireCode(t, CodeDenied, "d/closed", err)
 	for _, path := range []string{"d/no", "d/closed"} {
 		_, err = Walk(t.Context(), []string{filepath.Join(root, path)}, &Options{Skip: func(string, error) { t.Error("it is asked for") }})
-		require.ErrorIs(t, err, os.ErrPermission)
+		requireCode(t, CodeDenied, filepath.Join(root, path), err)
 	}
 	require.NoError(t, os.Chmod(filepath.Join(root, "d/a"), 0))
 	_, err = tree.Open(1)

@@ -15,6 +15,7 @@ type Tree struct {
 	found   []manifest.Entry
 	bytes   int64
 	files   int
+	rules   manifest.Rules
 	cache   *Cache
 	folders folders
 
@@ -22,7 +23,7 @@ type Tree struct {
 }
 
 func newTree(w *walker, tops []top) *Tree {
-	t := &Tree{tops: tops, found: w.entries, bytes: w.checker.Bytes(), files: w.files, cache: w.opts.Cache}
+	t := &Tree{tops: tops, found: w.entries, bytes: w.checker.Bytes(), files: w.files, rules: w.opts.Rules, cache: w.opts.Cache}
 	t.folders.open = make(map[string]*folder)
 	t.entries.Store(&t.found)
 	if t.name = tops[0].name; len(tops) > 1 {

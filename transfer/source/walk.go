@@ -92,7 +92,7 @@ func (w *walker) top(t *top) error {
 		return wrap("walk", t.given, err)
 	}
 	if t.file == "" {
-		names, err := w.list(t.root, t.name)
+		names, err := w.list(t.root, t.given)
 		if err != nil {
 			return err
 		}
@@ -105,6 +105,9 @@ func (w *walker) top(t *top) error {
 	w.opts.Skip = nil // what is asked for by name is not left out
 	if err = w.file(t.root, name, t.name, fi); err == nil && len(w.entries) == int(t.first) {
 		err = changed("walk", t.given, "it is gone")
+	}
+	if e := (*Error)(nil); errors.As(err, &e) {
+		e.Path = t.given
 	}
 	return err
 }

@@ -27,9 +27,6 @@ type FS interface {
 	ChmodDir(name string, perm fs.FileMode) error
 	// SyncDir returns when the names in a directory are on the disk.
 	SyncDir(name string) error
-	// SyncAll returns when all that was written below is on the disk, and reports what was lost since it was called last. It is
-	// errors.ErrUnsupported where no one call does that.
-	SyncAll() error
 	// Lock opens the file name, makes it if need be, and has it alone until Close or the end of the process. It is ErrBusy when another
 	// has it, in this process too.
 	Lock(name string) (io.Closer, error)
@@ -49,6 +46,9 @@ type File interface {
 	Chtimes(mtime time.Time) error
 	// Datasync returns when what was written, and the size, are on the disk.
 	Datasync() error
+	// SyncAll returns when all that was written to the file's disk is on it, and reports what was lost there since the file was opened,
+	// or SyncAll of it was called last. It is errors.ErrUnsupported where no one call does that.
+	SyncAll() error
 }
 
 // Info is what is known of a file without reading it.

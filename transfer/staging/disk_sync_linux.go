@@ -12,8 +12,8 @@ import (
 func datasync(fd int) error { return uninterrupted(func() error { return unix.Fdatasync(fd) }) }
 
 // SyncAll is syncfs(2), which reports lost writes from Linux 5.8 on.
-func (d diskFS) SyncAll() error {
-	return uninterrupted(func() error { return unix.Syncfs(int(d.top.Fd())) })
+func (f *diskFile) SyncAll() error {
+	return f.fail("syncfs", uninterrupted(func() error { return unix.Syncfs(f.fd) }))
 }
 
 // futimes is utimensat(2) of the descriptor. Linux before 5.8 cannot.

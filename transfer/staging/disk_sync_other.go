@@ -11,6 +11,6 @@ import (
 func datasync(fd int) error { return uninterrupted(func() error { return fullSync(fd) }) }
 
 // SyncAll: no call of these systems waits for all.
-func (d diskFS) SyncAll() error { return errors.ErrUnsupported }
+func (f *diskFile) SyncAll() error { return errors.ErrUnsupported }
 
 func futimes(int, time.Time) error { return errors.ErrUnsupported }

@@ -18,7 +18,7 @@ import (
 type diskFS struct {
 	rootFS
 
-	top  *os.File // for SyncAll: it reports what was lost since this was opened
+	top  *os.File
 	dirs *dirCache
 }
 

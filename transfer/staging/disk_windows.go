@@ -35,7 +35,6 @@ func (d diskFS) Lstat(name string) (Info, error) {
 func (d diskFS) Remove(name string) error     { return d.root.Remove(name) }
 func (d diskFS) Rename(from, to string) error { return d.root.Rename(from, to) }
 func (d diskFS) Link(from, to string) error   { return d.root.Link(from, to) }
-func (d diskFS) SyncAll() error               { return errors.ErrUnsupported }
 func (d diskFS) Close() error                 { return d.root.Close() }
 
 // Lock is LockFileEx.
@@ -76,6 +75,9 @@ type diskFile struct{ *os.File }
 
 // Datasync is FlushFileBuffers.
 func (f diskFile) Datasync() error { return f.Sync() }
+
+// SyncAll: that of a volume is for administrators.
+func (f diskFile) SyncAll() error { return errors.ErrUnsupported }
 
 // Chtimes goes by the handle: what is written through it does not change the time again when it is closed.
 func (f diskFile) Chtimes(mtime time.Time) error {

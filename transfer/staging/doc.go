@@ -1,34 +1,44 @@
 // Package staging is the receiving side's files of a transfer: what has come is kept beside its destination until it is whole, and
-// survives the end of the process and of the machine. The transfer protocol comes on top of it; nothing uses it yet.
+// survives the end of the process and of the machine. The transfer protocol comes on top of it.
 //
 //	fs, err := staging.OpenRoot("/home/me/Downloads")
 //	s, err := staging.Create(fs, "0123456789abcdef", entries, nil)  // or Open, after a crash
-//	err = s.WriteAt(7, piece, off)                            // pieces that are known to be right, in any order
+//	same, err := s.Existing(7)                                // there already: Adopt
+//	err = s.WriteAt(7, piece, off)                            // pieces that are known to be right, in any order, from any goroutine
+//	err = s.WriteFile(8, data)                                // or a small file, whole
+//	err = s.Sync()                                            // from one, when Dirty is 64 MiB, or after 2 s
 //	have := s.Have(7)                                         // what no power cut takes away: tell the sender
-//	err = s.Publish(7)                                        // the file, when it is whole, under its own name
+//	failures := s.Publish([]uint32{7, 8})                     // files that are whole, under their own names
 //	err = s.Finish()                                          // symlinks, modes of folders; the staging directory goes
 //
 // # What holds always
 //
-// Have never says more than the disk has: a part is synced before the journal says so, and the journal before Have does. A file
-// appears under its name whole, or not at all, and nothing is replaced unless Options.Overwrite. Nothing outside of the destination
-// is touched: all goes through one os.Root, is made new under a private name, and is moved into place; a folder that is a symlink is
-// refused. Root follows symlinks inside of it, so who swaps a folder for one between the look and the move gets the file elsewhere
-// in the destination, but not outside.
+// Have never says more than the disk has: a part and its layer are synced before the journal says so, and the journal before Have does.
+// A file appears under its name whole, or not at all, and nothing is replaced unless Options.Overwrite. SyncNone gives up the first
+// for a power cut, and for it alone.
+//
+// Nothing outside of the destination is touched: all is made new under a private name, and is moved into place; a folder that is a
+// symlink is refused. On Unix folders are held open, each opened from the one above and none through a symlink; Publish looks once per
+// call whether they are still those of their names, so who moves one away during a call gets the files where it went. Elsewhere all
+// goes through one os.Root, which follows symlinks inside of the destination, and none that leads out.
 //
 // # Failures
 //
 // A full disk is CodeNoSpace: what Have says stays, and the same call may be repeated when there is room. A sync that has failed
-// loses what was written since the last: Missing says what to write again. After any other error on the disk the same holds, and
-// Open after Close is the way to look at it with new eyes.
+// loses what was written since the last: Missing says what to write again. One sync of all that fails loses that of all files. After
+// any other error on the disk the same holds, and Open after Close is the way to look at it with new eyes.
 //
 // # Lifetime
 //
-// A Staging belongs to one goroutine at a time, and its directory to one Staging. It keeps Options.OpenParts files open, and no
-// goroutine: who has nothing to write for SyncEvery calls Sync. Close keeps the state for Open, Abort deletes it, Cleanup deletes
-// what nobody has asked for.
+// All methods of a Staging may be called at once, Close, Abort and Finish too: they wait for the calls that run. Two writes of one
+// range do not both go: the second is CodeProtocol. Sync, Publish, Reset and Finish take turns; writes go on meanwhile, and are the
+// next one's. The directory belongs to one Staging: to others it is CodeBusy until Close or the end of the process, however that comes.
+//
+// It keeps Options.OpenParts files open, those that are not synced, and 64 folders, and has no goroutine. Close keeps the state for
+// Open, Abort deletes it, Cleanup deletes what nobody has asked for.
 //
 // # Limits
 //
-// In memory are the entries and 200 bytes or so for each. The disk is not asked how much room there is. Contents are not hashed.
+// In memory are the entries, 64 bytes for each file, 60 more for one that SetRoot was given, and the layers of files that are not published. Room is for the caller to compare: Free and Needs. Contents are not hashed. Where a file system has no locks, or no hard
+// links, it does without: a crash of WriteFile's files is then found by Existing alone.
 package staging

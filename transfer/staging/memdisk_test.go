@@ -2,7 +2,6 @@ package staging
 
 import (
 	"errors"
-	"io"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -350,54 +349,6 @@ func (d *memDisk) SyncDir(name string) error {
 	}
 	d.late = nil
 	return nil
-}
-
-// SyncAll makes the data durable, and no names. When it fails, each file has lost some.
-func (d *memDisk) SyncAll() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.noSyncAll {
-		return errors.ErrUnsupported
-	}
-	err := d.op("syncall")
-	for _, n := range d.names {
-		n.sync(d.rng, err)
-	}
-	return err
-}
-
-// memLock is one that is had.
-type memLock struct {
-	disk *memDisk
-	name string
-}
-
-func (l memLock) Close() error {
-	l.disk.mu.Lock()
-	defer l.disk.mu.Unlock()
-	delete(l.disk.locked, l.name)
-	return nil
-}
-
-func (d *memDisk) Lock(name string) (io.Closer, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.isCut() {
-		return nil, errCut
-	}
-	if d.locked[name] {
-		return nil, ErrBusy
-	}
-	if d.names[name] == nil {
-		if err := d.op("lock " + name); err != nil {
-			return nil, err
-		}
-		if _, err := d.make(name, 0o600); err != nil {
-			return nil, err
-		}
-	}
-	d.locked[name] = true
-	return memLock{d, name}, nil
 }
 
 func (d *memDisk) Room() (bytes, inodes int64, err error) { return 1 << 30, -1, nil }

@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"errors"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -98,6 +99,21 @@ func (n *node) sync(rng *rand.Rand, err error) {
 		n.synced = change(n.synced)
 	}
 	n.late = nil
+}
+
+// SyncAll makes the data durable, and no names. When it fails, each file has lost some.
+func (f *memFile) SyncAll() error {
+	d := f.disk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.noSyncAll {
+		return errors.ErrUnsupported
+	}
+	err := d.op("syncall")
+	for _, n := range d.names {
+		n.sync(d.rng, err)
+	}
+	return err
 }
 
 func (f *memFile) Chtimes(mtime time.Time) error {

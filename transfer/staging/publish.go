@@ -15,9 +15,6 @@ type Failure struct {
 	Err error // an *Error
 }
 
-// folders are those that were seen to be ones, or what was wrong with them.
-type folders map[string]error
-
 // batch is what one Publish is at:
 //
 //  1. files that are not whole are left out, empty ones made
@@ -184,89 +181,6 @@ func (s *Staging) dressPart(p *part) error {
 	s.mu.Lock()
 	s.releaseLocked(p)
 	return err
-}
-
-// place gives the part its path, and reports whether it has its own name still: a link keeps that until the folder is synced. Where
-// there are none it is renamed.
-func (s *Staging) place(p *part) (isLink bool, err error) {
-	from, to := s.partName(p), p.entry.Path
-	if s.opts.Overwrite {
-		if info, err := s.fs.Lstat(to); err == nil && info.Mode.IsDir() {
-			return false, fs.ErrExist // never a folder
-		}
-		return false, s.fs.Rename(from, to)
-	}
-	err = s.fs.Link(from, to)
-	switch {
-	case err == nil:
-		return true, nil
-	case errors.Is(err, fs.ErrExist):
-		if s.isOneFile(from, to) { // the machine stopped behind the link
-			return true, nil
-		}
-		return false, err
-	case isNoSpace(err) || errors.Is(err, fs.ErrNotExist):
-		return false, err
-	}
-	if _, err := s.fs.Lstat(to); err == nil {
-		return false, fs.ErrExist
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	return false, s.fs.Rename(from, to)
-}
-
-// isOneFile reports whether two names are of one file.
-func (s *Staging) isOneFile(a, b string) bool {
-	first, err := s.fs.Lstat(a)
-	if err != nil || first.Inode == 0 || !first.Mode.IsRegular() {
-		return false
-	}
-	second, err := s.fs.Lstat(b)
-	return err == nil && second.Mode.IsRegular() && first.Inode == second.Inode
-}
-
-// folders makes the folder name and those above it, and refuses what is none: a symlink above all. Each is looked at once.
-func (s *Staging) folders(seen folders, name string) error {
-	if name == "." {
-		return nil
-	}
-	if err, found := seen[name]; found {
-		return err
-	}
-	err := s.folders(seen, path.Dir(name))
-	if err == nil {
-		err = s.folder(name)
-	}
-	seen[name] = err
-	return err
-}
-
-func (s *Staging) folder(name string) error {
-	info, err := s.fs.Lstat(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		s.dirtyDirs[path.Dir(name)] = true
-		err := s.fs.Mkdir(name, 0o777&^s.umask|0o700)
-		s.mu.Lock()
-		delete(s.looked, name)
-		s.mu.Unlock()
-		return err
-	case err != nil:
-		return err
-	}
-	return isFolder(name, info)
-}
-
-// isFolder reports what is in the place of a folder.
-func isFolder(name string, info Info) error {
-	switch {
-	case info.Mode&fs.ModeSymlink != 0:
-		return errorf("publish", name, manifest.CodePathUnsafe, "it is a symlink where a folder belongs: nothing is written through one")
-	case !info.Mode.IsDir():
-		return errorf("publish", name, manifest.CodeExists, "it is a file where a folder belongs: move it away")
-	}
-	return nil
 }
 
 // settle syncs the folders in which names have changed, tells the journal what is published, and then removes the parts.

@@ -20,6 +20,15 @@ func requireIs(t testing.TB, code manifest.Code, err error) {
 	require.NotEmpty(t, e.Error())
 }
 
+// codeOf returns the code of an *Error, and "" of none.
+func codeOf(err error) manifest.Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return ""
+}
+
 func createMem(t testing.TB, d *memDisk, o Options) *Staging {
 	t.Helper()
 	o.Rules = testRules

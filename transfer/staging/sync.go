@@ -157,8 +157,16 @@ func (s *Staging) run(r *round) error {
 
 // flush makes data durable: of many files in one call, where the system has it.
 func (s *Staging) flush(r *round) error {
+	for i, p := range r.parts {
+		if p.live.losses == 0 || p.recorded {
+			continue
+		}
+		if err := r.files[i].Truncate(p.entry.Size); err != nil { // the size may be lost too
+			return err
+		}
+	}
 	if len(r.parts)+len(r.small)+len(r.layers) > fewFiles {
-		err := s.fs.SyncAll()
+		err := s.journal.SyncAll() // its own descriptor: what another Staging is told is not what this one is
 		if !errors.Is(err, errors.ErrUnsupported) {
 			r.lostAll = err
 			return err
@@ -246,7 +254,7 @@ func (s *Staging) concludeLocked(r *round, err error) {
 		switch {
 		case r.lostAll != nil || r.failed[p] != nil:
 			s.loseLocked(p)
-		case err == nil:
+		case err == nil && !p.flushed: // it may have been adopted
 			s.unsynced -= p.entry.Size
 			p.flushed = true
 		}

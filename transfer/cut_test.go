@@ -1,0 +1,178 @@
+package transfer_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/testsession"
+	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/source"
+)
+
+// seed decides where the faults hit.
+var seed = flag.Uint64("seed", 1, "of the random faults")
+
+// few is what the faults are tried on: 4 MB, of every kind.
+var few = content{"large": 3<<20 + 17, "two": 262145, "small/a": 4096, "small/b": 9, "small/c": 65536, "alone": 200000, "empty": 0}
+
+// hour is longer than any transfer takes, in virtual time.
+const hour = time.Hour
+
+// again is a Dialer that makes another session when the last one is over.
+func again(t testing.TB, p *testsession.Pair) transfer.Dialer {
+	var mu sync.Mutex
+	s := p.Alice
+	return func(context.Context) (*session.Session, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if s.Context().Err() != nil {
+			s, _ = p.Dial(t)
+		}
+		return s, nil
+	}
+}
+
+// run moves a tree in one of the three ways, by a Dialer.
+func run(ctx context.Context, t testing.TB, way string, p *testsession.Pair, dial transfer.Dialer, tree *source.Tree, to string) (transfer.Result, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, hour) // a transfer that hangs fails
+	defer cancel()
+	o := transfer.ReceiveOptions{Verify: transfer.VerifyAll}
+	if way == "push" {
+		v := service(t, p, into(to, o))
+		defer func() { require.NoError(t, v.Close()) }()
+		return transfer.Push(ctx, dial, tree, nil).Wait()
+	}
+	if way == "fetch hashed" {
+		require.NoError(t, tree.Hash(t.Context(), 2, nil))
+	}
+	v := service(t, p, nil)
+	defer func() { require.NoError(t, v.Close()) }()
+	share, err := v.Share(tree, nil)
+	require.NoError(t, err)
+	defer share.Close()
+	return transfer.Fetch(ctx, []transfer.Dialer{dial}, share.Ref(), to, &o).Wait()
+}
+
+func TestATransferSurvivesCuts(t *testing.T) {
+	from := write(t, few)
+	for way := range ways {
+		for _, cuts := range []int64{1, 10, 30} {
+			t.Run(fmt.Sprintf("%s, %d cuts", way, cuts), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					random := rand.New(rand.NewPCG(*seed, uint64(cuts)))
+					left := atomic.Int64{}
+					left.Store(cuts)
+					p := newPair(t)
+					p.OnLink(func(l *faultnet.Link) { // guarded by the pair
+						if left.Add(-1) >= 0 {
+							l.CutAfter(random.Int64N(3 << 20 / cuts))
+						}
+					})
+					p.Links()[0].CutAfter(random.Int64N(2000)) // control
+					to := t.TempDir()
+					result, err := run(t.Context(), t, way, p, again(t, p), walk(t, from), to)
+					require.NoError(t, err)
+					same(t, from, filepath.Join(to, "tree"))
+					require.Equal(t, result.Progress.Bytes, result.Progress.Durable)
+					require.Equal(t, result.Progress.Files, result.Progress.FilesDone)
+					require.Negative(t, left.Load())
+				})
+			})
+		}
+	}
+}
+
+func TestATransferSurvivesTheLossOfItsSession(t *testing.T) {
+	from := write(t, few)
+	for way := range ways {
+		t.Run(way, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				random := rand.New(rand.NewPCG(*seed, 3))
+				p := testsession.New(t, faultnet.LinkOptions{}, session.Config{ResumeWindow: -1})
+				lost := 0
+				p.OnLink(func(l *faultnet.Link) {
+					if lost++; lost <= 10 {
+						l.CutAfter(random.Int64N(1 << 20))
+					}
+				})
+				p.Links()[0].CutAfter(100000)
+				to := t.TempDir()
+				result, err := run(t.Context(), t, way, p, again(t, p), walk(t, from), to)
+				require.NoError(t, err)
+				same(t, from, filepath.Join(to, "tree"))
+				require.Equal(t, result.Progress.Bytes, result.Progress.Durable)
+				require.Positive(t, lost)
+			})
+		})
+	}
+}
+
+func TestACancelledTransferLeavesNothingRunningAndIsGoneOnWith(t *testing.T) {
+	from := write(t, few)
+	for way := range ways {
+		t.Run(way, func(t *testing.T) {
+			to := t.TempDir()
+			random := rand.New(rand.NewPCG(*seed, 5))
+			for range 15 {
+				synctest.Test(t, func(t *testing.T) {
+					p := testsession.New(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.Int64N(int64(40*time.Millisecond))))
+					defer cancel()
+					_, err := run(ctx, t, way, p, always(p.Alice), walk(t, from), to)
+					if err != nil {
+						require.ErrorIs(t, err, context.DeadlineExceeded)
+					}
+				})
+			}
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				_, err := run(t.Context(), t, way, p, always(p.Alice), walk(t, from), to)
+				require.NoError(t, err)
+			})
+			same(t, from, filepath.Join(to, "tree"))
+		})
+	}
+}
+
+// moved moves a tree in one of the three ways, and returns the receiver's end of it.
+func moved(
+	ctx context.Context, t testing.TB, way string, p *testsession.Pair, tree *source.Tree, to string, o transfer.ReceiveOptions,
+) (transfer.Result, error) {
+	t.Helper()
+	if way != "push" {
+		if way == "fetch hashed" {
+			require.NoError(t, tree.Hash(t.Context(), 2, nil))
+		}
+		share, err := service(t, p, nil).Share(tree, nil)
+		require.NoError(t, err)
+		defer share.Close()
+		return transfer.Fetch(ctx, []transfer.Dialer{always(p.Alice)}, share.Ref(), to, &o).Wait()
+	}
+	begun := make(chan *transfer.Transfer, 1)
+	cfg := into(to, o)
+	cfg.Begun = func(t *transfer.Transfer) { begun <- t }
+	service(t, p, cfg)
+	sent := transfer.Push(ctx, always(p.Alice), tree, nil)
+	if _, err := sent.Wait(); err != nil {
+		select {
+		case t := <-begun:
+			<-t.Done() // the state is free then
+		default:
+		}
+		return transfer.Result{}, err
+	}
+	return (<-begun).Wait()
+}

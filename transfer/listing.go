@@ -1,0 +1,100 @@
+package transfer
+
+import (
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+// listing is what a sender says that there is.
+type listing struct {
+	name    string
+	root    [32]byte
+	hashed  bool
+	entries []manifest.Entry
+}
+
+// isHashed reports whether all files of a manifest have hashes, and fails when only some have.
+func isHashed(entries []manifest.Entry) (bool, error) {
+	with, without := 0, 0
+	for i := range entries {
+		switch e := &entries[i]; {
+		case e.Kind != manifest.KindFile:
+		case e.Flags&manifest.FlagHashed != 0:
+			with++
+		default:
+			without++
+		}
+	}
+	if with > 0 && without > 0 {
+		return false, protocolErrorf("%d files have hashes and %d have none", with, without)
+	}
+	return without == 0, nil
+}
+
+// isTree reports whether the entries are those that root names.
+func isTree(entries []manifest.Entry, root [32]byte) bool {
+	is, err := manifest.Root(entries)
+	return err == nil && is == root
+}
+
+// readListing reads what a sender says that there is (spec 3.3). known: GET has said that the entries need not be said.
+func readListing(ctl *control, rules manifest.Rules, known bool) (listing, error) {
+	f, err := ctl.read()
+	if err != nil {
+		return listing{}, err
+	}
+	if f.Kind != wire.KindOffer {
+		return listing{}, protocolErrorf("%v where OFFER is due", f.Kind)
+	}
+	l := listing{name: wire.CutName(string(f.Body)), hashed: f.Flag}
+	check, err := manifest.NewChecker(rules)
+	if err != nil {
+		return l, &Error{Code: CodeInvalid, Text: "ReceiveOptions.Rules", Err: err}
+	}
+	for {
+		if f, err = ctl.read(); err != nil {
+			return l, err
+		}
+		switch {
+		case f.Kind == wire.KindListed:
+			return l, l.complete(wire.ConsumeListed(f.Body), known)
+		case f.Kind != wire.KindManifest || known:
+			return l, protocolErrorf("%v in a manifest", f.Kind)
+		}
+		from := len(l.entries)
+		if l.entries, err = manifest.ConsumeBatch(l.entries, f.Body); err != nil {
+			return l, err
+		}
+		for i := range l.entries[from:] {
+			if err := l.add(check, from+i); err != nil {
+				return l, err
+			}
+		}
+	}
+}
+
+// add checks the entry at i.
+func (l *listing) add(check *manifest.Checker, i int) error {
+	if e := &l.entries[i]; e.ID != uint32(i) {
+		return protocolErrorf("entry %d has the number %d", i, e.ID)
+	}
+	return check.Add(l.entries[i])
+}
+
+// complete compares a listing with what the sender says of it.
+func (l *listing) complete(said wire.Listed, known bool) error {
+	l.root = said.Root
+	if known {
+		return nil
+	}
+	hashed, err := isHashed(l.entries)
+	switch {
+	case err != nil:
+		return err
+	case !isTree(l.entries, said.Root) || len(l.entries) != int(said.Entries):
+		return protocolErrorf("the manifest is not the one that the sender names")
+	case hashed != l.hashed:
+		return protocolErrorf("OFFER and the manifest say different things about hashes")
+	}
+	return nil
+}
