@@ -153,10 +153,10 @@ func (c *control) readWithin(d time.Duration) (wire.Frame, error) {
 }
 
 // finish has what was appended leave, for linger at most, ends the direction out, and then the stream once the peer has ended
-// its own. It waits.
+// its own. It waits: who closes the connection while data lies there unread may take away what the peer has not read yet.
 func (c *control) finish() {
 	c.end()
-	_ = c.st.CloseWrite() // the transfer is complete, whatever becomes of this
+	_ = c.st.CloseWrite() // what counts has been said, whatever becomes of this
 	_ = c.st.SetReadDeadline(time.Now().Add(linger))
 	for {
 		if _, err := c.in.Read(); err != nil {
@@ -169,12 +169,14 @@ func (c *control) finish() {
 // interrupt has reads and sendSlow return from now on, with the first err it was given. Frames can still be appended by send, as ABORT is.
 func (c *control) interrupt(err error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.stopped == nil {
 		c.stopped = err
 	}
-	c.mu.Unlock()
 	c.moved.Broadcast()
-	_ = c.st.SetReadDeadline(deadline.Past) // a stream that is closed needs none
+	if !c.ending { // then the last words are under way, and reads are bounded anyway
+		_ = c.st.SetReadDeadline(deadline.Past) // a stream that is closed needs none
+	}
 }
 
 // cause returns why reads end: what interrupt said, or else err.
@@ -218,8 +220,7 @@ func (c *control) hurry(d time.Duration) {
 // abort tells the peer why, as far as that is possible within linger, and ends the stream.
 func (c *control) abort(why wire.Why) {
 	_ = c.send(wire.KindAbort, false, why.Append) // it may be gone
-	c.end()
-	_ = c.st.Close() // which lets what was written arrive
+	c.finish()
 }
 
 // close ends the stream after a transfer that has ended with err. Only the first one does anything.
