@@ -36,7 +36,17 @@ type display struct {
 }
 
 func newDisplay(out io.Writer) *display {
-	return &display{out: out, tty: isTerminal(out), every: lineEvery}
+	return &display{out: out, tty: hasRoom(out), every: lineEvery}
+}
+
+// hasRoom reports whether a writer is a terminal that has lines and columns.
+func hasRoom(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || !isTerminal(w) {
+		return false
+	}
+	columns, lines, err := term.GetSize(int(f.Fd()))
+	return err == nil && columns > 0 && lines > 1
 }
 
 // isTerminal reports whether a reader or writer is one.
@@ -73,7 +83,7 @@ func (d *display) lines(t *transfer.Transfer, label string) {
 	first := true
 	for p := range t.Watch(context.Background(), d.every) { // ends with the transfer
 		over := p.Phase == transfer.PhaseDone || p.Phase == transfer.PhaseFailed
-		if line := progressText(p); !first && !over && line != last {
+		if line := progressText(p, t.Direction()); !first && !over && line != last {
 			d.printf("%s", strings.TrimSpace(label+" "+short(safe(t.Snapshot().Name), 40)+": "+line))
 			last = line
 		}
@@ -86,9 +96,9 @@ func (d *display) bar(t *transfer.Transfer, label string) {
 	var now atomic.Pointer[transfer.Progress]
 	now.Store(&transfer.Progress{Phase: transfer.PhaseStart})
 	name := func(decor.Statistics) string {
-		return short(strings.TrimSpace(label+" "+safe(cmp.Or(t.Snapshot().Name, "..."))), 24) + " "
+		return short(strings.TrimSpace(label+" "+safe(cmp.Or(t.Snapshot().Name, "..."))), 24)
 	}
-	tail := func(decor.Statistics) string { return " " + barText(*now.Load()) }
+	tail := func(decor.Statistics) string { return " " + barText(*now.Load(), t.Direction()) }
 	bar := d.begin(mpb.PrependDecorators(decor.Any(name)), mpb.AppendDecorators(decor.Any(tail)))
 	for p := range t.Watch(context.Background(), barEvery) { // ends with the transfer
 		now.Store(&p)
@@ -109,7 +119,7 @@ func (d *display) begin(options ...mpb.BarOption) *mpb.Bar {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.bars == nil {
-		d.bars = mpb.New(mpb.WithOutput(d.out), mpb.ContainerOptional(mpb.ForceTTY(), !isTerminal(d.out)), mpb.WithRefreshRate(barEvery))
+		d.bars = mpb.New(mpb.WithOutput(d.out), mpb.ForceTTY(), mpb.WithAutoRefresh(), mpb.WithRefreshRate(barEvery))
 	}
 	d.n++
 	return d.bars.AddBar(0, options...)
@@ -126,11 +136,14 @@ func (d *display) end() {
 }
 
 // stateText says what a transfer is doing, if that is not to move bytes.
-func stateText(p transfer.Progress) string {
+func stateText(p transfer.Progress, d transfer.Direction) string {
 	switch p.Phase {
 	case transfer.PhaseStart:
 		return "looking for the peer"
 	case transfer.PhaseList:
+		if d == transfer.Sending {
+			return "waiting for the peer to take it"
+		}
 		return "comparing"
 	case transfer.PhaseWaiting:
 		return "peer lost, looking for it"
@@ -143,12 +156,12 @@ func stateText(p transfer.Progress) string {
 }
 
 // progressText is a transfer on a line of its own.
-func progressText(p transfer.Progress) string {
+func progressText(p transfer.Progress, d transfer.Direction) string {
 	parts := []string{
 		fmt.Sprintf("%d%%", percent(p)), fmt.Sprintf("%d of %s", p.FilesDone, filesText(p.Files)),
 		bytesText(float64(p.Verified)) + " of " + bytesText(float64(p.Bytes)),
 	}
-	if state := stateText(p); state != "" {
+	if state := stateText(p, d); state != "" {
 		parts = append(parts, state)
 	} else {
 		parts = append(parts, bytesText(p.RateSlow)+"/s")
@@ -166,9 +179,9 @@ func progressText(p transfer.Progress) string {
 }
 
 // barText is what stands behind a bar: the same, shorter.
-func barText(p transfer.Progress) string {
+func barText(p transfer.Progress, d transfer.Direction) string {
 	text := fmt.Sprintf("%3d%% %s/%s %d/%d", percent(p), bytesText(float64(p.Verified)), bytesText(float64(p.Bytes)), p.FilesDone, p.Files)
-	if state := stateText(p); state != "" {
+	if state := stateText(p, d); state != "" {
 		return text + " " + state
 	}
 	if p.Phase != transfer.PhaseData {

@@ -43,6 +43,7 @@ type verdict struct {
 var verdicts = []verdict{
 	{errUsage, exitUsage, "peerlane COMMAND --help lists the flags"},
 	{errFailed, exitLocal, ""},
+	{errInterrupted, exitInterrupted, ""},
 	{node.ErrKeyExposed, exitLocal, ""},
 	{node.ErrKeyFormat, exitLocal, ""},
 	{node.ErrInvalid, exitUsage, ""},

@@ -40,7 +40,7 @@ var failures = map[transfer.Code]meaning{
 		side{exitFiles, "the receiver got what does not fit its hash: check this disk and memory"}},
 	transfer.CodeTooLarge: {
 		side{exitNoRoom, "send it in parts, or as an archive"}, side{exitNoRoom, "send it in parts, or wait for other transfers to end"}},
-	transfer.CodeCanceled: {side{exitInterrupted, ""}, side{exitRefused, "the peer has stopped it: " + hintGoOn}},
+	transfer.CodeCanceled: {side{exitInterrupted, ""}, side{exitRefused, "the peer has stopped it: what has come is kept, for when it begins again"}},
 	transfer.CodeProtocol: {
 		side{exitRefused, "the two sides do not understand each other: update peerlane on both"},
 		side{exitRefused, "the two sides do not understand each other: update peerlane on both"}},

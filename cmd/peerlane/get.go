@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -112,8 +113,22 @@ func (c *getCmd) identity(d *display, ref transfer.Ref) (path string, forget fun
 		d.printf("note     no place for a key: if this is interrupted, the sender has to make another ticket: %v", err)
 		return "", func() {}
 	}
+	forgetOld(dir)
 	path = filepath.Join(dir, "get-"+ref.ID()+".key")
 	return path, func() { _ = os.Remove(path) } // one that stays is a few bytes
+}
+
+// keyAge is how long the key of a ticket is kept that nobody has come back to.
+const keyAge = 30 * 24 * time.Hour
+
+// forgetOld deletes keys of tickets that nobody has come back to.
+func forgetOld(dir string) {
+	keys, _ := filepath.Glob(filepath.Join(dir, "get-*.key")) // of a good pattern, there is no error
+	for _, key := range keys {
+		if info, err := os.Stat(key); err == nil && time.Since(info.ModTime()) > keyAge {
+			_ = os.Remove(key) // one that stays is a few bytes
+		}
+	}
 }
 
 // fetch runs the transfer.

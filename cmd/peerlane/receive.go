@@ -103,7 +103,7 @@ func (c *receiveCmd) serve(ctx context.Context, std stdio, w *watcher) error {
 			if w.idle() && !c.Once {
 				return nil
 			}
-			return context.Canceled
+			return errInterrupted
 		}
 	}
 }

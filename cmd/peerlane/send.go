@@ -99,10 +99,13 @@ func (c *sendCmd) serve(ctx context.Context, std stdio, share *transfer.Share, w
 			if c.Keep && w.idle() {
 				return nil
 			}
-			return context.Canceled
+			return errInterrupted
 		}
 	}
 }
+
+// errInterrupted: a signal has ended what was not done yet.
+var errInterrupted = errors.New("interrupted before everything had arrived")
 
 // hashTree hashes all files, and says how far it is.
 func hashTree(ctx context.Context, d *display, tree *source.Tree) error {
