@@ -96,6 +96,7 @@ func (l *outLane) write(ctx context.Context, lane *bulk.Lane, lost func()) {
 			err := pace(ctx, l.limit, len(b))
 			if err == nil {
 				_, err = lane.Write(b)
+				l.t.meter.crossed.Add(int64(len(b)))
 			}
 			if err != nil {
 				failed = true
