@@ -66,9 +66,13 @@ func (o *origin) removeLane(l *bulk.Lane) {
 // giveUp ends the origin for err.
 func (o *origin) giveUp(err error) { o.ctl.interrupt(err) }
 
+// listTimeout bounds the wait for each frame of what the sender says that there is. It is as long as a session looks for another
+// connection.
+const listTimeout = time.Minute
+
 // list reads what the sender says that there is (spec 3.3), and begins with it. known: GET has said that nothing need be said.
 func (o *origin) list(known bool) (listing, error) {
-	f, err := o.ctl.read()
+	f, err := o.ctl.readWithin(listTimeout)
 	if err != nil {
 		return listing{}, err
 	}
@@ -81,7 +85,7 @@ func (o *origin) list(known bool) (listing, error) {
 		return l, &Error{Code: CodeInvalid, Text: "ReceiveOptions.Rules", Err: err}
 	}
 	for {
-		if f, err = o.ctl.read(); err != nil {
+		if f, err = o.ctl.readWithin(listTimeout); err != nil {
 			return l, err
 		}
 		switch {
