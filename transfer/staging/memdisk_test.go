@@ -45,6 +45,8 @@ type memDisk struct {
 	noLinks bool
 
 	noSyncAll bool
+	written   func() // called after each write, if not nil
+	reading   func() // and before each read
 	rng       *rand.Rand
 	trace     []string
 }
@@ -156,7 +158,7 @@ func (d *memDisk) OpenFile(name string, flag int, perm fs.FileMode) (File, error
 		if n.mode.Perm()&0o600 != 0o600 {
 			return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EACCES}
 		}
-		return &memFile{d, n, name}, nil
+		return &memFile{disk: d, node: n, name: name}, nil
 	}
 	if flag&syscall.O_EXCL == 0 {
 		panic("BUG: what is made is made with O_EXCL")
@@ -165,7 +167,7 @@ func (d *memDisk) OpenFile(name string, flag int, perm fs.FileMode) (File, error
 		return nil, err
 	}
 	n, err := d.make(name, perm&^0o022)
-	return &memFile{d, n, name}, err
+	return &memFile{disk: d, node: n, name: name}, err
 }
 
 func (d *memDisk) Mkdir(name string, perm fs.FileMode) error {

@@ -26,7 +26,7 @@ func (s *Staging) place(p *part) (isLink bool, err error) {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, fs.ErrExist):
-		if s.isOneFile(from, to) { // the machine stopped behind the link
+		if s.isOneFile(from, to) { // NFS says so of its own link, when it asks twice
 			return true, nil
 		}
 		return false, err
