@@ -14,6 +14,7 @@ import (
 // diskFS is the FS over an os.Root.
 type diskFS struct{ rootFS }
 
+// newDiskFS returns the FS over r, which it closes.
 func newDiskFS(r rootFS) (FS, error) { return diskFS{r}, nil }
 
 func (d diskFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
@@ -103,6 +104,7 @@ const (
 	errDiskFull       syscall.Errno = 112
 )
 
+// isNoSpace reports a full disk.
 func isNoSpace(err error) bool {
 	return errors.Is(err, errDiskFull) || errors.Is(err, errHandleDiskFull) || errors.Is(err, syscall.ENOSPC)
 }

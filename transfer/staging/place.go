@@ -67,6 +67,7 @@ func (s *Staging) folders(seen folders, name string) error {
 	return err
 }
 
+// folder makes the folder name, whose parent is there, and refuses what is none.
 func (s *Staging) folder(name string) error {
 	info, err := s.fs.Lstat(name)
 	switch {

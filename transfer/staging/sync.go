@@ -16,6 +16,7 @@ func (s *Staging) datasync(f File) error {
 	return f.Datasync()
 }
 
+// syncDir is FS.SyncDir, unless nothing is synced.
 func (s *Staging) syncDir(name string) error {
 	if s.opts.Sync == SyncNone {
 		return nil

@@ -121,6 +121,7 @@ func (s *Staging) WriteFile(id uint32, data []byte) error {
 	return s.writeFile(id, data)
 }
 
+// writeFile is WriteFile, for calls that have begun.
 func (s *Staging) writeFile(id uint32, data []byte) error {
 	s.mu.Lock()
 	p, err := s.need("write", id)
@@ -159,6 +160,7 @@ func (p *part) checkWhole(size int64) error {
 	return nil
 }
 
+// writeWhole makes the part of all the data, with its mode and time. After an error it may be there, half.
 func (s *Staging) writeWhole(p *part, data []byte) error {
 	f, err := s.createNew(s.partName(p), os.O_WRONLY)
 	if err != nil {
