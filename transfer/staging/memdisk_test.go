@@ -78,6 +78,14 @@ func (d *memDisk) cut() *memDisk {
 		change(names)
 	}
 	out := d.after(names, maps.Clone(names))
+	out.free = slices.DeleteFunc(slices.Clone(d.free), func(inode uint64) bool { // what was removed may be back
+		for _, n := range names {
+			if n.inode == inode {
+				return true
+			}
+		}
+		return false
+	})
 	seen := map[*node]bool{}
 	for _, n := range names {
 		n.links = 0

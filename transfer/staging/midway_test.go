@@ -89,3 +89,23 @@ func TestAPartThatIsBeingReadStaysOpen(t *testing.T) {
 	})
 	require.Empty(t, s.open)
 }
+
+// With SyncEach a call that could not make its piece durable may be repeated, whatever has failed.
+func TestAPieceThatCouldNotBeSyncedMayBeWrittenAgain(t *testing.T) {
+	for in := 1; in <= 8; in++ {
+		d := newTestDisk(1, false)
+		s := createMem(t, d, Options{Sync: SyncEach})
+		d.fail[d.ops+in] = syscall.ENOSPC
+		data := content(2, 100)
+		if err := s.WriteAt(2, data[:50], 0); err != nil {
+			requireIs(t, CodeNoSpace, err)
+			require.Zero(t, s.Dirty())
+			require.NoError(t, s.WriteAt(2, data[:50], 0), "failed at %d", in)
+		}
+		d.fail = nil
+		require.Equal(t, []Range{{0, 50}}, s.Have(2))
+		require.NoError(t, s.WriteAt(2, data[50:], 50))
+		require.NoError(t, publish(s, 2))
+		require.Equal(t, data, d.names["d/a"].data)
+	}
+}
