@@ -80,6 +80,9 @@ func (f diskFile) Datasync() error { return f.Sync() }
 // SyncAll: that of a volume is for administrators.
 func (f diskFile) SyncAll() error { return errors.ErrUnsupported }
 
+// Punch would need a file that was made sparse.
+func (f diskFile) Punch(int64, int64) error { return errors.ErrUnsupported }
+
 // Chtimes goes by the handle: what is written through it does not change the time again when it is closed.
 func (f diskFile) Chtimes(mtime time.Time) error {
 	ft := windows.NsecToFiletime(mtime.UnixNano())

@@ -45,6 +45,7 @@ type memDisk struct {
 	noLinks bool
 
 	noSyncAll bool
+	noPunch   bool
 	written   func() // called after each write, if not nil
 	reading   func() // and before each read
 	rng       *rand.Rand
@@ -117,7 +118,7 @@ func (d *memDisk) kill() *memDisk {
 func (d *memDisk) after(names, durable map[string]*node) *memDisk {
 	return &memDisk{
 		names: names, durable: durable, next: d.next, free: d.free, fail: map[int]error{}, locked: map[string]bool{}, rng: d.rng,
-		trace: append(d.trace, "CUT"), noLinks: d.noLinks, noSyncAll: d.noSyncAll,
+		trace: append(d.trace, "CUT"), noLinks: d.noLinks, noSyncAll: d.noSyncAll, noPunch: d.noPunch,
 	}
 }
 

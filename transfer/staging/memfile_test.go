@@ -118,6 +118,15 @@ func (n *node) sync(rng *rand.Rand, err error) {
 	n.late = nil
 }
 
+// Punch writes zeros.
+func (f *memFile) Punch(off, n int64) error {
+	if f.disk.noPunch {
+		return errors.ErrUnsupported
+	}
+	_, err := f.WriteAt(make([]byte, n), off)
+	return err
+}
+
 // SyncAll makes the data durable, and no names. When it fails, each file has lost some.
 func (f *memFile) SyncAll() error {
 	d := f.disk

@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"time"
@@ -15,7 +16,7 @@ func (s *Staging) WriteAt(id uint32, b []byte, off int64) error {
 	return s.put(id, Range{off, off + int64(len(b))}, b)
 }
 
-// WriteZeros is WriteAt of n zeros, and leaves a hole where nothing was written before.
+// WriteZeros is WriteAt of n zeros, and leaves a hole, after Open where the system can make one.
 func (s *Staging) WriteZeros(id uint32, off, n int64) error {
 	if n < 0 {
 		return errorf("write", "", manifest.CodeProtocol, "%d zeros", n)
@@ -99,6 +100,9 @@ func (p *part) check(r Range) error {
 func writeTo(f File, r Range, b []byte) error {
 	if b != nil {
 		_, err := f.WriteAt(b, r.From)
+		return err
+	}
+	if err := f.Punch(r.From, r.To-r.From); !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	zeros := make([]byte, min(r.To-r.From, 64<<10))
