@@ -34,7 +34,7 @@ examples: ; go test -count=1 -run Example ./... && go test -count=1 ./examples/.
 demo: ; go run ./cmd/peerlane demo
 
 bench:
-	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session ./record ./bulk ./transfer/source ./internal/b3tree .
+	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session ./record ./bulk ./transfer ./transfer/source ./transfer/staging ./internal/b3tree .
 	cd bench && go test -count=1 ./... && go run . -quick && go run . -records -quick -rounds 3
 
 tidy:

@@ -113,6 +113,7 @@ func (c *control) sendSlow(kind wire.Kind, flag bool, body func([]byte) []byte) 
 func (c *control) appendLocked(kind wire.Kind, flag bool, body func([]byte) []byte) error {
 	if c.err == nil && !c.ending && len(c.out) > hardQueue {
 		c.err = errUnread
+		c.interruptLocked(errUnread) // its reader finds out
 	}
 	switch {
 	case c.err != nil:
@@ -143,13 +144,22 @@ func (c *control) read() (wire.Frame, error) {
 
 // readWithin is read that gives up after d.
 func (c *control) readWithin(d time.Duration) (wire.Frame, error) {
-	_ = c.st.SetReadDeadline(time.Now().Add(d)) // a stream that is closed says so when it is read
+	c.wait(time.Now().Add(d))
 	f, err := c.read()
-	_ = c.st.SetReadDeadline(time.Time{})
+	c.wait(time.Time{})
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = &Error{Code: CodeStalled, Text: "the peer does not answer", Err: err}
 	}
 	return f, err
+}
+
+// wait bounds how long reads wait, unless interrupt has been called.
+func (c *control) wait(until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped == nil {
+		_ = c.st.SetReadDeadline(until) // a stream that is closed says so when it is read
+	}
 }
 
 // finish has what was appended leave, for linger at most, ends the direction out, and then the stream once the peer has ended
@@ -166,13 +176,18 @@ func (c *control) finish() {
 	_ = c.st.Close()
 }
 
-// interrupt has reads and sendSlow return from now on, with the first err it was given. Frames can still be appended by send, as ABORT is.
+// interrupt has reads and sendSlow return from now on. Frames can still be appended by send, as ABORT is. The first err counts.
 func (c *control) interrupt(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stopped == nil {
-		c.stopped = err
+	c.interruptLocked(err)
+}
+
+func (c *control) interruptLocked(err error) {
+	if c.stopped != nil {
+		return
 	}
+	c.stopped = err
 	c.moved.Broadcast()
 	if !c.ending { // then the last words are under way, and reads are bounded anyway
 		_ = c.st.SetReadDeadline(deadline.Past) // a stream that is closed needs none
@@ -204,7 +219,7 @@ func (c *control) listen(gone func()) (over func() error) {
 	return func() error {
 		_ = c.st.SetReadDeadline(deadline.Past) // wakes the reader
 		err := <-heard
-		_ = c.st.SetReadDeadline(time.Time{})
+		c.wait(time.Time{})
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
 		}
@@ -213,9 +228,7 @@ func (c *control) listen(gone func()) (over func() error) {
 }
 
 // hurry bounds how long the peer may take to say its next words.
-func (c *control) hurry(d time.Duration) {
-	_ = c.st.SetReadDeadline(time.Now().Add(d)) // a stream that is closed needs none
-}
+func (c *control) hurry(d time.Duration) { c.wait(time.Now().Add(d)) }
 
 // abort tells the peer why, as far as that is possible within linger, and ends the stream.
 func (c *control) abort(why wire.Why) {

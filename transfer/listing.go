@@ -1,6 +1,8 @@
 package transfer
 
 import (
+	"time"
+
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
@@ -37,9 +39,13 @@ func isTree(entries []manifest.Entry, root [32]byte) bool {
 	return err == nil && is == root
 }
 
+// listTimeout bounds the wait for each frame of what the sender says that there is. It is as long as a session looks for another
+// connection.
+const listTimeout = time.Minute
+
 // readListing reads what a sender says that there is (spec 3.3). known: GET has said that the entries need not be said.
 func readListing(ctl *control, rules manifest.Rules, known bool) (listing, error) {
-	f, err := ctl.read()
+	f, err := ctl.readWithin(listTimeout)
 	if err != nil {
 		return listing{}, err
 	}
@@ -52,7 +58,7 @@ func readListing(ctl *control, rules manifest.Rules, known bool) (listing, error
 		return l, &Error{Code: CodeInvalid, Text: "ReceiveOptions.Rules", Err: err}
 	}
 	for {
-		if f, err = ctl.read(); err != nil {
+		if f, err = ctl.readWithin(listTimeout); err != nil {
 			return l, err
 		}
 		switch {

@@ -31,6 +31,7 @@ type Progress struct {
 	Verified  int64         // have come, and are what was said; with what was there already
 	Durable   int64         // of those, on the receiver's disk, so that no power cut takes them away
 	Resumed   int64         // of those, were there from an earlier run, or as files that are the same
+	Crossed   int64         // bytes on the data lanes, with their frames and with what crossed twice, before compression
 	Rate      float64       // bytes per second over the last second
 	RateSlow  float64       // bytes per second over the last ten
 	ETA       time.Duration // what RateSlow says is left; 0 if it says nothing
@@ -44,7 +45,7 @@ type Progress struct {
 type meter struct {
 	files, filesDone, filesBad atomic.Int64
 	bytes, verified, durable   atomic.Int64
-	resumed                    atomic.Int64
+	resumed, crossed           atomic.Int64
 	lanes, stalls, losses, bad atomic.Int64
 
 	mu      sync.Mutex
@@ -136,7 +137,7 @@ func (m *meter) progress(now time.Time) Progress {
 	m.tickLocked(now)
 	p := Progress{
 		Phase: m.phase, Files: int(m.files.Load()), FilesDone: int(m.filesDone.Load()), FilesBad: int(m.filesBad.Load()),
-		Bytes: m.bytes.Load(), Verified: m.verified.Load(), Durable: m.durable.Load(), Resumed: m.resumed.Load(),
+		Bytes: m.bytes.Load(), Verified: m.verified.Load(), Durable: m.durable.Load(), Resumed: m.resumed.Load(), Crossed: m.crossed.Load(),
 		Rate: m.rateLocked(fastSpan), RateSlow: m.rateLocked(slowSpan), Lanes: int(m.lanes.Load()),
 		Stalls: int(m.stalls.Load()), Losses: int(m.losses.Load()), Bad: int(m.bad.Load()),
 	}

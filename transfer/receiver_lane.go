@@ -82,6 +82,7 @@ func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) err
 			return err
 		}
 		d := &delivery{o: o}
+		r.t.meter.crossed.Add(wire.DataHeaderSize)
 		var err error
 		if d.h, err = wire.ConsumeDataHeader(head[:]); err == nil {
 			err = r.fits(d.h)
@@ -93,6 +94,7 @@ func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) err
 			if _, err := io.ReadFull(in, d.hash[:]); err != nil {
 				return err
 			}
+			r.t.meter.crossed.Add(wire.HashSize)
 		}
 		if d.h.Length > 0 {
 			if err := pace(ctx, r.limit, int(d.h.Length)); err != nil {
@@ -103,6 +105,7 @@ func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) err
 				d.free()
 				return err
 			}
+			r.t.meter.crossed.Add(int64(len(d.data)))
 		}
 		select {
 		case r.work <- d:

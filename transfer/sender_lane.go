@@ -96,6 +96,7 @@ func (l *outLane) write(ctx context.Context, lane *bulk.Lane, lost func()) {
 			err := pace(ctx, l.limit, len(b))
 			if err == nil {
 				_, err = lane.Write(b)
+				l.t.meter.crossed.Add(int64(len(b)))
 			}
 			if err != nil {
 				failed = true
@@ -154,9 +155,6 @@ func (l *outLane) pieces(ctx context.Context, j job) error {
 		}
 		i += n
 	}
-	if err := l.file.Check(); err != nil {
-		return l.ourFailure(j.file, err)
-	}
 	return nil
 }
 
@@ -196,6 +194,9 @@ func (l *outLane) zeros(e *manifest.Entry, shape b3tree.Shape, j job, i int) (in
 	if n == 0 {
 		return 0, nil
 	}
+	if err := l.file.Check(); err != nil {
+		return 0, err
+	}
 	b := l.buffer(wire.DataHeaderSize)
 	wire.DataHeader{Kind: wire.Zeros, File: j.file, Piece: uint32(i), Count: uint32(n)}.Put(b)
 	return n, l.push(b)
@@ -209,7 +210,11 @@ func (l *outLane) piece(id uint32, shape b3tree.Shape, i int) error {
 		head = headRoom
 	}
 	b := l.buffer(head + n)
-	if _, err := l.file.ReadAt(b[head:], off); err != nil {
+	_, err := l.file.ReadAt(b[head:], off)
+	if err == nil {
+		err = l.file.Check() // or the receiver would take us for one that sends what is wrong
+	}
+	if err != nil {
 		l.unused(b)
 		return err
 	}

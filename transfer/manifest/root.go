@@ -4,11 +4,11 @@ import "github.com/peerlane/peerlane/internal/b3tree"
 
 // Root returns the root of the manifest that the entries are (spec 3.2), which names the transfer. It is an *Error, with CodeProtocol,
 // when AppendEntry would not take one of them.
-func Root(entries []Entry) ([hashSize]byte, error) {
+func Root(entries []Entry) ([32]byte, error) {
 	var h Hasher
 	for i := range entries {
 		if err := h.Add(&entries[i]); err != nil {
-			return [hashSize]byte{}, err
+			return [32]byte{}, err
 		}
 	}
 	return h.Sum(), nil
@@ -32,4 +32,4 @@ func (h *Hasher) Add(e *Entry) error {
 }
 
 // Sum returns the root of the manifest of what has been added. More may be added after it.
-func (h *Hasher) Sum() [hashSize]byte { return h.stream.Root() }
+func (h *Hasher) Sum() [32]byte { return h.stream.Root() }

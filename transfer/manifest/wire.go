@@ -51,7 +51,7 @@ type Entry struct {
 	Path    string // from the root of the transfer, with /
 	Target  string // of a symlink
 
-	Hash [hashSize]byte // of a file with FlagHashed, the BLAKE3 root of its content; of what has no such flag, zero
+	Hash [32]byte // of a file with FlagHashed, the BLAKE3 root of its content; of what has no such flag, zero
 }
 
 // Caps on what is encoded (spec 2.4, 3.1).
@@ -135,7 +135,7 @@ func (e *Entry) check() error {
 		return bad("%v is none that this version knows", e.Kind)
 	case e.Flags&^knownFlags != 0 || e.Flags != 0 && e.Kind != KindFile:
 		return bad("a %v with flags 0x%02x", e.Kind, uint8(e.Flags))
-	case e.Flags&FlagHashed == 0 && e.Hash != [hashSize]byte{}:
+	case e.Flags&FlagHashed == 0 && e.Hash != [32]byte{}:
 		return bad("a %v with a hash, and without its flag", e.Kind)
 	case e.Perm&^0o777 != 0 || e.Perm != 0 && e.Kind == KindSymlink:
 		return bad("a %v with mode 0o%o", e.Kind, e.Perm)

@@ -85,7 +85,7 @@ func TestTheCacheSparesTheReading(t *testing.T) {
 	require.Equal(t, wantLayer, layer)
 	layer[0][0]++
 	c.put(key, layer)
-	layer2, other, err := tree.Layer(context.Background(), idOf(t, tree, "d/large"))
+	layer2, other, err := walk(t, &Options{Cache: c}, filepath.Join(root, "d")).Layer(context.Background(), idOf(t, tree, "d/large"))
 	require.NoError(t, err)
 	require.Equal(t, layer, layer2)
 	require.NotEqual(t, want, other)

@@ -20,7 +20,10 @@ func (t *Tree) Hash(ctx context.Context, workers int, progress func(files int, b
 		return ctx.Err()
 	}
 	hashes := make([]b3tree.Root, len(t.found))
-	h := newHashing(t, 0, len(t.found), func(id uint32, root b3tree.Root, _ []b3tree.CV) { hashes[id] = root })
+	h := newHashing(t, 0, len(t.found), func(id uint32, root b3tree.Root, layer []b3tree.CV) {
+		hashes[id] = root
+		t.keep(id, root, layer)
+	})
 	if err := h.run(ctx, workers, progress); err != nil {
 		return err
 	}
@@ -59,11 +62,15 @@ func (t *Tree) hashed() bool {
 	return t.files == 0 || t.entries.Load() != &t.found
 }
 
-// Layer returns the layer and the root of a file, from the Cache or by reading all of it on every processor; a file of one piece or none
-// has no layer. It fails as Hash does. The layer is the caller's.
+// Layer returns the layer and the root of a file; a file of one piece or none has no layer. It is what was found by Hash or an earlier
+// Layer, as far as 32 MiB of memory keep it, what the Cache has, or what is read then, all of it and on every processor: so it fails as
+// Hash does. The layer is not to be written to. A file that has changed since is found by whoever reads it.
 func (t *Tree) Layer(ctx context.Context, id uint32) ([]b3tree.CV, b3tree.Root, error) {
 	if _, err := t.file("hash", id); err != nil {
 		return nil, b3tree.Root{}, err
+	}
+	if k, ok := t.layerOf(id); ok {
+		return k.layer, k.root, nil
 	}
 	var layer []b3tree.CV
 	var root b3tree.Root
@@ -71,5 +78,6 @@ func (t *Tree) Layer(ctx context.Context, id uint32) ([]b3tree.CV, b3tree.Root, 
 	if err := h.run(ctx, 0, nil); err != nil {
 		return nil, b3tree.Root{}, err
 	}
+	t.keep(id, root, layer)
 	return layer, root, nil
 }

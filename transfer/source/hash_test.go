@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -226,4 +227,30 @@ func TestATreeMayBeClosedWhileItIsUsed(t *testing.T) {
 		all.Go(func() { _ = tree.Close() })
 		all.Wait()
 	}
+}
+
+func TestALayerIsReadOnce(t *testing.T) {
+	root := write(t, map[string]string{"large": random(3*b3tree.MinPieceSize + 1)})
+	for name, first := range map[string]func(*Tree) error{
+		"by Hash":  func(tree *Tree) error { return tree.Hash(t.Context(), 1, nil) },
+		"by Layer": func(tree *Tree) error { _, _, err := tree.Layer(t.Context(), 0); return err },
+	} {
+		tree := walk(t, nil, filepath.Join(root, "large"))
+		require.NoError(t, first(tree), name)
+		want, wantRoot := layerOf(t, string(mustRead(t, filepath.Join(root, "large"))))
+		moved := filepath.Join(root, "moved")
+		require.NoError(t, os.Rename(filepath.Join(root, "large"), moved))
+		layer, got, err := tree.Layer(t.Context(), 0)
+		require.NoError(t, err, name)
+		require.Equal(t, want, layer, name)
+		require.Equal(t, wantRoot, got, name)
+		require.NoError(t, os.Rename(moved, filepath.Join(root, "large")))
+	}
+}
+
+func mustRead(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	require.NoError(t, err)
+	return b
 }

@@ -3,8 +3,10 @@ package source
 import (
 	"fmt"
 	"sort"
+	"sync"
 	"sync/atomic"
 
+	"github.com/peerlane/peerlane/internal/b3tree"
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
@@ -20,6 +22,41 @@ type Tree struct {
 	folders folders
 
 	entries atomic.Pointer[[]manifest.Entry] // found, or with hashes
+
+	mu     sync.Mutex
+	layers map[uint32]keptLayer
+	kept   int // chaining values in layers
+}
+
+// keptLayer is what a file was hashed to.
+type keptLayer struct {
+	layer []b3tree.CV
+	root  b3tree.Root
+}
+
+// maxKept bounds the chaining values that a Tree keeps: 32 MiB of them, for 256 GiB of files.
+const maxKept = 1 << 20
+
+// keep keeps the layer of a file, as far as there is room for it.
+func (t *Tree) keep(id uint32, root b3tree.Root, layer []b3tree.CV) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, is := t.layers[id]; is || len(layer) == 0 || t.kept+len(layer) > maxKept {
+		return
+	}
+	if t.layers == nil {
+		t.layers = make(map[uint32]keptLayer)
+	}
+	t.layers[id] = keptLayer{layer, root}
+	t.kept += len(layer)
+}
+
+// layerOf returns the layer that was kept of a file.
+func (t *Tree) layerOf(id uint32) (keptLayer, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k, ok := t.layers[id]
+	return k, ok
 }
 
 func newTree(w *walker, tops []top) *Tree {

@@ -41,8 +41,8 @@ const (
 )
 
 // Walk finds the files that the paths lead to. Each path is one entry at the top of the transfer, by its last name, or that of the
-// folder if that is ".", ".." or empty; a file system without a name is "root". A folder is sent with all that is in it, and is an
-// entry itself. A path that is a symlink is followed; below it none is.
+// folder if that is "." or ".."; the root of all folders is "root". A folder is sent with all that is in it, also on other disks, and
+// is an entry itself. A path that is a symlink is followed; below it none is.
 //
 // It is an *Error when two paths have one name, when something is not what Rules take, or the disk fails; and ctx's error when that
 // is done.

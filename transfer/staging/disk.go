@@ -49,6 +49,8 @@ type File interface {
 	// SyncAll returns when all that was written to the file's disk is on it, and reports what was lost there since the file was opened,
 	// or SyncAll of it was called last. It is errors.ErrUnsupported where no one call does that.
 	SyncAll() error
+	// Punch makes n bytes from off on zero, and frees their room. It is errors.ErrUnsupported where no one call does that.
+	Punch(off, n int64) error
 }
 
 // Info is what is known of a file without reading it.

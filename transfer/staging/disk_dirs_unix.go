@@ -32,6 +32,7 @@ type openDir struct {
 	gone  bool
 }
 
+// newDirCache returns the cache below the descriptor top, which stays its caller's.
 func newDirCache(top int) *dirCache {
 	return &dirCache{top: &openDir{fd: top}, open: make(map[string]*openDir)}
 }
@@ -80,11 +81,13 @@ func (c *dirCache) get(name string) (*openDir, error) {
 	return d, nil
 }
 
+// useLocked notes one use, which put ends.
 func (c *dirCache) useLocked(d *openDir) {
 	c.tick++
 	d.users, d.last = d.users+1, c.tick
 }
 
+// put gives back a folder that get has returned.
 func (c *dirCache) put(d *openDir) {
 	if d == c.top {
 		return
@@ -95,6 +98,7 @@ func (c *dirCache) put(d *openDir) {
 	d.closeLocked()
 }
 
+// closeLocked closes a folder that is let go, when nobody uses it.
 func (d *openDir) closeLocked() {
 	if d.gone && d.users == 0 {
 		_ = unix.Close(d.fd) // nothing was written to it
@@ -115,6 +119,7 @@ func (c *dirCache) makeRoomLocked() {
 	c.forgetLocked(oldest)
 }
 
+// dropLocked lets the folder name go, if it is kept.
 func (c *dirCache) dropLocked(name string) {
 	if d := c.open[name]; d != nil {
 		delete(c.open, name)
@@ -142,6 +147,7 @@ func (c *dirCache) forget(name string) {
 	}
 }
 
+// forgetLocked lets the folder name go, and all in it.
 func (c *dirCache) forgetLocked(name string) {
 	for other := range c.open {
 		if other == name || strings.HasPrefix(other, name+"/") {
@@ -150,6 +156,7 @@ func (c *dirCache) forgetLocked(name string) {
 	}
 }
 
+// close lets all go.
 func (c *dirCache) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

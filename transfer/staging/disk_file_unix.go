@@ -18,6 +18,7 @@ type diskFile struct {
 	fd   int
 }
 
+// fail returns err with what it is of, nil for nil.
 func (f *diskFile) fail(op string, err error) error {
 	if err == nil {
 		return nil
@@ -25,6 +26,7 @@ func (f *diskFile) fail(op string, err error) error {
 	return &fs.PathError{Op: op, Path: f.name, Err: err}
 }
 
+// ReadAt is pread, until b is full or the file ends: io.EOF.
 func (f *diskFile) ReadAt(b []byte, off int64) (int, error) {
 	done := 0
 	for done < len(b) {
@@ -41,6 +43,7 @@ func (f *diskFile) ReadAt(b []byte, off int64) (int, error) {
 	return done, nil
 }
 
+// WriteAt is pwrite, until all is written.
 func (f *diskFile) WriteAt(b []byte, off int64) (int, error) {
 	done := 0
 	for done < len(b) {
@@ -79,10 +82,12 @@ func (f *diskFile) Chtimes(mtime time.Time) error {
 	return f.fail("chtimes", err)
 }
 
+// Datasync takes a file system that cannot sync for one that need not.
 func (f *diskFile) Datasync() error { return f.fail("datasync", unlessUnsupported(datasync(f.fd))) }
 
 func (f *diskFile) Close() error { return f.fail("close", unix.Close(f.fd)) }
 
+// infoOf returns what fstat says. What is no file, folder or symlink is irregular.
 func infoOf(st *unix.Stat_t) Info {
 	mode := fs.FileMode(st.Mode & 0o777)
 	switch st.Mode & unix.S_IFMT {

@@ -16,6 +16,17 @@ func (f *diskFile) SyncAll() error {
 	return f.fail("syncfs", uninterrupted(func() error { return unix.Syncfs(f.fd) }))
 }
 
+// Punch is fallocate(2), which not all file systems have.
+func (f *diskFile) Punch(off, n int64) error {
+	err := uninterrupted(func() error {
+		return unix.Fallocate(f.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+	})
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return errors.ErrUnsupported
+	}
+	return f.fail("punch", err)
+}
+
 // futimes is utimensat(2) of the descriptor. Linux before 5.8 cannot.
 func futimes(fd int, mtime time.Time) error {
 	times := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(mtime.UnixNano())}

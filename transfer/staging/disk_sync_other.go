@@ -13,4 +13,8 @@ func datasync(fd int) error { return uninterrupted(func() error { return fullSyn
 // SyncAll: no call of these systems waits for all.
 func (f *diskFile) SyncAll() error { return errors.ErrUnsupported }
 
+// Punch: what these systems have differs too much.
+func (f *diskFile) Punch(int64, int64) error { return errors.ErrUnsupported }
+
+// futimes: these systems know microseconds at most of a descriptor.
 func futimes(int, time.Time) error { return errors.ErrUnsupported }

@@ -22,6 +22,7 @@ type diskFS struct {
 	dirs *dirCache
 }
 
+// newDiskFS returns the FS over r, which it closes.
 func newDiskFS(r rootFS) (FS, error) {
 	top, err := r.root.Open(".")
 	if err != nil {
@@ -57,6 +58,7 @@ func uninterrupted(f func() error) error {
 	}
 }
 
+// OpenFile follows no symlink: it is ELOOP for one.
 func (d diskFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	f := &diskFile{disk: d, name: name}
 	err := d.at("open", name, func(dir int, base string) (err error) {
@@ -85,6 +87,7 @@ func (d diskFS) Lstat(name string) (Info, error) {
 	return infoOf(&st), nil
 }
 
+// Remove is for files, symlinks and empty folders.
 func (d diskFS) Remove(name string) error {
 	err := d.at("remove", name, func(dir int, base string) error { return unix.Unlinkat(dir, base, 0) })
 	if !errors.Is(err, syscall.EISDIR) && !errors.Is(err, syscall.EPERM) { // what systems say of a folder
@@ -142,6 +145,7 @@ func (d diskFS) Lock(name string) (io.Closer, error) {
 	return f, nil
 }
 
+// isNoSpace reports a full disk, or a quota that is used up.
 func isNoSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

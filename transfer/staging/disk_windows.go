@@ -14,6 +14,7 @@ import (
 // diskFS is the FS over an os.Root.
 type diskFS struct{ rootFS }
 
+// newDiskFS returns the FS over r, which it closes.
 func newDiskFS(r rootFS) (FS, error) { return diskFS{r}, nil }
 
 func (d diskFS) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
@@ -79,6 +80,9 @@ func (f diskFile) Datasync() error { return f.Sync() }
 // SyncAll: that of a volume is for administrators.
 func (f diskFile) SyncAll() error { return errors.ErrUnsupported }
 
+// Punch would need a file that was made sparse.
+func (f diskFile) Punch(int64, int64) error { return errors.ErrUnsupported }
+
 // Chtimes goes by the handle: what is written through it does not change the time again when it is closed.
 func (f diskFile) Chtimes(mtime time.Time) error {
 	ft := windows.NsecToFiletime(mtime.UnixNano())
@@ -103,6 +107,7 @@ const (
 	errDiskFull       syscall.Errno = 112
 )
 
+// isNoSpace reports a full disk.
 func isNoSpace(err error) bool {
 	return errors.Is(err, errDiskFull) || errors.Is(err, errHandleDiskFull) || errors.Is(err, syscall.ENOSPC)
 }

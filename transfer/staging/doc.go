@@ -39,6 +39,8 @@
 //
 // # Limits
 //
-// In memory are the entries, 64 bytes for each file, 60 more for one that SetRoot was given, and the layers of files that are not published. Room is for the caller to compare: Free and Needs. Contents are not hashed. Where a file system has no locks, or no hard
-// links, it does without: a crash of WriteFile's files is then found by Existing alone.
+// In memory are the entries, 64 bytes for each file, 60 more for one that SetRoot was given, and the layers of files that are not
+// published. Room is for the caller to compare: Free and Needs. Contents are not hashed. Where a file system has no locks it is taken
+// for one that is used alone. Where it has no hard links, files of WriteFile that a crash left in their places are not known for
+// published: Existing tells.
 package staging

@@ -48,6 +48,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// errorf returns an *Error with the text that format makes.
 func errorf(op, path string, code manifest.Code, format string, args ...any) error {
 	return &Error{Op: op, Path: path, Code: code, Text: fmt.Sprintf(format, args...)}
 }

@@ -24,6 +24,7 @@ func (s *Staging) Finish() error {
 	return s.closeAndDiscard("finish")
 }
 
+// finish does all of Finish but the deleting.
 func (s *Staging) finish() error {
 	s.commit.Lock()
 	defer s.commit.Unlock()
@@ -43,6 +44,7 @@ func (s *Staging) finish() error {
 	return nil
 }
 
+// makeFolders makes those of the entries, with any mode.
 func (s *Staging) makeFolders() error {
 	seen := make(folders)
 	for _, e := range s.entries {
@@ -57,6 +59,7 @@ func (s *Staging) makeFolders() error {
 	return nil
 }
 
+// makeLinks makes the symlinks, after all files: nothing is written through one.
 func (s *Staging) makeLinks() error {
 	seen := make(folders)
 	for i := range s.entries {
@@ -75,6 +78,7 @@ func (s *Staging) makeLinks() error {
 	return nil
 }
 
+// makeLink makes one, unless it is there already.
 func (s *Staging) makeLink(e *manifest.Entry) error {
 	if target, err := s.fs.Readlink(e.Path); err == nil && target == e.Target {
 		return nil

@@ -102,6 +102,7 @@ func consumeMeta(b []byte) (entries []manifest.Entry, umask fs.FileMode, crc uin
 // crcOfMeta returns the CRC that b, which is a meta's, ends with.
 func crcOfMeta(b []byte) uint32 { return binary.BigEndian.Uint32(b[len(b)-crcSize:]) }
 
+// appendJournalHead appends what a journal begins with (spec 5.1); meta is the CRC of meta.
 func appendJournalHead(b []byte, meta uint32) []byte {
 	b = binary.BigEndian.AppendUint32(b, journalMagic)
 	b = append(b, version, 0, 0, 0)

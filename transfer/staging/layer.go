@@ -130,6 +130,7 @@ func (s *Staging) Root(id uint32) ([32]byte, bool) {
 	return r.sum, found
 }
 
+// hasRoot reports whether the file id has a root. The caller has mu.
 func (s *Staging) hasRoot(id uint32) bool {
 	_, found := s.roots[id]
 	return found
@@ -190,6 +191,7 @@ func (s *Staging) writeLayers(r *round) error {
 	return nil
 }
 
+// openLayer opens the file of a layer, and makes it if need be.
 func (s *Staging) openLayer(id uint32) (f File, isNew bool, err error) {
 	name := s.fileName(id, ".layer")
 	if f, _, err = s.openSame(name); !errors.Is(err, fs.ErrNotExist) {
@@ -199,6 +201,7 @@ func (s *Staging) openLayer(id uint32) (f File, isNew bool, err error) {
 	return f, true, err
 }
 
+// closeLayers closes what writeLayers has opened.
 func (r *round) closeLayers() {
 	for i := range r.layers {
 		if f := r.layers[i].file; f != nil {

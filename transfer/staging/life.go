@@ -15,6 +15,7 @@ import (
 // lockFile is the name of the file in a staging directory that its process has locked. It goes last.
 const lockFile = "lock"
 
+// lockName returns the name of the lock of a staging directory.
 func lockName(dir string) string { return path.Join(dir, lockFile) }
 
 // isBusy reports whether another has the directory.
@@ -82,6 +83,7 @@ func Discard(disk FS, id string) error {
 	return wrap("discard", "", err)
 }
 
+// lockAndDiscard is discard of a directory that nobody has. It is ErrBusy when one has it, and fs.ErrNotExist when there is none.
 func lockAndDiscard(disk FS, dir string) error {
 	info, err := disk.Lstat(dir)
 	if err != nil {
@@ -110,6 +112,7 @@ func discard(disk FS, dir string, lock io.Closer, syncDir func(string) error) er
 	return disk.Remove(dir)
 }
 
+// discardFiles deletes all files in a staging directory, meta first and the lock last.
 func discardFiles(disk FS, dir string, syncDir func(string) error) error {
 	names, err := disk.ReadDir(dir)
 	if err != nil {
@@ -159,6 +162,7 @@ func Cleanup(disk FS, olderThan time.Duration) ([]string, error) {
 	return gone, errors.Join(failed...)
 }
 
+// unusedSince reports whether nothing was written to a staging directory after limit.
 func unusedSince(disk FS, dir string, limit time.Time) bool {
 	info, err := disk.Lstat(dir)
 	if err != nil || !info.Mode.IsDir() || info.ModTime.After(limit) {

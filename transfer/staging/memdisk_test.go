@@ -45,6 +45,9 @@ type memDisk struct {
 	noLinks bool
 
 	noSyncAll bool
+	noPunch   bool
+	written   func() // called after each write, if not nil
+	reading   func() // and before each read
 	rng       *rand.Rand
 	trace     []string
 }
@@ -75,8 +78,15 @@ func (d *memDisk) cut() *memDisk {
 	for _, change := range d.late[:d.rng.IntN(len(d.late)+1)] {
 		change(names)
 	}
-	out := &memDisk{names: names, durable: maps.Clone(names), next: d.next, free: d.free, trace: append(d.trace, "CUT"), fail: map[int]error{}, locked: map[string]bool{}, rng: d.rng, noLinks: d.noLinks,
-		noSyncAll: d.noSyncAll}
+	out := d.after(names, maps.Clone(names))
+	out.free = slices.DeleteFunc(slices.Clone(d.free), func(inode uint64) bool { // what was removed may be back
+		for _, n := range names {
+			if n.inode == inode {
+				return true
+			}
+		}
+		return false
+	})
 	seen := map[*node]bool{}
 	for _, n := range names {
 		n.links = 0
@@ -99,9 +109,16 @@ func (d *memDisk) cut() *memDisk {
 
 // kill returns the disk after the process has ended.
 func (d *memDisk) kill() *memDisk {
+	out := d.after(d.names, d.durable)
+	out.late = d.late
+	return out
+}
+
+// after returns the disk with those names, which nobody uses and nothing happens to.
+func (d *memDisk) after(names, durable map[string]*node) *memDisk {
 	return &memDisk{
-		names: d.names, durable: d.durable, late: d.late, next: d.next, free: d.free, trace: append(d.trace, "CUT"), fail: map[int]error{}, locked: map[string]bool{},
-		rng: d.rng, noLinks: d.noLinks, noSyncAll: d.noSyncAll,
+		names: names, durable: durable, next: d.next, free: d.free, fail: map[int]error{}, locked: map[string]bool{}, rng: d.rng,
+		trace: append(d.trace, "CUT"), noLinks: d.noLinks, noSyncAll: d.noSyncAll, noPunch: d.noPunch,
 	}
 }
 
@@ -143,212 +160,6 @@ func (d *memDisk) drop(n *node) {
 	if n.links--; n.links == 0 {
 		d.free = append(d.free, n.inode)
 	}
-}
-
-func (d *memDisk) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if flag&syscall.O_CREAT == 0 {
-		n := d.names[name]
-		if n == nil {
-			return nil, notFound("open", name)
-		}
-		if n.mode.Perm()&0o600 != 0o600 {
-			return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EACCES}
-		}
-		return &memFile{d, n, name}, nil
-	}
-	if flag&syscall.O_EXCL == 0 {
-		panic("BUG: what is made is made with O_EXCL")
-	}
-	if err := d.op("create " + name); err != nil {
-		return nil, err
-	}
-	n, err := d.make(name, perm&^0o022)
-	return &memFile{d, n, name}, err
-}
-
-func (d *memDisk) Mkdir(name string, perm fs.FileMode) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.op("mkdir " + name); err != nil {
-		return err
-	}
-	_, err := d.make(name, fs.ModeDir|perm)
-	return err
-}
-
-func (d *memDisk) Symlink(target, name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.op("symlink " + name); err != nil {
-		return err
-	}
-	n, err := d.make(name, fs.ModeSymlink|0o777)
-	if err == nil {
-		n.target = target
-	}
-	return err
-}
-
-func (d *memDisk) Lstat(name string) (Info, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.isCut() {
-		return Info{}, errCut
-	}
-	n := d.names[name]
-	if n == nil {
-		return Info{}, notFound("lstat", name)
-	}
-	return n.info(), nil
-}
-
-func (n *node) info() Info {
-	return Info{Mode: n.mode, Size: int64(len(n.data)), ModTime: n.mtime, Inode: n.inode}
-}
-
-func (d *memDisk) Readlink(name string) (string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n := d.names[name]
-	if n == nil || n.mode&fs.ModeSymlink == 0 {
-		return "", notFound("readlink", name)
-	}
-	return n.target, nil
-}
-
-func (d *memDisk) ReadDir(dir string) ([]string, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.readDir(dir), nil
-}
-
-func (d *memDisk) readDir(dir string) []string {
-	var all []string
-	for name := range d.names {
-		if name != "." && path.Dir(name) == dir {
-			all = append(all, path.Base(name))
-		}
-	}
-	slices.Sort(all)
-	return all
-}
-
-func (d *memDisk) Remove(name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.op("remove " + name); err != nil {
-		return err
-	}
-	n := d.names[name]
-	if n == nil {
-		return notFound("remove", name)
-	}
-	if len(d.readDir(name)) > 0 {
-		return &fs.PathError{Op: "remove", Path: name, Err: syscall.ENOTEMPTY}
-	}
-	d.change(func(m map[string]*node) { delete(m, name) })
-	d.drop(n)
-	return nil
-}
-
-func (d *memDisk) Rename(from, to string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.op("rename " + from + " " + to); err != nil {
-		return err
-	}
-	n, old := d.names[from], d.names[to]
-	switch {
-	case n == nil:
-		return notFound("rename", from)
-	case old != nil && old.mode.IsDir():
-		return exists("rename", to)
-	case old == n:
-		return nil
-	case old != nil:
-		d.drop(old)
-	}
-	if err := d.checkDir("rename", to); err != nil {
-		return err
-	}
-	d.change(func(m map[string]*node) { delete(m, from); m[to] = n })
-	return nil
-}
-
-func (d *memDisk) Link(from, to string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.noLinks {
-		return &fs.PathError{Op: "link", Path: to, Err: syscall.EPERM}
-	}
-	if err := d.op("link " + from + " " + to); err != nil {
-		return err
-	}
-	n := d.names[from]
-	if n == nil {
-		return notFound("link", from)
-	}
-	if err := d.checkDir("link", to); err != nil {
-		return err
-	}
-	if d.names[to] != nil {
-		return exists("link", to)
-	}
-	n.links++
-	d.change(func(m map[string]*node) { m[to] = n })
-	return nil
-}
-
-func (d *memDisk) Chtimes(name string, mtime time.Time) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.op("chtimes " + name); err != nil {
-		return err
-	}
-	if d.names[name] == nil {
-		return notFound("chtimes", name)
-	}
-	d.names[name].mtime = mtime
-	return nil
-}
-
-func (d *memDisk) Chmod(name string, perm fs.FileMode) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.op("chmod " + name); err != nil {
-		return err
-	}
-	d.names[name].mode = perm
-	return nil
-}
-
-func (d *memDisk) ChmodDir(name string, perm fs.FileMode) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.op("chmod " + name); err != nil {
-		return err
-	}
-	n := d.names[name]
-	if n == nil || !n.mode.IsDir() {
-		return fs.ErrInvalid
-	}
-	n.mode = fs.ModeDir | perm
-	return nil
-}
-
-func (d *memDisk) SyncDir(name string) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.op("syncdir " + name); err != nil {
-		return err
-	}
-	for _, change := range d.late {
-		change(d.durable)
-	}
-	d.late = nil
-	return nil
 }
 
 func (d *memDisk) Room() (bytes, inodes int64, err error) { return 1 << 30, -1, nil }

@@ -13,6 +13,17 @@ type memFile struct {
 	disk *memDisk
 	node *node
 	name string
+
+	closed bool
+}
+
+// lock locks the disk for one call of an open file.
+func (f *memFile) lock() {
+	f.disk.mu.Lock()
+	if f.closed {
+		f.disk.mu.Unlock()
+		panic("BUG: " + f.name + " is used after Close")
+	}
 }
 
 // do does to the data what f does, and with luck on the disk.
@@ -35,7 +46,10 @@ func writing(b []byte, off int64) func([]byte) []byte {
 
 // WriteAt that fails has written some of it.
 func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
-	f.disk.mu.Lock()
+	if f.disk.written != nil {
+		defer f.disk.written()
+	}
+	f.lock()
 	defer f.disk.mu.Unlock()
 	err := f.disk.op("write " + f.name)
 	n := len(b)
@@ -51,7 +65,10 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 }
 
 func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
-	f.disk.mu.Lock()
+	if f.disk.reading != nil {
+		f.disk.reading()
+	}
+	f.lock()
 	defer f.disk.mu.Unlock()
 	if off >= int64(len(f.node.data)) {
 		return 0, io.EOF
@@ -64,7 +81,7 @@ func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
 }
 
 func (f *memFile) Truncate(size int64) error {
-	f.disk.mu.Lock()
+	f.lock()
 	defer f.disk.mu.Unlock()
 	if err := f.disk.op("truncate " + f.name); err != nil {
 		return err
@@ -80,7 +97,7 @@ func (f *memFile) Truncate(size int64) error {
 
 // Datasync that fails has lost some of it, and says so once: the next one says nothing.
 func (f *memFile) Datasync() error {
-	f.disk.mu.Lock()
+	f.lock()
 	defer f.disk.mu.Unlock()
 	err := f.disk.op("datasync " + f.name)
 	f.node.sync(f.disk.rng, err)
@@ -101,10 +118,19 @@ func (n *node) sync(rng *rand.Rand, err error) {
 	n.late = nil
 }
 
+// Punch writes zeros.
+func (f *memFile) Punch(off, n int64) error {
+	if f.disk.noPunch {
+		return errors.ErrUnsupported
+	}
+	_, err := f.WriteAt(make([]byte, n), off)
+	return err
+}
+
 // SyncAll makes the data durable, and no names. When it fails, each file has lost some.
 func (f *memFile) SyncAll() error {
 	d := f.disk
-	d.mu.Lock()
+	f.lock()
 	defer d.mu.Unlock()
 	if d.noSyncAll {
 		return errors.ErrUnsupported
@@ -117,7 +143,7 @@ func (f *memFile) SyncAll() error {
 }
 
 func (f *memFile) Chtimes(mtime time.Time) error {
-	f.disk.mu.Lock()
+	f.lock()
 	defer f.disk.mu.Unlock()
 	if err := f.disk.op("chtimes " + f.name); err != nil {
 		return err
@@ -127,7 +153,7 @@ func (f *memFile) Chtimes(mtime time.Time) error {
 }
 
 func (f *memFile) Chmod(perm fs.FileMode) error {
-	f.disk.mu.Lock()
+	f.lock()
 	defer f.disk.mu.Unlock()
 	if err := f.disk.op("chmod " + f.name); err != nil {
 		return err
@@ -137,9 +163,15 @@ func (f *memFile) Chmod(perm fs.FileMode) error {
 }
 
 func (f *memFile) Stat() (Info, error) {
-	f.disk.mu.Lock()
+	f.lock()
 	defer f.disk.mu.Unlock()
 	return f.node.info(), nil
 }
 
-func (f *memFile) Close() error { return nil }
+// Close is not told of by the power.
+func (f *memFile) Close() error {
+	f.lock()
+	defer f.disk.mu.Unlock()
+	f.closed = true
+	return nil
+}

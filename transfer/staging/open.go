@@ -30,6 +30,7 @@ func Open(disk FS, id string, o *Options) (*Staging, error) {
 	return s, nil
 }
 
+// load takes the lock and reads what is there. After an error the lock and files may be open.
 func (s *Staging) load() error {
 	info, err := s.fs.Lstat(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -46,6 +46,7 @@ func (p SyncPolicy) String() string {
 	return fmt.Sprintf("policy %d", uint8(p))
 }
 
+// withDefaults returns a copy with no zeros. It is CodeProtocol for what cannot be.
 func (o *Options) withDefaults() (Options, error) {
 	var out Options
 	if o != nil {

@@ -46,6 +46,7 @@ type live struct {
 	lost      ranges  // may hold anything
 }
 
+// isClean reports whether nothing waits to be synced.
 func (l *live) isClean() bool { return len(l.written) == 0 && len(l.syncing) == 0 }
 
 // find returns the part of the file id, or nil.
@@ -71,8 +72,10 @@ func (s *Staging) need(op string, id uint32) (*part, error) {
 	return nil, errorf(op, "", manifest.CodeProtocol, "the transfer has no file %d", id)
 }
 
+// partName returns the name of the part.
 func (s *Staging) partName(p *part) string { return s.fileName(p.entry.ID, ".part") }
 
+// fileName returns the name of a file of the directory: <id><suffix>.
 func (s *Staging) fileName(id uint32, suffix string) string {
 	b := make([]byte, 0, len(s.dir)+24)
 	b = append(append(b, s.dir...), '/')

@@ -26,7 +26,7 @@ func (s *Staging) place(p *part) (isLink bool, err error) {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, fs.ErrExist):
-		if s.isOneFile(from, to) { // the machine stopped behind the link
+		if s.isOneFile(from, to) { // NFS says so of its own link, when it asks twice
 			return true, nil
 		}
 		return false, err
@@ -67,6 +67,7 @@ func (s *Staging) folders(seen folders, name string) error {
 	return err
 }
 
+// folder makes the folder name, whose parent is there, and refuses what is none.
 func (s *Staging) folder(name string) error {
 	info, err := s.fs.Lstat(name)
 	switch {

@@ -26,6 +26,7 @@ type batch struct {
 	failed []Failure
 }
 
+// fail notes that the file id was not published; path may be "".
 func (b *batch) fail(id uint32, path string, err error) {
 	b.failed = append(b.failed, Failure{id, wrap("publish", path, err)})
 }
@@ -136,6 +137,7 @@ func (s *Staging) makeDurable(b *batch) {
 	})
 }
 
+// publish gives one file, which is durable, its name.
 func (s *Staging) publish(p *part, seen folders) error {
 	if p.published { // and the journal does not know
 		return nil

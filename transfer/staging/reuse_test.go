@@ -58,3 +58,12 @@ func TestAFolderIsNeverReplacedByAFile(t *testing.T) {
 		require.NoError(t, publish(s, 7), "the same call, when it is out of the way")
 	}
 }
+
+func TestALinkThatIsThereAlreadyIsTheFiles(t *testing.T) {
+	d := newTestDisk(1, false)
+	s := createMem(t, d, Options{})
+	require.NoError(t, s.WriteFile(7, content(7, 30)))
+	require.NoError(t, d.Link(".xfer-"+testID+"/7.part", "x"))
+	require.NoError(t, publish(s, 7))
+	require.True(t, s.Published(7))
+}

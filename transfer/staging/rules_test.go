@@ -117,6 +117,7 @@ func TestWhatASyncLosesIsMissingAgain(t *testing.T) {
 func TestHaveIsTrueWhateverHappens(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := newDisk(rapid.Uint64().Draw(t, "seed"))
+		d.noPunch = rapid.Bool().Draw(t, "no punch")
 		o := &Options{Rules: testRules, OpenParts: rapid.IntRange(1, 3).Draw(t, "open")}
 		s, err := Create(d, testID, tree(), o)
 		require.NoError(t, err)

@@ -55,6 +55,7 @@ func checkID(id string) error {
 	return nil
 }
 
+// newStaging returns a Staging without entries, of an id and options that are right.
 func newStaging(disk FS, id string, o *Options) (*Staging, error) {
 	if err := checkID(id); err != nil {
 		return nil, err
@@ -124,6 +125,7 @@ func Create(disk FS, id string, entries []manifest.Entry, o *Options) (*Staging,
 	return s, nil
 }
 
+// create writes meta and an empty journal, and finds out the umask.
 func (s *Staging) create() error {
 	f, err := s.fs.OpenFile(s.metaName(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o777) // what is missing of that is the umask
 	if err != nil {
@@ -176,6 +178,7 @@ func (s *Staging) begin(op string) error {
 	return nil
 }
 
+// endCall ends what begin has begun.
 func (s *Staging) endCall() { s.life.RUnlock() }
 
 // Entries returns those of the transfer. They are not to be changed.

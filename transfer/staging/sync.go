@@ -16,6 +16,7 @@ func (s *Staging) datasync(f File) error {
 	return f.Datasync()
 }
 
+// syncDir is FS.SyncDir, unless nothing is synced.
 func (s *Staging) syncDir(name string) error {
 	if s.opts.Sync == SyncNone {
 		return nil
@@ -121,6 +122,13 @@ func (s *Staging) syncRange(p *part, r Range) error {
 	}
 	if err == nil {
 		err = errorf("sync", p.entry.Path, CodeIO, "the disk has lost what was written: write it again")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := p.live; l != nil { // so that the same call may be repeated
+		rest := l.written.without(ranges{r})
+		s.unsynced -= l.written.size() - rest.size()
+		l.written, l.lost = rest, l.lost.add(r)
 	}
 	return wrap("sync", p.entry.Path, err)
 }

@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"time"
@@ -15,7 +16,7 @@ func (s *Staging) WriteAt(id uint32, b []byte, off int64) error {
 	return s.put(id, Range{off, off + int64(len(b))}, b)
 }
 
-// WriteZeros is WriteAt of n zeros, and leaves a hole where nothing was written before.
+// WriteZeros is WriteAt of n zeros, and leaves a hole, after Open where the system can make one.
 func (s *Staging) WriteZeros(id uint32, off, n int64) error {
 	if n < 0 {
 		return errorf("write", "", manifest.CodeProtocol, "%d zeros", n)
@@ -101,6 +102,9 @@ func writeTo(f File, r Range, b []byte) error {
 		_, err := f.WriteAt(b, r.From)
 		return err
 	}
+	if err := f.Punch(r.From, r.To-r.From); !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
 	zeros := make([]byte, min(r.To-r.From, 64<<10))
 	for at := r.From; at < r.To; at += int64(len(zeros)) {
 		if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), r.To-at)], at); err != nil {
@@ -121,6 +125,7 @@ func (s *Staging) WriteFile(id uint32, data []byte) error {
 	return s.writeFile(id, data)
 }
 
+// writeFile is WriteFile, for calls that have begun.
 func (s *Staging) writeFile(id uint32, data []byte) error {
 	s.mu.Lock()
 	p, err := s.need("write", id)
@@ -159,6 +164,7 @@ func (p *part) checkWhole(size int64) error {
 	return nil
 }
 
+// writeWhole makes the part of all the data, with its mode and time. After an error it may be there, half.
 func (s *Staging) writeWhole(p *part, data []byte) error {
 	f, err := s.createNew(s.partName(p), os.O_WRONLY)
 	if err != nil {
