@@ -50,7 +50,7 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 	defer w.wait()
 	defer func() { err = errors.Join(err, e.service.Close()) }()
 	c.announce(std, e.node)
-	return c.serve(ctx, std, w)
+	return c.serve(ctx, std, e, w)
 }
 
 // parseAllow returns who is on the list, nil if there is none.
@@ -87,23 +87,22 @@ func (c *receiveCmd) announce(std stdio, n *node.Node) {
 }
 
 // serve reports the transfers.
-func (c *receiveCmd) serve(ctx context.Context, std stdio, w *watcher) error {
+func (c *receiveCmd) serve(ctx context.Context, std stdio, e *endpoint, w *watcher) error {
+	report := func(o outcome) (got bool) {
+		if o.err != nil {
+			w.display.printf("not yet  %s: %s", o.peer, safe(oneLine(o.err)))
+			return false
+		}
+		fmt.Fprintf(std.out, "got      %q: %s, from %s, in %s\n", safe(o.Name), gotText(o.Result), o.peer, c.Dir)
+		return true
+	}
 	for {
-		select {
-		case o := <-w.ended:
-			if o.err != nil {
-				w.display.printf("not yet  %s: %s", o.peer, safe(oneLine(o.err)))
-				continue
-			}
-			fmt.Fprintf(std.out, "got      %q: %s, from %s, in %s\n", safe(o.Name), gotText(o.Result), o.peer, c.Dir)
-			if c.Once {
-				return nil
-			}
-		case <-ctx.Done():
-			if w.idle() && !c.Once {
-				return nil
-			}
-			return errInterrupted
+		o, ok := w.next(ctx)
+		if !ok {
+			return errors.Join(e.service.Close(), w.rest(report, !c.Once))
+		}
+		if report(o) && c.Once {
+			return nil
 		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 //	serve NAME ARGS...   starts peerlane serve, waits for "ready", sets $NAME_addr, $NAME_listen and $NAME_peer
 //	start NAME CMD...    starts peerlane send or receive likewise, and sets $NAME_ticket as well
 //	[!] finish NAME      waits for its end, wants exit code 0, and leaves NAME.out and NAME.err
-//	[!] stop NAME        sends SIGINT, waits, wants exit code 0, and leaves NAME.out and NAME.err
+//	[!] quit NAME        sends SIGINT, waits, wants exit code 0, and leaves NAME.out and NAME.err
 //	signal NAME          sends SIGINT
 //	await NAME TEXT      waits until a line of its stdout begins with TEXT
 //	exits CODE CMD...    runs a command, and wants this exit code
@@ -40,7 +40,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": cmdServe, "stop": cmdStop, "signal": cmdSignal, "await": cmdAwait, "exits": cmdExits,
+			"serve": cmdServe, "quit": cmdQuit, "signal": cmdSignal, "await": cmdAwait, "exits": cmdExits,
 			"start": cmdStart, "finish": cmdFinish, "appears": cmdAppears, "same": cmdSame,
 		},
 	})
@@ -143,7 +143,7 @@ func (b *background) untilOnce(ts *testscript.TestScript, text string) string {
 	return b.until(ts, text)
 }
 
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+func cmdQuit(ts *testscript.TestScript, neg bool, args []string) {
 	_ = server(ts, args).cmd.Process.Signal(os.Interrupt) // a failure shows in the exit code
 	cmdFinish(ts, neg, args)
 }

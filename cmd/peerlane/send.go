@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -84,22 +83,22 @@ func (c *sendCmd) announce(std stdio, e *endpoint, tree *source.Tree, ref transf
 func (c *sendCmd) serve(ctx context.Context, std stdio, share *transfer.Share, w *watcher) error {
 	defer w.wait()
 	defer share.Close()
+	report := func(o outcome) (sent bool) {
+		if o.err != nil {
+			w.display.printf("not yet  %s: %s", o.peer, safe(oneLine(o.err)))
+			return false
+		}
+		fmt.Fprintf(std.out, "sent     %q: %s, to %s\n", o.Name, sentText(o.Result), o.peer)
+		return true
+	}
 	for {
-		select {
-		case o := <-w.ended:
-			if o.err != nil {
-				w.display.printf("not yet  %s: %s: waiting", o.peer, safe(oneLine(o.err)))
-				continue
-			}
-			fmt.Fprintf(std.out, "sent     %q: %s, to %s\n", o.Name, sentText(o.Result), o.peer)
-			if !c.Keep {
-				return nil
-			}
-		case <-ctx.Done():
-			if c.Keep && w.idle() {
-				return nil
-			}
-			return errInterrupted
+		o, ok := w.next(ctx)
+		if !ok {
+			share.Close()
+			return w.rest(report, c.Keep)
+		}
+		if report(o) && !c.Keep {
+			return nil
 		}
 	}
 }
@@ -112,69 +111,4 @@ func hashTree(ctx context.Context, d *display, tree *source.Tree) error {
 	h := newHashing(d, tree)
 	defer h.end()
 	return tree.Hash(ctx, 0, h.progress)
-}
-
-// watcher shows the transfers that peers begin.
-type watcher struct {
-	display *display
-	word    string // "to" or "from"
-	ended   chan outcome
-	over    chan struct{} // closed when nobody takes from ended any more
-
-	mu      sync.Mutex
-	running int
-	wg      sync.WaitGroup
-}
-
-// outcome is what has become of a transfer.
-type outcome struct {
-	transfer.Result
-	peer string
-	err  error
-}
-
-func newWatcher(d *display, word string) *watcher {
-	return &watcher{display: d, word: word, ended: make(chan outcome), over: make(chan struct{})}
-}
-
-// begun shows a transfer.
-func (w *watcher) begun(t *transfer.Transfer) {
-	w.mu.Lock()
-	w.running++
-	w.mu.Unlock()
-	w.wg.Go(func() { w.watch(t) })
-}
-
-// watch shows t until it is over, and reports to ended.
-func (w *watcher) watch(t *transfer.Transfer) {
-	w.display.follow(t, w.word+" "+tail(t.Peer()))
-	r, err := t.Wait()
-	w.mu.Lock()
-	w.running--
-	w.mu.Unlock()
-	select {
-	case w.ended <- outcome{r, t.Peer(), err}:
-	case <-w.over:
-	}
-}
-
-// tail returns the end of a Peer ID, by which people know it.
-func tail(id string) string {
-	if len(id) <= 6 {
-		return id
-	}
-	return "…" + id[len(id)-6:]
-}
-
-// idle reports whether no transfer runs.
-func (w *watcher) idle() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.running == 0
-}
-
-// wait waits for the transfers, which somebody has ended, and takes no more reports.
-func (w *watcher) wait() {
-	close(w.over)
-	w.wg.Wait()
 }
