@@ -163,10 +163,10 @@ func (c *control) wait(until time.Time) {
 }
 
 // finish has what was appended leave, for linger at most, ends the direction out, and then the stream once the peer has ended
-// its own. It waits.
+// its own. It waits: who closes the connection while data lies there unread may take away what the peer has not read yet.
 func (c *control) finish() {
 	c.end()
-	_ = c.st.CloseWrite() // the transfer is complete, whatever becomes of this
+	_ = c.st.CloseWrite() // what counts has been said, whatever becomes of this
 	_ = c.st.SetReadDeadline(time.Now().Add(linger))
 	for {
 		if _, err := c.in.Read(); err != nil {
@@ -189,7 +189,9 @@ func (c *control) interruptLocked(err error) {
 	}
 	c.stopped = err
 	c.moved.Broadcast()
-	_ = c.st.SetReadDeadline(deadline.Past) // a stream that is closed needs none
+	if !c.ending { // then the last words are under way, and reads are bounded anyway
+		_ = c.st.SetReadDeadline(deadline.Past) // a stream that is closed needs none
+	}
 }
 
 // cause returns why reads end: what interrupt said, or else err.
@@ -231,8 +233,7 @@ func (c *control) hurry(d time.Duration) { c.wait(time.Now().Add(d)) }
 // abort tells the peer why, as far as that is possible within linger, and ends the stream.
 func (c *control) abort(why wire.Why) {
 	_ = c.send(wire.KindAbort, false, why.Append) // it may be gone
-	c.end()
-	_ = c.st.Close() // which lets what was written arrive
+	c.finish()
 }
 
 // close ends the stream after a transfer that has ended with err. Only the first one does anything.

@@ -3,6 +3,7 @@ package transfer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/peerlane/peerlane/transfer/internal/wire"
@@ -38,6 +39,9 @@ func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *Receiv
 		if err == nil && len(sources) == 0 {
 			err = &Error{Code: CodeInvalid, Text: "there is no source"}
 		}
+		if err == nil && opts.Tokens != nil && len(opts.Tokens) != len(sources) {
+			err = &Error{Code: CodeInvalid, Text: fmt.Sprintf("ReceiveOptions.Tokens has %d for %d sources", len(opts.Tokens), len(sources))}
+		}
 		if err == nil {
 			err = t.fetch(own, sources, ref, dir, opts)
 		}
@@ -60,7 +64,11 @@ func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir str
 		return r.run()
 	}
 	all := newOutcomes(len(sources))
-	for _, dial := range sources {
+	for i, dial := range sources {
+		ref := ref
+		if o.Tokens != nil {
+			ref.Token = o.Tokens[i]
+		}
 		all.Go(func() error { return r.from(dial, ref) }, func(err error) { r.fail(err) })
 	}
 	err = r.run()

@@ -25,6 +25,7 @@ const (
 	exitHandler     = 7
 	exitNoRoom      = 8
 	exitUnknown     = 9
+	exitFiles       = 10
 	exitInterrupted = 130
 )
 
@@ -42,6 +43,7 @@ type verdict struct {
 var verdicts = []verdict{
 	{errUsage, exitUsage, "peerlane COMMAND --help lists the flags"},
 	{errFailed, exitLocal, ""},
+	{errInterrupted, exitInterrupted, ""},
 	{node.ErrKeyExposed, exitLocal, ""},
 	{node.ErrKeyFormat, exitLocal, ""},
 	{node.ErrInvalid, exitUsage, ""},
@@ -68,6 +70,12 @@ const hintUnknown = "the call may have run at the peer: find out before trying a
 func explain(err error) (code int, hint string) {
 	if isMismatch(err) {
 		return exitUnreachable, "another peer is at that address: if it lost its --key FILE, its new Peer ID must be used"
+	}
+	if hint, ok := ticketHint(err); ok {
+		return exitUsage, hint
+	}
+	if s, ok := explainTransfer(err); ok {
+		return s.code, s.hint
 	}
 	var e *peerlane.Error
 	isTyped := errors.As(err, &e)

@@ -28,6 +28,7 @@ func TestEachOutcomeHasItsExitCode(t *testing.T) {
 	}{
 		{errors.New("disk full"), exitLocal, ""},
 		{errFailed, exitLocal, ""},
+		{errInterrupted, exitInterrupted, ""},
 		{fmt.Errorf("%w: both", errUsage), exitUsage, "--help"},
 		{fmt.Errorf("%w: peer", node.ErrInvalid), exitUsage, ""},
 		{peerlane.ErrInvalid, exitUsage, ""},
@@ -62,7 +63,7 @@ func TestEachOutcomeHasItsExitCode(t *testing.T) {
 }
 
 func TestTheDescriptionListsEveryExitCode(t *testing.T) {
-	for code := range exitUnknown + 1 {
+	for code := range exitFiles + 1 {
 		require.Regexp(t, fmt.Sprintf(`[:;]\s%d `, code), description)
 	}
 	require.Contains(t, description, fmt.Sprint(exitInterrupted))

@@ -1,9 +1,11 @@
 // Command peerlane shows and uses the module peerlane: it proves it on this machine (demo), serves and makes calls between
-// peers (serve, call, ping), and keeps their identities (id).
+// peers (serve, call, ping), sends files (send, get, push, receive), and keeps their identities (id).
 //
 //	peerlane demo
 //	peerlane serve --exec tr a-z A-Z
 //	peerlane call /ip4/192.0.2.7/udp/40123/quic-v1/p2p/12D3KooW... --data hello
+//	peerlane send photos
+//	peerlane get plt1... ~/photos
 //
 // See peerlane --help for the exit codes.
 package main
@@ -19,20 +21,25 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-const description = `Calls, messages and streams between peers that are named by their Peer ID.
+const description = `Calls, messages, streams and files between peers that are named by their Peer ID.
 
 Exit codes: 0 done; 1 something on this machine failed; 2 wrong usage; 3 the peer cannot be reached; 4 the peer does not
-serve the tag; 5 the peer or the pre-shared key refused; 6 the time was up; 7 the peer's handler answered with an error;
-8 the peer has no room or is going away, or a size limit was passed; 9 the connection was lost and it is not known
-whether the call ran; 130 interrupted.`
+serve the tag, or does not know the ticket; 5 the peer or the pre-shared key refused; 6 the time was up; 7 the peer's handler
+answered with an error, or its disk failed; 8 there is no room, the peer is going away, or a size limit was passed; 9 the
+connection was lost and it is not known whether the call ran; 10 files cannot be sent or kept as they are: a name, something
+that is in the way, a change, a wrong content; 130 interrupted.`
 
 // cli is the command line.
 type cli struct {
-	Demo  demoCmd  `cmd:"" help:"Prove every lane between two hosts on this machine, over TCP and over QUIC."`
-	Serve serveCmd `cmd:"" help:"Serve calls on a tag, until interrupted."`
-	Call  callCmd  `cmd:"" help:"Call a peer, and write its response to stdout."`
-	Ping  pingCmd  `cmd:"" help:"Measure the round trip to a peer that serves a tag."`
-	ID    idCmd    `cmd:"" name:"id" help:"Show the Peer ID of a key file; make the file if there is none."`
+	Demo    demoCmd    `cmd:"" help:"Prove every lane between two hosts on this machine, over TCP and over QUIC."`
+	Serve   serveCmd   `cmd:"" help:"Serve calls on a tag, until interrupted."`
+	Call    callCmd    `cmd:"" help:"Call a peer, and write its response to stdout."`
+	Ping    pingCmd    `cmd:"" help:"Measure the round trip to a peer that serves a tag."`
+	Send    sendCmd    `cmd:"" help:"Send files and folders to the peer that gets the ticket that this prints."`
+	Get     getCmd     `cmd:"" help:"Get what a ticket is for. The same command again goes on where it was interrupted."`
+	Push    pushCmd    `cmd:"" help:"Push files and folders to a peer that runs receive."`
+	Receive receiveCmd `cmd:"" help:"Receive what peers push."`
+	ID      idCmd      `cmd:"" name:"id" help:"Show the Peer ID of a key file; make the file if there is none."`
 }
 
 // stdio is where a command reads and writes.
@@ -73,7 +80,7 @@ func run(args []string, std stdio) int {
 		return 0
 	}
 	code, hint := explain(err)
-	fmt.Fprintf(std.err, "peerlane: %s\n", oneLine(err))
+	fmt.Fprintf(std.err, "peerlane: %s\n", safe(oneLine(err)))
 	if hint != "" {
 		fmt.Fprintf(std.err, "hint: %s\n", hint)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -17,10 +18,14 @@ import (
 // The scripts run peerlane as processes of their own, which is this test binary under another name: see TestMain.
 //
 //	serve NAME ARGS...   starts peerlane serve, waits for "ready", sets $NAME_addr, $NAME_listen and $NAME_peer
-//	[!] stop NAME        sends SIGINT, waits, wants exit code 0, and leaves NAME.out and NAME.err
+//	start NAME CMD...    starts peerlane send or receive likewise, and sets $NAME_ticket as well
+//	[!] finish NAME      waits for its end, wants exit code 0, and leaves NAME.out and NAME.err
+//	[!] quit NAME        sends SIGINT, waits, wants exit code 0, and leaves NAME.out and NAME.err
 //	signal NAME          sends SIGINT
 //	await NAME TEXT      waits until a line of its stdout begins with TEXT
 //	exits CODE CMD...    runs a command, and wants this exit code
+//	appears GLOB SIZE    waits for a file of so many bytes
+//	same DIR DIR         wants two folders with the same files, modes and times
 func TestScripts(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("a process cannot be interrupted here")
@@ -31,10 +36,12 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
 			env.Values[serversKey{}] = servers{}
+			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, ".config"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": cmdServe, "stop": cmdStop, "signal": cmdSignal, "await": cmdAwait, "exits": cmdExits,
+			"serve": cmdServe, "quit": cmdQuit, "signal": cmdSignal, "await": cmdAwait, "exits": cmdExits,
+			"start": cmdStart, "finish": cmdFinish, "appears": cmdAppears, "same": cmdSame,
 		},
 	})
 }
@@ -81,24 +88,49 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: serve NAME ARGS...")
 	}
-	b := &background{cmd: exec.Command("peerlane", append([]string{"serve"}, args[1:]...)...)}
+	b := launch(ts, args[0], append([]string{"serve"}, args[1:]...))
+	b.set(ts, args[0], map[string]string{"peer": "peer", "address": "addr"})
+	b.untilOnce(ts, "ready")
+}
+
+func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: start NAME COMMAND ARGS...")
+	}
+	b := launch(ts, args[0], args[1:])
+	names := map[string]string{"peer": "peer", "ticket": "ticket"}
+	if args[1] == "receive" {
+		names = map[string]string{"peer": "peer", "address": "addr"}
+	}
+	b.set(ts, args[0], names)
+	b.untilOnce(ts, "ready")
+}
+
+// launch starts peerlane in the background.
+func launch(ts *testscript.TestScript, name string, args []string) *background {
+	b := &background{cmd: exec.Command("peerlane", args...)}
+	b.cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+ts.Getenv("XDG_CONFIG_HOME"))
 	b.cmd.Dir, b.cmd.Stderr = ts.MkAbs("."), &b.stderr
 	stdout, err := b.cmd.StdoutPipe()
 	ts.Check(err)
 	b.lines = bufio.NewScanner(stdout)
 	ts.Check(b.cmd.Start())
-	ts.Value(serversKey{}).(servers)[args[0]] = b
+	ts.Value(serversKey{}).(servers)[name] = b
 	ts.Defer(func() {
 		_ = b.cmd.Process.Kill() // one that was stopped is gone already
 		_ = b.cmd.Wait()
 	})
-	for what, name := range map[string]string{"peer": "peer", "address": "addr"} {
-		_, value, _ := strings.Cut(b.untilOnce(ts, what), " ")
-		ts.Setenv(args[0]+"_"+name, strings.TrimSpace(value))
+	return b
+}
+
+// set sets $NAME_x to what the line that begins with a word says, for each word and x.
+func (b *background) set(ts *testscript.TestScript, name string, words map[string]string) {
+	for word, suffix := range words {
+		_, value, _ := strings.Cut(b.untilOnce(ts, word), " ")
+		ts.Setenv(name+"_"+suffix, strings.TrimSpace(value))
 	}
-	listen, _, _ := strings.Cut(ts.Getenv(args[0]+"_addr"), "/p2p/")
-	ts.Setenv(args[0]+"_listen", listen)
-	b.untilOnce(ts, "ready")
+	listen, _, _ := strings.Cut(ts.Getenv(name+"_addr"), "/p2p/")
+	ts.Setenv(name+"_listen", listen)
 }
 
 // untilOnce is until, but looks at the lines that were read before first.
@@ -111,9 +143,13 @@ func (b *background) untilOnce(ts *testscript.TestScript, text string) string {
 	return b.until(ts, text)
 }
 
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+func cmdQuit(ts *testscript.TestScript, neg bool, args []string) {
+	_ = server(ts, args).cmd.Process.Signal(os.Interrupt) // a failure shows in the exit code
+	cmdFinish(ts, neg, args)
+}
+
+func cmdFinish(ts *testscript.TestScript, neg bool, args []string) {
 	b := server(ts, args)
-	_ = b.cmd.Process.Signal(os.Interrupt) // a failure shows in the exit code
 	for b.lines.Scan() {
 		b.out.WriteString(b.lines.Text() + "\n")
 	}
@@ -121,7 +157,7 @@ func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".out"), []byte(b.out.String()), 0o600))
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]+".err"), b.stderr.Bytes(), 0o600))
 	if (err != nil) != neg {
-		ts.Fatalf("serve %s: %v\n%s%s", args[0], err, b.out.String(), b.stderr.String())
+		ts.Fatalf("%s: %v\n%s%s", args[0], err, b.out.String(), b.stderr.String())
 	}
 }
 

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+	"golang.org/x/term"
+
+	"github.com/peerlane/peerlane/transfer"
+)
+
+// How often a display is renewed: bars on a terminal, lines elsewhere.
+const (
+	barEvery  = 150 * time.Millisecond
+	lineEvery = 5 * time.Second
+)
+
+// display shows how far transfers are: with bars on a terminal, and otherwise with a line now and then. It is safe for concurrent use.
+type display struct {
+	out   io.Writer
+	tty   bool
+	every time.Duration // between lines, where there are no bars
+
+	mu   sync.Mutex
+	bars *mpb.Progress // while there is a bar
+	n    int           // bars
+}
+
+func newDisplay(out io.Writer) *display {
+	return &display{out: out, tty: hasRoom(out), every: lineEvery}
+}
+
+// hasRoom reports whether a writer is a terminal that has lines and columns.
+func hasRoom(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok || !isTerminal(w) {
+		return false
+	}
+	columns, lines, err := term.GetSize(int(f.Fd()))
+	return err == nil && columns > 0 && lines > 1
+}
+
+// isTerminal reports whether a reader or writer is one.
+func isTerminal(v any) bool {
+	f, ok := v.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// printf writes a line, above the bars if there are any.
+func (d *display) printf(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	line := fmt.Sprintf(format, args...) + "\n"
+	if d.bars != nil {
+		if _, err := d.bars.Write([]byte(line)); err == nil {
+			return
+		}
+	}
+	fmt.Fprint(d.out, line)
+}
+
+// follow shows a transfer until it is over. label, if not empty, stands before its name.
+func (d *display) follow(t *transfer.Transfer, label string) {
+	if d.tty {
+		d.bar(t, label)
+		return
+	}
+	d.lines(t, label)
+}
+
+// lines writes how far t is, now and then, where that has changed.
+func (d *display) lines(t *transfer.Transfer, label string) {
+	last := ""
+	first := true
+	for p := range t.Watch(context.Background(), d.every) { // ends with the transfer
+		over := p.Phase == transfer.PhaseDone || p.Phase == transfer.PhaseFailed
+		if line := progressText(p, t.Direction()); !first && !over && line != last {
+			d.printf("%s", strings.TrimSpace(label+" "+short(safe(t.Snapshot().Name), 40)+": "+line))
+			last = line
+		}
+		first = false
+	}
+}
+
+// bar shows t as a bar.
+func (d *display) bar(t *transfer.Transfer, label string) {
+	var now atomic.Pointer[transfer.Progress]
+	now.Store(&transfer.Progress{Phase: transfer.PhaseStart})
+	name := func(decor.Statistics) string {
+		return short(strings.TrimSpace(label+" "+safe(cmp.Or(t.Snapshot().Name, "..."))), 24)
+	}
+	tail := func(decor.Statistics) string { return " " + barText(*now.Load(), t.Direction()) }
+	bar := d.begin(mpb.PrependDecorators(decor.Any(name)), mpb.AppendDecorators(decor.Any(tail)))
+	for p := range t.Watch(context.Background(), barEvery) { // ends with the transfer
+		now.Store(&p)
+		bar.SetTotal(max(1, p.Bytes), false)
+		bar.SetCurrent(p.Verified)
+		bar.SetRefill(p.Resumed)
+	}
+	if _, err := t.Wait(); err == nil {
+		bar.SetTotal(-1, true)
+	} else {
+		bar.Abort(false)
+	}
+	d.end()
+}
+
+// begin adds a bar.
+func (d *display) begin(options ...mpb.BarOption) *mpb.Bar {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.bars == nil {
+		d.bars = mpb.New(mpb.WithOutput(d.out), mpb.ForceTTY(), mpb.WithAutoRefresh(), mpb.WithRefreshRate(barEvery))
+	}
+	d.n++
+	return d.bars.AddBar(0, options...)
+}
+
+// end ends a bar. What the last one has shown stays.
+func (d *display) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.n--; d.n == 0 {
+		d.bars.Wait()
+		d.bars = nil
+	}
+}
+
+// stateText says what a transfer is doing, if that is not to move bytes.
+func stateText(p transfer.Progress, d transfer.Direction) string {
+	switch p.Phase {
+	case transfer.PhaseStart:
+		return "looking for the peer"
+	case transfer.PhaseList:
+		if d == transfer.Sending {
+			return "waiting for the peer to take it"
+		}
+		return "comparing"
+	case transfer.PhaseWaiting:
+		return "peer lost, looking for it"
+	case transfer.PhasePaused:
+		return "paused: the receiver's disk is full"
+	case transfer.PhaseFinish:
+		return "finishing"
+	}
+	return ""
+}
+
+// progressText is a transfer on a line of its own.
+func progressText(p transfer.Progress, d transfer.Direction) string {
+	parts := []string{
+		fmt.Sprintf("%d%%", percent(p)), fmt.Sprintf("%d of %s", p.FilesDone, filesText(p.Files)),
+		bytesText(float64(p.Verified)) + " of " + bytesText(float64(p.Bytes)),
+	}
+	if state := stateText(p, d); state != "" {
+		parts = append(parts, state)
+	} else {
+		parts = append(parts, bytesText(p.RateSlow)+"/s")
+	}
+	if p.ETA > 0 && p.Phase == transfer.PhaseData {
+		parts = append(parts, timeText(p.ETA)+" left")
+	}
+	if p.Resumed > 0 {
+		parts = append(parts, bytesText(float64(p.Resumed))+" were here")
+	}
+	if p.FilesBad > 0 {
+		parts = append(parts, fmt.Sprintf("%d failed", p.FilesBad))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// barText is what stands behind a bar: the same, shorter.
+func barText(p transfer.Progress, d transfer.Direction) string {
+	text := fmt.Sprintf("%3d%% %s/%s %d/%d", percent(p), bytesText(float64(p.Verified)), bytesText(float64(p.Bytes)), p.FilesDone, p.Files)
+	if state := stateText(p, d); state != "" {
+		return text + " " + state
+	}
+	if p.Phase != transfer.PhaseData {
+		return text
+	}
+	text += " " + bytesText(p.Rate) + "/s"
+	if p.ETA > 0 {
+		text += " " + timeText(p.ETA)
+	}
+	return text
+}
+
+// percent returns how much has come. All of nothing is all, when it is over.
+func percent(p transfer.Progress) int {
+	if p.Bytes > 0 {
+		return int(100 * float64(p.Verified) / float64(p.Bytes))
+	}
+	if p.Phase == transfer.PhaseDone {
+		return 100
+	}
+	return 0
+}
+
+// event writes what happens beside the plain course of a transfer.
+func (d *display) event(e transfer.Event) {
+	switch e.Kind {
+	case transfer.EventFileFailed:
+		d.printf("failed   %s", safe(oneLine(e.Err)))
+	case transfer.EventLost, transfer.EventPaused, transfer.EventSourceDropped, transfer.EventFetchedAgain:
+		text := string(e.Kind)
+		if e.Path != "" {
+			text += fmt.Sprintf(" %q", e.Path)
+		}
+		if e.Err != nil {
+			text += ": " + safe(oneLine(e.Err))
+		}
+		d.printf("note     %s", text)
+	case transfer.EventStalled, transfer.EventResumed, transfer.EventBadPiece:
+		d.printf("note     %s", e.Kind)
+	}
+}
+
+// sentText is what has become of a transfer at its sender, without its name. How much the receiver had before, a sender does not know.
+func sentText(r transfer.Result) string {
+	p := r.Progress
+	return fmt.Sprintf("%s, %s in %s", filesText(p.Files-p.FilesBad), bytesText(float64(p.Verified)), timeText(r.Took))
+}
+
+// gotText is what has become of a transfer at its receiver, without its name.
+func gotText(r transfer.Result) string {
+	p := r.Progress
+	text := sentText(r)
+	if moved := p.Verified - p.Resumed; moved > 0 && r.Took > 0 {
+		text += ", " + bytesText(float64(moved)/r.Took.Seconds()) + "/s"
+	}
+	if p.Resumed > 0 {
+		text += ", " + bytesText(float64(p.Resumed)) + " were here"
+	}
+	return text
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/testsession"
+	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/source"
+)
+
+func TestProgressReadsWell(t *testing.T) {
+	half := transfer.Progress{Phase: transfer.PhaseData, Files: 12, FilesDone: 5, Bytes: 34_500_000, Verified: 15_600_000, Resumed: 5_000_000,
+		Rate: 11e6, RateSlow: 10.8e6, ETA: 1750 * time.Millisecond}
+	for _, test := range []struct {
+		p         transfer.Progress
+		line, bar string
+	}{
+		{transfer.Progress{Phase: transfer.PhaseStart}, "0%, 0 of 0 files, 0 B of 0 B, looking for the peer", "  0% 0 B/0 B 0/0 looking for the peer"},
+		{half, "45%, 5 of 12 files, 15.6 MB of 34.5 MB, 10.8 MB/s, 1.8 s left, 5.0 MB were here", " 45% 15.6 MB/34.5 MB 5/12 11.0 MB/s 1.8 s"},
+		{transfer.Progress{Phase: transfer.PhaseWaiting, Files: 1, Bytes: 100, Verified: 50, FilesBad: 1},
+			"50%, 0 of 1 file, 50 B of 100 B, peer lost, looking for it, 1 failed", " 50% 50 B/100 B 0/1 peer lost, looking for it"},
+		{transfer.Progress{Phase: transfer.PhasePaused, Files: 1, Bytes: 100, Verified: 99},
+			"99%, 0 of 1 file, 99 B of 100 B, paused: the receiver's disk is full", " 99% 99 B/100 B 0/1 paused: the receiver's disk is full"},
+		{transfer.Progress{Phase: transfer.PhaseDone, Files: 1, FilesDone: 1}, "100%, 1 of 1 file, 0 B of 0 B, 0 B/s", "100% 0 B/0 B 1/1"},
+	} {
+		require.Equal(t, test.line, progressText(test.p, transfer.Receiving))
+		require.Equal(t, test.bar, barText(test.p, transfer.Receiving))
+	}
+	require.Contains(t, barText(transfer.Progress{Phase: transfer.PhaseList}, transfer.Sending), "waiting for the peer to take it")
+	require.Equal(t, "12 files, 15.6 MB in 2.0 s, 5.3 MB/s, 5.0 MB were here", gotText(transfer.Result{Progress: half, Took: 2 * time.Second}))
+}
+
+// lockedBuffer is a buffer that goroutines may write to.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// fetch fetches a tree of a hostile name so slowly that a display has something to show, and returns what it shows.
+func fetch(t *testing.T, d *display) string {
+	t.Helper()
+	from := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(from, make([]byte, 400_000), 0o600))
+	tree, err := source.Walk(t.Context(), []string{from}, nil)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, tree.Close()) }()
+	p := testsession.New(t, faultnet.LinkOptions{}, session.Config{})
+	v, err := transfer.NewService(nil)
+	require.NoError(t, err)
+	v.Handle(p.ToBob)
+	share, err := v.Share(tree, &transfer.ShareOptions{Name: "a\x1b[2Jb"})
+	require.NoError(t, err)
+	defer share.Close()
+	dial := func(context.Context) (*session.Session, error) { return p.Alice, nil }
+	got := transfer.Fetch(t.Context(), []transfer.Dialer{dial}, share.Ref(), t.TempDir(),
+		&transfer.ReceiveOptions{Options: transfer.Options{Rate: 600_000, Event: d.event}})
+	d.follow(got, "to me")
+	_, err = got.Wait()
+	require.NoError(t, err)
+	require.NoError(t, v.Close())
+	return d.out.(*lockedBuffer).String()
+}
+
+func TestWithoutATerminalThereAreLines(t *testing.T) {
+	d := newDisplay(new(lockedBuffer))
+	require.False(t, d.tty)
+	d.every = 10 * time.Millisecond
+	text := fetch(t, d)
+	require.NotEmpty(t, text)
+	require.NotContains(t, text, "\x1b")
+	seen := make(map[string]bool)
+	for line := range strings.Lines(text) {
+		require.Regexp(t, `^to me (a\x{FFFD}\[2Jb)?: \d+%, \d of \d files?, .* of .*\n$`, line)
+		require.False(t, seen[line], "the same twice: %s", line)
+		seen[line] = true
+	}
+}
+
+func TestWithoutATerminalAShortTransferIsSilent(t *testing.T) {
+	require.Empty(t, fetch(t, newDisplay(new(lockedBuffer))))
+}
+
+// escapes are what bars need to be drawn in their place.
+var escapes = regexp.MustCompile(`\x1b\[\d*[AJ]`)
+
+func TestOnATerminalThereAreBars(t *testing.T) {
+	d := newDisplay(new(lockedBuffer))
+	d.tty = true
+	text := fetch(t, d)
+	require.Contains(t, text, "to me a\uFFFD[2Jb")
+	require.Contains(t, text, "100% 400 kB/400 kB 1/1")
+	require.NotContains(t, escapes.ReplaceAllString(text, ""), "\x1b")
+	require.Nil(t, d.bars)
+	d.printf("after")
+	require.True(t, strings.HasSuffix(d.out.(*lockedBuffer).String(), "after\n"))
+}
+
+func TestEventsSayWhatAndWhy(t *testing.T) {
+	d := newDisplay(new(lockedBuffer))
+	for _, e := range []transfer.Event{
+		{Kind: transfer.EventFileFailed, Path: "a\x1b", Err: &transfer.Error{Op: "fetch", Path: "a\x1b", Code: transfer.CodeSourceChanged}},
+		{Kind: transfer.EventLost, Err: errors.New("x\x1by")},
+		{Kind: transfer.EventFetchedAgain, Path: "a\x1b"},
+		{Kind: transfer.EventStalled},
+	} {
+		d.event(e)
+	}
+	require.Equal(t, `failed   fetch "a\x1b" (source_changed)
+note     lost: x`+"\uFFFD"+`y
+note     fetched again "a\x1b"
+note     stalled
+`, d.out.(*lockedBuffer).String())
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"errors"
+
+	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/ticket"
+)
+
+// side is the exit code of a failure, and what a person can do about it.
+type side struct {
+	code int
+	hint string
+}
+
+// meaning is what a code means on this side, and when the peer says it.
+type meaning struct{ here, there side }
+
+const hintGoOn = "the same command goes on with what has come"
+
+// failures are those of transfers.
+var failures = map[transfer.Code]meaning{
+	transfer.CodeNoSpace: {
+		side{exitNoRoom, "make room: " + hintGoOn}, side{exitNoRoom, "the receiver's disk is full: " + hintGoOn + " when there is room"}},
+	transfer.CodeDenied: {
+		side{exitLocal, "this user may not read or write there: look at the owner and the mode"},
+		side{exitRefused, "the peer's person, or its disk, refuses: ask them"}},
+	transfer.CodePathUnsafe: {
+		side{exitFiles, "the other side has to rename or leave out what is named above; symlinks need --symlinks"},
+		side{exitFiles, "rename or leave out what is named above; symlinks need --symlinks there too"}},
+	transfer.CodeExists: {
+		side{exitFiles, "move away what is there, choose another folder, or allow it with --overwrite: " + hintGoOn},
+		side{exitFiles, "something of that name is there at the receiver: it can --overwrite"}},
+	transfer.CodeSourceChanged: {
+		side{exitFiles, "a file was changed while it was sent: send again when nobody writes to it"},
+		side{exitFiles, "the sender's file has changed: it has to send again, with a new ticket"}},
+	transfer.CodeHashMismatch: {
+		side{exitFiles, "what came is not what was promised, and was thrown away: do not trust that peer, or its disk"},
+		side{exitFiles, "the receiver got what does not fit its hash: check this disk and memory"}},
+	transfer.CodeTooLarge: {
+		side{exitNoRoom, "send it in parts, or as an archive"}, side{exitNoRoom, "send it in parts, or wait for other transfers to end"}},
+	transfer.CodeCanceled: {side{exitInterrupted, ""}, side{exitRefused, "the peer has stopped it: what has come is kept, for when it begins again"}},
+	transfer.CodeProtocol: {
+		side{exitRefused, "the two sides do not understand each other: update peerlane on both"},
+		side{exitRefused, "the two sides do not understand each other: update peerlane on both"}},
+	transfer.CodeIO: {
+		side{exitLocal, "a disk here failed, or a file is gone"}, side{exitHandler, "a disk at the peer's failed: its own messages say more"}},
+	transfer.CodeBusy: {
+		side{exitLocal, "another process is receiving the same into that folder: wait for it"},
+		side{exitNoRoom, "the peer is receiving the same already: wait for that to end"}},
+	transfer.CodeNotFound: {
+		side{exitNotServed, "ask for a new ticket"},
+		side{exitNotServed, "the sender has ended, or another peer has used the ticket: ask for a new one"}},
+	transfer.CodeStalled: {
+		side{exitTimeout, "nothing came for too long: " + hintGoOn}, side{exitTimeout, "nothing came for too long: " + hintGoOn}},
+	transfer.CodeLost: {
+		side{exitUnreachable, "check that the peer still runs: " + hintGoOn}, side{exitUnreachable, "check that the peer still runs: " + hintGoOn}},
+	transfer.CodeInvalid: {side{exitUsage, ""}, side{exitRefused, ""}},
+}
+
+// explainTransfer is explain for errors of transfers.
+func explainTransfer(err error) (s side, ok bool) {
+	code := transfer.CodeOf(err)
+	if code == "" {
+		return side{}, false
+	}
+	var e *transfer.Error
+	remote := errors.As(err, &e) && e.Remote
+	if below := (*peerlane.Error)(nil); code == transfer.CodeLost && errors.As(err, &below) {
+		if isTimeout(err) {
+			return side{exitUnreachable, "no answer: check that the peer runs, the address, and firewalls between"}, true
+		}
+		for _, v := range verdicts {
+			if errors.Is(err, v.err) {
+				return side{v.code, v.hint}, true
+			}
+		}
+	}
+	f, known := failures[code]
+	switch {
+	case !known:
+		return side{exitHandler, ""}, true
+	case remote:
+		return f.there, true
+	}
+	return f.here, true
+}
+
+// ticketHint returns what helps against a text that is no ticket.
+func ticketHint(err error) (hint string, ok bool) {
+	switch {
+	case errors.Is(err, ticket.ErrVersion):
+		return "the sender's peerlane is newer than this one", true
+	case errors.Is(err, ticket.ErrMalformed):
+		return "ask for a new ticket, and say what made this one", true
+	}
+	for _, e := range []error{ticket.ErrNotTicket, ticket.ErrCutOff, ticket.ErrExcess, ticket.ErrCharacter, ticket.ErrChecksum} {
+		if errors.Is(err, e) {
+			return "copy all that peerlane send prints after \"ticket\": it begins with plt1", true
+		}
+	}
+	return "", false
+}

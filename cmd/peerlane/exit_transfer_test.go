@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/source"
+	"github.com/peerlane/peerlane/transfer/ticket"
+)
+
+func TestEachFailureOfATransferHasItsExitCode(t *testing.T) {
+	here := func(code transfer.Code) error {
+		return fmt.Errorf("around: %w", &transfer.Error{Op: "fetch", Code: code})
+	}
+	there := func(code transfer.Code) error { return &transfer.Error{Op: "push", Code: code, Remote: true} }
+	for _, c := range []struct {
+		err  error
+		code int
+		hint string // a part of it
+	}{
+		{here(transfer.CodeNoSpace), exitNoRoom, "make room"},
+		{there(transfer.CodeNoSpace), exitNoRoom, "the receiver's disk is full"},
+		{here(transfer.CodeDenied), exitLocal, "owner"},
+		{there(transfer.CodeDenied), exitRefused, "ask them"},
+		{here(transfer.CodePathUnsafe), exitFiles, "rename"},
+		{here(transfer.CodeExists), exitFiles, "--overwrite"},
+		{there(transfer.CodeExists), exitFiles, "--overwrite"},
+		{here(transfer.CodeSourceChanged), exitFiles, "send again"},
+		{there(transfer.CodeSourceChanged), exitFiles, "new ticket"},
+		{here(transfer.CodeHashMismatch), exitFiles, "do not trust"},
+		{here(transfer.CodeTooLarge), exitNoRoom, "in parts"},
+		{here(transfer.CodeCanceled), exitInterrupted, ""},
+		{there(transfer.CodeCanceled), exitRefused, "the peer has stopped it"},
+		{here(transfer.CodeProtocol), exitRefused, "update peerlane"},
+		{here(transfer.CodeIO), exitLocal, ""},
+		{there(transfer.CodeIO), exitHandler, "at the peer's"},
+		{here(transfer.CodeBusy), exitLocal, "another process"},
+		{there(transfer.CodeBusy), exitNoRoom, "already"},
+		{there(transfer.CodeNotFound), exitNotServed, "another peer has used the ticket"},
+		{here(transfer.CodeStalled), exitTimeout, "goes on"},
+		{here(transfer.CodeLost), exitUnreachable, "goes on"},
+		{here(transfer.CodeInvalid), exitUsage, ""},
+		{there("not_heard_of"), exitHandler, ""},
+		{&source.Error{Op: "walk", Code: transfer.CodeIO}, exitLocal, "gone"},
+		{&transfer.Error{Code: transfer.CodeLost, Err: &peerlane.Error{Outcome: session.NotSent, Err: peerlane.ErrNotServed}}, exitNotServed, ""},
+		{&transfer.Error{Code: transfer.CodeLost, Err: &peerlane.Error{Outcome: session.NotSent, Err: peerlane.ErrUnreachable}}, exitUnreachable, "runs"},
+		{&transfer.Error{Code: transfer.CodeLost, Err: &peerlane.Error{Outcome: session.NotSent, Err: context.DeadlineExceeded}}, exitUnreachable, "firewalls"},
+		{ticket.ErrCutOff, exitUsage, "begins with plt1"},
+		{ticket.ErrVersion, exitUsage, "newer"},
+		{ticket.ErrMalformed, exitUsage, "new ticket"},
+	} {
+		code, hint := explain(c.err)
+		require.Equal(t, c.code, code, "%v", c.err)
+		require.Contains(t, hint, c.hint, "%v", c.err)
+	}
+}
+
+func TestEveryCodeIsExplained(t *testing.T) {
+	for _, code := range []transfer.Code{
+		transfer.CodeNoSpace, transfer.CodeDenied, transfer.CodePathUnsafe, transfer.CodeExists, transfer.CodeSourceChanged,
+		transfer.CodeHashMismatch, transfer.CodeTooLarge, transfer.CodeCanceled, transfer.CodeProtocol, transfer.CodeIO, transfer.CodeBusy,
+		transfer.CodeNotFound, transfer.CodeStalled, transfer.CodeLost, transfer.CodeInvalid,
+	} {
+		require.Contains(t, failures, code)
+	}
+	require.Len(t, failures, 15)
+}

@@ -1,0 +1,197 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/staging"
+	"github.com/peerlane/peerlane/transfer/ticket"
+)
+
+// getCmd is peerlane get.
+type getCmd struct {
+	Ticket string   `arg:"" help:"What peerlane send has printed; - reads it from stdin, where other users of the machine do not see it."`
+	Dir    string   `arg:"" optional:"" default:"." help:"Folder to put it in; it is made if there is none."`
+	Also   []string `placeholder:"TICKET" help:"Ticket of another peer that sends the same, with --hash; may be repeated."`
+	placeFlags
+	dialFlags
+	Discard bool `help:"Fetch nothing: delete what earlier runs have left of this ticket."`
+}
+
+// Run fetches.
+func (c *getCmd) Run(ctx context.Context, std stdio) error {
+	want, err := c.parse(std)
+	if err != nil {
+		return err
+	}
+	if c.Discard {
+		return c.discard(std, want.ref)
+	}
+	if err := os.MkdirAll(c.Dir, 0o777); err != nil {
+		return err
+	}
+	d := newDisplay(std.err)
+	key, forget := c.identity(d, want.ref)
+	r, err := c.fetch(ctx, d, key, want)
+	if err != nil {
+		c.sayKept(d, want.ref, r)
+		return err
+	}
+	forget()
+	c.report(std, r)
+	return nil
+}
+
+// wanted is what all tickets say together.
+type wanted struct {
+	ref    transfer.Ref
+	peers  []peer.AddrInfo
+	tokens [][]byte
+}
+
+// maxTicketInput is more than a ticket has, with all that may be around it.
+const maxTicketInput = 64 << 10
+
+// parse reads the tickets.
+func (c *getCmd) parse(std stdio) (wanted, error) {
+	text := c.Ticket
+	if text == "-" {
+		b, err := io.ReadAll(io.LimitReader(std.in, maxTicketInput))
+		if err != nil {
+			return wanted{}, err
+		}
+		text = string(b)
+	}
+	var w wanted
+	seen := make(map[peer.ID]bool)
+	for i, text := range append([]string{text}, c.Also...) {
+		t, err := ticket.Parse(text)
+		if err != nil && i > 0 {
+			err = fmt.Errorf("--also: %w", err)
+		}
+		if err != nil {
+			return wanted{}, err
+		}
+		if i == 0 {
+			w.ref = transfer.Ref{Root: t.Root, Token: t.Token}
+		}
+		if w.ref.Root != t.Root {
+			return wanted{}, fmt.Errorf("%w: --also: the tickets are of different files; all senders need the same files, with the same times, and --hash", errUsage)
+		}
+		for _, info := range t.Sources {
+			if !seen[info.ID] {
+				w.peers, w.tokens = append(w.peers, info), append(w.tokens, t.Token)
+			}
+			seen[info.ID] = true
+		}
+	}
+	return w, nil
+}
+
+// identity returns the key file to fetch with. Unless --key says which, it is one for this ticket: a sender lets only the first peer
+// that shows the ticket have it, so that another run has to be the same peer. forget deletes it.
+func (c *getCmd) identity(d *display, ref transfer.Ref) (path string, forget func()) {
+	if c.Key != "" {
+		return c.Key, func() {}
+	}
+	dir, err := os.UserConfigDir()
+	if err == nil {
+		dir = filepath.Join(dir, "peerlane")
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err != nil {
+		d.printf("note     no place for a key: if this is interrupted, the sender has to make another ticket: %v", err)
+		return "", func() {}
+	}
+	forgetOld(dir)
+	path = filepath.Join(dir, "get-"+ref.ID()+".key")
+	return path, func() { _ = os.Remove(path) } // one that stays is a few bytes
+}
+
+// keyAge is how long the key of a ticket is kept that nobody has come back to.
+const keyAge = 30 * 24 * time.Hour
+
+// forgetOld deletes keys of tickets that nobody has come back to.
+func forgetOld(dir string) {
+	keys, _ := filepath.Glob(filepath.Join(dir, "get-*.key")) // of a good pattern, there is no error
+	for _, key := range keys {
+		if info, err := os.Stat(key); err == nil && time.Since(info.ModTime()) > keyAge {
+			_ = os.Remove(key) // one that stays is a few bytes
+		}
+	}
+}
+
+// fetch runs the transfer.
+func (c *getCmd) fetch(ctx context.Context, d *display, key string, want wanted) (r transfer.Result, err error) {
+	cl, dialers, err := dialPeers(ctx, key, want.peers)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, cl.close()) }()
+	o := c.options(d)
+	o.AllowLimited = c.AllowRelay
+	if !oneToken(want.tokens) {
+		o.Tokens = want.tokens
+	}
+	t := transfer.Fetch(ctx, dialers, want.ref, c.Dir, &o)
+	d.follow(t, "")
+	return t.Wait()
+}
+
+func oneToken(tokens [][]byte) bool {
+	for _, token := range tokens {
+		if !bytes.Equal(token, tokens[0]) {
+			return false
+		}
+	}
+	return true
+}
+
+// report says what has come.
+func (c *getCmd) report(std stdio, r transfer.Result) {
+	name, p := safe(r.Name), r.Progress
+	if p.Files > 0 && p.Resumed == p.Bytes && p.Bytes > 0 {
+		fmt.Fprintf(std.out, "there    %q: all of it, %s, %s, is in %s already\n", name, filesText(p.Files), bytesText(float64(p.Bytes)), c.Dir)
+		return
+	}
+	fmt.Fprintf(std.out, "got      %q: %s, in %s\n", name, gotText(r), c.Dir)
+}
+
+// sayKept says what a run that has failed leaves behind.
+func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result) {
+	partial := filepath.Join(c.Dir, manifest.StagingPrefix+ref.ID())
+	if _, err := os.Stat(partial); err != nil {
+		return
+	}
+	p := r.Progress
+	if p.Bytes > 0 {
+		d.printf("kept     %s of %s, in %s", bytesText(float64(p.Verified)), bytesText(float64(p.Bytes)), partial)
+	}
+	d.printf("kept     the same command goes on with it, and with --discard deletes it")
+}
+
+// discard deletes what earlier runs have left.
+func (c *getCmd) discard(std stdio, ref transfer.Ref) error {
+	disk, err := staging.OpenRoot(c.Dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = disk.Close() }() // a failure is Discard's
+	if err := staging.Discard(disk, ref.ID()); err != nil {
+		return err
+	}
+	_, forget := c.identity(newDisplay(std.err), ref)
+	forget()
+	fmt.Fprintln(std.out, "deleted  what was left of this ticket; files that are whole stay")
+	return nil
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/peerlane/peerlane/node"
+	"github.com/peerlane/peerlane/transfer"
+)
+
+// pushCmd is peerlane push.
+type pushCmd struct {
+	Peer string `arg:"" help:"Address that peerlane receive prints, or several with commas between."`
+	treeFlags
+	dialFlags
+	Lanes int  `default:"0" help:"Connections' worth of data lanes at most, 1 to 16; 0 for 4."`
+	Hash  bool `help:"Read all files first: the receiver then knows what to expect."`
+}
+
+// Run pushes.
+func (c *pushCmd) Run(ctx context.Context, std stdio) (err error) {
+	info, err := node.ParsePeer(c.Peer)
+	if err != nil {
+		return err
+	}
+	if len(info.Addrs) == 0 {
+		return fmt.Errorf("%w: a bare Peer ID does not say where the peer is: give an address that receive prints", errUsage)
+	}
+	d := newDisplay(std.err)
+	tree, err := c.walk(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tree.Close()) }()
+	if c.Hash {
+		if err := hashTree(ctx, d, tree); err != nil {
+			return err
+		}
+	}
+	cl, dialers, err := dialPeers(ctx, c.Key, []peer.AddrInfo{info})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cl.close()) }()
+	fmt.Fprintf(std.out, "pushing  %q: %s, %s, as %s\n", tree.Name(), filesText(tree.Files()), bytesText(float64(tree.Bytes())), cl.node.ID())
+	o := c.options(d)
+	o.Lanes, o.AllowLimited = c.Lanes, c.AllowRelay
+	t := transfer.Push(ctx, dialers[0], tree, &o)
+	d.follow(t, "")
+	r, err := t.Wait()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "sent     %q: %s, to %s\n", r.Name, sentText(r), info.ID)
+	return nil
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/peerlane/peerlane/node"
+	"github.com/peerlane/peerlane/transfer"
+)
+
+// receiveCmd is peerlane receive.
+type receiveCmd struct {
+	Dir string `arg:"" optional:"" default:"." help:"Folder to put it in; it is made if there is none."`
+	hostFlags
+	placeFlags
+	Allow []string `placeholder:"PEER" help:"Take what this peer pushes, without asking; may be repeated. Others are refused. Without it, a person is asked on the terminal."`
+	Once  bool     `help:"End after one transfer that has arrived."`
+}
+
+// Run receives until ctx ends, or with --once until something has arrived.
+func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
+	allow, err := parseAllow(c.Allow)
+	if err != nil {
+		return err
+	}
+	canAsk := isTerminal(std.in) && isTerminal(std.err)
+	if allow == nil && !canAsk {
+		return fmt.Errorf("%w: there is no terminal to ask on: name who may push with --allow PEER", errUsage)
+	}
+	if err := os.MkdirAll(c.Dir, 0o777); err != nil {
+		return err
+	}
+	d := newDisplay(std.err)
+	w := newWatcher(d, "from")
+	cfg := transfer.ServiceConfig{Options: c.options(d).Options, Begun: w.begun}
+	decider := decider{dest: transfer.Destination{Dir: c.Dir, ReceiveOptions: c.options(d)}, display: d}
+	if allow == nil {
+		decider.asker = newAsker(std.in, d)
+	}
+	cfg.Receive = decider.decide
+	e, err := c.open(ctx, allow, &cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	defer w.wait()
+	defer func() { err = errors.Join(err, e.service.Close()) }()
+	c.announce(std, e.node)
+	return c.serve(ctx, std, e, w)
+}
+
+// parseAllow returns who is on the list, nil if there is none.
+func parseAllow(list []string) (allow []peer.ID, err error) {
+	for _, s := range list {
+		info, err := node.ParsePeer(s)
+		if err != nil {
+			return nil, fmt.Errorf("--allow: %w", err)
+		}
+		allow = append(allow, info.ID)
+	}
+	return allow, nil
+}
+
+// announce prints where to push to. The last line is "ready".
+func (c *receiveCmd) announce(std stdio, n *node.Node) {
+	fmt.Fprintf(std.out, "peer     %s\n", n.ID())
+	if c.Key == "" {
+		fmt.Fprintln(std.out, "key      none: the Peer ID is new each time; --key FILE keeps it")
+	}
+	addrs := n.Addrs()
+	for _, a := range addrs {
+		fmt.Fprintf(std.out, "address  %s\n", a)
+	}
+	fmt.Fprintf(std.out, "into     %s\n", c.Dir)
+	if len(addrs) > 0 {
+		line := "peerlane push " + addrs[0] + " PATH..."
+		if len(c.Allow) > 0 {
+			line += " --key FILE"
+		}
+		fmt.Fprintf(std.out, "push it  %s\n", line)
+	}
+	fmt.Fprintln(std.out, "ready")
+}
+
+// serve reports the transfers.
+func (c *receiveCmd) serve(ctx context.Context, std stdio, e *endpoint, w *watcher) error {
+	report := func(o outcome) (got bool) {
+		if o.err != nil {
+			w.display.printf("not yet  %s: %s", o.peer, safe(oneLine(o.err)))
+			return false
+		}
+		fmt.Fprintf(std.out, "got      %q: %s, from %s, in %s\n", safe(o.Name), gotText(o.Result), o.peer, c.Dir)
+		return true
+	}
+	for {
+		o, ok := w.next(ctx)
+		if !ok {
+			return errors.Join(e.service.Close(), w.rest(report, !c.Once))
+		}
+		if report(o) && c.Once {
+			return nil
+		}
+	}
+}
+
+// decider decides on what is pushed.
+type decider struct {
+	dest    transfer.Destination
+	display *display
+	asker   *asker // nil: who gets so far is on the list
+}
+
+// decide is for transfer.ServiceConfig.Receive.
+func (d *decider) decide(ctx context.Context, in transfer.Incoming) (*transfer.Destination, error) {
+	if d.asker == nil {
+		return &d.dest, nil
+	}
+	question := fmt.Sprintf("%s wants to push %q: %s, %s. Take it? [y/n]", in.Peer, safe(in.Name), filesText(in.Files), bytesText(float64(in.Bytes)))
+	yes, err := d.asker.ask(ctx, question)
+	switch {
+	case err != nil:
+		return nil, err
+	case !yes:
+		d.display.printf("refused  %q of %s", safe(in.Name), in.Peer)
+		return nil, &transfer.Error{Code: transfer.CodeDenied, Text: "the peer's person does not want it"}
+	}
+	return &d.dest, nil
+}

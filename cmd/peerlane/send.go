@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/source"
+	"github.com/peerlane/peerlane/transfer/ticket"
+)
+
+// sendCmd is peerlane send.
+type sendCmd struct {
+	treeFlags
+	hostFlags
+	Keep bool `help:"Serve any number of peers, until interrupted. Otherwise one: the first that uses the ticket."`
+	Hash bool `help:"Read all files first, so that the ticket pins their content: then several peers that have the same files can send them to one, get --also."`
+	QR   bool `name:"qr" help:"Show the ticket as a QR code as well."`
+}
+
+// Run prints a ticket, and serves until one peer has got all; with --keep, until ctx ends.
+func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
+	d := newDisplay(std.err)
+	tree, err := c.walk(ctx, d)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, tree.Close()) }()
+	if c.Hash {
+		if err := hashTree(ctx, d, tree); err != nil {
+			return err
+		}
+	}
+	e, err := c.open(ctx, nil, &transfer.ServiceConfig{Options: c.options(d)})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, e.close()) }()
+	w := newWatcher(d, "to")
+	share, err := e.service.Share(tree, &transfer.ShareOptions{Many: c.Keep, Begun: w.begun})
+	if err != nil {
+		return err
+	}
+	if err := c.announce(std, e, tree, share.Ref()); err != nil {
+		return err
+	}
+	return c.serve(ctx, std, share, w)
+}
+
+// announce prints the ticket. The last line is "ready".
+func (c *sendCmd) announce(std stdio, e *endpoint, tree *source.Tree, ref transfer.Ref) error {
+	h := e.node.Host()
+	text, err := ticket.Ticket{
+		Sources: []peer.AddrInfo{{ID: h.ID(), Addrs: ticket.Choose(h.Addrs())}}, Root: ref.Root, Token: ref.Token,
+	}.Encode()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(std.out, "sending  %q: %s, %s\n", tree.Name(), filesText(tree.Files()), bytesText(float64(tree.Bytes())))
+	fmt.Fprintf(std.out, "peer     %s\n", h.ID())
+	fmt.Fprintf(std.out, "ticket   %s\n", text)
+	if c.QR {
+		code, err := qrText(text)
+		if err != nil {
+			return err
+		}
+		fmt.Fprint(std.out, code)
+	}
+	fmt.Fprintln(std.out, "get it   peerlane get TICKET [FOLDER]")
+	if c.Keep {
+		fmt.Fprintln(std.out, "valid    for every peer that has it, until this is interrupted")
+	} else {
+		fmt.Fprintln(std.out, "valid    for the first peer that uses it, while this runs")
+	}
+	fmt.Fprintln(std.out, "ready")
+	return nil
+}
+
+// serve reports the transfers, until one has brought everything or ctx ends.
+func (c *sendCmd) serve(ctx context.Context, std stdio, share *transfer.Share, w *watcher) error {
+	defer w.wait()
+	defer share.Close()
+	report := func(o outcome) (sent bool) {
+		if o.err != nil {
+			w.display.printf("not yet  %s: %s", o.peer, safe(oneLine(o.err)))
+			return false
+		}
+		fmt.Fprintf(std.out, "sent     %q: %s, to %s\n", o.Name, sentText(o.Result), o.peer)
+		return true
+	}
+	for {
+		o, ok := w.next(ctx)
+		if !ok {
+			share.Close()
+			return w.rest(report, c.Keep)
+		}
+		if report(o) && !c.Keep {
+			return nil
+		}
+	}
+}
+
+// errInterrupted: a signal has ended what was not done yet.
+var errInterrupted = errors.New("interrupted before everything had arrived")
+
+// hashTree hashes all files, and says how far it is.
+func hashTree(ctx context.Context, d *display, tree *source.Tree) error {
+	h := newHashing(d, tree)
+	defer h.end()
+	return tree.Hash(ctx, 0, h.progress)
+}

@@ -1,0 +1,187 @@
+package ticket
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// Parse returns the ticket that a text is, with what surrounds it when it is pasted: blanks, quotes, line breaks (spec 3.2). The error
+// matches one of this package's, and never has the text in it, which is a secret in most of its parts.
+func Parse(text string) (Ticket, error) {
+	text, err := clean(text)
+	if err != nil {
+		return Ticket{}, err
+	}
+	b, err := decode(text)
+	if err != nil {
+		return Ticket{}, err
+	}
+	if err := checkBytes(b, text); err != nil {
+		return Ticket{}, err
+	}
+	t, err := consume(b[2 : len(b)-sumSize])
+	if err != nil {
+		return Ticket{}, err
+	}
+	if again, err := t.append(nil); err != nil || !bytes.Equal(again, b) { // spec 2.7
+		return Ticket{}, malformedf("it is not as peerlane writes it")
+	}
+	return t, nil
+}
+
+// maxText is the longest text that is looked at: a ticket with as many blanks.
+const maxText = 4 * maxBytes
+
+// clean drops what is not of the ticket, and lowers the case.
+func clean(text string) (string, error) {
+	if len(text) > maxText {
+		return "", fmt.Errorf("%w: %d bytes are too many", ErrNotTicket, len(text))
+	}
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) || unicode.Is(unicode.Cf, r) { // Cf: marks of direction, joiners, soft hyphens
+			return -1
+		}
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, text)
+	return strings.TrimFunc(text, isAround), nil
+}
+
+// isAround reports what text has around a quotation, or after it.
+func isAround(r rune) bool {
+	return unicode.In(r, unicode.Pi, unicode.Pf, unicode.Ps, unicode.Pe) || strings.ContainsRune("\"'`<>.,;:*_", r)
+}
+
+// decode returns the bytes of a clean text. Those of a text that was cut off may end anywhere.
+func decode(text string) ([]byte, error) {
+	rest, found := strings.CutPrefix(text, name)
+	switch {
+	case text == "":
+		return nil, fmt.Errorf("%w: it is empty", ErrNotTicket)
+	case !found || rest == "" || rest[0] < '1' || rest[0] > '9':
+		return nil, fmt.Errorf("%w: a ticket begins with %s", ErrNotTicket, prefix)
+	case rest[0] != prefix[len(name)]:
+		return nil, ErrVersion
+	}
+	rest = rest[1:]
+	for i, r := range rest {
+		if (r < 'a' || r > 'z') && (r < '2' || r > '7') {
+			return nil, fmt.Errorf("%w: %q, the %dth", ErrCharacter, r, len(prefix)+i+1)
+		}
+	}
+	if n := len(rest) % 8; n == 1 || n == 3 || n == 6 {
+		rest = rest[:len(rest)-1] // of which no byte comes: spec 2.2 tells that it is cut off, or too long
+	}
+	b, err := alphabet.DecodeString(rest)
+	if err != nil {
+		panic("BUG: " + err.Error()) // all its characters are of the alphabet
+	}
+	return b, nil
+}
+
+// checkBytes checks length and checksum of what decode has returned of a text.
+func checkBytes(b []byte, text string) error {
+	chars := len(text)
+	if len(b) < 2 {
+		return fmt.Errorf("%w: these are its first %d characters", ErrCutOff, chars)
+	}
+	length := int(binary.BigEndian.Uint16(b))
+	want := len(prefix) + alphabet.EncodedLen(length)
+	switch {
+	case length < minSize || length > maxBytes:
+		return ErrChecksum // in the length itself
+	case chars < want:
+		return fmt.Errorf("%w: these are the first %d of its %d characters", ErrCutOff, chars, want)
+	case chars > want:
+		return fmt.Errorf("%w: it has %d characters, and these are %d", ErrExcess, want, chars)
+	case alphabet.EncodeToString(b) != text[len(prefix):]: // bits that are left over (spec 3.1)
+		return ErrChecksum
+	case binary.BigEndian.Uint32(b[len(b)-sumSize:]) != checksum(b[:len(b)-sumSize]):
+		return ErrChecksum
+	}
+	return nil
+}
+
+// consume returns the ticket whose bytes are b, without length and checksum (spec 2.1).
+func consume(b []byte) (t Ticket, err error) {
+	r := reader{b: b}
+	copy(t.Root[:], r.next(32))
+	n := r.byte()
+	if n > MaxToken {
+		return t, malformedf("a token of %d bytes", n)
+	}
+	t.Token = bytes.Clone(r.next(n))
+	if n = r.byte(); n == 0 || n > MaxSources {
+		return t, malformedf("%d sources", n)
+	}
+	for range n {
+		source, err := r.source()
+		if err != nil {
+			return t, err
+		}
+		t.Sources = append(t.Sources, source)
+	}
+	if r.short || len(r.b) > 0 {
+		return t, malformedf("its parts are longer or shorter than it")
+	}
+	return t, nil
+}
+
+// reader takes bytes from the front of b. When there are too few, it gives none, and short is set.
+type reader struct {
+	b     []byte
+	short bool
+}
+
+func (r *reader) next(n int) []byte {
+	if n > len(r.b) {
+		r.b, r.short = nil, true
+		return nil
+	}
+	out := r.b[:n:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func (r *reader) byte() int {
+	if b := r.next(1); b != nil {
+		return int(b[0])
+	}
+	return 0
+}
+
+// source takes spec 2.4.
+func (r *reader) source() (info peer.AddrInfo, err error) {
+	var id []byte
+	if n := r.byte(); n == 0 {
+		id = append([]byte(ed25519ID), r.next(32)...)
+	} else if id = r.next(n); n > maxID {
+		return info, malformedf("a peer ID of %d bytes", n)
+	}
+	if r.short {
+		return info, malformedf("its parts are longer than it")
+	}
+	if info.ID, err = peer.IDFromBytes(id); err != nil {
+		return info, malformedf("no peer ID: %v", err)
+	}
+	n := r.byte()
+	if n > MaxAddrs {
+		return info, malformedf("%d addresses of a source", n)
+	}
+	for range n {
+		a, err := ma.NewMultiaddrBytes(r.next(r.byte()))
+		if err != nil {
+			return info, malformedf("no address: %v", err)
+		}
+		info.Addrs = append(info.Addrs, a)
+	}
+	return info, nil
+}
