@@ -161,18 +161,15 @@ func moved(
 		defer share.Close()
 		return transfer.Fetch(ctx, []transfer.Dialer{always(p.Alice)}, share.Ref(), to, &o).Wait()
 	}
-	begun := make(chan *transfer.Transfer, 1)
+	var got atomic.Pointer[transfer.Transfer] // the last one
 	cfg := into(to, o)
-	cfg.Begun = func(t *transfer.Transfer) { begun <- t }
+	cfg.Begun = func(t *transfer.Transfer) { got.Store(t) }
 	service(t, p, cfg)
-	sent := transfer.Push(ctx, always(p.Alice), tree, nil)
-	if _, err := sent.Wait(); err != nil {
-		select {
-		case t := <-begun:
+	if _, err := transfer.Push(ctx, always(p.Alice), tree, nil).Wait(); err != nil {
+		if t := got.Load(); t != nil {
 			<-t.Done() // the state is free then
-		default:
 		}
 		return transfer.Result{}, err
 	}
-	return (<-begun).Wait()
+	return got.Load().Wait()
 }

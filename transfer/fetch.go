@@ -32,7 +32,7 @@ func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *Receiv
 	opts := o.withDefaults()
 	t, own := newTransfer(Receiving, "", opts.Options)
 	t.listed("", ref.Root)
-	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() { t.stop(context.Cause(ctx)) })
 	go func() { // ends with the transfer; its error goes to Wait
 		defer stop()
 		err := opts.validate()

@@ -100,6 +100,14 @@ func newLimiter(bytesPerSecond int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(bytesPerSecond), max(256<<10, bytesPerSecond/200))
 }
 
+// slice returns how many bytes to send or take at a time at a rate, so that some go every 250 ms.
+func slice(bytesPerSecond int) int {
+	if bytesPerSecond == 0 {
+		return 64 << 10
+	}
+	return min(64<<10, max(1<<10, bytesPerSecond/4))
+}
+
 // pace waits until n bytes are allowed.
 func pace(ctx context.Context, l *rate.Limiter, n int) error {
 	if l == nil {

@@ -17,7 +17,7 @@ func Push(ctx context.Context, dial Dialer, tree *source.Tree, o *Options) *Tran
 	}
 	opts := o.withDefaults()
 	t, own := newTransfer(Sending, "", opts)
-	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
+	stop := context.AfterFunc(ctx, func() { t.stop(context.Cause(ctx)) })
 	go func() { // ends with the transfer; its error goes to Wait
 		defer stop()
 		err := opts.validate()

@@ -3,8 +3,10 @@ package transfer
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/internal/b3tree"
@@ -49,6 +51,9 @@ func (r *receiver) lane(ctx context.Context, lane *bulk.Lane, o *origin) {
 	o.addLane(lane)
 	err := r.readLane(ctx, lane, o)
 	o.removeLane(lane)
+	if err == nil {
+		return // the sender has ended it, and nothing is lost
+	}
 	if CodeOf(err) == CodeProtocol {
 		o.giveUp(err)
 		return
@@ -68,7 +73,7 @@ func (r *receiver) laneOf(o *origin) func(context.Context, *bulk.Lane) {
 	return func(ctx context.Context, lane *bulk.Lane) { r.lane(ctx, lane, o) }
 }
 
-// readLane hands on what a lane brings. It reads no further while the writers are behind.
+// readLane hands on what a lane brings, and returns nil when it ends after a whole frame. It reads no further while the writers are behind.
 func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) error {
 	select {
 	case <-r.ready:
@@ -78,12 +83,15 @@ func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) err
 	in := bufio.NewReaderSize(lane, 4096) // for headers: what is larger is read past it
 	var head [wire.DataHeaderSize]byte
 	for {
-		if _, err := io.ReadFull(in, head[:]); err != nil {
+		_, err := io.ReadFull(in, head[:])
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		d := &delivery{o: o}
 		r.t.meter.crossed.Add(wire.DataHeaderSize)
-		var err error
 		if d.h, err = wire.ConsumeDataHeader(head[:]); err == nil {
 			err = r.fits(d.h)
 		}
@@ -97,11 +105,8 @@ func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) err
 			r.t.meter.crossed.Add(wire.HashSize)
 		}
 		if d.h.Length > 0 {
-			if err := pace(ctx, r.limit, int(d.h.Length)); err != nil {
-				return err
-			}
 			d.room(int(d.h.Length))
-			if _, err := io.ReadFull(in, d.data); err != nil {
+			if err := r.readBody(ctx, in, d.data, o); err != nil {
 				d.free()
 				return err
 			}
@@ -114,6 +119,23 @@ func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) err
 			return context.Cause(r.ctx)
 		}
 	}
+}
+
+// readBody fills b, at the rate that is allowed. What comes shows that the origin has not stalled, however long all of it takes.
+func (r *receiver) readBody(ctx context.Context, in io.Reader, b []byte, o *origin) error {
+	most := slice(r.o.Rate)
+	for len(b) > 0 {
+		n, err := in.Read(b[:min(len(b), most)])
+		if err != nil {
+			return err
+		}
+		o.heard.Store(time.Now().UnixNano())
+		b = b[n:]
+		if err := pace(ctx, r.limit, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fits checks a header against the manifest, before anything is kept for it.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/peerlane/peerlane/bulk"
@@ -21,6 +22,8 @@ type origin struct {
 	peer string
 	rtt  func() time.Duration
 
+	heard atomic.Int64 // when bytes of a piece have last come, in ns since 1970
+
 	// Guarded by receiver.mu.
 	attached bool            // it may be asked
 	gone     bool            // it may not be asked any more
@@ -34,6 +37,7 @@ type origin struct {
 	told     wire.Ack        // what it knows
 	lanes    map[*bulk.Lane]struct{}
 	last     time.Time // when the last piece came
+	answered time.Time // when it has last answered, or owed no answer
 	rate     float64   // bytes per second, over the last watch
 	since    int64     // bytes since the last watch
 	bytes    int64     // that have come
@@ -43,7 +47,7 @@ type origin struct {
 func (r *receiver) newOrigin(ctl *control, peer string, rtt func() time.Duration) *origin {
 	return &origin{
 		r: r, ctl: ctl, peer: peer, rtt: rtt, wanted: make(map[key]int64), window: firstWindow, lacks: make(map[uint32]bool),
-		lanes: make(map[*bulk.Lane]struct{}), last: time.Now(),
+		lanes: make(map[*bulk.Lane]struct{}), last: time.Now(), answered: time.Now(),
 	}
 }
 
@@ -196,6 +200,7 @@ func (r *receiver) layered(o *origin, l wire.Layer) error {
 		}
 		return protocolErrorf("LAYER of file %d, which nobody has asked for", l.File)
 	}
+	o.answered = time.Now()
 	var err error
 	if a.layer, err = a.shape.ConsumeLayer(a.layer, l.CVs); err != nil {
 		return protocolErrorf("LAYER of file %d: %w", l.File, err)
@@ -295,17 +300,10 @@ func (r *receiver) watchOnce(every time.Duration) []*origin {
 		o.rate = float64(o.since) / every.Seconds()
 		o.since = 0
 		o.window = max(o.window/2, windowFor(o.rate, o.rtt().Seconds()))
-		waiting := len(o.wanted) > 0
-		for _, a := range r.active {
-			waiting = waiting || a.asked == o && r.hashed
-		}
-		if !waiting || r.t.meter.isPaused() {
-			o.last = time.Now()
-		}
-		if time.Since(o.last) < r.o.StallAfter {
+		if !r.isStalledLocked(o, time.Now()) {
 			continue
 		}
-		o.last = time.Now()
+		o.last, o.answered = time.Now(), time.Now()
 		stalled = append(stalled, o)
 		if o.stalls++; o.stalls > 1 {
 			o.giveUp(&Error{Code: CodeStalled, Text: "nothing came for too long"})
@@ -316,4 +314,29 @@ func (r *receiver) watchOnce(every time.Duration) []*origin {
 		}
 	}
 	return stalled
+}
+
+// slowHash is how many bytes per second a sender hashes at least that has been asked for a layer or a root.
+const slowHash = 16 << 20
+
+// isStalledLocked reports whether an origin that is to bring something has not for too long.
+func (r *receiver) isStalledLocked(o *origin, now time.Time) bool {
+	paused := r.t.meter.isPaused()
+	if len(o.wanted) == 0 || paused {
+		o.last = now
+	}
+	if heard := time.Unix(0, o.heard.Load()); heard.After(o.last) {
+		o.last = heard
+	}
+	owes := int64(0) // bytes to be hashed, one file after the other
+	for _, a := range r.active {
+		if a.asked == o && (a.left == 0 || r.hashed && a.tree == nil) {
+			owes += a.shape.Size()
+		}
+	}
+	if owes == 0 || paused {
+		o.answered = now
+	}
+	allowed := r.o.StallAfter + time.Duration(float64(owes)/slowHash*float64(time.Second))
+	return now.Sub(o.last) >= r.o.StallAfter || now.Sub(o.answered) >= allowed
 }

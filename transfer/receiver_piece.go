@@ -252,6 +252,7 @@ func (r *receiver) rooted(o *origin, said wire.Root) error {
 		}
 		return protocolErrorf("ROOT of file %d, which nobody has asked for", said.File)
 	}
+	o.answered = time.Now()
 	root, err := a.shape.Fold(a.layer)
 	if err == nil && root == b3tree.Root(said.Root) {
 		if err := r.st.SetRoot(a.id, said.Root); err != nil {

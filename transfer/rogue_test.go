@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,6 +32,7 @@ type rogue struct {
 	in    *wire.Reader
 	id    wire.ID
 	lanes chan *bulk.Lane // that the other side has opened
+	code  transfer.Code   // with which the other side has ended it
 }
 
 // send sends a frame, whatever becomes of it.
@@ -41,11 +43,17 @@ func (g *rogue) send(kind wire.Kind, flag bool, body func([]byte) []byte) {
 // raw sends bytes.
 func (g *rogue) raw(b []byte) { _, _ = g.st.Write(b) }
 
-// expect returns the next frame of a kind, or one that ends the stream: then false.
+// expect returns the next frame of a kind, or false when the stream ends before.
 func (g *rogue) expect(kind wire.Kind) (wire.Frame, bool) {
 	for {
 		f, err := g.in.Read()
-		if err != nil || f.Kind == wire.KindAbort {
+		if err != nil {
+			return f, false
+		}
+		if f.Kind == wire.KindAbort {
+			w, err := wire.ConsumeWhy(f.Body)
+			require.NoError(g.t, err)
+			g.code = transfer.Code(w.Code)
 			return f, false
 		}
 		if f.Kind == kind {
@@ -56,17 +64,12 @@ func (g *rogue) expect(kind wire.Kind) (wire.Frame, bool) {
 
 // why returns the code with which the other side ends the transfer, or "" if it says none.
 func (g *rogue) why() transfer.Code {
-	for {
-		f, err := g.in.Read()
-		if err != nil {
-			return ""
-		}
-		if f.Kind == wire.KindAbort {
-			w, err := wire.ConsumeWhy(f.Body)
-			require.NoError(g.t, err)
-			return transfer.Code(w.Code)
+	for g.code == "" {
+		if _, ok := g.expect(wire.KindAbort); !ok {
+			break
 		}
 	}
+	return g.code
 }
 
 // hello opens control in a role and takes the answer.
@@ -188,6 +191,7 @@ type attack struct {
 	rules   manifest.Rules
 	setup   func(t *testing.T, to string) // of the destination
 	keeps   bool                          // what it has left may stay, for another time
+	names   int                           // how many right files it has brought
 }
 
 // within is how long, in virtual time, an attack may take.
@@ -238,17 +242,12 @@ func (a attack) push(t *testing.T) {
 		began := time.Now()
 		g := &rogue{t: t, s: p.Alice}
 		g.hello(wire.Sender)
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			a.do(g, a.entries(t))
-		}()
 		_ = g.st.SetReadDeadline(began.Add(within))
+		a.do(g, a.entries(t))
 		code := g.why()
 		require.Less(t, time.Since(began), within)
 		require.Equal(t, a.code, code)
 		_ = g.st.Reset(0)
-		<-done
 		_, err := transfer.Push(t.Context(), always(p.Alice), walk(t, honest), nil).Wait()
 		require.NoError(t, err)
 		require.NoError(t, v.Close())
@@ -287,12 +286,15 @@ func (a attack) left(t *testing.T, to string) {
 	t.Helper()
 	all, err := os.ReadDir(to)
 	require.NoError(t, err)
+	published := 0
 	for _, d := range all {
-		if a.setup == nil {
-			require.Contains(t, d.Name(), ".xfer-", "published")
+		if strings.HasPrefix(d.Name(), ".xfer-") {
 			require.True(t, a.keeps, "%s is left", d.Name())
+		} else if a.setup == nil {
+			published++
 		}
 	}
+	require.LessOrEqual(t, published, a.names)
 }
 
 // serveRogue has bob be a rogue sender for each transfer that is fetched from him.

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/b3tree"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
@@ -24,6 +25,7 @@ type outLane struct {
 	full  chan []byte // frames to be written
 	empty chan []byte // buffers for further ones
 	over  atomic.Bool // the lane can take nothing more
+	turn  int         // of the queue
 
 	file *source.File // the one that was read last, or nil
 	id   uint32       // its number
@@ -35,7 +37,7 @@ func (s *sender) lane(ctx context.Context, lane *bulk.Lane) {
 	defer s.t.meter.lanes.Add(-1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := &outLane{sender: s, full: make(chan []byte, laneBuffers), empty: make(chan []byte, laneBuffers+1)}
+	l := &outLane{sender: s, full: make(chan []byte, laneBuffers), empty: make(chan []byte, laneBuffers+1), turn: s.wants.begin()}
 	for range laneBuffers + 1 {
 		l.empty <- nil
 	}
@@ -60,7 +62,11 @@ func (s *sender) lane(ctx context.Context, lane *bulk.Lane) {
 	if l.file != nil {
 		_ = l.file.Close() // opened for reading
 	}
-	_ = lane.Close() // what could not leave, the receiver misses itself
+	if err != nil || l.over.Load() {
+		_ = lane.Abort(frame.CodeCancelled) // the receiver wants again what it misses
+	} else {
+		_ = lane.Close() // all has left
+	}
 	<-watched
 	if err != nil && !errors.Is(err, errLaneLost) {
 		s.ctl.interrupt(err)
@@ -72,7 +78,7 @@ var errLaneLost = errors.New("the lane is lost")
 // readJobs reads what is wanted, as long as the lane takes it. Its error is one that ends the transfer.
 func (l *outLane) readJobs(ctx context.Context) error {
 	for {
-		j, ok := l.wants.next(l.over.Load)
+		j, ok := l.wants.next(l.turn, l.over.Load)
 		if !ok {
 			return nil
 		}
@@ -93,18 +99,33 @@ func (l *outLane) write(ctx context.Context, lane *bulk.Lane, lost func()) {
 	failed := false
 	for b := range l.full {
 		if !failed {
-			err := pace(ctx, l.limit, len(b))
-			if err == nil {
-				_, err = lane.Write(b)
-				l.t.meter.crossed.Add(int64(len(b)))
-			}
-			if err != nil {
+			if err := l.writeFrame(ctx, lane, b); err != nil {
 				failed = true
 				lost()
 			}
 		}
 		l.empty <- b
 	}
+}
+
+// writeFrame writes a frame, at the rate that is allowed.
+func (l *outLane) writeFrame(ctx context.Context, lane *bulk.Lane, b []byte) error {
+	most := len(b)
+	if l.limit != nil {
+		most = slice(l.t.o.Rate)
+	}
+	for len(b) > 0 {
+		n := min(len(b), most)
+		if err := pace(ctx, l.limit, n); err != nil {
+			return err
+		}
+		if _, err := lane.Write(b[:n]); err != nil {
+			return err
+		}
+		l.t.meter.crossed.Add(int64(n))
+		b = b[n:]
+	}
+	return nil
 }
 
 // buffer returns a buffer of n bytes, when one is free.

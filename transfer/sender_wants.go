@@ -27,6 +27,7 @@ type wantQueue struct {
 	moved  sync.Cond   // items or closed have changed, or a lane is over
 	items  []wire.Want // from head on
 	head   int
+	turn   int // how often all was forgotten: a lane that is older may be one that is lost, and gets nothing more (spec 5.2)
 	closed bool
 	buf    []wire.Want
 }
@@ -54,6 +55,7 @@ func (q *wantQueue) add(f wire.Frame) error {
 	}
 	if f.Flag {
 		q.items, q.head = q.items[:0], 0
+		q.turn++
 	}
 	if len(q.items)-q.head+len(q.buf) > maxItems {
 		return protocolErrorf("more than %d items are wanted at once", maxItems)
@@ -91,12 +93,19 @@ func (q *wantQueue) check(w wire.Want) (wire.Want, error) {
 	return w, nil
 }
 
-// next returns the next job, when there is one, or false when the queue is closed or over says so.
-func (q *wantQueue) next(over func() bool) (job, bool) {
+// begin returns the turn that a lane is of which begins now.
+func (q *wantQueue) begin() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.turn
+}
+
+// next returns the next job for a lane of a turn, when there is one, or false when the queue is closed, the turn is past, or over says so.
+func (q *wantQueue) next(turn int, over func() bool) (job, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
-		if q.closed || over() {
+		if q.closed || q.turn != turn || over() {
 			return job{}, false
 		}
 		if q.head < len(q.items) {

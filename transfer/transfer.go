@@ -128,7 +128,12 @@ func (t *Transfer) Peer() string {
 func (t *Transfer) Done() <-chan struct{} { return t.done }
 
 // Cancel ends the transfer, and tells the peer. What has come stays, for the next time.
-func (t *Transfer) Cancel() { t.cancel(context.Canceled) }
+func (t *Transfer) Cancel() { t.stop(context.Canceled) }
+
+// stop cancels the transfer. The cause may be any that a caller's ctx has, as that its time is over.
+func (t *Transfer) stop(cause error) {
+	t.cancel(&Error{Peer: t.Peer(), Code: CodeCanceled, Text: "it was stopped", Err: cause})
+}
 
 // Wait returns when the transfer is over: nil when every file has come. When some have failed and the others have come, the
 // error is that of the first, and Result.Failed has them all.
