@@ -102,7 +102,7 @@ func (e *endpoint) addrs() []ma.Multiaddr {
 }
 
 // goodbye is how long peers may take to hear that an endpoint goes away.
-const goodbye = 2 * time.Second
+const goodbye = time.Second
 
 // close ends the transfers that run, and the host.
 func (e *endpoint) close() error {
