@@ -60,7 +60,7 @@ type placeFlags struct {
 	Overwrite bool   `help:"Replace files that are there and differ; never a folder."`
 	Symlinks  bool   `help:"Take symlinks that lead to inside of what comes."`
 	Rate      size   `placeholder:"N" help:"Bytes per second at most, as in 500k or 10MB."`
-	Lanes     int    `default:"0" help:"Connections' worth of data lanes at most, 1 to 16; 0 for 4."`
+	Lanes     int    `default:"0" help:"Data lanes at most, 1 to 16; 0 for 4."`
 	Verify    string `enum:"sample,all,none" default:"sample" help:"How much of what an earlier run has left is read again: sample, all or none."`
 	Sync      string `enum:"batch,none,each" default:"batch" help:"How much the disk is asked for: batch (every 2 s), none or each (piece)."`
 	Compress  bool   `help:"Allow the data to be compressed."`
