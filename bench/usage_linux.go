@@ -22,10 +22,11 @@ func cpuOf(who int) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// freeBytes returns how much more the directory's disk takes.
+// freeBytes returns how much more the directory's disk takes, unless that has no
+// bound, as of a ramfs.
 func freeBytes(dir string) (int64, bool) {
 	var s syscall.Statfs_t
-	if err := syscall.Statfs(dir, &s); err != nil {
+	if err := syscall.Statfs(dir, &s); err != nil || s.Blocks == 0 {
 		return 0, false
 	}
 	return int64(s.Bavail) * s.Bsize, true
