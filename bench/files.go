@@ -66,7 +66,7 @@ type moveResult struct {
 
 // measureMove returns one sample: a new mover, a collection, the time until the
 // files are in a new directory, and then whether they are the same.
-func measureMove(m mover, t *fileTree, base string) (s moveSample, err error) {
+func measureMove(ctx context.Context, m mover, t *fileTree, base string) (s moveSample, err error) {
 	to, err := os.MkdirTemp(base, "to-")
 	if err != nil {
 		return moveSample{}, err
@@ -76,7 +76,7 @@ func measureMove(m mover, t *fileTree, base string) (s moveSample, err error) {
 	if err != nil {
 		return moveSample{}, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), moveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, moveTimeout)
 	defer cancel()
 	runtime.GC()
 	self, children := cpuTimes()
@@ -106,7 +106,7 @@ func newMoveSample(l fileLoad, elapsed, cpu time.Duration) moveSample {
 }
 
 // measureMoves returns the results of all movers under all loads, load by load.
-func measureMoves(ms []mover, trees []*fileTree, base string, rounds int, progress func(string)) ([]moveResult, error) {
+func measureMoves(ctx context.Context, ms []mover, trees []*fileTree, base string, rounds int, progress func(string)) ([]moveResult, error) {
 	results := newMoveResults(ms, trees)
 	for round := range rounds {
 		for i, t := range trees {
@@ -117,7 +117,7 @@ func measureMoves(ms []mover, trees []*fileTree, base string, rounds int, progre
 				if r.NotRun != "" {
 					continue
 				}
-				s, err := measureMove(ms[j], t, base)
+				s, err := measureMove(ctx, ms[j], t, base)
 				if err != nil {
 					return nil, fmt.Errorf("%s, %s: %w", ms[j].Name(), t.load, err)
 				}

@@ -42,7 +42,7 @@ const fillName = "fill" // of the lane
 
 // measureBeside takes turns between Send alone and its neighbours, all on one
 // connection of two hosts. What comes, goes below base.
-func measureBeside(t *fileTree, base string, set settings) ([]besideResult, error) {
+func measureBeside(ctx context.Context, t *fileTree, base string, set settings) ([]besideResult, error) {
 	s, err := startFetch(t, false)
 	if err != nil {
 		return nil, err
@@ -55,7 +55,7 @@ func measureBeside(t *fileTree, base string, set settings) ([]besideResult, erro
 		_, err := s.client.Send(ctx, s.listener.ID(), filesTag, payload)
 		return err
 	}
-	if err := send(context.Background()); err != nil { // so that its session is there
+	if err := send(ctx); err != nil { // so that its session is there
 		return nil, s.fail(err)
 	}
 	bulk.Handle(s.client, fillName, nil, func(l *bulk.Lane) { _, _ = io.Copy(io.Discard, l) }) // the lane's other end says what failed
@@ -67,7 +67,7 @@ func measureBeside(t *fileTree, base string, set settings) ([]besideResult, erro
 	results := make([]besideResult, len(neighbours))
 	for range set.Rounds {
 		for i, n := range neighbours {
-			sample, err := measureSend(set, send, n)
+			sample, err := measureSend(ctx, set, send, n)
 			if err != nil {
 				return nil, s.fail(fmt.Errorf("Send beside %q: %w", n.name, err))
 			}
@@ -80,20 +80,20 @@ func measureBeside(t *fileTree, base string, set settings) ([]besideResult, erro
 }
 
 // measureSend calls for a cell's time, while the neighbour runs.
-func measureSend(set settings, send func(context.Context) error, n neighbour) (besideSample, error) {
-	ctx, stop := context.WithCancel(context.Background())
+func measureSend(ctx context.Context, set settings, send func(context.Context) error, n neighbour) (besideSample, error) {
+	beside, stop := context.WithCancel(ctx)
 	defer stop()
 	var moved int64
 	ended := make(chan error, 1)
 	began := time.Now()
 	go func() {
 		var err error
-		moved, err = n.run(ctx)
+		moved, err = n.run(beside)
 		ended <- err
 	}()
 	times, err := timed(set, send)
 	stop()
-	if err := errors.Join(err, <-ended); err != nil {
+	if err := errors.Join(err, <-ended, ctx.Err()); err != nil {
 		return besideSample{}, err
 	}
 	return besideSample{

@@ -21,7 +21,7 @@ func (r memoryResult) growth() int64 { return r.Peak - r.Before }
 
 // measureMemory fetches a tree once, and looks at the memory every millisecond.
 // It returns nil where that cannot be looked at.
-func measureMemory(t *fileTree, base string) (r *memoryResult, err error) {
+func measureMemory(ctx context.Context, t *fileTree, base string) (r *memoryResult, err error) {
 	if _, ok := residentBytes(); !ok {
 		return nil, nil
 	}
@@ -34,7 +34,7 @@ func measureMemory(t *fileTree, base string) (r *memoryResult, err error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), moveTimeout)
+	ctx, cancel := context.WithTimeout(ctx, moveTimeout)
 	defer cancel()
 	debug.FreeOSMemory()
 	before, _ := residentBytes()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"syscall"
 )
 
 // A filesReport is what -files measures.
@@ -19,15 +20,18 @@ type filesReport struct {
 	Beside  []besideResult    `json:"beside,omitempty"` // of Client.Send
 }
 
-// runFiles is run with -files.
+// runFiles is run with -files. An interrupt ends it with what it has started, and
+// leaves no files.
 func runFiles(o options, m machine, out, progress io.Writer) error {
 	loads := o.fileLoads()
 	where, err := newWorkspace(roomFor(loads))
 	if err != nil {
 		return err
 	}
-	defer removeIfInterrupted(where.Dir)()
-	r, err := measureFiles(o, loads, where, func(s string) { fmt.Fprintln(progress, s) })
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends the program at once
+	r, err := measureFiles(ctx, o, loads, where, func(s string) { fmt.Fprintln(progress, s) })
 	if err := errors.Join(err, os.RemoveAll(where.Dir)); err != nil {
 		return err
 	}
@@ -39,20 +43,6 @@ func runFiles(o options, m machine, out, progress io.Writer) error {
 		return writeJSON(o.json, report{Machine: m, Settings: o.set, Files: r})
 	}
 	return nil
-}
-
-// removeIfInterrupted has an interrupt end the program and remove dir, which may
-// be memory that nobody else gives back. The function it returns undoes that.
-func removeIfInterrupted(dir string) (undo func()) {
-	interrupted := make(chan os.Signal, 1)
-	signal.Notify(interrupted, os.Interrupt)
-	go func() {
-		if _, ok := <-interrupted; ok {
-			_ = os.RemoveAll(dir) // what is being written now may stay
-			os.Exit(1)
-		}
-	}()
-	return func() { signal.Stop(interrupted); close(interrupted) }
 }
 
 // roomFor returns how many bytes the loads need: all of them, the largest once
@@ -69,7 +59,7 @@ func roomFor(loads []fileLoad) int64 {
 
 // measureFiles measures all that -files does. Memory and Send are peerlane
 // fetch's, with the first load, and left out where -only leaves that out.
-func measureFiles(o options, loads []fileLoad, where workspace, progress func(string)) (*filesReport, error) {
+func measureFiles(ctx context.Context, o options, loads []fileLoad, where workspace, progress func(string)) (*filesReport, error) {
 	trees := make([]*fileTree, len(loads))
 	for i, l := range loads {
 		progress(fmt.Sprintf("making %s in %s", l, where.Dir))
@@ -79,20 +69,20 @@ func measureFiles(o options, loads []fileLoad, where workspace, progress func(st
 		}
 	}
 	ms := o.movers()
-	r := &filesReport{Where: where, Tools: toolVersions(context.Background())}
+	r := &filesReport{Where: where, Tools: toolVersions(ctx)}
 	var err error
-	if r.Results, err = measureMoves(ms, trees, where.Dir, o.set.Rounds, progress); err != nil {
+	if r.Results, err = measureMoves(ctx, ms, trees, where.Dir, o.set.Rounds, progress); err != nil {
 		return nil, err
 	}
 	if !slices.Contains(ms, mover(fetchMover{})) {
 		return r, nil
 	}
 	progress("memory of a fetch")
-	if r.Memory, err = measureMemory(trees[0], where.Dir); err != nil {
+	if r.Memory, err = measureMemory(ctx, trees[0], where.Dir); err != nil {
 		return nil, fmt.Errorf("memory of a fetch: %w", err)
 	}
 	progress("Client.Send beside other things")
-	r.Beside, err = measureBeside(trees[0], where.Dir, o.set)
+	r.Beside, err = measureBeside(ctx, trees[0], where.Dir, o.set)
 	return r, err
 }
 

@@ -31,7 +31,7 @@ func tinyTrees(t *testing.T) ([]*fileTree, string) {
 
 func TestMoversBringTheSameFiles(t *testing.T) {
 	trees, base := tinyTrees(t)
-	results, err := measureMoves(movers(), trees, base, 1, func(string) {})
+	results, err := measureMoves(t.Context(), movers(), trees, base, 1, func(string) {})
 	require.NoError(t, err)
 	require.Len(t, results, len(movers())*len(tinyLoads))
 	for _, r := range results {
@@ -55,10 +55,30 @@ func TestMoversBringTheSameFiles(t *testing.T) {
 	}
 }
 
+func TestAnInterruptEndsTheRunAndLeavesNothing(t *testing.T) {
+	trees, base := tinyTrees(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	for _, m := range movers() {
+		if m.Missing() != "" {
+			continue
+		}
+		_, err := measureMoves(ctx, []mover{m}, trees, base, 1, func(string) {})
+		require.Error(t, err, m.Name())
+	}
+	_, err := measureMemory(ctx, trees[0], base)
+	require.Error(t, err)
+	_, err = measureBeside(ctx, trees[0], base, settings{Rounds: 1, Cell: time.Millisecond, Payload: "random"})
+	require.Error(t, err)
+	left, err := os.ReadDir(base)
+	require.NoError(t, err)
+	require.Len(t, left, len(tinyLoads))
+}
+
 func TestAMissingProgramIsNamed(t *testing.T) {
 	t.Setenv("PATH", "")
 	trees, base := tinyTrees(t)
-	results, err := measureMoves([]mover{rsyncMover{}, laneMover{}, cpMover{}}, trees[:1], base, 1, func(string) {})
+	results, err := measureMoves(t.Context(), []mover{rsyncMover{}, laneMover{}, cpMover{}}, trees[:1], base, 1, func(string) {})
 	require.NoError(t, err)
 	var table bytes.Buffer
 	require.NoError(t, writeMoves(&table, results))
@@ -128,7 +148,7 @@ func TestFilesOfATreeDiffer(t *testing.T) {
 func TestSendIsTimedAloneAndBesideOthers(t *testing.T) {
 	trees, base := tinyTrees(t)
 	set := settings{Rounds: 1, Cell: 50 * time.Millisecond, WarmUp: 10 * time.Millisecond, Payload: "random"}
-	results, err := measureBeside(trees[0], base, set)
+	results, err := measureBeside(t.Context(), trees[0], base, set)
 	require.NoError(t, err)
 	require.Len(t, results, 3)
 	for i, r := range results {
@@ -143,7 +163,7 @@ func TestSendIsTimedAloneAndBesideOthers(t *testing.T) {
 
 func TestMemoryOfAFetchIsSampledWhereTheSystemTells(t *testing.T) {
 	trees, base := tinyTrees(t)
-	r, err := measureMemory(trees[0], base)
+	r, err := measureMemory(t.Context(), trees[0], base)
 	require.NoError(t, err)
 	_, known := residentBytes()
 	require.Equal(t, known, r != nil)
@@ -224,6 +244,6 @@ func TestADaemonThatCannotStartIsToldOf(t *testing.T) {
 	}
 	s, err := rsyncMover{}.Start(&fileTree{dir: filepath.Join(t.TempDir(), "none", treeName)})
 	require.NoError(t, err)
-	require.ErrorContains(t, s.Move(context.Background(), t.TempDir()), "rsync: exit status")
+	require.ErrorContains(t, s.Move(t.Context(), t.TempDir()), "rsync: exit status")
 	require.NoError(t, s.Stop())
 }
