@@ -59,8 +59,12 @@ func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir str
 		return r.run()
 	}
 	all := newOutcomes(len(sources))
+	r.sources = len(sources)
 	for _, dial := range sources {
-		all.Go(func() error { return r.from(dial, ref) }, func(err error) { r.fail(err) })
+		all.Go(func() error {
+			defer r.sourceEnded()
+			return r.from(dial, ref)
+		}, func(err error) { r.fail(err) })
 	}
 	err = r.run()
 	all.Wait()
@@ -102,18 +106,17 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 		}
 	})
 	defer stop()
-	err := r.t.persist(ctx, func(ctx context.Context) (bool, error) {
-		select {
-		case <-r.ended:
-			return true, nil // without this source
-		default:
-		}
-		s, err := dial(ctx)
+	looking, found := context.WithCancel(ctx) // for the source: that ends when all has come without it
+	defer found()
+	stopToo := context.AfterFunc(r.ctx, found)
+	defer stopToo()
+	err := r.t.persist(looking, func(context.Context) (bool, error) {
+		s, err := dial(looking)
 		if err != nil {
 			return false, err
 		}
 		r.t.met(s)
-		l, err := openLink(ctx, s, wire.Receiver, r.o.Options)
+		l, err := openLink(looking, s, wire.Receiver, r.o.Options)
 		if err != nil {
 			return false, err
 		}
@@ -121,10 +124,29 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 		lane := r.laneOf(o)
 		return true, l.run(ctx, r.o.Options, lane, func(ctx context.Context) error { return o.get(ctx, ref) })
 	})
+	if errors.Is(context.Cause(r.ctx), errOver) {
+		return nil
+	}
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(r.ctx)
 	}
 	return err
+}
+
+// sourceEnded notes that one source is of no more use: what only it had fails.
+func (r *receiver) sourceEnded() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sources--
+	for o := range r.origins {
+		for id, why := range o.lacks {
+			if r.files != nil && r.isLackedLocked(id) {
+				r.lackLocked(id, why)
+			}
+		}
+		r.planLocked(o)
+		return // what one does not lack, not all do
+	}
 }
 
 // get asks for a tree, and takes it from there.

@@ -49,6 +49,7 @@ type receiver struct {
 	whole   []uint32           // to be named
 	left    int                // files that are neither in their place nor failed
 	origins map[*origin]struct{}
+	sources int          // that may still bring something, now or after another connection
 	stuck   []error      // why files that are here could not be named
 	over    bool         // left is 0 and all is settled: nothing more is wanted
 	sum     wire.Summary // when over: what became of it
@@ -108,7 +109,7 @@ const writers = 3
 func newReceiver(ctx context.Context, t *Transfer, o ReceiveOptions, disk staging.FS) *receiver {
 	r := &receiver{
 		t: t, o: o, disk: disk, limit: newLimiter(o.Rate), work: make(chan *delivery, 2), ready: make(chan struct{}),
-		ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
+		sources: 1, ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
 	}
 	r.ctx, r.fail = context.WithCancelCause(ctx)
 	return r
