@@ -110,7 +110,7 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 	defer found()
 	stopToo := context.AfterFunc(r.ctx, found)
 	defer stopToo()
-	err := r.t.persist(looking, func(context.Context) (bool, error) {
+	err := r.t.persist(looking, r.isAlone, func(context.Context) (bool, error) {
 		s, err := dial(looking)
 		if err != nil {
 			return false, err
@@ -131,6 +131,13 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 		return context.Cause(r.ctx)
 	}
 	return err
+}
+
+// isAlone reports whether no source is attached.
+func (r *receiver) isAlone() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.origins) == 0
 }
 
 // sourceEnded notes that one source is of no more use: what only it had fails.

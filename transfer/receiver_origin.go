@@ -184,6 +184,7 @@ func (o *origin) attach() error {
 	defer r.mu.Unlock()
 	o.attached, o.last = true, time.Now()
 	r.origins[o] = struct{}{}
+	r.t.meter.found()
 	if r.over {
 		_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // its reader finds out
 		o.ctl.hurry(completeWait)
