@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // Ref names what is to be fetched, and the right to it: what Share.Ref returns at the sender.
@@ -48,7 +47,7 @@ func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *Receiv
 
 // fetch runs a receiver, with an origin for each source that is reached.
 func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o ReceiveOptions) error {
-	disk, err := staging.OpenRoot(dir)
+	disk, err := openRoot(dir)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // pending is a push that is being decided on, and then received.
@@ -102,7 +101,7 @@ func (p *pending) receive(ctx context.Context, t *Transfer, o ReceiveOptions, di
 	if err := checkRules(l.entries, *o.Rules); err != nil {
 		return err
 	}
-	disk, err := staging.OpenRoot(dir)
+	disk, err := openRoot(dir)
 	if err != nil {
 		return err
 	}

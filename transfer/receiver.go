@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -100,6 +101,9 @@ func keyOf(file uint32, piece int) key { return key(file)<<32 | key(uint32(piece
 func (k key) file() uint32 { return uint32(k >> 32) }
 func (k key) piece() int   { return int(uint32(k)) }
 
+// openRoot opens the disk below a destination. Tests have one that breaks.
+var openRoot = staging.OpenRoot
+
 // maxPiece bounds the pieces that are taken: a handful of them is in memory.
 const maxPiece = 16 << 20
 
@@ -132,7 +136,7 @@ func (r *receiver) run() error {
 	}
 	side.Go(r.watch)
 	err := r.settleAll()
-	r.fail(errOver)
+	r.fail(cmp.Or(err, errOver)) // the origins are told why
 	side.Wait()
 	return r.close(err)
 }

@@ -247,6 +247,10 @@ func (r *receiver) rooted(o *origin, said wire.Root) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.active[said.File]
+	if a != nil && a.asked == o && a.left > 0 && !r.hashed { // some of it was lost since
+		a.asked = nil
+		return nil
+	}
 	if a == nil || a.asked != o || a.left > 0 || r.hashed {
 		if int64(said.File) < int64(len(r.files)) && r.files[said.File] == fileFailed {
 			return nil
@@ -326,6 +330,9 @@ const fullRetry = time.Second
 func (r *receiver) stage(write func() error) error {
 	for {
 		err := write()
+		if errors.Is(err, staging.ErrLost) {
+			continue
+		}
 		if CodeOf(err) != staging.CodeNoSpace {
 			if err == nil && r.t.meter.isPaused() {
 				r.pause(nil)
