@@ -191,6 +191,9 @@ func barText(p transfer.Progress, d transfer.Direction) string {
 	if p.ETA > 0 {
 		text += " " + timeText(p.ETA)
 	}
+	if p.Resumed > 0 {
+		text += " (" + bytesText(float64(p.Resumed)) + " were here)"
+	}
 	return text
 }
 

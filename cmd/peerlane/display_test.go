@@ -29,7 +29,7 @@ func TestProgressReadsWell(t *testing.T) {
 		line, bar string
 	}{
 		{transfer.Progress{Phase: transfer.PhaseStart}, "0%, 0 of 0 files, 0 B of 0 B, looking for the peer", "  0% 0 B/0 B 0/0 looking for the peer"},
-		{half, "45%, 5 of 12 files, 15.6 MB of 34.5 MB, 10.8 MB/s, 1.8 s left, 5.0 MB were here", " 45% 15.6 MB/34.5 MB 5/12 11.0 MB/s 1.8 s"},
+		{half, "45%, 5 of 12 files, 15.6 MB of 34.5 MB, 10.8 MB/s, 1.8 s left, 5.0 MB were here", " 45% 15.6 MB/34.5 MB 5/12 11.0 MB/s 1.8 s (5.0 MB were here)"},
 		{transfer.Progress{Phase: transfer.PhaseWaiting, Files: 1, Bytes: 100, Verified: 50, FilesBad: 1},
 			"50%, 0 of 1 file, 50 B of 100 B, peer lost, looking for it, 1 failed", " 50% 50 B/100 B 0/1 peer lost, looking for it"},
 		{transfer.Progress{Phase: transfer.PhasePaused, Files: 1, Bytes: 100, Verified: 99},

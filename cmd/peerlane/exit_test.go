@@ -28,6 +28,7 @@ func TestEachOutcomeHasItsExitCode(t *testing.T) {
 	}{
 		{errors.New("disk full"), exitLocal, ""},
 		{errFailed, exitLocal, ""},
+		{errNoRelay, exitUnreachable, "relay runs"},
 		{errInterrupted, exitInterrupted, ""},
 		{fmt.Errorf("%w: both", errUsage), exitUsage, "--help"},
 		{fmt.Errorf("%w: peer", node.ErrInvalid), exitUsage, ""},

@@ -16,7 +16,7 @@ type pushCmd struct {
 	Peer string `arg:"" help:"Address that peerlane receive prints, or several with commas between."`
 	treeFlags
 	dialFlags
-	Lanes int  `default:"0" help:"Connections' worth of data lanes at most, 1 to 16; 0 for 4."`
+	Lanes int  `default:"0" help:"Data lanes at most, 1 to 16; 0 for 4."`
 	Hash  bool `help:"Read all files first: the receiver then knows what to expect."`
 }
 

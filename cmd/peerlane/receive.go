@@ -49,7 +49,7 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 	defer func() { err = errors.Join(err, e.close()) }()
 	defer w.wait()
 	defer func() { err = errors.Join(err, e.service.Close()) }()
-	c.announce(std, e.node)
+	c.announce(std, e)
 	return c.serve(ctx, std, e, w)
 }
 
@@ -66,12 +66,15 @@ func parseAllow(list []string) (allow []peer.ID, err error) {
 }
 
 // announce prints where to push to. The last line is "ready".
-func (c *receiveCmd) announce(std stdio, n *node.Node) {
-	fmt.Fprintf(std.out, "peer     %s\n", n.ID())
+func (c *receiveCmd) announce(std stdio, e *endpoint) {
+	fmt.Fprintf(std.out, "peer     %s\n", e.node.ID())
 	if c.Key == "" {
 		fmt.Fprintln(std.out, "key      none: the Peer ID is new each time; --key FILE keeps it")
 	}
-	addrs := n.Addrs()
+	addrs := e.node.Addrs()
+	for _, a := range e.circuits {
+		addrs = append(addrs, a.String()+"/p2p/"+e.node.ID().String())
+	}
 	for _, a := range addrs {
 		fmt.Fprintf(std.out, "address  %s\n", a)
 	}

@@ -54,7 +54,7 @@ func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
 func (c *sendCmd) announce(std stdio, e *endpoint, tree *source.Tree, ref transfer.Ref) error {
 	h := e.node.Host()
 	text, err := ticket.Ticket{
-		Sources: []peer.AddrInfo{{ID: h.ID(), Addrs: ticket.Choose(h.Addrs())}}, Root: ref.Root, Token: ref.Token,
+		Sources: []peer.AddrInfo{{ID: h.ID(), Addrs: ticket.Choose(e.addrs())}}, Root: ref.Root, Token: ref.Token,
 	}.Encode()
 	if err != nil {
 		return err

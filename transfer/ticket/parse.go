@@ -29,7 +29,7 @@ func Parse(text string) (Ticket, error) {
 	if err != nil {
 		return Ticket{}, err
 	}
-	if again, err := t.append(nil); err != nil || !bytes.Equal(again, b) { // spec 2.7
+	if again, err := t.bytes(); err != nil || !bytes.Equal(again, b) { // spec 2.7
 		return Ticket{}, malformedf("it is not as peerlane writes it")
 	}
 	return t, nil

@@ -44,22 +44,22 @@ type Ticket struct {
 
 // Encode returns the ticket's text. The error matches ErrInvalid, and says what is too many or too long: see Choose.
 func (t Ticket) Encode() (string, error) {
-	b, err := t.append(nil)
+	b, err := t.bytes()
 	if err != nil {
 		return "", err
 	}
 	return prefix + alphabet.EncodeToString(b), nil
 }
 
-// append appends the ticket's bytes to b, which is empty (spec 2.1).
-func (t Ticket) append(b []byte) ([]byte, error) {
+// bytes returns the ticket's bytes (spec 2.1).
+func (t Ticket) bytes() ([]byte, error) {
 	switch {
 	case len(t.Token) > MaxToken:
 		return nil, invalidf("the token has %d bytes: at most %d", len(t.Token), MaxToken)
 	case len(t.Sources) == 0 || len(t.Sources) > MaxSources:
 		return nil, invalidf("%d sources: 1 to %d", len(t.Sources), MaxSources)
 	}
-	b = append(b, 0, 0) // length
+	b := []byte{0, 0} // length
 	b = append(b, t.Root[:]...)
 	b = append(b, byte(len(t.Token)))
 	b = append(b, t.Token...)

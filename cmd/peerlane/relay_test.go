@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/testnet"
+	"github.com/peerlane/peerlane/transfer/ticket"
+)
+
+// waitFor waits until out has a line that a pattern matches, and returns what its group does.
+func waitFor(t *testing.T, out *lockedBuffer, pattern string) string {
+	t.Helper()
+	var found []string
+	require.Eventually(t, func() bool {
+		found = regexp.MustCompile(pattern).FindStringSubmatch(out.String())
+		return found != nil
+	}, 20*time.Second, 10*time.Millisecond, "%s", pattern)
+	return found[1]
+}
+
+func TestATicketLeadsThroughARelay(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		kind testnet.Transport
+		size int
+	}{{"unlimited", testnet.Relay, 1 << 20}, {"limited", testnet.LimitedRelay, 10 << 10}} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+			relay := testnet.NewRelay(t, test.kind)
+			at := relay.Addrs()[0].String() + "/p2p/" + relay.ID().String()
+			from, to := filepath.Join(t.TempDir(), "file"), t.TempDir()
+			require.NoError(t, os.WriteFile(from, make([]byte, test.size), 0o600))
+			out, sent := new(lockedBuffer), make(chan error, 1)
+			send := sendCmd{treeFlags: treeFlags{Path: []string{from}}, hostFlags: hostFlags{Relay: []string{at}, Listen: []string{"/ip4/127.0.0.1/tcp/0"}}}
+			go func() { sent <- send.Run(t.Context(), stdio{strings.NewReader(""), out, out}) }() // ends with the transfer
+			text := waitFor(t, out, "(?m)^ticket   (.*)\n(?s:.*)^ready$")
+			k, err := ticket.Parse(text)
+			require.NoError(t, err)
+			require.Len(t, k.Sources[0].Addrs, 1)
+			require.Contains(t, k.Sources[0].Addrs[0].String(), "/p2p-circuit")
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			get := getCmd{Ticket: text, Dir: to, dialFlags: dialFlags{AllowRelay: true}}
+			require.NoError(t, get.Run(ctx, stdio{strings.NewReader(""), out, out}), "%s", out)
+			require.NoError(t, <-sent)
+			data, err := os.ReadFile(filepath.Join(to, "file"))
+			require.NoError(t, err)
+			require.Len(t, data, test.size)
+		})
+	}
+}
+
+func TestARelayThatIsNoneIsSaid(t *testing.T) {
+	nobody := testnet.Host(t, testnet.TCPTLS)
+	at := nobody.Addrs()[0].String() + "/p2p/" + nobody.ID().String()
+	send := sendCmd{treeFlags: treeFlags{Path: []string{t.TempDir()}}, hostFlags: hostFlags{Relay: []string{at}, Listen: []string{"/ip4/127.0.0.1/tcp/0"}}}
+	err := send.Run(t.Context(), stdio{strings.NewReader(""), io.Discard, io.Discard})
+	require.ErrorIs(t, err, errNoRelay)
+	require.ErrorContains(t, err, "protocols not supported")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, send.Run(ctx, stdio{strings.NewReader(""), io.Discard, io.Discard}), context.Canceled)
+}
