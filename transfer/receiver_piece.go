@@ -192,6 +192,9 @@ func (r *receiver) piece(d *delivery, i int, data []byte) error {
 		return err
 	}
 	r.t.meter.verified.Add(int64(n))
+	if r.st.Dirty() >= settleBytes {
+		r.kick()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o.came(n)
