@@ -160,7 +160,7 @@ func (f *fetching) run(ctx context.Context, until int64, kill bool) (crossed int
 		}
 	}
 	err = get.Process.Kill()
-	<-ended // as a process that was killed
+	_ = <-ended // as a process that was killed
 	if err != nil {
 		return 0, err
 	}
