@@ -35,7 +35,7 @@ demo: ; go run ./cmd/peerlane demo
 
 bench:
 	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session ./record ./bulk ./transfer ./transfer/source ./transfer/staging ./internal/b3tree .
-	cd bench && go test -count=1 ./... && go run . -quick && go run . -records -quick -rounds 3
+	cd bench && go test -count=1 ./... && go run . -quick && go run . -records -quick -rounds 3 && go run . -files -quick -rounds 3
 
 tidy:
 	go mod tidy -diff

@@ -5,6 +5,8 @@
 //	cd bench && go run . -quick
 //	go run . -check                     # five rounds of two seconds, then the floors
 //	go run . -only 'peerlane|raw' -json out.json
+//	go run . -records                   # feeds of records in place of calls
+//	go run . -files                     # transfers of files in place of calls
 //
 // # Method
 //

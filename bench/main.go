@@ -18,6 +18,9 @@ type options struct {
 	only       *regexp.Regexp // nil: all
 	check      bool
 	records    bool   // feeds of records in place of calls
+	files      bool   // files in place of calls
+	quick      bool   // less of all
+	large      bool   // with files, a larger one
 	json       string // path, or empty
 	cpuProfile string // path, or empty
 }
@@ -42,22 +45,30 @@ func parseOptions(args []string, stderr io.Writer) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	quick := fs.Bool("quick", false, "0.4 s per cell unless -cell says otherwise")
+	fs.BoolVar(&o.quick, "quick", false, "0.4 s per cell unless -cell says otherwise; with -files, see there")
 	only := fs.String("only", "", "run the contenders whose `name` matches this regular expression")
 	fs.IntVar(&o.set.Rounds, "rounds", 5, "interleaved rounds")
 	fs.DurationVar(&o.set.Cell, "cell", 2*time.Second, "measured time of one contender under one load")
 	fs.StringVar(&o.set.Payload, "payload", "random", "kind of payload: random, text or zero")
 	fs.BoolVar(&o.records, "records", false, "measure feeds of records in place of calls")
+	fs.BoolVar(&o.files, "files", false, "measure transfers of files in place of calls; with -quick fewer bytes, files and rounds")
+	fs.BoolVar(&o.large, "large", false, "with -files: one file of 1 GiB in place of 256 MiB")
 	fs.StringVar(&o.json, "json", "", "also write the report, with every round, to this `file`")
 	fs.BoolVar(&o.check, "check", false, "fail if peerlane is below the promised floors")
 	fs.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile to this `file`")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
-	cellSet := false
-	fs.Visit(func(f *flag.Flag) { cellSet = cellSet || f.Name == "cell" })
-	if *quick && !cellSet {
+	given := make(map[string]bool)
+	fs.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if o.quick && !given["cell"] {
 		o.set.Cell = 400 * time.Millisecond
+		if o.files {
+			o.set.Cell = time.Second // p99 wants some
+		}
+	}
+	if o.quick && o.files && !given["rounds"] {
+		o.set.Rounds = 3
 	}
 	o.set.WarmUp = o.set.Cell / 4
 	if *only != "" {
@@ -83,10 +94,47 @@ func (o options) validate(rest []string) error {
 	if _, err := newPayload(o.set.Payload, stampSize); err != nil {
 		return fmt.Errorf("-payload: %w", err)
 	}
-	if len(o.contenders()) == 0 {
+	if err := o.validateFiles(); err != nil {
+		return err
+	}
+	if len(o.contenders()) == 0 && !o.files {
 		return fmt.Errorf("-only %s: matches no contender", o.only)
 	}
 	return nil
+}
+
+// validateFiles is the part of validate about -files.
+func (o options) validateFiles() error {
+	switch {
+	case !o.files && o.large:
+		return errors.New("-large: is for -files")
+	case o.files && o.records:
+		return errors.New("-files and -records: one at a time")
+	case o.files && o.check:
+		return errors.New("-check: there are no floors of -files")
+	case o.files && len(o.movers()) == 0:
+		return fmt.Errorf("-only %s: matches no contender of -files", o.only)
+	}
+	return nil
+}
+
+// movers returns the movers that -only lets run.
+func (o options) movers() []mover {
+	return slices.DeleteFunc(movers(), func(m mover) bool {
+		return o.only != nil && !o.only.MatchString(m.Name())
+	})
+}
+
+// fileLoads returns the loads of -files: one large file, and many small ones.
+func (o options) fileLoads() []fileLoad {
+	one, many := fileLoad{Files: 1, Size: 256 << 20}, fileLoad{Files: 10000, Size: 4 << 10}
+	if o.quick {
+		one.Size, many.Files = 64<<20, 2000
+	}
+	if o.large {
+		one.Size = 1 << 30
+	}
+	return []fileLoad{one, many}
 }
 
 // contenders returns the contenders that -only lets run.
@@ -102,6 +150,9 @@ func run(o options, out, progress io.Writer) error {
 	m := thisMachine()
 	if o.records {
 		return runFeeds(o, m, out, progress)
+	}
+	if o.files {
+		return runFiles(o, m, out, progress)
 	}
 	entries, running, err := startAll(o.contenders())
 	if err != nil {

@@ -58,13 +58,23 @@ func applied(ctx context.Context, s *record.Stream, payload []byte) error {
 // lone calls once in a row for a cell's time, and returns the median time of a
 // call.
 func lone(set settings, once func(context.Context) error) (time.Duration, error) {
+	times, err := timed(set, once)
+	if err != nil {
+		return 0, err
+	}
+	return times.quantile(0.5), nil
+}
+
+// timed calls once in a row for a cell's time, and returns the times of the
+// calls.
+func timed(set settings, once func(context.Context) error) (*histogram, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), set.WarmUp+set.Cell+grace)
 	defer cancel()
-	var times histogram
+	times := new(histogram)
 	begin := time.Now()
 	for end := begin.Add(set.WarmUp + set.Cell); begin.Before(end); {
 		if err := once(ctx); err != nil {
-			return 0, err
+			return nil, err
 		}
 		now := time.Now()
 		if end.Sub(now) < set.Cell {
@@ -72,7 +82,7 @@ func lone(set settings, once func(context.Context) error) (time.Duration, error)
 		}
 		begin = now
 	}
-	return times.quantile(0.5), nil
+	return times, nil
 }
 
 // writeLatency writes the result as one line.

@@ -17,6 +17,7 @@ type report struct {
 	Results  []result       `json:"results"`
 	Latency  *latencyResult `json:"latency,omitempty"`  // with -records
 	Feeds    []feedResult   `json:"feeds,omitempty"`    // with -records
+	Files    *filesReport   `json:"files,omitempty"`    // with -files
 	Verdicts []verdict      `json:"verdicts,omitempty"` // with -check
 }
 
@@ -61,14 +62,19 @@ func thisMachine() machine {
 	return m
 }
 
-// writeHeader writes what a reader must know to judge the table below it.
-func writeHeader(w io.Writer, m machine, set settings) {
+// writeMachine writes where and with what the run was made.
+func writeMachine(w io.Writer, m machine) {
 	fmt.Fprintf(w, "%s %s/%s, GOMAXPROCS %d, %s\n", m.Go, m.OS, m.Arch, m.GOMAXPROCS, m.Time.Format(time.RFC3339))
 	for _, path := range measuredModules {
 		if v, ok := m.Modules[path]; ok {
 			fmt.Fprintf(w, "  %s %s\n", path, v)
 		}
 	}
+}
+
+// writeHeader writes what a reader must know to judge the table below it.
+func writeHeader(w io.Writer, m machine, set settings) {
+	writeMachine(w, m)
 	fmt.Fprintf(w, "%d rounds of %s per cell after %s of warm-up; %s payload; medians over the rounds.\n",
 		set.Rounds, set.Cell, set.WarmUp, set.Payload)
 	fmt.Fprint(w, "allocs and B count both sides of the call (and the NATS server). The last two columns are\n"+

@@ -173,3 +173,33 @@ func moved(
 	}
 	return got.Load().Wait()
 }
+
+func TestAFetchWaitsForItsPeerAndGoesOn(t *testing.T) {
+	from, to := write(t, content{"large": 8 << 20}), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		share, err := service(t, p, nil).Share(walk(t, from), nil)
+		require.NoError(t, err)
+		defer share.Close()
+		time.AfterFunc(2*time.Second, func() { _, _ = p.Alice.Close(), p.Bob.Close() })
+		dial := again(t, p)
+		late := func(ctx context.Context) (*session.Session, error) {
+			if p.Alice.Context().Err() != nil {
+				time.Sleep(3 * time.Second) // in virtual time: the peer is not found at once
+			}
+			return dial(ctx)
+		}
+		o := transfer.ReceiveOptions{Options: transfer.Options{Rate: 1 << 20}}
+		got := transfer.Fetch(t.Context(), []transfer.Dialer{late}, share.Ref(), to, &o)
+		var phases []transfer.Phase
+		for now := range got.Watch(t.Context(), 100*time.Millisecond) {
+			if len(phases) == 0 || phases[len(phases)-1] != now.Phase {
+				phases = append(phases, now.Phase)
+			}
+		}
+		require.Equal(t, []transfer.Phase{
+			transfer.PhaseStart, transfer.PhaseData, transfer.PhaseWaiting, transfer.PhaseData, transfer.PhaseDone,
+		}, phases)
+	})
+	same(t, from, filepath.Join(to, "tree"))
+}

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // Ref names what is to be fetched, and the right to it: what Share.Ref returns at the sender.
@@ -52,7 +51,7 @@ func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *Receiv
 
 // fetch runs a receiver, with an origin for each source that is reached.
 func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o ReceiveOptions) error {
-	disk, err := staging.OpenRoot(dir)
+	disk, err := openRoot(dir)
 	if err != nil {
 		return err
 	}
@@ -64,12 +63,16 @@ func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir str
 		return r.run()
 	}
 	all := newOutcomes(len(sources))
+	r.sourcesLeft = len(sources)
 	for i, dial := range sources {
 		ref := ref
 		if o.Tokens != nil {
 			ref.Token = o.Tokens[i]
 		}
-		all.Go(func() error { return r.from(dial, ref) }, func(err error) { r.fail(err) })
+		all.Go(func() error {
+			defer r.sourceEnded()
+			return r.from(dial, ref)
+		}, func(err error) { r.fail(err) })
 	}
 	err = r.run()
 	all.Wait()
@@ -111,18 +114,17 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 		}
 	})
 	defer stop()
-	err := r.t.persist(ctx, func(ctx context.Context) (bool, error) {
-		select {
-		case <-r.ended:
-			return true, nil // without this source
-		default:
-		}
-		s, err := dial(ctx)
+	looking, found := context.WithCancel(ctx) // for the source: that ends when all has come without it
+	defer found()
+	stopToo := context.AfterFunc(r.ctx, found)
+	defer stopToo()
+	err := r.t.persist(looking, r.isAlone, func(context.Context) (bool, error) {
+		s, err := dial(looking)
 		if err != nil {
 			return false, err
 		}
 		r.t.met(s)
-		l, err := openLink(ctx, s, wire.Receiver, r.o.Options)
+		l, err := openLink(looking, s, wire.Receiver, r.o.Options)
 		if err != nil {
 			return false, err
 		}
@@ -130,10 +132,36 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 		lane := r.laneOf(o)
 		return true, l.run(ctx, r.o.Options, lane, func(ctx context.Context, begin func()) error { return o.get(ctx, ref, begin) })
 	})
+	if errors.Is(context.Cause(r.ctx), errOver) {
+		return nil
+	}
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(r.ctx)
 	}
 	return err
+}
+
+// isAlone reports whether no source is attached.
+func (r *receiver) isAlone() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.origins) == 0
+}
+
+// sourceEnded notes that one source is of no more use: what only it had fails.
+func (r *receiver) sourceEnded() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sourcesLeft--
+	for o := range r.origins {
+		for id, why := range o.lacks {
+			if r.files != nil && r.isLackedLocked(id) {
+				r.lackLocked(id, why)
+			}
+		}
+		r.planLocked(o)
+		return // what one does not lack, not all do
+	}
 }
 
 // get asks for a tree, and takes it from there.

@@ -109,8 +109,8 @@ func again(err error) bool {
 }
 
 // persist calls attempt until it returns nil, or an error that another attempt does not help against, or until nothing has come
-// for o.Patience. attempt reports whether the peer was reached: the first attempt must reach it.
-func (t *Transfer) persist(ctx context.Context, attempt func(context.Context) (reached bool, err error)) error {
+// for o.Patience. attempt reports whether the peer was reached: the first attempt must reach it. isAlone: nobody else brings anything.
+func (t *Transfer) persist(ctx context.Context, isAlone func() bool, attempt func(context.Context) (reached bool, err error)) error {
 	wait, last, most := firstRetry, time.Now(), t.meter.verified.Load()
 	reachedOnce := false
 	for {
@@ -126,7 +126,9 @@ func (t *Transfer) persist(ctx context.Context, attempt func(context.Context) (r
 			return err
 		}
 		t.meter.losses.Add(1)
-		t.meter.setPhase(PhaseWaiting)
+		if isAlone() {
+			t.meter.setPhase(PhaseWaiting)
+		}
 		t.tell(Event{EventLost, t.Peer(), "", err})
 		select {
 		case <-time.After(wait):

@@ -82,6 +82,15 @@ func (m *meter) setPhase(p Phase) {
 	}
 }
 
+// found ends the phase of waiting for the peer.
+func (m *meter) found() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.phase == PhaseWaiting {
+		m.phase = PhaseData
+	}
+}
+
 // setPaused says whether the receiver takes no data, and returns whether that is new.
 func (m *meter) setPaused(paused bool) bool {
 	m.mu.Lock()

@@ -43,7 +43,7 @@ func (t *Transfer) push(ctx context.Context, dial Dialer, tree *source.Tree) err
 		return err
 	}
 	offer.count(t)
-	return t.persist(ctx, func(ctx context.Context) (bool, error) {
+	return t.persist(ctx, func() bool { return true }, func(ctx context.Context) (bool, error) {
 		s, err := dial(ctx)
 		if err != nil {
 			return false, err

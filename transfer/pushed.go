@@ -5,7 +5,6 @@ import (
 	"errors"
 
 	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // pushed receives a push, from the manifest on.
@@ -102,7 +101,7 @@ func (in *incomingLink) receiveTo(ctx context.Context, t *Transfer, o ReceiveOpt
 	if err := checkRules(l.entries, *o.Rules); err != nil {
 		return err
 	}
-	disk, err := staging.OpenRoot(dir)
+	disk, err := openRoot(dir)
 	if err != nil {
 		return err
 	}

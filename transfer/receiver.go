@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -41,18 +42,19 @@ type receiver struct {
 	empty  []uint32      // files without bytes, for settle
 	settle chan struct{} // there is something to settle
 
-	mu      sync.Mutex
-	files   []fileState
-	active  map[uint32]*active // files of several pieces that are fileActive
-	fetched []*active          // of those, what plan takes pieces from, in order
-	cursor  uint32             // the first entry that plan has not come to
-	again   []key              // what was wanted and is not any more: to be wanted first
-	whole   []uint32           // to be named
-	left    int                // files that are neither in their place nor failed
-	origins map[*origin]struct{}
-	stuck   []error      // why files that are here could not be named
-	over    bool         // left is 0 and all is settled: nothing more is wanted
-	sum     wire.Summary // when over: what became of it
+	mu          sync.Mutex
+	files       []fileState
+	active      map[uint32]*active // files of several pieces that are fileActive
+	fetched     []*active          // of those, what plan takes pieces from, in order
+	cursor      uint32             // the first entry that plan has not come to
+	again       []key              // what was wanted and is not any more: to be wanted first
+	whole       []uint32           // to be named
+	left        int                // files that are neither in their place nor failed
+	origins     map[*origin]struct{}
+	sourcesLeft int          // that may still bring something, now or after another connection
+	stuck       []error      // why files that are here could not be named
+	over        bool         // left is 0 and all is settled: nothing more is wanted
+	sum         wire.Summary // when over: what became of it
 }
 
 // fileState is how far a file is.
@@ -100,6 +102,9 @@ func keyOf(file uint32, piece int) key { return key(file)<<32 | key(uint32(piece
 func (k key) file() uint32 { return uint32(k >> 32) }
 func (k key) piece() int   { return int(uint32(k)) }
 
+// openRoot opens the disk below a destination. Tests have one that breaks.
+var openRoot = staging.OpenRoot
+
 // maxPiece bounds the pieces that are taken: a handful of them is in memory.
 const maxPiece = 16 << 20
 
@@ -109,7 +114,7 @@ const writers = 3
 func newReceiver(ctx context.Context, t *Transfer, o ReceiveOptions, disk staging.FS) *receiver {
 	r := &receiver{
 		t: t, o: o, disk: disk, limit: newLimiter(o.Rate), work: make(chan *delivery, 2), ready: make(chan struct{}),
-		ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
+		sourcesLeft: 1, ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
 	}
 	r.ctx, r.fail = context.WithCancelCause(ctx)
 	return r
@@ -134,7 +139,7 @@ func (r *receiver) run() error {
 	}
 	side.Go(r.watch)
 	err := r.settleAll()
-	r.fail(errOver)
+	r.fail(cmp.Or(err, errOver)) // the origins are told why
 	side.Wait()
 	return r.close(err)
 }

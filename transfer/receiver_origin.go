@@ -25,16 +25,16 @@ type origin struct {
 	heard atomic.Int64 // when bytes of a piece have last come, in ns since 1970
 
 	// Guarded by receiver.mu.
-	attached bool            // it may be asked
-	gone     bool            // it may not be asked any more
-	wanted   map[key]int64   // what it is to bring, and what that counts
-	inflight int64           // their sum
-	window   int64           // what that may be
-	lossy    bool            // it has lost a lane: things come that are not wanted any more
-	fresh    bool            // the next WANT has it forget the earlier ones
-	lacks    map[uint32]bool // files that it says it cannot bring
-	bad      int             // wrong pieces
-	told     wire.Ack        // what it knows
+	attached bool              // it may be asked
+	gone     bool              // it may not be asked any more
+	wanted   map[key]int64     // what it is to bring, and what that counts
+	inflight int64             // their sum
+	window   int64             // what that may be
+	lossy    bool              // it has lost a lane, or another was faster: things come that are not wanted any more
+	fresh    bool              // the next WANT has it forget the earlier ones
+	lacks    map[uint32]*Error // files that it says it cannot bring, and why
+	bad      int               // wrong pieces
+	told     wire.Ack          // what it knows
 	lanes    map[*bulk.Lane]struct{}
 	last     time.Time // when the last piece came
 	answered time.Time // when it has last answered, or owed no answer
@@ -46,7 +46,7 @@ type origin struct {
 
 func (r *receiver) newOrigin(ctl *control, peer string, rtt func() time.Duration) *origin {
 	return &origin{
-		r: r, ctl: ctl, peer: peer, rtt: rtt, wanted: make(map[key]int64), window: firstWindow, lacks: make(map[uint32]bool),
+		r: r, ctl: ctl, peer: peer, rtt: rtt, wanted: make(map[key]int64), window: firstWindow, lacks: make(map[uint32]*Error),
 		lanes: make(map[*bulk.Lane]struct{}), last: time.Now(), answered: time.Now(),
 	}
 }
@@ -122,6 +122,7 @@ func (o *origin) attach() error {
 	defer r.mu.Unlock()
 	o.attached, o.last = true, time.Now()
 	r.origins[o] = struct{}{}
+	r.t.meter.found()
 	if r.over {
 		_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // its reader finds out
 		o.ctl.hurry(completeWait)
@@ -232,7 +233,9 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	if int64(id) >= int64(len(r.entries)) || r.entries[id].Kind != manifest.KindFile {
 		return protocolErrorf("FAILED of %d, which is no file", id)
 	}
-	o.lacks[id] = true
+	err := said(why)
+	err.Op, err.Peer = "receive", o.peer
+	o.lacks[id] = err
 	for k := range o.wanted {
 		if k.file() == id {
 			r.putBackLocked(k, o)
@@ -243,21 +246,35 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	if a := r.active[id]; a != nil && a.asked == o {
 		a.asked = nil
 	}
+	if r.isLackedLocked(id) {
+		r.lackLocked(id, err)
+	}
 	for other := range r.origins {
-		if !other.lacks[id] {
-			r.planLocked(other)
-			return nil
+		r.planLocked(other)
+	}
+	return nil
+}
+
+// isLackedLocked reports whether no source has a file: one that is not attached just now may.
+func (r *receiver) isLackedLocked(id uint32) bool {
+	if len(r.origins) < r.sourcesLeft {
+		return false
+	}
+	for o := range r.origins {
+		if o.lacks[id] == nil {
+			return false
 		}
 	}
+	return true
+}
+
+// lackLocked has a file fail that no source has.
+func (r *receiver) lackLocked(id uint32, why *Error) {
 	if r.files[id] == fileWhole || r.files[id] == filePlaced {
-		return nil // it had come before
+		return // it had come before
 	}
 	delete(r.active, id)
-	err := said(why)
-	err.Op, err.Peer = "receive", o.peer
-	r.failLocked(id, err)
-	r.planLocked(o)
-	return nil
+	r.failLocked(id, why)
 }
 
 // sources returns the origins as they stand.

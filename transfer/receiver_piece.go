@@ -85,13 +85,14 @@ const (
 func (r *receiver) claim(o *origin, k key) verdict {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.releaseLocked(k)
+	r.releaseLocked(k, o)
 	r.planLocked(o)
+	late := o.lossy || o.lacks[k.file()] != nil // what it has said that it lacks may have left before
 	if a := r.active[k.file()]; a != nil {
 		switch s := &a.state[k.piece()]; {
 		case *s == pieceHere || *s == pieceBusy:
 			return dropped
-		case *s == pieceNew && !o.lossy:
+		case *s == pieceNew && !late:
 			return refused
 		case r.hashed && a.tree == nil:
 			return refused
@@ -105,7 +106,7 @@ func (r *receiver) claim(o *origin, k key) verdict {
 		*s = fileBusy
 		return taken
 	case fileNew, fileActive:
-		if !o.lossy || r.shapeOf(k.file()).Pieces() > 1 {
+		if !late || r.shapeOf(k.file()).Pieces() > 1 {
 			return refused
 		}
 		*s = fileBusy
@@ -191,6 +192,9 @@ func (r *receiver) piece(d *delivery, i int, data []byte) error {
 		return err
 	}
 	r.t.meter.verified.Add(int64(n))
+	if r.st.Dirty() >= settleBytes {
+		r.kick()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o.came(n)
@@ -234,7 +238,7 @@ func (r *receiver) hereLocked(a *active, i int, cv b3tree.CV) {
 	}
 	a.asked = nil
 	for o := range r.origins {
-		if o.attached && !o.lacks[a.id] {
+		if o.attached && o.lacks[a.id] == nil {
 			r.askForLocked(o, a)
 			return
 		}
@@ -246,6 +250,10 @@ func (r *receiver) rooted(o *origin, said wire.Root) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.active[said.File]
+	if a != nil && a.asked == o && a.left > 0 && !r.hashed { // some of it was lost since
+		a.asked = nil
+		return nil
+	}
 	if a == nil || a.asked != o || a.left > 0 || r.hashed {
 		if int64(said.File) < int64(len(r.files)) && r.files[said.File] == fileFailed {
 			return nil
@@ -325,6 +333,9 @@ const fullRetry = time.Second
 func (r *receiver) stage(write func() error) error {
 	for {
 		err := write()
+		if errors.Is(err, staging.ErrLost) {
+			continue
+		}
 		if CodeOf(err) != staging.CodeNoSpace {
 			if err == nil && r.t.meter.isPaused() {
 				r.pause(nil)

@@ -34,7 +34,7 @@ func (r *receiver) planLocked(o *origin) {
 // askLocked asks an origin for the layers and roots that nobody is asked for.
 func (r *receiver) askLocked(o *origin) {
 	for _, a := range r.active {
-		if a.asked == nil && !o.lacks[a.id] {
+		if a.asked == nil && o.lacks[a.id] == nil {
 			r.askForLocked(o, a)
 		}
 	}
@@ -111,7 +111,7 @@ func (p *plan) again() {
 			p.r.again = kept
 			return
 		case !p.r.missingLocked(k):
-		case p.o.lacks[k.file()]:
+		case p.o.lacks[k.file()] != nil:
 			kept = append(kept, k)
 		default:
 			p.take(k)
@@ -154,7 +154,7 @@ func (p *plan) fetched() {
 		if p.r.active[a.id] != a {
 			continue
 		}
-		if (p.r.hashed && a.tree == nil) || p.o.lacks[a.id] {
+		if (p.r.hashed && a.tree == nil) || p.o.lacks[a.id] != nil {
 			kept = append(kept, a)
 			continue
 		}
@@ -207,7 +207,7 @@ func (p *plan) steal() {
 		return
 	}
 	for k, weight := range from.wanted {
-		if !p.o.lacks[k.file()] && len(p.o.wanted) < stealKeys {
+		if p.o.lacks[k.file()] == nil && len(p.o.wanted) < stealKeys {
 			p.want(k, weight)
 		}
 	}
@@ -223,12 +223,13 @@ func (p *plan) send() {
 	_ = p.o.ctl.send(wire.KindWant, fresh, func(b []byte) []byte { return wire.AppendWants(b, p.items) }) // the reader finds out
 }
 
-// releaseLocked takes a piece off all that want it: it has come.
-func (r *receiver) releaseLocked(k key) {
+// releaseLocked takes a piece off all that are to bring it: it has come from one. The others may bring it all the same.
+func (r *receiver) releaseLocked(k key, from *origin) {
 	for o := range r.origins {
 		if weight, ok := o.wanted[k]; ok {
 			delete(o.wanted, k)
 			o.inflight -= weight
+			o.lossy = o.lossy || o != from
 		}
 	}
 }

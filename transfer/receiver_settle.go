@@ -94,6 +94,9 @@ func (r *receiver) settleOnce() error {
 	}
 	if full != nil {
 		r.pause(full)
+		if err := r.wantLost(); err != nil {
+			return err
+		}
 		return r.wait(fullRetry)
 	}
 	if r.t.meter.isPaused() {

@@ -115,10 +115,15 @@ func listed(t testing.TB, entries []manifest.Entry) wire.Listed {
 	return wire.Listed{Root: root, Entries: uint32(len(entries)), Bytes: uint64(bytes)}
 }
 
-// lane returns a data lane, once its hello has been said.
+// lane returns a data lane, once its hello has been said, or nil when none comes any more.
 func (g *rogue) lane() *bulk.Lane {
 	if g.lanes != nil {
-		return <-g.lanes
+		select {
+		case l := <-g.lanes:
+			return l
+		case <-g.s.Context().Done():
+			return nil
+		}
 	}
 	l, err := bulk.Open(g.t.Context(), g.s, "transfer-data", &bulk.Options{Mode: bulk.Dedicated})
 	require.NoError(g.t, err)

@@ -31,6 +31,8 @@ type sender struct {
 	asks    *askQueue
 	book    hashBook
 
+	accepted bool // by the receiver; run's alone
+
 	mu   sync.Mutex
 	gone map[uint32]bool // files that have failed: the receiver knows
 }
@@ -153,8 +155,12 @@ func (s *sender) list(known bool) error {
 
 // take acts on a frame of the receiver. It never waits for the receiver: who reads does not write.
 func (s *sender) take(f wire.Frame) error {
+	if s.accepted == (f.Kind == wire.KindAccept) {
+		return protocolErrorf("%v at the wrong time", f.Kind)
+	}
 	switch f.Kind {
 	case wire.KindAccept:
+		s.accepted = true
 		s.t.meter.setPhase(PhaseData)
 	case wire.KindWant:
 		return s.wants.add(f)

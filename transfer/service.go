@@ -51,7 +51,7 @@ type Service struct {
 	mu      sync.Mutex
 	shares  map[[32]byte][]*Share
 	joins   map[joinKey]func(*bulk.Lane)
-	pending map[string]int // transfers by peer
+	links   map[string]map[*control]*session.Session // what peers have begun, by peer
 	pushes  map[pushKey]*pushed
 	closed  bool
 	running sync.WaitGroup
@@ -94,7 +94,7 @@ func NewService(cfg *ServiceConfig) (*Service, error) {
 		return nil, &Error{Code: CodeInvalid, Text: "ServiceConfig.Pending is negative"}
 	}
 	v := &Service{
-		cfg: c, shares: make(map[[32]byte][]*Share), joins: make(map[joinKey]func(*bulk.Lane)), pending: make(map[string]int),
+		cfg: c, shares: make(map[[32]byte][]*Share), joins: make(map[joinKey]func(*bulk.Lane)), links: make(map[string]map[*control]*session.Session),
 		pushes: make(map[pushKey]*pushed),
 	}
 	v.ctx, v.cancel = context.WithCancelCause(context.Background())
@@ -141,26 +141,46 @@ func (v *Service) serveLane(lane *bulk.Lane) {
 	}
 }
 
-// enter notes a control stream, and reports whether it may be served.
-func (v *Service) enter(peer string) error {
+// enter notes a control stream, and reports whether it may be served. At the bound, transfers that have lost their connection make way:
+// a peer whose process was killed begins again before its session is over.
+func (v *Service) enter(st *session.Stream, ctl *control) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	switch {
-	case v.closed:
+	if v.closed {
 		return &Error{Code: CodeCanceled, Text: "the peer is stopping"}
-	case v.pending[peer] >= v.cfg.Pending:
-		return &Error{Code: CodeTooLarge, Text: "too many transfers at once: wait for one to end"}
 	}
-	v.pending[peer]++
+	peer := st.Session().Peer()
+	links := v.links[peer]
+	if links == nil {
+		links = make(map[*control]*session.Session)
+		v.links[peer] = links
+	}
+	alive := 0
+	for _, s := range links {
+		if s.State() != session.StateDetached {
+			alive++
+		}
+	}
+	switch {
+	case alive >= v.cfg.Pending:
+		return &Error{Code: CodeTooLarge, Text: "too many transfers at once: wait for one to end"}
+	case len(links) >= v.cfg.Pending:
+		for old, s := range links {
+			if s.State() == session.StateDetached {
+				old.interrupt(&Error{Code: CodeLost, Text: "the peer has begun another transfer"})
+			}
+		}
+	}
+	links[ctl] = st.Session()
 	v.running.Add(1)
 	return nil
 }
 
-func (v *Service) leave(peer string) {
+func (v *Service) leave(peer string, ctl *control) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.pending[peer]--; v.pending[peer] == 0 {
-		delete(v.pending, peer)
+	if delete(v.links[peer], ctl); len(v.links[peer]) == 0 {
+		delete(v.links, peer)
 	}
 	v.running.Done()
 }
@@ -169,9 +189,9 @@ func (v *Service) leave(peer string) {
 func (v *Service) serve(st *session.Stream) {
 	peer := st.Session().Peer()
 	ctl := newControl(st)
-	err := v.enter(peer)
+	err := v.enter(st, ctl)
 	if err == nil {
-		defer v.leave(peer)
+		defer v.leave(peer, ctl)
 		err = v.greet(st.Session(), ctl)
 	}
 	ctl.close(err)

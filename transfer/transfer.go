@@ -61,14 +61,15 @@ type Transfer struct {
 	cancel    context.CancelCauseFunc
 	done      chan struct{}
 
-	mu     sync.Mutex
-	peer   string
-	name   string
-	root   [32]byte
-	failed []*Error
-	from   func() []Source // of a receiver that runs
-	ended  time.Time
-	err    error
+	mu          sync.Mutex
+	peer        string
+	name        string
+	root        [32]byte
+	failed      []*Error
+	failedPaths map[string]struct{}
+	from        func() []Source // of a receiver that runs
+	ended       time.Time
+	err         error
 
 	untold []Event // for tellAll
 	more   chan struct{}
@@ -89,7 +90,7 @@ func newTransfer(d Direction, peer string, o Options) (*Transfer, context.Contex
 	ctx, cancel := context.WithCancelCause(context.Background())
 	t := &Transfer{
 		direction: d, meter: newMeter(), o: o, began: time.Now(), number: lastNumber.Add(1), cancel: cancel,
-		done: make(chan struct{}), peer: peer, more: make(chan struct{}, 1),
+		failedPaths: make(map[string]struct{}), done: make(chan struct{}), peer: peer, more: make(chan struct{}, 1),
 		ending: make(chan struct{}), told: make(chan struct{}),
 	}
 	o.Registry.add(t)
@@ -222,12 +223,19 @@ func (t *Transfer) listed(name string, root [32]byte) {
 	t.name, t.root = name, root
 }
 
-// fileFailed says that one file has.
+// fileFailed says that one file has. A sender finds it out again after each loss of its connection: that is not another one.
 func (t *Transfer) fileFailed(err *Error) {
-	t.meter.filesBad.Add(1)
 	t.mu.Lock()
-	t.failed = append(t.failed, err)
+	_, isKnown := t.failedPaths[err.Path]
+	if !isKnown {
+		t.failedPaths[err.Path] = struct{}{}
+		t.failed = append(t.failed, err)
+	}
 	t.mu.Unlock()
+	if isKnown {
+		return
+	}
+	t.meter.filesBad.Add(1)
 	t.tell(Event{EventFileFailed, err.Peer, err.Path, err})
 }
 

@@ -63,6 +63,7 @@ var steps = []step{
 	{"moved in order", movedInOrder},
 	{"records applied", recordsApplied},
 	{"bulk lanes", bulkLanes},
+	{"killed and resumed", killedAndResumed},
 	{"drain", drainInOrder},
 	{"nothing left", nothingLeft},
 }

@@ -116,7 +116,14 @@ func newFetching(l *lab, tree *source.Tree, dir string) (*fetching, error) {
 	return f, nil
 }
 
-func (f *fetching) close() error { return errors.Join(f.service.Close(), f.server.Stop()) }
+// close does not wait for the sessions of processes that were killed: they would wait for another connection.
+func (f *fetching) close() error {
+	err := f.service.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = f.server.Shutdown(ctx) // it says so
+	return err
+}
 
 // run has one process fetch, to the end, or until it has so many bytes and is killed. It returns how many bytes crossed.
 func (f *fetching) run(ctx context.Context, until int64, kill bool) (crossed int64, err error) {
@@ -153,11 +160,12 @@ func (f *fetching) run(ctx context.Context, until int64, kill bool) (crossed int
 		}
 	}
 	err = get.Process.Kill()
-	<-ended // as a process that was killed
+	_ = <-ended // as a process that was killed
 	if err != nil {
 		return 0, err
 	}
-	r, _ := t.Wait() // which is lost
+	t.Cancel() // as its session goes on looking for the process
+	r, _ := t.Wait()
 	return r.Progress.Crossed, ctx.Err()
 }
 

@@ -48,6 +48,9 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// ErrLost is what a write fails with that a failing sync has hit: writing it again helps.
+var ErrLost = errors.New("the disk has lost what was written meanwhile: write it again")
+
 // errorf returns an *Error with the text that format makes.
 func errorf(op, path string, code manifest.Code, format string, args ...any) error {
 	return &Error{Op: op, Path: path, Code: code, Text: fmt.Sprintf(format, args...)}

@@ -66,7 +66,7 @@ func (s *Staging) write(id uint32, r Range, b []byte) (*part, error) {
 		}
 		s.mu.Lock()
 		if err == nil && losses != l.losses {
-			err = errorf("write", p.entry.Path, CodeIO, "the disk has lost what was written meanwhile: write it again")
+			err = &Error{Op: "write", Path: p.entry.Path, Code: CodeIO, Err: ErrLost}
 		}
 		if err != nil {
 			l.lost = l.lost.add(r)
