@@ -150,6 +150,30 @@ func (c *control) readWithin(d time.Duration) (wire.Frame, error) {
 	return f, err
 }
 
+// watch has lost be called when the peer ends the stream, or says something, while nothing is due, until stop is called. That returns
+// what lost was told, or nil.
+func (c *control) watch(lost func(error)) (stop func() error) {
+	said := make(chan error, 1)
+	go func() { // ends with the stream, or with stop
+		f, err := c.read()
+		if err == nil {
+			err = protocolErrorf("%v before ACCEPT", f.Kind)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = nil
+		} else {
+			lost(err)
+		}
+		said <- err
+	}()
+	return func() error {
+		c.wait(deadline.Past)
+		err := <-said
+		c.wait(time.Time{})
+		return c.cause(err)
+	}
+}
+
 // wait bounds how long reads wait, unless interrupt has been called.
 func (c *control) wait(until time.Time) {
 	c.mu.Lock()

@@ -16,7 +16,6 @@ import (
 // demand is what a rogue receiver does once it has been listed to.
 type demand struct {
 	do     func(g *rogue)
-	code   transfer.Code
 	hashed bool
 	early  bool // it does not ACCEPT
 }

@@ -10,7 +10,6 @@ import (
 // pending is a push that is being decided on, and then received.
 type pending struct {
 	in *incomingLink
-	t  *Transfer
 }
 
 // run receives a push, from the manifest on.
@@ -55,9 +54,11 @@ func (p *pending) decide(ctx context.Context, l listing) (*Destination, error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(p.in.s.Context(), cancel)
-	defer stop()
+	stop := p.in.ctl.watch(func(error) { cancel() })
 	dest, err := p.in.v.cfg.Receive(ctx, in)
+	if lost := stop(); lost != nil {
+		return nil, lost
+	}
 	if err != nil {
 		var e *Error
 		if !errors.As(err, &e) {

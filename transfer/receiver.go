@@ -31,6 +31,7 @@ type receiver struct {
 	ended chan struct{}  // closed when all is in its place
 
 	beginning sync.Mutex // one begin after the other
+	broken    error      // what the last one has failed with
 
 	// What begin sets, constant after ready.
 	st      *staging.Staging
@@ -50,10 +51,11 @@ type receiver struct {
 	whole   []uint32           // to be named
 	left    int                // files that are neither in their place nor failed
 	origins map[*origin]struct{}
-	sources int          // that may still bring something, now or after another connection
-	stuck   []error      // why files that are here could not be named
-	over    bool         // left is 0 and all is settled: nothing more is wanted
-	sum     wire.Summary // when over: what became of it
+	sources int           // that may still bring something, now or after another connection
+	stuck   []error       // why files that are here could not be named
+	synced  chan struct{} // closed after the next settling
+	over    bool          // left is 0 and all is settled: nothing more is wanted
+	sum     wire.Summary  // when over: what became of it
 }
 
 // fileState is how far a file is.
@@ -113,7 +115,7 @@ const writers = 3
 func newReceiver(ctx context.Context, t *Transfer, o ReceiveOptions, disk staging.FS) *receiver {
 	r := &receiver{
 		t: t, o: o, disk: disk, limit: newLimiter(o.Rate), work: make(chan *delivery, 2), ready: make(chan struct{}),
-		sources: 1, ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
+		sources: 1, synced: make(chan struct{}), ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
 	}
 	r.ctx, r.fail = context.WithCancelCause(ctx)
 	return r

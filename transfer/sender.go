@@ -99,7 +99,7 @@ func (s *sender) run(ctx context.Context, name string, known bool) error {
 	defer s.asks.close()
 	defer s.wants.close()
 	side.Go(func() {
-		if err := s.list(ctx, name, known); err != nil {
+		if err := s.list(name, known); err != nil {
 			cancel(err)
 		}
 	})
@@ -125,7 +125,7 @@ func (s *sender) run(ctx context.Context, name string, known bool) error {
 }
 
 // list tells the receiver what there is (spec 3.3).
-func (s *sender) list(ctx context.Context, name string, known bool) error {
+func (s *sender) list(name string, known bool) error {
 	name = wire.CutName(name)
 	err := s.ctl.sendSlow(wire.KindOffer, s.hashed, func(b []byte) []byte { return append(b, name...) })
 	var batch []byte

@@ -19,7 +19,6 @@ type Share struct {
 
 	mu     sync.Mutex
 	holder string // of a token for one peer: who has shown it first
-	closed bool
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 }
