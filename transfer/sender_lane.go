@@ -230,7 +230,11 @@ func (l *outLane) piece(id uint32, shape b3tree.Shape, i int) error {
 		head = headRoom
 	}
 	b := l.buffer(head + n)
-	if _, err := l.file.ReadAt(b[head:], off); err != nil {
+	_, err := l.file.ReadAt(b[head:], off)
+	if err == nil && shape.Pieces() == 1 {
+		err = l.file.Check() // nothing follows that would tell (spec 5.6)
+	}
+	if err != nil {
 		l.unused(b)
 		return err
 	}
