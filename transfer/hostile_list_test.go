@@ -40,7 +40,6 @@ func entries(all ...manifest.Entry) func(testing.TB) []manifest.Entry {
 
 var (
 	portable = manifest.Rules{Portable: true}
-	dir      = manifest.Entry{Kind: manifest.KindDir, Perm: 0o755, Path: "d"}
 	setuid   = manifest.Entry{Kind: manifest.KindFile, Perm: 0o4755, Size: 1, Path: "a"}
 )
 

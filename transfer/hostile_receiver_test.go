@@ -16,7 +16,6 @@ import (
 // demand is what a rogue receiver does once it has been listed to.
 type demand struct {
 	do     func(g *rogue)
-	code   transfer.Code
 	hashed bool
 	early  bool // it does not ACCEPT
 }
@@ -31,8 +30,8 @@ func wantsHash(kind wire.Kind, file uint32) func(*rogue) {
 	return func(g *rogue) { g.send(kind, false, func(b []byte) []byte { return wire.AppendFile(b, file) }) }
 }
 
-// The tree that they are after: the folder, "large" of 64 pieces, "small".
-var prey = content{"large": 16 << 20, "small": 100}
+// The tree that they are after: the folder, "large" of 16 pieces, "small".
+var prey = content{"large": 4 << 20, "small": 100}
 
 var demands = map[string]demand{
 	"a file that there is not":  {do: wants(wire.Want{File: 3, Files: 1})},
@@ -41,8 +40,8 @@ var demands = map[string]demand{
 	"the file 2^32-1":           {do: wants(wire.Want{File: 1<<32 - 1, Files: 1})},
 	"no file":                   {do: wants(wire.Want{File: 1})},
 	"a folder":                  {do: wants(wire.Want{File: 0, Files: 1})},
-	"a piece that there is not": {do: wants(wire.Want{File: 1, Files: 1, Piece: 64, Pieces: 1})},
-	"pieces beyond the end":     {do: wants(wire.Want{File: 1, Files: 1, Piece: 1, Pieces: 64})},
+	"a piece that there is not": {do: wants(wire.Want{File: 1, Files: 1, Piece: 16, Pieces: 1})},
+	"pieces beyond the end":     {do: wants(wire.Want{File: 1, Files: 1, Piece: 1, Pieces: 16})},
 	"2^32-1 pieces":             {do: wants(wire.Want{File: 1, Files: 1, Piece: 1, Pieces: 1<<32 - 1})},
 	"pieces of several files":   {do: wants(wire.Want{File: 1, Files: 2, Piece: 1, Pieces: 1})},
 	"a layer that there is not": {do: wantsHash(wire.KindWantLayer, 1)},

@@ -136,8 +136,8 @@ func freeAddr(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// lossBound is what a receiver may lose that is killed: what is written between two syncs, and what comes while one runs.
-const lossBound = 128 << 20
+// lossBound is what a receiver may lose that is killed: what is not synced, and a piece for each writer.
+const lossBound = 64<<20 + 3*256<<10
 
 func TestATransferSurvivesTheDeathOfItsProcesses(t *testing.T) {
 	from, to, addr := filepath.Join(t.TempDir(), "tree"), t.TempDir(), freeAddr(t)
@@ -182,12 +182,15 @@ func TestATransferSurvivesTheDeathOfItsProcesses(t *testing.T) {
 			continue
 		}
 		require.LessOrEqual(t, durable, verified)
-		if resumed < 0 && had > 0 || verified > had {
+		if resumed < 0 && verified > 0 { // all that is there has been looked at
 			resumed = had
 			require.LessOrEqual(t, before-resumed, int64(lossBound), "too much was lost")
+			if before > 0 {
+				t.Logf("killed at %d, went on at %d", before, resumed)
+			}
 			before = 0
 		}
-		if left == 0 || verified < at {
+		if left == 0 || verified < at || verified == had { // its first connection is to succeed
 			continue
 		}
 		role := []string{"sender", "receiver"}[random.IntN(2)]

@@ -142,11 +142,3 @@ func same(t tester, want, got string) {
 	}
 	require.Empty(t, g)
 }
-
-// empty requires that nothing is left in a directory.
-func empty(t testing.TB, dir string) {
-	t.Helper()
-	left, err := os.ReadDir(dir)
-	require.NoError(t, err)
-	require.Empty(t, left)
-}

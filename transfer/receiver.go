@@ -32,6 +32,7 @@ type receiver struct {
 
 	several   bool       // there may be more than one origin at a time
 	beginning sync.Mutex // one begin after the other
+	broken    error      // what the last one has failed with
 
 	// What begin sets, constant after ready.
 	st      *staging.Staging
@@ -51,10 +52,11 @@ type receiver struct {
 	whole       []uint32           // to be named
 	left        int                // files that are neither in their place nor failed
 	origins     map[*origin]struct{}
-	sourcesLeft int          // that may still bring something, now or after another connection
-	stuck       []error      // why files that are here could not be named
-	over        bool         // left is 0 and all is settled: nothing more is wanted
-	sum         wire.Summary // when over: what became of it
+	sourcesLeft int           // that may still bring something, now or after another connection
+	synced      chan struct{} // closed after the next settling
+	stuck       []error       // why files that are here could not be named
+	over        bool          // left is 0 and all is settled: nothing more is wanted
+	sum         wire.Summary  // when over: what became of it
 }
 
 // fileState is how far a file is.
@@ -114,7 +116,7 @@ const writers = 3
 func newReceiver(ctx context.Context, t *Transfer, o ReceiveOptions, disk staging.FS) *receiver {
 	r := &receiver{
 		t: t, o: o, disk: disk, limit: newLimiter(o.Rate), work: make(chan *delivery, 2), ready: make(chan struct{}),
-		sourcesLeft: 1, ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
+		sourcesLeft: 1, synced: make(chan struct{}), ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
 	}
 	r.ctx, r.fail = context.WithCancelCause(ctx)
 	return r

@@ -37,20 +37,23 @@ func (r *receiver) recall(root [32]byte) (bool, error) {
 
 // begin prepares for a tree: what is there already, what is left to fetch, and whether there is room. st is its state, or nil if
 // that must be found or made. A second begin finds that it is the same tree.
-func (r *receiver) begin(l listing, st *staging.Staging) error {
+func (r *receiver) begin(l listing, st *staging.Staging) (err error) {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
+	if r.broken != nil {
+		return r.broken
+	}
 	if r.st != nil {
 		if r.root != l.root {
 			return protocolErrorf("a second manifest, of another root")
 		}
 		return nil
 	}
+	defer func() { r.broken = err }()
 	if err := checkSizes(l.entries); err != nil {
 		return err
 	}
 	if st == nil {
-		var err error
 		if st, err = r.state(l); err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ func (r *receiver) write() {
 	for {
 		select {
 		case d := <-r.work:
+			r.awaitSync()
 			err := r.deliver(d)
 			d.free()
 			if err != nil {

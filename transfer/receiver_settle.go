@@ -11,7 +11,8 @@ import (
 
 // What is written is settled, which is synced, named and told, when there is so much of it, or after so long.
 const (
-	settleBytes = 64 << 20
+	settleBytes = 32 << 20
+	mostDirty   = 2 * settleBytes // what the end of the process takes away, at most: writers wait for a sync then
 	settleFiles = 2048
 	settleEvery = 2 * time.Second
 	tellEvery   = 200 * time.Millisecond
@@ -71,8 +72,35 @@ func (r *receiver) settleLast() {
 	_ = r.st.Sync() // why the transfer ends is what counts
 }
 
+// awaitSync waits while too much is written and not synced, or until the receiver ends.
+func (r *receiver) awaitSync() {
+	for r.st.Dirty() >= mostDirty {
+		r.mu.Lock()
+		synced := r.synced
+		r.mu.Unlock()
+		if r.st.Dirty() < mostDirty {
+			return
+		}
+		r.kick()
+		select {
+		case <-synced:
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+// tellSynced wakes who waits for a sync.
+func (r *receiver) tellSynced() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.synced)
+	r.synced = make(chan struct{})
+}
+
 // settleOnce names what is whole, and makes durable what is written. A full disk pauses.
 func (r *receiver) settleOnce() error {
+	defer r.tellSynced()
 	r.mu.Lock()
 	whole := r.whole
 	r.whole = nil
@@ -185,7 +213,11 @@ func (r *receiver) finish() (done bool, err error) {
 	for id, s := range r.files { // nobody changes them any more
 		if s == fileFailed {
 			failed++
-			if err := r.st.Adopt(uint32(id)); err != nil { // it is left out: its sender has it no more, or its name is taken
+			err := r.st.Adopt(uint32(id)) // it is left out: its sender has it no more, or its name is taken
+			if CodeOf(err) == CodeProtocol {
+				return false, r.wait(tellEvery) // a last piece of it is being written
+			}
+			if err != nil {
 				return true, err
 			}
 		}

@@ -231,6 +231,7 @@ type incomingLink struct {
 func (in *incomingLink) join(ctx context.Context, lane func(context.Context, *bulk.Lane)) (leave func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var lanes sync.WaitGroup
+	open := 0 // guarded by Service.mu
 	v := in.v
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -240,14 +241,18 @@ func (in *incomingLink) join(ctx context.Context, lane func(context.Context, *bu
 	}
 	v.joins[in.key] = func(l *bulk.Lane) {
 		v.mu.Lock()
-		if v.joins[in.key] == nil {
+		if v.joins[in.key] == nil || open == wire.MaxLanes { // more than were agreed on: some may be lost, and not known to be
 			v.mu.Unlock()
 			return
 		}
+		open++
 		lanes.Add(1)
 		v.mu.Unlock()
 		defer lanes.Done()
 		serveLane(ctx, l, lane)
+		v.mu.Lock()
+		open--
+		v.mu.Unlock()
 	}
 	return func() {
 		v.mu.Lock()

@@ -1,0 +1,131 @@
+package transfer_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+)
+
+func TestAPersonWhoDecidesLearnsThatThePeerHasGivenUp(t *testing.T) {
+	from := write(t, few)
+	for name, end := range map[string]func(g *rogue){
+		"by ABORT":               func(g *rogue) { g.send(wire.KindAbort, false, wire.Why{Code: "canceled"}.Append) },
+		"by a reset":             func(g *rogue) { _ = g.st.Reset(0) },
+		"with its session":       func(g *rogue) { _ = g.s.Close() },
+		"by what nobody may say": func(g *rogue) { g.send(wire.KindListed, false, wire.Listed{}.Append) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				asked, over := make(chan struct{}), make(chan struct{})
+				service(t, p, &transfer.ServiceConfig{Receive: func(ctx context.Context, _ transfer.Incoming) (*transfer.Destination, error) {
+					close(asked)
+					<-ctx.Done()
+					close(over)
+					return nil, ctx.Err()
+				}})
+				g := &rogue{t: t, s: p.Alice}
+				g.hello(wire.Sender)
+				g.list(walk(t, from).Entries())
+				<-asked
+				time.Sleep(time.Hour) // in virtual time: a person may take it
+				began := time.Now()
+				end(g)
+				<-over
+				require.Less(t, time.Since(began), time.Second)
+			})
+		})
+	}
+}
+
+func TestAPersonMayTakeLong(t *testing.T) {
+	from, to := write(t, few), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		service(t, p, &transfer.ServiceConfig{Receive: func(_ context.Context, in transfer.Incoming) (*transfer.Destination, error) {
+			require.Equal(t, 7, in.Files)
+			time.Sleep(time.Hour) // in virtual time
+			return &transfer.Destination{Dir: to}, nil
+		}})
+		_, err := transfer.Push(t.Context(), always(p.Alice), walk(t, from), nil).Wait()
+		require.NoError(t, err)
+	})
+	same(t, from, filepath.Join(to, "tree"))
+}
+
+func TestARefusalIsToldAndNothingElse(t *testing.T) {
+	from := write(t, few)
+	for text, err := range map[string]error{
+		"the peer does not take it": errors.New("/home/me has no room"),
+		"come back later":           &transfer.Error{Code: transfer.CodeDenied, Text: "come back later"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t)
+			service(t, p, &transfer.ServiceConfig{Receive: func(context.Context, transfer.Incoming) (*transfer.Destination, error) {
+				return nil, err
+			}})
+			_, err := transfer.Push(t.Context(), always(p.Alice), walk(t, from), nil).Wait()
+			var e *transfer.Error
+			require.ErrorAs(t, err, &e)
+			require.Equal(t, transfer.CodeDenied, e.Code)
+			require.True(t, e.Remote)
+			require.Equal(t, text, e.Text)
+		})
+	}
+}
+
+func TestAFolderThatBecomesALinkLeadsNowhere(t *testing.T) {
+	to, untouched := guard(t)
+	from := write(t, content{"a/first": 1 << 20, "b/later": 3 << 20})
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		time.AfterFunc(2500*time.Millisecond, func() { // the first settling has made tree/a
+			require.NoError(t, os.RemoveAll(filepath.Join(to, "tree", "b")))
+			require.NoError(t, os.MkdirAll(filepath.Join(to, "tree"), 0o755))
+			require.NoError(t, os.Symlink("../..", filepath.Join(to, "tree", "b")))
+		})
+		_, err := moved(t.Context(), t, "fetch", p, walk(t, from), to, transfer.ReceiveOptions{Options: transfer.Options{Rate: 1 << 20}})
+		require.Equal(t, transfer.CodePathUnsafe, transfer.CodeOf(err), "%v", err)
+	})
+	untouched()
+}
+
+func TestMoreLanesThanThereMayBeAreDropped(t *testing.T) {
+	from, to := write(t, few), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		service(t, p, into(to, transfer.ReceiveOptions{}))
+		g := &rogue{t: t, s: p.Alice}
+		g.hello(wire.Sender)
+		g.list(walk(t, from).Entries())
+		g.expect(wire.KindWant)
+		lanes := make([]*bulk.Lane, 40)
+		for i := range lanes {
+			lanes[i] = g.lane()
+		}
+		synctest.Wait()
+		open := 0
+		for _, l := range lanes {
+			_ = l.SetReadDeadline(time.Now().Add(time.Millisecond))
+			if _, err := l.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+				open++
+			} else {
+				require.ErrorIs(t, err, io.EOF)
+			}
+			_ = l.Close()
+		}
+		require.Equal(t, wire.MaxLanes, open)
+		_ = g.st.Reset(0)
+	})
+}
