@@ -159,10 +159,11 @@ func (f *fetching) run(ctx context.Context, until int64, kill bool) (crossed int
 			break
 		}
 	}
-	err = get.Process.Kill()
-	_ = <-ended // as a process that was killed
-	if err != nil {
+	if err := get.Process.Kill(); err != nil {
 		return 0, err
+	}
+	if err := <-ended; err == nil {
+		return 0, errors.New("it had ended before it was killed")
 	}
 	t.Cancel() // as its session goes on looking for the process
 	r, _ := t.Wait()
