@@ -22,10 +22,10 @@ const laneBuffers = 2
 // outLane is one data lane of a sender: one goroutine reads and hashes, and another one writes.
 type outLane struct {
 	*sender
-	full  chan []byte // frames to be written
-	empty chan []byte // buffers for further ones
-	over  atomic.Bool // the lane can take nothing more
-	turn  int         // of the queue
+	full  chan outFrame // frames to be written
+	empty chan outFrame // memory for further ones
+	over  atomic.Bool   // the lane can take nothing more
+	turn  int           // of the queue
 
 	file *source.File // the one that was read last, or nil
 	id   uint32       // its number
@@ -37,9 +37,9 @@ func (s *sender) lane(ctx context.Context, lane *bulk.Lane) {
 	defer s.t.meter.lanes.Add(-1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	l := &outLane{sender: s, full: make(chan []byte, laneBuffers), empty: make(chan []byte, laneBuffers+1), turn: s.wants.begin()}
+	l := &outLane{sender: s, full: make(chan outFrame, laneBuffers), empty: make(chan outFrame, laneBuffers+1), turn: s.wants.begin()}
 	for range laneBuffers + 1 {
-		l.empty <- nil
+		l.empty <- outFrame{}
 	}
 	lost := func() {
 		l.over.Store(true)
@@ -97,14 +97,14 @@ func (l *outLane) readJobs(ctx context.Context) error {
 // write owns the lane's direction out. It ends when full is closed, or calls lost when the lane takes no more.
 func (l *outLane) write(ctx context.Context, lane *bulk.Lane, lost func()) {
 	failed := false
-	for b := range l.full {
+	for f := range l.full {
 		if !failed {
-			if err := l.writeFrame(ctx, lane, b); err != nil {
+			if err := l.writeFrame(ctx, lane, f.b); err != nil {
 				failed = true
 				lost()
 			}
 		}
-		l.empty <- b
+		l.empty <- f
 	}
 }
 
@@ -128,26 +128,37 @@ func (l *outLane) writeFrame(ctx context.Context, lane *bulk.Lane, b []byte) err
 	return nil
 }
 
-// buffer returns a buffer of n bytes, when one is free.
-func (l *outLane) buffer(n int) []byte {
-	b := <-l.empty
-	if cap(b) < n {
-		b = make([]byte, n)
+// outFrame is a frame, in memory that is used again.
+type outFrame struct {
+	mem []byte
+	b   []byte // the frame, somewhere in mem
+}
+
+// pageSize is where in memory the bytes of a piece begin, behind the header: a read to an address that fits no page takes half as long
+// again (BenchmarkLarge).
+const pageSize = 4096
+
+// frame returns room for a frame of head bytes and a body, whose address fits a page, when there is some.
+func (l *outLane) frame(head, body int) outFrame {
+	f := <-l.empty
+	if len(f.mem) < pageSize+body {
+		f.mem = make([]byte, pageSize+body) // large ones begin at a page
 	}
-	return b[:n]
+	f.b = f.mem[pageSize-head : pageSize+body]
+	return f
 }
 
 // push has a frame written.
-func (l *outLane) push(b []byte) error {
-	l.full <- b // there is room: there are no more buffers than that and the one being written
+func (l *outLane) push(f outFrame) error {
+	l.full <- f // there is room: there are no more than that and the one being written
 	if l.over.Load() {
 		return errLaneLost
 	}
 	return nil
 }
 
-// unused gives a buffer back.
-func (l *outLane) unused(b []byte) { l.empty <- b }
+// unused gives a frame back.
+func (l *outLane) unused(f outFrame) { l.empty <- f }
 
 // pieces reads some pieces of a file.
 func (l *outLane) pieces(ctx context.Context, j job) error {
@@ -218,9 +229,9 @@ func (l *outLane) zeros(e *manifest.Entry, shape b3tree.Shape, j job, i int) (in
 	if err := l.file.Check(); err != nil {
 		return 0, err
 	}
-	b := l.buffer(wire.DataHeaderSize)
-	wire.DataHeader{Kind: wire.Zeros, File: j.file, Piece: uint32(i), Count: uint32(n)}.Put(b)
-	return n, l.push(b)
+	f := l.frame(wire.DataHeaderSize, 0)
+	wire.DataHeader{Kind: wire.Zeros, File: j.file, Piece: uint32(i), Count: uint32(n)}.Put(f.b)
+	return n, l.push(f)
 }
 
 // piece reads one piece, hashes it if the receiver has no other hash of it, and sends it.
@@ -230,23 +241,20 @@ func (l *outLane) piece(id uint32, shape b3tree.Shape, i int) error {
 	if !l.hashed {
 		head = headRoom
 	}
-	b := l.buffer(head + n)
-	_, err := l.file.ReadAt(b[head:], off)
+	f := l.frame(head, n)
+	_, err := l.file.ReadAt(f.b[head:], off)
 	if err == nil {
 		err = l.file.Check() // or the receiver would take us for one that sends what is wrong
 	}
+	if err == nil && !l.hashed {
+		err = l.hash(id, shape, i, f.b[wire.DataHeaderSize:headRoom], f.b[headRoom:])
+	}
 	if err != nil {
-		l.unused(b)
+		l.unused(f)
 		return err
 	}
-	if !l.hashed {
-		if err := l.hash(id, shape, i, b[wire.DataHeaderSize:headRoom], b[headRoom:]); err != nil {
-			l.unused(b)
-			return err
-		}
-	}
-	wire.DataHeader{Kind: wire.Data, Hashed: !l.hashed, File: id, Piece: uint32(i), Count: 1, Length: uint32(n)}.Put(b)
-	return l.push(b)
+	wire.DataHeader{Kind: wire.Data, Hashed: !l.hashed, File: id, Piece: uint32(i), Count: 1, Length: uint32(n)}.Put(f.b)
+	return l.push(f)
 }
 
 // hash writes the hash of a piece to dst, and notes it for the root.
@@ -271,11 +279,12 @@ func (l *outLane) packFiles(ctx context.Context, ids []uint32) error {
 	if !l.hashed {
 		head += wire.HashSize
 	}
-	size := wire.DataHeaderSize
+	size := 0
 	for _, id := range ids {
 		size += head + int(l.entries[id].Size)
 	}
-	b := l.buffer(size)[:wire.DataHeaderSize]
+	f := l.frame(wire.DataHeaderSize, size)
+	b := f.b[:wire.DataHeaderSize]
 	h := wire.DataHeader{Kind: wire.Pack, Hashed: !l.hashed}
 	for _, id := range ids {
 		if l.isGone(id) {
@@ -285,7 +294,7 @@ func (l *outLane) packFiles(ctx context.Context, ids []uint32) error {
 		data, err := l.tree.ReadFile(id, room[head:head:len(room)])
 		if err != nil {
 			if err := l.ourFailure(id, err); err != nil {
-				l.unused(b)
+				l.unused(f)
 				return err
 			}
 			continue
@@ -302,10 +311,11 @@ func (l *outLane) packFiles(ctx context.Context, ids []uint32) error {
 		b = b[:len(b)+len(room)]
 	}
 	if h.Count == 0 || ctx.Err() != nil {
-		l.unused(b)
+		l.unused(f)
 		return nil
 	}
 	h.Length = uint32(len(b) - wire.DataHeaderSize)
 	h.Put(b)
-	return l.push(b)
+	f.b = b
+	return l.push(f)
 }
