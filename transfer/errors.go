@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ const (
 	CodeCanceled      = Code("canceled")         // this side, or the peer, has stopped it
 	CodeProtocol      = manifest.CodeProtocol    // the peer breaks the protocol
 	CodeIO            = staging.CodeIO           // a disk failed
-	CodeBusy          = staging.CodeBusy         // another process receives the same
+	CodeBusy          = staging.CodeBusy         // another process receives the same, or too much waits for Receive
 	CodeNotFound      = Code("not_found")        // the peer has no such transfer, or does not know the token
 	CodeStalled       = Code("stalled")          // nothing came for too long
 	CodeLost          = Code("lost")             // the peer cannot be reached any more
@@ -63,7 +64,7 @@ func (e *Error) Error() string {
 	if e.Code != "" {
 		fmt.Fprintf(&b, " (%s)", e.Code)
 	}
-	return b.String()
+	return strings.TrimPrefix(b.String(), ": ")
 }
 
 // Unwrap returns the cause.
@@ -105,7 +106,7 @@ func whyOf(err error) wire.Why {
 	case CodeNoSpace:
 		return wire.Why{Code: string(code), Text: "the disk is full; what has come is kept"}
 	case CodeBusy:
-		return wire.Why{Code: string(code), Text: "another process receives the same transfer"}
+		return wire.Why{Code: string(code), Text: cmp.Or(ownText(err), "another process receives the same transfer")}
 	case CodeDenied, CodeNotFound, CodeStalled:
 		return wire.Why{Code: string(code), Text: ownText(err)}
 	}

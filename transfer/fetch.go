@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
@@ -99,9 +100,21 @@ func (s *outcomes) Go(fn func() error, failed func(error)) {
 			s.errs = append(s.errs, err)
 		}
 		if s.left--; s.left == 0 && len(s.errs) > 0 {
-			failed(errors.Join(s.errs...))
+			failed(allFailed(s.errs))
 		}
 	})
+}
+
+// allFailed returns why no source is of use any more, with the code of the first that has failed.
+func allFailed(errs []error) error {
+	all := errs[0]
+	for _, err := range errs[1:] {
+		all = fmt.Errorf("%w; %w", all, err)
+	}
+	if len(errs) == 1 {
+		return all
+	}
+	return &Error{Code: about("", "", errs[0]).Code, Text: "no source is left", Err: all}
 }
 
 // from keeps one source being an origin, until the transfer is over or the source is of no more use, which it returns.
@@ -118,12 +131,14 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 	defer found()
 	stopToo := context.AfterFunc(r.ctx, found)
 	defer stopToo()
+	peer := ""
 	err := r.t.persist(looking, r.isAlone, func(context.Context) (bool, error) {
 		s, err := dial(looking)
 		if err != nil {
 			return false, err
 		}
 		r.t.met(s)
+		peer = s.Peer()
 		l, err := openLink(looking, s, wire.Receiver, r.o.Options)
 		if err != nil {
 			return false, err
@@ -137,6 +152,9 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 	}
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(r.ctx)
+	}
+	if err != nil && r.several && peer != "" {
+		err = fmt.Errorf("%s: %w", peer, err)
 	}
 	return err
 }
@@ -178,7 +196,7 @@ func (o *origin) get(ctx context.Context, ref Ref, begin func()) error {
 	if err := o.ctl.send(wire.KindGet, known, wire.Get(ref).Append); err != nil {
 		return err
 	}
-	l, err := readListing(o.ctl, *r.o.Rules, known)
+	l, err := o.readListing(known)
 	if err != nil {
 		return o.ctl.cause(err)
 	}
@@ -199,4 +217,19 @@ func (o *origin) get(ctx context.Context, ref Ref, begin func()) error {
 	r.named(l.name)
 	begin()
 	return o.run(ctx)
+}
+
+// readListing reads what the source has. When all has come from others meanwhile, it need not take long.
+func (o *origin) readListing(known bool) (listing, error) {
+	read := make(chan struct{})
+	defer close(read)
+	stop := context.AfterFunc(o.r.ctx, func() {
+		select {
+		case <-time.After(completeWait):
+			o.ctl.interrupt(&Error{Code: CodeCanceled, Text: "all has come from other peers"})
+		case <-read:
+		}
+	})
+	defer stop()
+	return readListing(o.ctl, *o.r.o.Rules, known, nil)
 }

@@ -110,6 +110,7 @@ var breaches = map[string]attack{
 	"a PACK of none":                {do: just(fixed(header(wire.Pack, 0, 0, 0), noHash[:0], one))},
 	"an unknown frame on a lane":    {do: just(func(testing.TB) []byte { return frame(header(9, 0, 0, 1), nil, nil) })},
 	"a piece before its layer":      {entries: known, do: just(fixed(header(wire.Data, 1, 0, 1), nil, three[:piece]))},
+	"a piece once too often":        {do: just(aPiece, aPiece, aPiece, aPiece, aPiece)},
 	"data of a folder":              {entries: withFolder, do: just(fixed(header(wire.Data, 0, 0, 1), noHash, one))},
 	"ROOT that nobody has asked":    {do: says(wire.KindRoot, wire.Root{File: 1}.Append)},
 	"LAYER that nobody has asked":   {do: says(wire.KindLayer, wire.Layer{File: 1, CVs: noHash}.Append)},
@@ -121,6 +122,11 @@ var breaches = map[string]attack{
 	"OFFER once more":               {do: says(wire.KindOffer, nil)},
 	"WANT of a sender":              {do: says(wire.KindWant, func(b []byte) []byte { return wire.AppendWants(b, []wire.Want{{File: 0, Files: 1}}) })},
 	"PAUSE of a sender":             {do: says(wire.KindPause, wire.Why{Code: "no_space"}.Append)},
+}
+
+// aPiece is the first one of three, as it is: dropped when it is here, as often as something was wanted.
+func aPiece(t testing.TB) []byte {
+	return frame(header(wire.Data, 1, 0, 1), sum(t, 0, three[:piece]), three[:piece])
 }
 
 func withFolder(t testing.TB) []manifest.Entry {

@@ -43,8 +43,9 @@ func isTree(entries []manifest.Entry, root [32]byte) bool {
 // connection.
 const listTimeout = time.Minute
 
-// readListing reads what a sender says that there is (spec 3.3). known: GET has said that the entries need not be said.
-func readListing(ctl *control, rules manifest.Rules, known bool) (listing, error) {
+// readListing reads what a sender says that there is (spec 3.3). known: GET has said that the entries need not be said. hold, if not nil,
+// is told how many bytes of entries come, before they are kept, and may refuse them.
+func readListing(ctl *control, rules manifest.Rules, known bool, hold func(bytes int) error) (listing, error) {
 	f, err := ctl.readWithin(listTimeout)
 	if err != nil {
 		return listing{}, err
@@ -66,6 +67,11 @@ func readListing(ctl *control, rules manifest.Rules, known bool) (listing, error
 			return l, l.complete(wire.ConsumeListed(f.Body), known)
 		case f.Kind != wire.KindManifest || known:
 			return l, protocolErrorf("%v in a manifest", f.Kind)
+		}
+		if hold != nil {
+			if err := hold(len(f.Body)); err != nil {
+				return l, err
+			}
 		}
 		from := len(l.entries)
 		if l.entries, err = manifest.ConsumeBatch(l.entries, f.Body); err != nil {

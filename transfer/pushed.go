@@ -12,11 +12,7 @@ func (in *incomingLink) pushed() error {
 	v := in.v
 	ctx, cancel := context.WithCancelCause(v.ctx)
 	defer cancel(nil)
-	l, err := readListing(in.ctl, manifest.Rules{Symlinks: true}, false) // by the Destination's Rules later
-	if err != nil {
-		return in.ctl.cause(err)
-	}
-	dest, err := in.decide(ctx, l)
+	l, dest, err := in.asked(ctx)
 	if err != nil {
 		return in.ctl.cause(err)
 	}
@@ -38,6 +34,53 @@ func (in *incomingLink) pushed() error {
 	return err
 }
 
+// asked reads what there is, and asks the application.
+func (in *incomingLink) asked(ctx context.Context) (listing, *Destination, error) {
+	list := heldList{v: in.v}
+	defer list.release()
+	l, err := readListing(in.ctl, manifest.Rules{Symlinks: true}, false, list.hold) // by the Destination's Rules later
+	if err != nil {
+		return l, nil, err
+	}
+	dest, err := in.decide(ctx, l)
+	return l, dest, err
+}
+
+// Bounds of the manifests that wait for a decision, in bytes as they come: in memory they take some times that.
+const (
+	mostLists = 512 << 20 // of all peers: two of the largest
+	smallList = 1 << 20   // what is not counted of each, so that large ones do not shut out the small
+)
+
+// heldList is what one push holds of mostLists.
+type heldList struct {
+	v     *Service
+	bytes int64
+	held  int64 // of them, in Service.lists
+}
+
+// hold takes room for n more bytes.
+func (h *heldList) hold(n int) error {
+	h.v.mu.Lock()
+	defer h.v.mu.Unlock()
+	h.bytes += int64(n)
+	more := max(0, h.bytes-smallList) - h.held
+	if h.v.lists+more > mostLists {
+		return &Error{Code: CodeBusy, Text: "too many large transfers wait for an answer: try again later"}
+	}
+	h.held += more
+	h.v.lists += more
+	return nil
+}
+
+// release gives it back.
+func (h *heldList) release() {
+	h.v.mu.Lock()
+	defer h.v.mu.Unlock()
+	h.v.lists -= h.held
+	h.held = 0
+}
+
 // decide asks the application. What the peer says meanwhile, which can only be that it gives up, ends the asking.
 func (in *incomingLink) decide(ctx context.Context, l listing) (*Destination, error) {
 	what := Incoming{Peer: in.s.Peer(), Name: l.name, ID: idOf(l.root), Entries: l.entries}
@@ -54,13 +97,13 @@ func (in *incomingLink) decide(ctx context.Context, l listing) (*Destination, er
 	if gone := over(); gone != nil {
 		return nil, gone
 	}
-	if err != nil {
+	if err != nil || dest == nil {
 		return nil, refusal(err)
 	}
 	return dest, nil
 }
 
-// refusal returns what the application's error says to the peer: nothing, unless it is an *Error.
+// refusal returns what the application's error, or nil, says to the peer: nothing, unless it is an *Error.
 func refusal(err error) error {
 	var e *Error
 	if !errors.As(err, &e) {

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 
@@ -49,7 +50,14 @@ func (r *receiver) begin(l listing, st *staging.Staging) (err error) {
 		}
 		return nil
 	}
-	defer func() { r.broken = err }()
+	defer func() {
+		if r.broken = err; err != nil && r.st == nil && st != nil {
+			_ = st.Close() // the first error is what counts
+		}
+	}()
+	if r.ctx.Err() != nil { // close has been here, or comes when this has returned: nobody else would close the state
+		return context.Cause(r.ctx)
+	}
 	if err := checkSizes(l.entries); err != nil {
 		return err
 	}
@@ -112,6 +120,9 @@ func (r *receiver) survey() error {
 	m := r.t.meter
 	for i := range r.entries {
 		e, id := &r.entries[i], uint32(i)
+		if r.ctx.Err() != nil {
+			return context.Cause(r.ctx)
+		}
 		if e.Kind != manifest.KindFile {
 			r.files[i] = filePlaced
 			continue
@@ -151,10 +162,13 @@ func (r *receiver) surveyFile(e *manifest.Entry, id uint32) error {
 		r.files[id] = fileBusy
 		return nil
 	}
-	if r.shapeOf(id).Pieces() > 1 && len(r.st.Have(id)) > 0 {
+	switch {
+	case r.shapeOf(id).Pieces() == 1:
+		return nil
+	case len(r.st.Have(id)) > 0:
 		return r.resume(id)
 	}
-	return nil
+	return r.trimLayer(id, nil)
 }
 
 // samplePieces is how many pieces of a file are read again by VerifySample, beside the first and the last.
@@ -168,9 +182,15 @@ func (r *receiver) resume(id uint32) error {
 	if err == nil {
 		err = r.verify(a, have)
 	}
+	if r.ctx.Err() != nil {
+		return context.Cause(r.ctx)
+	}
 	if err != nil { // not a word of the disk's is believed then
 		r.t.tell(Event{EventFetchedAgain, "", r.entries[id].Path, err})
 		return r.st.Reset(id)
+	}
+	if err := r.trimLayer(id, have); err != nil {
+		return err
 	}
 	for _, i := range have {
 		a.state[i] = pieceHere
@@ -239,6 +259,18 @@ func (r *receiver) recallLayer(a *active, have []int) error {
 	return err
 }
 
+// trimLayer forgets the hashes of pieces that are not here, unless the file's own hash vouches for them: they may come with others.
+func (r *receiver) trimLayer(id uint32, have []int) error {
+	if r.hashed {
+		return nil
+	}
+	keep := make([]staging.Range, 0, len(have))
+	for _, i := range have {
+		keep = append(keep, staging.Range{From: int64(i), To: int64(i) + 1})
+	}
+	return r.st.TrimLayer(id, keep)
+}
+
 // verify reads again some of the pieces that are here, or all, and compares them with their hashes.
 func (r *receiver) verify(a *active, have []int) error {
 	if r.o.Verify == VerifyNothing || len(have) == 0 {
@@ -253,6 +285,9 @@ func (r *receiver) verify(a *active, have []int) error {
 	}
 	buf := make([]byte, a.shape.PieceSize())
 	for _, i := range picked {
+		if err := r.ctx.Err(); err != nil {
+			return err // resume knows why
+		}
 		off, n := a.shape.Span(i)
 		if _, err := r.st.ReadAt(a.id, buf[:n], off); err != nil {
 			return err

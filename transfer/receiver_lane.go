@@ -21,6 +21,7 @@ type delivery struct {
 	hash   [wire.HashSize]byte // if h.Hashed and no PACK
 	data   []byte
 	pooled *[]byte // data's memory, if it is to be given back
+	ended  bool    // its origin is given up: nothing more is taken of it
 }
 
 // pieces of the usual size, and PACKs, are read to memory from here.
@@ -114,6 +115,9 @@ func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) err
 		}
 		select {
 		case r.work <- d:
+		case <-ctx.Done():
+			d.free()
+			return ctx.Err()
 		case <-r.ctx.Done():
 			d.free()
 			return context.Cause(r.ctx)
@@ -126,11 +130,11 @@ func (r *receiver) readBody(ctx context.Context, in io.Reader, b []byte, o *orig
 	most := slice(r.o.Rate)
 	for len(b) > 0 {
 		n, err := in.Read(b[:min(len(b), most)])
-		if err != nil {
+		b = b[n:]
+		if err != nil && len(b) > 0 { // else the next read says it
 			return err
 		}
 		o.heard.Store(time.Now().UnixNano())
-		b = b[n:]
 		if err := pace(ctx, r.limit, n); err != nil {
 			return err
 		}

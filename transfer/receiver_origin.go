@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,7 @@ type origin struct {
 	gone     bool              // it may not be asked any more
 	wanted   map[key]int64     // what it is to bring, and what that counts
 	inflight int64             // their sum
+	due      int64             // pieces and files that it may bring: what it was asked for, less what it has brought
 	window   int64             // what that may be
 	lossy    bool              // it has lost a lane, or another was faster: things come that are not wanted any more
 	fresh    bool              // the next WANT has it forget the earlier ones
@@ -134,6 +136,13 @@ func (o *origin) attach() error {
 
 // detach has what the origin was to bring be brought by others.
 func (o *origin) detach() {
+	for _, l := range o.detachLanes() {
+		_ = l.Abort(frame.CodeCancelled) // its reader finds out
+	}
+}
+
+// detachLanes is detach, but for the lanes that are to be aborted, which it returns: nobody holds a lock meanwhile.
+func (o *origin) detachLanes() []*bulk.Lane {
 	r := o.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -145,15 +154,12 @@ func (o *origin) detach() {
 			a.asked = nil
 		}
 	}
-	for l := range o.lanes {
-		_ = l.Abort(frame.CodeCancelled) // its reader finds out
+	if !r.over {
+		for other := range r.origins {
+			r.planLocked(other)
+		}
 	}
-	if r.over {
-		return
-	}
-	for other := range r.origins {
-		r.planLocked(other)
-	}
+	return slices.Collect(maps.Keys(o.lanes))
 }
 
 // completed takes the answer to COMPLETE.
@@ -301,18 +307,21 @@ func (r *receiver) watch() {
 			return
 		}
 		r.t.meter.tick(time.Now())
-		for _, o := range r.watchOnce(every) {
+		stalled, lanes := r.watchOnce(every)
+		for _, o := range stalled {
 			r.t.meter.stalls.Add(1)
 			r.t.tell(Event{EventStalled, o.peer, "", nil})
+		}
+		for _, l := range lanes {
+			_ = l.Abort(frame.CodeCancelled) // its reader finds out, and the peer opens another
 		}
 	}
 }
 
-// watchOnce returns the origins that have stalled, and replaces their lanes, or gives them up.
-func (r *receiver) watchOnce(every time.Duration) []*origin {
+// watchOnce returns the origins that have stalled, and those of their lanes that are to be replaced, or gives them up.
+func (r *receiver) watchOnce(every time.Duration) (stalled []*origin, lanes []*bulk.Lane) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var stalled []*origin
 	for o := range r.origins {
 		o.rate = float64(o.since) / every.Seconds()
 		o.since = 0
@@ -326,11 +335,9 @@ func (r *receiver) watchOnce(every time.Duration) []*origin {
 			o.giveUp(&Error{Code: CodeStalled, Text: "nothing came for too long"})
 			continue
 		}
-		for l := range o.lanes {
-			_ = l.Abort(frame.CodeCancelled) // its reader finds out, and the peer opens another
-		}
+		lanes = slices.AppendSeq(lanes, maps.Keys(o.lanes))
 	}
-	return stalled
+	return stalled, lanes
 }
 
 // slowHash is how many bytes per second a sender hashes at least that has been asked for a layer or a root.

@@ -34,7 +34,7 @@ func (r *receiver) deliver(d *delivery) error {
 	case wire.Pack:
 		return r.unpack(d)
 	case wire.Zeros:
-		for i := range int(d.h.Count) {
+		for i := 0; i < int(d.h.Count) && !d.ended; i++ {
 			if err := r.piece(d, int(d.h.Piece)+i, nil); err != nil {
 				return err
 			}
@@ -79,14 +79,18 @@ type verdict uint8
 const (
 	dropped verdict = iota // it is here already, or its file has failed
 	taken                  // it is this goroutine's
-	refused                // nobody has wanted it
+	refused                // nobody has wanted it, or not so often
 )
 
-// claim takes a piece that has come, if it is still wanted. Of an origin that has lost a lane, what is not wanted any more is as good.
+// claim takes a piece that has come, if it is still wanted. Of an origin that has lost a lane, what is not wanted any more is as good. But
+// none brings more than it was asked for: what that costs is bounded by what was asked, and not by what a frame says (spec 4.5).
 func (r *receiver) claim(o *origin, k key) verdict {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.releaseLocked(k, o)
+	if o.due--; o.due < 0 {
+		return refused
+	}
 	r.planLocked(o)
 	late := o.lossy || o.lacks[k.file()] != nil // what it has said that it lacks may have left before
 	if a := r.active[k.file()]; a != nil {
@@ -163,6 +167,7 @@ func (r *receiver) piece(d *delivery, i int, data []byte) error {
 	case dropped:
 		return nil
 	case refused:
+		d.ended = true
 		o.giveUp(protocolErrorf("piece %d of file %d, which nobody has wanted", i, id))
 		return nil
 	}
@@ -174,7 +179,7 @@ func (r *receiver) piece(d *delivery, i int, data []byte) error {
 	}
 	cv, err := a.verify(d, i, data)
 	if err != nil {
-		r.bad(o, keyOf(id, i), err)
+		d.ended = r.bad(o, keyOf(id, i), err)
 		return nil
 	}
 	off, n := a.shape.Span(i)
@@ -256,7 +261,7 @@ func (r *receiver) rooted(o *origin, said wire.Root) error {
 		return nil
 	}
 	if a == nil || a.asked != o || a.left > 0 || r.hashed {
-		if int64(said.File) < int64(len(r.files)) && r.files[said.File] == fileFailed {
+		if r.isSettledLocked(said.File) && !r.hashed { // it was asked for twice, as some of it was lost between
 			return nil
 		}
 		return protocolErrorf("ROOT of file %d, which nobody has asked for", said.File)
@@ -273,6 +278,15 @@ func (r *receiver) rooted(o *origin, said wire.Root) error {
 		return nil
 	}
 	return r.startOverLocked(o, a)
+}
+
+// isSettledLocked reports whether a file is whole, in its place, or failed.
+func (r *receiver) isSettledLocked(id uint32) bool {
+	if int64(id) >= int64(len(r.files)) {
+		return false
+	}
+	s := r.files[id]
+	return s == fileWhole || s == filePlaced || s == fileFailed
 }
 
 // startOverLocked forgets what is here of a file: what an earlier run has left is not what the file is now.
@@ -301,8 +315,8 @@ func (r *receiver) startOverLocked(o *origin, a *active) error {
 // badPieces is how many wrong pieces an only source may send.
 const badPieces = 3
 
-// bad has a piece that is not what it must be be fetched again, elsewhere if that is possible.
-func (r *receiver) bad(o *origin, k key, cause error) {
+// bad has a piece that is not what it must be be fetched again, elsewhere if that is possible, and reports whether its origin is given up.
+func (r *receiver) bad(o *origin, k key, cause error) (drop bool) {
 	path := r.entries[k.file()].Path
 	err := &Error{Op: "receive", Peer: o.peer, Path: path, Code: CodeHashMismatch, Text: cause.Error()}
 	r.t.meter.bad.Add(1)
@@ -316,7 +330,7 @@ func (r *receiver) bad(o *origin, k key, cause error) {
 		r.again = append(r.again, k)
 	}
 	o.bad++
-	drop := o.bad >= badPieces || len(r.origins) > 1
+	drop = o.bad >= badPieces || len(r.origins) > 1
 	if !drop {
 		r.planLocked(o)
 	}
@@ -325,6 +339,7 @@ func (r *receiver) bad(o *origin, k key, cause error) {
 		r.t.tell(Event{EventSourceDropped, o.peer, path, err})
 		o.giveUp(err)
 	}
+	return drop
 }
 
 // fullRetry is how often a full disk is looked at again.
@@ -354,6 +369,8 @@ func (r *receiver) stage(write func() error) error {
 
 // pause tells all that the disk is full, as err says, or that there is room again.
 func (r *receiver) pause(err error) {
+	r.mu.Lock() // so that what is told last is so
+	defer r.mu.Unlock()
 	if !r.t.meter.setPaused(err != nil) {
 		return
 	}
@@ -362,8 +379,6 @@ func (r *receiver) pause(err error) {
 	} else {
 		r.t.tell(Event{EventResumed, "", "", nil})
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	for o := range r.origins {
 		if err == nil {
 			_ = o.ctl.send(wire.KindResume, false, nil) // its reader finds out

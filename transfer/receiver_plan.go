@@ -71,6 +71,7 @@ func (p *plan) full() bool {
 func (p *plan) want(k key, weight int64) {
 	p.o.wanted[k] = weight
 	p.o.inflight += weight
+	p.o.due++
 	n := len(p.items)
 	single := p.r.active[k.file()] == nil
 	if n > 0 {

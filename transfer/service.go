@@ -20,7 +20,9 @@ type ServiceConfig struct {
 	// does. If nil, any may.
 	Admit func(peer string) error
 	// Receive decides on what a peer pushes. It may take its time, as a person does; ctx ends when the peer gives up. An error
-	// refuses it: the peer is told no more than CodeDenied, and of an *Error its Text. If nil, all is refused.
+	// refuses it: the peer is told no more than CodeDenied, and of an *Error its Text. So does nil without one. If nil, all is
+	// refused. The lists of all pushes that wait for it have 512 MiB together: a further one is refused with CodeBusy, and comes
+	// again by itself, but one of less than 1 MiB always has room.
 	Receive func(ctx context.Context, in Incoming) (*Destination, error)
 	// Begun, if not nil, is told of each transfer that a peer has begun, and that was not refused. It must not block.
 	Begun func(*Transfer)
@@ -53,6 +55,7 @@ type Service struct {
 	joins   map[joinKey]func(*bulk.Lane)
 	links   map[string]map[*control]*session.Session // what peers have begun, by peer
 	pushes  map[pushKey]*pushed
+	lists   int64 // bytes of manifests that wait for Receive, as hold counts them
 	closed  bool
 	running sync.WaitGroup
 	ctx     context.Context

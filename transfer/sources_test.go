@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -122,6 +123,7 @@ func TestSourcesThatAllLieAreGivenUp(t *testing.T) {
 		liars := []transfer.Dialer{liar(t, newPair(t), tree), liar(t, newPair(t), tree), liar(t, newPair(t), tree)}
 		_, err := transfer.Fetch(t.Context(), liars, ref, to, nil).Wait()
 		require.Equal(t, transfer.CodeHashMismatch, transfer.CodeOf(err), "%v", err)
+		require.Equal(t, len(liars), strings.Count(err.Error(), "hash_mismatch")-1, "each says why: %v", err)
 	})
 	require.NoDirExists(t, filepath.Join(to, "tree"))
 }

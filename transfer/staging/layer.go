@@ -96,6 +96,25 @@ func (s *Staging) Layer(id uint32) ([]byte, error) {
 	return nil, nil
 }
 
+// TrimLayer forgets what SetLayer was given of the file id, but for the pieces that keep has. What a run that was killed has
+// left of a piece's hash, and not of the piece, may be the hash of something that is not there any more. It is CodeProtocol for no file.
+func (s *Staging) TrimLayer(id uint32, keep []Range) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.need("layer", id); err != nil {
+		return err
+	}
+	l := s.layers[id]
+	if l == nil {
+		return nil
+	}
+	for _, stale := range l.have.without(ranges(slices.Clone(keep)).sorted()) {
+		clear(l.cvs[stale.From*cvSize : stale.To*cvSize])
+		l.have, l.fresh = l.have.without(ranges{stale}), l.fresh.without(ranges{stale})
+	}
+	return nil
+}
+
 // SetRoot keeps the hash of the whole file id. The next Sync makes it durable. It is CodeProtocol for another one than is had: Reset
 // comes before that.
 func (s *Staging) SetRoot(id uint32, sum [32]byte) error {
