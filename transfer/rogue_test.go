@@ -33,6 +33,7 @@ type rogue struct {
 	id    wire.ID
 	lanes chan *bulk.Lane // that the other side has opened
 	code  transfer.Code   // with which the other side has ended it
+	known bool            // the other side has said in GET that it has the list
 }
 
 // send sends a frame, whatever becomes of it.
@@ -55,6 +56,9 @@ func (g *rogue) expect(kind wire.Kind) (wire.Frame, bool) {
 			require.NoError(g.t, err)
 			g.code = transfer.Code(w.Code)
 			return f, false
+		}
+		if f.Kind == wire.KindGet {
+			g.known = f.Flag
 		}
 		if f.Kind == kind {
 			return f, true
@@ -87,7 +91,7 @@ func (g *rogue) hello(role wire.Role) {
 // list offers entries, and says how many and which there are.
 func (g *rogue) list(entries []manifest.Entry) {
 	g.send(wire.KindOffer, isHashed(entries), func(b []byte) []byte { return append(b, "rogue"...) })
-	for rest := entries; len(rest) > 0; {
+	for rest := entries; len(rest) > 0 && !g.known; {
 		batch, n, err := manifest.AppendBatch(nil, rest)
 		require.NoError(g.t, err)
 		rest = rest[n:]
