@@ -30,7 +30,7 @@
 //
 // A transfer outlives its connection: the opener dials again for Options.Patience, and goes on with what is missing. It outlives its
 // process too: the receiver keeps what has come in a folder .xfer-... of the destination, where the same Push or Fetch finds it. At most
-// 64 MiB or two seconds of it are fetched again. A full disk pauses a transfer until there is room.
+// 64 MiB of it are fetched again, and seldom more than two seconds'. A full disk pauses a transfer until there is room.
 //
 // # Cancellation
 //

@@ -27,7 +27,8 @@ type Options struct {
 	// StallAfter is how long nothing may come before the lanes are replaced, and after twice that the whole connection. If zero,
 	// 15 s.
 	StallAfter time.Duration
-	// Event, if not nil, is told what happens beside the plain course. It is called from one goroutine at a time, and holds it up.
+	// Event, if not nil, is told what happens beside the plain course. It is called from one goroutine at a time. The transfer goes on
+	// meanwhile, but it ends when all is told: Event must not Wait for it.
 	Event func(Event)
 	// Registry, if not nil, lists the transfer while it runs.
 	Registry *Registry

@@ -125,6 +125,9 @@ func (o *origin) attach() error {
 	o.attached, o.last = true, time.Now()
 	r.origins[o] = struct{}{}
 	r.t.meter.found()
+	if r.t.meter.isPaused() {
+		_ = o.ctl.send(wire.KindPause, false, whyOf(&Error{Code: CodeNoSpace}).Append) // its reader finds out
+	}
 	if r.over {
 		_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // its reader finds out
 		o.ctl.hurry(completeWait)

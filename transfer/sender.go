@@ -161,6 +161,7 @@ func (s *sender) take(f wire.Frame) error {
 	switch f.Kind {
 	case wire.KindAccept:
 		s.accepted = true
+		s.t.meter.setPaused(false) // or it says so next
 		s.t.meter.setPhase(PhaseData)
 	case wire.KindWant:
 		return s.wants.add(f)

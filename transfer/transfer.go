@@ -167,8 +167,11 @@ func idOf(root [32]byte) string { return hex.EncodeToString(root[:16]) }
 func (t *Transfer) Progress() Progress { return t.meter.progress(time.Now()) }
 
 // Watch yields how far it is, every so often, and once more when it is over, which ends it as the end of ctx does. Who is slow
-// misses what was between, and holds up nothing.
+// misses what was between, and holds up nothing. If every is not positive, each second.
 func (t *Transfer) Watch(ctx context.Context, every time.Duration) iter.Seq[Progress] {
+	if every <= 0 {
+		every = time.Second
+	}
 	return func(yield func(Progress) bool) {
 		tick := time.NewTicker(every)
 		defer tick.Stop()

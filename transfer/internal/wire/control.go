@@ -112,11 +112,12 @@ type Frame struct {
 
 const headerSize = 8
 
-// Reader reads control frames.
+// Reader reads control frames. A Read that fails for a while, as at a deadline, has lost nothing: the next one goes on.
 type Reader struct {
 	r    io.Reader
 	head [headerSize]byte
 	buf  []byte
+	got  int // bytes of the frame that have come, with its header
 }
 
 // NewReader returns a Reader of r.
@@ -125,33 +126,52 @@ func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
 // Read returns the next frame. At an end between frames it returns io.EOF, within one io.ErrUnexpectedEOF, and what matches
 // ErrProtocol for one that spec 2.2 does not have.
 func (r *Reader) Read() (Frame, error) {
-	if _, err := io.ReadFull(r.r, r.head[:]); err != nil {
+	if err := r.fill(r.head[:], 0); err != nil {
 		return Frame{}, err
 	}
 	// kind u8, flags u8, zero u16, length u32
 	f := Frame{Kind: Kind(r.head[0])}
 	flags, length := r.head[1], binary.BigEndian.Uint32(r.head[4:])
 	info, ok := kinds[f.Kind]
+	var err error
 	switch {
 	case !ok:
-		return f, breachf("%v is not known", f.Kind)
+		err = breachf("%v is not known", f.Kind)
 	case r.head[2] != 0 || r.head[3] != 0 || flags&^info.flags != 0:
-		return f, breachf("%v with bits that mean nothing", f.Kind)
+		err = breachf("%v with bits that mean nothing", f.Kind)
 	case int64(length) < int64(info.least) || int64(length) > int64(info.most):
-		return f, breachf("%v of %d bytes", f.Kind, length)
+		err = breachf("%v of %d bytes", f.Kind, length)
+	}
+	if err != nil {
+		r.got = 0
+		return f, err
 	}
 	f.Flag = flags != 0
 	if cap(r.buf) < int(length) {
 		r.buf = make([]byte, length)
 	}
 	f.Body = r.buf[:length]
-	if _, err := io.ReadFull(r.r, f.Body); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
+	if err := r.fill(f.Body, headerSize); err != nil {
 		return f, err
 	}
+	r.got = 0
 	return f, nil
+}
+
+// fill reads what is not there yet of a part of the frame, which begins after from bytes of it.
+func (r *Reader) fill(part []byte, from int) error {
+	for end := from + len(part); r.got < end; {
+		n, err := r.r.Read(part[r.got-from:])
+		r.got += n
+		switch {
+		case err == nil || r.got == end:
+		case errors.Is(err, io.EOF) && r.got > 0:
+			return io.ErrUnexpectedEOF
+		default:
+			return err
+		}
+	}
+	return nil
 }
 
 // AppendFrame appends a frame whose body append appends. A body that is too long or too short is a bug.

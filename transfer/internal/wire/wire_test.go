@@ -3,7 +3,9 @@ package wire
 import (
 	"bytes"
 	"encoding/hex"
+	"errors"
 	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -248,4 +250,45 @@ func FuzzPack(f *testing.F) {
 		}
 		require.True(t, bytes.Equal(b, made))
 	})
+}
+
+// halting returns one byte, and then an error, in turn.
+type halting struct {
+	rest   []byte
+	halted bool
+}
+
+func (h *halting) Read(p []byte) (int, error) {
+	if h.halted = !h.halted; h.halted {
+		return 0, os.ErrDeadlineExceeded
+	}
+	if len(h.rest) == 0 {
+		return 0, io.EOF
+	}
+	p[0], h.rest = h.rest[0], h.rest[1:]
+	return 1, nil
+}
+
+func TestReaderGoesOnAfterADeadline(t *testing.T) {
+	why := Why{Code: "io", Text: "it broke"}
+	b := AppendFrame(AppendFrame(nil, KindAbort, false, why.Append), KindResume, false, nil)
+	r := NewReader(&halting{rest: b})
+	next := func() (f Frame, err error) {
+		for range 1000 {
+			if f, err = r.Read(); !errors.Is(err, os.ErrDeadlineExceeded) {
+				break
+			}
+		}
+		return f, err
+	}
+	f, err := next()
+	require.NoError(t, err)
+	got, err := ConsumeWhy(f.Body)
+	require.NoError(t, err)
+	require.Equal(t, why, got)
+	f, err = next()
+	require.NoError(t, err)
+	require.Equal(t, KindResume, f.Kind)
+	_, err = next()
+	require.Equal(t, io.EOF, err)
 }
