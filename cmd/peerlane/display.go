@@ -33,6 +33,7 @@ type display struct {
 	mu   sync.Mutex
 	bars *mpb.Progress // while there is a bar
 	n    int           // bars
+	lost string        // the last loss that was written: attempts that fail alike are one line
 }
 
 func newDisplay(out io.Writer) *display {
@@ -219,12 +220,24 @@ func (d *display) event(e transfer.Event) {
 			text += fmt.Sprintf(" %q", e.Path)
 		}
 		if e.Err != nil {
-			text += ": " + safe(oneLine(e.Err))
+			text += ": " + strings.TrimPrefix(safe(oneLine(e.Err)), ": ") // of an error without Op
+		}
+		if e.Kind == transfer.EventLost && d.toldLost(text) {
+			return
 		}
 		d.printf("note     %s", text)
 	case transfer.EventStalled, transfer.EventResumed, transfer.EventBadPiece:
 		d.printf("note     %s", e.Kind)
 	}
+}
+
+// toldLost reports whether text was the last loss already: who looks for a peer tries again every few seconds.
+func (d *display) toldLost(text string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.lost
+	d.lost = text
+	return was == text
 }
 
 // sentText is what has become of a transfer at its sender, without its name. How much the receiver had before, a sender does not know.

@@ -124,13 +124,16 @@ func TestEventsSayWhatAndWhy(t *testing.T) {
 	d := newDisplay(new(lockedBuffer))
 	for _, e := range []transfer.Event{
 		{Kind: transfer.EventFileFailed, Path: "a\x1b", Err: &transfer.Error{Op: "fetch", Path: "a\x1b", Code: transfer.CodeSourceChanged}},
+		{Kind: transfer.EventLost, Err: &transfer.Error{Text: "nothing came for too long", Code: transfer.CodeStalled}},
 		{Kind: transfer.EventLost, Err: errors.New("x\x1by")},
+		{Kind: transfer.EventLost, Err: errors.New("x\x1by")}, // the same again is not said
 		{Kind: transfer.EventFetchedAgain, Path: "a\x1b"},
 		{Kind: transfer.EventStalled},
 	} {
 		d.event(e)
 	}
 	require.Equal(t, `failed   fetch "a\x1b" (source_changed)
+note     lost: nothing came for too long (stalled)
 note     lost: x`+"\uFFFD"+`y
 note     fetched again "a\x1b"
 note     stalled

@@ -2,9 +2,11 @@ package main
 
 import (
 	"errors"
+	"syscall"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/source"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
 
@@ -25,7 +27,7 @@ var failures = map[transfer.Code]meaning{
 		side{exitNoRoom, "make room: " + hintGoOn}, side{exitNoRoom, "the receiver's disk is full: " + hintGoOn + " when there is room"}},
 	transfer.CodeDenied: {
 		side{exitLocal, "this user may not read or write there: look at the owner and the mode"},
-		side{exitRefused, "the peer's person, or its disk, refuses: ask them"}},
+		side{exitRefused, "the peer's person, or its disk, refuses, or it does not run peerlane receive: ask them"}},
 	transfer.CodePathUnsafe: {
 		side{exitFiles, "the other side has to rename or leave out what is named above; symlinks need --symlinks"},
 		side{exitFiles, "rename or leave out what is named above; symlinks need --symlinks there too"}},
@@ -45,7 +47,7 @@ var failures = map[transfer.Code]meaning{
 		side{exitRefused, "the two sides do not understand each other: update peerlane on both"},
 		side{exitRefused, "the two sides do not understand each other: update peerlane on both"}},
 	transfer.CodeIO: {
-		side{exitLocal, "a disk here failed, or a file is gone"}, side{exitHandler, "a disk at the peer's failed: its own messages say more"}},
+		side{exitLocal, "a file is not there, or a disk here failed"}, side{exitHandler, "a disk at the peer's failed: its own messages say more"}},
 	transfer.CodeBusy: {
 		side{exitLocal, "another process is receiving the same into that folder: wait for it"},
 		side{exitNoRoom, "the peer is receiving the same already: wait for that to end"}},
@@ -71,6 +73,9 @@ func explainTransfer(err error) (s side, ok bool) {
 		if isTimeout(err) {
 			return side{exitUnreachable, "no answer: check that the peer runs, the address, and firewalls between"}, true
 		}
+		if errors.Is(err, peerlane.ErrNotServed) { // there is no --tag to compare
+			return side{exitNotServed, "the peer is there, but runs neither peerlane send nor receive"}, true
+		}
 		for _, v := range verdicts {
 			if errors.Is(err, v.err) {
 				return side{v.code, v.hint}, true
@@ -78,7 +83,11 @@ func explainTransfer(err error) (s side, ok bool) {
 		}
 	}
 	f, known := failures[code]
-	switch {
+	switch own := (*source.Error)(nil); {
+	case (code == transfer.CodePathUnsafe || code == transfer.CodeExists) && errors.As(err, &own): // of what is to be sent
+		return side{exitFiles, "rename or leave out what is named above"}, true
+	case code == transfer.CodeIO && errors.Is(err, syscall.EFBIG):
+		return side{exitNoRoom, "the file system there, or a limit of this user, takes no file of that size: choose another folder"}, true
 	case !known:
 		return side{exitHandler, ""}, true
 	case remote:

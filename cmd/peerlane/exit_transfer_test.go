@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,8 +48,11 @@ func TestEachFailureOfATransferHasItsExitCode(t *testing.T) {
 		{here(transfer.CodeLost), exitUnreachable, "goes on"},
 		{here(transfer.CodeInvalid), exitUsage, ""},
 		{there("not_heard_of"), exitHandler, ""},
-		{&source.Error{Op: "walk", Code: transfer.CodeIO}, exitLocal, "gone"},
-		{&transfer.Error{Code: transfer.CodeLost, Err: &peerlane.Error{Outcome: session.NotSent, Err: peerlane.ErrNotServed}}, exitNotServed, ""},
+		{&source.Error{Op: "walk", Code: transfer.CodeIO}, exitLocal, "not there"},
+		{&source.Error{Op: "walk", Code: transfer.CodePathUnsafe}, exitFiles, "rename or leave out"},
+		{&source.Error{Op: "walk", Code: transfer.CodeExists}, exitFiles, "rename or leave out"},
+		{&transfer.Error{Op: "fetch", Code: transfer.CodeIO, Err: syscall.EFBIG}, exitNoRoom, "of that size"},
+		{&transfer.Error{Code: transfer.CodeLost, Err: &peerlane.Error{Outcome: session.NotSent, Err: peerlane.ErrNotServed}}, exitNotServed, "neither"},
 		{&transfer.Error{Code: transfer.CodeLost, Err: &peerlane.Error{Outcome: session.NotSent, Err: peerlane.ErrUnreachable}}, exitUnreachable, "runs"},
 		{&transfer.Error{Code: transfer.CodeLost, Err: &peerlane.Error{Outcome: session.NotSent, Err: context.DeadlineExceeded}}, exitUnreachable, "firewalls"},
 		{ticket.ErrCutOff, exitUsage, "begins with plt1"},

@@ -21,7 +21,7 @@ import (
 // getCmd is peerlane get.
 type getCmd struct {
 	Ticket string   `arg:"" help:"What peerlane send has printed; - reads it from stdin, where other users of the machine do not see it."`
-	Dir    string   `arg:"" optional:"" default:"." help:"Folder to put it in; it is made if there is none."`
+	Dir    string   `arg:"" optional:"" default:"." help:"Folder to put it in, made if there is none; without it, the current one."`
 	Also   []string `placeholder:"TICKET" help:"Ticket of another peer that sends the same, with --hash; may be repeated."`
 	placeFlags
 	dialFlags
@@ -44,6 +44,9 @@ func (c *getCmd) Run(ctx context.Context, std stdio) error {
 	key, forget := c.identity(d, want.ref)
 	r, err := c.fetch(ctx, d, key, want)
 	if err != nil {
+		if len(want.peers) > 1 && transfer.CodeOf(err) == transfer.CodeInvalid {
+			err = fmt.Errorf("%w: --also: every sender needs --hash: %w", errUsage, err)
+		}
 		c.sayKept(d, want.ref, r)
 		return err
 	}
@@ -174,7 +177,7 @@ func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result) {
 		return
 	}
 	p := r.Progress
-	if p.Bytes > 0 {
+	if p.Verified > 0 {
 		d.printf("kept     %s of %s, in %s", bytesText(float64(p.Verified)), bytesText(float64(p.Bytes)), partial)
 	}
 	d.printf("kept     the same command goes on with it, and with --discard deletes it")

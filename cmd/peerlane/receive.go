@@ -14,7 +14,7 @@ import (
 
 // receiveCmd is peerlane receive.
 type receiveCmd struct {
-	Dir string `arg:"" optional:"" default:"." help:"Folder to put it in; it is made if there is none."`
+	Dir string `arg:"" optional:"" default:"." help:"Folder to put it in, made if there is none; without it, the current one."`
 	hostFlags
 	placeFlags
 	Allow []string `placeholder:"PEER" help:"Take what this peer pushes, without asking; may be repeated. Others are refused. Without it, a person is asked on the terminal."`

@@ -79,7 +79,8 @@ func (c *sendCmd) announce(std stdio, e *endpoint, tree *source.Tree, ref transf
 	return nil
 }
 
-// serve reports the transfers, until one has brought everything or ctx ends.
+// serve reports the transfers, until one has brought everything or ctx ends. A file that has changed ends it too, unless there may be
+// other peers: the ticket's one peer cannot get it any more.
 func (c *sendCmd) serve(ctx context.Context, std stdio, share *transfer.Share, w *watcher) error {
 	defer w.wait()
 	defer share.Close()
@@ -97,8 +98,9 @@ func (c *sendCmd) serve(ctx context.Context, std stdio, share *transfer.Share, w
 			share.Close()
 			return w.rest(report, c.Keep)
 		}
-		if report(o) && !c.Keep {
-			return nil
+		sent := report(o)
+		if !c.Keep && (sent || transfer.CodeOf(o.err) == transfer.CodeSourceChanged) {
+			return o.err
 		}
 	}
 }

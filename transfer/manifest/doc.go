@@ -1,5 +1,5 @@
 // Package manifest says what a transfer of files consists of: the entries, their bytes on the wire, and which paths a receiver takes.
-// It is pure: no I/O, no goroutine. The transfer protocol comes on top of it and of package staging; nothing uses it yet.
+// It is pure: no I/O, no goroutine. Package transfer stands on it, and on packages source and staging.
 //
 //	c, err := manifest.NewChecker(manifest.LocalRules())
 //	for batch := range batches {                             // as they come from the peer

@@ -1,5 +1,5 @@
 // Package source finds the files that are sent, and reads them: the sending side's disk, as package staging is the receiving side's.
-// The transfer protocol comes on top of it and of package manifest; nothing uses it yet.
+// Package transfer stands on it, and on package manifest.
 //
 //	tree, err := source.Walk(ctx, []string{"docs", "photo.jpg"}, nil) // *Error
 //	defer tree.Close()

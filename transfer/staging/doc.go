@@ -1,5 +1,5 @@
 // Package staging is the receiving side's files of a transfer: what has come is kept beside its destination until it is whole, and
-// survives the end of the process and of the machine. The transfer protocol comes on top of it.
+// survives the end of the process and of the machine. Package transfer stands on it.
 //
 //	fs, err := staging.OpenRoot("/home/me/Downloads")
 //	s, err := staging.Create(fs, "0123456789abcdef", entries, nil)  // or Open, after a crash

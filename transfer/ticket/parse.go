@@ -74,7 +74,7 @@ func decode(text string) ([]byte, error) {
 	rest = rest[1:]
 	for i, r := range rest {
 		if (r < 'a' || r > 'z') && (r < '2' || r > '7') {
-			return nil, fmt.Errorf("%w: %q, the %dth", ErrCharacter, r, len(prefix)+i+1)
+			return nil, fmt.Errorf("%w: %q, character %d", ErrCharacter, r, len(prefix)+i+1)
 		}
 	}
 	if n := len(rest) % 8; n == 1 || n == 3 || n == 6 {

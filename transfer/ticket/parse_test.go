@@ -46,7 +46,7 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 		{text + "a", ErrExcess, ""},
 		{text + text[4:], ErrExcess, ""},
 		{text + text, ErrCharacter, "'1'"},
-		{text[:20] + "0" + text[21:], ErrCharacter, `'0', the 21th`},
+		{text[:20] + "0" + text[21:], ErrCharacter, `'0', character 21`},
 		{text[:20] + "…" + text[21:], ErrCharacter, "…"},
 		{text[:20] + "\x1b[31m" + text[21:], ErrCharacter, `\x1b`},
 		{text[:20] + "\xff" + text[21:], ErrCharacter, ""},
