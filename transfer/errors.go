@@ -107,7 +107,9 @@ func whyOf(err error) wire.Why {
 		return wire.Why{Code: string(code), Text: "the disk is full; what has come is kept"}
 	case CodeBusy:
 		return wire.Why{Code: string(code), Text: cmp.Or(ownText(err), "another process receives the same transfer")}
-	case CodeDenied, CodeNotFound, CodeStalled:
+	case CodeDenied:
+		return wire.Why{Code: string(code), Text: cmp.Or(ownText(err), "this side may not write there")}
+	case CodeNotFound, CodeStalled:
 		return wire.Why{Code: string(code), Text: ownText(err)}
 	}
 	return wire.Why{Code: string(CodeIO), Text: "this side failed"}

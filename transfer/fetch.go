@@ -138,6 +138,7 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 			return false, err
 		}
 		r.t.met(s)
+		defer r.t.on(s)()
 		peer = s.Peer()
 		l, err := openLink(looking, s, wire.Receiver, r.o.Options)
 		if err != nil {

@@ -49,6 +49,7 @@ func (t *Transfer) push(ctx context.Context, dial Dialer, tree *source.Tree) err
 			return false, err
 		}
 		t.met(s)
+		defer t.on(s)()
 		l, err := openLink(ctx, s, wire.Sender, t.o)
 		if err != nil {
 			return false, err

@@ -26,6 +26,7 @@ func (in *incomingLink) pushed() error {
 	}
 	defer done()
 	t, own := newTransfer(Receiving, in.s.Peer(), o.Options)
+	defer t.on(in.s)()
 	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
 	defer stop()
 	err = in.receiveTo(own, t, o, dest.Dir, l)

@@ -107,6 +107,7 @@ func (s *Share) serve(in *incomingLink, known bool) error {
 	t, ctx := newTransfer(Sending, in.s.Peer(), in.v.cfg.Options)
 	stop := context.AfterFunc(s.ctx, func() { t.cancel(context.Cause(s.ctx)) })
 	defer stop()
+	defer t.on(in.s)()
 	s.offer.count(t)
 	for _, begun := range []func(*Transfer){in.v.cfg.Begun, s.o.Begun} {
 		if begun != nil {

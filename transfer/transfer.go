@@ -6,6 +6,8 @@ import (
 	"iter"
 	"sync"
 	"time"
+
+	"github.com/peerlane/peerlane/session"
 )
 
 // Direction says which way the files of a transfer go.
@@ -68,6 +70,7 @@ type Transfer struct {
 	failed      []*Error
 	failedPaths map[string]struct{}
 	from        func() []Source // of a receiver that runs
+	sessions    map[*session.Session]int
 	ended       time.Time
 	err         error
 
@@ -164,7 +167,42 @@ func (t *Transfer) result() Result {
 func idOf(root [32]byte) string { return hex.EncodeToString(root[:16]) }
 
 // Progress returns how far it is.
-func (t *Transfer) Progress() Progress { return t.meter.progress(time.Now()) }
+func (t *Transfer) Progress() Progress {
+	p := t.meter.progress(time.Now())
+	if (p.Phase == PhaseList || p.Phase == PhaseData) && t.isAway() {
+		p.Phase = PhaseWaiting
+	}
+	return p
+}
+
+// on notes that the transfer runs on a session, until off is called.
+func (t *Transfer) on(s *session.Session) (off func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sessions == nil {
+		t.sessions = make(map[*session.Session]int)
+	}
+	t.sessions[s]++
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.sessions[s]--; t.sessions[s] == 0 {
+			delete(t.sessions, s)
+		}
+	}
+}
+
+// isAway reports whether no session that it runs on has a connection.
+func (t *Transfer) isAway() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for s := range t.sessions {
+		if s.State() != session.StateDetached {
+			return false
+		}
+	}
+	return len(t.sessions) > 0
+}
 
 // Watch yields how far it is, every so often, and once more when it is over, which ends it as the end of ctx does. Who is slow
 // misses what was between, and holds up nothing. If every is not positive, each second.
