@@ -84,22 +84,23 @@ func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir str
 type outcomes struct {
 	sync.WaitGroup
 	mu   sync.Mutex
-	left int
+	all  int
 	errs []error
 }
 
-func newOutcomes(n int) *outcomes { return &outcomes{left: n} }
+func newOutcomes(n int) *outcomes { return &outcomes{all: n} }
 
-// Go runs fn. When all have ended and one has failed, failed is told why.
+// Go runs fn. When all have failed, failed is told why.
 func (s *outcomes) Go(fn func() error, failed func(error)) {
 	s.WaitGroup.Go(func() {
 		err := fn()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if err != nil {
-			s.errs = append(s.errs, err)
+		if err == nil {
+			return // all has come: what others have failed with does not matter
 		}
-		if s.left--; s.left == 0 && len(s.errs) > 0 {
+		s.errs = append(s.errs, err)
+		if len(s.errs) == s.all {
 			failed(allFailed(s.errs))
 		}
 	})

@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/peerlane/peerlane/internal/b3tree"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/staging"
@@ -59,51 +58,6 @@ type receiver struct {
 	sum         wire.Summary  // when over: what became of it
 }
 
-// fileState is how far a file is.
-type fileState uint8
-
-const (
-	fileNew    fileState = iota
-	fileWanted           // one of one piece: it is on its way
-	fileBusy             // one of one piece: it is being verified and written
-	fileActive           // one of several pieces: see active
-	fileWhole            // all is here, to be named
-	filePlaced           // it has its name, or is left out
-	fileFailed
-)
-
-// active is a file of several pieces that is being fetched.
-type active struct {
-	id       uint32
-	shape    b3tree.Shape
-	tree     *b3tree.Tree // of a file with a hash: nil until its layer is here
-	layer    []b3tree.CV  // of one with a hash: as far as it has come; of another: what the pieces that are here have
-	state    []pieceState
-	left     int     // pieces that are not here
-	next     int     // no piece before it is pieceNew
-	asked    *origin // who is asked for its layer or root
-	resumed  int64   // bytes of the pieces that an earlier run has left
-	restarts int     // times that what an earlier run had left was forgotten
-}
-
-// pieceState is how far a piece is.
-type pieceState uint8
-
-const (
-	pieceNew pieceState = iota
-	pieceWanted
-	pieceBusy
-	pieceHere
-)
-
-// key names a piece among those of all files.
-type key uint64
-
-func keyOf(file uint32, piece int) key { return key(file)<<32 | key(uint32(piece)) }
-
-func (k key) file() uint32 { return uint32(k >> 32) }
-func (k key) piece() int   { return int(uint32(k)) }
-
 // openRoot opens the disk below a destination. Tests have one that breaks.
 var openRoot = staging.OpenRoot
 
@@ -132,7 +86,7 @@ func (r *receiver) run() error {
 	select {
 	case <-r.ready:
 	case <-r.ctx.Done():
-		return r.close(nil)
+		return r.close(context.Cause(r.ctx))
 	}
 	r.t.receivesFrom(r.sources)
 	defer r.t.receivesFrom(nil)
@@ -146,13 +100,10 @@ func (r *receiver) run() error {
 	return r.close(err)
 }
 
-// close closes the state, and returns why the receiver has ended.
+// close closes the state, and returns why the receiver has ended: err, or that this fails.
 func (r *receiver) close(err error) error {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
-	if cause := context.Cause(r.ctx); err == nil && !errors.Is(cause, errOver) {
-		err = cause
-	}
 	if r.st != nil {
 		closed := r.st.Close()
 		if err == nil && closed != nil {
@@ -160,15 +111,6 @@ func (r *receiver) close(err error) error {
 		}
 	}
 	return err
-}
-
-// shapeOf returns the shape of a file that begin has taken.
-func (r *receiver) shapeOf(id uint32) b3tree.Shape {
-	shape, err := b3tree.ShapeOf(r.entries[id].Size)
-	if err != nil {
-		panic("BUG: " + err.Error()) // begin has checked it
-	}
-	return shape
 }
 
 // kick has settle look whether there is something to do.

@@ -209,16 +209,6 @@ func (r *receiver) resume(id uint32) error {
 	return nil
 }
 
-// newActive returns the state of a file of several pieces, none of which is here.
-func (r *receiver) newActive(id uint32) *active {
-	shape := r.shapeOf(id)
-	a := &active{id: id, shape: shape, state: make([]pieceState, shape.Pieces()), left: shape.Pieces()}
-	if !r.hashed {
-		a.layer = make([]b3tree.CV, shape.Pieces())
-	}
-	return a
-}
-
 // piecesIn returns the pieces that are all in the ranges.
 func piecesIn(shape b3tree.Shape, ranges []staging.Range) []int {
 	var in []int
@@ -297,18 +287,6 @@ func (r *receiver) verify(a *active, have []int) error {
 		}
 	}
 	return nil
-}
-
-// check compares a piece with the hash that a has of it.
-func (a *active) check(i int, data []byte) error {
-	if a.tree != nil {
-		return a.tree.Verify(i, data)
-	}
-	cv, err := a.shape.PieceCV(i, data)
-	if err == nil && cv != a.layer[i] {
-		err = &b3tree.PieceError{Index: i, Reason: "is not what was written"}
-	}
-	return err
 }
 
 // checkRoom refuses to begin what cannot end.

@@ -208,23 +208,6 @@ func (r *receiver) piece(d *delivery, i int, data []byte) error {
 	return nil
 }
 
-// verify compares a piece with its hash: the file's, or the one that came with it, which it returns then.
-func (a *active) verify(d *delivery, i int, data []byte) (cv b3tree.CV, err error) {
-	switch {
-	case a.tree != nil && data == nil:
-		return cv, a.tree.VerifyZeros(i)
-	case a.tree != nil:
-		return cv, a.tree.Verify(i, data)
-	case data == nil:
-		return a.shape.ZeroCV(i) // the hash that a sender would add says nothing more
-	}
-	cv, err = a.shape.PieceCV(i, data)
-	if err == nil && cv != b3tree.CV(d.hash) {
-		err = &b3tree.PieceError{Index: i, Reason: "does not fit the hash that came with it"}
-	}
-	return cv, err
-}
-
 // hereLocked notes that a piece is here, and what follows from the last one.
 func (r *receiver) hereLocked(a *active, i int, cv b3tree.CV) {
 	if r.active[a.id] != a {
