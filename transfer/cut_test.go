@@ -203,3 +203,37 @@ func TestAFetchWaitsForItsPeerAndGoesOn(t *testing.T) {
 	})
 	same(t, from, filepath.Join(to, "tree"))
 }
+
+// Of a session that looks for another connection, nobody has to wait for the end to see that it does.
+func TestAPeerThatIsAwayIsWaitedForAtOnce(t *testing.T) {
+	from, to := write(t, content{"large": 8 << 20}), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		share, err := service(t, p, nil).Share(walk(t, from), nil)
+		require.NoError(t, err)
+		defer share.Close()
+		var back atomic.Bool
+		p.OnLink(func(l *faultnet.Link) {
+			if !back.Load() {
+				l.Cut()
+			}
+		})
+		time.AfterFunc(2*time.Second, p.Cut)
+		time.AfterFunc(10*time.Second, func() { back.Store(true) })
+		o := transfer.ReceiveOptions{Options: transfer.Options{Rate: 1 << 20}}
+		back.Store(true) // until the lanes are open
+		time.AfterFunc(time.Second, func() { back.Store(false) })
+		began := time.Now()
+		got := transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, share.Ref(), to, &o)
+		var waited time.Duration
+		for now := range got.Watch(t.Context(), 100*time.Millisecond) {
+			if now.Phase == transfer.PhaseWaiting && waited == 0 {
+				waited = time.Since(began)
+			}
+		}
+		_, err = got.Wait()
+		require.NoError(t, err)
+		require.InDelta(t, 2.5, waited.Seconds(), 0.6)
+	})
+	same(t, from, filepath.Join(to, "tree"))
+}
