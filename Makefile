@@ -2,8 +2,8 @@
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
-FUZZTIME ?= 4s
-NETTEST ?= 10
+FUZZTIME ?= 3s
+NETTEST ?= 5
 
 .PHONY: test race nettest vet lint fuzz examples demo bench tidy cover fmt vuln
 
@@ -11,7 +11,7 @@ fmt: ; gofmt -l -w .
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./node ./internal/... .
+race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/staging ./node ./internal/... .
 
 nettest:
 	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
@@ -35,7 +35,7 @@ demo: ; go run ./cmd/peerlane demo
 
 bench:
 	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session ./record ./bulk ./transfer ./transfer/source ./transfer/staging ./internal/b3tree .
-	cd bench && go test -count=1 ./... && go run . -quick && go run . -records -quick -rounds 3 && go run . -files -quick -rounds 3
+	cd bench && go test -count=1 ./... && go run . -quick -rounds 3 && go run . -records -quick -rounds 2 && go run . -files -quick -rounds 2
 
 tidy:
 	go mod tidy -diff
