@@ -39,7 +39,7 @@ func extents(t testing.TB, name string) (blocks int64, has []string) {
 }
 
 func TestASparseFileStaysSparse(t *testing.T) {
-	const size = 2 << 30
+	const size = 4 << 30
 	from, to := write(t, content{"beside": 17}), t.TempDir()
 	at := filepath.Join(from, "sparse")
 	f, err := os.Create(at)
