@@ -3,6 +3,7 @@ package transfer_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -128,4 +129,56 @@ func TestMoreLanesThanThereMayBeAreDropped(t *testing.T) {
 		require.Equal(t, wire.MaxLanes, open)
 		_ = g.st.Reset(0)
 	})
+}
+
+// What is wrong with its Destination, the application learns from the transfer: the peer is told no more than that this side failed.
+func TestAWrongDestinationIsToldToTheApplication(t *testing.T) {
+	from := write(t, few)
+	for name, wrong := range map[string]transfer.Destination{
+		"a folder that there is not": {Dir: filepath.Join(t.TempDir(), "nowhere")},
+		"an option":                  {Dir: t.TempDir(), ReceiveOptions: transfer.ReceiveOptions{Options: transfer.Options{Lanes: 99}}},
+	} {
+		p := newPair(t)
+		begun := make(chan *transfer.Transfer, 1)
+		service(t, p, &transfer.ServiceConfig{
+			Receive: func(context.Context, transfer.Incoming) (*transfer.Destination, error) { return &wrong, nil },
+			Begun:   func(t *transfer.Transfer) { begun <- t },
+		})
+		_, err := transfer.Push(t.Context(), always(p.Alice), walk(t, from), nil).Wait()
+		require.Equal(t, transfer.CodeIO, transfer.CodeOf(err), "%s: %v", name, err)
+		require.NotContains(t, err.Error(), wrong.Dir)
+		_, err = (<-begun).Wait()
+		require.Error(t, err, name)
+		require.NotEqual(t, transfer.CodeLost, transfer.CodeOf(err), "%s: %v", name, err)
+	}
+}
+
+// Of very many files that fail, the codes are kept, and not the peer's words.
+func TestThePeersWordsDoNotFillTheMemory(t *testing.T) {
+	files := make(content)
+	for i := range 1200 {
+		files[fmt.Sprint(i)] = 1
+	}
+	from := write(t, files)
+	p := newPair(t)
+	tree := walk(t, from)
+	for name := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(from, name), []byte("changed"), 0o644))
+	}
+	begun := make(chan *transfer.Transfer, 1)
+	cfg := into(t.TempDir(), transfer.ReceiveOptions{})
+	cfg.Begun = func(t *transfer.Transfer) { begun <- t }
+	service(t, p, cfg)
+	_, err := transfer.Push(t.Context(), always(p.Alice), tree, nil).Wait()
+	require.Equal(t, transfer.CodeSourceChanged, transfer.CodeOf(err), "%v", err)
+	result, _ := (<-begun).Wait()
+	require.Len(t, result.Failed, len(files))
+	with := 0
+	for _, e := range result.Failed {
+		require.Equal(t, transfer.CodeSourceChanged, e.Code)
+		if e.Text != "" {
+			with++
+		}
+	}
+	require.Equal(t, 1000, with)
 }

@@ -135,6 +135,17 @@ func ownText(err error) string {
 // said returns the error that the peer's words are.
 func said(w wire.Why) *Error { return &Error{Code: Code(w.Code), Remote: true, Text: w.Text} }
 
+// mostTexts is how many files' failures are kept with the peer's words: what a peer can fill memory with is bounded, and nobody reads on.
+const mostTexts = 1000
+
+// saidOfFile is said of one more file, after so many.
+func saidOfFile(w wire.Why, before int) *Error {
+	if before >= mostTexts {
+		w.Text = ""
+	}
+	return said(w)
+}
+
 // about returns err as the *Error of an op and a peer. One that is an *Error keeps what it says.
 func about(op, peer string, err error) *Error {
 	var e *Error

@@ -2,6 +2,7 @@ package transfer_test
 
 import (
 	"path/filepath"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -34,12 +35,17 @@ func wantsHash(kind wire.Kind, file uint32) func(*rogue) {
 var prey = content{"large": 4 << 20, "small": 100}
 
 var demands = map[string]demand{
-	"a file that there is not":  {do: wants(wire.Want{File: 3, Files: 1})},
-	"files beyond the end":      {do: wants(wire.Want{File: 1, Files: 3})},
-	"2^32-1 files":              {do: wants(wire.Want{File: 1, Files: 1<<32 - 1})},
-	"the file 2^32-1":           {do: wants(wire.Want{File: 1<<32 - 1, Files: 1})},
-	"no file":                   {do: wants(wire.Want{File: 1})},
-	"a folder":                  {do: wants(wire.Want{File: 0, Files: 1})},
+	"a file that there is not": {do: wants(wire.Want{File: 3, Files: 1})},
+	"files beyond the end":     {do: wants(wire.Want{File: 1, Files: 3})},
+	"2^32-1 files":             {do: wants(wire.Want{File: 1, Files: 1<<32 - 1})},
+	"the file 2^32-1":          {do: wants(wire.Want{File: 1<<32 - 1, Files: 1})},
+	"no file":                  {do: wants(wire.Want{File: 1})},
+	"a folder":                 {do: wants(wire.Want{File: 0, Files: 1})},
+	"everything, again and again": {do: func(g *rogue) {
+		items := slices.Repeat([]wire.Want{{File: 0, Files: 3}}, wire.MaxWants)
+		wants(items...)(g)
+		wants(items...)(g)
+	}},
 	"a piece that there is not": {do: wants(wire.Want{File: 1, Files: 1, Piece: 16, Pieces: 1})},
 	"pieces beyond the end":     {do: wants(wire.Want{File: 1, Files: 1, Piece: 1, Pieces: 16})},
 	"2^32-1 pieces":             {do: wants(wire.Want{File: 1, Files: 1, Piece: 1, Pieces: 1<<32 - 1})},

@@ -17,9 +17,6 @@ func (in *incomingLink) pushed() error {
 		return in.ctl.cause(err)
 	}
 	o := dest.ReceiveOptions.withDefaults()
-	if err := o.validate(); err != nil {
-		return err
-	}
 	done, err := v.takePlace(ctx, pushKey{in.s.Peer(), l.root}, cancel)
 	if err != nil {
 		return err
@@ -29,7 +26,12 @@ func (in *incomingLink) pushed() error {
 	defer t.on(in.s)()
 	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
 	defer stop()
-	err = in.receiveTo(own, t, o, dest.Dir, l)
+	if v.cfg.Begun != nil {
+		v.cfg.Begun(t)
+	}
+	if err = o.validate(); err == nil {
+		err = in.receiveTo(own, t, o, dest.Dir, l)
+	}
 	in.ctl.close(err) // before anybody hears that it is over, and closes what carries it
 	t.end(ended("receive", in.s.Peer(), err))
 	return err
@@ -154,9 +156,6 @@ func (in *incomingLink) receiveTo(ctx context.Context, t *Transfer, o ReceiveOpt
 	if err := r.begin(l, nil); err != nil {
 		r.fail(err)
 		return r.run()
-	}
-	if in.v.cfg.Begun != nil {
-		in.v.cfg.Begun(t)
 	}
 	from := r.newOrigin(in.ctl, in.s.Peer(), in.s.RTT)
 	leave, err := in.join(ctx, r.laneOf(from))

@@ -242,7 +242,7 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	if int64(id) >= int64(len(r.entries)) || r.entries[id].Kind != manifest.KindFile {
 		return protocolErrorf("FAILED of %d, which is no file", id)
 	}
-	err := said(why)
+	err := saidOfFile(why, len(o.lacks))
 	err.Op, err.Peer = "receive", o.peer
 	o.lacks[id] = err
 	for k := range o.wanted {

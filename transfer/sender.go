@@ -209,7 +209,7 @@ func (s *sender) theirFailure(f wire.Frame) error {
 		return protocolErrorf("FAILED of file %d", file)
 	}
 	if s.drop(file) {
-		e := said(why)
+		e := saidOfFile(why, int(s.t.meter.filesBad.Load()))
 		e.Op, e.Peer, e.Path = "send", s.t.Peer(), s.entries[file].Path
 		s.t.fileFailed(e)
 	}

@@ -27,7 +27,8 @@ type wantQueue struct {
 	moved  sync.Cond   // items or closed have changed, or a lane is over
 	items  []wire.Want // from head on
 	head   int
-	turn   int // how often all was forgotten: a lane that is older may be one that is lost, and gets nothing more (spec 5.2)
+	files  uint64 // sum of the items' Files
+	turn   int    // how often all was forgotten: a lane that is older may be one that is lost, and gets nothing more (spec 5.2)
 	closed bool
 	buf    []wire.Want
 }
@@ -54,7 +55,7 @@ func (q *wantQueue) add(f wire.Frame) error {
 		return err
 	}
 	if f.Flag {
-		q.items, q.head = q.items[:0], 0
+		q.items, q.head, q.files = q.items[:0], 0, 0
 		q.turn++
 	}
 	if len(q.items)-q.head+len(q.buf) > maxItems {
@@ -68,6 +69,10 @@ func (q *wantQueue) add(f wire.Frame) error {
 			return err
 		}
 		q.items = append(q.items, w)
+		q.files += uint64(w.Files)
+	}
+	if q.files > 2*uint64(len(q.entries))+maxItems { // one by one they cost time, also those that bring nothing
+		return protocolErrorf("%d files are wanted at once, of %d", q.files, len(q.entries))
 	}
 	q.moved.Broadcast()
 	return nil
@@ -144,6 +149,7 @@ func (q *wantQueue) cutLocked() job {
 
 // stepLocked goes on to the next file of an item.
 func (q *wantQueue) stepLocked(w *wire.Want) {
+	q.files--
 	if w.Files == 1 {
 		q.head++
 		return

@@ -24,7 +24,8 @@ type ServiceConfig struct {
 	// refused. The lists of all pushes that wait for it have 512 MiB together: a further one is refused with CodeBusy, and comes
 	// again by itself, but one of less than 1 MiB always has room.
 	Receive func(ctx context.Context, in Incoming) (*Destination, error)
-	// Begun, if not nil, is told of each transfer that a peer has begun, and that was not refused. It must not block.
+	// Begun, if not nil, is told of each transfer that a peer has begun, and that was not refused: also of one that a wrong
+	// Destination ends at once. It must not block.
 	Begun func(*Transfer)
 	// Pending is how many transfers a peer may have begun at a time. If zero, 4.
 	Pending int
