@@ -173,13 +173,16 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 }
 
 // serveStream runs a stream's handler in a goroutine of its own, which ends when the handler returns; the stream is
-// closed then, or reset if the handler panicked. The caller has counted it in s.streaming.
+// closed then, or reset if the handler panicked. One that the handler had closed stays so: what it has written still arrives. The
+// caller has counted it in s.streaming.
 func (s *Session) serveStream(serve func(*Stream), st *Stream) {
 	defer s.endServeStream()
 	defer func() {
 		if v := recover(); v != nil {
 			s.cfg.Logger.Error("stream handler panicked", "stream", st.name, "peer", s.peer, "panic", v)
-			_ = st.Reset(frame.CodeInternal) // reported by the log
+			if !st.closed.Load() {
+				_ = st.Reset(frame.CodeInternal) // reported by the log
+			}
 			return
 		}
 		_ = st.Close() // the handler has left the stream: nobody is there to hear it

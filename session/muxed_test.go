@@ -267,6 +267,30 @@ func TestConcurrentWritersDoNotMix(t *testing.T) {
 }
 
 // Row: N9
+func TestWhatAHandlerWroteAndClosedArrivesAlsoWhenItPanicsThen(t *testing.T) {
+	for name, opts := range map[string]*StreamOptions{"shared": {}, "dedicated": {Dedicated: true}} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				p := newPair(t, Config{}, AcceptorConfig{})
+				p.mux.SetStream("panics", func(st *Stream) {
+					_, err := st.Write([]byte("last words"))
+					require.NoError(t, err)
+					require.NoError(t, st.Close())
+					panic("boom")
+				})
+				st, err := p.dialer.OpenStream(t.Context(), "panics", opts)
+				require.NoError(t, err)
+				time.Sleep(time.Minute) // the panic has had its time to overtake
+				got, err := io.ReadAll(st)
+				require.NoError(t, err)
+				require.Equal(t, "last words", string(got))
+				require.NoError(t, st.Close())
+			})
+		})
+	}
+}
+
+// Row: N9
 func TestOpeningIsRefusedCancelledAndBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{Config: Config{MaxStreams: 3}})

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
@@ -21,6 +22,7 @@ type Stream struct {
 	s         *Session
 	name      string
 	dedicated bool
+	closed    atomic.Bool
 }
 
 // streamConn is what carries a stream.
@@ -107,6 +109,7 @@ func (st *Stream) CloseRead() error { return st.conn.CloseRead() }
 
 // Close ends both directions. What was written still arrives. A second Close returns nil.
 func (st *Stream) Close() error {
+	st.closed.Store(true)
 	st.leave()
 	return st.conn.Close()
 }
