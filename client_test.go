@@ -478,6 +478,22 @@ func TestCallsEndAtOnceWhenThePeersHostCloses(t *testing.T) {
 	})
 }
 
+// The peer learns that a client has closed its sessions also when its host closes at once: libp2p drops what its streams have not
+// sent, and the peer would keep them for the ResumeWindow.
+func TestAHostMayBeClosedRightAfterItsClient(t *testing.T) {
+	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+		s := newServer(t, b, nil)
+		require.NoError(t, s.Handle(callTag, func(_ context.Context, req *Request) ([]byte, error) { return req.Value, nil }))
+		c := newClient(t, a, patientClient())
+		_, err := c.Send(t.Context(), b.ID(), callTag, nil)
+		require.NoError(t, err)
+		require.Len(t, s.GetConnectionsInfo(), 1)
+		require.NoError(t, c.Close())
+		require.NoError(t, a.Close())
+		require.Eventually(t, func() bool { return len(s.GetConnectionsInfo()) == 0 }, 5*time.Second, time.Millisecond)
+	})
+}
+
 // Row: P11: the caller is known, and an error keeps its code, text and hint.
 func TestAHandlerKnowsItsCallerAndChoosesTheCode(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)

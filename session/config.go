@@ -44,7 +44,7 @@ type Config struct {
 	Heartbeat time.Duration
 	// HeartbeatTimeout is the silence after which the carrier is lost. If zero, twice Heartbeat.
 	HeartbeatTimeout time.Duration
-	// CloseTimeout bounds how long Close waits for what is queued to leave. If zero, 1 s.
+	// CloseTimeout bounds how long Close waits for what is queued to leave and for the peer to close too. If zero, 1 s.
 	CloseTimeout time.Duration
 
 	// MaxMessage caps one request, response or message, decompressed. If zero, 32 MiB. At most 1 GiB.

@@ -114,6 +114,11 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 	}
 	s.leaveWhenIdle(leaving)
 	s.cutOff = s.cutOff || f.Code != frame.CodeGoingAway
+	if f.Code == frame.CodeClosed && !s.byeHeard {
+		s.byeHeard = true
+		close(s.parted)
+		go s.closeFor(s.leaving) // the peer waits for our word before it lets go of the carrier
+	}
 	return nil
 }
 

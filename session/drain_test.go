@@ -36,6 +36,7 @@ func TestShutdownDeliversWhatSendHasTaken(t *testing.T) {
 			}
 			require.NoError(t, p.dialer.Flush(t.Context()))
 			require.ErrorIs(t, p.dialer.Err(), ErrGoingAway)
+			<-p.accepted.Done()
 			require.ErrorIs(t, p.accepted.Err(), ErrGoingAway)
 			wantZero(t, p.dialer)
 			wantZero(t, p.accepted)
@@ -127,6 +128,7 @@ func TestShutdownWaitsForEverythingOfBothSides(t *testing.T) {
 						wg.Go(func() { require.NoError(t, p.acceptor.Shutdown(t.Context())) })
 					}
 					wg.Wait()
+					<-p.dialer.Done()
 					require.NoError(t, <-result)
 					require.Equal(t, 1, finished)
 					require.GreaterOrEqual(t, time.Since(began), 5*time.Second)
@@ -408,7 +410,7 @@ func TestADrainEndsThoughWaitersHaveGivenUp(t *testing.T) {
 		asError(t, err, NotSent)
 		began := time.Now()
 		require.NoError(t, w.s.Shutdown(t.Context()))
-		require.Equal(t, w.s.cfg.CloseTimeout, time.Since(began))
+		require.Equal(t, 2*w.s.cfg.CloseTimeout, time.Since(began), "the drain's grace, and that of Close")
 		wantZero(t, w.s)
 	})
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,6 +161,8 @@ func testCutDuringDrain(t *testing.T, shut func(r *road) error, away time.Durati
 	require.NoError(t, <-done)
 	<-r.dialer.Done()
 	<-r.accepted.Done()
+	<-r.dialer.Done()
+	<-r.accepted.Done()
 	require.ErrorIs(t, r.dialer.Err(), ErrGoingAway)
 	require.ErrorIs(t, r.accepted.Err(), ErrGoingAway)
 	r.wantNothingLeft()
@@ -274,4 +277,41 @@ func TestACarrierThatIsResetWithACodeRightAfterTheHelloEndsTheSession(t *testing
 			r.wantNothingLeft()
 		})
 	}
+}
+
+func TestACarrierMayBeCutRightAfterClose(t *testing.T) {
+	for _, closer := range []string{"dialer", "acceptor", "both"} {
+		t.Run(closer, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{Delay: 100 * time.Millisecond})
+				began := time.Now()
+				var wg sync.WaitGroup
+				if closer != "acceptor" {
+					wg.Go(func() { require.NoError(t, r.dialer.Close()) })
+				}
+				if closer != "dialer" {
+					wg.Go(func() { require.NoError(t, r.accepted.Close()) })
+				}
+				wg.Wait()
+				r.link(-1).Cut() // a host that closes drops what its streams have not sent
+				<-r.dialer.Done()
+				<-r.accepted.Done()
+				require.LessOrEqual(t, time.Since(began), 200*time.Millisecond, "one round trip")
+				r.wantNothingLeft()
+			})
+		})
+	}
+}
+
+func TestCloseWaitsForNobodyWhileThereIsNoCarrier(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
+		r.lose()
+		began := time.Now()
+		require.NoError(t, r.dialer.Close())
+		require.Zero(t, time.Since(began))
+		require.NoError(t, r.accepted.Close())
+		require.Zero(t, time.Since(began))
+		r.wantNothingLeft()
+	})
 }

@@ -105,6 +105,8 @@ type Session struct {
 	saidBye  bool           // the GOAWAY of Close has been queued
 	goneAway bool           // the peer has
 	cutOff   bool           // the peer does not wait for what is in flight
+	byeHeard bool           // the peer has closed: nothing follows its GOAWAY
+	parted   chan struct{}  // closed with byeHeard
 	leaving  *Error         // why the session will end, once it drains or the peer has said so
 	parting  atomic.Bool    // leaving is set
 	idle     chan struct{}  // closed when a drain has nothing left to wait for
@@ -138,6 +140,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 		serving:    make(map[uint64]*Message),
 		streams:    make(map[uint64]*muxed),
 		idle:       make(chan struct{}),
+		parted:     make(chan struct{}),
 	}
 	s.ctx, s.endCtx = context.WithCancel(context.Background())
 	s.wake.L = &s.mu
@@ -318,7 +321,7 @@ func (s *Session) refusal(op, link string) *Error {
 	case s.err != nil:
 		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: s.err.Code, Err: s.err.cause()}
 	case s.flushing:
-		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Err: ErrClosed}
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: s.leaving.Code, Err: s.leaving.cause()}
 	case s.draining || s.goneAway:
 		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeGoingAway}
 	}
@@ -333,8 +336,9 @@ func (e *Error) cause() error {
 	return e.Err
 }
 
-// Close ends the session: pending calls fail, handlers' contexts end, what was already queued is given CloseTimeout to
-// leave, and the carrier is closed. A second Close returns nil at once. Close may be called from a handler.
+// Close ends the session: pending calls fail, handlers' contexts end, what was already queued is sent, and the carrier is
+// closed once the peer has taken it and has closed the session too, or after CloseTimeout. So the host may be closed right
+// after. A second Close returns nil at once. Close may be called from a handler.
 func (s *Session) Close() error {
 	s.closeFor(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
 	return nil
@@ -357,10 +361,21 @@ func (s *Session) closeFor(reason *Error) {
 
 	timer := time.NewTimer(s.cfg.CloseTimeout)
 	defer timer.Stop()
-	select {
-	case <-s.writerDone:
-	case <-s.ended:
-	case <-timer.C:
+	left, parted := s.writerDone, s.parted
+	if s.flow != nil && !s.flow.Attached() {
+		parted = nil // there is nobody to hear from
+	}
+	for left != nil || parted != nil {
+		select {
+		case <-left:
+			left = nil
+		case <-parted:
+			parted = nil
+		case <-s.ended:
+			left, parted = nil, nil
+		case <-timer.C:
+			left, parted = nil, nil
+		}
 	}
 	s.fail(reason)
 	<-s.writerDone

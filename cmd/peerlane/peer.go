@@ -131,13 +131,7 @@ func newClient(n *node.Node, secret []byte, timeout time.Duration, retries int) 
 	return c, peerlane.UseModernPSKClient(c, secret, nil)
 }
 
-// farewell is how long the ends of sessions may take to leave: closing a host drops what its streams have not sent, and a peer that
-// drains would wait for a session that it does not know to have ended.
-const farewell = 30 * time.Millisecond
-
 // close ends the sessions and the host.
 func (c *client) close() error {
-	err := c.Close()
-	time.Sleep(farewell)
-	return errors.Join(err, c.node.Close())
+	return errors.Join(c.Close(), c.node.Close())
 }
