@@ -83,7 +83,7 @@ func (s *Session) call(ctx context.Context, op string, head outgoing, value []by
 	if err := ctx.Err(); err != nil {
 		return answer{}, fail(NotSent, err)
 	}
-	wait, byCtx := s.patience(ctx, s.touch())
+	wait, byCtx := s.patience(ctx, s.touchCall())
 
 	c := s.newCall()
 	c.out = head

@@ -47,7 +47,7 @@ func (s *Session) onMessage(h frame.Header, p []byte) error {
 	case m.handleCall == nil && m.handle == nil:
 		s.skip(m, frame.Failure{Code: frame.CodeNotFound, Text: fmt.Sprintf("no handler for link %q", m.Link)})
 	}
-	s.touch()
+	s.touchCall()
 	return s.addMessage(body)
 }
 

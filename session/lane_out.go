@@ -77,7 +77,7 @@ func (s *Session) send(ctx context.Context, head outgoing, value []byte) error {
 	if err := ctx.Err(); err != nil {
 		return &Error{Op: "send", Peer: s.peer, Link: link, Outcome: NotSent, Err: err}
 	}
-	s.touch()
+	s.touchCall()
 	o := &oneWay{out: head, charge: len(value) + messageCharge}
 	o.out.s, o.out.owner, o.out.typ = s, o, frame.TypeMessage
 	o.out.fill(value)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/deadline"
@@ -26,11 +27,13 @@ type muxed struct {
 
 	// Guarded by s.mu.
 	openErr  *Error
+	askedAt  time.Duration // OPEN has left, as Session.elapsed
 	accepted bool
 	ended    bool      // out of the table
 	closed   bool      // Close has been called
 	writable sync.Cond // L is &s.mu
 	credit   int       // bytes the peer has room for
+	flight   flight    // of what is sent
 	writing  bool      // a Write is in progress
 	out      []byte    // what it still has to send
 	taken    int       // how much of it has been sent
@@ -63,6 +66,7 @@ func newMuxed(s *Session, name string, mine bool) *muxed {
 	st := &muxed{
 		s: s, name: name, mine: mine, opened: make(chan struct{}),
 		credit: int(s.limits.StreamWindow), window: s.cfg.StreamWindow,
+		flight: flight{limit: firstFlight},
 	}
 	st.writable.L = &s.mu
 	st.in.readable.L = &st.in.mu
@@ -127,7 +131,7 @@ func (o *opening) next(b []byte) ([]byte, bool) {
 	if st.ended {
 		return b, false
 	}
-	st.id = st.s.newID()
+	st.id, st.askedAt = st.s.newID(), st.s.elapsed()
 	st.s.streams[st.id] = st
 	b = frame.AppendHeader(b, frame.Header{Length: len(st.name), Type: frame.TypeStreamOpen, ID: st.id})
 	return append(b, st.name...), false
@@ -258,6 +262,8 @@ func (st *muxed) onAccept() error {
 		return fmt.Errorf("STREAM_ACCEPT of id %d: %w", st.id, frame.ErrMalformed)
 	}
 	st.accepted = true
+	now := st.s.elapsed()
+	st.flight.least, st.flight.leastAt = max(1, now-st.askedAt), now
 	close(st.opened)
 	return nil
 }

@@ -69,10 +69,22 @@ func (st *muxed) opError(op string, err error) error {
 
 // offer puts the stream among the ready sources if it has something that may leave. s.mu is held.
 func (st *muxed) offer() {
-	if !st.queued && !st.ended && (len(st.out) > 0 && st.credit > 0 || st.finAsked && !st.finSent && len(st.out) == 0) {
+	if !st.queued && !st.ended && (st.mayLeave() || st.finAsked && !st.finSent && len(st.out) == 0) {
 		st.queued = true
 		st.s.enqueue((*writing)(st))
 	}
+}
+
+// mayLeave reports whether there is something to send, and may be. s.mu is held.
+func (st *muxed) mayLeave() bool {
+	if len(st.out) == 0 || st.credit == 0 {
+		return false
+	}
+	if st.flight.room() == 0 {
+		st.s.watchFlights()
+		return false
+	}
+	return true
 }
 
 // askFin ends this direction once what is in progress has left. s.mu is held.
@@ -92,7 +104,7 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	if st.ended {
 		return b, false
 	}
-	n := min(len(st.out), st.credit, fragment)
+	n := min(len(st.out), st.credit, st.flight.room())
 	fin := st.finAsked && !st.finSent && n == len(st.out)
 	if n == 0 && !fin {
 		return b, false
@@ -107,11 +119,14 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	st.out = st.out[n:]
 	st.taken += n
 	st.credit -= n
+	if n > 0 {
+		st.flight.leave(n, st.s.elapsed())
+	}
 	if len(st.out) == 0 {
 		st.writable.Broadcast()
 	}
 	st.leaveIfDone()
-	st.queued = len(st.out) > 0 && st.credit > 0
+	st.queued = st.mayLeave()
 	return b, st.queued
 }
 
@@ -123,6 +138,7 @@ func (st *muxed) onCredit(n uint32) error {
 		return fmt.Errorf("credit of stream %d grows over %d: %w", st.id, frame.MaxTotal, frame.ErrTooLong)
 	}
 	st.credit += int(n)
+	st.flight.hear(int(n), st.s.elapsed(), st.s.mostQueueFor(st.flight.least))
 	st.offer()
 	return nil
 }
@@ -175,7 +191,7 @@ func (in *inbound) arrive(p []byte, fin bool) {
 
 // Read implements net.Conn.
 func (st *muxed) Read(p []byte) (int, error) {
-	n, credit, err := st.in.read(p, st.s.cfg.StreamWindow/2)
+	n, credit, err := st.in.read(p, st.s.cfg.StreamWindow)
 	if credit > 0 {
 		st.grant(credit)
 	}
@@ -196,8 +212,9 @@ func (st *muxed) grant(n int) {
 	st.s.control(frame.Header{Type: frame.TypeStreamCredit, ID: st.id}, frame.AppendCredit(nil, uint32(n)))
 }
 
-// read waits for bytes, and returns with them the credit to grant once it has grown to worth.
-func (in *inbound) read(p []byte, worth int) (n, credit int, err error) {
+// read waits for bytes, and returns with them the credit to grant: soon when there is nothing more to read, for the peer may wait for it,
+// and else when it is worth a frame. See flight.
+func (in *inbound) read(p []byte, window int) (n, credit int, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for {
@@ -212,7 +229,8 @@ func (in *inbound) read(p []byte, worth int) (n, credit int, err error) {
 			return 0, 0, nil
 		case in.buf.len() > 0:
 			n = in.buf.read(p)
-			if in.owed += n; in.owed >= worth {
+			in.owed += n
+			if worth := min(mostGrant, window/2); in.owed >= worth || in.buf.len() == 0 && in.owed >= min(leastGrant, worth) {
 				credit, in.owed = in.owed, 0
 			}
 			return n, credit, nil

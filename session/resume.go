@@ -88,6 +88,9 @@ func (s *Session) onSettled(conn net.Conn) {
 	if s.err == nil && !first {
 		s.setScarce(isScarce(raw))
 		s.heartbeat.onCarrier()
+		for _, st := range s.streams {
+			st.flight.move()
+		}
 		if s.state != StateDetached && !s.inOrder { // onLost comes late
 			s.setState(StateDetached, s.lost("carrier", errSuperseded))
 		}

@@ -32,7 +32,7 @@ func (s *Session) onRequest(h frame.Header, p []byte) error {
 		s.controlFailure(frame.TypeError, h.ID, f)
 		return nil
 	}
-	now := s.touch()
+	now := s.touchCall()
 	if start.Timeout > 0 {
 		m.ctx.deadline = s.started.Add(now + start.Timeout)
 	}

@@ -95,6 +95,8 @@ type Session struct {
 	streams      map[uint64]*muxed    // shared streams: see muxed.go
 	mine, theirs int                  // how many each side opened, counting those not yet accepted
 	streaming    int                  // stream handlers that run, also of ended streams
+	watch        *time.Timer          // of the streams' flights; nil before the first. See flight.go
+	watching     bool                 // it runs
 	dedicated    map[*Stream]struct{} // open dedicated streams, of both sides
 	listener     *resume.Listener     // of resumable ones that the peer opens; nil before the first. See resumable.go
 
@@ -121,7 +123,8 @@ type Session struct {
 	// Counters.
 	reads      atomic.Uint64 // Reads of the carrier that brought bytes
 	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after started; 0: none
-	lastActive atomic.Int64  // when the application last sent or received, in Unix nanoseconds
+	lastActive atomic.Int64  // when the application last sent or received, as elapsed
+	lastCall   atomic.Int64  // when a call or a message last did; zero if none has
 	stats      counters
 }
 
@@ -214,6 +217,13 @@ func (s *Session) touch() time.Duration {
 	return now
 }
 
+// touchCall notes, with touch, that a call or a message was sent or received.
+func (s *Session) touchCall() time.Duration {
+	now := s.touch()
+	s.lastCall.Store(int64(now))
+	return now
+}
+
 // fail ends the session for the reason err, once: everything that waits learns of it, and the carrier is dropped.
 func (s *Session) fail(err *Error) {
 	s.mu.Lock()
@@ -229,6 +239,7 @@ func (s *Session) fail(err *Error) {
 	s.mu.Unlock()
 	s.endCtx()
 	s.heartbeat.stop()
+	s.stopWatch()
 	if s.flow != nil {
 		s.flow.Close(err)
 	} else {

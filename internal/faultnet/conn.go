@@ -117,7 +117,14 @@ func (c *Conn) sendLocked(b []byte) int {
 		return 0
 	}
 	if !swallow && !c.out.gone.set {
-		c.out.push(b[:n], l.arrivalLocked(c.out))
+		for sent := b[:n]; len(sent) > 0; {
+			piece := sent
+			if l.opts.Rate > 0 {
+				piece = sent[:min(len(sent), ratePiece)]
+			}
+			c.out.push(piece, l.arrivalLocked(c.out, len(piece)))
+			sent = sent[len(piece):]
+		}
 	}
 	l.countLocked(n)
 	l.moved.Broadcast()
@@ -142,7 +149,7 @@ func (c *Conn) CloseWrite() error {
 
 func (c *Conn) endLocked() {
 	if !c.out.end.set {
-		c.out.end = mark{true, c.link.arrivalLocked(c.out)}
+		c.out.end = mark{true, c.link.arrivalLocked(c.out, 0)}
 	}
 	c.link.moved.Broadcast()
 }
@@ -167,7 +174,7 @@ func (c *Conn) abort() {
 			return
 		}
 		c.out.clear()
-		c.out.reset = mark{true, c.link.arrivalLocked(c.out)}
+		c.out.reset = mark{true, c.link.arrivalLocked(c.out, 0)}
 		c.leaveLocked()
 	})
 }
@@ -176,7 +183,7 @@ func (c *Conn) abort() {
 func (c *Conn) leaveLocked() {
 	c.closed = true
 	c.in.clear()
-	c.in.gone = mark{true, c.link.arrivalLocked(c.out)}
+	c.in.gone = mark{true, c.link.arrivalLocked(c.out, 0)}
 	c.read.stop()
 	c.write.stop()
 }

@@ -174,3 +174,27 @@ func requireStill(t *testing.T, f func() error, c *Conn) {
 }
 
 func pattern(n int) []byte { return bytes.Repeat([]byte("0123456789"), n/10+1)[:n] }
+
+func TestConnRateIsExact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := Pipe(LinkOptions{Buffer: 1 << 20, Rate: 1000, Delay: time.Second})
+		began := time.Now()
+		for range 3 {
+			_, err := a.Write(make([]byte, 500))
+			require.NoError(t, err)
+		}
+		for i := range 3 {
+			_, err := io.ReadFull(b, make([]byte, 500))
+			require.NoError(t, err)
+			require.Equal(t, time.Second+time.Duration(i+1)*500*time.Millisecond, time.Since(began))
+		}
+		time.Sleep(time.Hour) // what is not used is not saved
+		began = time.Now()
+		require.NoError(t, func() error { _, err := a.Write(make([]byte, 1000)); return err }())
+		require.NoError(t, a.CloseWrite())
+		all, err := io.ReadAll(b)
+		require.NoError(t, err)
+		require.Len(t, all, 1000)
+		require.Equal(t, 2*time.Second, time.Since(began))
+	})
+}

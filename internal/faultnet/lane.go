@@ -7,6 +7,7 @@ type lane struct {
 	chunks []chunk   // written and not yet read, in order
 	size   int       // bytes in chunks
 	last   time.Time // when the latest thing sent arrives; the zero time for at once
+	busy   time.Time // until when what was written takes to leave, with a Rate
 
 	end   mark // the writer is done: its reader gets io.EOF
 	reset mark // the writer is gone without a good-bye: its reader's end breaks

@@ -11,6 +11,8 @@ type LinkOptions struct {
 	Buffer int
 	// Delay is the time from a Write until its bytes can be read. If zero, none.
 	Delay time.Duration
+	// Rate is how many bytes a second each direction takes along; what is written faster waits in the Buffer. If zero, any.
+	Rate int
 	// CutDelivers makes CutAfter hand what was written before the cut to the readers, who get the error after it. If
 	// false, what was not read at the moment of the cut is lost. Freeze and Vanish hold it back or lose it as ever.
 	CutDelivers bool
@@ -20,6 +22,9 @@ type LinkOptions struct {
 
 // linkBuffer is the Buffer of a LinkOptions that has none.
 const linkBuffer = 64 << 10
+
+// ratePiece is how many bytes arrive together on a link that has a Rate.
+const ratePiece = 4 << 10
 
 // A Link is the network between two Conns. It has no goroutine; it is garbage when both ends are.
 //
@@ -138,10 +143,19 @@ func (l *Link) countLocked(n int) {
 	}
 }
 
-// arrivalLocked returns when what is sent on ln now arrives, and sees to it that waiters look then.
-func (l *Link) arrivalLocked(ln *lane) time.Time {
+// arrivalLocked returns when what is sent on ln now, n bytes, has all arrived, and sees to it that waiters look then.
+func (l *Link) arrivalLocked(ln *lane, n int) time.Time {
 	at := ln.last
-	if l.delay > 0 {
+	if l.opts.Rate > 0 {
+		now := time.Now()
+		if ln.busy.Before(now) {
+			ln.busy = now
+		}
+		ln.busy = ln.busy.Add(time.Duration(n) * time.Second / time.Duration(l.opts.Rate))
+		if t := ln.busy.Add(l.delay); t.After(at) {
+			at = t
+		}
+	} else if l.delay > 0 {
 		if t := time.Now().Add(l.delay); t.After(at) {
 			at = t
 		}

@@ -1,0 +1,184 @@
+package session
+
+import "time"
+
+// A flight bounds what one direction of a shared stream has on its way, so that calls do not wait long behind it: all of a session
+// goes through the queues of one connection, and whatever a stream has put there comes first. The peer's credit says when bytes
+// have been read. From that the flight knows the least time they take, and that they take longer now because they queue; it then
+// allows as many as keep the queue short. That is the idea of TCP Vegas (Brakmo and Peterson 1995), with the least sample of a
+// round trip to judge by (CoDel, RFC 8289, section 3).
+//
+// When all that has left has been read, so much of it has been granted that leastFlight bytes may leave again. When it has not been
+// read, it is no longer on its way either: after a while without credit a flight allows more, up to the credit. See relaxFlights.
+type flight struct {
+	sent, heard uint64        // bytes of this direction that have left, and of those the peer has given credit for again
+	limit       int           // how many may be between the two; one fragment may begin below it
+	movedAt     time.Duration // when either grew last
+
+	marks   queue[mark]   // sent and not heard
+	least   time.Duration // from sending to credit; zero before the first
+	leastAt time.Duration // when that was measured, as Session.elapsed
+
+	// A round ends when all that was sent at its begin has been heard.
+	round     uint64 // sent at the begin
+	roundBest time.Duration
+	bounded   bool // it has been at the limit
+	known     bool // the limit has been lowered once: until then it doubles
+	settling  bool // what is heard in this round had left before the limit was lowered
+}
+
+// A mark is when the bytes up to an offset have left.
+type mark struct {
+	end   uint64
+	at    time.Duration
+	alone bool // with so little before them that they can hardly have queued
+}
+
+const (
+	leastFlight   = 16 << 10 // bytes
+	firstFlight   = 64 << 10
+	leastFragment = 4 << 10
+	// What has been read is granted from mostGrant on, and from leastGrant on as soon as there is nothing more to read: on a slow way
+	// soon, on a fast one seldom.
+	leastGrant = 4 << 10
+	mostGrant  = 32 << 10
+
+	// How long the bytes of a stream may queue. While there are calls, about as long as the way takes, so that these take twice as
+	// long as without; in a program that just moves data, only as long as nobody minds who comes to call.
+	mostQueue  = 50 * time.Millisecond
+	leastQueue = 200 * time.Microsecond // less is the scheduler's, and would cost throughput
+	attentive  = time.Second            // after a call or a message
+
+	leastRelax = 100 * time.Millisecond // between looks at the flights that hold up a Write
+	blindRelax = 500 * time.Millisecond // without credit, when nothing is known of the way
+
+	leastHolds = 10 * time.Second // how long a least time counts; after that, the next sample that has not queued replaces it
+)
+
+// room returns how many bytes may leave now as one fragment.
+func (f *flight) room() int {
+	if f.sent-f.heard >= uint64(f.limit) {
+		f.bounded = true
+		return 0
+	}
+	if f.least == 0 {
+		return leastFragment // the first one has nothing before it, and tells how long a way it is
+	}
+	return min(fragment, max(leastFragment, f.limit/4))
+}
+
+// leave notes that n bytes leave now.
+func (f *flight) leave(n int, now time.Duration) {
+	if f.sent == f.heard {
+		f.begin()
+	}
+	f.sent += uint64(n)
+	f.movedAt = now
+	if last := f.marks.len() - 1; last >= 0 && f.sent-f.marks.at(last).end < leastGrant {
+		return // small writes need no mark each
+	}
+	f.marks.push(mark{f.sent, now, f.sent-f.heard <= leastFlight})
+}
+
+// begin begins a round.
+func (f *flight) begin() { f.round, f.roundBest, f.bounded, f.settling = f.sent, 0, false, false }
+
+// hear takes the peer's credit for n more bytes. What is sent may queue for as long as most.
+func (f *flight) hear(n int, now, most time.Duration) {
+	f.movedAt = now
+	f.heard = min(f.heard+uint64(n), f.sent) // more is credit for what has not been sent: a window that grows
+	for f.marks.len() > 0 && f.marks.peek().end <= f.heard {
+		f.sample(f.marks.pop(), now)
+	}
+	if f.heard < f.round || f.roundBest == 0 {
+		return
+	}
+	fits := float64(f.least+most) / float64(f.roundBest)
+	lower := !f.settling && fits < 1
+	switch {
+	case lower:
+		f.limit = max(leastFlight, int(float64(f.limit)*max(fits, 0.5)))
+		f.known = true
+	case f.bounded && fits > 1 && !f.known:
+		f.limit *= 2
+	case f.bounded && fits > 1:
+		f.limit = int(float64(f.limit) * min(fits, 1.25))
+	}
+	f.begin()
+	f.settling = lower
+}
+
+// sample takes the time that the bytes of m took.
+func (f *flight) sample(m mark, now time.Duration) {
+	took := max(1, now-m.at)
+	if f.roundBest == 0 || took < f.roundBest {
+		f.roundBest = took
+	}
+	if f.least == 0 || took < f.least || m.alone && now-f.leastAt > leastHolds {
+		f.least, f.leastAt = took, now
+	}
+}
+
+// relax allows more when there has been no credit for so long that what has left cannot be on its way any more.
+func (f *flight) relax(now time.Duration) {
+	wait := blindRelax
+	if f.least > 0 {
+		wait = max(leastRelax, 2*(f.least+mostQueue))
+	}
+	if now-f.movedAt >= wait {
+		f.limit *= 2
+	}
+}
+
+// move forgets what was measured: it was another way.
+func (f *flight) move() {
+	for f.marks.len() > 0 {
+		f.marks.pop()
+	}
+	f.least, f.known = 0, false
+	f.begin()
+}
+
+// watchFlights sees to it that a flight that holds up a Write is looked at again. s.mu is held.
+func (s *Session) watchFlights() {
+	if s.watching || s.err != nil {
+		return
+	}
+	s.watching = true
+	if s.watch == nil {
+		s.watch = time.AfterFunc(leastRelax, s.relaxFlights)
+	} else {
+		s.watch.Reset(leastRelax)
+	}
+}
+
+// stopWatch ends the timer with the session.
+func (s *Session) stopWatch() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watch != nil {
+		s.watch.Stop()
+	}
+}
+
+// relaxFlights has the flights that hold up a Write allow more if nothing moves. It is called by a timer, which ends with the session.
+func (s *Session) relaxFlights() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watching = false
+	now, away := s.elapsed(), s.flow != nil && s.state == StateDetached
+	for _, st := range s.streams {
+		if len(st.out) > 0 && st.credit > 0 && st.flight.room() == 0 && !away {
+			st.flight.relax(now)
+		}
+		st.offer() // comes back here while it is held up
+	}
+}
+
+// mostQueueFor returns how long the bytes of streams may queue now, when they take least without. s.mu is held.
+func (s *Session) mostQueueFor(least time.Duration) time.Duration {
+	if last := time.Duration(s.lastCall.Load()); last == 0 || s.elapsed()-last > attentive {
+		return mostQueue
+	}
+	return min(max(least, leastQueue), mostQueue)
+}
