@@ -27,7 +27,8 @@ type ServiceConfig struct {
 	// Begun, if not nil, is told of each transfer that a peer has begun, and that was not refused: also of one that a wrong
 	// Destination ends at once. It must not block.
 	Begun func(*Transfer)
-	// Pending is how many transfers a peer may have begun at a time. If zero, 4.
+	// Pending is how many transfers a peer may have begun at a time. If zero, 4. A further one is refused with CodeBusy, and comes again
+	// by itself for as long as its Options.Patience.
 	Pending int
 }
 
@@ -167,7 +168,7 @@ func (v *Service) enter(st *session.Stream, ctl *control) error {
 	}
 	switch {
 	case alive >= v.cfg.Pending:
-		return &Error{Code: CodeTooLarge, Text: "too many transfers at once: wait for one to end"}
+		return &Error{Code: CodeBusy, Text: "too many transfers of this peer at once: try again when one has ended"}
 	case len(links) >= v.cfg.Pending:
 		for old, s := range links {
 			if s.State() == session.StateDetached {

@@ -43,7 +43,7 @@ type EventKind string
 const (
 	EventFileFailed    EventKind = "file failed"    // the others go on
 	EventStalled       EventKind = "stalled"        // nothing has come for StallAfter: the lanes are replaced
-	EventLost          EventKind = "lost"           // the connection to a peer: it is looked for again
+	EventLost          EventKind = "lost"           // the connection to a peer, or it is busy: it is tried again
 	EventPaused        EventKind = "paused"         // the receiver's disk is full
 	EventResumed       EventKind = "resumed"        // there is room again
 	EventBadPiece      EventKind = "bad piece"      // a peer has sent what does not fit its hash: it is fetched again
