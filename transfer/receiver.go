@@ -102,12 +102,17 @@ func (r *receiver) run() error {
 	return r.close(err)
 }
 
-// close closes the state, and returns why the receiver has ended: err, or that this fails.
+// close closes the state, and returns why the receiver has ended: err, or that this fails. Of one that was not begun nothing stays, unless
+// an earlier run has left something.
 func (r *receiver) close(err error) error {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
 	if r.st != nil {
-		closed := r.st.Close()
+		end := r.st.Close
+		if r.broken != nil && r.st.IsEmpty() {
+			end = r.st.Abort
+		}
+		closed := end()
 		if err == nil && closed != nil {
 			err = closed
 		}
