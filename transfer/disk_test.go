@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -150,7 +151,58 @@ func TestATransferThatHasNoRoomIsNotBegun(t *testing.T) {
 				_, err := moved(t.Context(), t, way, newPair(t), walk(t, from), to, transfer.ReceiveOptions{})
 				require.Equal(t, transfer.CodeNoSpace, transfer.CodeOf(err), "%v", err)
 			})
-			require.NoDirExists(t, filepath.Join(to, "tree"))
+			require.Empty(t, namesIn(t, to))
+		})
+	}
+}
+
+// namesIn returns what is in a folder.
+func namesIn(t *testing.T, dir string) (all []string) {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	for _, d := range list {
+		all = append(all, d.Name())
+	}
+	return all
+}
+
+func TestATransferThatFindsSomethingInItsWayLeavesNothing(t *testing.T) {
+	for way := range ways {
+		t.Run(way, func(t *testing.T) {
+			from, to := write(t, onDisk), t.TempDir()
+			require.NoError(t, os.MkdirAll(filepath.Join(to, "tree/two"), 0o755))
+			same, err := os.ReadFile(filepath.Join(from, "small/a"))
+			require.NoError(t, err)
+			require.NoError(t, os.MkdirAll(filepath.Join(to, "tree/small"), 0o755))
+			there := filepath.Join(to, "tree/small/a")
+			require.NoError(t, os.WriteFile(there, same, 0o640))
+			info, err := os.Stat(filepath.Join(from, "small/a"))
+			require.NoError(t, err)
+			require.NoError(t, os.Chtimes(there, time.Time{}, info.ModTime())) // one that counts as received, before what is in the way
+			synctest.Test(t, func(t *testing.T) {
+				_, err := moved(t.Context(), t, way, newPair(t), walk(t, from), to, transfer.ReceiveOptions{})
+				require.Equal(t, transfer.CodeExists, transfer.CodeOf(err), "%v", err)
+			})
+			require.Equal(t, []string{"tree"}, namesIn(t, to))
+		})
+	}
+}
+
+func TestATransferThatCannotGoOnKeepsWhatHasCome(t *testing.T) {
+	for way := range ways {
+		t.Run(way, func(t *testing.T) {
+			from, to := write(t, content{"large": 8 << 20}), t.TempDir()
+			tree := walk(t, from)
+			half(t, way, tree, to, 3*time.Second)
+			d := newDisk(t)
+			d.said = 1 << 20
+			synctest.Test(t, func(t *testing.T) {
+				_, err := moved(t.Context(), t, way, newPair(t), tree, to, transfer.ReceiveOptions{})
+				require.Equal(t, transfer.CodeNoSpace, transfer.CodeOf(err), "%v", err)
+			})
+			d.said = 0
+			require.Positive(t, whole(t, way, tree, to, transfer.ReceiveOptions{}).Progress.Resumed)
 		})
 	}
 }

@@ -28,7 +28,7 @@ const (
 	CodeCanceled      = Code("canceled")         // this side, or the peer, has stopped it
 	CodeProtocol      = manifest.CodeProtocol    // the peer breaks the protocol
 	CodeIO            = staging.CodeIO           // a disk failed
-	CodeBusy          = staging.CodeBusy         // another process receives the same, or too much waits for Receive
+	CodeBusy          = staging.CodeBusy         // not now: another process receives the same, or too much is going on; later may do
 	CodeNotFound      = Code("not_found")        // the peer has no such transfer, or does not know the token
 	CodeStalled       = Code("stalled")          // nothing came for too long
 	CodeLost          = Code("lost")             // the peer cannot be reached any more

@@ -207,11 +207,14 @@ func TestTransfersOfOnePeerAreBounded(t *testing.T) {
 			g.hello(wire.Receiver) // and no more
 			open[i] = g.st
 		}
-		_, err := transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, transfer.Ref{}, t.TempDir(), nil).Wait()
-		require.Equal(t, transfer.CodeTooLarge, transfer.CodeOf(err), "%v", err)
-		time.Sleep(20 * time.Second) // in virtual time: they are given up
+		once := transfer.ReceiveOptions{Options: transfer.Options{Patience: -1}}
+		_, err := transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, transfer.Ref{}, t.TempDir(), &once).Wait()
+		require.Equal(t, transfer.CodeBusy, transfer.CodeOf(err), "%v", err)
+		require.ErrorContains(t, err, "try again")
+		began := time.Now()
 		_, err = transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, transfer.Ref{}, t.TempDir(), nil).Wait()
-		require.Equal(t, transfer.CodeNotFound, transfer.CodeOf(err), "%v", err)
+		require.Equal(t, transfer.CodeNotFound, transfer.CodeOf(err), "it comes again, when those are given up: %v", err)
+		require.Greater(t, time.Since(began), 10*time.Second)
 		for _, st := range open {
 			_ = st.Reset(0)
 		}

@@ -102,14 +102,20 @@ func again(err error) bool {
 	case "", CodeLost, CodeStalled:
 		return true
 	case CodeBusy:
-		var e *Error
-		return errors.As(err, &e) && e.Remote // it may be our own last attempt
+		return isSaid(err) // it may be our own last attempt
 	}
 	return false
 }
 
+// isSaid reports whether err is the peer's words.
+func isSaid(err error) bool {
+	var e *Error
+	return errors.As(err, &e) && e.Remote
+}
+
 // persist calls attempt until it returns nil, or an error that another attempt does not help against, or until nothing has come
-// for o.Patience. attempt reports whether the peer was reached: the first attempt must reach it. isAlone: nobody else brings anything.
+// for o.Patience. attempt reports whether the peer was reached, which it also was when it has said why not: the first attempt must reach
+// it. isAlone: nobody else brings anything.
 func (t *Transfer) persist(ctx context.Context, isAlone func() bool, attempt func(context.Context) (reached bool, err error)) error {
 	wait, last, most := firstRetry, time.Now(), t.meter.verified.Load()
 	reachedOnce := false
@@ -118,7 +124,7 @@ func (t *Transfer) persist(ctx context.Context, isAlone func() bool, attempt fun
 		if err == nil || ctx.Err() != nil {
 			return errOr(context.Cause(ctx), err)
 		}
-		reachedOnce = reachedOnce || reached
+		reachedOnce = reachedOnce || reached || isSaid(err)
 		if now := t.meter.verified.Load(); now > most {
 			most, last, wait = now, time.Now(), firstRetry
 		}

@@ -28,7 +28,8 @@ type Options struct {
 	// 15 s.
 	StallAfter time.Duration
 	// Event, if not nil, is told what happens beside the plain course. It is called from one goroutine at a time. The transfer goes on
-	// meanwhile, but it ends when all is told: Event must not Wait for it.
+	// meanwhile, but it ends when all is told: Event must not Wait for it. While a call does not return, of what is no EventFileFailed or
+	// EventSourceDropped the first 128 are kept, and the last 128 to 384: what was between is not told.
 	Event func(Event)
 	// Registry, if not nil, lists the transfer while it runs.
 	Registry *Registry

@@ -36,7 +36,7 @@ type Progress struct {
 	RateSlow  float64       // bytes per second over the last ten
 	ETA       time.Duration // what RateSlow says is left; 0 if it says nothing
 	Lanes     int           // data lanes that are open
-	Stalls    int           // times that nothing came for StallAfter
+	Stalls    int           // times that nothing came for StallAfter, or for longer
 	Losses    int           // times that a connection was lost and looked for again
 	Bad       int           // pieces that were not what was said
 }

@@ -44,12 +44,13 @@ type receiver struct {
 
 	mu          sync.Mutex
 	files       []fileState
-	active      map[uint32]*active // files of several pieces that are fileActive
-	fetched     []*active          // of those, what plan takes pieces from, in order
-	cursor      uint32             // the first entry that plan has not come to
-	again       []key              // what was wanted and is not any more: to be wanted first
-	whole       []uint32           // to be named
-	left        int                // files that are neither in their place nor failed
+	active      map[uint32]*active  // files of several pieces that are fileActive
+	fetched     []*active           // of those, what plan takes pieces from, in order
+	cursor      uint32              // the first entry that plan has not come to
+	again       []key               // what was wanted and is not any more: to be wanted first
+	aside       map[uint32]struct{} // files that no attached origin has: not planned until another one is attached
+	whole       []uint32            // to be named
+	left        int                 // files that are neither in their place nor failed
 	origins     map[*origin]struct{}
 	sourcesLeft int           // that may still bring something, now or after another connection
 	synced      chan struct{} // closed after the next settling
@@ -71,6 +72,7 @@ func newReceiver(ctx context.Context, t *Transfer, o ReceiveOptions, disk stagin
 	r := &receiver{
 		t: t, o: o, disk: disk, limit: newLimiter(o.Rate), work: make(chan *delivery, 2), ready: make(chan struct{}),
 		sourcesLeft: 1, synced: make(chan struct{}), ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
+		aside: make(map[uint32]struct{}),
 	}
 	r.ctx, r.fail = context.WithCancelCause(ctx)
 	return r
@@ -100,12 +102,17 @@ func (r *receiver) run() error {
 	return r.close(err)
 }
 
-// close closes the state, and returns why the receiver has ended: err, or that this fails.
+// close closes the state, and returns why the receiver has ended: err, or that this fails. Of one that was not begun nothing stays, unless
+// an earlier run has left something.
 func (r *receiver) close(err error) error {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
 	if r.st != nil {
-		closed := r.st.Close()
+		end := r.st.Close
+		if r.broken != nil && r.st.IsEmpty() {
+			end = r.st.Abort
+		}
+		closed := end()
 		if err == nil && closed != nil {
 			err = closed
 		}

@@ -133,6 +133,7 @@ func (o *origin) attach() error {
 		o.ctl.hurry(completeWait)
 		return nil
 	}
+	r.takeUpLocked()
 	r.planLocked(o)
 	return nil
 }
@@ -157,10 +158,17 @@ func (o *origin) detachLanes() []*bulk.Lane {
 			a.asked = nil
 		}
 	}
-	if !r.over {
-		for other := range r.origins {
-			r.planLocked(other)
+	if r.over {
+		return slices.Collect(maps.Keys(o.lanes))
+	}
+	for other := range r.origins {
+		for id := range other.lacks { // what one does not lack is not set aside
+			r.setAsideLocked(id)
 		}
+		break
+	}
+	for other := range r.origins {
+		r.planLocked(other)
 	}
 	return slices.Collect(maps.Keys(o.lanes))
 }
@@ -257,6 +265,8 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	}
 	if r.isLackedLocked(id) {
 		r.lackLocked(id, err)
+	} else {
+		r.setAsideLocked(id)
 	}
 	for other := range r.origins {
 		r.planLocked(other)
@@ -266,15 +276,17 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 
 // isLackedLocked reports whether no source has a file: one that is not attached just now may.
 func (r *receiver) isLackedLocked(id uint32) bool {
-	if len(r.origins) < r.sourcesLeft {
-		return false
-	}
+	return len(r.origins) >= r.sourcesLeft && !r.isHadLocked(id)
+}
+
+// isHadLocked reports whether an attached source may have a file.
+func (r *receiver) isHadLocked(id uint32) bool {
 	for o := range r.origins {
 		if o.lacks[id] == nil {
-			return false
+			return true
 		}
 	}
-	return true
+	return false
 }
 
 // lackLocked has a file fail that no source has.

@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"math"
+	"slices"
 
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
@@ -33,10 +34,20 @@ func (r *receiver) planLocked(o *origin) {
 
 // askLocked asks an origin for the layers and roots that nobody is asked for.
 func (r *receiver) askLocked(o *origin) {
-	for _, a := range r.active {
-		if a.asked == nil && o.lacks[a.id] == nil {
-			r.askForLocked(o, a)
+	if r.hashed { // who has no layer yet is among them, and those that were set aside may be many
+		for _, a := range r.fetched {
+			r.askUnaskedLocked(o, a)
 		}
+		return
+	}
+	for _, a := range r.active {
+		r.askUnaskedLocked(o, a)
+	}
+}
+
+func (r *receiver) askUnaskedLocked(o *origin, a *active) {
+	if r.active[a.id] == a && a.asked == nil && o.lacks[a.id] == nil {
+		r.askForLocked(o, a)
 	}
 }
 
@@ -111,7 +122,7 @@ func (p *plan) again() {
 			kept = append(kept, p.r.again[i:]...)
 			p.r.again = kept
 			return
-		case !p.r.missingLocked(k):
+		case !p.r.missingLocked(k) || p.r.isAsideLocked(k.file()):
 		case p.o.lacks[k.file()] != nil:
 			kept = append(kept, k)
 		default:
@@ -119,6 +130,37 @@ func (p *plan) again() {
 		}
 	}
 	p.r.again = kept
+}
+
+// isAsideLocked reports whether a file waits for an origin that has it.
+func (r *receiver) isAsideLocked(id uint32) bool {
+	_, is := r.aside[id]
+	return is
+}
+
+// setAsideLocked has a file wait that no attached origin has, so that it holds up no other one. What plan finds of it in again and
+// fetched, it drops: takeUpLocked looks at all of the file.
+func (r *receiver) setAsideLocked(id uint32) {
+	if len(r.origins) > 0 && !r.isHadLocked(id) {
+		r.aside[id] = struct{}{}
+	}
+}
+
+// takeUpLocked has all that waits be planned again: there is an origin that may have it.
+func (r *receiver) takeUpLocked() {
+	if len(r.aside) == 0 {
+		return
+	}
+	r.fetched = slices.DeleteFunc(r.fetched, func(a *active) bool { return r.isAsideLocked(a.id) })
+	for id := range r.aside {
+		if a := r.active[id]; a != nil {
+			a.next = 0
+			r.fetched = append(r.fetched, a)
+		} else if r.files[id] == fileNew {
+			r.cursor = min(r.cursor, id)
+		}
+	}
+	clear(r.aside)
 }
 
 // missingLocked reports whether a piece is neither here nor wanted.
@@ -152,7 +194,7 @@ func (r *receiver) weight(k key) int64 {
 func (p *plan) fetched() {
 	kept := p.r.fetched[:0]
 	for _, a := range p.r.fetched {
-		if p.r.active[a.id] != a {
+		if p.r.active[a.id] != a || p.r.isAsideLocked(a.id) {
 			continue
 		}
 		if (p.r.hashed && a.tree == nil) || p.o.lacks[a.id] != nil {
@@ -177,19 +219,22 @@ func (p *plan) further() {
 	r := p.r
 	for ; int(r.cursor) < len(r.entries) && !p.full() && len(r.fetched) < mostLayers; r.cursor++ {
 		id := r.cursor
-		if r.files[id] != fileNew {
+		if r.files[id] != fileNew || r.isAsideLocked(id) {
 			continue
 		}
-		if r.shapeOf(id).Pieces() == 1 {
+		switch {
+		case r.shapeOf(id).Pieces() > 1:
+			a := r.newActive(id)
+			r.files[id] = fileActive
+			r.active[id] = a
+			r.fetched = append(r.fetched, a)
+			r.askUnaskedLocked(p.o, a)
+			p.fetched()
+		case p.o.lacks[id] != nil: // another one has it
+			r.again = append(r.again, keyOf(id, 0))
+		default:
 			p.take(keyOf(id, 0))
-			continue
 		}
-		a := r.newActive(id)
-		r.files[id] = fileActive
-		r.active[id] = a
-		r.fetched = append(r.fetched, a)
-		r.askForLocked(p.o, a)
-		p.fetched()
 	}
 }
 

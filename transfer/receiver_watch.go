@@ -32,7 +32,7 @@ func (r *receiver) watch() {
 	}
 }
 
-// watchOnce returns the origins that have stalled, and those of their lanes that are to be replaced, or gives them up.
+// watchOnce returns the origins that have stalled since, and their lanes, which are to be replaced. It gives up those that still do.
 func (r *receiver) watchOnce(every time.Duration) (stalled []*origin, lanes []*bulk.Lane) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -44,11 +44,11 @@ func (r *receiver) watchOnce(every time.Duration) (stalled []*origin, lanes []*b
 			continue
 		}
 		o.last, o.answered = time.Now(), time.Now()
-		stalled = append(stalled, o)
-		if o.stalls++; o.stalls > 1 {
+		if o.stalls++; o.stalls > 1 { // the same stall: it was told
 			o.giveUp(&Error{Code: CodeStalled, Text: "nothing came for too long"})
 			continue
 		}
+		stalled = append(stalled, o)
 		lanes = slices.AppendSeq(lanes, maps.Keys(o.lanes))
 	}
 	return stalled, lanes

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
@@ -27,7 +28,8 @@ type ServiceConfig struct {
 	// Begun, if not nil, is told of each transfer that a peer has begun, and that was not refused: also of one that a wrong
 	// Destination ends at once. It must not block.
 	Begun func(*Transfer)
-	// Pending is how many transfers a peer may have begun at a time. If zero, 4.
+	// Pending is how many transfers a peer may have begun at a time. If zero, 4. A further one is refused with CodeBusy, and comes again
+	// by itself for as long as its Options.Patience.
 	Pending int
 }
 
@@ -56,11 +58,14 @@ type Service struct {
 	joins   map[joinKey]func(*bulk.Lane)
 	links   map[string]map[*control]*session.Session // what peers have begun, by peer
 	pushes  map[pushKey]*pushed
-	lists   int64 // bytes of manifests that wait for Receive, as hold counts them
+	lists   int64     // bytes of manifests that wait for Receive, as hold counts them
+	running int       // handlers of streams
+	ended   sync.Cond // running has become 0
 	closed  bool
-	running sync.WaitGroup
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
+	late    time.Time // when closed: what comes from then on is not waited for
+
+	ctx    context.Context
+	cancel context.CancelCauseFunc
 }
 
 // joinKey names a transfer to its data lanes.
@@ -101,6 +106,7 @@ func NewService(cfg *ServiceConfig) (*Service, error) {
 		cfg: c, shares: make(map[[32]byte][]*Share), joins: make(map[joinKey]func(*bulk.Lane)), links: make(map[string]map[*control]*session.Session),
 		pushes: make(map[pushKey]*pushed),
 	}
+	v.ended.L = &v.mu
 	v.ctx, v.cancel = context.WithCancelCause(context.Background())
 	return v, nil
 }
@@ -111,14 +117,37 @@ func (v *Service) Handle(at bulk.Registrar) {
 	bulk.Handle(at, dataName, v.acceptLane, v.serveLane)
 }
 
-// Close ends all transfers that peers have begun, and waits for them. What they have brought stays.
+// Close ends all transfers that peers have begun, and waits for them. What they have brought stays. It also waits for the streams that
+// are being refused, which takes a second at most; what peers open afterwards is refused likewise, and ends with its session.
 func (v *Service) Close() error {
-	v.mu.Lock()
-	v.closed = true
-	v.mu.Unlock()
 	v.cancel(&Error{Code: CodeCanceled, Text: "the peer is stopping"})
-	v.running.Wait()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.closed {
+		v.closed, v.late = true, time.Now().Add(linger)
+	}
+	for v.running > 0 {
+		v.ended.Wait()
+	}
 	return nil
+}
+
+// runs notes a handler of a stream, which Close waits for until end is called: but not for each that comes while it waits, as a peer may
+// open them without an end.
+func (v *Service) runs() (end func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed && time.Now().After(v.late) {
+		return func() {}
+	}
+	v.running++
+	return func() {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.running--; v.running == 0 {
+			v.ended.Broadcast()
+		}
+	}
 }
 
 func (v *Service) acceptLane(bulk.AcceptInfo) (*bulk.Options, error) {
@@ -127,6 +156,9 @@ func (v *Service) acceptLane(bulk.AcceptInfo) (*bulk.Options, error) {
 
 // serveLane finds the transfer that a data lane is of.
 func (v *Service) serveLane(lane *bulk.Lane) {
+	defer v.runs()()
+	stop := context.AfterFunc(v.ctx, func() { _ = lane.Abort(frame.CodeCancelled) }) // or it is waited for until it says whose it is
+	defer stop()
 	var hello [wire.LaneHelloSize]byte
 	_ = lane.SetReadDeadline(time.Now().Add(helloTimeout)) // a lane that is closed says so when it is read
 	if _, err := io.ReadFull(lane, hello[:]); err != nil {
@@ -140,7 +172,7 @@ func (v *Service) serveLane(lane *bulk.Lane) {
 	v.mu.Lock()
 	join := v.joins[joinKey{lane.Peer(), id}]
 	v.mu.Unlock()
-	if join != nil {
+	if stop(); join != nil { // its transfer ends it
 		join(lane)
 	}
 }
@@ -167,7 +199,7 @@ func (v *Service) enter(st *session.Stream, ctl *control) error {
 	}
 	switch {
 	case alive >= v.cfg.Pending:
-		return &Error{Code: CodeTooLarge, Text: "too many transfers at once: wait for one to end"}
+		return &Error{Code: CodeBusy, Text: "too many transfers of this peer at once: try again when one has ended"}
 	case len(links) >= v.cfg.Pending:
 		for old, s := range links {
 			if s.State() == session.StateDetached {
@@ -176,7 +208,6 @@ func (v *Service) enter(st *session.Stream, ctl *control) error {
 		}
 	}
 	links[ctl] = st.Session()
-	v.running.Add(1)
 	return nil
 }
 
@@ -186,11 +217,11 @@ func (v *Service) leave(peer string, ctl *control) {
 	if delete(v.links[peer], ctl); len(v.links[peer]) == 0 {
 		delete(v.links, peer)
 	}
-	v.running.Done()
 }
 
 // serve serves a control stream that a peer has opened.
 func (v *Service) serve(st *session.Stream) {
+	defer v.runs()()
 	peer := st.Session().Peer()
 	ctl := newControl(st)
 	err := v.enter(st, ctl)

@@ -2,6 +2,7 @@ package transfer_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,7 +75,12 @@ func lie(g *rogue, tree *source.Tree) {
 }
 
 // wrongData returns data frames with what is wanted, of zeros.
-func wrongData(entries []manifest.Entry, w wire.Want) (all []byte) {
+func wrongData(entries []manifest.Entry, w wire.Want) []byte {
+	return piecesOf(entries, w, func(_ int64, n int) []byte { return make([]byte, n) })
+}
+
+// piecesOf returns data frames with what is wanted, of what read says.
+func piecesOf(entries []manifest.Entry, w wire.Want, read func(off int64, n int) []byte) (all []byte) {
 	for id := w.File; id < w.File+w.Files; id++ {
 		shape, _ := b3tree.ShapeOf(entries[id].Size)
 		first, pieces := int(w.Piece), int(w.Pieces)
@@ -82,9 +88,67 @@ func wrongData(entries []manifest.Entry, w wire.Want) (all []byte) {
 			pieces = shape.Pieces()
 		}
 		for i := first; i < first+pieces; i++ {
-			_, n := shape.Span(i)
-			all = append(all, frame(header(wire.Data, id, uint32(i), 1), nil, make([]byte, n))...)
+			off, n := shape.Span(i)
+			all = append(all, frame(header(wire.Data, id, uint32(i), 1), nil, read(off, n))...)
 		}
+	}
+	return all
+}
+
+// lacker is a sender that has the folder of a tree but for some files, and says so as soon as it is asked for those.
+type lacker struct {
+	tree  *source.Tree
+	from  string
+	lacks func(path string) bool
+}
+
+func (k lacker) serve(g *rogue) {
+	g.expect(wire.KindGet)
+	g.list(k.tree.Entries())
+	l := g.lane()
+	for l != nil {
+		f, err := g.in.Read()
+		if err != nil {
+			return
+		}
+		switch f.Kind {
+		case wire.KindWantLayer:
+			if id := wire.ConsumeFile(f.Body); k.has(g, id) {
+				cvs, _, err := k.tree.Layer(context.Background(), id)
+				require.NoError(g.t, err)
+				g.send(wire.KindLayer, false, wire.Layer{File: id, CVs: b3tree.AppendLayer(nil, cvs)}.Append)
+			}
+		case wire.KindWant:
+			wants, err := wire.ConsumeWants(nil, f.Body)
+			require.NoError(g.t, err)
+			for _, w := range wants {
+				_, _ = l.Write(k.bring(g, w))
+			}
+		}
+	}
+}
+
+// has reports whether it has a file, and tells the other side if not.
+func (k lacker) has(g *rogue, id uint32) bool {
+	if !k.lacks(k.tree.Entries()[id].Path) {
+		return true
+	}
+	why := wire.Why{Code: string(transfer.CodeSourceChanged)}
+	g.send(wire.KindFailed, false, func(b []byte) []byte { return wire.AppendFailed(b, id, why) })
+	return false
+}
+
+// bring returns data frames with what is wanted and had.
+func (k lacker) bring(g *rogue, w wire.Want) (all []byte) {
+	entries := k.tree.Entries()
+	for id := w.File; id < w.File+w.Files; id++ {
+		if entries[id].Kind != manifest.KindFile || !k.has(g, id) {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(filepath.Dir(k.from), filepath.FromSlash(entries[id].Path)))
+		require.NoError(g.t, err)
+		one := wire.Want{File: id, Files: 1, Piece: w.Piece, Pieces: w.Pieces}
+		all = append(all, piecesOf(entries, one, func(off int64, n int) []byte { return b[off : off+int64(n)] })...)
 	}
 	return all
 }
@@ -153,6 +217,58 @@ func TestAFileThatOneSourceLacksComesFromAnother(t *testing.T) {
 		require.Empty(t, result.Failed)
 	})
 	same(t, from, filepath.Join(to, "tree"))
+}
+
+// at is the Dialer of a session that is found at a time only.
+func at(s *session.Session, when time.Time) transfer.Dialer {
+	return func(ctx context.Context) (*session.Session, error) {
+		select {
+		case <-time.After(time.Until(when)):
+			return s, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+func TestFilesThatNoAttachedSourceHasHoldUpNoOther(t *testing.T) {
+	contents := content{"y": 100000, "z": 6 << 20}
+	for i := range 20 { // in order before the others, and more than are asked for at a time
+		contents[fmt.Sprintf("a%02d", i)] = []int{100000, 2 << 20}[i%2] + i
+	}
+	for name, other := range map[string]func(lost, late *testsession.Pair) transfer.Dialer{
+		"the other is looked for": func(_, late *testsession.Pair) transfer.Dialer { return at(late.Alice, time.Now().Add(time.Minute)) },
+		"the other was lost": func(lost, late *testsession.Pair) transfer.Dialer {
+			first, next := at(lost.Alice, time.Now().Add(650*time.Millisecond)), at(late.Alice, time.Now().Add(time.Minute))
+			time.AfterFunc(653*time.Millisecond, lost.Links()[0].Freeze) // between the asking of the one that lacks, and its answer
+			time.AfterFunc(10*time.Second, func() { _, _ = lost.Alice.Close(), lost.Bob.Close() })
+			return func(ctx context.Context) (*session.Session, error) {
+				if lost.Alice.Context().Err() == nil {
+					return first(ctx)
+				}
+				return next(ctx)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			from, to := write(t, contents), t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				tree, lost, late := hashedTree(t, from), newPair(t), newPair(t)
+				some := testsession.New(t, faultnet.LinkOptions{Delay: 100 * time.Millisecond}, session.Config{})
+				serveRogue(t, some, lacker{tree, from, func(path string) bool { return strings.HasPrefix(path, "tree/a") }}.serve)
+				_, ref := shared(t, lost, tree, transfer.Options{})
+				shared(t, late, tree, transfer.Options{})
+				got := transfer.Fetch(t.Context(), []transfer.Dialer{other(lost, late), always(some.Alice)}, ref, to, nil)
+				time.Sleep(30 * time.Second) // in virtual time
+				require.FileExists(t, filepath.Join(to, "tree/y"))
+				require.FileExists(t, filepath.Join(to, "tree/z"))
+				result, err := got.Wait()
+				require.NoError(t, err)
+				require.Empty(t, result.Failed)
+			})
+			same(t, from, filepath.Join(to, "tree"))
+		})
+	}
 }
 
 func TestAFileThatNoSourceHasAnyMoreFailsAlone(t *testing.T) {

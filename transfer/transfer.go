@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,7 +43,7 @@ type EventKind string
 const (
 	EventFileFailed    EventKind = "file failed"    // the others go on
 	EventStalled       EventKind = "stalled"        // nothing has come for StallAfter: the lanes are replaced
-	EventLost          EventKind = "lost"           // the connection to a peer: it is looked for again
+	EventLost          EventKind = "lost"           // the connection to a peer, or it is busy: it is tried again
 	EventPaused        EventKind = "paused"         // the receiver's disk is full
 	EventResumed       EventKind = "resumed"        // there is room again
 	EventBadPiece      EventKind = "bad piece"      // a peer has sent what does not fit its hash: it is fetched again
@@ -74,10 +75,11 @@ type Transfer struct {
 	ended       time.Time
 	err         error
 
-	untold []Event // for tellAll
-	more   chan struct{}
-	ending chan struct{} // closed when nothing more is told
-	told   chan struct{} // tellAll has ended
+	untold  []Event // for tellAll
+	passing int     // of them, those that may be dropped
+	more    chan struct{}
+	ending  chan struct{} // closed when nothing more is told
+	told    chan struct{} // tellAll has ended
 }
 
 // Result is what has become of a transfer.
@@ -280,15 +282,40 @@ func (t *Transfer) fileFailed(err *Error) {
 	t.tell(Event{EventFileFailed, err.Peer, err.Path, err})
 }
 
+// mostUntold is how many passing events wait for an Options.Event that does not return: the first and the last.
+const mostUntold = 256
+
+// isPassing reports whether an event may be dropped when too many wait. The others come once for each file or source, at most.
+func (k EventKind) isPassing() bool { return k != EventFileFailed && k != EventSourceDropped }
+
 // tell has Options.Event be called, and does not wait for it.
 func (t *Transfer) tell(e Event) {
 	t.mu.Lock()
 	t.untold = append(t.untold, e)
+	if e.Kind.isPassing() {
+		t.passing++
+	}
+	if t.passing >= 2*mostUntold { // not at each one: this goes through all that wait
+		t.thinLocked()
+	}
 	t.mu.Unlock()
 	select {
 	case t.more <- struct{}{}:
 	default:
 	}
+}
+
+// thinLocked drops passing events between the first and the last.
+func (t *Transfer) thinLocked() {
+	n := 0
+	t.untold = slices.DeleteFunc(t.untold, func(e Event) bool {
+		if !e.Kind.isPassing() {
+			return false
+		}
+		n++
+		return n > mostUntold/2 && n <= t.passing-mostUntold/2
+	})
+	t.passing = mostUntold
 }
 
 // tellAll owns the calls of Options.Event. It ends when nothing more is told, and all is.
@@ -297,7 +324,7 @@ func (t *Transfer) tellAll() {
 	for over := false; ; {
 		t.mu.Lock()
 		events := t.untold
-		t.untold = nil
+		t.untold, t.passing = nil, 0
 		t.mu.Unlock()
 		for _, e := range events {
 			t.o.Event(e)

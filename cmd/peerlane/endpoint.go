@@ -20,6 +20,7 @@ type hostFlags struct {
 	Key    string   `placeholder:"FILE" help:"Key file of the identity; if none, a new one each time."`
 	Listen []string `placeholder:"ADDR" help:"Multiaddr to listen on, as in /ip4/0.0.0.0/tcp/4001; may be repeated. If none, TCP and QUIC on all interfaces."`
 	Relay  []string `placeholder:"ADDR" help:"Relay to be reached through from behind a NAT; may be repeated."`
+	secretFlags
 }
 
 // endpoint answers transfers.
@@ -33,8 +34,8 @@ type endpoint struct {
 // maxPeers is how many peers may be connected to an endpoint.
 const maxPeers = 100
 
-// open returns an endpoint that serves. Where there is a relay, it waits until the host can be reached through that.
-func (f *hostFlags) open(ctx context.Context, allow []peer.ID, cfg *transfer.ServiceConfig) (*endpoint, error) {
+// open returns an endpoint that serves who has the secret, or everybody if it is nil. Where there is a relay, it waits until the host can be reached through that.
+func (f *hostFlags) open(ctx context.Context, secret []byte, allow []peer.ID, cfg *transfer.ServiceConfig) (*endpoint, error) {
 	service, err := transfer.NewService(cfg)
 	if err != nil {
 		return nil, err
@@ -52,7 +53,13 @@ func (f *hostFlags) open(ctx context.Context, allow []peer.ID, cfg *transfer.Ser
 	}
 	e := &endpoint{node: n, server: server, service: service}
 	service.Handle(server)
-	if err = server.Listen(transferTag); err == nil && len(f.Relay) > 0 {
+	if secret != nil {
+		err = peerlane.UseModernPSKServer(server, secret, nil)
+	}
+	if err == nil {
+		err = server.Listen(transferTag)
+	}
+	if err == nil && len(f.Relay) > 0 {
 		err = e.reserve(ctx, f.Relay)
 	}
 	if err != nil {

@@ -41,7 +41,7 @@ var failures = map[transfer.Code]meaning{
 		side{exitFiles, "what came is not what was promised, and was thrown away: do not trust that peer, or its disk"},
 		side{exitFiles, "the receiver got what does not fit its hash: check this disk and memory"}},
 	transfer.CodeTooLarge: {
-		side{exitNoRoom, "send it in parts, or as an archive"}, side{exitNoRoom, "send it in parts, or wait for other transfers to end"}},
+		side{exitNoRoom, "send it in parts, or as an archive"}, side{exitNoRoom, "send it in parts, or as an archive"}},
 	transfer.CodeCanceled: {side{exitInterrupted, ""}, side{exitRefused, "the peer has stopped it: what has come is kept, for when it begins again"}},
 	transfer.CodeProtocol: {
 		side{exitRefused, "the two sides do not understand each other: update peerlane on both"},
@@ -50,7 +50,7 @@ var failures = map[transfer.Code]meaning{
 		side{exitLocal, "a file is not there, or a disk here failed"}, side{exitHandler, "a disk at the peer's failed: its own messages say more"}},
 	transfer.CodeBusy: {
 		side{exitLocal, "another process is receiving the same into that folder: wait for it"},
-		side{exitNoRoom, "the peer is receiving the same already: wait for that to end"}},
+		side{exitNoRoom, "the peer has too much to do, or is receiving the same already: try again later"}},
 	transfer.CodeNotFound: {
 		side{exitNotServed, "ask for a new ticket"},
 		side{exitNotServed, "the sender has ended, or another peer has used the ticket: ask for a new one"}},

@@ -42,7 +42,7 @@ func TestEachFailureOfATransferHasItsExitCode(t *testing.T) {
 		{here(transfer.CodeIO), exitLocal, ""},
 		{there(transfer.CodeIO), exitHandler, "at the peer's"},
 		{here(transfer.CodeBusy), exitLocal, "another process"},
-		{there(transfer.CodeBusy), exitNoRoom, "already"},
+		{there(transfer.CodeBusy), exitNoRoom, "try again later"},
 		{there(transfer.CodeNotFound), exitNotServed, "another peer has used the ticket"},
 		{here(transfer.CodeStalled), exitTimeout, "goes on"},
 		{here(transfer.CodeLost), exitUnreachable, "goes on"},

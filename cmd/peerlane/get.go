@@ -37,12 +37,16 @@ func (c *getCmd) Run(ctx context.Context, std stdio) error {
 	if c.Discard {
 		return c.discard(std, want.ref)
 	}
+	secret, err := c.load()
+	if err != nil {
+		return err
+	}
 	if err := os.MkdirAll(c.Dir, 0o777); err != nil {
 		return err
 	}
 	d := newDisplay(std.err)
 	key, forget := c.identity(d, want.ref)
-	r, err := c.fetch(ctx, d, key, want)
+	r, err := c.fetch(ctx, d, key, secret, want)
 	if err != nil {
 		if len(want.peers) > 1 && transfer.CodeOf(err) == transfer.CodeInvalid {
 			err = fmt.Errorf("%w: --also: every sender needs --hash: %w", errUsage, err)
@@ -135,8 +139,8 @@ func forgetOld(dir string) {
 }
 
 // fetch runs the transfer.
-func (c *getCmd) fetch(ctx context.Context, d *display, key string, want wanted) (r transfer.Result, err error) {
-	cl, dialers, err := dialPeers(ctx, key, want.peers)
+func (c *getCmd) fetch(ctx context.Context, d *display, key string, secret []byte, want wanted) (r transfer.Result, err error) {
+	cl, dialers, err := dialPeers(ctx, key, secret, want.peers)
 	if err != nil {
 		return r, err
 	}

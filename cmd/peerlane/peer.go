@@ -23,6 +23,9 @@ type secretFlags struct {
 	PSKEnv  string `name:"psk-env" xor:"psk" placeholder:"VAR" help:"Environment variable with the pre-shared key."`
 }
 
+// isGiven reports whether there is to be a key.
+func (f secretFlags) isGiven() bool { return f.PSKFile != "" || f.PSKEnv != "" }
+
 // maxSecret is far more than a key takes.
 const maxSecret = 64 << 10
 

@@ -29,6 +29,10 @@ func (c *pushCmd) Run(ctx context.Context, std stdio) (err error) {
 	if len(info.Addrs) == 0 {
 		return fmt.Errorf("%w: a bare Peer ID does not say where the peer is: give an address that receive prints", errUsage)
 	}
+	secret, err := c.load()
+	if err != nil {
+		return err
+	}
 	d := newDisplay(std.err)
 	tree, err := c.walk(ctx, d)
 	if err != nil {
@@ -40,7 +44,7 @@ func (c *pushCmd) Run(ctx context.Context, std stdio) (err error) {
 			return err
 		}
 	}
-	cl, dialers, err := dialPeers(ctx, c.Key, []peer.AddrInfo{info})
+	cl, dialers, err := dialPeers(ctx, c.Key, secret, []peer.AddrInfo{info})
 	if err != nil {
 		return err
 	}

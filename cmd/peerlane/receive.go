@@ -27,6 +27,10 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
+	secret, err := c.load()
+	if err != nil {
+		return err
+	}
 	canAsk := isTerminal(std.in) && isTerminal(std.err)
 	if allow == nil && !canAsk {
 		return fmt.Errorf("%w: there is no terminal to ask on: name who may push with --allow PEER", errUsage)
@@ -42,7 +46,7 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 		decider.asker = newAsker(std.in, d)
 	}
 	cfg.Receive = decider.decide
-	e, err := c.open(ctx, allow, &cfg)
+	e, err := c.open(ctx, secret, allow, &cfg)
 	if err != nil {
 		return err
 	}
@@ -81,6 +85,9 @@ func (c *receiveCmd) announce(std stdio, e *endpoint) {
 	fmt.Fprintf(std.out, "into     %s\n", c.Dir)
 	if len(addrs) > 0 {
 		line := "peerlane push " + addrs[0] + " PATH..."
+		if c.isGiven() {
+			line += " --psk-file FILE"
+		}
 		if len(c.Allow) > 0 {
 			line += " --key FILE"
 		}

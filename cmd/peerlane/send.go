@@ -23,6 +23,10 @@ type sendCmd struct {
 
 // Run prints a ticket, and serves until one peer has got all; with --keep, until ctx ends.
 func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
+	secret, err := c.load()
+	if err != nil {
+		return err
+	}
 	d := newDisplay(std.err)
 	tree, err := c.walk(ctx, d)
 	if err != nil {
@@ -34,7 +38,7 @@ func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
 			return err
 		}
 	}
-	e, err := c.open(ctx, nil, &transfer.ServiceConfig{Options: c.options(d)})
+	e, err := c.open(ctx, secret, nil, &transfer.ServiceConfig{Options: c.options(d)})
 	if err != nil {
 		return err
 	}
@@ -69,7 +73,11 @@ func (c *sendCmd) announce(std stdio, e *endpoint, tree *source.Tree, ref transf
 		}
 		fmt.Fprint(std.out, code)
 	}
-	fmt.Fprintln(std.out, "get it   peerlane get TICKET [FOLDER]")
+	line := "peerlane get TICKET [FOLDER]"
+	if c.isGiven() {
+		line += " --psk-file FILE"
+	}
+	fmt.Fprintf(std.out, "get it   %s\n", line)
 	if c.Keep {
 		fmt.Fprintln(std.out, "valid    for every peer that has it, until this is interrupted")
 	} else {

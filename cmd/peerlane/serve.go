@@ -148,7 +148,7 @@ func (c *serveCmd) callLine(addr string) string {
 	if c.Tag != defaultTag {
 		line += " --tag " + c.Tag
 	}
-	if c.PSKFile != "" || c.PSKEnv != "" {
+	if c.isGiven() {
 		line += " --psk-file FILE"
 	}
 	if len(c.Allow) > 0 {

@@ -85,13 +85,14 @@ func (f *placeFlags) options(d *display) transfer.ReceiveOptions {
 type dialFlags struct {
 	Key        string `placeholder:"FILE" help:"Key file of the own identity."`
 	AllowRelay bool   `help:"Let data pass a relay that cuts off after some bytes; otherwise only a direct way does."`
+	secretFlags
 }
 
 // connectTimeout bounds one attempt to reach a peer.
 const connectTimeout = 30 * time.Second
 
-// dialPeers returns a host, and a Dialer for each peer.
-func dialPeers(ctx context.Context, key string, peers []peer.AddrInfo) (*client, []transfer.Dialer, error) {
+// dialPeers returns a host, and a Dialer for each peer. secret is nil, or what all of them have too.
+func dialPeers(ctx context.Context, key string, secret []byte, peers []peer.AddrInfo) (*client, []transfer.Dialer, error) {
 	relayed := false
 	for _, info := range peers {
 		relayed = relayed || viaRelay(info)
@@ -100,7 +101,7 @@ func dialPeers(ctx context.Context, key string, peers []peer.AddrInfo) (*client,
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := newClient(n, nil, connectTimeout, 0)
+	c, err := newClient(n, secret, connectTimeout, 0)
 	if err != nil {
 		return nil, nil, errors.Join(err, n.Close())
 	}

@@ -109,6 +109,7 @@ func (s *Staging) Adopt(id uint32) error {
 		s.unsynced -= p.entry.Size
 		p.flushed = true // Sync leaves it out
 	}
+	p.adopted = true
 	s.placeLocked(p, p.made || p.whole)
 	return nil
 }

@@ -24,6 +24,7 @@ type part struct {
 	whole     bool // WriteFile has written it
 	flushed   bool // and it is on the disk
 	published bool
+	adopted   bool // published by Adopt, in this process
 	placing   bool // published, and not yet in the journal
 	linked    bool // published, with the part still there
 	layered   bool // there may be a file of its layer

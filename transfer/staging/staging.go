@@ -217,6 +217,19 @@ func (s *Staging) Published(id uint32) bool {
 	return p != nil && p.published
 }
 
+// IsEmpty reports whether there is nothing that another run could go on with: no piece has come, and no file was published. Those that
+// Adopt has taken since Create or Open do not count.
+func (s *Staging) IsEmpty() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.parts {
+		if p := &s.parts[i]; !p.adopted && (p.published || p.whole || p.all().size() > 0) {
+			return false
+		}
+	}
+	return true
+}
+
 // Dirty returns how many bytes were written and are not yet durable: of pieces, and of small files. Sync makes it 0; when that is due,
 // at 64 MiB or after 2 s say, is the caller's to decide, with SyncNone too.
 func (s *Staging) Dirty() int64 {

@@ -96,18 +96,53 @@ func checkBytes(b []byte, text string) error {
 	length := int(binary.BigEndian.Uint16(b))
 	want := len(prefix) + alphabet.EncodedLen(length)
 	switch {
-	case length < minSize || length > maxBytes:
-		return ErrChecksum // in the length itself
+	case isWhole(b, text):
+		return nil
+	case length < minSize || length > maxBytes: // the length itself was changed
+		return ErrChecksum
+	case chars == want || isChangedLength(text):
+		return ErrChecksum
 	case chars < want:
 		return fmt.Errorf("%w: these are the first %d of its %d characters", ErrCutOff, chars, want)
-	case chars > want:
-		return fmt.Errorf("%w: it has %d characters, and these are %d", ErrExcess, want, chars)
-	case alphabet.EncodeToString(b) != text[len(prefix):]: // bits that are left over (spec 3.1)
-		return ErrChecksum
-	case binary.BigEndian.Uint32(b[len(b)-sumSize:]) != checksum(b[:len(b)-sumSize]):
-		return ErrChecksum
 	}
-	return nil
+	return fmt.Errorf("%w: it has %d characters, and these are %d", ErrExcess, want, chars)
+}
+
+// isWhole reports whether b, of a text, has the length and the checksum that it says, and nothing in the bits that are left over (spec 3.1).
+func isWhole(b []byte, text string) bool {
+	n := len(b) - sumSize
+	return len(b) >= minSize && len(b) <= maxBytes && int(binary.BigEndian.Uint16(b)) == len(b) &&
+		binary.BigEndian.Uint32(b[n:]) == checksum(b[:n]) && alphabet.EncodeToString(b) == text[len(prefix):]
+}
+
+// lengthChars is how many characters the length takes, some bits of the last of which are the root's.
+const lengthChars = 4
+
+// isChangedLength reports whether all of a ticket is there, and its length is what was changed: whether another character there, or two the
+// other way round, make it whole.
+func isChangedLength(text string) bool {
+	chars := []byte(text)
+	is := func() bool {
+		b, err := decode(string(chars))
+		return err == nil && isWhole(b, string(chars))
+	}
+	for i := len(prefix); i < min(len(prefix)+lengthChars, len(chars)); i++ {
+		was := chars[i]
+		for _, chars[i] = range []byte(digits) {
+			if is() {
+				return true
+			}
+		}
+		chars[i] = was
+		if i+1 < len(chars) {
+			chars[i], chars[i+1] = chars[i+1], chars[i]
+			if is() {
+				return true
+			}
+			chars[i], chars[i+1] = chars[i+1], chars[i]
+		}
+	}
+	return false
 }
 
 // consume returns the ticket whose bytes are b, without length and checksum (spec 2.1).

@@ -75,6 +75,9 @@ func TestEveryChangeOfOneCharacterIsFound(t *testing.T) {
 			}
 			_, err := Parse(changed)
 			require.Error(t, err, "%d: %q", i, c)
+			if i >= len(prefix) && strings.ContainsRune(digits, c) {
+				require.ErrorIs(t, err, ErrChecksum, "also in the length: %d: %q", i, c)
+			}
 		}
 		_, err := Parse(text[:i] + text[i+1:])
 		require.Error(t, err, "without %d", i)
@@ -90,6 +93,9 @@ func TestEverySwapOfNeighboursIsFound(t *testing.T) {
 		if changed != text {
 			_, err := Parse(changed)
 			require.Error(t, err, "%d", i)
+			if i >= len(prefix) {
+				require.ErrorIs(t, err, ErrChecksum, "also in the length: %d", i)
+			}
 		}
 	}
 }

@@ -23,12 +23,13 @@ const (
 const (
 	name    = "plt"
 	prefix  = name + "1" // spec 3.1
+	digits  = "abcdefghijklmnopqrstuvwxyz234567"
 	sumSize = 4
 	minSize = 2 + 32 + 1 + 1 + sumSize
 )
 
 var (
-	alphabet   = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+	alphabet   = base32.NewEncoding(digits).WithPadding(base32.NoPadding)
 	castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 	// ed25519ID is what the ID of an Ed25519 key begins with: identity multihash, 36 bytes; key type 1; data, 32 bytes.
