@@ -38,10 +38,10 @@ const (
 	leastFlight   = 16 << 10 // bytes
 	firstFlight   = 64 << 10
 	leastFragment = 4 << 10
-	// What has been read is granted from mostGrant on, and from leastGrant on as soon as there is nothing more to read: on a slow way
-	// soon, on a fast one seldom.
+	// What has been read is granted from mostGrant on, and from leastGrant on before a Read waits: on a slow way soon, on a fast one
+	// seldom.
 	leastGrant = 4 << 10
-	mostGrant  = 32 << 10
+	mostGrant  = 64 << 10
 
 	// How long the bytes of a stream may queue. While there are calls, about as long as the way takes, so that these take twice as
 	// long as without; in a program that just moves data, only as long as nobody minds who comes to call.

@@ -192,8 +192,12 @@ func (in *inbound) arrive(p []byte, fin bool) {
 // Read implements net.Conn.
 func (st *muxed) Read(p []byte) (int, error) {
 	n, credit, err := st.in.read(p, st.s.cfg.StreamWindow)
-	if credit > 0 {
+	for credit > 0 {
 		st.grant(credit)
+		if n > 0 {
+			break
+		}
+		n, credit, err = st.in.read(p, st.s.cfg.StreamWindow)
 	}
 	if err != nil && err != io.EOF {
 		err = st.opError("read", err)
@@ -212,8 +216,8 @@ func (st *muxed) grant(n int) {
 	st.s.control(frame.Header{Type: frame.TypeStreamCredit, ID: st.id}, frame.AppendCredit(nil, uint32(n)))
 }
 
-// read waits for bytes, and returns with them the credit to grant: soon when there is nothing more to read, for the peer may wait for it,
-// and else when it is worth a frame. See flight.
+// read waits for bytes, and returns with them the credit to grant when that is worth a frame. Before it waits it returns without bytes
+// when there is credit to grant: the peer may wait for it. See flight.
 func (in *inbound) read(p []byte, window int) (n, credit int, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -230,17 +234,25 @@ func (in *inbound) read(p []byte, window int) (n, credit int, err error) {
 		case in.buf.len() > 0:
 			n = in.buf.read(p)
 			in.owed += n
-			if worth := min(mostGrant, window/2); in.owed >= worth || in.buf.len() == 0 && in.owed >= min(leastGrant, worth) {
-				credit, in.owed = in.owed, 0
-			}
-			return n, credit, nil
+			return n, in.worth(min(mostGrant, window/2)), nil
 		case in.fin:
 			return 0, 0, io.EOF
 		case in.err != nil:
 			return 0, 0, in.err
 		}
+		if credit := in.worth(min(leastGrant, window/2)); credit > 0 {
+			return 0, credit, nil
+		}
 		in.readable.Wait()
 	}
+}
+
+// worth takes the credit to grant if it is as much as least, and else nothing. mu is held.
+func (in *inbound) worth(least int) (credit int) {
+	if in.owed > 0 && in.owed >= least {
+		credit, in.owed = in.owed, 0
+	}
+	return credit
 }
 
 // fail makes Read return err, at once or after what has arrived.
