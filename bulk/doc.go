@@ -15,7 +15,8 @@
 // # What dedicated promises
 //
 // A shared lane is a stream on the session's carrier. It has a window of its own, so that nobody who does not read holds up others; it
-// takes its turn with them; and it outlives its carrier as the session does.
+// takes its turn with them; and it outlives its carrier as the session does. Calls on its session stay quick beside it: it leaves a short
+// queue in the connection, and while there are calls a shorter one yet.
 //
 // A dedicated lane is libp2p streams of its own, one or several strands. Each has its own flow control, and the session's writer is not
 // in its way. It is no second connection: over TCP it shares the losses and the order of everything else between the two peers, over
