@@ -436,3 +436,39 @@ func TestADrainedCarrierIsClosedNotReset(t *testing.T) {
 		}
 	})
 }
+
+func TestNothingFollowsTheGoAwayOfClose(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := silent(t, mortal, 0, generous)
+		r := frame.NewReader(w.conn, func(int) {})
+		next := func() frame.Header {
+			h, _, err := r.Next()
+			require.NoError(t, err)
+			return h
+		}
+		go func() {
+			st, err := w.s.OpenStream(t.Context(), "x", nil)
+			require.NoError(t, err)
+			_, err = st.Write(make([]byte, 200<<10))
+			require.ErrorIs(t, err, ErrClosed)
+		}()
+		require.Equal(t, frame.TypeStreamOpen, next().Type)
+		w.send(frame.TypeStreamAccept, 0, 1, nil)
+		for left := firstFlight; left > 0; {
+			h := next()
+			require.Equal(t, frame.TypeStreamData, h.Type)
+			left -= h.Length
+		}
+		synctest.Wait()
+		go func() { _ = w.s.Close() }()
+		synctest.Wait() // GOAWAY is being written
+		w.send(frame.TypeStreamCredit, 0, 1, frame.AppendCredit(nil, 64<<10))
+		require.Equal(t, frame.TypeGoAway, next().Type)
+		go func() {
+			w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeClosed}))
+		}()
+		_, _, err := r.Next()
+		require.ErrorIs(t, err, io.EOF)
+		require.ErrorIs(t, w.wantEnd(), ErrClosed)
+	})
+}
