@@ -131,8 +131,9 @@ func (f *flight) relax(now time.Duration) {
 	}
 }
 
-// move forgets what was measured: it was another way.
-func (f *flight) move() {
+// move forgets what was measured: it was another way. What has left and not been read goes out on the new one now.
+func (f *flight) move(now time.Duration) {
+	f.movedAt = now
 	for f.marks.len() > 0 {
 		f.marks.pop()
 	}

@@ -203,3 +203,14 @@ func TestAStreamThatTrickledHoldsUpNoBurst(t *testing.T) {
 		require.NoError(t, r.dialer.Close())
 	})
 }
+
+func TestAFlightWaitsAnewOnAnotherWay(t *testing.T) {
+	f := flight{limit: leastFlight}
+	f.leave(leastFlight, time.Second)
+	require.Zero(t, f.room())
+	f.move(time.Minute)
+	f.relax(time.Minute + leastRelax)
+	require.Equal(t, leastFlight, f.limit)
+	f.relax(time.Minute + blindRelax)
+	require.Equal(t, 2*leastFlight, f.limit)
+}
