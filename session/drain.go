@@ -117,9 +117,23 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 	if f.Code == frame.CodeClosed && !s.byeHeard {
 		s.byeHeard = true
 		close(s.parted)
+		s.dropUnheard()
 		go s.closeFor(s.leaving) // the peer waits for our word before it lets go of the carrier
 	}
 	return nil
+}
+
+// dropUnheard gives up what a peer that has closed will not hear: the answers to its requests, and what Writes have not sent. It waits
+// for our own GOAWAY, which comes after all that. s.mu is held.
+func (s *Session) dropUnheard() {
+	for _, m := range s.serving {
+		m.cancelLocked(context.Canceled)
+	}
+	for _, st := range s.streams {
+		if len(st.out) > 0 {
+			st.abort(s.leaving)
+		}
+	}
 }
 
 // leaveWhenIdle ends the session for a reason once nothing is in flight. s.mu is held.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 // Row: N6
@@ -434,5 +435,97 @@ func TestADrainedCarrierIsClosedNotReset(t *testing.T) {
 		if len(reset) > 0 {
 			require.Fail(t, "reset", "%v: %v; %v", <-reset, s.Err(), a.Sessions())
 		}
+	})
+}
+
+func TestNothingFollowsTheGoAwayOfClose(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := silent(t, mortal, 0, generous)
+		r := frame.NewReader(w.conn, func(int) {})
+		next := func() frame.Header {
+			h, _, err := r.Next()
+			require.NoError(t, err)
+			return h
+		}
+		go func() {
+			st, err := w.s.OpenStream(t.Context(), "x", nil)
+			require.NoError(t, err)
+			_, err = st.Write(make([]byte, 200<<10))
+			require.ErrorIs(t, err, ErrClosed)
+		}()
+		require.Equal(t, frame.TypeStreamOpen, next().Type)
+		w.send(frame.TypeStreamAccept, 0, 1, nil)
+		for left := firstFlight; left > 0; {
+			h := next()
+			require.Equal(t, frame.TypeStreamData, h.Type)
+			left -= h.Length
+		}
+		synctest.Wait()
+		go func() { _ = w.s.Close() }()
+		synctest.Wait() // GOAWAY is being written
+		w.send(frame.TypeStreamCredit, 0, 1, frame.AppendCredit(nil, 64<<10))
+		require.Equal(t, frame.TypeGoAway, next().Type)
+		go func() {
+			w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeClosed}))
+		}()
+		_, _, err := r.Next()
+		require.ErrorIs(t, err, io.EOF)
+		require.ErrorIs(t, w.wantEnd(), ErrClosed)
+	})
+}
+
+// What a side that has closed no longer waits for does not hold it up.
+func TestCloseIsQuickWhileThePeerSendsMuch(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRoad(t, Config{DisableCompression: true}, AcceptorConfig{Config: Config{ReplayWindow: 64 << 10}},
+			faultnet.LinkOptions{Delay: 5 * time.Millisecond, Rate: 10 * mbit})
+		cancelled := make(chan struct{})
+		r.mux.SetCall(func(m *Message) ([]byte, error) {
+			context.AfterFunc(m.Context(), func() { close(cancelled) })
+			return make([]byte, 4<<20), nil
+		})
+		r.mux.SetStream("much", func(st *Stream) {
+			_, err := st.Write(make([]byte, 64<<20))
+			require.ErrorIs(t, err, ErrSessionLost)
+		})
+		st, err := r.dialer.OpenStream(t.Context(), "much", nil)
+		require.NoError(t, err)
+		go func() { _, _ = io.Copy(io.Discard, st) }() // until the session has ended
+		go func() {
+			_, err := r.dialer.Call(t.Context(), "", nil)
+			require.ErrorIs(t, err, ErrClosed)
+		}()
+		time.Sleep(time.Second)
+		began := time.Now()
+		require.NoError(t, r.dialer.Close())
+		require.Less(t, time.Since(began), r.dialer.cfg.CloseTimeout/2)
+		<-cancelled
+		require.ErrorIs(t, r.accepted.Err(), ErrSessionLost)
+		r.wantNothingLeft()
+	})
+}
+
+func TestAWriteWhileThePeerClosesFailsAsOneAfterIt(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := silent(t, mortal, 0, generous)
+		opened := make(chan *Stream, 1)
+		go func() {
+			st, err := w.s.OpenStream(t.Context(), "x", nil)
+			require.NoError(t, err)
+			opened <- st
+		}()
+		_, _, err := frame.NewReader(w.conn, func(int) {}).Next()
+		require.NoError(t, err)
+		w.send(frame.TypeStreamAccept, 0, 1, nil)
+		st := <-opened
+		w.failure(frame.TypeGoAway, 1, frame.CodeClosed)
+		synctest.Wait() // our own waits to be read
+		_, during := st.Write([]byte("x"))
+		require.NoError(t, w.s.Err())
+		require.ErrorIs(t, w.wantEnd(), ErrSessionLost)
+		_, after := st.Write([]byte("x"))
+		require.EqualError(t, during, after.Error())
+		require.ErrorIs(t, during, ErrSessionLost)
+		require.NotErrorIs(t, during, ErrClosed)
 	})
 }

@@ -51,6 +51,7 @@ const (
 
 	leastRelax = 100 * time.Millisecond // between looks at the flights that hold up a Write
 	blindRelax = 500 * time.Millisecond // without credit, when nothing is known of the way
+	mostRelax  = 2 * time.Second        // whatever is known: a time may be that of a reader who pauses, or of credit that gathers
 
 	leastHolds = 10 * time.Second // how long a least time counts; after that, the next sample that has not queued replaces it
 )
@@ -123,15 +124,16 @@ func (f *flight) sample(m mark, now time.Duration) {
 func (f *flight) relax(now time.Duration) {
 	wait := blindRelax
 	if f.least > 0 {
-		wait = max(leastRelax, 2*(f.least+mostQueue))
+		wait = min(max(leastRelax, 2*(f.least+mostQueue)), mostRelax)
 	}
 	if now-f.movedAt >= wait {
 		f.limit *= 2
 	}
 }
 
-// move forgets what was measured: it was another way.
-func (f *flight) move() {
+// move forgets what was measured: it was another way. What has left and not been read goes out on the new one now.
+func (f *flight) move(now time.Duration) {
+	f.movedAt = now
 	for f.marks.len() > 0 {
 		f.marks.pop()
 	}

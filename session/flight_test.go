@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"io"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -177,4 +178,39 @@ func TestAReaderThatReadsLittleAndLateHoldsNobodyUpForEver(t *testing.T) {
 			require.NoError(t, r.dialer.Close())
 		})
 	}
+}
+
+// Credit for a few bytes comes when many such have been read: how long the way is cannot be told from it.
+func TestAStreamThatTrickledHoldsUpNoBurst(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{Delay: time.Millisecond})
+		r.mux.SetStream("chat", func(st *Stream) {
+			_, err := io.ReadFull(st, make([]byte, 100*100))
+			require.NoError(t, err)
+			<-st.s.Done() // reads no more
+		})
+		st, err := r.dialer.OpenStream(t.Context(), "chat", nil)
+		require.NoError(t, err)
+		for range 100 {
+			time.Sleep(time.Minute)
+			_, err = st.Write(make([]byte, 100))
+			require.NoError(t, err)
+		}
+		began := time.Now()
+		_, err = st.Write(make([]byte, 400<<10)) // the peer has room for it
+		require.NoError(t, err)
+		require.LessOrEqual(t, time.Since(began), 5*mostRelax)
+		require.NoError(t, r.dialer.Close())
+	})
+}
+
+func TestAFlightWaitsAnewOnAnotherWay(t *testing.T) {
+	f := flight{limit: leastFlight}
+	f.leave(leastFlight, time.Second)
+	require.Zero(t, f.room())
+	f.move(time.Minute)
+	f.relax(time.Minute + leastRelax)
+	require.Equal(t, leastFlight, f.limit)
+	f.relax(time.Minute + blindRelax)
+	require.Equal(t, 2*leastFlight, f.limit)
 }

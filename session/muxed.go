@@ -248,12 +248,15 @@ func (st *muxed) leaveIfDone() {
 }
 
 // abort ends the stream with its session. s.mu is held.
-func (st *muxed) abort(err *Error) {
+func (st *muxed) abort(err *Error) { st.end(st.ending(err)) }
+
+// ending returns the stream's error when its session ends with err.
+func (st *muxed) ending(err *Error) *Error {
 	outcome := Unknown
 	if st.mine && st.id == 0 {
 		outcome = NotSent
 	}
-	st.end(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: outcome, Err: err.cause()})
+	return &Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: outcome, Err: err.cause()}
 }
 
 // onAccept takes the peer's word that it serves the stream. s.mu is held.

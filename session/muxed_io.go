@@ -30,7 +30,7 @@ func (st *muxed) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	if s.flushing { // what has been written has the time of Close to leave, and no more
-		return 0, st.opError("write", ErrClosed)
+		return 0, st.opError("write", st.ending(s.leaving))
 	}
 	if len(p) == 0 {
 		return 0, nil

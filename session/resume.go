@@ -89,7 +89,7 @@ func (s *Session) onSettled(conn net.Conn) {
 		s.setScarce(isScarce(raw))
 		s.heartbeat.onCarrier()
 		for _, st := range s.streams {
-			st.flight.move()
+			st.flight.move(s.elapsed())
 		}
 		if s.state != StateDetached && !s.inOrder { // onLost comes late
 			s.setState(StateDetached, s.lost("carrier", errSuperseded))

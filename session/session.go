@@ -349,7 +349,8 @@ func (e *Error) cause() error {
 
 // Close ends the session: pending calls fail, handlers' contexts end, what was already queued is sent, and the carrier is
 // closed once the peer has taken it and has closed the session too, or after CloseTimeout. So the host may be closed right
-// after. A second Close returns nil at once. Close may be called from a handler.
+// after. A second Close returns nil at once, as does one while the session ends already because the peer has closed it or a
+// drain is done. Close may be called from a handler.
 func (s *Session) Close() error {
 	s.closeFor(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
 	return nil

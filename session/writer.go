@@ -111,13 +111,13 @@ func (s *Session) waitOutbound() (more, company bool) {
 		switch {
 		case s.err != nil:
 			return false, false
+		case s.saidBye && len(s.urgent) == 0: // what has come in since stays behind
+			return false, false
 		case s.hasOutbound():
 			return true, int(s.inFlight)+len(s.serving) > 1
-		case s.flushing && !s.saidBye:
-			s.saidBye = true
-			s.goAwayLocked(frame.Failure{Code: frame.CodeClosed}) // the last frame: what was queued still counts
 		case s.flushing:
-			return false, false
+			s.goAwayLocked(frame.Failure{Code: frame.CodeClosed}) // the last frame: what was queued still counts
+			s.saidBye = true
 		default:
 			s.wake.Wait()
 		}
@@ -142,7 +142,7 @@ func (s *Session) fillBatch(b []byte) []byte {
 	if s.urgent = s.urgent[:0]; cap(s.urgent) > batchTarget {
 		s.urgent = nil
 	}
-	for len(b) < batchTarget {
+	for len(b) < batchTarget && !s.saidBye {
 		src := s.nextSource()
 		if src == nil {
 			break
@@ -212,6 +212,9 @@ func (s *Session) enqueue(src source) {
 
 // control queues a whole control frame before all other frames. s.mu is held.
 func (s *Session) control(h frame.Header, payload []byte) {
+	if s.saidBye {
+		return // GOAWAY is the last frame
+	}
 	if s.overrun = s.overrun || len(s.urgent) > maxUrgent; s.overrun || s.err != nil {
 		return // an answer is missing from now on: the reader or the heartbeat ends the session
 	}
