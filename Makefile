@@ -11,11 +11,11 @@ fmt: ; gofmt -l -w .
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/staging ./node ./internal/... .
+race: ; go test -race -count=1 -skip Nettest ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/staging ./node ./internal/... .
 
 nettest:
 	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
-	go test -race -count=1 -run 'Nettest|ConnIsANetConn' ./resume ./session ./bulk
+	go test -race -count=1 -run 'Nettest|ConnIsANetConn' ./resume ./session ./bulk ./internal/faultnet
 
 vet:
 	go vet ./...
