@@ -11,6 +11,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -135,6 +136,7 @@ func (d *diary) note(s StateChange) {
 
 // text returns the states in their order.
 func (d *diary) text() string {
+	synctest.Wait() // OnState is told in a goroutine of its own
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	text := ""
@@ -146,6 +148,7 @@ func (d *diary) text() string {
 
 // last returns the error of the last state.
 func (d *diary) last() error {
+	synctest.Wait()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.changes[len(d.changes)-1].Err
