@@ -80,7 +80,7 @@ func TestCallsAreQuickBesideAStreamOnEverySpeedOfNetwork(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%d Mbit per s, %v, up %v", way.rate/mbit, way.delay, way.up), func(t *testing.T) {
 			if raceEnabled && way.rate > 10*mbit {
-				t.Skip("takes a minute under the race detector")
+				t.Skip("takes a minute under -race; the step without it runs it")
 			}
 			inBubble(t, func(t *testing.T) {
 				r := &road{pair: &pair{t: t, mux: NewMux(), ours: NewMux()}}

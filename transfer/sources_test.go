@@ -49,9 +49,14 @@ func liar(t *testing.T, p *testsession.Pair, tree *source.Tree) transfer.Dialer 
 }
 
 func lie(g *rogue, tree *source.Tree) {
+	g.serveTree(tree, func(uint32) bool { return true }, func(w wire.Want) []byte { return wrongData(tree.Entries(), w) })
+}
+
+// serveTree answers what is wanted of a tree, until the other side has gone: layers as they are, of the files that has says are
+// there, and the data that bring returns.
+func (g *rogue) serveTree(tree *source.Tree, has func(id uint32) bool, bring func(wire.Want) []byte) {
 	g.expect(wire.KindGet)
-	entries := tree.Entries()
-	g.list(entries)
+	g.list(tree.Entries())
 	l := g.lane()
 	for l != nil {
 		f, err := g.in.Read()
@@ -60,15 +65,16 @@ func lie(g *rogue, tree *source.Tree) {
 		}
 		switch f.Kind {
 		case wire.KindWantLayer:
-			id := wire.ConsumeFile(f.Body)
-			cvs, _, err := tree.Layer(context.Background(), id)
-			require.NoError(g.t, err)
-			g.send(wire.KindLayer, false, wire.Layer{File: id, CVs: b3tree.AppendLayer(nil, cvs)}.Append)
+			if id := wire.ConsumeFile(f.Body); has(id) {
+				cvs, _, err := tree.Layer(context.Background(), id)
+				require.NoError(g.t, err)
+				g.send(wire.KindLayer, false, wire.Layer{File: id, CVs: b3tree.AppendLayer(nil, cvs)}.Append)
+			}
 		case wire.KindWant:
 			wants, err := wire.ConsumeWants(nil, f.Body)
 			require.NoError(g.t, err)
 			for _, w := range wants {
-				_, _ = l.Write(wrongData(entries, w))
+				_, _ = l.Write(bring(w))
 			}
 		}
 	}
@@ -103,29 +109,8 @@ type lacker struct {
 }
 
 func (k lacker) serve(g *rogue) {
-	g.expect(wire.KindGet)
-	g.list(k.tree.Entries())
-	l := g.lane()
-	for l != nil {
-		f, err := g.in.Read()
-		if err != nil {
-			return
-		}
-		switch f.Kind {
-		case wire.KindWantLayer:
-			if id := wire.ConsumeFile(f.Body); k.has(g, id) {
-				cvs, _, err := k.tree.Layer(context.Background(), id)
-				require.NoError(g.t, err)
-				g.send(wire.KindLayer, false, wire.Layer{File: id, CVs: b3tree.AppendLayer(nil, cvs)}.Append)
-			}
-		case wire.KindWant:
-			wants, err := wire.ConsumeWants(nil, f.Body)
-			require.NoError(g.t, err)
-			for _, w := range wants {
-				_, _ = l.Write(k.bring(g, w))
-			}
-		}
-	}
+	has := func(id uint32) bool { return k.has(g, id) }
+	g.serveTree(k.tree, has, func(w wire.Want) []byte { return k.bring(g, w) })
 }
 
 // has reports whether it has a file, and tells the other side if not.
