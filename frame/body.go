@@ -144,6 +144,17 @@ func ConsumeCredit(p []byte) (uint32, error) {
 	return n, nil
 }
 
+// AppendOffset appends the body of STREAM_TAKEN and STREAM_END: how many bytes.
+func AppendOffset(b []byte, n uint64) []byte { return binary.BigEndian.AppendUint64(b, n) }
+
+// ConsumeOffset reads the body of STREAM_TAKEN or STREAM_END.
+func ConsumeOffset(p []byte) (uint64, error) {
+	if len(p) != 8 {
+		return 0, fmt.Errorf("offset of %d bytes: %w", len(p), ErrMalformed)
+	}
+	return binary.BigEndian.Uint64(p), nil
+}
+
 // millis returns d in milliseconds, rounded up so that a short wait is never sent as none.
 func millis(d time.Duration) uint32 {
 	if d <= 0 {

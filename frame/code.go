@@ -31,6 +31,7 @@ const (
 	CodeFlowControl   Code = 20 // more was sent than there was credit for
 	CodePSKTampered   Code = 21 // the key is known, but the hello was changed on the way
 	CodeReplyTooLarge Code = 22 // the handler ran; its reply is over the caller's size limit
+	CodeUnread        Code = 23 // the reader of a stream closed its side and dropped bytes that it had not read
 )
 
 // CodeBase is added to a Code to make the libp2p StreamErrorCode of a reset: libp2p keeps 0x1001..0x1008 and what lies
@@ -65,6 +66,7 @@ var codeNames = [...]string{
 	CodeFlowControl:   "flow control",
 	CodePSKTampered:   "psk tampered",
 	CodeReplyTooLarge: "reply too large",
+	CodeUnread:        "closed without reading the rest",
 }
 
 // String returns the code's name, or "code N" for one this version does not know.

@@ -63,7 +63,7 @@ func parse(h Header, payload []byte) (parsed, error) {
 		var s Start
 		s, p.Rest, err = ConsumeStart(payload, h.Type, h.Flags, nil)
 		p.Start = &s
-	case TypeError, TypeStreamReset, TypeStreamStop, TypeGoAway:
+	case TypeError, TypeStreamReset, TypeStreamStop, TypeGoAway, TypeEnd:
 		var f Failure
 		f, err = ConsumeFailure(payload)
 		p.Failure = &f
@@ -166,7 +166,7 @@ func TestUnknownOptionalPartsAreSkipped(t *testing.T) {
 // Every id and type of version 1's future: the rule itself, not three samples of it.
 func TestOddHelloFieldsAndHighTypesAreOptionalAndAllOthersCritical(t *testing.T) {
 	known := []byte{fieldRole, fieldCaps, fieldLimits, fieldSessionID, fieldName, fieldFailure, fieldAgent, fieldPatience,
-		fieldResume, fieldResumable, fieldNoise}
+		fieldResume, fieldResumable, fieldNumber, fieldNoise}
 	for id := 3; id < 256; id++ {
 		if slices.Contains(known, byte(id)) {
 			continue

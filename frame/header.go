@@ -37,9 +37,12 @@ const (
 	TypeStreamCredit Type = 0x13 // u32: this many more bytes may be sent
 	TypeStreamReset  Type = 0x14 // ends both directions: error body
 	TypeStreamStop   Type = 0x15 // the reader has closed its side: error body
+	TypeStreamTaken  Type = 0x16 // u64: the reader of a dedicated stream has taken this many bytes
+	TypeStreamEnd    Type = 0x17 // u64: the writer of a dedicated stream has ended after this many bytes
 	TypePing         Type = 0x20 // answer with PONG of the same id; no body
 	TypePong         Type = 0x21 // answers PING; no body
 	TypeGoAway       Type = 0x22 // no new work: id is the last one that will be served, error body
+	TypeEnd          Type = 0x23 // the sender's last frame but PONG: error body
 
 	// TypeOptional is the bit of types that a reader skips when it does not know them.
 	TypeOptional Type = 0x80
@@ -50,7 +53,8 @@ var typeNames = [256]string{
 	TypeError: "ERROR", TypeCancel: "CANCEL", TypeMessageAck: "MESSAGE_ACK",
 	TypeStreamOpen: "STREAM_OPEN", TypeStreamAccept: "STREAM_ACCEPT", TypeStreamData: "STREAM_DATA",
 	TypeStreamCredit: "STREAM_CREDIT", TypeStreamReset: "STREAM_RESET", TypeStreamStop: "STREAM_STOP",
-	TypePing: "PING", TypePong: "PONG", TypeGoAway: "GOAWAY",
+	TypeStreamTaken: "STREAM_TAKEN", TypeStreamEnd: "STREAM_END",
+	TypePing: "PING", TypePong: "PONG", TypeGoAway: "GOAWAY", TypeEnd: "END",
 }
 
 // String returns the type's name in the specification, or "TYPE 0xNN".
@@ -74,7 +78,7 @@ type Flags uint8
 const (
 	FlagCompressed Flags = 0x01 // start frames: the body is one zstd frame
 	FlagObject     Flags = 0x02 // start frames: the body was made by the named codec
-	FlagFin        Flags = 0x01 // STREAM_DATA: the last bytes of this direction
+	FlagFin        Flags = 0x01 // STREAM_DATA: the last bytes of this direction; STREAM_TAKEN: nothing more will be taken
 )
 
 // allowed returns the flags that type t defines; an optional type may use any.
@@ -82,7 +86,7 @@ func (t Type) allowed() Flags {
 	switch t {
 	case TypeRequest, TypeResponse, TypeMessage:
 		return FlagCompressed | FlagObject
-	case TypeStreamData:
+	case TypeStreamData, TypeStreamTaken:
 		return FlagFin
 	}
 	if t.Optional() {

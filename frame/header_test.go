@@ -28,6 +28,10 @@ func failure(t Type, id uint64, f Failure) parsed {
 	return parsed{Header: Header{Type: t, ID: id}, Failure: &f}
 }
 
+func taken(t Type, f Flags, number, bytes uint64) parsed {
+	return plain(t, f, number, string(AppendOffset(nil, bytes)))
+}
+
 // Row: U8.
 var goldenFrames = map[string]parsed{
 	"request":            start(TypeRequest, 0, 1, Start{Total: 5, Timeout: 1500e6, Link: "echo"}, "hello"),
@@ -63,6 +67,10 @@ var goldenFrames = map[string]parsed{
 	"ping":                        plain(TypePing, 0, 7, ""),
 	"pong, highest id":            plain(TypePong, 0, math.MaxUint64, ""),
 	"goaway":                      failure(TypeGoAway, 9, Failure{Code: CodeGoingAway, RetryAfter: 250e6, Text: "restart"}),
+	"stream taken":                taken(TypeStreamTaken, 0, 3, 1<<32),
+	"stream taken, the last":      taken(TypeStreamTaken, FlagFin, 3, 5<<20),
+	"stream end":                  taken(TypeStreamEnd, 0, 3, 5<<20),
+	"end":                         failure(TypeEnd, 0, Failure{Code: CodeClosed}),
 	"error with a code that version 1 does not know": failure(TypeError, 9, Failure{Code: math.MaxUint32}),
 }
 
@@ -144,7 +152,8 @@ func TestAppendHeaderPanicsOnALengthThatCannotBeSent(t *testing.T) {
 
 // All 256 flag bytes of all 256 types: only what spec 4.3 lists passes, and unknown optional types may use any.
 func TestFlagsThatATypeDoesNotDefineAreCritical(t *testing.T) {
-	defined := map[Type]Flags{TypeRequest: 3, TypeResponse: 3, TypeMessage: 3, TypeStreamData: 1}
+	defined := map[Type]Flags{TypeRequest: 3, TypeResponse: 3, TypeMessage: 3, TypeStreamData: 1,
+		TypeStreamTaken: 1}
 	for typ := range 256 {
 		if typ < 0x80 && !Type(typ).Known() {
 			continue

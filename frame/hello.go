@@ -55,6 +55,7 @@ const (
 	CapResume   Caps = 1 << 2 // the session outlives its carrier (spec 7)
 
 	CapResumeStreams Caps = 1 << 3 // and a dedicated stream may outlive its own (spec 5.11)
+	CapEnds          Caps = 1 << 4 // ends are exchanged: of the session (spec 5.9) and of dedicated streams (spec 5.10)
 )
 
 // Limits are what the sender of a hello is ready to receive (spec 3.4). Zero means none of it.
@@ -99,6 +100,7 @@ type Hello struct {
 	Patience  uint32    // HELLO and ACK of a session: milliseconds that it may be without a carrier; 0: it says nothing
 	Resume    *Resume   // HELLO and ACK of a resumption
 	Resumable Resumable // HELLO of a stream that outlives its carriers
+	Number    uint64    // HELLO of a stream whose end is exchanged: its number in the session; 0: it has none
 	Noise     []byte    // key id and Noise message, when a pre-shared key is in force; always the last field
 }
 
@@ -114,6 +116,7 @@ const (
 	fieldPatience  = 0x0F
 	fieldResume    = 0x10
 	fieldResumable = 0x12
+	fieldNumber    = 0x13
 	fieldNoise     = 0xFE
 )
 
@@ -150,6 +153,9 @@ func AppendHello(b []byte, h *Hello) []byte {
 	}
 	if h.Resumable != 0 {
 		b = appendField(b, fieldResumable, []byte{byte(h.Resumable)})
+	}
+	if h.Number != 0 {
+		b = appendField(b, fieldNumber, binary.BigEndian.AppendUint64(nil, h.Number))
 	}
 	if h.Noise != nil {
 		b = appendField(b, fieldNoise, h.Noise)
@@ -245,6 +251,8 @@ func (h *Hello) setField(id byte, v []byte) error {
 		if h.Resumable = Resumable(c.uint8()); h.Resumable < ResumableNew || h.Resumable > ResumableAgain {
 			return fmt.Errorf("hello field 0x%02x: %w", id, ErrMalformed)
 		}
+	case fieldNumber:
+		h.Number = c.uint64()
 	case fieldNoise:
 		h.Noise = c.take(len(v))
 	default:
@@ -273,13 +281,14 @@ func (h *Hello) check() error {
 			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name == "" && h.Patience == 0 && h.Resume != nil
 		}
 		ok = ok && h.Role != 0 && h.Failure == nil && (h.Role == RoleResume || h.Resume == nil) &&
-			(h.Role == RoleStream || h.Resumable == 0)
+			(h.Role == RoleStream || h.Resumable == 0 && h.Number == 0)
 	case KindAck:
 		ok = h.Role == 0 && h.Name == "" && h.Failure == nil && (h.Limits != nil) == (h.SessionID != SessionID{}) &&
-			(h.Limits != nil || h.Patience == 0) && (h.Limits == nil || h.Resume == nil) && h.Resumable == 0
+			(h.Limits != nil || h.Patience == 0) && (h.Limits == nil || h.Resume == nil) && h.Resumable == 0 && h.Number == 0
 	case KindRefuse:
 		ok = h.Failure != nil && h.Role == 0 && h.Caps == 0 && h.Limits == nil && h.SessionID == SessionID{} &&
-			h.Name == "" && h.Noise == nil && h.Patience == 0 && h.Resume == nil && h.Resumable == 0
+			h.Name == "" && h.Noise == nil && h.Patience == 0 && h.Resume == nil && h.Resumable == 0 &&
+			h.Number == 0
 	default:
 		return fmt.Errorf("hello of kind %v: %w", h.Kind, ErrMalformed)
 	}

@@ -55,6 +55,9 @@ var goldenHellos = map[string]Hello{
 		Kind: KindHello, Version: 1, Role: RoleResume, Caps: CapResume, SessionID: someSession,
 		Resume: &Resume{Received: 4096, Attempt: 2}, Noise: noise(48),
 	},
+	"hello stream whose end is exchanged": {
+		Kind: KindHello, Version: 1, Role: RoleStream, SessionID: someSession, Name: "video", Number: 3,
+	},
 	"hello session with psk": {
 		Kind: KindHello, Version: 1, Role: RoleSession, Caps: CapZstd, Limits: &Limits{MaxMessage: 65536, MaxInFlight: 1},
 		Noise: noise(48),

@@ -49,6 +49,36 @@ func (c *Conn) Abort(err error) {
 	f.close(err)
 }
 
+// End ends the Conn at once, as Abort does, but what was received can still be read, up to io.EOF if the other side's end has come.
+func (c *Conn) End(err error) {
+	f := c.flow
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.expire() // wakes a Write that is in the carrier's
+	f.close(err)
+}
+
+// Acked returns how many bytes of what was written the other side has acknowledged, and whether that is all of it, the end of
+// CloseWrite included. What is acknowledged is with the other side's application or, after CloseWrite, waits for it in memory.
+func (c *Conn) Acked() (n uint64, all bool) {
+	c.flow.mu.Lock()
+	defer c.flow.mu.Unlock()
+	return c.flow.out.acked, c.flow.out.acked == c.flow.out.end
+}
+
+// AwaitAcked waits until the other side has acknowledged all that has been written so far, or the Conn has ended.
+func (c *Conn) AwaitAcked() {
+	_ = c.flow.AwaitAcked() // Acked and Undelivered tell
+}
+
+// Undelivered returns how many bytes the other side had not acknowledged when the Conn ended, the end of the direction counted
+// as one; 0 while it has not ended. It may have received some of them.
+func (c *Conn) Undelivered() int {
+	c.flow.mu.Lock()
+	defer c.flow.mu.Unlock()
+	return c.flow.undelivered
+}
+
 // drop ends a carrier as Options.Drop does.
 func (c *Conn) drop(carrier net.Conn) {
 	reason := c.flow.Err()

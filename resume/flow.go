@@ -21,9 +21,10 @@ type Flow struct {
 	cfg  FlowConfig
 	born time.Time
 
-	mu      sync.Mutex
-	changed sync.Cond // anything below that somebody waits for
-	err     error     // why the flow is closed; nil while it is not
+	mu          sync.Mutex
+	changed     sync.Cond // anything below that somebody waits for
+	err         error     // why the flow is closed; nil while it is not
+	undelivered int       // bytes that were not acknowledged when it was closed
 
 	cur      *carrier    // the newest carrier; nil while detached
 	old      *carrier    // the one before, until both directions have left it
@@ -366,6 +367,7 @@ func (f *Flow) close(err error) {
 		return
 	}
 	f.err = err
+	f.undelivered = int(f.out.end - f.out.acked)
 	f.detach(err)
 	f.patience.Stop()
 	if f.handover != nil {
@@ -411,6 +413,20 @@ func (f *Flow) Stuck() time.Duration {
 
 // elapsed returns how old the flow is, which is cheaper to know than the time.
 func (f *Flow) elapsed() time.Duration { return time.Since(f.born) }
+
+// Acked returns the offset up to which the other side has acknowledged what was written.
+func (f *Flow) Acked() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.out.acked
+}
+
+// Reached returns the offset up to which a carrier has been given what was written: what lies beyond has certainly not been received.
+func (f *Flow) Reached() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.out.reached
+}
 
 // Kept returns how many bytes of segments the other side has not acknowledged, and how many bytes have been sent again.
 func (f *Flow) Kept() (unacked int, resent uint64) {

@@ -13,13 +13,16 @@ func (f *Flow) AwaitSent() {
 
 // AwaitAcked waits until the other side has acknowledged all that was written, over one carrier or several, or the flow is
 // closed; it returns why.
-func (f *Flow) AwaitAcked() error {
+func (f *Flow) AwaitAcked() error { return f.AwaitAckedTo(forEver) }
+
+// AwaitAckedTo is AwaitAcked for what was written before offset.
+func (f *Flow) AwaitAckedTo(offset uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	asked := f.cur
 	var w ackWait
 	defer w.end(f)
-	for first := true; f.err == nil && f.out.acked < f.out.end; first = false {
+	for first := true; f.err == nil && f.out.acked < min(offset, f.out.end); first = false {
 		if first || f.cur != asked || f.cur != nil && f.out.unsent == nil && f.out.unasked > 0 {
 			asked = f.cur
 			f.out.askDue = true

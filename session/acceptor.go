@@ -342,7 +342,9 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 	}
 	var wg sync.WaitGroup
 	for _, s := range a.Sessions() {
-		wg.Go(func() { _ = s.Close() }) // never fails
+		wg.Go(func() {
+			s.cutOff(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+		})
 	}
 	wg.Wait()
 	return &Error{Op: "shutdown", Err: ctx.Err()}

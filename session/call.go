@@ -178,11 +178,7 @@ func (c *call) onSent() { c.sent = true }
 
 // abort ends the call because the session has ended.
 func (c *call) abort(err *Error) {
-	outcome := NotSent
-	if c.sent {
-		outcome = Unknown
-	}
-	c.finish(&Error{Outcome: outcome, Code: err.Code, Err: err.cause()})
+	c.finish(&Error{Outcome: c.s.outcomeOf(&c.out), Code: err.Code, Err: err.cause()})
 }
 
 // finish ends the call, once, and hands its place to the next. s.mu is held.
@@ -344,6 +340,7 @@ var outcomes = map[frame.Code]Outcome{
 	frame.CodeTooLarge:      Rejected,
 	frame.CodeUnsupported:   Rejected,
 	frame.CodeNotAllowed:    Rejected,
+	frame.CodeUnread:        Rejected,
 	frame.CodeGoingAway:     NotSent,
 }
 
@@ -362,7 +359,7 @@ func (s *Session) onError(h frame.Header, p []byte) error {
 		return err
 	}
 	if f.Code == frame.CodeGoingAway { // GOAWAY itself may wait behind the peer's own backlog
-		s.goneAway = true
+		s.peerPhase = max(s.peerPhase, phaseDraining)
 	}
 	switch c := s.pending[h.ID]; {
 	case c != nil:

@@ -162,7 +162,7 @@ func (c *Config) limits() *frame.Limits {
 
 // caps returns the capabilities this side offers.
 func (c *Config) caps() frame.Caps {
-	caps := frame.CapBatchAck
+	caps := frame.CapBatchAck | frame.CapEnds
 	if !c.DisableCompression {
 		caps |= frame.CapZstd
 	}

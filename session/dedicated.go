@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 
 	"github.com/peerlane/peerlane/frame"
@@ -18,8 +19,14 @@ type dedicated struct {
 	net.Conn
 	raw    net.Conn
 	s      *Session
+	name   string
+	ends   *streamEnds   // nil: the peer does not exchange them
+	sent   atomic.Uint64 // bytes that have been written, without ends
 	closed atomic.Bool
 	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
+
+	retired   atomic.Bool // the session has ended in order
+	readEnded atomic.Bool // Read has come to the end of the peer's direction, or failed for good
 }
 
 // attach gives the stream its carrier, or drops it when the session has ended meanwhile.
@@ -27,7 +34,7 @@ func (st *Stream) attach(c carrier) error {
 	st.s.mu.Lock()
 	err := st.s.err
 	if err == nil {
-		st.conn = &dedicated{Conn: c.sealed, raw: c.raw, s: st.s}
+		st.conn = &dedicated{Conn: c.sealed, raw: c.raw, s: st.s, name: st.name, ends: st.ends}
 	} else {
 		delete(st.s.dedicated, st)
 		err = st.s.refusal("open stream", st.name)
@@ -40,18 +47,6 @@ func (st *Stream) attach(c carrier) error {
 	}
 	drop(c.raw, frame.CodeCancelled)
 	return err
-}
-
-// abort ends a dedicated stream with its session, which err has ended.
-func (st *Stream) abort(err *Error) {
-	cause := &Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: Unknown, Err: err.cause()}
-	switch c := st.conn.(type) {
-	case *resumable:
-		c.abort(cause)
-	case *dedicated:
-		c.cause.Store(cause)
-		_ = st.Reset(frame.CodeClosed) // its session is gone: there is nobody to tell
-	}
 }
 
 // openDedicated opens a stream on a connection of its own.
@@ -74,7 +69,8 @@ func (s *Session) openDedicated(ctx context.Context, name string, outlives bool)
 		s.forgetDedicated(st)
 		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Err: err}
 	}
-	c, err := greet(ctx, conn, s.peer, &frame.Hello{Role: frame.RoleStream, SessionID: s.id, Name: name}, &s.cfg)
+	hello := &frame.Hello{Role: frame.RoleStream, SessionID: s.id, Name: name, Number: s.number(st)}
+	c, err := greet(ctx, conn, s.peer, hello, &s.cfg)
 	if err != nil {
 		s.forgetDedicated(st)
 		var e *Error
@@ -144,7 +140,11 @@ func (s *Session) forgetDedicated(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.dedicated, st)
+	if st.ends != nil {
+		delete(s.numbered, st.ends.number)
+	}
 	s.checkIdle()
+	s.stirLocked()
 }
 
 // CloseWrite implements Stream.
@@ -177,7 +177,22 @@ func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve fu
 		err.Code = cmp.Or(err.Code, frame.CodeGoingAway) // a REFUSE says why
 		return nil, nil, err
 	}
+	if h.Number != 0 && s.exchangesEnds() && !s.takeNumber(st, h.Number) {
+		s.forgetDedicated(st)
+		return nil, nil, &Error{Code: frame.CodeProtocol, Text: "the number of this stream is another one's"}
+	}
 	return st, serve, nil
+}
+
+// takeNumber makes the ends of a stream known that the peer has given a number, and reports whether that is new.
+func (s *Session) takeNumber(st *Stream, number uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.numbered[number] != nil {
+		return false
+	}
+	s.addEnds(st, number)
+	return true
 }
 
 // answerStream opens a dedicated stream of a session, or takes a further carrier of one. timed ends the bound on the hello.
@@ -240,32 +255,45 @@ func (d *dedicated) Read(p []byte) (int, error) {
 	if n > 0 {
 		d.s.touch()
 	}
+	if d.ends != nil && (n > 0 || err != nil) && !d.closed.Load() {
+		d.ends.read(n, err)
+	}
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		d.readEnded.Store(true)
+		if d.retired.Load() {
+			_ = d.Conn.Close() // the session has ended, and all of the stream has been read
+		}
+	}
 	return n, d.because(err)
 }
 
 // Write implements Stream.
 func (d *dedicated) Write(p []byte) (int, error) {
+	wrote := &d.sent
+	if d.ends != nil {
+		wrote = &d.ends.wrote
+	}
+	wrote.Add(uint64(len(p))) // before the peer can have read it
 	n, err := d.Conn.Write(p)
+	wrote.Add(-uint64(len(p) - n))
 	if n > 0 {
 		d.s.touch()
 	}
 	return n, d.because(err)
 }
 
-// because returns why the session ended in place of what its end did to the conn.
+// because returns why the session ended, or the peer reads no more, in place of what that did to the conn.
 func (d *dedicated) because(err error) error {
-	if cause := d.cause.Load(); cause != nil && err != nil && err != io.EOF {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	if cause := d.cause.Load(); cause != nil {
 		return cause
 	}
-	return err
-}
-
-// Close implements Stream.
-func (d *dedicated) Close() error {
-	if d.closed.Swap(true) {
-		return nil
+	if d.closed.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+		return net.ErrClosed
 	}
-	return d.Conn.Close()
+	return err
 }
 
 // Reset implements Stream.

@@ -1,7 +1,9 @@
 package session
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
@@ -27,8 +29,8 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	case <-s.ended:
 		return nil
 	case <-ctx.Done():
-		s.closeFor(&Error{Op: "shutdown", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
-		return &Error{Op: "shutdown", Peer: s.peer, Err: ctx.Err()}
+		s.cutOff(&Error{Op: "shutdown", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+		return &Error{Op: "shutdown", Peer: s.peer, Err: errors.Join(ctx.Err(), s.closeError())}
 	}
 }
 
@@ -43,22 +45,22 @@ func (s *Session) Drain(text string) {
 func (s *Session) Draining() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.draining || s.goneAway || s.flushing || s.err != nil
+	return s.phase > phaseOpen || s.peerPhase > phaseOpen || s.err != nil
 }
 
 // drainLocked begins a drain from this side, once.
 func (s *Session) drainLocked(f frame.Failure) {
-	if s.draining || s.err != nil {
+	if s.phase >= phaseDraining || s.err != nil {
 		return
 	}
-	s.draining, s.farewell = true, &f
-	s.deserted = s.state == StateDetached && !s.busy()
+	s.phase, s.farewell = phaseDraining, &f
 	s.leaveWhenIdle(&Error{Op: "session", Peer: s.peer, Code: frame.CodeGoingAway, Text: "drained"})
 }
 
 // goAwayLocked tells the peer that requests after the last one accepted are not served.
 func (s *Session) goAwayLocked(f frame.Failure) {
 	s.controlFailure(frame.TypeGoAway, s.lastPeerID, f)
+	s.saidGoAway = s.phase
 }
 
 // sayFarewell sends the GOAWAY of a drain as soon as all that callers have queued here has begun to leave. The peer closes
@@ -77,12 +79,12 @@ func (s *Session) backlog() bool {
 	}
 	begun := 0
 	for _, st := range s.streams {
-		if st.mine {
+		if st.mine && !st.parted {
 			begun++
 		}
 	}
 	for st := range s.dedicated {
-		if st.conn == nil {
+		if st.conn == nil && s.phase < phaseClosing {
 			return true
 		}
 	}
@@ -95,7 +97,7 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 	if err != nil {
 		return err
 	}
-	s.goneAway = true
+	s.peerPhase = max(s.peerPhase, phaseDraining)
 	gone := &Error{Remote: true, Code: frame.CodeGoingAway, Text: f.Text}
 	s.abortQueued(gone)
 	for id, c := range s.pending {
@@ -112,26 +114,44 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 	if f.Code == frame.CodeClosed {
 		leaving.Err = ErrSessionLost
 	}
-	s.leaveWhenIdle(leaving)
-	s.cutOff = s.cutOff || f.Code != frame.CodeGoingAway
-	if f.Code == frame.CodeClosed && !s.byeHeard {
-		s.byeHeard = true
-		close(s.parted)
-		s.dropUnheard()
-		go s.closeFor(s.leaving) // the peer waits for our word before it lets go of the carrier
+	switch {
+	case f.Code == frame.CodeGoingAway:
+		s.leaveWhenIdle(leaving)
+	case f.Code == frame.CodeClosed && s.peerPhase < phaseClosing:
+		s.onClosing(leaving)
+	default:
+		s.leaveWhenIdle(leaving)
+		s.peerPhase = phaseOver
 	}
 	return nil
 }
 
-// dropUnheard gives up what a peer that has closed will not hear: the answers to its requests, and what Writes have not sent. It waits
-// for our own GOAWAY, which comes after all that. s.mu is held.
-func (s *Session) dropUnheard() {
+// onClosing takes the peer's word that it has closed the session: this side completes what was accepted, and closes it too. A peer that
+// does not exchange ends hears nothing any more. s.mu is held.
+func (s *Session) onClosing(leaving *Error) {
+	s.peerPhase = phaseClosing
+	leaving = cmp.Or(s.leaving, leaving) // a drain has a reason of its own
+	if !s.exchangesEnds() {
+		s.peerPhase = phaseOver
+		s.dropUnheard(leaving)
+	}
+	s.lane.refuseWaiting(leaving)
+	go s.closeFor(leaving) // the peer waits for our word before it lets go of the carrier
+	if s.phase >= phaseClosing {
+		s.endStreams()
+	}
+	s.stirLocked()
+}
+
+// dropUnheard gives up what a peer that has closed will not hear: the answers to its requests, and what Writes have not sent. s.mu is
+// held.
+func (s *Session) dropUnheard(leaving *Error) {
 	for _, m := range s.serving {
 		m.cancelLocked(context.Canceled)
 	}
 	for _, st := range s.streams {
 		if len(st.out) > 0 {
-			st.abort(s.leaving)
+			st.abort(leaving)
 		}
 	}
 }
@@ -156,15 +176,9 @@ func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
 			return
 		}
 		if !reason.Remote { // the peer closes first, when it sees the same
-			timer := time.NewTimer(s.cfg.CloseTimeout)
-			select {
-			case <-s.ended:
-				timer.Stop()
-				return
-			case <-timer.C:
-			}
+			s.awaitFor(min(s.cfg.CloseTimeout, partingGrace), s.isAway)
 		}
-		if s.flow != nil && !s.isDeserted() && s.flow.AwaitAcked() != nil { // the last answers may wait for another carrier
+		if s.flow != nil && s.awaitValue() != nil { // the last answers may wait for another carrier
 			return
 		}
 		idle = s.busyAgain()
@@ -172,12 +186,13 @@ func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
 	s.closeFor(reason)
 }
 
-// isDeserted reports whether the peer was away when the drain began, with nothing in flight, and has not come back within
-// CloseTimeout: most likely it has ended, and a server that stops does not wait for it.
-func (s *Session) isDeserted() bool {
+// awaitValue waits until the peer has acknowledged all that is worth it: not GOAWAY itself, for most likely a peer that is away with
+// nothing in flight has ended. The error is why the session has.
+func (s *Session) awaitValue() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.deserted && s.state == StateDetached
+	end := s.valueEnd
+	s.mu.Unlock()
+	return s.flow.AwaitAckedTo(end)
 }
 
 // busyAgain returns what to wait for when something has come in since the drain was idle, or nil.
@@ -196,6 +211,7 @@ func (s *Session) checkIdle() {
 	if s.leaving == nil {
 		return
 	}
+	s.stirLocked()
 	s.sayFarewell()
 	if !s.unsettled() {
 		s.shutIdleLocked()

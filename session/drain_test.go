@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -392,9 +393,12 @@ func TestCloseIsBoundWhenTheCarrierTakesNothing(t *testing.T) {
 		w := silent(t, Config{CloseTimeout: 3 * time.Second}, 0, generous)
 		require.NoError(t, w.s.Send(t.Context(), "x", make([]byte, 1<<20)))
 		began := time.Now()
-		require.NoError(t, w.s.Close())
-		require.Equal(t, 3*time.Second, time.Since(began))
-		err := w.s.Flush(t.Context())
+		err := w.s.Close()
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+		asError(t, err, NotSent)
+		require.Equal(t, "x", asError(t, lostThings(t, err)[0], NotSent).Link)
+		require.Equal(t, 3*time.Second+partingGrace, time.Since(began))
+		err = w.s.Flush(t.Context())
 		asError(t, err, NotSent)
 		require.ErrorIs(t, err, ErrClosed)
 	})
@@ -461,21 +465,51 @@ func TestNothingFollowsTheGoAwayOfClose(t *testing.T) {
 			left -= h.Length
 		}
 		synctest.Wait()
-		go func() { _ = w.s.Close() }()
-		synctest.Wait() // GOAWAY is being written
-		w.send(frame.TypeStreamCredit, 0, 1, frame.AppendCredit(nil, 64<<10))
-		require.Equal(t, frame.TypeGoAway, next().Type)
-		go func() {
-			w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeClosed}))
-		}()
+		closed := make(chan error, 1)
+		go func() { closed <- w.s.Close() }()
+		time.Sleep(w.s.cfg.CloseTimeout + partingGrace/2) // no credit comes, and GOAWAY is being written
+		synctest.Wait()
+		h := next()
+		for h.Type == frame.TypeStreamData { // on its way before
+			h = next()
+		}
+		require.Equal(t, frame.TypeGoAway, h.Type)
 		_, _, err := r.Next()
 		require.ErrorIs(t, err, io.EOF)
 		require.ErrorIs(t, w.wantEnd(), ErrClosed)
+		require.Equal(t, "x", asError(t, lostThings(t, <-closed)[0], Unknown).Link, "what the stream had sent")
 	})
 }
 
-// What a side that has closed no longer waits for does not hold it up.
-func TestCloseIsQuickWhileThePeerSendsMuch(t *testing.T) {
+// lostThings returns the errors for what Close names as not arrived.
+func lostThings(t *testing.T, err error) []error {
+	t.Helper()
+	var failed *Error
+	require.ErrorAs(t, err, &failed)
+	require.Equal(t, "close", failed.Op)
+	joined, ok := failed.Err.(interface{ Unwrap() []error }) //nolint:errorlint // the errors that Close joins
+	require.True(t, ok, "%v", err)
+	return joined.Unwrap()
+}
+
+// An answer under way is waited for while it makes progress, and what a peer writes to a stream is not.
+func TestCloseWaitsForAnAnswerThatIsArriving(t *testing.T) {
+	testEndWhileThePeerSendsMuch(t, func(r *road, answered <-chan error) {
+		require.NoError(t, r.dialer.Close())
+		require.NoError(t, <-answered)
+	})
+}
+
+func TestAbortWaitsForNothing(t *testing.T) {
+	testEndWhileThePeerSendsMuch(t, func(r *road, answered <-chan error) {
+		began := time.Now()
+		r.dialer.Abort()
+		require.Zero(t, time.Since(began))
+		require.ErrorIs(t, <-answered, ErrClosed)
+	})
+}
+
+func testEndWhileThePeerSendsMuch(t *testing.T, end func(r *road, answered <-chan error)) {
 	inBubble(t, func(t *testing.T) {
 		r := newRoad(t, Config{DisableCompression: true}, AcceptorConfig{Config: Config{ReplayWindow: 64 << 10}},
 			faultnet.LinkOptions{Delay: 5 * time.Millisecond, Rate: 10 * mbit})
@@ -491,15 +525,15 @@ func TestCloseIsQuickWhileThePeerSendsMuch(t *testing.T) {
 		st, err := r.dialer.OpenStream(t.Context(), "much", nil)
 		require.NoError(t, err)
 		go func() { _, _ = io.Copy(io.Discard, st) }() // until the session has ended
+		answered := make(chan error, 1)
 		go func() {
 			_, err := r.dialer.Call(t.Context(), "", nil)
-			require.ErrorIs(t, err, ErrClosed)
+			answered <- err
 		}()
 		time.Sleep(time.Second)
-		began := time.Now()
-		require.NoError(t, r.dialer.Close())
-		require.Less(t, time.Since(began), r.dialer.cfg.CloseTimeout/2)
+		end(r, answered)
 		<-cancelled
+		<-r.accepted.Done()
 		require.ErrorIs(t, r.accepted.Err(), ErrSessionLost)
 		r.wantNothingLeft()
 	})

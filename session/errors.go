@@ -74,6 +74,7 @@ var codeErrors = map[frame.Code]error{
 	frame.CodePSKTampered:   ErrPSKTampered,
 	frame.CodeReplyTooLarge: ErrTooLarge,
 	frame.CodeReadClosed:    syscall.EPIPE,
+	frame.CodeUnread:        syscall.EPIPE,
 	frame.CodeNotAllowed:    ErrNotAllowed,
 	frame.CodeGoingAway:     ErrGoingAway,
 	frame.CodeNoReply:       ErrNoReply,

@@ -27,7 +27,8 @@ type heartbeat struct {
 	looked    time.Time // when the session was last looked at
 	probeBy   time.Time // when the carrier is given up unless something has been heard; zero: it is not being probed
 	lastPing  uint64
-	pinged    time.Time     // when lastPing left; zero once it is answered, and on another carrier
+	pinged    time.Time     // when pingedID left; zero once it is answered, and on another carrier
+	pingedID  uint64        // of the last PING that measures the round trip
 	resumedAt time.Duration // when the carrier was attached: nothing could make progress before
 	pingWaits []pingWait
 }
@@ -204,16 +205,17 @@ func (s *Session) stuck() time.Duration {
 // ping sends a PING. s.mu is held.
 func (h *heartbeat) ping(now time.Time) {
 	h.lastPing++
-	h.pinged = now
+	h.pinged, h.pingedID = now, h.lastPing
 	h.s.control(frame.Header{Type: frame.TypePing, ID: h.lastPing}, nil)
 }
 
 // onPong takes the answer to the PING id and all before it. s.mu is held.
 func (h *heartbeat) onPong(id uint64) {
-	if id == h.lastPing && !h.pinged.IsZero() {
+	if id >= h.pingedID && !h.pinged.IsZero() {
 		h.rtt.Store(int64(max(time.Since(h.pinged), 1)))
 		h.pinged = time.Time{}
 	}
+	h.s.onReceipts(id)
 	kept := h.pingWaits[:0]
 	for _, w := range h.pingWaits {
 		if w.id <= id {

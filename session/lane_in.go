@@ -17,6 +17,9 @@ type inLane struct {
 	toAck   int    // charge of those handled and not acknowledged
 }
 
+// busy reports whether a message has begun to arrive that has not been handled.
+func (l *inLane) busy() bool { return l.running || l.current != nil || l.queue.len() > 0 }
+
 func (l *inLane) assembling(id uint64) bool { return l.current != nil && l.current.id == id }
 
 // onMessage takes the first part of a one-way message. s.mu is held.
@@ -96,14 +99,14 @@ func (s *Session) deliver() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.delivered()
-	for s.inbox.queue.len() > 0 && s.err == nil {
+	for s.inbox.queue.len() > 0 {
 		s.deliverNext()
 	}
 }
 
 // delivered ends deliver, also when a handler has ended its goroutine by runtime.Goexit. s.mu is held.
 func (s *Session) delivered() {
-	if s.inbox.queue.len() > 0 && s.err == nil {
+	if s.inbox.queue.len() > 0 {
 		go s.deliver()
 		return
 	}

@@ -211,34 +211,36 @@ func (l *outLane) note(err *Error) {
 	}
 }
 
+// refuseWaiting ends the Sends that wait for room in the window: the peer takes no more.
+func (l *outLane) refuseWaiting(err *Error) {
+	for l.waiting.len() > 0 {
+		o := l.waiting.pop()
+		o.err = &Error{Op: "send", Peer: l.s.peer, Link: o.out.start.Link, Outcome: NotSent, Code: err.Code, Err: err.cause()}
+		close(o.admitted)
+	}
+}
+
 // abort ends the lane with the session: what has not been acknowledged is noted, for tellUndelivered too.
 func (l *outLane) abort(err *Error) {
 	l.queued = false
 	end := func(o *oneWay, outcome Outcome) *Error {
 		return &Error{Op: "send", Peer: l.s.peer, Link: o.out.start.Link, Outcome: outcome, Code: err.Code, Err: err.cause()}
 	}
-	for l.waiting.len() > 0 {
-		o := l.waiting.pop()
-		o.err = end(o, NotSent)
-		close(o.admitted)
-	}
+	l.refuseWaiting(err)
 	report := func(o *oneWay, outcome Outcome) {
 		if o.failed {
 			return
 		}
 		e := end(o, outcome)
 		l.note(e)
+		l.s.noteLost(e)
 		if l.s.cfg.OnUndelivered != nil {
 			l.untold = append(l.untold, e)
 		}
 	}
 	for l.unacked.len() > 0 {
 		o := l.unacked.pop()
-		outcome := NotSent
-		if o.out.gone {
-			outcome = Unknown
-		}
-		report(o, outcome)
+		report(o, l.s.outcomeOf(&o.out))
 	}
 	for l.queue.len() > 0 {
 		if o := l.queue.pop(); !o.out.begun {

@@ -26,24 +26,29 @@ type muxed struct {
 	opened chan struct{} // closed when the peer has accepted, or openErr is set
 
 	// Guarded by s.mu.
-	openErr  *Error
-	askedAt  time.Duration // OPEN has left, as Session.elapsed
-	accepted bool
-	ended    bool      // out of the table
-	closed   bool      // Close has been called
-	writable sync.Cond // L is &s.mu
-	credit   int       // bytes the peer has room for
-	flight   flight    // of what is sent
-	writing  bool      // a Write is in progress
-	out      []byte    // what it still has to send
-	taken    int       // how much of it has been sent
-	queued   bool      // stands among the ready sources
-	finAsked bool      // end the direction once out is empty
-	finSent  bool
-	writeErr error             // why Write fails; nil while it does not
-	writeDue deadline.Deadline // guarded by s.mu
-	window   int               // bytes the peer may still send
-	peerFin  bool              // the peer's direction has ended
+	openErr    *Error
+	askedAt    time.Duration // OPEN has left, as Session.elapsed
+	accepted   bool
+	ended      bool      // out of the table
+	closed     bool      // Close has been called
+	writable   sync.Cond // L is &s.mu
+	credit     int       // bytes the peer has room for
+	flight     flight    // of what is sent
+	writing    bool      // a Write is in progress
+	out        []byte    // what it still has to send
+	taken      int       // how much of it has been sent
+	queued     bool      // stands among the ready sources
+	finAsked   bool      // end the direction once out is empty
+	finSent    bool
+	sent       uint64            // bytes that have left
+	received   bool              // the peer's session has all of the way out, its end included
+	parted     bool              // it no longer counts against MaxStreams
+	saidUnread bool              // the peer knows that bytes of it were dropped
+	broken     *Error            // why bytes that had been sent were dropped, if they were
+	writeErr   error             // why Write fails; nil while it does not
+	writeDue   deadline.Deadline // guarded by s.mu
+	window     int               // bytes the peer may still send
+	peerFin    bool              // the peer's direction has ended
 
 	// in has its own lock, taken after s.mu, so that Read does not hold up the session.
 	in inbound
@@ -151,11 +156,11 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	serve := s.cfg.Mux.stream(name)
 	var refusal frame.Failure
 	switch {
-	case s.draining || s.flushing:
+	case s.phase >= phaseDraining:
 		refusal.Code = frame.CodeGoingAway
 	case serve == nil:
 		refusal = frame.Failure{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", name)}
-	case s.theirs >= s.cfg.MaxStreams:
+	case s.theirsOpen >= s.cfg.MaxStreams:
 		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many streams open"}
 	case s.streaming >= 2*s.cfg.MaxStreams:
 		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
@@ -167,7 +172,7 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	}
 	st := newMuxed(s, name, false)
 	st.id, st.accepted = h.ID, true
-	s.theirs++
+	s.theirsOpen++
 	s.streams[h.ID] = st
 	s.control(frame.Header{Type: frame.TypeStreamAccept, ID: h.ID}, nil)
 	s.touch()
@@ -207,6 +212,9 @@ func (st *muxed) end(err error) {
 		return
 	}
 	st.leave()
+	if st.broken == nil && st.sent > 0 && !st.received {
+		st.broken = st.unsettled(err)
+	}
 	if !st.accepted {
 		var failure *Error
 		if !errors.As(err, &failure) {
@@ -228,11 +236,7 @@ func (st *muxed) end(err error) {
 func (st *muxed) leave() {
 	st.ended = true
 	delete(st.s.streams, st.id)
-	if st.mine {
-		st.s.mine--
-	} else {
-		st.s.theirs--
-	}
+	st.uncount()
 	st.writeDue.Stop()
 	if st.bulk && st.queued {
 		st.s.releaseHeld((*writing)(st))
@@ -240,15 +244,62 @@ func (st *muxed) leave() {
 	st.s.checkIdle()
 }
 
-// leaveIfDone takes the stream out of the table once both directions have ended. s.mu is held.
+// uncount gives back the stream's place among MaxStreams, once. s.mu is held.
+func (st *muxed) uncount() {
+	if st.parted {
+		return
+	}
+	st.parted = true
+	if st.mine {
+		st.s.mine--
+	} else {
+		st.s.theirsOpen--
+	}
+}
+
+// leaveIfDone gives back the stream's place once both directions have ended, and takes it out of the table when the peer is known to
+// have all of this side's. s.mu is held.
 func (st *muxed) leaveIfDone() {
-	if st.finSent && st.peerFin && !st.ended {
+	if !st.finSent || !st.peerFin || st.ended {
+		return
+	}
+	st.uncount()
+	if st.received {
 		st.leave()
 	}
 }
 
+// onReceived notes that the peer's session has all of the way out. s.mu is held.
+func (st *muxed) onReceived() {
+	st.received = true
+	st.leaveIfDone()
+}
+
+// unsettled returns the error for bytes of the way out that are not known to have arrived, because of err.
+func (st *muxed) unsettled(err error) *Error {
+	failed := &Error{}
+	var e *Error
+	if errors.As(err, &e) {
+		*failed = *e
+	} else {
+		failed.Err = err
+	}
+	failed.Op, failed.Peer, failed.Link = "stream", st.s.peer, st.name
+	failed.Outcome = Unknown
+	if failed.Text == "" {
+		failed.Text = fmt.Sprintf("%d bytes were written, and it is not known how many of them arrived", st.sent)
+	}
+	return failed
+}
+
 // abort ends the stream with its session. s.mu is held.
-func (st *muxed) abort(err *Error) { st.end(st.ending(err)) }
+func (st *muxed) abort(err *Error) {
+	if !st.received && !st.ended && (st.sent > 0 || st.finAsked) {
+		st.broken = st.unsettled(st.ending(err))
+		st.s.noteLost(st.broken)
+	}
+	st.end(st.ending(err))
+}
 
 // ending returns the stream's error when its session ends with err.
 func (st *muxed) ending(err *Error) *Error {
@@ -268,6 +319,10 @@ func (st *muxed) onAccept() error {
 	now := st.s.elapsed()
 	st.flight.least, st.flight.leastAt = max(1, now-st.askedAt), now
 	close(st.opened)
+	if st.s.asked {
+		st.askFin() // Close came while the peer was being asked
+	}
+	st.s.stirLocked()
 	return nil
 }
 
@@ -275,6 +330,9 @@ func (st *muxed) onAccept() error {
 func (st *muxed) onReset(f frame.Failure) {
 	err := remote(f)
 	err.Op, err.Peer, err.Link = "stream", st.s.peer, st.name
+	if st.sent > 0 && st.broken == nil {
+		st.broken = st.unsettled(err)
+	}
 	st.end(err)
 	st.in.fail(err, dropUnread)
 }
@@ -293,10 +351,12 @@ func (st *muxed) CloseWrite() error {
 
 // CloseRead implements Stream.
 func (st *muxed) CloseRead() error {
-	fin := st.in.stop()
+	fin, unread := st.in.stop()
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	if !fin && !st.ended && !st.peerFin {
+	if unread {
+		st.sayUnread()
+	} else if !fin && !st.ended && !st.peerFin {
 		st.s.controlFailure(frame.TypeStreamStop, st.id, frame.Failure{Code: frame.CodeReadClosed})
 	}
 	return nil
@@ -308,13 +368,40 @@ func (st *muxed) Close() error {
 	if !st.closed {
 		st.closed = true
 		st.writeErr = net.ErrClosed
-		st.out = nil
+		st.cutWrite()
 		st.askFin()
-		st.offer()
-		st.writable.Broadcast()
 	}
 	st.s.mu.Unlock()
-	return st.CloseRead()
+	_ = st.CloseRead() // never fails
+	return st.awaitReceived()
+}
+
+// cutWrite ends a Write in progress: what it has not sent stays behind. s.mu is held.
+func (st *muxed) cutWrite() {
+	if st.writeErr == nil && len(st.out) > 0 {
+		st.writeErr = st.ending(st.s.leaving)
+	}
+	st.out = nil
+	st.offer()
+	st.writable.Broadcast()
+}
+
+// awaitReceived waits until the peer's session has what was written, its end included.
+func (st *muxed) awaitReceived() error {
+	s := st.s
+	settled := func() bool { return st.received || st.ended }
+	done := s.awaitProgress(settled, s.progress)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case st.broken != nil:
+		return st.broken
+	case done || settled() || st.sent == 0 && !st.finSent:
+		return nil
+	case s.err != nil:
+		return st.unsettled(st.ending(s.err))
+	}
+	return st.unsettled(&Error{Code: frame.CodeTimeout, Err: fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)})
 }
 
 // Reset implements Stream.

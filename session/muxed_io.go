@@ -29,7 +29,7 @@ func (st *muxed) Write(p []byte) (int, error) {
 	if err := st.writeFailure(); err != nil {
 		return 0, err
 	}
-	if s.flushing { // what has been written has the time of Close to leave, and no more
+	if s.phase >= phaseClosing {
 		return 0, st.opError("write", st.ending(s.leaving))
 	}
 	if len(p) == 0 {
@@ -113,7 +113,9 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	if fin {
 		h.Flags = frame.FlagFin
 		st.finSent = true
+		st.s.unasked = append(st.s.unasked, st)
 	}
+	st.sent += uint64(n)
 	b = frame.AppendHeader(b, h)
 	b = append(b, st.out[:n]...)
 	st.out = st.out[n:]
@@ -150,6 +152,10 @@ func (st *muxed) onStop(f frame.Failure) {
 	if st.writeErr == nil {
 		st.writeErr = err
 	}
+	if f.Code == frame.CodeUnread && st.broken == nil {
+		err.Outcome = Rejected
+		st.broken = err
+	}
 	st.out = nil
 	st.askFin()
 	st.offer()
@@ -170,7 +176,9 @@ func (st *muxed) onData(h frame.Header, p []byte) error {
 	st.window -= len(p)
 	st.s.touch()
 	fin := h.Flags&frame.FlagFin != 0
-	st.in.arrive(p, fin)
+	if st.in.arrive(p, fin) && len(p) > 0 {
+		st.sayUnread()
+	}
 	if fin {
 		st.peerFin = true
 		st.leaveIfDone()
@@ -178,8 +186,16 @@ func (st *muxed) onData(h frame.Header, p []byte) error {
 	return nil
 }
 
-// arrive keeps p for Read.
-func (in *inbound) arrive(p []byte, fin bool) {
+// sayUnread tells the peer, once, that bytes of it were dropped that nobody here has read. s.mu is held.
+func (st *muxed) sayUnread() {
+	if !st.saidUnread && !st.ended && st.s.exchangesEnds() {
+		st.saidUnread = true
+		st.s.controlFailure(frame.TypeStreamStop, st.id, frame.Failure{Code: frame.CodeUnread})
+	}
+}
+
+// arrive keeps p for Read, and reports whether it was dropped because nothing more will be read.
+func (in *inbound) arrive(p []byte, fin bool) (stopped bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if !in.stopped && !in.dropped {
@@ -187,6 +203,7 @@ func (in *inbound) arrive(p []byte, fin bool) {
 	}
 	in.fin = in.fin || fin
 	in.readable.Broadcast()
+	return in.stopped
 }
 
 // Read implements net.Conn.
@@ -269,16 +286,18 @@ func (in *inbound) fail(err error, f fate) {
 	in.readable.Broadcast()
 }
 
-// stop forgets what has arrived and keeps nothing more. It reports whether the peer's direction had ended.
-func (in *inbound) stop() (fin bool) {
+// stop forgets what has arrived and keeps nothing more. It reports whether the peer's direction had ended, and whether something
+// was forgotten.
+func (in *inbound) stop() (fin, unread bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	fin = in.fin || in.stopped || in.err != nil
+	unread = in.buf.len() > 0
 	in.stopped = true
 	in.buf.drop()
 	in.due.Stop()
 	in.readable.Broadcast()
-	return fin
+	return fin, unread
 }
 
 // SetDeadline implements net.Conn.

@@ -15,6 +15,9 @@ func (s *Session) readLoop() {
 	defer close(s.readerDone)
 	r := frame.NewReader(s.conn, func(n int) {
 		s.reads.Add(1)
+		if n > heartbeatSize {
+			s.arrived.Add(1)
+		}
 		s.stats.bytesIn.Add(uint64(n))
 	})
 	for {
@@ -39,7 +42,7 @@ func (s *Session) carrierFailure(op string, err error) *Error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.leaving != nil && (s.flushing || s.idleShut || err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)) {
+	if s.isParted() || s.leaving != nil && s.phase < phaseClosing && (s.idleShut || err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)) {
 		return s.leaving
 	}
 	return s.lost(op, err)
@@ -51,6 +54,9 @@ func (s *Session) handle(h frame.Header, p []byte) error {
 	defer s.mu.Unlock()
 	if s.err != nil {
 		return nil
+	}
+	if h.Type != frame.TypePing && h.Type != frame.TypePong {
+		s.moved++
 	}
 	if err := s.dispatch(h, p); err != nil {
 		return err
@@ -87,6 +93,12 @@ func (s *Session) dispatch(h frame.Header, p []byte) error {
 		return nil
 	case frame.TypeGoAway:
 		return s.onGoAway(h, p)
+	case frame.TypeEnd:
+		return s.onPeerEnd(p)
+	case frame.TypeStreamTaken:
+		return s.onTaken(h, p)
+	case frame.TypeStreamEnd:
+		return s.onStreamEnd(h, p)
 	}
 	return s.handleStream(h, p)
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync/atomic"
@@ -77,7 +78,7 @@ func (s *Session) ending() *Error {
 	switch {
 	case s.err != nil:
 		return s.err
-	case s.flushing || s.cutOff:
+	case s.phase >= phaseClosing || s.peerPhase == phaseOver:
 		return s.leaving
 	}
 	return nil
@@ -86,7 +87,71 @@ func (s *Session) ending() *Error {
 // Close implements Stream.
 func (r *resumable) Close() error {
 	r.closed.Store(true)
-	return r.Conn.Close()
+	_ = r.Conn.Close() // never fails
+	return r.await(r.isDone)
+}
+
+// closeWithSession ends the way out because the session is being closed, and waits until the peer has all of it. What has arrived can
+// still be read.
+func (r *resumable) closeWithSession() error {
+	_ = r.CloseWrite() // a stream that has ended says so below
+	watch := make(chan struct{})
+	go func() {
+		defer close(watch)
+		r.AwaitAcked()
+		r.s.mu.Lock()
+		defer r.s.mu.Unlock()
+		r.s.stirLocked()
+	}()
+	err := r.await(func() bool {
+		_, all := r.Acked()
+		return all || r.isDone()
+	})
+	r.endWithSession(&Error{Op: "stream", Peer: r.s.peer, Link: r.name, Code: frame.CodeClosed, Outcome: Unknown, Err: ErrClosed}, true)
+	<-watch
+	return err
+}
+
+// isDone reports whether the Conn has ended.
+func (r *resumable) isDone() bool {
+	select {
+	case <-r.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// await waits until done, and returns what has not arrived, if it is not known that everything has.
+func (r *resumable) await(done func() bool) error {
+	s := r.s
+	s.mu.Lock()
+	s.closings++
+	s.mu.Unlock()
+	finished := s.awaitProgress(done, func() uint64 {
+		n, _ := r.Acked()
+		return n
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closings--
+	s.checkIdle()
+	s.stirLocked()
+	failed := &Error{Op: "stream", Peer: s.peer, Link: r.name, Outcome: Unknown}
+	_, all := r.Acked()
+	left := r.Undelivered()
+	switch {
+	case all && left == 0, left == 1: // the end itself counts as one: a peer that has closed the stream does not need it
+		return nil
+	case finished || done():
+		failed.Text = fmt.Sprintf("the stream ended, and the peer has not said that it has the last %d bytes", left)
+		failed.Code = frame.CodeUnread
+	case s.err != nil:
+		failed.Code, failed.Err = s.err.Code, s.err.cause()
+	default:
+		failed.Code, failed.Err = frame.CodeTimeout, fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)
+	}
+	return failed
 }
 
 // Reset implements Stream.
@@ -99,12 +164,16 @@ func (r *resumable) Reset(code frame.Code) error {
 	return nil
 }
 
-// abort ends the stream with its session.
-func (r *resumable) abort(cause *Error) {
+// endWithSession ends the stream with its session. In order, what has arrived can still be read.
+func (r *resumable) endWithSession(cause *Error, inOrder bool) {
 	if !r.closed.Load() {
 		r.cause.Store(cause)
 	}
-	r.Abort(&streamReset{frame.CodeCancelled})
+	if inOrder {
+		r.End(net.ErrClosed)
+	} else {
+		r.Abort(&streamReset{frame.CodeCancelled})
+	}
 }
 
 // dropStream ends a carrier of a stream: in order if the stream has ended so, and else by a reset that says whether the stream

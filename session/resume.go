@@ -139,10 +139,10 @@ func (s *Session) onLost(err error) {
 func (s *Session) endOf(err error) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.leaving != nil && (s.flushing || s.cutOff) {
+	if s.isParted() {
 		return s.leaving
 	}
-	if s.leaving != nil && !s.unsettled() && (s.idleShut || s.goneAway) {
+	if s.leaving != nil && s.phase < phaseClosing && !s.unsettled() && (s.idleShut || s.peerPhase >= phaseDraining) {
 		if unacked, _ := s.flow.Kept(); unacked == 0 {
 			return s.leaving
 		}

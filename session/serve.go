@@ -50,7 +50,7 @@ func (s *Session) onRequest(h frame.Header, p []byte) error {
 func (s *Session) admit(m *Message, arrived int) frame.Failure {
 	m.handleCall, m.handle = s.cfg.Mux.handler(m.Link)
 	switch {
-	case s.draining || s.flushing:
+	case s.phase >= phaseDraining:
 		return frame.Failure{Code: frame.CodeGoingAway}
 	case m.in.size() > s.cfg.MaxMessage || m.in.start.Total > s.cfg.MaxMessage:
 		return tooLarge(m.in.size(), s.cfg.MaxMessage)

@@ -333,7 +333,7 @@ func TestASlowHandlerHurtsNobody(t *testing.T) {
 		require.Equal(t, began, time.Now(), "virtual time passed: somebody waited")
 		cancel()
 		close(release)
-		require.NoError(t, stuck.Close())
+		_ = stuck.Close() // its handler has read nothing, and may have said so already
 		wg.Wait()
 		require.NoError(t, p.dialer.Flush(t.Context()))
 		wantZero(t, p.accepted)

@@ -72,9 +72,12 @@ type Session struct {
 	held     queue[source] // bulk streams, until the carrier is not scarce
 	scarce   bool          // what the carrier lets through is limited
 	lastID   uint64        // of what this side opened
-	flushing bool          // Close: the writer ends when everything has left
 	pong     uint64        // the PING to answer; 0: none
 	outgoing atomic.Bool   // a batch is on its way into the flow, or to the carrier
+
+	urgentValue bool   // something in urgent is worth waiting for
+	valuable    bool   // something in the batch is; the writer's own
+	flowEnd     uint64 // offset in the flow behind the last batch; the writer's own
 
 	// Calls of this side: see call.go.
 	pending   map[uint64]*call // begun and not answered
@@ -90,29 +93,41 @@ type Session struct {
 	names      map[string]string   // link and codec names the peer has used
 	served     int                 // requests accepted in all
 
-	lane         outLane              // one-way messages out: see lane_out.go
-	inbox        inLane               // one-way messages in: see lane_in.go
-	streams      map[uint64]*muxed    // shared streams: see muxed.go
-	mine, theirs int                  // how many each side opened, counting those not yet accepted
-	streaming    int                  // stream handlers that run, also of ended streams
-	watch        *time.Timer          // of the streams' flights; nil before the first. See flight.go
-	watching     bool                 // it runs
-	dedicated    map[*Stream]struct{} // open dedicated streams, of both sides
-	listener     *resume.Listener     // of resumable ones that the peer opens; nil before the first. See resumable.go
+	lane       outLane                // one-way messages out: see lane_out.go
+	inbox      inLane                 // one-way messages in: see lane_in.go
+	streams    map[uint64]*muxed      // shared streams: see muxed.go
+	mine       int                    // how many this side opened, counting those not yet accepted
+	theirsOpen int                    // how many the peer did
+	streaming  int                    // stream handlers that run, also of ended streams
+	watch      *time.Timer            // of the streams' flights; nil before the first. See flight.go
+	watching   bool                   // it runs
+	dedicated  map[*Stream]struct{}   // open dedicated streams, of both sides
+	numbered   map[uint64]*streamEnds // of dedicated streams, by number; see dedicated_end.go
+	lastNumber uint64                 // of a dedicated stream that this side opened
+	listener   *resume.Listener       // of resumable ones that the peer opens; nil before the first. See resumable.go
 
-	// Drain: see drain.go.
-	draining bool           // this side drains: it takes no new work
-	farewell *frame.Failure // the GOAWAY of the drain, until it is sent
-	deserted bool           // the peer was away, with nothing in flight, when the drain began
-	saidBye  bool           // the GOAWAY of Close has been queued
-	goneAway bool           // the peer has
-	cutOff   bool           // the peer does not wait for what is in flight
-	byeHeard bool           // the peer has closed: nothing follows its GOAWAY
-	parted   chan struct{}  // closed with byeHeard
-	leaving  *Error         // why the session will end, once it drains or the peer has said so
-	parting  atomic.Bool    // leaving is set
-	idle     chan struct{}  // closed when a drain has nothing left to wait for
-	idleShut bool           // idle is closed
+	// The end: see drain.go and close.go.
+	phase      phase // how far this side is
+	peerPhase  phase
+	saidGoAway phase          // in which the last GOAWAY was sent
+	farewell   *frame.Failure // the GOAWAY of the drain, until it is sent
+	leaving    *Error         // why the session will end, once it drains or the peer has said so
+	parting    atomic.Bool    // leaving is set
+	idle       chan struct{}  // closed when a drain has nothing left to wait for
+	idleShut   bool           // idle is closed
+	asked      bool           // the application has called Close
+	impatient  bool           // nothing is waited for any more
+	aborted    bool           // nothing of what has arrived is kept
+	gaveUp     bool           // the end came before all was settled
+	exempted   [handlerKinds]int
+	stirred    chan struct{} // closed at the next change that an end waits for; nil: nothing waits
+	moved      uint64        // frames of the peer, heartbeats not counted
+	valueEnd   uint64        // offset in the flow behind the last thing worth waiting for
+	unasked    []*muxed      // the end of their way out is in a batch, and no receipt has been asked for
+	receipts   []receipt     // asked for, in order
+	closings   int           // dedicated streams that are being closed
+	lostThings []*Error      // what did not arrive, at most maxLost
+	lostCount  int           // in all
 
 	heartbeat heartbeat // see heartbeat.go
 
@@ -122,6 +137,8 @@ type Session struct {
 
 	// Counters.
 	reads      atomic.Uint64 // Reads of the carrier that brought bytes
+	arrived    atomic.Uint64 // Reads that brought more than a heartbeat
+	written    atomic.Uint64 // batches that held more than a heartbeat, without a flow
 	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after started; 0: none
 	lastActive atomic.Int64  // when the application last sent or received, as elapsed
 	lastCall   atomic.Int64  // when a call or a message last did; zero if none has
@@ -143,7 +160,6 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 		serving:    make(map[uint64]*Message),
 		streams:    make(map[uint64]*muxed),
 		idle:       make(chan struct{}),
-		parted:     make(chan struct{}),
 	}
 	s.ctx, s.endCtx = context.WithCancel(context.Background())
 	s.wake.L = &s.mu
@@ -224,8 +240,17 @@ func (s *Session) touchCall() time.Duration {
 	return now
 }
 
-// fail ends the session for the reason err, once: everything that waits learns of it, and the carrier is dropped.
+// fail ends the session for the reason err, once: everything that waits learns of it, and the carrier is dropped. A session that
+// both sides were about to end does so in order, and any other is lost.
 func (s *Session) fail(err *Error) {
+	s.mu.Lock()
+	inOrder := err == s.leaving && !s.aborted
+	s.mu.Unlock()
+	s.end(err, inOrder)
+}
+
+// end is fail. In order means that what has arrived is handled and read to its end; else it is dropped.
+func (s *Session) end(err *Error, inOrder bool) {
 	s.mu.Lock()
 	if s.err != nil {
 		s.mu.Unlock()
@@ -233,7 +258,7 @@ func (s *Session) fail(err *Error) {
 	}
 	s.err = err
 	s.setState(StateEnded, err)
-	s.abortAll(err)
+	s.abortAll(err, inOrder)
 	dedicated := s.attachedLocked()
 	close(s.ended)
 	s.mu.Unlock()
@@ -246,7 +271,7 @@ func (s *Session) fail(err *Error) {
 		drop(s.Conn(), dropCode(err))
 	}
 	for _, st := range dedicated {
-		st.abort(err)
+		st.endWithSession(err, inOrder)
 	}
 	s.lane.tellUndelivered()
 	if s.onEnd != nil {
@@ -275,8 +300,8 @@ func (s *Session) attachedLocked() []*Stream {
 	return open
 }
 
-// abortAll ends everything that this session carries. s.mu is held.
-func (s *Session) abortAll(err *Error) {
+// abortAll ends everything that this session carries, but, in order, the messages that wait for their handler. s.mu is held.
+func (s *Session) abortAll(err *Error, inOrder bool) {
 	for _, q := range [...]*queue[source]{&s.ready, &s.later, &s.held} {
 		for q.len() > 0 {
 			q.pop().abort(err)
@@ -295,8 +320,11 @@ func (s *Session) abortAll(err *Error) {
 		st.abort(err)
 	}
 	s.lane.abort(err)
-	s.inbox.abortLocked(s)
+	if !inOrder {
+		s.inbox.abortLocked(s)
+	}
 	s.shutIdleLocked()
+	s.stirLocked()
 	s.wake.Broadcast()
 }
 
@@ -331,9 +359,9 @@ func (s *Session) refusal(op, link string) *Error {
 	switch {
 	case s.err != nil:
 		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: s.err.Code, Err: s.err.cause()}
-	case s.flushing:
+	case s.phase >= phaseClosing:
 		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: s.leaving.Code, Err: s.leaving.cause()}
-	case s.draining || s.goneAway:
+	case s.phase >= phaseDraining || s.peerPhase >= phaseDraining:
 		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeGoingAway}
 	}
 	return nil
@@ -345,51 +373,4 @@ func (e *Error) cause() error {
 		return errors.New(e.Text)
 	}
 	return e.Err
-}
-
-// Close ends the session: pending calls fail, handlers' contexts end, what was already queued is sent, and the carrier is
-// closed once the peer has taken it and has closed the session too, or after CloseTimeout. So the host may be closed right
-// after. A second Close returns nil at once, as does one while the session ends already because the peer has closed it or a
-// drain is done. Close may be called from a handler.
-func (s *Session) Close() error {
-	s.closeFor(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
-	return nil
-}
-
-// closeFor ends the session in order, for a reason.
-func (s *Session) closeFor(reason *Error) {
-	s.mu.Lock()
-	if s.err != nil || s.flushing {
-		s.mu.Unlock()
-		return
-	}
-	s.flushing, s.leaving = true, reason
-	s.abortQueued(reason)
-	for _, c := range s.pending {
-		c.abort(reason)
-	}
-	s.wake.Signal()
-	s.mu.Unlock()
-
-	timer := time.NewTimer(s.cfg.CloseTimeout)
-	defer timer.Stop()
-	left, parted := s.writerDone, s.parted
-	if s.flow != nil && !s.flow.Attached() {
-		parted = nil // there is nobody to hear from
-	}
-	for left != nil || parted != nil {
-		select {
-		case <-left:
-			left = nil
-		case <-parted:
-			parted = nil
-		case <-s.ended:
-			left, parted = nil, nil
-		case <-timer.C:
-			left, parted = nil, nil
-		}
-	}
-	s.fail(reason)
-	<-s.writerDone
-	s.awaitCarriers()
 }

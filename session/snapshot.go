@@ -62,7 +62,7 @@ func (s *Session) Snapshot() Snapshot {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v.Draining = s.draining || s.goneAway || s.flushing || s.err != nil
+	v.Draining = s.phase > phaseOpen || s.peerPhase > phaseOpen || s.err != nil
 	v.InFlightIn, v.InFlightOut = len(s.serving), int(s.inFlight)
 	v.Streams = len(s.streams) + len(s.dedicated)
 	v.State, v.StateSince = s.state, s.stateSince

@@ -50,6 +50,7 @@ func (s *Session) setState(state State, err error) {
 		s.stats.migrations++
 	}
 	s.state, s.stateSince = state, now
+	s.stirLocked()
 	if s.changed != nil {
 		close(s.changed)
 		s.changed = nil

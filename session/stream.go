@@ -23,6 +23,8 @@ type Stream struct {
 	name      string
 	dedicated bool
 	closed    atomic.Bool
+	ends      *streamEnds // of a dedicated stream; nil when they are not exchanged
+	closing   bool        // it is being closed with its session; guarded by s.mu
 }
 
 // streamConn is what carries a stream.
@@ -107,11 +109,22 @@ func (st *Stream) CloseWrite() error { return st.conn.CloseWrite() }
 // CloseRead says that nothing more will be read: the peer's writes fail from then on.
 func (st *Stream) CloseRead() error { return st.conn.CloseRead() }
 
-// Close ends both directions. What was written still arrives. A second Close returns nil.
+// Close ends both directions: the peer reads what was written and then io.EOF. What was not read is dropped, and the peer's Writes
+// fail.
+//
+// Close waits until all that was written is with the peer: in the memory of its session, for a dedicated stream that is not resumable
+// with its application. It gives up when there has been no progress for CloseTimeout, and then and when the stream or the session has
+// failed returns an *Error with outcome Unknown; what is under way may still arrive. The outcome is Rejected when the peer has closed the
+// stream without reading the rest. A peer of a version that does not exchange ends never says what it has read of a dedicated stream:
+// then the outcome is Unknown at once. After Reset, and when nothing was written, Close returns nil; a second Close of a dedicated stream
+// does at once. Use Reset to end a stream at once.
 func (st *Stream) Close() error {
-	st.closed.Store(true)
-	st.leave()
-	return st.conn.Close()
+	first := !st.closed.Swap(true)
+	err := st.conn.Close()
+	if first {
+		st.leave()
+	}
+	return err
 }
 
 // leave takes a stream that has a connection of its own out of the session's books. One that outlives it leaves them when it

@@ -242,7 +242,7 @@ func wantZero(t *testing.T, s *Session) {
 	require.Zero(t, s.cfg.Quota.Calls(), "Quota.Calls")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	require.Zero(t, s.mine+s.theirs, "mine, theirs: %d %d", s.mine, s.theirs)
+	require.Zero(t, s.mine+s.theirsOpen, "mine, theirs: %d %d", s.mine, s.theirsOpen)
 	require.Zero(t, s.streaming, "streaming")
 	require.Zero(t, s.running, "running")
 	require.Empty(t, s.pending)

@@ -39,16 +39,13 @@ var batches = sync.Pool{New: func() any {
 	return &b
 }}
 
-// writeLoop owns the carrier's write side. It ends when the session has ended, or, once flushing, when nothing is left.
-// An error of the flow, or without one of the carrier, ends the session.
+// writeLoop owns the carrier's write side. It ends when the session has ended. An error of the flow, or without one of the carrier,
+// ends the session.
 func (s *Session) writeLoop() {
 	defer close(s.writerDone)
 	for {
 		more, company := s.waitOutbound()
 		if !more {
-			if s.flow != nil {
-				s.flow.AwaitSent() // another goroutine may be at the carrier; the end of the session ends this wait
-			}
 			return
 		}
 		if company {
@@ -57,6 +54,9 @@ func (s *Session) writeLoop() {
 		if err := s.writeBatch(); err != nil {
 			s.fail(s.carrierFailure("write", err))
 			return
+		}
+		if s.parting.Load() && s.flow != nil {
+			s.flow.AwaitSent() // another goroutine may be at the carrier; the end of the session ends this wait
 		}
 		s.outgoing.Store(false)
 		if s.parting.Load() {
@@ -74,6 +74,7 @@ func (s *Session) writeBatch() error {
 		batch := s.fillBatch(b.Buffer())
 		s.stats.bytesOut.Add(uint64(len(batch))) // before the peer can have it
 		_, err := s.flow.WriteBatch(b, batch)
+		s.noteWritten(len(batch))
 		return err
 	}
 	buf := batches.Get().(*[]byte)
@@ -83,8 +84,24 @@ func (s *Session) writeBatch() error {
 		*buf = batch[:0]
 	}
 	batches.Put(buf)
+	if err == nil && s.valuable {
+		s.written.Add(1)
+	}
 	return err
 }
+
+// noteWritten notes that the flow has n bytes more, and whether they are worth waiting for.
+func (s *Session) noteWritten(n int) {
+	if s.flowEnd += uint64(n); s.valuable {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.valueEnd = s.flowEnd
+	}
+}
+
+// heartbeatSize is more than a heartbeat has, in a segment and a sealed record, and less than anything else that is worth waiting for
+// arrives in.
+const heartbeatSize = 96
 
 // write writes a batch to a carrier without a flow, in parts of which each has WriteTimeout: the least that a slow carrier
 // must take in that time.
@@ -111,13 +128,8 @@ func (s *Session) waitOutbound() (more, company bool) {
 		switch {
 		case s.err != nil:
 			return false, false
-		case s.saidBye && len(s.urgent) == 0: // what has come in since stays behind
-			return false, false
 		case s.hasOutbound():
 			return true, int(s.inFlight)+len(s.serving) > 1
-		case s.flushing:
-			s.goAwayLocked(frame.Failure{Code: frame.CodeClosed}) // the last frame: what was queued still counts
-			s.saidBye = true
 		default:
 			s.wake.Wait()
 		}
@@ -126,7 +138,7 @@ func (s *Session) waitOutbound() (more, company bool) {
 
 // hasOutbound reports whether anything is to be written. s.mu is held.
 func (s *Session) hasOutbound() bool {
-	return len(s.urgent) > 0 || s.ready.len() > 0 || s.later.len() > 0 || s.pong != 0
+	return len(s.urgent) > 0 || s.pong != 0 || s.phase < phaseOver && (s.ready.len() > 0 || s.later.len() > 0 || len(s.unasked) > 0)
 }
 
 // fillBatch appends what is to be written next.
@@ -134,15 +146,17 @@ func (s *Session) fillBatch(b []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outgoing.Store(true)
-	if s.pong != 0 {
-		b = frame.AppendHeader(b, frame.Header{Type: frame.TypePong, ID: s.pong})
-		s.pong = 0
-	}
 	b = append(b, s.urgent...)
 	if s.urgent = s.urgent[:0]; cap(s.urgent) > batchTarget {
 		s.urgent = nil
 	}
-	for len(b) < batchTarget && !s.saidBye {
+	if s.pong != 0 { // behind what has been said of the frames before the PING
+		b = frame.AppendHeader(b, frame.Header{Type: frame.TypePong, ID: s.pong})
+		s.pong = 0
+	}
+	s.valuable, s.urgentValue = s.urgentValue, false
+	control := len(b)
+	for len(b) < batchTarget && s.phase < phaseOver {
 		src := s.nextSource()
 		if src == nil {
 			break
@@ -152,8 +166,44 @@ func (s *Session) fillBatch(b []byte) []byte {
 			s.ready.push(src)
 		}
 	}
+	s.valuable = s.valuable || len(b) > control
+	if len(s.unasked) > 0 {
+		b = s.askReceipt(b)
+	}
 	s.sayFarewell()
 	return b
+}
+
+// A receipt is a PING that stands behind the end of a stream's way out: its PONG says that the peer's session has all of it.
+type receipt struct {
+	ping uint64
+	st   *muxed
+}
+
+// askReceipt appends a PING for the ways out that end in this batch. s.mu is held.
+func (s *Session) askReceipt(b []byte) []byte {
+	s.heartbeat.lastPing++
+	id := s.heartbeat.lastPing
+	for _, st := range s.unasked {
+		s.receipts = append(s.receipts, receipt{id, st})
+	}
+	s.unasked = s.unasked[:0]
+	return frame.AppendHeader(b, frame.Header{Type: frame.TypePing, ID: id})
+}
+
+// onReceipts takes the answer to the PING id and all before it. s.mu is held.
+func (s *Session) onReceipts(id uint64) {
+	n := 0
+	for n < len(s.receipts) && s.receipts[n].ping <= id {
+		s.receipts[n].st.onReceived()
+		n++
+	}
+	if n > 0 {
+		s.moved++
+		s.receipts = append(s.receipts[:0], s.receipts[n:]...)
+		s.checkIdle()
+		s.stirLocked()
+	}
 }
 
 // nextSource returns whose turn it is, or nil. On a scarce carrier streams come after everything else, and bulk does not
@@ -212,11 +262,16 @@ func (s *Session) enqueue(src source) {
 
 // control queues a whole control frame before all other frames. s.mu is held.
 func (s *Session) control(h frame.Header, payload []byte) {
-	if s.saidBye {
+	if s.phase == phaseOver && !s.exchangesEnds() {
 		return // GOAWAY is the last frame
 	}
 	if s.overrun = s.overrun || len(s.urgent) > maxUrgent; s.overrun || s.err != nil {
 		return // an answer is missing from now on: the reader or the heartbeat ends the session
+	}
+	switch h.Type {
+	case frame.TypePing, frame.TypeGoAway, frame.TypeEnd, frame.TypeMessageAck, frame.TypeStreamCredit, frame.TypeStreamTaken:
+	default:
+		s.urgentValue = true
 	}
 	h.Length = len(payload)
 	s.urgent = frame.AppendHeader(s.urgent, h)
@@ -263,6 +318,8 @@ type outgoing struct {
 	start frame.Start
 	id    uint64 // 0 until begun, except for responses
 	body  []byte // what is left to send; belongs to the owner until sent or dropped
+	whole bool   // all of it has been handed to the flow or the carrier
+	endAt uint64 // with whole: the offset in the flow behind it
 	begun bool   // the first fragment has left
 	gone  bool   // sent whole, or dropped
 }
@@ -331,8 +388,18 @@ func (o *outgoing) next(b []byte) ([]byte, bool) {
 		return b, true
 	}
 	o.gone, o.body = true, nil
+	o.whole, o.endAt = true, o.s.flowEnd+uint64(len(b))
 	o.owner.onSent()
 	return b, false
+}
+
+// outcomeOf returns what is known of a request or message that was not answered when the session ends: one that no carrier has been
+// given whole has not run. s.mu is held.
+func (s *Session) outcomeOf(o *outgoing) Outcome {
+	if !o.whole || s.flow != nil && o.endAt > s.flow.Reached() {
+		return NotSent
+	}
+	return Unknown
 }
 
 // fill sets the body, compressed when both sides can and it pays.

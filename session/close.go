@@ -1,0 +1,363 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// The end of a session in order (spec 5.9):
+//
+//	this side                                   the peer
+//	Close: new work is refused; what was accepted begins to leave
+//	GOAWAY(closed) ───────────────────────────> new work is refused; Writes in progress are cut short
+//	             <───────────────────────────── GOAWAY(closed), behind what was accepted there
+//	... both: what was accepted is received, handled and answered ...
+//	END ──────────────────────────────────────>
+//	             <───────────────────────────── END
+//	the carrier is closed
+//
+// A peer that does not exchange ends takes GOAWAY(closed) for the last word: this side settles first, and sends it then.
+
+// Close ends the session in order. New work is refused from then on. What was accepted before is completed: one-way messages are
+// handled by the peer, calls in both directions are answered, and streams that are open are closed as Stream.Close does, so that
+// the peer reads what was written and then io.EOF. What has arrived from the peer can still be read.
+//
+// Close returns nil when all that was accepted has arrived. It gives up when there has been no progress for CloseTimeout; a slow
+// link is progress. The error is then, and after a loss of the session, an *Error with Op "close" that wraps one *Error for each
+// message or stream that did not arrive, or is not known to have arrived, with its outcome; calls that were given up have returned
+// their own. With CodeTimeout it matches os.ErrDeadlineExceeded. A session that has no carrier and nothing to complete ends at once.
+//
+// Close may be called from a handler, for which it does not wait. Later calls wait for the end too and return the same. The host may
+// be closed right after Close.
+func (s *Session) Close() error {
+	return s.closeFrom(handlerHere())
+}
+
+// closeFrom is Close, called by a handler of this kind.
+func (s *Session) closeFrom(caller handlerKind) error {
+	s.mu.Lock()
+	s.exempt(caller)
+	s.asked = true
+	first := s.beginClosing(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+	s.mu.Unlock()
+	if first {
+		s.settleAndEnd()
+	}
+	<-s.ended
+	<-s.writerDone
+	s.awaitCarriers()
+	return s.closeError()
+}
+
+// Abort ends the session at once: what has not arrived is lost, and what waits to be handled or read on this side is dropped. Calls
+// return an error that matches ErrClosed, and one-way messages that were not acknowledged are reported to OnUndelivered and Flush. The
+// peer is told if its carrier takes that within a second.
+func (s *Session) Abort() {
+	s.cutOff(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+}
+
+// closeFor ends the session in order because the peer has closed it, or because it is drained.
+func (s *Session) closeFor(reason *Error) {
+	s.mu.Lock()
+	first := s.beginClosing(reason)
+	s.mu.Unlock()
+	if first {
+		s.settleAndEnd()
+	}
+	<-s.ended
+}
+
+// cutOff ends the session without waiting for what is in flight.
+func (s *Session) cutOff(reason *Error) {
+	s.mu.Lock()
+	s.beginClosing(reason)
+	s.impatient, s.aborted = true, true
+	s.stirLocked()
+	s.mu.Unlock()
+	s.giveUp()
+	<-s.writerDone
+	s.awaitCarriers()
+}
+
+// beginClosing takes no new work from now on and begins to end what is open. It reports whether this is the first call. s.mu is
+// held.
+func (s *Session) beginClosing(reason *Error) (first bool) {
+	if s.err != nil {
+		return false
+	}
+	if s.phase >= phaseClosing {
+		if !reason.Remote && s.leaving.Remote { // both have closed: this side's own word counts
+			s.leaving = reason
+		}
+		s.endStreams()
+		return false
+	}
+	s.phase, s.leaving, s.farewell = phaseClosing, reason, nil
+	s.parting.Store(true)
+	s.endStreams()
+	if s.exchangesEnds() {
+		s.farewell = &frame.Failure{Code: frame.CodeClosed}
+	}
+	s.wake.Signal()
+	s.checkIdle()
+	return true
+}
+
+// settleAndEnd waits until everything is settled, exchanges the last word and ends the session. One goroutine does it.
+func (s *Session) settleAndEnd() {
+	if !s.awaitProgress(s.isSettled, s.progress) || !s.part() {
+		s.giveUp()
+		return
+	}
+	s.mu.Lock()
+	reason := s.leaving
+	s.mu.Unlock()
+	s.fail(reason)
+}
+
+// part exchanges the last word with the peer, and reports whether that succeeded.
+func (s *Session) part() bool {
+	s.mu.Lock()
+	s.sayLast(frame.CodeClosed)
+	s.mu.Unlock()
+	return s.awaitProgress(func() bool {
+		return s.isAway() || s.isFlushed() && s.peerPhase >= phaseOver
+	}, s.progress)
+}
+
+// giveUp ends the session although something is not settled. The peer is told if it takes that within the grace.
+func (s *Session) giveUp() {
+	s.mu.Lock()
+	s.sayLast(frame.CodeTimeout)
+	reason := s.leaving
+	s.gaveUp = true
+	s.mu.Unlock()
+	s.awaitFor(min(s.cfg.CloseTimeout, partingGrace), func() bool { return s.state == StateDetached || s.isFlushed() })
+	s.fail(reason)
+}
+
+// partingGrace bounds how long the last word to a peer may take that does not keep up.
+const partingGrace = time.Second
+
+// sayLast sends the last frame of this side, once. Code says whether all is settled: CodeClosed, or CodeTimeout if not. s.mu is held.
+func (s *Session) sayLast(code frame.Code) {
+	if s.err != nil || s.phase >= phaseOver {
+		return
+	}
+	if s.exchangesEnds() {
+		s.farewell = nil
+		if s.saidGoAway < phaseClosing { // given up before its turn came
+			s.goAwayLocked(frame.Failure{Code: frame.CodeClosed})
+		}
+		s.controlFailure(frame.TypeEnd, 0, frame.Failure{Code: code})
+	} else {
+		s.goAwayLocked(frame.Failure{Code: frame.CodeClosed})
+	}
+	s.phase = phaseOver
+	s.wake.Signal()
+}
+
+// onPeerEnd takes the peer's last word. s.mu is held.
+func (s *Session) onPeerEnd(p []byte) error {
+	f, err := frame.ConsumeFailure(p)
+	if err != nil {
+		return err
+	}
+	if s.peerPhase < phaseClosing || s.peerPhase == phaseOver || !s.exchangesEnds() {
+		return fmt.Errorf("END without GOAWAY before it, or a second one: %w", frame.ErrMalformed)
+	}
+	s.peerPhase = phaseOver
+	if f.Code != frame.CodeClosed { // the peer waits no longer for what is in flight
+		s.impatient = true
+	}
+	s.stirLocked()
+	return nil
+}
+
+// isSettled reports whether nothing is left that the end of the session has to wait for, or can wait for. s.mu is held.
+func (s *Session) isSettled() bool {
+	if s.peerPhase == phaseOver && !s.exchangesEnds() {
+		return !s.inbox.busy() || s.exempted[handlerOneWay] > 0 // nothing else will be heard
+	}
+	return !s.owes() && !s.isOwed() && (s.peerPhase >= phaseClosing || !s.exchangesEnds() || s.isAway())
+}
+
+// owes reports whether this side has something to complete for the peer. s.mu is held.
+func (s *Session) owes() bool {
+	return len(s.serving) > s.exempted[handlerCall] || s.inbox.busy() && s.exempted[handlerOneWay] == 0
+}
+
+// isOwed reports whether something that was accepted on this side is not known to have arrived. s.mu is held.
+func (s *Session) isOwed() bool {
+	if s.farewell != nil || s.inFlight > 0 || s.waiting.len() > 0 || s.lane.charge > 0 || s.lane.waiting.len() > 0 ||
+		len(s.receipts) > 0 || len(s.unasked) > 0 || s.closings > 0 || !s.isFlushed() {
+		return true
+	}
+	for _, st := range s.streams {
+		if st.mine && !st.accepted || st.writing || st.finAsked && !st.finSent {
+			return true
+		}
+	}
+	return false
+}
+
+// isAway reports whether there is no carrier and nothing that this side needs another one for. s.mu is held.
+func (s *Session) isAway() bool { return s.state == StateDetached && !s.hasValue() }
+
+// hasValue reports whether anything of worth waits for its acknowledgement, or to be sent. s.mu is held.
+func (s *Session) hasValue() bool {
+	return s.inFlight > 0 || s.waiting.len() > 0 || s.lane.charge > 0 || s.lane.waiting.len() > 0 ||
+		len(s.receipts) > 0 || len(s.unasked) > 0 || s.closings > 0 || s.flow != nil && s.flow.Acked() < s.valueEnd ||
+		s.ready.len() > 0 || s.later.len() > 0 || s.held.len() > 0 || s.outgoing.Load() || s.urgentValue
+}
+
+// isFlushed reports whether a carrier has been given all that is to be sent. s.mu is held.
+func (s *Session) isFlushed() bool { return !s.outgoing.Load() && !s.hasOutbound() }
+
+// progress counts what moves on the session, heartbeats not counted. s.mu is held.
+func (s *Session) progress() uint64 {
+	n := s.moved + s.arrived.Load() + s.written.Load()
+	if s.flow != nil {
+		n += min(s.flow.Acked(), s.valueEnd)
+	}
+	return n
+}
+
+// awaitProgress waits until done, and reports whether that came before there had been no progress for CloseTimeout. A session that
+// ends only because the peer closed it gives the peer, which waits as well, all the time that a carrier lives. Both functions are
+// called with s.mu held.
+func (s *Session) awaitProgress(done func() bool, progress func() uint64) bool {
+	limit := s.cfg.CloseTimeout
+	tick := time.NewTimer(limit)
+	defer tick.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen, at := progress(), time.Now()
+	for !done() {
+		if s.err != nil || s.impatient {
+			return false
+		}
+		stirred := s.stirring()
+		s.mu.Unlock()
+		select {
+		case <-stirred:
+		case <-s.ended:
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		now := time.Now()
+		if n := progress(); n != seen || s.peerWaits() {
+			seen, at = n, now
+		}
+		if now.Sub(at) >= limit {
+			return done()
+		}
+		tick.Reset(max(min(limit/4, limit-now.Sub(at)), time.Millisecond))
+	}
+	return true
+}
+
+// peerWaits reports whether the session ends only because the peer has closed it, and the peer still waits for what is in flight. s.mu
+// is held.
+func (s *Session) peerWaits() bool {
+	return !s.asked && s.peerPhase == phaseClosing && s.state != StateDetached
+}
+
+// awaitFor waits until done, which is called with s.mu held, or for d.
+func (s *Session) awaitFor(d time.Duration, done func() bool) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.err == nil && !done() {
+		stirred := s.stirring()
+		s.mu.Unlock()
+		var over bool
+		select {
+		case <-stirred:
+		case <-s.ended:
+		case <-timer.C:
+			over = true
+		}
+		s.mu.Lock()
+		if over {
+			return
+		}
+	}
+}
+
+// stirring returns a channel that is closed when something changes that an end waits for. s.mu is held.
+func (s *Session) stirring() <-chan struct{} {
+	if s.stirred == nil {
+		s.stirred = make(chan struct{})
+	}
+	return s.stirred
+}
+
+// stirLocked wakes what waits for an end. s.mu is held.
+func (s *Session) stirLocked() {
+	if s.stirred != nil {
+		close(s.stirred)
+		s.stirred = nil
+	}
+}
+
+// endStreams closes the streams that are open for the peer to read to their end, when this side closes the session, and cuts short
+// the Writes in progress when the peer does: it will not grant credit for them. s.mu is held.
+func (s *Session) endStreams() {
+	for _, st := range s.streams {
+		if s.peerPhase >= phaseClosing {
+			st.cutWrite()
+		}
+		if s.asked {
+			st.askFin()
+		}
+	}
+	if s.asked {
+		s.endDedicated()
+	}
+}
+
+// maxLost bounds the errors that closeError wraps.
+const maxLost = 16
+
+// noteLost notes that something did not arrive, or is not known to have arrived, for closeError. s.mu is held.
+func (s *Session) noteLost(err *Error) {
+	if s.lostCount++; len(s.lostThings) < maxLost {
+		s.lostThings = append(s.lostThings, err)
+	}
+}
+
+// closeError returns what Close returns of a session that has ended.
+func (s *Session) closeError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lostCount == 0 {
+		return nil
+	}
+	failed := &Error{Op: "close", Peer: s.peer, Outcome: s.lostThings[0].Outcome}
+	all := make([]error, 0, len(s.lostThings)+2)
+	for _, e := range s.lostThings {
+		if e.Outcome != failed.Outcome {
+			failed.Outcome = Unknown
+		}
+		all = append(all, e)
+	}
+	if more := s.lostCount - len(s.lostThings); more > 0 {
+		failed.Outcome = Unknown
+		all = append(all, fmt.Errorf("and %d more", more))
+	}
+	switch {
+	case s.gaveUp && s.err.Code == frame.CodeClosed:
+		failed.Code = frame.CodeTimeout
+		failed.Text = fmt.Sprintf("no progress for %v", s.cfg.CloseTimeout)
+	case !errors.Is(s.err, ErrClosed):
+		failed.Code = s.err.Code
+		all = append(all, s.err.cause())
+	}
+	failed.Err = errors.Join(all...)
+	return failed
+}
