@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -199,11 +200,15 @@ func (c *Client) RegisterCodec(k session.Codec) error { return c.mux.RegisterCod
 // GetConnectionsInfo returns the sessions that are open now.
 func (c *Client) GetConnectionsInfo() []ConnectionInfo { return c.pool.info(time.Now()) }
 
-// Close ends all keepers and sessions; calls in flight fail. Later calls return ErrStopped; a second Close returns nil.
+// Close closes all keepers and sessions in order, side by side, as Session.Close does: calls in flight are waited for, and one-way
+// messages are handled. It returns nil, or what Session.Close returns of each session of which something did not arrive. Later calls
+// return ErrStopped; a second Close returns nil.
 func (c *Client) Close() error {
-	c.keepers.close()
-	c.pool.close()
-	return nil
+	var wg sync.WaitGroup
+	wg.Go(c.keepers.close)
+	err := c.pool.close()
+	wg.Wait()
+	return err
 }
 
 // notServedBy turns the refusal of the session protocol into ErrLegacyPeer, with a code, when the peer serves the plain tag.

@@ -49,6 +49,9 @@ type ClientConfig struct {
 	// ReplayWindow caps what a session keeps for another connection until its peer has acknowledged it; what is to be sent
 	// waits at the cap. If zero, 1 MiB. 4 KiB to 64 MiB.
 	ReplayWindow int
+	// CloseTimeout is how long Close of the client, a keeper, a session or a stream waits without progress for what was accepted to
+	// arrive; a slow link is progress. If zero, 5 s.
+	CloseTimeout time.Duration
 	// OnState, if not nil, is called with each step of a session: connected, detached, resumed, migrated, ended. It must
 	// not block.
 	OnState func(*session.Session, session.StateChange)
@@ -75,7 +78,7 @@ func (c *ClientConfig) Validate() error {
 	return validateFields("ClientConfig", []durationField{
 		{"ReadTimeout", c.ReadTimeout}, {"WriteTimeout", c.WriteTimeout}, {"ConnectTimeout", c.ConnectTimeout},
 		{"RetryInterval", c.RetryInterval}, {"IdleConnTimeout", c.IdleConnTimeout}, {"DirectWait", c.DirectWait},
-		{"Heartbeat", c.Heartbeat},
+		{"Heartbeat", c.Heartbeat}, {"CloseTimeout", c.CloseTimeout},
 	}, []sizeField{
 		{"MaxRetries", c.MaxRetries, 1 << 20}, {"MaxBlockSize", c.MaxBlockSize, maxBlockSize},
 		{"MaxIdleConns", c.MaxIdleConns, 1 << 20},
@@ -94,6 +97,7 @@ func (c ClientConfig) withDefaults() ClientConfig {
 	setDefault(&c.Heartbeat, 5*time.Second)
 	setDefault(&c.ResumeWindow, time.Minute)
 	setDefault(&c.ReplayWindow, 1<<20)
+	setDefault(&c.CloseTimeout, 5*time.Second)
 	return c
 }
 
@@ -102,7 +106,7 @@ func (c *ClientConfig) sessionConfig(mux *session.Mux) session.Config {
 	return session.Config{
 		Mux: mux, Logger: c.Logger, Agent: agent, OnUndelivered: c.OnUndelivered,
 		HandshakeTimeout: c.ConnectTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout,
-		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat,
+		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat, CloseTimeout: c.CloseTimeout,
 		ResumeWindow: c.ResumeWindow, ReplayWindow: c.ReplayWindow, MaxMessage: c.MaxBlockSize,
 		DisableCompression: !c.EnableCompression,
 	}

@@ -28,13 +28,13 @@ func TestDefaultsArePointsubs(t *testing.T) {
 		ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, MaxBlockSize: 32 << 20, MaxConcurrentConns: 1000,
 		ConnectTimeout: 5 * time.Second, MaxRequestsPerConn: 10000, IdleTimeout: 60 * time.Second, BufferPoolSize: 1 << 20,
 		EnableCompression: true, CleanupInterval: 5 * time.Minute, MaxIdleTime: 30 * time.Minute, MaxMemoryUsage: 1 << 30,
-		Heartbeat: 5 * time.Second, ResumeWindow: time.Minute, ReplayWindow: 1 << 20,
+		Heartbeat: 5 * time.Second, ResumeWindow: time.Minute, ReplayWindow: 1 << 20, CloseTimeout: 5 * time.Second,
 	}, DefaultServerConfig())
 	require.Equal(t, &ClientConfig{
 		ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, ConnectTimeout: 5 * time.Second, MaxRetries: 3,
 		RetryInterval: time.Second, MaxBlockSize: 32 << 20, EnableCompression: true, MaxIdleConns: 100,
 		IdleConnTimeout: 5 * time.Minute, DirectWait: 5 * time.Second, Heartbeat: 5 * time.Second,
-		ResumeWindow: time.Minute, ReplayWindow: 1 << 20,
+		ResumeWindow: time.Minute, ReplayWindow: 1 << 20, CloseTimeout: 5 * time.Second,
 	}, DefaultClientConfig())
 	require.Equal(t, *DefaultServerConfig(), ServerConfig{EnableCompression: true}.withDefaults())
 	require.Equal(t, *DefaultClientConfig(), ClientConfig{EnableCompression: true, MaxRetries: 3}.withDefaults())

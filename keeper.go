@@ -362,8 +362,8 @@ func (k *Keeper) Err() error {
 // Done returns a channel that is closed when the keeper has given up, or has been closed and its sessions have ended.
 func (k *Keeper) Done() <-chan struct{} { return k.done }
 
-// Close ends the keeper and its sessions, also those it still has after giving up, and waits for them; calls in flight fail. A
-// second Close returns nil.
+// Close ends the keeper and closes its sessions in order, also those it still has after giving up. It returns nil, or what
+// Session.Close returns of each session of which something did not arrive. A second Close waits for the first and returns the same.
 func (k *Keeper) Close() error {
 	k.change(func() {
 		k.closed = true
@@ -373,24 +373,17 @@ func (k *Keeper) Close() error {
 	})
 	k.stop()
 	<-k.done
-	k.closeSessions()
+	err := k.closeSessions()
 	k.client.keepers.remove(k)
-	return nil
+	return err
 }
 
 func (k *Keeper) stopped() error { return stopped("keep", k.peer, k.tag) }
 
-// closeSessions ends the sessions, and waits for it. run has taken its last one.
-func (k *Keeper) closeSessions() {
+// closeSessions closes the sessions. run has taken its last one.
+func (k *Keeper) closeSessions() error {
 	k.mu.Lock()
 	sessions := slices.Clone(k.sessions)
 	k.mu.Unlock()
-	var wg sync.WaitGroup
-	for _, s := range sessions {
-		wg.Go(func() {
-			_ = s.Close() // never fails
-			<-s.Done()
-		})
-	}
-	wg.Wait()
+	return closeSessions(sessions)
 }

@@ -134,7 +134,7 @@ func (s *keeperSet) close() {
 	s.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, k := range all {
-		wg.Go(func() { _ = k.Close() }) // never fails
+		wg.Go(func() { _ = k.Close() }) // Client.Close, which calls this, closes the same sessions
 	}
 	wg.Wait()
 }

@@ -259,7 +259,7 @@ func (p *pool) keep(s *session.Session, key poolKey) {
 // drop ends a link that nobody has used.
 func (l link) drop() {
 	if l.session != nil {
-		_ = l.session.Close() // never fails
+		_ = l.session.Close() // nothing has been sent on it
 	}
 	if l.conn != nil {
 		_ = l.conn.Close() // nothing has been sent on it
@@ -383,7 +383,7 @@ func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*sess
 	}
 	p.mu.Unlock()
 	if closed {
-		_ = s.Close() // never fails
+		_ = s.Close() // nothing has been sent on it
 		return nil, stopped("connect", pid, tag)
 	}
 	return s, nil
@@ -402,8 +402,8 @@ func (p *pool) info(now time.Time) []ConnectionInfo {
 	return all
 }
 
-// close ends everything, and waits for it.
-func (p *pool) close() {
+// close ends everything and waits for that. It returns what did not arrive of the sessions that were open.
+func (p *pool) close() error {
 	p.mu.Lock()
 	p.closed = true
 	open := slices.Collect(maps.Keys(p.open))
@@ -413,14 +413,7 @@ func (p *pool) close() {
 	}
 	p.mu.Unlock()
 	p.end()
-	var wg sync.WaitGroup
-	for _, s := range open {
-		wg.Go(func() {
-			_ = s.Close() // never fails
-			<-s.Done()    // one that was closing already is bounded by its CloseTimeout
-		})
-	}
-	wg.Wait()
+	err := closeSessions(open)
 	p.tasks.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -428,4 +421,16 @@ func (p *pool) close() {
 		b.stop()
 	}
 	clear(p.budgets)
+	return err
+}
+
+// closeSessions closes sessions side by side, and returns what did not arrive of them.
+func closeSessions(all []*session.Session) error {
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, s := range all {
+		wg.Go(func() { errs[i] = s.Close() })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -199,8 +200,16 @@ func (t *servedTag) shutdown(ctx context.Context) error {
 		defer close(done)
 		t.wg.Wait()
 	}()
+	var caller <-chan time.Time
+	if handler.Here() != handler.None { // done may wait for the handler that calls
+		timer := time.NewTimer(cutOffTime)
+		defer timer.Stop()
+		caller = timer.C
+	}
 	select {
 	case <-done:
+		return err
+	case <-caller:
 		return err
 	case <-ctx.Done():
 	}
@@ -215,7 +224,7 @@ func (t *servedTag) shutdown(ctx context.Context) error {
 	case <-timer.C: // a handler does not heed its ctx
 	}
 	if err == nil {
-		err = &Error{Op: "shutdown", Link: string(t.tag), Err: ctx.Err()}
+		err = &Error{Op: "shutdown", Link: string(t.tag), Err: context.Cause(ctx)}
 	}
 	return err
 }
@@ -242,6 +251,6 @@ func (s *Server) reapSession(t *servedTag, c *session.Session, now time.Time) {
 	case idle && t.handler != nil && quiet >= s.cfg.IdleTimeout, idle && quiet >= s.cfg.MaxIdleTime:
 		c.Drain("idle")
 	case quiet >= s.cfg.MaxIdleTime && c.Snapshot().InFlightIn == 0:
-		_ = c.Close() // never fails
+		t.wg.Go(func() { _ = c.Close() }) // what has not moved for so long is given up
 	}
 }

@@ -51,6 +51,9 @@ type Server struct {
 	cutOff context.CancelFunc
 	down   chan struct{} // closed when Shutdown is done
 
+	hurried context.Context // ends when Stop or a Shutdown waits no longer for what is being handled
+	hurry   context.CancelCauseFunc
+
 	mu      sync.Mutex
 	keys    *psk.Keyring
 	tags    map[protocol.ID]*servedTag
@@ -73,6 +76,7 @@ func NewServer(h host.Host, config *ServerConfig) (*Server, error) {
 	s := &Server{host: h, cfg: config.withDefaults(), mux: session.NewMux(), tags: make(map[protocol.ID]*servedTag)}
 	s.down = make(chan struct{})
 	s.ctx, s.cutOff = context.WithCancel(context.Background())
+	s.hurried, s.hurry = context.WithCancelCause(context.Background())
 	s.log = s.cfg.Logger
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -175,52 +179,67 @@ func (s *Server) admit(pid string) error {
 	return nil
 }
 
-// Stop stops the server: its tags are no longer served, what is being handled is given ReadTimeout to end, and the rest
-// is cut off, which is an error. After it nothing of the server is left but handlers that do not heed their ctx. A second
-// Stop waits for the first and returns nil.
+// Stop stops the server: its tags are no longer served, what is being handled is given ReadTimeout to end, and the rest is cut off,
+// which is an error. What had been accepted of the sessions' streams and messages is completed as Session.Close does, and what did not
+// arrive is an error too. After it nothing of the server is left but handlers that do not heed their ctx. A second Stop waits for the
+// first, or for Shutdown, and returns nil. A handler may call Stop and is not waited for.
 func (s *Server) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ReadTimeout)
 	defer cancel()
-	return s.Shutdown(ctx)
+	if !s.beginStop() {
+		<-s.down
+		return nil
+	}
+	return s.stop(ctx)
 }
 
-// Shutdown is Stop with a bound of the caller's: what is still being handled when ctx ends is cut off, and the ctx's
-// error is returned.
+// Shutdown is Stop with a bound of the caller's: what is still being handled when ctx ends is cut off, and an error that matches the
+// ctx's is returned. Beside another Shutdown or Stop, the bound that is over first cuts off.
 func (s *Server) Shutdown(ctx context.Context) error {
+	if s.beginStop() {
+		return s.stop(ctx)
+	}
+	select {
+	case <-s.down:
+		return nil
+	case <-ctx.Done():
+		s.hurry(ctx.Err())
+		<-s.down // in cutOffTime
+		return &Error{Op: "shutdown", Err: ctx.Err()}
+	}
+}
+
+// beginStop reports whether the server has not been stopped before.
+func (s *Server) beginStop() bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.stopped {
-		s.mu.Unlock()
-		return s.awaitDown(ctx)
+		return false
 	}
 	s.stopped = true
 	if s.reaper != nil {
 		s.reaper.Stop()
 	}
+	return true
+}
+
+// stop does the work of Stop and Shutdown. All tags drain at once; they are waited for one after the other in this goroutine, which may
+// be a handler's.
+func (s *Server) stop(ctx context.Context) error {
+	defer close(s.down)
+	defer context.AfterFunc(ctx, func() { s.hurry(ctx.Err()) })()
+	s.mu.Lock()
 	tags := slices.Collect(maps.Values(s.tags))
 	clear(s.tags)
 	s.mu.Unlock()
-	var (
-		wg   sync.WaitGroup
-		errs = make([]error, len(tags))
-	)
 	for _, t := range tags {
 		t.unlisten()
+		t.acceptor.Drain()
 	}
-	for i, t := range tags {
-		wg.Go(func() { errs[i] = t.shutdown(ctx) })
+	var errs []error
+	for _, t := range tags {
+		errs = append(errs, t.shutdown(s.hurried))
 	}
-	wg.Wait()
 	s.cutOff()
-	close(s.down)
 	return errors.Join(errs...)
-}
-
-// awaitDown waits until another Shutdown is done.
-func (s *Server) awaitDown(ctx context.Context) error {
-	select {
-	case <-s.down:
-		return nil
-	case <-ctx.Done():
-		return &Error{Op: "shutdown", Err: ctx.Err()}
-	}
 }

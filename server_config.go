@@ -58,6 +58,9 @@ type ServerConfig struct {
 	// ReplayWindow caps what a session keeps for another connection until its peer has acknowledged it; what is to be sent
 	// waits at the cap. If zero, 1 MiB. 4 KiB to 64 MiB.
 	ReplayWindow int
+	// CloseTimeout is how long Close of a session or a stream waits without progress for what was accepted to arrive; a slow link is
+	// progress. If zero, 5 s.
+	CloseTimeout time.Duration
 	// OnState, if not nil, is called with each step of a session: connected, detached, resumed, migrated, ended. It must
 	// not block.
 	OnState func(*session.Session, session.StateChange)
@@ -84,7 +87,7 @@ func (c *ServerConfig) Validate() error {
 	return validateFields("ServerConfig", []durationField{
 		{"ReadTimeout", c.ReadTimeout}, {"WriteTimeout", c.WriteTimeout}, {"ConnectTimeout", c.ConnectTimeout},
 		{"IdleTimeout", c.IdleTimeout}, {"CleanupInterval", c.CleanupInterval}, {"MaxIdleTime", c.MaxIdleTime},
-		{"Heartbeat", c.Heartbeat},
+		{"Heartbeat", c.Heartbeat}, {"CloseTimeout", c.CloseTimeout},
 	}, []sizeField{
 		{"MaxBlockSize", c.MaxBlockSize, maxBlockSize}, {"MaxConcurrentConns", c.MaxConcurrentConns, 1 << 20},
 		{"MaxRequestsPerConn", c.MaxRequestsPerConn, maxInt}, {"BufferPoolSize", c.BufferPoolSize, maxBlockSize},
@@ -107,6 +110,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	setDefault(&c.Heartbeat, 5*time.Second)
 	setDefault(&c.ResumeWindow, time.Minute)
 	setDefault(&c.ReplayWindow, 1<<20)
+	setDefault(&c.CloseTimeout, 5*time.Second)
 	return c
 }
 
@@ -115,7 +119,7 @@ func (c *ServerConfig) sessionConfig(mux *session.Mux, quota *session.Quota) ses
 	return session.Config{
 		Mux: mux, Quota: quota, Logger: c.Logger, Agent: agent,
 		HandshakeTimeout: c.ConnectTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout,
-		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat,
+		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat, CloseTimeout: c.CloseTimeout,
 		ResumeWindow: c.ResumeWindow, ReplayWindow: c.ReplayWindow,
 		MaxMessage: c.MaxBlockSize, MessageWindow: c.BufferPoolSize, MaxRequests: c.MaxRequestsPerConn,
 		MaxInFlight:        min(max(4096, c.MaxConcurrentConns+1), 1<<20), // so that too many calls are refused, and not queued

@@ -218,13 +218,38 @@ func TestStopWaitsForWhatIsBeingHandled(t *testing.T) {
 		_, err := c.Send(t.Context(), b.ID(), callTag, nil)
 		require.ErrorIs(t, err, ErrNotServed, "new work is refused at once")
 		require.Empty(t, stopping, "Stop returned with a handler running")
-		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
-		defer cancel()
-		require.ErrorIs(t, s.Shutdown(short), context.DeadlineExceeded, "a second one waits for the first")
+		second := make(chan error, 1)
+		go func() { second <- s.Stop() }()
+		waitBlocked(t, "(*Server).Stop", 2)
+		require.Empty(t, second, "a second one waits for the first")
 		close(stuck.release)
 		require.NoError(t, await(t, done, "the call in flight"))
 		require.NoError(t, await(t, stopping, "Stop"))
+		require.NoError(t, await(t, second, "a second Stop"))
 		requireNoGoroutines(t)
+	})
+}
+
+// Row: P15. Claim: peerlane.Server.Shutdown, peerlane.Server.Stop
+func TestTheShorterShutdownCutsOffAndASecondStopWaits(t *testing.T) {
+	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+		stuck := newStuckHandler(t)
+		s := newServer(t, b, nil)
+		require.NoError(t, s.Handle(callTag, stuck.handle))
+		c := newClient(t, a, patientClient())
+		done := sendAsync(t.Context(), c, b, nil)
+		await(t, stuck.entered, "the call")
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() { first <- s.Shutdown(t.Context()) }()
+		waitBlocked(t, "(*servedTag).shutdown", 1)
+		go func() { second <- s.Stop() }()
+		waitBlocked(t, "(*Server).Stop", 1)
+		short, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, s.Shutdown(short), context.DeadlineExceeded)
+		require.Error(t, await(t, done, "the call in flight"))
+		require.ErrorIs(t, await(t, first, "the first Shutdown"), context.DeadlineExceeded)
+		require.NoError(t, await(t, second, "Stop beside it"))
 	})
 }
 

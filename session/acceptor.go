@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 )
 
 // AcceptorConfig is the accepting side's settings.
@@ -51,6 +52,7 @@ type Acceptor struct {
 	conns    map[net.Conn]struct{}             // the same carriers
 	closed   bool
 	drained  chan struct{} // made by Shutdown, closed when sessions is empty
+	caller   handler.Kind  // the handler that calls Shutdown, until the last session is told not to wait for it
 }
 
 // NewAcceptor returns an Acceptor, or an error that names the field that is out of range.
@@ -157,7 +159,7 @@ func (a *Acceptor) endHello(conn net.Conn, peer string) {
 func (a *Acceptor) refuse(conn net.Conn, err *Error) {
 	body := frame.AppendHello(nil, &frame.Hello{Kind: frame.KindRefuse, Version: frame.Version, Failure: &frame.Failure{
 		Code: err.Code, RetryAfter: err.RetryAfter, Text: err.Text}})
-	_ = boundHandshake(context.Background(), conn, a.cfg.CloseTimeout)
+	_ = boundHandshake(context.Background(), conn, min(a.cfg.CloseTimeout, partingGrace))
 	_ = frame.WriteHello(conn, body) // a peer that is gone is not to be told
 	_ = conn.Close()                 // likewise
 }
@@ -300,6 +302,7 @@ func (a *Acceptor) release(s *Session) {
 			delete(a.byPeer, s.peer)
 		}
 	}
+	a.spareCaller()
 	if a.drained != nil && len(a.sessions) == 0 {
 		close(a.drained)
 		a.drained = nil
@@ -326,28 +329,68 @@ func (a *Acceptor) Sessions() []*Session {
 // Refused returns how many carriers have been refused or dropped at their hello.
 func (a *Acceptor) Refused() uint64 { return a.refused.Load() }
 
-// Shutdown takes nothing new, drains every session, and returns when all have ended. When ctx ends first, the rest is
-// cut off and the ctx's error is returned.
-func (a *Acceptor) Shutdown(ctx context.Context) error {
-	drained, sessions := a.close()
+// Drain takes nothing new from now on, and begins to drain every session.
+func (a *Acceptor) Drain() {
+	_, sessions := a.close()
+	drainAll(sessions)
+}
+
+func drainAll(sessions []*Session) {
 	for _, s := range sessions {
 		s.mu.Lock()
 		s.drainLocked(frame.Failure{Code: frame.CodeGoingAway, Text: "the server is shutting down"})
 		s.mu.Unlock()
 	}
+}
+
+// Shutdown takes nothing new, drains every session, and returns when all have ended. When ctx ends first, the rest is cut off. The
+// error is an *Error that wraps the cause of ctx's end, if that came first, and what Session.Close returns of each session of which
+// something did not arrive. A handler may call it, and is not waited for.
+func (a *Acceptor) Shutdown(ctx context.Context) error {
+	drained, sessions := a.close()
+	drainAll(sessions)
+	a.mu.Lock()
+	a.caller = handler.Here()
+	a.spareCaller()
+	a.mu.Unlock()
+	var cause error
 	select {
 	case <-drained:
-		return nil
 	case <-ctx.Done():
+		cause = context.Cause(ctx)
+		var wg sync.WaitGroup
+		for _, s := range a.Sessions() {
+			wg.Go(func() {
+				s.cutOff(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+			})
+		}
+		wg.Wait()
 	}
-	var wg sync.WaitGroup
-	for _, s := range a.Sessions() {
-		wg.Go(func() {
-			s.cutOff(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
-		})
+	lost := []error{cause}
+	for _, s := range sessions {
+		lost = append(lost, s.closeError())
 	}
-	wg.Wait()
-	return &Error{Op: "shutdown", Err: ctx.Err()}
+	if err := errors.Join(lost...); err != nil {
+		return &Error{Op: "shutdown", Err: err}
+	}
+	return nil
+}
+
+// spareCaller lets the last session end without the handler that calls Shutdown. a.mu is held.
+func (a *Acceptor) spareCaller() {
+	if a.caller == handler.None || len(a.sessions) != 1 {
+		return
+	}
+	for _, s := range a.sessions {
+		kind := a.caller
+		go func() {
+			s.mu.Lock()
+			s.exempt(kind)
+			s.mu.Unlock()
+			s.closeFor(&Error{Op: "session", Peer: s.peer, Code: frame.CodeGoingAway, Text: "drained"})
+		}()
+	}
+	a.caller = handler.None
 }
 
 // close takes nothing new from now on: hellos in progress are cut off. drained is closed when no session is left.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 )
 
 // The end of a session in order (spec 5.9):
@@ -33,11 +34,11 @@ import (
 // Close may be called from a handler, for which it does not wait. Later calls wait for the end too and return the same. The host may
 // be closed right after Close.
 func (s *Session) Close() error {
-	return s.closeFrom(handlerHere())
+	return s.closeFrom(handler.Here())
 }
 
 // closeFrom is Close, called by a handler of this kind.
-func (s *Session) closeFrom(caller handlerKind) error {
+func (s *Session) closeFrom(caller handler.Kind) error {
 	s.mu.Lock()
 	s.exempt(caller)
 	s.asked = true
@@ -180,14 +181,14 @@ func (s *Session) onPeerEnd(p []byte) error {
 // isSettled reports whether nothing is left that the end of the session has to wait for, or can wait for. s.mu is held.
 func (s *Session) isSettled() bool {
 	if s.peerPhase == phaseOver && !s.exchangesEnds() {
-		return !s.inbox.busy() || s.exempted[handlerOneWay] > 0 // nothing else will be heard
+		return !s.inbox.busy() || s.exempted[handler.OneWay] > 0 // nothing else will be heard
 	}
 	return !s.owes() && !s.isOwed() && (s.peerPhase >= phaseClosing || !s.exchangesEnds() || s.isAway())
 }
 
 // owes reports whether this side has something to complete for the peer. s.mu is held.
 func (s *Session) owes() bool {
-	return len(s.serving) > s.exempted[handlerCall] || s.inbox.busy() && s.exempted[handlerOneWay] == 0
+	return len(s.serving) > s.exempted[handler.Call] || s.inbox.busy() && s.exempted[handler.OneWay] == 0
 }
 
 // isOwed reports whether something that was accepted on this side is not known to have arrived. s.mu is held.
@@ -264,6 +265,14 @@ func (s *Session) awaitProgress(done func() bool, progress func() uint64) bool {
 // is held.
 func (s *Session) peerWaits() bool {
 	return !s.asked && s.peerPhase == phaseClosing && s.state != StateDetached
+}
+
+// exempt lets the end of the session not wait for one handler of a kind, the one that calls Close. s.mu is held.
+func (s *Session) exempt(kind handler.Kind) {
+	if kind != handler.None {
+		s.exempted[kind]++
+		s.stirLocked()
+	}
 }
 
 // awaitFor waits until done, which is called with s.mu held, or for d.

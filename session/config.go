@@ -44,7 +44,7 @@ type Config struct {
 	Heartbeat time.Duration
 	// HeartbeatTimeout is the silence after which the carrier is lost. If zero, twice Heartbeat.
 	HeartbeatTimeout time.Duration
-	// CloseTimeout bounds how long Close waits for what is queued to leave and for the peer to close too. If zero, 1 s.
+	// CloseTimeout is how long Close of a session or stream waits without progress for what was accepted to arrive. If zero, 5 s.
 	CloseTimeout time.Duration
 
 	// MaxMessage caps one request, response or message, decompressed. If zero, 32 MiB. At most 1 GiB.
@@ -93,7 +93,7 @@ func (c Config) withDefaults() (Config, error) {
 		{"RequestTimeout", &c.RequestTimeout, 30 * time.Second, true},
 		{"ResumeWindow", &c.ResumeWindow, time.Minute, true},
 		{"Heartbeat", &c.Heartbeat, 5 * time.Second, true},
-		{"CloseTimeout", &c.CloseTimeout, time.Second, false},
+		{"CloseTimeout", &c.CloseTimeout, 5 * time.Second, false},
 	}
 	for _, d := range durations {
 		if *d.v == 0 {

@@ -114,14 +114,7 @@ func (s *Session) onTaken(h frame.Header, p []byte) error {
 		return fmt.Errorf("STREAM_TAKEN of %d bytes after %d, of %d: %w", took, e.peerTook, e.wrote.Load(), frame.ErrMalformed)
 	}
 	e.peerTook = took
-	if h.Flags&frame.FlagFin != 0 && !e.peerDone {
-		e.peerDone = true
-		for st := range s.dedicated {
-			if st.ends == e && st.conn != nil {
-				st.conn.(*dedicated).wakeWriter()
-			}
-		}
-	}
+	e.peerDone = e.peerDone || h.Flags&frame.FlagFin != 0
 	s.stirLocked()
 	return nil
 }
@@ -242,7 +235,7 @@ func (d *dedicated) wrote() uint64 {
 	return d.sent.Load()
 }
 
-// wakeWriter makes a Write that waits see that the peer reads no more.
+// wakeWriter ends a Write that waits.
 func (d *dedicated) wakeWriter() { _ = d.Conn.SetWriteDeadline(past) }
 
 // retire ends the stream with its session, in order: what has been written by the peer can still be read, to its end.

@@ -141,7 +141,7 @@ func TestTheEndOfTheSessionInTheMiddleOfADedicatedHelloLeavesNothing(t *testing.
 			far <- b
 			return a, nil
 		}
-		s, err := Dial(t.Context(), here, "bob", open, Config{Heartbeat: -1})
+		s, err := Dial(t.Context(), here, "bob", open, Config{Heartbeat: -1, CloseTimeout: time.Second})
 		require.NoError(t, err)
 		result := make(chan error, 1)
 		go func() {

@@ -221,7 +221,7 @@ func TestADrainWaitsAgainForWhatCameWithinItsGrace(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- w.s.Shutdown(t.Context()) }()
 		w.wantFailure(frame.TypeGoAway, 0, frame.CodeGoingAway)
-		time.Sleep(w.s.cfg.CloseTimeout / 2)
+		time.Sleep(partingGrace / 2)
 		w.message(1, "log", "sent before the GOAWAY arrived")
 		w.want(frame.TypeMessageAck, 1)
 		require.NoError(t, <-done)
@@ -415,7 +415,7 @@ func TestADrainEndsThoughWaitersHaveGivenUp(t *testing.T) {
 		asError(t, err, NotSent)
 		began := time.Now()
 		require.NoError(t, w.s.Shutdown(t.Context()))
-		require.Equal(t, 2*w.s.cfg.CloseTimeout, time.Since(began), "the drain's grace, and that of Close")
+		require.Equal(t, partingGrace+w.s.cfg.CloseTimeout, time.Since(began), "the drain's grace, and that of Close")
 		wantZero(t, w.s)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/resume"
 )
 
@@ -109,25 +110,25 @@ type Session struct {
 	// The end: see drain.go and close.go.
 	phase      phase // how far this side is
 	peerPhase  phase
-	saidGoAway phase          // in which the last GOAWAY was sent
-	farewell   *frame.Failure // the GOAWAY of the drain, until it is sent
-	leaving    *Error         // why the session will end, once it drains or the peer has said so
-	parting    atomic.Bool    // leaving is set
-	idle       chan struct{}  // closed when a drain has nothing left to wait for
-	idleShut   bool           // idle is closed
-	asked      bool           // the application has called Close
-	impatient  bool           // nothing is waited for any more
-	aborted    bool           // nothing of what has arrived is kept
-	gaveUp     bool           // the end came before all was settled
-	exempted   [handlerKinds]int
-	stirred    chan struct{} // closed at the next change that an end waits for; nil: nothing waits
-	moved      uint64        // frames of the peer, heartbeats not counted
-	valueEnd   uint64        // offset in the flow behind the last thing worth waiting for
-	unasked    []*muxed      // the end of their way out is in a batch, and no receipt has been asked for
-	receipts   []receipt     // asked for, in order
-	closings   int           // dedicated streams that are being closed
-	lostThings []*Error      // what did not arrive, at most maxLost
-	lostCount  int           // in all
+	saidGoAway phase              // in which the last GOAWAY was sent
+	farewell   *frame.Failure     // the GOAWAY of the drain, until it is sent
+	leaving    *Error             // why the session will end, once it drains or the peer has said so
+	parting    atomic.Bool        // leaving is set
+	idle       chan struct{}      // closed when a drain has nothing left to wait for
+	idleShut   bool               // idle is closed
+	asked      bool               // the application has called Close
+	impatient  bool               // nothing is waited for any more
+	aborted    bool               // nothing of what has arrived is kept
+	gaveUp     bool               // the end came before all was settled
+	exempted   [handler.Kinds]int // handlers that call Close, by kind
+	stirred    chan struct{}      // closed at the next change that an end waits for; nil: nothing waits
+	moved      uint64             // frames of the peer, heartbeats not counted
+	valueEnd   uint64             // offset in the flow behind the last thing worth waiting for
+	unasked    []*muxed           // the end of their way out is in a batch, and no receipt has been asked for
+	receipts   []receipt          // asked for, in order
+	closings   int                // dedicated streams that are being closed
+	lostThings []*Error           // what did not arrive, at most maxLost
+	lostCount  int                // in all
 
 	heartbeat heartbeat // see heartbeat.go
 

@@ -298,7 +298,7 @@ func TestALaneOfAnUnknownTransferIsDropped(t *testing.T) {
 			_, err := l.Read(make([]byte, 1))
 			require.Error(t, err)
 			require.Less(t, time.Since(began), time.Minute)
-			require.NoError(t, l.Close())
+			_ = l.Close() // it may say that the peer has not read all of it
 		}
 	})
 }
