@@ -1,6 +1,7 @@
 package oldsession
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -60,7 +61,7 @@ func readStrandHello(r io.Reader) (h strandHello, err error) {
 // Each strand has a goroutine that reads and one that writes, which end with it.
 type Lane struct {
 	zstd    bool
-	blocks  chan []byte   // for the strands to send
+	blocks  chan block    // for the strands to send
 	ending  chan struct{} // closed by CloseWrite
 	over    chan struct{} // closed when the lane has ended otherwise than in order
 	running sync.WaitGroup
@@ -69,7 +70,7 @@ type Lane struct {
 	changed sync.Cond // anything below
 	err     error
 	strands []*Stream
-	sent    uint64 // number of the next block to send
+	number  uint64 // of the next block to send
 	sending int
 	saidEnd bool
 	ended   bool // CloseWrite
@@ -79,7 +80,7 @@ type Lane struct {
 }
 
 func newLane(zstd bool) *Lane {
-	l := &Lane{zstd: zstd, blocks: make(chan []byte), ending: make(chan struct{}), over: make(chan struct{})}
+	l := &Lane{zstd: zstd, blocks: make(chan block), ending: make(chan struct{}), over: make(chan struct{})}
 	l.changed.L = &l.mu
 	return l
 }
@@ -200,9 +201,9 @@ func (l *Lane) fail(err error) {
 func (l *Lane) Write(p []byte) (int, error) {
 	for n := 0; n < len(p); {
 		k := min(len(p)-n, maxBlock)
-		l.count(1)
+		b := block{kind: blockRaw, number: l.count(1), raw: k, body: bytes.Clone(p[n : n+k])}
 		select {
-		case l.blocks <- append([]byte{}, p[n:n+k]...):
+		case l.blocks <- b:
 			n += k
 		case <-l.ending:
 			l.count(-1)
@@ -231,23 +232,22 @@ func (l *Lane) Reset() { l.fail(net.ErrClosed) }
 // send owns the way out of a strand.
 func (l *Lane) send(st *Stream) {
 	for {
-		var b []byte
+		var b block
 		select {
 		case b = <-l.blocks:
 		case <-l.ending:
 			if l.lastOut() {
-				_, _ = st.Write(block(blockEnd, 0, l.number(), nil)) // the reader misses it
+				_, _ = st.Write(block{kind: blockEnd, number: l.count(0)}.append()) // the reader misses it
 			}
 			_ = st.CloseWrite() // likewise
 			return
 		case <-l.over:
 			return
 		}
-		n, kind, wire := l.number(), byte(blockRaw), b
-		if small, ok := compress(b); l.zstd && ok {
-			kind, wire = blockZstd, small
+		if small, ok := compress(b.body); l.zstd && ok {
+			b.kind, b.body = blockZstd, small
 		}
-		_, err := st.Write(block(kind, len(b), n, wire))
+		_, err := st.Write(b.append())
 		l.count(-1)
 		if err != nil {
 			l.fail(err)
@@ -255,20 +255,17 @@ func (l *Lane) send(st *Stream) {
 	}
 }
 
-// count counts the blocks that are on their way.
-func (l *Lane) count(n int) {
+// count counts the blocks that are on their way, and returns the number of the next.
+func (l *Lane) count(n int) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sending += n
 	l.changed.Broadcast()
-}
-
-// number takes the number of a block.
-func (l *Lane) number() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.sent++
-	return l.sent - 1
+	next := l.number
+	if n > 0 {
+		l.number++
+	}
+	return next
 }
 
 // lastOut waits until all blocks are sent, and reports whether the caller is to send END.
@@ -285,18 +282,26 @@ func (l *Lane) lastOut() bool {
 	return l.err == nil
 }
 
-func block(kind byte, raw int, number uint64, wire []byte) []byte {
-	b := binary.BigEndian.AppendUint32([]byte{kind, 0, 0, 0}, uint32(len(wire)))
-	b = binary.BigEndian.AppendUint32(b, uint32(raw))
-	return append(binary.BigEndian.AppendUint64(b, number), wire...)
+// block is one of bulk/SPEC.md, 4.1.
+type block struct {
+	kind   byte
+	raw    int
+	number uint64
+	body   []byte
+}
+
+func (k block) append() []byte {
+	b := binary.BigEndian.AppendUint32([]byte{k.kind, 0, 0, 0}, uint32(len(k.body)))
+	b = binary.BigEndian.AppendUint32(b, uint32(k.raw))
+	return append(binary.BigEndian.AppendUint64(b, k.number), k.body...)
 }
 
 // receive owns the way in of a strand.
 func (l *Lane) receive(st *Stream) {
 	for {
-		kind, b, number, err := l.readBlock(st)
+		k, err := l.readBlock(st)
 		if err == nil {
-			err = l.deliver(kind, b, number)
+			err = l.deliver(k)
 		}
 		if err == io.EOF {
 			return
@@ -309,16 +314,15 @@ func (l *Lane) receive(st *Stream) {
 }
 
 // readBlock reads a block. The error is io.EOF at the end of the strand.
-func (l *Lane) readBlock(r io.Reader) (kind byte, b []byte, number uint64, err error) {
+func (l *Lane) readBlock(r io.Reader) (k block, err error) {
 	var h [20]byte
 	if _, err := io.ReadFull(r, h[:]); err != nil {
-		return 0, nil, 0, err
+		return k, err
 	}
-	kind = h[0]
 	n, raw := binary.BigEndian.Uint32(h[4:]), binary.BigEndian.Uint32(h[8:])
-	number = binary.BigEndian.Uint64(h[12:])
+	k.kind, k.raw, k.number = h[0], int(raw), binary.BigEndian.Uint64(h[12:])
 	ok := h[1]|h[2]|h[3] == 0
-	switch kind {
+	switch k.kind {
 	case blockRaw:
 		ok = ok && n == raw
 	case blockZstd:
@@ -328,35 +332,35 @@ func (l *Lane) readBlock(r io.Reader) (kind byte, b []byte, number uint64, err e
 	default:
 		ok = false
 	}
-	if !ok || raw > maxBlock || raw == 0 && kind != blockEnd {
-		return 0, nil, 0, breach("block % x", h)
+	if !ok || raw > maxBlock || raw == 0 && k.kind != blockEnd {
+		return k, breach("block % x", h)
 	}
-	b = make([]byte, n)
-	if _, err = io.ReadFull(r, b); err != nil {
-		return 0, nil, 0, lossOf(err)
+	k.body = make([]byte, n)
+	if _, err = io.ReadFull(r, k.body); err != nil {
+		return k, lossOf(err)
 	}
-	if kind == blockZstd {
-		b, err = decompress(b, int(raw))
+	if k.kind == blockZstd {
+		k.body, err = decompress(k.body, k.raw)
 	}
-	return kind, b, number, err
+	return k, err
 }
 
 // deliver waits until a block is due, and those before have been read.
-func (l *Lane) deliver(kind byte, b []byte, number uint64) error {
+func (l *Lane) deliver(k block) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.err == nil && !l.fin && (number > l.next || number == l.next && len(l.in) > 0) {
+	for l.err == nil && !l.fin && (k.number > l.next || k.number == l.next && len(l.in) > 0) {
 		l.changed.Wait()
 	}
 	switch {
 	case l.err != nil:
 		return l.err
-	case l.fin || number < l.next:
-		return breach("block %d after %d", number, l.next)
-	case kind == blockEnd:
+	case l.fin || k.number < l.next:
+		return breach("block %d after %d", k.number, l.next)
+	case k.kind == blockEnd:
 		l.fin = true
 	default:
-		l.in = b
+		l.in = k.body
 		l.next++
 	}
 	l.changed.Broadcast()
