@@ -63,6 +63,7 @@ type flow struct {
 	told           uint64
 	answerAt       uint64
 	ended, stopped bool // FIN, STOP have come
+	dropped        bool // what has come is not read any more
 }
 
 // A line is a carrier of a flow.
@@ -271,7 +272,7 @@ func (f *flow) keep(reopen func(ctx context.Context) (final bool, err error)) {
 			if final {
 				f.close(fmt.Errorf("%w: %w", ErrLost, err))
 			}
-			f.waitFor(wait, func() bool { return f.cur != nil })
+			f.waitFor(min(wait, f.patience-time.Since(f.lostAt)), func() bool { return f.cur != nil })
 			wait = min(2*wait, 5*time.Second)
 		}
 	}
@@ -336,6 +337,8 @@ func (f *flow) Read(p []byte) (int, error) {
 		switch {
 		case f.deaf:
 			return 0, net.ErrClosed
+		case f.dropped:
+			return 0, f.err
 		case len(f.in) > 0:
 			n := copy(p, f.in)
 			f.consume(n)

@@ -303,7 +303,7 @@ func (w *lastWord) Error() string { return fmt.Sprintf("oldsession: reset with c
 // Reset implements lane.
 func (r *resumable) Reset(code uint32) error {
 	r.locked(func() {
-		r.in = nil
+		r.dropped = r.err == nil
 		r.close(&lastWord{endCode(code)})
 	})
 	return nil

@@ -44,6 +44,7 @@ type shared struct {
 	accepted bool
 	err      error // why it has ended other than by FINs
 	gone     bool  // out of the table
+	dropped  bool  // what has come is not read any more
 
 	in               []byte
 	window, owed     int // what the other side may still send, and what was read and not granted again
@@ -141,7 +142,7 @@ func (s *Session) onStreamFrame(f frame) error {
 		case err != nil:
 			return err
 		case f.typ == typeReset:
-			st.in = nil
+			st.dropped = true
 			st.fail(why)
 		default:
 			st.stopped = true
@@ -208,7 +209,7 @@ func (st *shared) reset(code uint32, err error) {
 	if !st.gone {
 		st.s.postFailure(typeReset, st.id, code, "")
 	}
-	st.in = nil
+	st.dropped = true
 	st.fail(err)
 }
 
@@ -220,6 +221,8 @@ func (st *shared) Read(p []byte) (int, error) {
 		switch {
 		case st.deaf:
 			return 0, net.ErrClosed
+		case st.dropped:
+			return 0, st.err
 		case len(st.in) > 0:
 			n := copy(p, st.in)
 			st.in = st.in[n:]
