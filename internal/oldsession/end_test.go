@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -168,6 +169,35 @@ func TestEndsOfOldAndNewAreTrue(t *testing.T) {
 						require.Equal(t, fmt.Sprint(i), string(m), name)
 					}
 				}
+			})
+		})
+	}
+}
+
+// What a frozen peer loses at an end is frozen too: a Close drops the messages that the other side has not handled, and what it
+// has not read of dedicated streams. Later versions lose less; between them and an old peer this remains.
+func TestTwoOldSidesLoseWhatIsUnreadAtTheirEnd(t *testing.T) {
+	testKey()
+	for _, closer := range []string{"alice", "bob"} {
+		t.Run(closer, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := meet(t, terms{link: delayed, oldAlice: true, oldBob: true})
+				e, messages := conversation(t, w)
+				if closer == "alice" {
+					w.alice.close()
+				} else {
+					w.bob.close()
+				}
+				<-w.alice.done()
+				<-w.bob.done()
+				time.Sleep(time.Minute)
+				for name, way := range w.ways() {
+					require.Less(t, len(way.to.messages), messages, name)
+					require.Len(t, way.back.failures, messages, name)
+				}
+				dedicated := e.readings["dedicated from alice"]
+				require.Less(t, len(dedicated.got), written)
+				require.NotEqual(t, io.EOF, dedicated.err)
 			})
 		})
 	}

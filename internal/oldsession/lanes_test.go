@@ -30,7 +30,7 @@ func TestCallsOfOldAndNewAreAnswered(t *testing.T) {
 			each(t, tm, func(t *testing.T, w *world) {
 				var wg sync.WaitGroup
 				for name, way := range w.ways() {
-					for i, n := range []int{0, 1, 511, 5000, 16 << 10, 66000, 300 << 10, 1 << 20} {
+					for i, n := range []int{0, 1, 511, 5000, 16 << 10, 66000, 600 << 10} {
 						wg.Go(func() {
 							body := pattern(uint64(i), n)
 							got, err := way.from.call(t.Context(), "echo", body)
@@ -222,16 +222,13 @@ func resetCode(err error) uint32 {
 }
 
 func TestBulkLanesOfOldAndNewCarryEveryByte(t *testing.T) {
-	for strands := range 5 { // 0: on a shared stream
+	for _, strands := range []int{0, 1, 3} { // 0: on a shared stream
 		for _, zstd := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d strands, zstd %v", strands, zstd), func(t *testing.T) {
-				if strands == 2 {
-					return // as 3
-				}
 				each(t, terms{link: delayed}, func(t *testing.T, w *world) {
 					l, err := w.alice.bulk(t.Context(), strands, zstd)
 					require.NoError(t, err)
-					echoes(t, l, pattern(3, 3<<20+11))
+					echoes(t, l, pattern(3, 5*256<<10+11))
 					if strands == 0 {
 						l, err := w.bob.bulk(t.Context(), 0, zstd)
 						require.NoError(t, err)

@@ -87,7 +87,7 @@ func TestNothingOfOldAndNewIsLostWithTheirCarriers(t *testing.T) {
 	for name, tm := range map[string]terms{"default": {link: slow}, "small": {link: slow, limits: small}} {
 		t.Run(name, func(t *testing.T) {
 			each(t, tm, func(t *testing.T, w *world) {
-				rng := random(t)
+				rng, times := random(t), random(t)
 				w.onLink(func(i int, l *faultnet.Link) {
 					if i%3 == 0 && i < 30 {
 						l.CutAfter(int64(rng.IntN(20_000))) // in a hello, or between any two bytes
@@ -100,7 +100,7 @@ func TestNothingOfOldAndNewIsLostWithTheirCarriers(t *testing.T) {
 						select {
 						case <-stop:
 							return
-						case <-time.After(time.Duration(rng.IntN(100)) * time.Millisecond):
+						case <-time.After(time.Duration(times.IntN(100)) * time.Millisecond):
 							w.cut()
 						}
 					}
@@ -141,6 +141,11 @@ func TestOldAndNewMoveWhileTheCarrierLives(t *testing.T) {
 				close(stop)
 				moving.Wait()
 				require.Greater(t, w.alice.carriers(), 5)
+				for _, s := range []side{w.alice, w.bob} {
+					if s, ok := s.(*newSide); ok && !cuts {
+						require.Zero(t, s.losses, "each direction goes on where it was")
+					}
+				}
 			})
 		})
 	}

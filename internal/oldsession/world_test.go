@@ -159,8 +159,9 @@ func (l oldLane) Close() error { return l.CloseWrite() }
 // newSide is one of the packages session and bulk.
 type newSide struct {
 	*session.Session
-	mu    sync.Mutex
-	count int
+	mu     sync.Mutex
+	count  int
+	losses int
 }
 
 func (s *newSide) call(ctx context.Context, link string, body []byte) ([]byte, error) {
@@ -437,7 +438,10 @@ func (w *world) newConfig(name string, h *handlers, s *newSide) session.Config {
 	c.OnState = func(_ *session.Session, ch session.StateChange) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if ch.State != session.StateDetached && ch.State != session.StateEnded {
+		switch ch.State {
+		case session.StateDetached:
+			s.losses++
+		case session.StateConnected, session.StateResumed, session.StateMigrated:
 			s.count++
 		}
 	}
