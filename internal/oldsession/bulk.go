@@ -244,8 +244,10 @@ func (l *Lane) send(st *Stream) {
 		case <-l.over:
 			return
 		}
-		if small, ok := compress(b.body); l.zstd && ok {
-			b.kind, b.body = blockZstd, small
+		if l.zstd {
+			if small, ok := compress(b.body); ok {
+				b.kind, b.body = blockZstd, small
+			}
 		}
 		_, err := st.Write(b.append())
 		l.count(-1)

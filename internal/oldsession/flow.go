@@ -471,6 +471,37 @@ func (f *flow) awaitAcked() error {
 	return f.err
 }
 
+// awaitSent waits until all has been given to a carrier.
+func (f *flow) awaitSent(ctx context.Context) {
+	end, _ := ctx.Deadline()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waitFor(time.Until(end), func() bool { return f.cur == nil || f.sent == f.end() && f.writing == 0 })
+}
+
+func (f *flow) unacknowledged() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.kept) > 0
+}
+
+// sign returns a count of what has come, and whether there is a carrier.
+func (f *flow) sign() (int, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.heard, f.cur != nil
+}
+
+// silent gives up the carrier.
+func (f *flow) silent() {
+	f.mu.Lock()
+	l := f.cur
+	f.mu.Unlock()
+	if l != nil {
+		f.failed(l, errSilent)
+	}
+}
+
 // lossOf returns the error of a carrier that has failed. It is no *Failure, and no end in order.
 func lossOf(err error) error {
 	if err == io.EOF {

@@ -1,15 +1,14 @@
-// Package oldsession is a frozen peer of sessions: it speaks docs/PROTOCOL.md, resume/SPEC.md and bulk/SPEC.md as of July 2026,
-// with the capabilities zstd, batch-ack, resume and resumable streams, and no others. It is written from those texts alone and
-// shares no code with packages frame, session, resume and bulk, so that the tests of mixed versions do not test those packages
-// against themselves. The seal alone is package psk's.
+// Package oldsession is a frozen peer of sessions. It speaks docs/PROTOCOL.md, resume/SPEC.md and bulk/SPEC.md as they were when
+// the capabilities were zstd, batch-ack, resume and resumable streams (bits 1, 2, 4 and 8), and offers no others. It is written
+// from those texts and shares no code with packages frame, session, resume and bulk, so that tests of mixed versions do not
+// test those packages against themselves. Only the seal is package psk's.
 //
-// It takes both roles and every lane: calls, one-way messages, shared streams, dedicated streams, resumable ones, and bulk
-// lanes of several strands. It is strict: what breaks a MUST of those texts ends the session, or the lane. Of what they leave
-// open it does the simplest. It is for tests: it takes net.Conns, runs in virtual time, and has no deadlines beyond those
-// that the texts name.
+// It takes both roles and carries every lane: calls, one-way messages, shared, dedicated and resumable streams, and bulk lanes
+// over several strands. It is strict: bytes that break a MUST of those texts end the session, or the lane. Where the texts leave
+// a choice it takes the simplest one. It works on net.Conns and in virtual time.
 //
-// How a conversation ends is frozen too. Close sends what has been taken and GOAWAY, and gives up the rest; what the other
-// side has not handled or read by then is dropped there.
+// The end of a conversation is frozen too: Close sends what it has accepted, then GOAWAY, and drops the messages and the bytes
+// of dedicated streams that the application has not taken yet.
 //
 // Do not mend it: it stands for what is out there.
 package oldsession
@@ -120,7 +119,7 @@ type Config struct {
 	OnCall    func(ctx context.Context, link string, body []byte) ([]byte, error) // nil: there is no such link
 	OnMessage func(link string, body []byte) error                                // likewise
 	OnStream  func(*Stream)                                                       // likewise; the stream is closed when it returns
-	OnFailure func(link string, err error)                                        // of one-way messages; may be nil
+	OnFailure func(link string, err error)                                        // of one-way messages; may be nil, and must not use the session
 }
 
 const (

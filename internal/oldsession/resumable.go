@@ -81,9 +81,16 @@ func (s *Session) newResumable(st *Stream, g greeting) *resumable {
 	return r
 }
 
-// run keeps the stream until it has ended.
-func (r *resumable) run(st *Stream, reopen func(ctx context.Context) (bool, error)) {
+// run gives a stream its first carrier, and keeps it until it has ended.
+func (r *resumable) run(st *Stream, c *carrier, reopen func(ctx context.Context) (bool, error)) {
 	s := r.s
+	_ = r.attach(c, 0, false) // a new flow takes its carrier
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil { // adopt ends it
+		delete(s.own, st)
+		return
+	}
 	s.running.Go(func() { watch(s.cfg.Heartbeat, r.over, r.sign, r.probe, r.silent) })
 	s.running.Go(func() {
 		r.keep(reopen)
@@ -117,8 +124,7 @@ func (s *Session) OpenResumable(ctx context.Context, name string) (*Stream, erro
 		return nil, err
 	}
 	r := s.newResumable(st, g)
-	_ = r.attach(c, 0, false) // a new flow takes its carrier
-	r.run(st, r.reopen)
+	r.run(st, c, r.reopen)
 	return st, s.adopt(st, r)
 }
 
@@ -194,24 +200,28 @@ func (s *Session) moveStreams() {
 // answerNew opens a resumable stream of the other side.
 func (s *Session) answerNew(st *Stream, c *carrier) {
 	g, err := readGreeting(c, streamNew)
+	g.ID = newID()
+	r := s.newResumable(st, g)
 	if err == nil {
-		g.ID = newID()
 		accept := s.greeting(streamAccept)
 		accept.ID = g.ID
+		r.turn <- struct{}{} // it may be resumed as soon as ACCEPT is out, and is to have a carrier first
+		s.mu.Lock()
+		s.resumed[r.id] = r
+		s.mu.Unlock()
 		err = accept.write(c)
 	}
 	if err != nil {
+		s.mu.Lock()
+		delete(s.resumed, r.id)
+		s.mu.Unlock()
 		s.forget(st)
 		c.drop(CodeProtocol)
 		return
 	}
 	_ = c.raw.SetDeadline(time.Time{}) // a closed conn fails in the flow
-	r := s.newResumable(st, g)
-	s.mu.Lock()
-	s.resumed[r.id] = r
-	s.mu.Unlock()
-	_ = r.attach(c, 0, false) // a new flow takes its carrier
-	r.run(st, nil)
+	r.run(st, c, nil)
+	<-r.turn
 	s.serveOwn(st, r)
 }
 

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -58,6 +59,13 @@ type handlers struct {
 
 	message func(body []byte) error // nil: keeps it
 	stream  func(st lane, name string)
+}
+
+// taken returns the messages that have come, and the failures of those of this side.
+func (h *handlers) taken() (messages [][]byte, failures []error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.messages), slices.Clone(h.failures)
 }
 
 func (h *handlers) onCall(ctx context.Context, link string, body []byte) ([]byte, error) {
