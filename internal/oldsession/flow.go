@@ -171,7 +171,7 @@ func (f *flow) attach(c *carrier, received uint64, live bool) error {
 		if err = f.err; err != nil {
 			return
 		}
-		if f.old = nil; follows {
+		if follows {
 			f.old = f.cur
 		} else {
 			f.restart(received)
