@@ -89,7 +89,7 @@ func conversation(t *testing.T, w *world) (*ends, int) {
 						err = pour(st, pattern(9, written))
 					}
 					if err == nil {
-						err = st.Close()
+						err = closeOf(st)
 					}
 					if err != nil {
 						t.Errorf("%s %s: %v", kind, name, err)

@@ -209,7 +209,7 @@ func TestEndsOfStreamsOfOldAndNewAreTold(t *testing.T) {
 				require.Equal(t, "the other way goes on", string(got))
 				_, err = st.Write([]byte("x"))
 				require.ErrorIs(t, err, syscall.EPIPE, "%s %s", kind, name)
-				require.NoError(t, st.Close())
+				require.NoError(t, closeOf(st))
 			}
 		}
 	})
