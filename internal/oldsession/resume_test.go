@@ -25,7 +25,7 @@ func traffic(t *testing.T, w *world) {
 	for name, way := range w.ways() {
 		wg.Go(func() {
 			for i := range 20 {
-				body := pattern(uint64(i), i*3000)
+				body := pattern(uint64(i), i*1500)
 				got, err := way.from.call(t.Context(), "echo", body)
 				if err != nil || !bytes.Equal(body, got) {
 					t.Errorf("%s: call %d: %d bytes came back: %v", name, i, len(got), err)
@@ -50,7 +50,7 @@ func traffic(t *testing.T, w *world) {
 						t.Errorf("%s %s: %v", kind, name, err)
 						return
 					}
-					echoes(t, st, pattern(5, 200_000))
+					echoes(t, st, pattern(5, 150_000))
 				})
 			}
 		}
