@@ -93,15 +93,14 @@ func (f *flow) locked(fn func()) {
 	f.changed.Broadcast()
 }
 
-// waitFor waits until ok, for d at most, and reports ok. mu is held.
-func (f *flow) waitFor(d time.Duration, ok func() bool) bool {
+// waitFor waits until ok, for d at most. mu is held.
+func (f *flow) waitFor(d time.Duration, ok func() bool) {
 	end := time.Now().Add(d)
 	timer := time.AfterFunc(d, func() { f.locked(func() {}) })
 	defer timer.Stop()
 	for !ok() && f.err == nil && time.Now().Before(end) {
 		f.changed.Wait()
 	}
-	return ok()
 }
 
 func (f *flow) end() uint64 { return f.base + uint64(len(f.kept)) }

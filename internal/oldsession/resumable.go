@@ -329,7 +329,7 @@ func dropStream(c *carrier, end error) {
 		c.drop(CodeCancelled)
 	case errors.As(end, &word):
 		c.drop(LastWord + word.code)
-	case end == net.ErrClosed: //nolint:errorlint // a wrapped one is no end in order
+	case end == net.ErrClosed: // a wrapped one is no end in order
 		_ = c.Close() // all of it has arrived
 	case codeOf(end) == CodeProtocol:
 		c.drop(LastWord + CodeProtocol)

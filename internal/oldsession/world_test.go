@@ -343,13 +343,13 @@ func each(t *testing.T, tm terms, fn func(t *testing.T, w *world)) {
 			tm.oldAlice, tm.oldBob = name != "new dials old", name != "old dials new"
 			t.Run(fmt.Sprintf("%s, sealed %v", name, sealed), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					tm := tm
+					own := tm
 					if sealed {
 						var err error
-						tm.keys, err = psk.NewKeyring(testKey())
+						own.keys, err = psk.NewKeyring(testKey())
 						require.NoError(t, err)
 					}
-					fn(t, meet(t, tm))
+					fn(t, meet(t, own))
 				})
 			})
 		}
