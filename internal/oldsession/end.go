@@ -177,7 +177,7 @@ func (s *Session) finishDrain(reason error, deserted bool) {
 		}
 		if s.flow != nil && (s.attached() || !deserted) {
 			s.mu.Unlock()
-			_ = s.flow.awaitAcked()
+			s.flow.awaitAcked()
 			s.mu.Lock()
 		}
 	}

@@ -460,14 +460,13 @@ func (f *flow) closeIfDone() {
 }
 
 // awaitAcked waits until all is acknowledged, and asks for that.
-func (f *flow) awaitAcked() error {
+func (f *flow) awaitAcked() {
 	f.locked(func() { f.ask = f.ask || len(f.kept) > 0 })
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for f.err == nil && len(f.kept) > 0 {
 		f.changed.Wait()
 	}
-	return f.err
 }
 
 // awaitSent waits until all has been given to a carrier.
