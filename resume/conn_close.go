@@ -71,8 +71,12 @@ func (c *Conn) AwaitAcked() {
 	_ = c.flow.AwaitAcked() // Acked and Undelivered tell
 }
 
+// Err returns why the Conn has ended, or nil while it has not: an error that matches net.ErrClosed after Close, ErrLost, ErrProtocol, or
+// what Abort, End or Options.Final gave.
+func (c *Conn) Err() error { return c.flow.Err() }
+
 // Undelivered returns how many bytes the other side had not acknowledged when the Conn ended, the end of the direction counted
-// as one; 0 while it has not ended. It may have received some of them.
+// as one unless the other side has closed the stream; 0 while the Conn has not ended. It may have received some of them.
 func (c *Conn) Undelivered() int {
 	c.flow.mu.Lock()
 	defer c.flow.mu.Unlock()

@@ -367,7 +367,9 @@ func (f *Flow) close(err error) {
 		return
 	}
 	f.err = err
-	f.undelivered = int(f.out.end - f.out.acked)
+	if f.undelivered = int(f.out.end - f.out.acked); f.undelivered == 1 && f.out.finished && f.in.stopped && f.in.finished {
+		f.undelivered = 0 // the end alone, and the other side has closed the stream
+	}
 	f.detach(err)
 	f.patience.Stop()
 	if f.handover != nil {

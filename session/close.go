@@ -331,10 +331,15 @@ func (s *Session) endStreams() {
 }
 
 // maxLost bounds the errors that closeError wraps.
-const maxLost = 16
+const maxLost = 256
 
 // noteLost notes that something did not arrive, or is not known to have arrived, for closeError. s.mu is held.
 func (s *Session) noteLost(err *Error) {
+	for _, e := range s.lostThings {
+		if e.Op == "stream" && e.Op == err.Op && e.Link == err.Link && e.Text == err.Text {
+			return // its own Close has said the same
+		}
+	}
 	if s.lostCount++; len(s.lostThings) < maxLost {
 		s.lostThings = append(s.lostThings, err)
 	}
@@ -342,6 +347,7 @@ func (s *Session) noteLost(err *Error) {
 
 // closeError returns what Close returns of a session that has ended.
 func (s *Session) closeError() error {
+	<-s.finished
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lostCount == 0 {

@@ -25,8 +25,9 @@ type dedicated struct {
 	closed atomic.Bool
 	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 
-	retired   atomic.Bool // the session has ended in order
-	readEnded atomic.Bool // Read has come to the end of the peer's direction, or failed for good
+	retired    atomic.Bool // the session has ended in order
+	writeEnded atomic.Bool // the application has ended its direction
+	readEnded  atomic.Bool // Read has come to the end of the peer's direction, or failed for good
 }
 
 // attach gives the stream its carrier, or drops it when the session has ended meanwhile.
@@ -35,6 +36,9 @@ func (st *Stream) attach(c carrier) error {
 	err := st.s.err
 	if err == nil {
 		st.conn = &dedicated{Conn: c.sealed, raw: c.raw, s: st.s, name: st.name, ends: st.ends}
+		if st.s.asked { // Close has begun meanwhile
+			st.s.endOneDedicated(st)
+		}
 	} else {
 		delete(st.s.dedicated, st)
 		err = st.s.refusal("open stream", st.name)
@@ -149,6 +153,7 @@ func (s *Session) forgetDedicated(st *Stream) {
 
 // CloseWrite implements Stream.
 func (d *dedicated) CloseWrite() error {
+	d.writeEnded.Store(true)
 	if c, ok := d.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
 	}
@@ -255,13 +260,16 @@ func (d *dedicated) Read(p []byte) (int, error) {
 	if n > 0 {
 		d.s.touch()
 	}
+	if err != nil && err != io.EOF && d.ends != nil && d.ends.isRead(n) {
+		err = io.EOF // the session has said that this is the end, and the conn broke behind it
+	}
 	if d.ends != nil && (n > 0 || err != nil) && !d.closed.Load() {
 		d.ends.read(n, err)
 	}
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 		d.readEnded.Store(true)
 		if d.retired.Load() {
-			_ = d.Conn.Close() // the session has ended, and all of the stream has been read
+			d.leave()
 		}
 	}
 	return n, d.because(err)

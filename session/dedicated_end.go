@@ -78,6 +78,13 @@ func (e *streamEnds) read(n int, err error) {
 	}
 }
 
+// isRead reports whether the application has read all that the peer has written, n bytes more included, and the peer has ended.
+func (e *streamEnds) isRead(n int) bool {
+	e.s.mu.Lock()
+	defer e.s.mu.Unlock()
+	return e.took.Load()+uint64(n) == e.theirEnd
+}
+
 // say tells the writer how much has been read. s.mu is held.
 func (e *streamEnds) say(last bool) {
 	if e.saidDone || e.s.err != nil {
@@ -244,9 +251,17 @@ func (d *dedicated) retire(cause *Error) {
 	d.retired.Store(true)
 	d.wakeWriter()
 	if d.readEnded.Load() {
-		_ = d.Conn.Close() // nothing more is to come
+		d.leave()
+	}
+}
+
+// leave lets go of the conn of a retired stream that has been read to its end. A peer that still reads it must not take that for the end
+// of what this side's application had to say.
+func (d *dedicated) leave() {
+	if d.writeEnded.Load() {
+		_ = d.Conn.Close() // the peer has read what it wanted
 	} else {
-		_ = d.CloseWrite() // the peer's session has ended as well
+		drop(d.raw, frame.CodeCancelled)
 	}
 }
 
@@ -257,6 +272,9 @@ func (st *Stream) endWithSession(err *Error, inOrder bool) {
 	case *resumable:
 		c.endWithSession(cause, inOrder)
 	case *dedicated:
+		if c.hasUnread() && !c.closed.Load() {
+			st.noteUnread(cause)
+		}
 		if inOrder && !c.closed.Load() {
 			c.retire(cause)
 			return
@@ -268,28 +286,54 @@ func (st *Stream) endWithSession(err *Error, inOrder bool) {
 	}
 }
 
+// noteUnread notes that the peer is not known to have all that was written to a dedicated stream which its session ended.
+func (st *Stream) noteUnread(cause *Error) {
+	failed := *cause
+	if failed.Text == "" {
+		failed.Text = "it is not known how much of what was written has arrived"
+	}
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	st.s.noteLost(&failed)
+}
+
+// hasUnread reports whether the peer is not known to have read all that was written.
+func (d *dedicated) hasUnread() bool {
+	if d.ends == nil {
+		return d.wrote() > 0
+	}
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	return d.ends.peerTook < d.wrote()
+}
+
 // endDedicated closes the dedicated streams with their session, each in a goroutine that ends when the peer has what was written, or the
 // session has ended; Close waits for it. s.mu is held.
 func (s *Session) endDedicated() {
 	for st := range s.dedicated {
-		if st.conn == nil || st.closing || st.closed.Load() && !isResumable(st) {
-			continue
-		}
-		st.closing = true
-		s.closings++
-		s.redials.Go(func() {
-			err := st.closeWithSession()
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			var failed *Error
-			if errors.As(err, &failed) {
-				s.noteLost(failed)
-			}
-			s.closings--
-			s.checkIdle()
-			s.stirLocked()
-		})
+		s.endOneDedicated(st)
 	}
+}
+
+// endOneDedicated is endDedicated for one of them. s.mu is held.
+func (s *Session) endOneDedicated(st *Stream) {
+	if st.conn == nil || st.closing || st.closed.Load() && !isResumable(st) {
+		return
+	}
+	st.closing = true
+	s.closings++
+	s.redials.Go(func() {
+		err := st.closeWithSession()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		var failed *Error
+		if errors.As(err, &failed) {
+			s.noteLost(failed)
+		}
+		s.closings--
+		s.checkIdle()
+		s.stirLocked()
+	})
 }
 
 func isResumable(st *Stream) bool {

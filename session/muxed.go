@@ -194,9 +194,19 @@ func (s *Session) serveStream(serve func(*Stream), st *Stream) {
 			}
 			return
 		}
-		_ = st.Close() // the handler has left the stream: nobody is there to hear it
+		s.closeServed(st)
 	}()
 	serve(st)
+}
+
+// closeServed closes a stream that its handler has left. What does not arrive is told by Session.Close.
+func (s *Session) closeServed(st *Stream) {
+	var failed *Error
+	if errors.As(st.Close(), &failed) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.noteLost(failed)
+	}
 }
 
 func (s *Session) endServeStream() {

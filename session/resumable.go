@@ -155,8 +155,12 @@ func (st *Stream) attachResumable(conn *resume.Conn) error {
 		st.conn = &resumable{Conn: conn, s: s, name: st.name}
 		s.redials.Go(func() {
 			<-conn.Done()
+			st.noteUndelivered()
 			s.forgetDedicated(st)
 		})
+		if s.asked { // Close has begun meanwhile
+			s.endOneDedicated(st)
+		}
 	}
 	s.checkIdle()
 	s.mu.Unlock()
@@ -166,6 +170,19 @@ func (st *Stream) attachResumable(conn *resume.Conn) error {
 	conn.Abort(&streamReset{frame.CodeCancelled})
 	<-conn.Done()
 	return err
+}
+
+// noteUndelivered notes what the peer is not known to have of a stream that has ended. A Close in progress may say it too, but too late
+// for the session's.
+func (st *Stream) noteUndelivered() {
+	if left := st.conn.(*resumable).lost(); left > 0 {
+		st.noteUnread(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: frame.CodeClosed, Outcome: Unknown, Text: endedBefore(left)})
+	}
+}
+
+// endedBefore is the text of an error about a resumable stream that has ended.
+func endedBefore(left int) string {
+	return fmt.Sprintf("the stream ended, and the peer has not said that it has the last %d bytes", left)
 }
 
 // streamListener returns what gives carriers to the resumable streams that the peer has opened.

@@ -17,6 +17,7 @@ type resumable struct {
 	s      *Session
 	name   string
 	closed atomic.Bool
+	reset  atomic.Bool           // by the application
 	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 }
 
@@ -43,6 +44,9 @@ func (r *resumable) Write(p []byte) (int, error) {
 	}
 	return n, r.because(err)
 }
+
+// CloseWrite implements Stream.
+func (r *resumable) CloseWrite() error { return r.because(r.Conn.CloseWrite()) }
 
 // because returns why the stream ended as the session's errors are.
 func (r *resumable) because(err error) error {
@@ -112,6 +116,17 @@ func (r *resumable) closeWithSession() error {
 	return err
 }
 
+// lost returns how many bytes the peer is not known to have of a stream that has ended, its end counted as one; 0 if this side has reset
+// it. A peer that has reset it does not need the end.
+func (r *resumable) lost() int {
+	left := r.Undelivered()
+	var e *Error
+	if r.reset.Load() || left == 1 && errors.As(r.Err(), &e) && e.Remote {
+		return 0
+	}
+	return left
+}
+
 // isDone reports whether the Conn has ended.
 func (r *resumable) isDone() bool {
 	select {
@@ -139,13 +154,13 @@ func (r *resumable) await(done func() bool) error {
 	s.stirLocked()
 	failed := &Error{Op: "stream", Peer: s.peer, Link: r.name, Outcome: Unknown}
 	_, all := r.Acked()
-	left := r.Undelivered()
+	left := r.lost()
 	switch {
-	case all && left == 0, left == 1: // the end itself counts as one: a peer that has closed the stream does not need it
+	case left == 0 && (all || r.isDone()):
 		return nil
 	case finished || done():
-		failed.Text = fmt.Sprintf("the stream ended, and the peer has not said that it has the last %d bytes", left)
-		failed.Code = frame.CodeUnread
+		failed.Text = endedBefore(left)
+		failed.Code = frame.CodeClosed
 	case s.err != nil:
 		failed.Code, failed.Err = s.err.Code, s.err.cause()
 	default:
@@ -157,6 +172,7 @@ func (r *resumable) await(done func() bool) error {
 // Reset implements Stream.
 func (r *resumable) Reset(code frame.Code) error {
 	r.closed.Store(true)
+	r.reset.Store(true)
 	if code == frame.CodeOK || code == frame.CodeClosed {
 		code = frame.CodeCancelled // an orderly close would look like the end of the data
 	}

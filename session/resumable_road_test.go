@@ -51,6 +51,9 @@ func (c *codedEnd) Reset(code frame.Code) error {
 	return nil
 }
 
+// CloseWrite ends one direction.
+func (c *codedEnd) CloseWrite() error { return c.Conn.(*faultnet.Conn).CloseWrite() }
+
 // Read returns the code of a reset as the root's carriers do.
 func (c *codedEnd) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)

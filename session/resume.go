@@ -67,9 +67,12 @@ func (s *Session) dropCarrier(conn net.Conn) {
 
 // awaitCarriers waits, after the session has ended, until nothing is done with a carrier any more.
 func (s *Session) awaitCarriers() {
+	<-s.finished
 	if s.flow != nil {
 		s.closeListener()
-		s.redials.Wait()
+	}
+	s.redials.Wait()
+	if s.flow != nil {
 		s.flow.Wait()
 	}
 }

@@ -42,6 +42,7 @@ type Session struct {
 	endCtx  context.CancelFunc
 
 	ended      chan struct{} // closed by fail
+	finished   chan struct{} // closed when fail knows what has not arrived
 	readerDone chan struct{} // closed when readLoop has returned
 	writerDone chan struct{} // closed when writeLoop has returned
 
@@ -155,6 +156,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 		started:    time.Now(),
 		greeting:   make(chan struct{}, maxGreeting),
 		ended:      make(chan struct{}),
+		finished:   make(chan struct{}),
 		readerDone: make(chan struct{}),
 		writerDone: make(chan struct{}),
 		pending:    make(map[uint64]*call),
@@ -275,6 +277,7 @@ func (s *Session) end(err *Error, inOrder bool) {
 		st.endWithSession(err, inOrder)
 	}
 	s.lane.tellUndelivered()
+	close(s.finished)
 	if s.onEnd != nil {
 		s.onEnd()
 	}
