@@ -130,12 +130,34 @@ func (s *Session) onLost(err error) {
 		s.redials.Go(s.redial)
 	}
 	detached := s.state == StateDetached
+	if detached && !s.dialer {
+		s.boundUnheard()
+	}
 	s.mu.Unlock()
 	s.tell()
 	if detached && s.onDetached != nil {
 		s.onDetached()
 	}
 }
+
+// boundUnheard ends a session of which the dialing side has never said anything, and so most likely does not know it, HandshakeTimeout
+// after it has lost its carrier. s.mu is held.
+func (s *Session) boundUnheard() {
+	if received, _ := s.flow.Received(); received > 0 || s.err != nil {
+		return
+	}
+	if s.unheard != nil {
+		s.unheard.Stop()
+	}
+	s.unheard = time.AfterFunc(s.cfg.HandshakeTimeout, func() {
+		if received, _ := s.flow.Received(); received == 0 && s.State() == StateDetached {
+			s.fail(s.lost("session", errUnheard))
+		}
+	})
+}
+
+// errUnheard is why a session ends whose hello the dialing side has given up.
+var errUnheard = errors.New("the peer gave up while it was being opened")
 
 // endOf returns why the session ends with a carrier that failed with err, or nil when it goes on: it ends when the two
 // were to part anyway, and when the peer has ended it with a code.

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -313,5 +314,80 @@ func TestCloseWaitsForNobodyWhileThereIsNoCarrier(t *testing.T) {
 		require.NoError(t, r.accepted.Close())
 		require.Zero(t, time.Since(began))
 		r.wantNothingLeft()
+	})
+}
+
+// A dialing side that gave up before the ACK arrived does not know the session and never comes back.
+func TestASessionThatTheDialingSideNeverKnewEndsSoon(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		a, err := NewAcceptor(AcceptorConfig{})
+		require.NoError(t, err)
+		here, there := faultnet.Pipe(faultnet.LinkOptions{})
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			_ = a.Serve(there, "alice")
+		}()
+		require.NoError(t, frame.WriteHello(here, frame.AppendHello(nil, &frame.Hello{Kind: frame.KindHello, Version: 1,
+			Role: frame.RoleSession, Caps: frame.CapResume, Limits: &generous})))
+		synctest.Wait()
+		require.Len(t, a.Sessions(), 1)
+		here.Link().Cut()
+		began := time.Now()
+		<-served
+		require.Equal(t, a.cfg.HandshakeTimeout, time.Since(began))
+		require.Empty(t, a.Sessions())
+	})
+}
+
+// A session that was draining when it lost its carrier has nothing to wait for, once nothing is in flight.
+func TestADrainThatLosesItsCarrierWithNothingInFlightEnds(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
+		_, err := r.dialer.Ping(t.Context())
+		require.NoError(t, err)
+		handling, release := make(chan struct{}), make(chan struct{})
+		r.mux.SetLink("slow", func(m *Message) {
+			close(handling)
+			<-release
+		})
+		require.NoError(t, r.dialer.Send(t.Context(), "slow", nil))
+		<-handling
+		stopped := make(chan error, 1)
+		go func() { stopped <- r.acceptor.Shutdown(t.Context()) }()
+		synctest.Wait()
+		r.block(true) // the peer's process has ended
+		r.link(-1).Cut()
+		synctest.Wait()
+		began := time.Now()
+		close(release)
+		require.NoError(t, <-stopped)
+		require.LessOrEqual(t, time.Since(began), 2*partingGrace)
+		r.dialer.Abort()
+	})
+}
+
+// A request that was made while there was no carrier, and that no carrier was ever given, has not run.
+func TestARequestThatNoCarrierWasGivenIsNotSent(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRoad(t, Config{RequestTimeout: -1}, AcceptorConfig{}, faultnet.LinkOptions{})
+		r.mux.SetCall(func(*Message) ([]byte, error) { return nil, nil })
+		_, err := r.dialer.Call(t.Context(), "", nil)
+		require.NoError(t, err)
+		r.lose()
+		results := make(chan error, 2)
+		go func() {
+			_, err := r.dialer.Call(t.Context(), "", []byte("x"))
+			results <- err
+		}()
+		go func() { results <- errors.Join(r.dialer.Send(t.Context(), "x", nil), r.dialer.Flush(t.Context())) }()
+		synctest.Wait()
+		r.accepted.Abort() // the peer's process starts again, and knows nothing of the session
+		r.block(false)
+		for range 2 {
+			err := <-results
+			require.ErrorIs(t, err, ErrSessionLost)
+			asError(t, err, NotSent)
+		}
 	})
 }

@@ -63,6 +63,7 @@ type Session struct {
 	kick       chan struct{} // ends the wait of a redial
 	moving     chan struct{} // holds a value while a carrier is being found or taken
 	attempt    uint32        // of the last hello of a further carrier; guarded by moving
+	unheard    *time.Timer   // ends a session that the dialing side does not know; see boundUnheard
 
 	// Outbound: see writer.go.
 	wake     sync.Cond     // the writer waits on it
@@ -268,6 +269,9 @@ func (s *Session) end(err *Error, inOrder bool) {
 	s.endCtx()
 	s.heartbeat.stop()
 	s.stopWatch()
+	if s.unheard != nil {
+		s.unheard.Stop()
+	}
 	if s.flow != nil {
 		s.flow.Close(err)
 	} else {
