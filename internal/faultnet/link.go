@@ -13,6 +13,9 @@ type LinkOptions struct {
 	Delay time.Duration
 	// Rate is how many bytes a second each direction takes along; what is written faster waits in the Buffer. If zero, any.
 	Rate int
+	// Road, if not nil, is what the link's bytes share with those of other links: they queue one behind the other, at the
+	// Road's rate, and Rate is not looked at.
+	Road *Road
 	// CutDelivers makes CutAfter hand what was written before the cut to the readers, who get the error after it. If
 	// false, what was not read at the moment of the cut is lost. Freeze and Vanish hold it back or lose it as ever.
 	CutDelivers bool
@@ -146,13 +149,8 @@ func (l *Link) countLocked(n int) {
 // arrivalLocked returns when what is sent on ln now, n bytes, has all arrived, and sees to it that waiters look then.
 func (l *Link) arrivalLocked(ln *lane, n int) time.Time {
 	at := ln.last
-	if l.opts.Rate > 0 {
-		now := time.Now()
-		if ln.busy.Before(now) {
-			ln.busy = now
-		}
-		ln.busy = ln.busy.Add(time.Duration(n) * time.Second / time.Duration(l.opts.Rate))
-		if t := ln.busy.Add(l.delay); t.After(at) {
+	if l.opts.Road != nil || l.opts.Rate > 0 {
+		if t := l.leavesLocked(ln, n).Add(l.delay); t.After(at) {
 			at = t
 		}
 	} else if l.delay > 0 {
@@ -165,6 +163,14 @@ func (l *Link) arrivalLocked(ln *lane, n int) time.Time {
 	}
 	ln.last = at
 	return at
+}
+
+// leavesLocked returns when the last of n bytes that are sent on ln now has left.
+func (l *Link) leavesLocked(ln *lane, n int) time.Time {
+	if r := l.opts.Road; r != nil {
+		return r.leaves(ln == &l.lanes[1], n)
+	}
+	return leaves(&ln.busy, n, l.opts.Rate)
 }
 
 // wake makes every waiter look again.
