@@ -15,13 +15,14 @@ type pace struct {
 	begun  bool          // something has been on its way since then
 	fresh  bool          // nothing was on its way before: a round trip is part of the stretch
 	blind  uint64        // bytes that have left before the first was acknowledged
-	number atomic.Int64  // of bytes of one piece; read without mu
+	number int           // of bytes of one piece
+	known  atomic.Int64  // the same, or maxPiece without a rate; read without mu
 }
 
 const (
 	pieceTime = 500 * time.Millisecond // how long a piece may take
 	paceSpan  = 250 * time.Millisecond // the least stretch that lowers the rate
-	minPiece  = 4<<10 + headerSize     // also the first on a carrier of which nothing is known
+	minPiece  = 5 << 10                // also the first on a carrier of which nothing is known
 	blindPart = 32                     // there a piece may be this part of what has left
 	maxPiece  = largeChunk             // on a fast carrier pieces are as they come
 )
@@ -29,14 +30,15 @@ const (
 // reset forgets what was measured: it is another carrier.
 func (p *pace) reset() {
 	p.rate, p.begun, p.blind = 0, false, 0
-	p.number.Store(minPiece)
+	p.number = minPiece
+	p.known.Store(maxPiece)
 }
 
 // leave notes that n bytes leave, when all before from has been acknowledged.
 func (p *pace) leave(now time.Duration, from, n uint64) {
 	if p.rate == 0 {
 		p.blind += n
-		p.number.Store(min(max(minPiece, int64(p.blind/blindPart)), maxPiece))
+		p.number = int(min(max(minPiece, p.blind/blindPart), maxPiece))
 	}
 	if !p.begun {
 		p.begun, p.fresh, p.since, p.from = true, true, now, from
@@ -54,7 +56,8 @@ func (p *pace) hear(now time.Duration, acked uint64, all bool) {
 		rate := float64(acked-p.from) / span.Seconds()
 		if !p.fresh || rate > p.rate {
 			p.rate = max(rate, 1)
-			p.number.Store(int64(min(max(rate*pieceTime.Seconds(), minPiece), maxPiece)))
+			p.number = int(min(max(rate*pieceTime.Seconds(), minPiece), maxPiece))
+			p.known.Store(int64(p.number))
 		}
 		p.fresh, p.since, p.from = false, now, acked
 	}
@@ -62,14 +65,14 @@ func (p *pace) hear(now time.Duration, acked uint64, all bool) {
 }
 
 // piece returns how many bytes a segment, and a Write of the carrier, may have.
-func (p *pace) piece() int { return int(p.number.Load()) }
+func (p *pace) piece() int { return p.number }
 
 // slow reports whether bytes are cut smaller than they would be on a fast carrier.
 func (p *pace) slow() bool { return p.piece() < maxPiece }
 
-// Piece returns how many bytes may go on the present carrier as one: about half a second of them at the rate at which the other
-// side acknowledges, 4 KiB while that is not known. What a caller writes in larger Writes is cut.
-func (f *Flow) Piece() int { return f.out.pace.piece() }
+// Piece returns how many bytes take about half a second to get to the other side, at the rate at which it has acknowledged on this
+// carrier: from 5 KiB to 136 KiB, which it also returns while no rate has been measured.
+func (f *Flow) Piece() int { return int(f.out.pace.known.Load()) - headerSize }
 
 // Backlog returns how long what has been sent and not acknowledged takes to get there, at the rate at which the other side has
 // acknowledged on this carrier. It is 0 when there is nothing, and known is false when no rate has been measured.

@@ -161,19 +161,22 @@ func (f *Flow) acknowledged(number uint64) {
 	f.changed.Broadcast()
 }
 
-// arrived notes that n bytes of the other side have come. An acknowledgement that somebody waits for may stand behind them: they give
-// it time, by the slowest way there is, and as long as it can be so. mu is held.
+// arrived notes that n bytes of the other side have come. An acknowledgement that somebody waits for may stand behind them: the time
+// that they have filled does not count, as long as that can be so. mu is held.
 func (o *outbound) arrived(n uint64, elapsed func() time.Duration) {
 	if o.waiters == 0 {
 		return
 	}
-	if o.behind += n; o.behind <= mostBehind {
-		o.progress = min(elapsed(), o.progress+time.Duration(n)*time.Second/slowest)
+	now := elapsed()
+	gap := now - max(o.arrivedAt, o.progress)
+	o.arrivedAt = now
+	if o.behind += n; o.behind <= mostBehind && float64(n) >= gap.Seconds()*slowest {
+		o.progress += gap
 	}
 }
 
 const (
-	slowest    = 1 << 10  // bytes a second that a carrier takes at least
+	slowest    = 1 << 10  // bytes a second that fill a carrier
 	mostBehind = 64 << 20 // bytes that can be on their way: the largest window
 )
 

@@ -40,9 +40,10 @@ type outbound struct {
 	told     uint64            // the last number that was sent
 	resent   uint64            // bytes that were sent again
 
-	waiters  int           // calls that wait for an acknowledgement
-	progress time.Duration // Flow.elapsed when the first of them began, or when there last was any
-	behind   uint64        // bytes that the other side has sent since: its acknowledgement may wait behind them
+	waiters   int           // calls that wait for an acknowledgement
+	progress  time.Duration // Flow.elapsed when the first of them began, or when there last was any
+	behind    uint64        // bytes that have come since, behind which the acknowledgement may wait
+	arrivedAt time.Duration // when the last of them came
 
 	pace pace // see pace.go
 }

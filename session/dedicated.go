@@ -238,6 +238,7 @@ func (c carrier) awaitStart() error {
 func (d *dedicated) Read(p []byte) (int, error) {
 	n, err := d.Conn.Read(p)
 	if n > 0 {
+		d.s.unacked.Add(uint64(n))
 		d.s.touch()
 	}
 	return n, d.because(err)

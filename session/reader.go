@@ -79,10 +79,12 @@ func (s *Session) dispatch(h frame.Header, p []byte) error {
 	case frame.TypeMessageAck:
 		return s.lane.onAck(h.ID)
 	case frame.TypePing:
+		s.probesIn++
 		s.pong = h.ID
 		s.wake.Signal()
 		return nil
 	case frame.TypePong:
+		s.probesIn++
 		s.heartbeat.onPong(h.ID)
 		return nil
 	case frame.TypeGoAway:

@@ -23,6 +23,7 @@ import (
 type flowConn struct {
 	net.Conn          // sealed when there is a key
 	raw      net.Conn // what Session.Conn returns
+	tap      *tap     // between the two; nil when there is no key
 }
 
 // resumeWindow returns how long both sides keep a session that is detached.
@@ -37,13 +38,13 @@ func (s *Session) resumeWindow(theirs uint32) time.Duration {
 func (s *Session) newFlow(c carrier) {
 	s.keptFor = s.resumeWindow(c.theirs.Patience)
 	s.flow = resume.NewFlow(resume.FlowConfig{
-		Window: s.cfg.ReplayWindow, Patience: s.keptFor,
+		Window: s.cfg.ReplayWindow, Patience: s.keptFor, Unasked: s.cfg.unasked(),
 		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier,
 	})
 	s.conn = s.flow
 	s.kick = make(chan struct{}, 1)
 	s.moving = make(chan struct{}, 1)
-	s.first = &flowConn{c.sealed, c.raw}
+	s.first = c.forFlow()
 }
 
 // startFlow gives the flow its first carrier: once everything is there that its loss needs.
@@ -273,7 +274,7 @@ func (s *Session) attach(c carrier, received uint64, inOrder bool) error {
 	s.mu.Lock()
 	s.inOrder = inOrder
 	s.mu.Unlock()
-	return s.flow.Attach(&flowConn{c.sealed, c.raw}, received, inOrder)
+	return s.flow.Attach(c.forFlow(), received, inOrder)
 }
 
 type lostKey struct{}

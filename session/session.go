@@ -74,6 +74,7 @@ type Session struct {
 	lastID   uint64        // of what this side opened
 	flushing bool          // Close: the writer ends when everything has left
 	pong     uint64        // the PING to answer; 0: none
+	part     int           // payload bytes of the frames of a batch; see fillBatch
 	outgoing atomic.Bool   // a batch is on its way into the flow, or to the carrier
 
 	// Calls of this side: see call.go.
@@ -115,13 +116,17 @@ type Session struct {
 	idleShut bool           // idle is closed
 
 	heartbeat heartbeat // see heartbeat.go
+	probesIn  uint64    // PING and PONG frames that have come
 
 	dull dull // see dull.go
 
-	raw atomic.Pointer[net.Conn] // the carrier, or the last one
+	raw   atomic.Pointer[net.Conn] // the carrier, or the last one
+	under *flowConn                // without a flow: the carrier, for its Moved
+	cut   cutter                   // likewise: of the Writes
 
 	// Counters.
-	reads      atomic.Uint64 // Reads of the carrier that brought bytes
+	reads      atomic.Uint64 // Reads of the carrier that brought bytes, and without a flow Writes that had to wait
+	unacked    atomic.Uint64 // bytes that dedicated streams have had, which nothing acknowledges
 	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after started; 0: none
 	lastActive atomic.Int64  // when the application last sent or received, as elapsed
 	lastCall   atomic.Int64  // when a call or a message last did; zero if none has
@@ -144,6 +149,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 		streams:    make(map[uint64]*muxed),
 		idle:       make(chan struct{}),
 		parted:     make(chan struct{}),
+		part:       fragment,
 	}
 	s.ctx, s.endCtx = context.WithCancel(context.Background())
 	s.wake.L = &s.mu
@@ -155,7 +161,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	if s.caps&frame.CapResume != 0 {
 		s.newFlow(conn)
 	} else {
-		s.conn = conn.sealed
+		s.conn, s.under = conn.sealed, conn.forFlow()
 	}
 	return s
 }
