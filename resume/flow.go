@@ -38,6 +38,7 @@ type Flow struct {
 
 	background sync.WaitGroup // senders that are goroutines of their own, and carriers being closed
 	heard      atomic.Uint64  // signs that a carrier lives: see Heard
+	heardAt    atomic.Int64   // when there was last one, in nanoseconds after born
 	writeBegan atomic.Int64   // when the Write in progress began, in nanoseconds after born; 0: none
 }
 
@@ -417,6 +418,15 @@ func (f *Flow) Heard() uint64 {
 		heard += c.mover.Moved()
 	}
 	return heard
+}
+
+// LastHeard returns when bytes of a carrier last came, or a Write last had to wait and got room; when the flow was made if never.
+func (f *Flow) LastHeard() time.Time { return f.born.Add(time.Duration(f.heardAt.Load())) }
+
+// hear notes a sign that the carrier lives.
+func (f *Flow) hear() {
+	f.heardAt.Store(int64(f.elapsed()))
+	f.heard.Add(1)
 }
 
 // Stuck returns for how long the way out has made no progress that somebody waits for, or 0: how long the carrier has been

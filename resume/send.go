@@ -252,7 +252,7 @@ func (f *Flow) sendSome() {
 	n, err := c.conn.Write(j.left[:want])
 	f.writeBegan.Store(0)
 	if n > 0 && f.elapsed()-began >= roomWait {
-		f.heard.Add(1)
+		f.hear()
 	}
 	f.mu.Lock()
 	woken := f.out.woken

@@ -23,7 +23,7 @@ type heartbeat struct {
 	timer     *time.Timer
 	stopped   bool
 	reads     uint64    // of the session when last looked at
-	heardAt   time.Time // when reads last grew, as seen
+	heardAt   time.Time // when there was last a sign of life
 	looked    time.Time // when the session was last looked at
 	probeBy   time.Time // when the carrier is given up unless something has been heard; zero: it is not being probed
 	lastPing  uint64
@@ -116,8 +116,11 @@ func (h *heartbeat) look(now time.Time) error {
 		}
 	}
 	if reads := s.heard(); reads != h.reads {
-		h.reads, h.heardAt, h.probeBy = reads, now, time.Time{}
-		return nil
+		at := s.lastHeard()
+		if !at.After(h.heardAt) {
+			at = now // what else moves on the connection tells no time
+		}
+		h.reads, h.heardAt, h.probeBy = reads, at, time.Time{}
 	}
 	if !h.probeBy.IsZero() && !now.Before(h.probeBy) {
 		return fmt.Errorf("%w: no answer to a probe", errCarrier)
@@ -132,12 +135,14 @@ func (h *heartbeat) onSilence(now time.Time) error {
 	if cfg.Heartbeat < 0 || silent < cfg.Heartbeat {
 		return nil
 	}
-	if silent >= cfg.HeartbeatTimeout {
+	left := cfg.HeartbeatTimeout - silent
+	if left <= 0 {
 		return fmt.Errorf("%w: the peer has been silent for %v", errCarrier, cfg.HeartbeatTimeout)
 	}
 	if h.pinged.IsZero() {
 		h.ping(now)
 	}
+	h.timer.Reset(min(h.every, left))
 	return nil
 }
 
@@ -205,6 +210,14 @@ func (s *Session) heard() uint64 {
 		return s.flow.Heard()
 	}
 	return s.reads.Load() + s.under.Moved()
+}
+
+// lastHeard returns when bytes of the peer last came, or a Write last had to wait and got room.
+func (s *Session) lastHeard() time.Time {
+	if s.flow != nil {
+		return s.flow.LastHeard()
+	}
+	return s.started.Add(time.Duration(s.heardAt.Load()))
 }
 
 // stuck returns for how long the carrier has taken nothing of what is being written.

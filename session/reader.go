@@ -14,7 +14,7 @@ import (
 func (s *Session) readLoop() {
 	defer close(s.readerDone)
 	r := frame.NewReader(s.conn, func(n int) {
-		s.reads.Add(1)
+		s.hear()
 		s.stats.bytesIn.Add(uint64(n))
 	})
 	for {

@@ -126,6 +126,7 @@ type Session struct {
 
 	// Counters.
 	reads      atomic.Uint64 // Reads of the carrier that brought bytes, and without a flow Writes that had to wait
+	heardAt    atomic.Int64  // when reads last grew, in nanoseconds after started
 	unacked    atomic.Uint64 // bytes that dedicated streams have had, which nothing acknowledges
 	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after started; 0: none
 	lastActive atomic.Int64  // when the application last sent or received, as elapsed

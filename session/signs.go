@@ -27,6 +27,12 @@ func (c *Config) unasked() time.Duration {
 	return min(c.Heartbeat/2, signEvery)
 }
 
+// hear notes, without a flow, that the carrier lives.
+func (s *Session) hear() {
+	s.heardAt.Store(int64(s.elapsed()))
+	s.reads.Add(1)
+}
+
 // A tap counts the Reads of a carrier below its seal, of which one that brings a part of a record is a sign of life too.
 type tap struct {
 	net.Conn

@@ -97,7 +97,7 @@ func (s *Session) write(batch []byte) error {
 		n, err := s.conn.Write(batch[:min(len(batch), s.cut.piece())])
 		took := s.elapsed() - began
 		if n > 0 && took >= roomWait {
-			s.reads.Add(1)
+			s.hear()
 		}
 		s.cut.took(n, took)
 		s.stats.bytesOut.Add(uint64(n))

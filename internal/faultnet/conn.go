@@ -17,9 +17,10 @@ type Conn struct {
 	local, remote addr
 
 	// Guarded by link.mu.
-	closed bool
-	read   deadline
-	write  deadline
+	closed  bool
+	waiting bool // for room on the Road: a timer looks again
+	read    deadline
+	write   deadline
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -128,8 +129,15 @@ func (c *Conn) sendLocked(b []byte) int {
 	l := c.link
 	swallow := l.vanished && l.opts.swallow
 	room := l.opts.Buffer - c.out.size
-	if swallow {
+	switch {
+	case swallow:
 		room = len(b)
+	case l.opts.Road != nil && room > 0:
+		free, wait := l.opts.Road.room(l.way(c.out))
+		if room = min(room, free); free == 0 && !c.waiting {
+			c.waiting = true
+			time.AfterFunc(wait, func() { l.change(func() { c.waiting = false }) })
+		}
 	}
 	n := l.grantLocked(min(room, len(b)))
 	if n == 0 {

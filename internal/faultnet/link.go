@@ -13,8 +13,8 @@ type LinkOptions struct {
 	Delay time.Duration
 	// Rate is how many bytes a second each direction takes along; what is written faster waits in the Buffer. If zero, any.
 	Rate int
-	// Road, if not nil, is what the link's bytes share with those of other links: they queue one behind the other, at the
-	// Road's rate, and Rate is not looked at.
+	// Road, if not nil, is what the link shares with others: their bytes queue one behind the other, at the Road's rate, and
+	// Rate is not looked at.
 	Road *Road
 	// CutDelivers makes CutAfter hand what was written before the cut to the readers, who get the error after it. If
 	// false, what was not read at the moment of the cut is lost. Freeze and Vanish hold it back or lose it as ever.
@@ -168,9 +168,17 @@ func (l *Link) arrivalLocked(ln *lane, n int) time.Time {
 // leavesLocked returns when the last of n bytes that are sent on ln now has left.
 func (l *Link) leavesLocked(ln *lane, n int) time.Time {
 	if r := l.opts.Road; r != nil {
-		return r.leaves(ln == &l.lanes[1], n)
+		return r.leaves(l.way(ln), n)
 	}
 	return leaves(&ln.busy, n, l.opts.Rate)
+}
+
+// way returns the direction of ln: 0 from the first end, 1 to it.
+func (l *Link) way(ln *lane) int {
+	if ln == &l.lanes[1] {
+		return 0
+	}
+	return 1
 }
 
 // wake makes every waiter look again.

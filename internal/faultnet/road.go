@@ -6,22 +6,21 @@ import (
 	"time"
 )
 
-// A Road is a slow stretch that several Links share, as the streams of one connection share a modem: in each direction what
-// is written first arrives first, whichever link it is on. How much waits in front of it is bounded by the Buffer of each
-// link.
+// A Road is a slow stretch that several Links share, as the streams of one connection share a modem and the queue before it: in
+// each direction what is written first arrives first, whichever link it is on, and a Write waits while the queue is full.
 type Road struct {
+	queue int              // bytes that wait in one direction at most
 	moved [2]atomic.Uint64 // Reads that brought bytes, by the end that read
 
 	mu   sync.Mutex
-	rate [2]int       // bytes a second, by direction; 0: any
+	rate [2]int       // bytes a second, by direction: from the first ends of links, and to them
 	busy [2]time.Time // until when what was written takes to leave
 }
 
-// NewRoad returns a road that takes up bytes a second from the first ends of its links to the second ones, and down the
-// other way. 0 means any number.
-func NewRoad(up, down int) *Road { return &Road{rate: [2]int{up, down}} }
+// NewRoad returns a road on which a direction takes rate bytes a second, and on which queue bytes wait for that.
+func NewRoad(rate, queue int) *Road { return &Road{queue: queue, rate: [2]int{rate, rate}} }
 
-// SetRate changes the rates for what is written from now on.
+// SetRate changes the rate of what is written from now on: up from the first ends of the links, and down to them.
 func (r *Road) SetRate(up, down int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -29,14 +28,22 @@ func (r *Road) SetRate(up, down int) {
 }
 
 // leaves returns when the last of n bytes that are written now has left.
-func (r *Road) leaves(up bool, n int) time.Time {
+func (r *Road) leaves(way, n int) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i := 1
-	if up {
-		i = 0
+	return leaves(&r.busy[way], n, r.rate[way])
+}
+
+// room returns how many bytes may be written now, and if none, how long it takes until some may.
+func (r *Road) room(way int) (n int, wait time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	left := time.Until(r.busy[way])
+	rate := time.Duration(r.rate[way])
+	if n = r.queue - int(max(left, 0)*rate/time.Second); n < ratePiece {
+		return 0, time.Duration(ratePiece-n)*time.Second/rate + time.Microsecond
 	}
-	return leaves(&r.busy[i], n, r.rate[i])
+	return n, 0
 }
 
 // leaves returns when the last of n bytes has left that queue at rate behind what takes until busy, and moves busy there.
@@ -44,8 +51,6 @@ func leaves(busy *time.Time, n, rate int) time.Time {
 	if now := time.Now(); busy.Before(now) {
 		*busy = now
 	}
-	if rate > 0 {
-		*busy = busy.Add(time.Duration(n) * time.Second / time.Duration(rate))
-	}
+	*busy = busy.Add(time.Duration(n) * time.Second / time.Duration(rate))
 	return *busy
 }
