@@ -55,8 +55,8 @@ func (p *pace) hear(now time.Duration, acked uint64, all bool) {
 	if p.fresh || span >= paceSpan {
 		rate := float64(acked-p.from) / span.Seconds()
 		if !p.fresh || rate > p.rate {
-			p.rate = max(rate, 1)
-			p.number = int(min(max(rate*pieceTime.Seconds(), minPiece), maxPiece))
+			p.rate = max(rate, p.rate/2, 1) // acknowledgements come in bursts
+			p.number = int(min(max(p.rate*pieceTime.Seconds(), minPiece), maxPiece))
 			p.known.Store(int64(p.number))
 		}
 		p.fresh, p.since, p.from = false, now, acked

@@ -18,6 +18,7 @@ type dedicated struct {
 	net.Conn
 	raw    net.Conn
 	s      *Session
+	tapped bool // what comes is counted below the seal
 	closed atomic.Bool
 	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 }
@@ -27,7 +28,10 @@ func (st *Stream) attach(c carrier) error {
 	st.s.mu.Lock()
 	err := st.s.err
 	if err == nil {
-		st.conn = &dedicated{Conn: c.sealed, raw: c.raw, s: st.s}
+		st.conn = &dedicated{Conn: c.sealed, raw: c.raw, s: st.s, tapped: c.tap != nil}
+		if c.tap != nil {
+			c.tap.unacked.Store(&st.s.unacked)
+		}
 	} else {
 		delete(st.s.dedicated, st)
 		err = st.s.refusal("open stream", st.name)
@@ -238,7 +242,9 @@ func (c carrier) awaitStart() error {
 func (d *dedicated) Read(p []byte) (int, error) {
 	n, err := d.Conn.Read(p)
 	if n > 0 {
-		d.s.unacked.Add(uint64(n))
+		if !d.tapped {
+			d.s.unacked.Add(uint64(n))
+		}
 		d.s.touch()
 	}
 	return n, d.because(err)

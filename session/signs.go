@@ -33,16 +33,20 @@ func (s *Session) hear() {
 	s.reads.Add(1)
 }
 
-// A tap counts the Reads of a carrier below its seal, of which one that brings a part of a record is a sign of life too.
+// A tap counts the Reads of a carrier, below the seal if there is one: one that brings a part of a record is a sign of life too.
 type tap struct {
 	net.Conn
-	reads atomic.Uint64
+	reads   atomic.Uint64
+	unacked atomic.Pointer[atomic.Uint64] // of the session, for a stream whose bytes nothing acknowledges; nil for others
 }
 
 func (t *tap) Read(p []byte) (int, error) {
 	n, err := t.Conn.Read(p)
 	if n > 0 {
 		t.reads.Add(1)
+		if u := t.unacked.Load(); u != nil {
+			u.Add(uint64(n))
+		}
 	}
 	return n, err
 }
