@@ -17,10 +17,9 @@ type Conn struct {
 	local, remote addr
 
 	// Guarded by link.mu.
-	closed  bool
-	waiting bool // for room on the Road: a timer looks again
-	read    deadline
-	write   deadline
+	closed bool
+	read   deadline
+	write  deadline
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -95,6 +94,9 @@ func (c *Conn) tryReadLocked(b []byte) (n int, done bool, err error) {
 func (c *Conn) Write(b []byte) (int, error) {
 	c.link.mu.Lock()
 	defer c.link.mu.Unlock()
+	if road := c.link.opts.Road; road != nil {
+		defer road.pass(c.link, c.link.way(c.out))
+	}
 	for n := 0; ; {
 		if err := c.writeErrLocked(); err != nil {
 			return n, c.opError("write", err)
@@ -133,11 +135,7 @@ func (c *Conn) sendLocked(b []byte) int {
 	case swallow:
 		room = len(b)
 	case l.opts.Road != nil && room > 0:
-		free, wait := l.opts.Road.room(l.way(c.out))
-		if room = min(room, free); free == 0 && !c.waiting {
-			c.waiting = true
-			time.AfterFunc(wait, func() { l.change(func() { c.waiting = false }) })
-		}
+		room = min(room, l.opts.Road.room(l, l.way(c.out)))
 	}
 	n := l.grantLocked(min(room, len(b)))
 	if n == 0 {

@@ -2,6 +2,7 @@ package faultnet
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -36,6 +37,7 @@ const ratePiece = 4 << 10
 type Link struct {
 	opts LinkOptions
 	ends [2]Conn
+	due  [2]atomic.Bool // a timer of the Road wakes it
 
 	mu       sync.Mutex
 	moved    sync.Cond     // any field below, or of a lane, changed; or a time came

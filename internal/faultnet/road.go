@@ -1,6 +1,7 @@
 package faultnet
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ type Road struct {
 	mu   sync.Mutex
 	rate [2]int       // bytes a second, by direction: from the first ends of links, and to them
 	busy [2]time.Time // until when what was written takes to leave
+	line [2][]*Link   // whose Writes wait for room, in turn
 }
 
 // NewRoad returns a road on which a direction takes rate bytes a second, and on which queue bytes wait for that.
@@ -34,16 +36,51 @@ func (r *Road) leaves(way, n int) time.Time {
 	return leaves(&r.busy[way], n, r.rate[way])
 }
 
-// room returns how many bytes may be written now, and if none, how long it takes until some may.
-func (r *Road) room(way int) (n int, wait time.Duration) {
+// room returns how many bytes l may write now. If none, l has a place in the line, and is woken when it is its turn.
+func (r *Road) room(l *Link, way int) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	left := time.Until(r.busy[way])
-	rate := time.Duration(r.rate[way])
-	if n = r.queue - int(max(left, 0)*rate/time.Second); n < ratePiece {
-		return 0, time.Duration(ratePiece-n)*time.Second/rate + time.Microsecond
+	line := r.line[way]
+	if !slices.Contains(line, l) {
+		line = append(line, l)
+		r.line[way] = line
 	}
-	return n, 0
+	if line[0] != l {
+		return 0
+	}
+	rate := time.Duration(r.rate[way])
+	n := r.queue - int(max(time.Until(r.busy[way]), 0)*rate/time.Second)
+	if n < ratePiece {
+		r.wake(l, way, time.Duration(ratePiece-n)*time.Second/rate+time.Microsecond)
+		return 0
+	}
+	r.passLocked(l, way)
+	return ratePiece
+}
+
+// pass gives up the place of l in the line.
+func (r *Road) pass(l *Link, way int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.passLocked(l, way)
+}
+
+func (r *Road) passLocked(l *Link, way int) {
+	at := slices.Index(r.line[way], l)
+	if at < 0 {
+		return
+	}
+	r.line[way] = slices.Delete(r.line[way], at, at+1)
+	if at == 0 && len(r.line[way]) > 0 {
+		r.wake(r.line[way][0], way, 0)
+	}
+}
+
+// wake makes the waiters of l look again, unless they are about to.
+func (r *Road) wake(l *Link, way int, wait time.Duration) {
+	if !l.due[way].Swap(true) {
+		time.AfterFunc(wait, func() { l.change(func() { l.due[way].Store(false) }) })
+	}
 }
 
 // leaves returns when the last of n bytes has left that queue at rate behind what takes until busy, and moves busy there.

@@ -77,6 +77,10 @@ func (c cell) most() time.Duration {
 	most := least + least/10 + 3*time.Second + 8*c.rtt
 	if c.way == both {
 		switch c.lane {
+		case "shared", "record": // the credit of each direction waits in the queue of the other, which slows both on a long way
+			if c.rtt > 100*time.Millisecond && c.rate > 128*kib {
+				most += least
+			}
 		case "reply", "transfer": // which are asked for behind what goes the same way
 			most += time.Duration(c.queue()) * time.Second / time.Duration(c.rate)
 		}
