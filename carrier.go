@@ -18,6 +18,7 @@ type carrier struct {
 
 // newCarrier returns a carrier on c; b may be nil.
 func newCarrier(c *Conn, b *budget) *carrier {
+	c.carries = true
 	k := &carrier{Conn: c, budget: b}
 	if b != nil {
 		done := make(chan struct{})
@@ -28,6 +29,22 @@ func newCarrier(c *Conn, b *budget) *carrier {
 
 // Limited reports whether the conn is through a relay that cuts it after some bytes or some time.
 func (c *carrier) Limited() bool { return c.Path().Limited }
+
+// Moved returns a number that has changed when there was a sign that the connection under the carrier lives, on any conn of ours.
+func (c *carrier) Moved() uint64 {
+	if c.traffic == nil {
+		return 0
+	}
+	return c.traffic.moved.Load()
+}
+
+// Unanswered returns how many bytes have come on the connection for conns that are no carriers.
+func (c *carrier) Unanswered() uint64 {
+	if c.traffic == nil {
+		return 0
+	}
+	return c.traffic.unanswered.Load()
+}
 
 // Read counts what the relay has let through.
 func (c *carrier) Read(p []byte) (int, error) {

@@ -44,10 +44,14 @@ type Conn struct {
 	// transport itself tells the peer that nobody reads any more.
 	linger time.Duration
 
+	traffic *traffic // on under; nil on a loopback conn
+	carries bool     // a session: it tells the peer of what comes
+
 	readMu sync.Mutex // held across stream.Read: one token wakes one reader of a yamux stream
 
 	writeMu sync.Mutex // held across stream.Write: two writers overrun a yamux window and kill the connection
 	finSent bool
+	slicer  slicer // of what is written
 
 	mu            sync.Mutex // never held across I/O
 	readDeadline  time.Time
@@ -80,6 +84,7 @@ func newConn(s network.Stream, tag protocol.ID, opts connOptions) *Conn {
 		local:      styledAddr(opts.style, under.LocalPeer(), 0, under.LocalMultiaddr()),
 		remote:     styledAddr(opts.style, under.RemotePeer(), opts.port, under.RemoteMultiaddr()),
 	}
+	c.traffic = trafficOn(under)
 	if needsLinger(under) {
 		c.linger = lingerTime
 	}
@@ -124,6 +129,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 	n, err := c.stream.Read(p)
 	if n > 0 {
+		c.noteRead(n)
 		return n, nil // an error that came with data comes again; callers that look at it first would lose the data
 	}
 	return 0, c.readError(err)
@@ -140,11 +146,42 @@ func (c *Conn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, err := c.stream.Write(p)
-	if n < len(p) && err == nil {
-		err = io.ErrShortWrite
-	}
+	n, err := c.writeSlices(p)
 	return n, c.writeError(err)
+}
+
+// writeSlices writes p in slices, of which each one that had to wait is a sign that the connection lives. writeMu is held.
+func (c *Conn) writeSlices(p []byte) (n int, err error) {
+	if c.traffic == nil {
+		return c.stream.Write(p)
+	}
+	for n < len(p) && err == nil {
+		slice := p[n : n+c.slicer.next(len(p)-n)]
+		began := time.Now()
+		var m int
+		m, err = c.stream.Write(slice)
+		took := time.Since(began)
+		if m > 0 && took >= roomWait {
+			c.traffic.moved.Add(1)
+		}
+		c.slicer.took(m, took)
+		n += m
+		if m < len(slice) && err == nil {
+			err = io.ErrShortWrite
+		}
+	}
+	return n, err
+}
+
+// noteRead notes that n bytes have come.
+func (c *Conn) noteRead(n int) {
+	if c.traffic == nil {
+		return
+	}
+	c.traffic.moved.Add(1)
+	if !c.carries {
+		c.traffic.unanswered.Add(uint64(n))
+	}
 }
 
 // checkRead returns why a Read may not start, nil if it may.

@@ -25,7 +25,7 @@ const (
 	directEvery  = 30 * time.Second // between two attempts to dial a peer directly that is reached over a relay
 	moveAttempts = 3                // to move to a direct connection that has come
 	moveWait     = time.Second      // before the second of them
-	answerTime   = 3 * time.Second  // that a connection has to negotiate a carrier, when the one before was lost, at most
+	answerTime   = 3 * time.Second  // that a connection may be silent while a carrier is opened, when the one before was lost, at most
 	minAnswer    = time.Second / 2  // and at least: a relay may be far
 )
 
@@ -173,7 +173,7 @@ func directOnly(ctx context.Context) context.Context {
 
 // reopen opens a further carrier for a session, or a dedicated stream of it. For a session that has lost its carrier, a
 // relay that the policy takes only after a wait is taken at once, for it moves to a direct path when there is one; and a
-// connection that does not answer is closed, and another one made.
+// connection on which nothing of ours moves and that does not answer a ping is closed, and another one made.
 func (p *pool) reopen(ctx context.Context, key poolKey) (net.Conn, error) {
 	d := p.dialer
 	switch {
@@ -188,14 +188,16 @@ func (p *pool) reopen(ctx context.Context, key poolKey) (net.Conn, error) {
 	if len(have) == 0 || !session.HasLostCarrier(ctx) {
 		return p.openCarrier(ctx, &d, key)
 	}
-	short, cancel := context.WithTimeout(ctx, max(minAnswer, min(answerTime, 2*p.cfg.Heartbeat))) // after so long a silence a carrier is lost
-	c, err := p.openCarrier(short, &d, key)
-	silent := err != nil && short.Err() != nil && ctx.Err() == nil
-	cancel()
-	if !silent {
+	first := firstUsed(have)
+	wait := max(minAnswer, min(answerTime, 2*p.cfg.Heartbeat)) // after so long a silence a carrier is lost
+	alive, stop := whileAlive(ctx, first, wait)
+	c, err := p.openCarrier(alive, &d, key)
+	if silent := stop(); err == nil || !silent || ctx.Err() != nil {
 		return c, err
 	}
-	p.closeSilent(have)
+	for _, c := range first {
+		p.spawn(func() { _ = c.Close() }) // it may wait for the network; the connection is of no more use
+	}
 	return p.openCarrier(ctx, &d, key)
 }
 
@@ -229,9 +231,8 @@ func (p *pool) openConn(ctx context.Context, d *Dialer, pid peer.ID, tags ...pro
 	}
 }
 
-// closeSilent closes the connections that were there when nothing answered: the direct ones, which libp2p uses first, or
-// when there is none the relayed.
-func (p *pool) closeSilent(conns []network.Conn) {
+// firstUsed returns the connections that libp2p takes first: the direct ones, or when there is none the relayed.
+func firstUsed(conns []network.Conn) []network.Conn {
 	var direct, relayed []network.Conn
 	for _, c := range conns {
 		if pathOf(c).Relayed {
@@ -241,11 +242,9 @@ func (p *pool) closeSilent(conns []network.Conn) {
 		}
 	}
 	if len(direct) == 0 {
-		direct = relayed
+		return relayed
 	}
-	for _, c := range direct {
-		p.spawn(func() { _ = c.Close() }) // it may wait for the network; the connection is of no more use
-	}
+	return direct
 }
 
 // spawn runs f in a goroutine that close waits for, unless the pool is closed. p.mu is not held.

@@ -1,12 +1,14 @@
 package peerlane
 
 import (
+	"github.com/libp2p/go-libp2p/core/network"
+
 	"github.com/peerlane/peerlane/session"
 )
 
 // A connection that has gone silent stays in a libp2p host for half a minute or more, and counts against its limits: by
 // default a host admits eight from one peer. So a server closes the connection of a carrier that a session had to give up,
-// when nothing else is on it.
+// when nothing else is on it and it answers no ping.
 
 // onState follows the steps of a session, and tells the application of them.
 func (t *servedTag) onState(s *session.Session, change session.StateChange) {
@@ -33,7 +35,7 @@ func (t *servedTag) remember(s *session.Session, change session.StateChange) {
 }
 
 // closeSuperseded closes the connection of the carrier that a session has lost, once it is on another connection, if no
-// stream is left on it.
+// stream is left on it and it answers no ping.
 func (t *servedTag) closeSuperseded(s *session.Session, change session.StateChange) {
 	t.mu.Lock()
 	old := t.lost[s]
@@ -43,5 +45,9 @@ func (t *servedTag) closeSuperseded(s *session.Session, change session.StateChan
 	if old == nil || !ok || change.State == session.StateEnded || c.under == old || len(old.GetStreams()) > 0 {
 		return
 	}
-	_ = old.Close() // the peer has given it up
+	go func() { // ends after answerTime, or with the session
+		if !areAlive(s.Context(), []network.Conn{old}, answerTime) && s.Context().Err() == nil && len(old.GetStreams()) == 0 {
+			_ = old.Close() // the peer has given it up
+		}
+	}()
 }

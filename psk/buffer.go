@@ -7,7 +7,7 @@ import "sync"
 const (
 	smallBuffer  = 2 << 10
 	recordBuffer = 72 << 10  // >= headerSize + maxBody = 65537
-	batchBuffer  = 136 << 10 // >= maxBatch + 4 records * (headerSize + tagSize) = 131144
+	batchBuffer  = 136 << 10 // >= maxBatch + 32 records * (headerSize + tagSize) = 131648
 )
 
 var bufferSizes = [...]int{smallBuffer, recordBuffer, batchBuffer}

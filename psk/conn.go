@@ -37,6 +37,8 @@ type Conn struct {
 	ended    bool    // the end record is sealed
 	halfDone bool    // and the conn below is half closed
 	writeErr error   // ErrBroken with its cause: for good
+	chunk    int     // plaintext of the next records; 0 before the first
+	written  uint64  // bytes that have left
 
 	mu            sync.Mutex
 	readDeadline  time.Time

@@ -5,14 +5,44 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 )
 
 // How a Write is cut (spec 4.5 leaves it to the sender). Two records of 32 KiB cost 18 bytes more than one of 64 KiB and
 // let the reader open the first while the second is on its way.
 const (
-	maxChunk = 32 << 10  // plaintext of one record
+	maxChunk = 32 << 10  // plaintext of one record, at most
 	maxBatch = 128 << 10 // plaintext of one write to the conn below
 )
+
+// A reader has nothing of a record before all of it has come. So on a slow conn records are smaller: what leaves in about slowWrite,
+// but at least minChunk; and the first ones on each conn are, as long as nothing is known of it.
+const (
+	minChunk  = 4 << 10
+	slowWrite = 500 * time.Millisecond
+	learnPart = 32 // a record is at most this part of what has been written, at first
+)
+
+// chunkSize returns how many bytes the next records have. Callers hold writing.
+func (c *Conn) chunkSize() int {
+	if c.chunk == 0 {
+		c.chunk = minChunk
+	}
+	return c.chunk
+}
+
+// learn notes that a write of n bytes to the conn below took d. One that did not wait says little: the bytes are in a queue.
+// Callers hold writing.
+func (c *Conn) learn(n int, d time.Duration) {
+	c.written += uint64(n)
+	switch {
+	case d > slowWrite:
+		c.chunk = min(c.chunkSize(), int(float64(n)*float64(slowWrite)/float64(d)))
+	case d < slowWrite/4 && n >= c.chunkSize():
+		c.chunk = max(c.chunkSize(), int(min(c.written/learnPart, uint64(2*c.chunkSize()))))
+	}
+	c.chunk = min(max(c.chunk, minChunk), maxChunk)
+}
 
 // Write seals p and never changes it. Up to 128 KiB leave in one write to the conn below, more in several.
 //
@@ -65,11 +95,12 @@ func (c *Conn) writable() error {
 
 // writeBatch seals p, at most maxBatch bytes, and writes it at once. m is the part of p that was taken.
 func (c *Conn) writeBatch(p []byte) (m int, err error) {
-	records := (len(p) + maxChunk - 1) / maxChunk
+	size := c.chunkSize()
+	records := (len(p) + size - 1) / size
 	b := getBuffer(len(p) + records*(headerSize+tagSize))
 	wire := b.b[:0]
 	for rest := p; len(rest) > 0; {
-		chunk := rest[:min(len(rest), maxChunk)]
+		chunk := rest[:min(len(rest), size)]
 		wire = c.out.appendRecord(wire, chunk)
 		rest = rest[len(chunk):]
 	}
@@ -77,13 +108,15 @@ func (c *Conn) writeBatch(p []byte) (m int, err error) {
 	if err == nil || c.writeErr == nil {
 		return len(p), err // all of it left, or the rest is the tail
 	}
-	return min(left/(headerSize+maxChunk+tagSize)*maxChunk, len(p)), err
+	return min(left/(headerSize+size+tagSize)*size, len(p)), err
 }
 
 // send writes wire, which b owns, to the conn below; left is how much of it went. A deadline keeps the rest as the tail,
 // any other error breaks the writer; otherwise b is free again.
 func (c *Conn) send(b *buffer, wire []byte) (left int, err error) {
+	began := time.Now()
 	left, err = c.conn.Write(wire)
+	c.learn(left, time.Since(began))
 	if err == nil && left < len(wire) {
 		err = io.ErrShortWrite
 	}

@@ -2,13 +2,16 @@ package psk
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -17,7 +20,56 @@ import (
 // writing returns a conn over write, and the conn that reads what it sends.
 func writing(write func([]byte) (int, error)) *Conn {
 	keys, _ := fixedKeys()
-	return newConn(&fakeConn{write: write}, keys, rekeyInterval)
+	c := newConn(&fakeConn{write: write}, keys, rekeyInterval)
+	c.chunk = maxChunk // it has proved to be fast
+	return c
+}
+
+// A reader has nothing of a record before all of it has come: on a slow conn it is not to wait long.
+func TestRecordsAreSmallUntilTheConnProvesFastAndAgainWhenItIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var sizes []int
+		rate := 0
+		keys, _ := fixedKeys()
+		c := newConn(&fakeConn{write: func(b []byte) (int, error) {
+			n := len(b)
+			for len(b) > 0 {
+				size := headerSize + int(binary.BigEndian.Uint16(b))
+				sizes = append(sizes, size-headerSize-tagSize)
+				b = b[size:]
+			}
+			if rate > 0 {
+				time.Sleep(time.Duration(n) * time.Second / time.Duration(rate))
+			}
+			return n, nil
+		}}, keys, rekeyInterval)
+		write := func(n int) {
+			_, err := c.Write(make([]byte, n))
+			require.NoError(t, err)
+		}
+		write(maxBatch)
+		require.Equal(t, minChunk, slices.Max(sizes))
+		for range 16 {
+			write(maxBatch)
+		}
+		require.Equal(t, maxChunk, sizes[len(sizes)-1], "nothing of it was slow")
+		rate = 20 << 10
+		write(maxBatch)
+		sizes = nil
+		write(maxBatch)
+		require.InDelta(t, 10<<10, slices.Max(sizes), 100, "half a second of them")
+		rate = 1 << 10
+		write(maxBatch)
+		sizes = nil
+		write(100)
+		write(maxBatch)
+		require.Equal(t, minChunk, slices.Max(sizes))
+		rate = 0
+		for range 10 {
+			write(maxBatch)
+		}
+		require.Equal(t, maxChunk, sizes[len(sizes)-1])
+	})
 }
 
 // randomBytes returns n bytes that are the same in every run.

@@ -67,7 +67,7 @@ func newConn(ctx context.Context, o *Options, h hello) *Conn {
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.addrs.Store(new(addrs))
-	cfg := FlowConfig{Window: o.Window, Patience: o.HandshakeTimeout, lazy: true, note: c.note}
+	cfg := FlowConfig{Window: o.Window, Patience: o.HandshakeTimeout, Unasked: o.unasked(), lazy: true, note: c.note}
 	if o.Drop != nil {
 		cfg.Drop = c.drop
 	}

@@ -35,8 +35,11 @@ type Flow struct {
 	out outbound // see send.go
 	in  inbound  // see receive.go
 
+	sign *time.Timer // until the other side hears unasked of what has come; nil before the first time. See pace.go
+
 	background sync.WaitGroup // senders that are goroutines of their own, and carriers being closed
-	heard      atomic.Uint64  // Reads of carriers that brought bytes
+	heard      atomic.Uint64  // signs that a carrier lives: see Heard
+	heardAt    atomic.Int64   // when there was last one, in nanoseconds after born
 	writeBegan atomic.Int64   // when the Write in progress began, in nanoseconds after born; 0: none
 }
 
@@ -48,6 +51,9 @@ type FlowConfig struct {
 	// Patience is how long the flow stays detached before it is closed with ErrLost. If zero, 60 s. If negative, it is
 	// closed at once.
 	Patience time.Duration
+	// Unasked is how long after bytes of the other side have come it is told what has been received, though it has not asked: it
+	// may watch for silence while its own bytes fill the way. If zero, only a side that asks is told.
+	Unasked time.Duration
 	// OnLost, if not nil, is called when the last carrier has failed, with the reason. It must not block.
 	OnLost func(error)
 	// OnSettled, if not nil, is called when the flow has come to run on conn alone, in both directions. It must not block.
@@ -94,7 +100,14 @@ type carrier struct {
 	outEnded  bool // END has been sent whole
 	inDone    bool // END has been received
 	outFailed bool // a Write has failed
+	mover     mover
 	read      reader
+}
+
+// A mover is a carrier that shares a connection with others, and knows of signs that it lives beside the carrier's own bytes.
+type mover interface {
+	// Moved grows with each of them.
+	Moved() uint64
 }
 
 // NewFlow returns a flow that is detached; its Patience begins now.
@@ -107,6 +120,7 @@ func NewFlow(cfg FlowConfig) *Flow {
 	}
 	f := &Flow{cfg: cfg, born: time.Now()}
 	f.out.replay.limit = max(cfg.Window, MinWindow)
+	f.out.pace.reset()
 	f.changed.L = &f.mu
 	f.out.sender = f.sendRest
 	f.mu.Lock()
@@ -162,6 +176,7 @@ func (f *Flow) Attached() bool {
 func (f *Flow) Attach(conn net.Conn, received uint64, live bool) error {
 	f.mu.Lock()
 	c := &carrier{conn: conn}
+	c.mover, _ = conn.(mover)
 	if err := f.attach(c, received, live); err != nil {
 		f.mu.Unlock()
 		f.end(c)
@@ -191,12 +206,14 @@ func (f *Flow) attach(c *carrier, received uint64, live bool) error {
 	case live && f.cur != nil && f.old == nil: // spec 6.1
 		f.old, f.cur = f.cur, c
 		f.out.stopDue = f.out.stopped // a STOP leaves no gap behind, if it is lost with the old one
+		f.out.pace.reset()
 		return nil
 	}
 	if err := f.detachAndWait(); err != nil {
 		return err
 	}
 	f.cur = c
+	f.out.pace.reset()
 	f.out.restart(received)
 	f.out.progress = f.elapsed()
 	return nil
@@ -376,6 +393,9 @@ func (f *Flow) close(err error) {
 		f.handover.Stop()
 	}
 	f.out.due.Stop()
+	if f.sign != nil {
+		f.sign.Stop()
+	}
 	if !f.out.sending {
 		f.out.drop()
 	}
@@ -393,12 +413,30 @@ func (f *Flow) Err() error {
 	return f.err
 }
 
-// Heard returns how many Reads of carriers have brought bytes: a watch on silence.
-func (f *Flow) Heard() uint64 { return f.heard.Load() }
+// Heard returns a number that has changed when there was a sign that the carrier lives: a watch on silence. Signs are a Read that
+// brought bytes, a Write that had to wait for room and got it, and what a carrier with a method Moved() uint64 says of the
+// connection under it.
+func (f *Flow) Heard() uint64 {
+	heard := f.heard.Load()
+	if c := f.carrier(); c != nil && c.mover != nil {
+		heard += c.mover.Moved()
+	}
+	return heard
+}
+
+// LastHeard returns when bytes of a carrier last came, or a Write last had to wait and got room; when the flow was made if never.
+func (f *Flow) LastHeard() time.Time { return f.born.Add(time.Duration(f.heardAt.Load())) }
+
+// hear notes a sign that the carrier lives.
+func (f *Flow) hear() {
+	f.heardAt.Store(int64(f.elapsed()))
+	f.heard.Add(1)
+}
 
 // Stuck returns for how long the way out has made no progress that somebody waits for, or 0: how long the carrier has been
 // taking what is being written now or, if that is longer, how long the other side has acknowledged nothing while a Write waits
-// for room in the window or AwaitAcked waits. Time without a carrier does not count, and a new one begins anew.
+// for room in the window or AwaitAcked waits. Time without a carrier does not count, and a new one begins anew; and what the other
+// side sends meanwhile gives it time, for its acknowledgement waits behind that.
 func (f *Flow) Stuck() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -59,39 +59,50 @@ func (c *Conn) happened() []StateChange {
 type watch struct {
 	flow    *Flow
 	every   time.Duration
-	ticker  *time.Ticker
+	timer   *time.Timer
 	ticks   <-chan time.Time // nil if silence means nothing
 	heard   uint64
-	since   time.Time // when heard was seen to change
+	since   time.Time // when there was last a sign of life
 	carrier *carrier  // of which that is said
 }
 
 func newWatch(f *Flow, every time.Duration) *watch {
 	w := &watch{flow: f, every: every}
 	if every > 0 {
-		w.ticker = time.NewTicker(every / 4)
-		w.ticks = w.ticker.C
+		w.timer = time.NewTimer(every / 4)
+		w.ticks = w.timer.C
 	}
 	return w
 }
 
 func (w *watch) stop() {
-	if w.ticker != nil {
-		w.ticker.Stop()
+	if w.timer != nil {
+		w.timer.Stop()
 	}
 }
 
 // look asks a carrier for a sign of life that has been silent for every, and gives it up after twice that.
 func (w *watch) look() {
 	now, heard, carrier := time.Now(), w.flow.Heard(), w.flow.carrier()
-	silence := now.Sub(w.since)
+	next := w.every / 4
 	switch {
 	case carrier == nil:
-	case heard != w.heard || carrier != w.carrier:
+	case carrier != w.carrier:
 		w.heard, w.carrier, w.since = heard, carrier, now
-	case silence >= 2*w.every:
+	case heard != w.heard:
+		w.heard = heard
+		if at := w.flow.LastHeard(); at.After(w.since) {
+			w.since = at
+		} else { // what else moves on the connection tells no time
+			w.since = now
+		}
+	case now.Sub(w.since) >= 2*w.every:
 		w.flow.Detach(errSilent)
-	case silence >= w.every:
+	case now.Sub(w.since) >= w.every:
 		w.flow.probe()
 	}
+	if carrier != nil {
+		next = max(min(next, w.since.Add(2*w.every).Sub(now)), 0)
+	}
+	w.timer.Reset(next)
 }

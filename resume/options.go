@@ -109,6 +109,14 @@ func (o *Options) validate() error {
 	return nil
 }
 
+// unasked returns how long after bytes have come the other side is told, which has a Heartbeat of its own.
+func (o *Options) unasked() time.Duration {
+	if o.Heartbeat < 0 {
+		return pieceTime
+	}
+	return min(o.Heartbeat/2, pieceTime)
+}
+
 // patience returns the field in milliseconds, as it is said in a hello.
 func (o *Options) patience() uint32 { return uint32(max(o.Patience, 0) / time.Millisecond) }
 

@@ -93,6 +93,7 @@ func TestAskIsAnsweredAtOnceAndWhenAllIsTaken(t *testing.T) {
 		require.NoError(t, err)
 		r.want(carrier, kindData, 0, 10)
 		r.put(carrier, kindAsk, 0, "abc") // with bytes: only then
+		r.want(carrier, kindData, 0, 10)  // which only says that they have come
 		r.quiet(carrier)
 		_, err = io.ReadFull(c, make([]byte, 3))
 		require.NoError(t, err)
@@ -107,6 +108,7 @@ func TestEachQuarterOfTheBufferIsToldUnasked(t *testing.T) {
 		r.want(carrier, kindStart, 0, 0)
 		r.put(carrier, kindStart, 0, "")
 		r.put(carrier, kindData, 0, string(make([]byte, 6<<10)))
+		r.want(carrier, kindData, 0, 0) // which only says that they have come
 		_, err := io.ReadFull(c, make([]byte, 2<<10-1))
 		require.NoError(t, err)
 		r.quiet(carrier)

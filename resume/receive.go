@@ -3,6 +3,7 @@ package resume
 import (
 	"errors"
 	"io"
+	"time"
 )
 
 // The way into a flow: the one goroutine that reads takes segments off the carrier and hands their bytes on. It never waits
@@ -15,6 +16,8 @@ type inbound struct {
 	answerAt uint64 // the other side is to be told once taken is here; 0: it has not asked
 	finished bool   // FIN has been received
 	stopped  bool   // the other side takes no more bytes
+	unsaid   bool   // bytes have come since a segment was sent last
+	signing  bool   // Flow.sign runs
 }
 
 // reader takes the segments of one carrier apart. Its buffer is small: long segments go past it.
@@ -32,6 +35,7 @@ const readBuffer = 4 << 10
 // batch is what one Read of a flow has found.
 type batch struct {
 	n        int    // bytes for the caller
+	passed   int    // bytes that have come, those included that had come before
 	number   uint64 // the last number of the other side
 	answerAt uint64 // the end of the last whole ASK; 0: none
 	probed   bool   // an ASK without bytes
@@ -109,6 +113,10 @@ func (f *Flow) endReadingLocked(c *carrier, from uint64, got *batch) error {
 	if in.finished && (got.n > 0 || got.fin) {
 		return protocolErrorf("more after FIN")
 	}
+	if got.passed > 0 {
+		f.owe()
+		f.out.arrived(uint64(got.passed), f.elapsed)
+	}
 	in.received = from + uint64(got.n)
 	if got.fin {
 		in.finished = true
@@ -142,14 +150,35 @@ func (f *Flow) acknowledged(number uint64) {
 	if number <= o.taken && until <= o.acked {
 		return
 	}
-	if o.waiters > 0 && until > o.acked {
-		o.progress = f.elapsed()
+	if until > o.acked {
+		now := f.elapsed()
+		o.progress, o.behind = now, 0
+		o.pace.hear(now, until, until == o.sent)
 	}
 	o.taken = max(o.taken, number)
 	o.ack(until)
 	o.unasked = min(o.unasked, o.held) // what comes unasked, with data, need not be asked for
 	f.changed.Broadcast()
 }
+
+// arrived notes that n bytes of the other side have come. An acknowledgement that somebody waits for may stand behind them: the time
+// that they have filled does not count, as long as that can be so. mu is held.
+func (o *outbound) arrived(n uint64, elapsed func() time.Duration) {
+	if o.waiters == 0 {
+		return
+	}
+	now := elapsed()
+	gap := now - max(o.arrivedAt, o.progress)
+	o.arrivedAt = now
+	if o.behind += n; o.behind <= mostBehind && float64(n) >= gap.Seconds()*slowest {
+		o.progress += gap
+	}
+}
+
+const (
+	slowest    = 1 << 10  // bytes a second that fill a carrier
+	mostBehind = 64 << 20 // bytes that can be on their way: the largest window
+)
 
 // answer tells the other side what has been taken, if it has asked for that (spec 5.4), or if now is set. mu is held.
 func (f *Flow) answer(now bool) {
@@ -268,6 +297,7 @@ func (r *reader) next(from uint64, got *batch) error {
 func (r *reader) passed(n int, got *batch) {
 	r.left -= n
 	r.at += uint64(n)
+	got.passed += n
 	if r.left == 0 && r.asking {
 		got.answerAt = r.at
 	}
@@ -292,7 +322,7 @@ func (f *Flow) takeBytes(c *carrier, p []byte, got *batch) error {
 	}
 	n, err := c.conn.Read(p)
 	if n > 0 {
-		f.heard.Add(1)
+		f.hear()
 		got.n += n
 		r.passed(n, got)
 		return nil
@@ -326,7 +356,7 @@ func (f *Flow) fill(c *carrier, got *batch) error {
 	n, err := c.conn.Read(r.buf[r.w:])
 	r.w += n
 	if n > 0 {
-		f.heard.Add(1)
+		f.hear()
 		return nil
 	}
 	return noProgress(err)

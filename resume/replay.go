@@ -29,7 +29,8 @@ type chunk struct {
 	next  *chunk
 	buf   []byte
 	first int    // where the first segment begins that is not acknowledged whole
-	sent  int    // where the first segment begins that is not sent
+	sent  int    // where the first segment begins that is not sent, or goes on
+	rest  int    // how many bytes of that have not been sent, if some have; 0 otherwise
 	last  int    // where the last segment begins
 	w     int    // where the last segment ends
 	base  uint64 // the offset of the segment at first
@@ -177,31 +178,91 @@ func (r *replay) link(c *chunk) {
 }
 
 // nextSize returns how many bytes next will return.
-func (r *replay) nextSize() int {
-	if r.unsent == nil {
+func (r *replay) nextSize(most int) int {
+	c := r.unsent
+	if c == nil {
 		return 0
 	}
-	return r.unsent.w - r.unsent.sent
+	if n := c.part(most); n > 0 {
+		return headerSize + n
+	}
+	_, end := c.upTo(most)
+	return end - c.sent
 }
 
-// next returns the segments that are to be sent now, and the chunk they are in: the last of kind k, unless it is a FIN, and
-// the first with number. There must be some. They count as sent; the chunk is being written until done.
-func (r *replay) next(k kind, number uint64) ([]byte, *chunk) {
-	c := r.unsent
-	segments := c.buf[c.sent:c.w]
-	binary.BigEndian.PutUint64(segments[4:], number)
-	if kind(c.buf[c.last]) != kindFin {
-		c.buf[c.last] = byte(k)
+// part returns how many bytes the next segment has, if that is a part of the one that is kept; else 0.
+func (c *chunk) part(most int) int {
+	n := c.rest
+	if n == 0 {
+		if n = headerOf(c.buf[c.sent:]).length; headerSize+n <= most {
+			return 0
+		}
 	}
-	for at := c.sent; at < c.w; {
+	return min(n, most-headerSize)
+}
+
+// upTo returns where the whole segments end that are next and have no more than most bytes together, and where the last of them
+// begins. There is one at least.
+func (c *chunk) upTo(most int) (last, end int) {
+	if c.w-c.sent <= most {
+		return c.last, c.w
+	}
+	for end = c.sent; ; {
+		next := end + headerSize + headerOf(c.buf[end:]).length
+		if next-c.sent > most {
+			return last, end
+		}
+		last, end = end, next
+	}
+}
+
+// next returns what is to be sent now, of at most most bytes, and the chunk that is in: segments, the last of kind k, unless it is a
+// FIN, and the first with number; or when a segment is longer than that, a part of it as a segment of its own. There must be some.
+// They count as sent; the chunk is being written until done.
+func (r *replay) next(k kind, number uint64, most int) ([]byte, *chunk) {
+	c := r.unsent
+	if n := c.part(most); n > 0 {
+		return r.nextPart(header{k, n, number})
+	}
+	last, end := c.upTo(most)
+	segments := c.buf[c.sent:end]
+	binary.BigEndian.PutUint64(segments[4:], number)
+	if kind(c.buf[last]) != kindFin {
+		c.buf[last] = byte(k)
+	}
+	for at := c.sent; at < end; {
 		h := headerOf(c.buf[at:])
 		r.sent += h.takes()
 		at += headerSize + h.length
 	}
-	c.sent, c.writing = c.w, true
-	r.unsent = c.next
-	r.reached = max(r.reached, r.sent)
+	c.sent, c.writing = end, true
+	r.passed(c)
 	return segments, c
+}
+
+// nextPart returns the segment h, and a chunk with a copy of its bytes: in its own chunk they stand behind others.
+func (r *replay) nextPart(h header) ([]byte, *chunk) {
+	c := r.unsent
+	if c.rest == 0 {
+		c.rest = headerOf(c.buf[c.sent:]).length
+		c.sent += headerSize
+	}
+	part := newChunk(h.length, false)
+	part.writing, part.freed = true, true // done gives it back
+	b := append(h.append(part.buf[:0]), c.buf[c.sent:c.sent+h.length]...)
+	c.sent += h.length
+	c.rest -= h.length
+	r.sent += uint64(h.length)
+	r.passed(c)
+	return b, part
+}
+
+// passed notes that c.sent and sent have moved.
+func (r *replay) passed(c *chunk) {
+	if c.sent == c.w {
+		r.unsent = c.next
+	}
+	r.reached = max(r.reached, r.sent)
 }
 
 // done says that no carrier reads from c any more.
@@ -243,12 +304,12 @@ func (r *replay) ack(offset uint64) {
 // from the chunks. A segment that begins before it is cut: its new header takes the place of bytes that the other side has.
 func (r *replay) rewind(offset uint64) {
 	for c := r.unsent; c != nil; c = c.next {
-		c.sent = c.w // it has been sent before, as far as offset
+		c.sent, c.rest = c.w, 0 // it has been sent before, as far as offset
 	}
 	r.ack(offset)
 	r.sent, r.unsent = offset, r.head
 	for c := r.head; c != nil; c = c.next {
-		c.sent = c.first
+		c.sent, c.rest = c.first, 0
 	}
 	c := r.head
 	if c == nil || c.base == offset {

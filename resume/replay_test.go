@@ -25,7 +25,7 @@ func TestReplayKeepsNoMoreThanItsLimit(t *testing.T) {
 	require.Equal(t, 4<<10-headerSize, r.write(make([]byte, 8<<10)))
 	require.Zero(t, r.write([]byte{1}))
 	require.Zero(t, r.room())
-	r.next(kindData, 0)
+	r.next(kindData, 0, maxPiece)
 	r.ack(r.sent)
 	require.Zero(t, r.held)
 	require.Equal(t, 10, r.write(make([]byte, 10)))
@@ -35,11 +35,11 @@ func TestReplayKeepsNoMoreThanItsLimit(t *testing.T) {
 func TestReplayKeepsASegmentThatIsAcknowledgedInPart(t *testing.T) {
 	r := &replay{limit: 4 << 10}
 	r.write([]byte("hello"))
-	r.next(kindData, 0)
+	r.next(kindData, 0, maxPiece)
 	r.ack(3)
 	require.Equal(t, headerSize+5, r.held, "a segment is forgotten whole")
 	r.rewind(3)
-	segments, _ := r.next(kindAsk, 9)
+	segments, _ := r.next(kindAsk, 9, maxPiece)
 	require.Equal(t, append(header{kindAsk, 2, 9}.append(nil), "lo"...), segments)
 	r.drop()
 }
@@ -48,14 +48,14 @@ func TestReplayPutsSmallWritesIntoOneSegment(t *testing.T) {
 	r := &replay{limit: 4 << 10}
 	r.write([]byte("ab"))
 	r.write([]byte("cd"))
-	segments, c := r.next(kindData, 1)
+	segments, c := r.next(kindData, 1, maxPiece)
 	require.Equal(t, append(header{kindData, 4, 1}.append(nil), "abcd"...), segments)
 	r.write([]byte("ef")) // not into what a carrier is sending
 	require.Equal(t, "abcd", string(segments[headerSize:]))
-	require.Equal(t, headerSize+2, r.nextSize())
+	require.Equal(t, headerSize+2, r.nextSize(maxPiece))
 	r.done(c)
 	r.finish()
-	segments, _ = r.next(kindAsk, 2)
+	segments, _ = r.next(kindAsk, 2, maxPiece)
 	require.EqualValues(t, kindFin, headerOf(segments[headerSize+2:]).kind, "a FIN stays one")
 	r.drop()
 }
@@ -63,7 +63,7 @@ func TestReplayPutsSmallWritesIntoOneSegment(t *testing.T) {
 func TestReplayFreesAChunkOnlyWhenNoCarrierReadsFromIt(t *testing.T) {
 	r := &replay{limit: 1 << 20}
 	r.write([]byte("hello"))
-	_, c := r.next(kindData, 0)
+	_, c := r.next(kindData, 0, maxPiece)
 	r.ack(5)
 	require.True(t, c.freed)
 	require.Zero(t, r.held)
@@ -80,6 +80,7 @@ func TestReplayIsASliceOfBytes(t *testing.T) {
 		var all []byte // bytes written; offsets are indexes
 		var writing *chunk
 		finished := false
+		piece := maxPiece
 		end := func() uint64 {
 			if finished {
 				return uint64(len(all)) + 1
@@ -106,14 +107,16 @@ func TestReplayIsASliceOfBytes(t *testing.T) {
 				if writing != nil || r.unsent == nil {
 					return
 				}
-				from, size := r.sent, r.nextSize()
+				from, size := r.sent, r.nextSize(piece)
 				var segments []byte
-				segments, writing = r.next(kindData, 1)
+				segments, writing = r.next(kindData, 1, piece)
 				require.Len(t, segments, size)
+				require.LessOrEqual(t, size, piece)
 				data, offsets := sent(t, segments)
 				require.Equal(t, from+offsets, r.sent)
 				require.True(t, bytes.Equal(all[from:from+uint64(len(data))], data), "from %d", from)
 			},
+			"piece": func(t *rapid.T) { piece = rapid.IntRange(minPiece, maxPiece).Draw(t, "piece") },
 			"done": func(*rapid.T) {
 				if writing != nil {
 					r.done(writing)

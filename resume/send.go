@@ -40,8 +40,12 @@ type outbound struct {
 	told     uint64            // the last number that was sent
 	resent   uint64            // bytes that were sent again
 
-	waiters  int           // calls that wait for an acknowledgement
-	progress time.Duration // Flow.elapsed when the first of them began, or when there last was any
+	waiters   int           // calls that wait for an acknowledgement
+	progress  time.Duration // Flow.elapsed when the first of them began, or when there last was any
+	behind    uint64        // bytes that have come since, behind which the acknowledgement may wait
+	arrivedAt time.Duration // when the last of them came
+
+	pace pace // see pace.go
 }
 
 // An ackWait is a call that may have to wait for an acknowledgement.
@@ -54,7 +58,7 @@ func (w *ackWait) begin(f *Flow) {
 	}
 	*w = true
 	if f.out.waiters++; f.out.waiters == 1 {
-		f.out.progress = f.elapsed()
+		f.out.progress, f.out.behind = f.elapsed(), 0
 	}
 }
 
@@ -85,10 +89,14 @@ func (o *outbound) granted(n int) int {
 // askEvery returns after how many bytes of segments the other side is to be asked for its number, early enough that Write
 // need not wait for the answer.
 func (o *outbound) askEvery() int {
+	every := o.limit / 2
 	if o.credit > 0 {
-		return min(o.limit, o.credit) / 4
+		every = min(o.limit, o.credit) / 4
 	}
-	return o.limit / 2
+	if o.pace.slow() {
+		every = min(every, o.pace.piece())
+	}
+	return every
 }
 
 // restart makes everything unsent that the other side has not received (spec 5.2).
@@ -230,21 +238,28 @@ func (f *Flow) send(end uint64) {
 // maxWrite is how many bytes a Write of a carrier has: what a slow one has to take within the time of a WriteTimeout.
 const maxWrite = 68 << 10
 
+// roomWait is how long a Write of a carrier takes at least that had to wait for room: what was before it has gone on its way.
+const roomWait = 100 * time.Millisecond
+
 // sendSome writes what it can of the job. mu is held, and released meanwhile.
 func (f *Flow) sendSome() {
 	j := &f.out.job
 	c := j.c
+	want := min(len(j.left), maxWrite, f.out.pace.piece())
 	f.mu.Unlock()
-	f.writeBegan.Store(max(1, int64(time.Since(f.born))))
-	n, err := c.conn.Write(j.left[:min(len(j.left), maxWrite)])
+	began := f.elapsed()
+	f.writeBegan.Store(max(1, int64(began)))
+	n, err := c.conn.Write(j.left[:want])
 	f.writeBegan.Store(0)
+	if n > 0 && f.elapsed()-began >= roomWait {
+		f.hear()
+	}
 	f.mu.Lock()
 	woken := f.out.woken
 	if woken {
 		f.out.woken = false
 		_ = c.conn.SetWriteDeadline(time.Time{}) // a carrier that is closed fails in its next Write
 	}
-	want := min(len(j.left), maxWrite)
 	j.left = j.left[n:]
 	switch {
 	case err == nil && n < want:
@@ -256,7 +271,7 @@ func (f *Flow) sendSome() {
 	}
 	if j.from != nil {
 		f.out.done(j.from)
-		f.out.progress = f.elapsed()
+		f.out.progress, f.out.behind = f.elapsed(), 0
 	}
 	c.outEnded = c.outEnded || j.ends && err == nil
 	j.c, j.left, j.from, j.ends = nil, nil, nil, false
@@ -317,7 +332,7 @@ func (f *Flow) due() bool {
 		b = header{kind: kindEnd, number: o.sent}.append(b)
 	} else if o.stopDue {
 		o.stopDue = false
-		o.told = f.in.taken
+		o.told, f.in.unsaid = f.in.taken, false
 		b = header{kind: kindStop, number: f.in.taken}.append(b)
 	}
 	if len(b) == 0 {
@@ -335,7 +350,7 @@ func (f *Flow) due() bool {
 func (f *Flow) dueData(b []byte) ([]byte, *chunk) {
 	o := &f.out
 	k := kindData
-	if n := o.nextSize(); o.askDue || o.unasked+n >= o.askEvery() {
+	if n := o.nextSize(o.pace.piece()); o.askDue || o.unasked+n >= o.askEvery() {
 		k = kindAsk
 		o.askDue, o.unasked = false, 0
 	} else {
@@ -343,10 +358,13 @@ func (f *Flow) dueData(b []byte) ([]byte, *chunk) {
 	}
 	switch {
 	case o.unsent != nil:
-		o.answer, o.told = false, f.in.taken
-		return o.next(k, f.in.taken)
+		o.answer, o.told, f.in.unsaid = false, f.in.taken, false
+		before := o.sent
+		b, c := o.next(k, f.in.taken, o.pace.piece())
+		o.pace.leave(f.elapsed(), o.acked, o.sent-before)
+		return b, c
 	case o.answer || k == kindAsk:
-		o.answer, o.told = false, f.in.taken
+		o.answer, o.told, f.in.unsaid = false, f.in.taken, false
 		return header{kind: k, number: f.in.taken}.append(b), nil
 	}
 	return b, nil

@@ -109,7 +109,7 @@ func (s *Session) beginClosing(reason *Error) (first bool) {
 
 // settleAndEnd waits until everything is settled, exchanges the last word and ends the session. One goroutine does it.
 func (s *Session) settleAndEnd() {
-	if !s.awaitProgress(s.isSettled, s.progress) || !s.part() {
+	if !s.awaitProgress(s.isSettled, s.progress) || !s.sayGoodbye() {
 		s.giveUp()
 		return
 	}
@@ -119,8 +119,8 @@ func (s *Session) settleAndEnd() {
 	s.fail(reason)
 }
 
-// part exchanges the last word with the peer, and reports whether that succeeded.
-func (s *Session) part() bool {
+// sayGoodbye exchanges the last word with the peer, and reports whether that succeeded.
+func (s *Session) sayGoodbye() bool {
 	s.mu.Lock()
 	s.sayLast(frame.CodeClosed)
 	s.mu.Unlock()

@@ -22,6 +22,7 @@ type dedicated struct {
 	name   string
 	ends   *streamEnds   // nil: the peer does not exchange them
 	sent   atomic.Uint64 // bytes that have been written, without ends
+	tapped bool          // what comes is counted below the seal
 	closed atomic.Bool
 	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 
@@ -35,7 +36,10 @@ func (st *Stream) attach(c carrier) error {
 	st.s.mu.Lock()
 	err := st.s.err
 	if err == nil {
-		st.conn = &dedicated{Conn: c.sealed, raw: c.raw, s: st.s, name: st.name, ends: st.ends}
+		st.conn = &dedicated{Conn: c.sealed, raw: c.raw, s: st.s, name: st.name, ends: st.ends, tapped: c.tap != nil}
+		if c.tap != nil {
+			c.tap.unacked.Store(&st.s.unacked)
+		}
 		if st.s.asked { // Close has begun meanwhile
 			st.s.endOneDedicated(st)
 		}
@@ -258,6 +262,9 @@ func (c carrier) awaitStart() error {
 func (d *dedicated) Read(p []byte) (int, error) {
 	n, err := d.Conn.Read(p)
 	if n > 0 {
+		if !d.tapped {
+			d.s.unacked.Add(uint64(n))
+		}
 		d.s.touch()
 	}
 	if err != nil && err != io.EOF && d.ends != nil && d.ends.isRead(n) {

@@ -20,10 +20,13 @@ type flight struct {
 	leastAt time.Duration // when that was measured, as Session.elapsed
 
 	// A round ends when all that was sent at its begin has been heard.
-	round     uint64 // sent at the begin
+	round     uint64        // sent at the begin
+	roundAt   time.Duration // when that was
+	roundFrom uint64        // heard at the begin
 	roundBest time.Duration
 	bounded   bool // it has been at the limit
 	known     bool // the limit has been lowered once: until then it doubles
+	before    int  // the limit, while it is lowered on a long way to see how long that is now; 0 otherwise
 	settling  bool // what is heard in this round had left before the limit was lowered
 }
 
@@ -65,13 +68,14 @@ func (f *flight) room() int {
 	if f.least == 0 {
 		return leastFragment // the first one has nothing before it, and tells how long a way it is
 	}
-	return min(fragment, max(leastFragment, f.limit/4))
+	soon := int(float64(f.limit) * float64(mostQueue/2) / float64(f.least)) // so that a fragment is no queue of its own on a long way
+	return min(fragment, max(leastFragment, min(f.limit/4, soon)))
 }
 
 // leave notes that n bytes leave now.
 func (f *flight) leave(n int, now time.Duration) {
 	if f.sent == f.heard {
-		f.begin()
+		f.begin(now)
 	}
 	f.sent += uint64(n)
 	f.movedAt = now
@@ -82,7 +86,23 @@ func (f *flight) leave(n int, now time.Duration) {
 }
 
 // begin begins a round.
-func (f *flight) begin() { f.round, f.roundBest, f.bounded, f.settling = f.sent, 0, false, false }
+func (f *flight) begin(now time.Duration) {
+	f.round, f.roundBest, f.bounded, f.settling = f.sent, 0, false, false
+	f.roundAt, f.roundFrom = now, f.heard
+}
+
+// isLong reports whether a round trip takes so long that a slow way, too, has more under way than leastFlight.
+func (f *flight) isLong() bool { return f.least > 2*mostQueue }
+
+// grain returns how long the bytes take, on a long way, that leave and are granted together, however short the queue is: if it is
+// slow, longer than they may queue.
+func (f *flight) grain(now time.Duration) time.Duration {
+	if !f.isLong() {
+		return 0
+	}
+	rate := float64(f.heard-f.roundFrom) / float64(max(1, now-f.roundAt))
+	return time.Duration((2*leastFragment + leastGrant) / rate)
+}
 
 // hear takes the peer's credit for n more bytes. What is sent may queue for as long as most.
 func (f *flight) hear(n int, now, most time.Duration) {
@@ -94,9 +114,16 @@ func (f *flight) hear(n int, now, most time.Duration) {
 	if f.heard < f.round || f.roundBest == 0 {
 		return
 	}
-	fits := float64(f.least+most) / float64(f.roundBest)
+	fits := float64(f.least+most+f.grain(now)) / float64(f.roundBest)
 	lower := !f.settling && fits < 1
 	switch {
+	case f.before > 0:
+		if !f.settling { // this round had the way for itself
+			f.limit, f.before = f.before, 0
+		}
+		lower = false
+	case lower && f.isLong() && now-f.leastAt > max(leastHolds, 50*f.least):
+		f.before, f.limit = f.limit, leastFlight
 	case lower:
 		f.limit = max(leastFlight, int(float64(f.limit)*max(fits, 0.5)))
 		f.known = true
@@ -105,7 +132,7 @@ func (f *flight) hear(n int, now, most time.Duration) {
 	case f.bounded && fits > 1:
 		f.limit = int(float64(f.limit) * min(fits, 1.25))
 	}
-	f.begin()
+	f.begin(now)
 	f.settling = lower
 }
 
@@ -137,8 +164,8 @@ func (f *flight) move(now time.Duration) {
 	for f.marks.len() > 0 {
 		f.marks.pop()
 	}
-	f.least, f.known = 0, false
-	f.begin()
+	f.least, f.known, f.before = 0, false, 0
+	f.begin(now)
 }
 
 // watchFlights sees to it that a flight that holds up a Write is looked at again. s.mu is held.

@@ -23,10 +23,11 @@ type heartbeat struct {
 	timer     *time.Timer
 	stopped   bool
 	reads     uint64    // of the session when last looked at
-	heardAt   time.Time // when reads last grew, as seen
+	heardAt   time.Time // when there was last a sign of life
 	looked    time.Time // when the session was last looked at
 	probeBy   time.Time // when the carrier is given up unless something has been heard; zero: it is not being probed
 	lastPing  uint64
+	answered  uint64        // bytes of which the peer has been told by a sign
 	pinged    time.Time     // when pingedID left; zero once it is answered, and on another carrier
 	pingedID  uint64        // of the last PING that measures the round trip
 	resumedAt time.Duration // when the carrier was attached: nothing could make progress before
@@ -98,7 +99,7 @@ func (h *heartbeat) look(now time.Time) error {
 	}
 	h.timer.Reset(h.every)
 	if h.awoke(now) {
-		h.probe(now, probeTime)
+		h.probe(now)
 	}
 	if s.overrun {
 		return fmt.Errorf("the peer does not read: more than %d bytes of answers wait", maxUrgent)
@@ -106,6 +107,7 @@ func (h *heartbeat) look(now time.Time) error {
 	if s.state == StateDetached {
 		return nil
 	}
+	h.sign()
 	if s.stuck() >= s.cfg.WriteTimeout {
 		return fmt.Errorf("%w: nothing could be written for %v", errCarrier, s.cfg.WriteTimeout)
 	}
@@ -115,8 +117,11 @@ func (h *heartbeat) look(now time.Time) error {
 		}
 	}
 	if reads := s.heard(); reads != h.reads {
-		h.reads, h.heardAt, h.probeBy = reads, now, time.Time{}
-		return nil
+		at := s.lastHeard()
+		if !at.After(h.heardAt) {
+			at = now // what else moves on the connection tells no time
+		}
+		h.reads, h.heardAt, h.probeBy = reads, at, time.Time{}
 	}
 	if !h.probeBy.IsZero() && !now.Before(h.probeBy) {
 		return fmt.Errorf("%w: no answer to a probe", errCarrier)
@@ -131,17 +136,33 @@ func (h *heartbeat) onSilence(now time.Time) error {
 	if cfg.Heartbeat < 0 || silent < cfg.Heartbeat {
 		return nil
 	}
-	if silent >= cfg.HeartbeatTimeout {
+	left := cfg.HeartbeatTimeout - silent
+	if left <= 0 {
 		return fmt.Errorf("%w: the peer has been silent for %v", errCarrier, cfg.HeartbeatTimeout)
 	}
 	if h.pinged.IsZero() {
 		h.ping(now)
 	}
+	h.timer.Reset(min(h.every, left))
 	return nil
 }
 
-// probeTime is what a peer has to answer after this side has slept, or its network has changed.
+// probeTime is what a peer has to answer after this side has slept, or its network has changed, when nothing is in the way.
 const probeTime = 2 * time.Second
+
+// probePatience returns how long the answer to a probe may take: what is on its way comes first. Without a word for so long that
+// the heartbeat would give the carrier up, it is given up. s.mu is held.
+func (h *heartbeat) probePatience() time.Duration {
+	most := h.s.cfg.WriteTimeout
+	if h.s.cfg.Heartbeat > 0 {
+		most = h.s.cfg.HeartbeatTimeout
+	}
+	most = max(most, probeTime)
+	if backlog, known := h.s.flow.Backlog(); known {
+		return min(probeTime+backlog, most)
+	}
+	return most
+}
 
 // maxDrift is by how much the clocks of a process that has not slept may differ between two looks.
 const maxDrift = 2 * time.Second
@@ -157,38 +178,47 @@ func (h *heartbeat) awoke(now time.Time) bool {
 // slept reports whether so much time by the monotonic and by the wall clock means that the machine has slept.
 func slept(monotonic, wall time.Duration) bool { return wall-monotonic > maxDrift }
 
-// probe asks the peer for a word within d; without one the carrier is given up. A session that is detached looks for
+// probe asks the peer for a word within probePatience; without one the carrier is given up. A session that is detached looks for
 // another at once. s.mu is held.
-func (h *heartbeat) probe(now time.Time, d time.Duration) {
+func (h *heartbeat) probe(now time.Time) {
 	s := h.s
 	switch {
 	case s.flow == nil:
 	case s.state == StateDetached:
 		s.kickRedial()
 	default:
+		d := h.probePatience()
 		h.probeBy = now.Add(d)
 		h.ping(now)
 		h.timer.Reset(min(h.every, d))
 	}
 }
 
-// Probe asks the peer for a word at once, and looks for another carrier when none comes within 2 s: for an owner who knows
-// that the network has changed. On a session that is detached it ends the wait for the next attempt.
+// Probe asks the peer for a word at once, and looks for another carrier when none comes within 2 s and the time that what is on its
+// way takes, or HeartbeatTimeout if that is less: for an owner who knows that the network has changed. On a session that is detached it ends the wait for the next attempt.
 func (s *Session) Probe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil && s.heartbeat.s != nil {
 		s.heartbeat.reads = s.heard()
-		s.heartbeat.probe(time.Now(), probeTime)
+		s.heartbeat.probe(time.Now())
 	}
 }
 
-// heard returns how many Reads of the carriers have brought bytes.
+// heard returns a number that has changed when there was a sign that the carrier lives.
 func (s *Session) heard() uint64 {
 	if s.flow != nil {
 		return s.flow.Heard()
 	}
-	return s.reads.Load()
+	return s.reads.Load() + s.under.Moved()
+}
+
+// lastHeard returns when bytes of the peer last came, or a Write last had to wait and got room.
+func (s *Session) lastHeard() time.Time {
+	if s.flow != nil {
+		return s.flow.LastHeard()
+	}
+	return s.started.Add(time.Duration(s.heardAt.Load()))
 }
 
 // stuck returns for how long the carrier has taken nothing of what is being written.

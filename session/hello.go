@@ -31,9 +31,19 @@ import (
 type carrier struct {
 	raw    net.Conn
 	sealed net.Conn // raw itself when there is no key
+	tap    *tap     // between the two; nil when there is no key
 	id     frame.SessionID
 	theirs *frame.Hello
 }
+
+// seal puts the carrier under a key.
+func (c *carrier) seal(secrets *psk.Secrets) {
+	c.tap = &tap{Conn: c.raw}
+	c.sealed = psk.Seal(c.tap, secrets)
+}
+
+// forFlow returns the carrier as a flow knows it.
+func (c *carrier) forFlow() *flowConn { return &flowConn{Conn: c.sealed, raw: c.raw, tap: c.tap} }
 
 // prologueLabel separates these prologues from any other use of the key.
 const prologueLabel = "peerlane psk v1\x00"
@@ -103,7 +113,11 @@ func greet(ctx context.Context, conn net.Conn, peer string, hello *frame.Hello, 
 		refused = &Error{Err: err}
 	}
 	refused.Op, refused.Peer, refused.Outcome = "hello", peer, NotSent
-	drop(conn, frame.CodeCancelled)
+	code := frame.CodeCancelled
+	if hello.Role == frame.RoleSession {
+		code = frame.CodeTimeout // the peer may have opened the session already, and must not wait for us to resume it
+	}
+	drop(conn, code)
 	return carrier{}, refused
 }
 
@@ -158,7 +172,7 @@ func exchange(conn net.Conn, peer string, hello *frame.Hello, cfg *Config) (carr
 	if err != nil {
 		return carrier{}, err
 	}
-	c.sealed = psk.Seal(conn, secrets)
+	c.seal(secrets)
 	return c, nil
 }
 
@@ -287,7 +301,7 @@ func (a *Acceptor) sendAck(conn net.Conn, h, ack *frame.Hello, r *psk.Responder,
 		id := secrets.KeyID()
 		ack.Noise = append(id[:], message...)
 		body = frame.AppendHello(nil, ack)
-		c.sealed = psk.Seal(conn, secrets)
+		c.seal(secrets)
 	}
 	if err := frame.WriteHello(conn, body); err != nil {
 		return carrier{}, err

@@ -138,7 +138,7 @@ func (l *outLane) admit(o *oneWay) {
 
 // next sends the first message's next fragment, and goes on to the next message while they are small.
 func (l *outLane) next(b []byte) ([]byte, bool) {
-	for full := len(b) + fragment; l.queue.len() > 0 && len(b) < full; {
+	for full := len(b) + l.s.part; l.queue.len() > 0 && len(b) < full; {
 		o := *l.queue.peek()
 		begun := o.out.begun
 		var more bool

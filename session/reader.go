@@ -14,7 +14,7 @@ import (
 func (s *Session) readLoop() {
 	defer close(s.readerDone)
 	r := frame.NewReader(s.conn, func(n int) {
-		s.reads.Add(1)
+		s.hear()
 		if n > heartbeatSize {
 			s.arrived.Add(1)
 		}
@@ -85,10 +85,12 @@ func (s *Session) dispatch(h frame.Header, p []byte) error {
 	case frame.TypeMessageAck:
 		return s.lane.onAck(h.ID)
 	case frame.TypePing:
+		s.probesIn++
 		s.pong = h.ID
 		s.wake.Signal()
 		return nil
 	case frame.TypePong:
+		s.probesIn++
 		s.heartbeat.onPong(h.ID)
 		return nil
 	case frame.TypeGoAway:

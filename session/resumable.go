@@ -102,7 +102,7 @@ func (s *Session) openStreamCarrier(ctx context.Context, name string, kind frame
 		drop(conn, frame.CodeCancelled)
 		return nil, &Error{Err: err}
 	}
-	return &flowConn{c.sealed, c.raw}, nil
+	return c.forFlow(), nil
 }
 
 // beginRedial counts a carrier that is being opened, so that the session's end waits for it, unless it has ended.
@@ -228,7 +228,7 @@ func (a *Acceptor) answerResumable(h *frame.Hello, accept func() (carrier, error
 	if err != nil {
 		return nil, err
 	}
-	conn, err := l.Serve(&flowConn{c.sealed, c.raw})
+	conn, err := l.Serve(c.forFlow())
 	if conn != nil {
 		conn.Abort(&streamReset{frame.CodeProtocol})
 		<-conn.Done()
@@ -246,7 +246,7 @@ func (a *Acceptor) answerNew(h *frame.Hello, accept func() (carrier, error), s *
 	c, err := accept()
 	var conn *resume.Conn
 	if err == nil {
-		conn, err = l.Serve(&flowConn{c.sealed, c.raw})
+		conn, err = l.Serve(c.forFlow())
 	}
 	if conn == nil { // refused, or it has resumed another stream: that counts already
 		s.forgetDedicated(st)

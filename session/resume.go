@@ -23,6 +23,7 @@ import (
 type flowConn struct {
 	net.Conn          // sealed when there is a key
 	raw      net.Conn // what Session.Conn returns
+	tap      *tap     // between the two; nil when there is no key
 }
 
 // resumeWindow returns how long both sides keep a session that is detached.
@@ -37,13 +38,13 @@ func (s *Session) resumeWindow(theirs uint32) time.Duration {
 func (s *Session) newFlow(c carrier) {
 	s.keptFor = s.resumeWindow(c.theirs.Patience)
 	s.flow = resume.NewFlow(resume.FlowConfig{
-		Window: s.cfg.ReplayWindow, Patience: s.keptFor,
+		Window: s.cfg.ReplayWindow, Patience: s.keptFor, Unasked: s.cfg.unasked(),
 		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier,
 	})
 	s.conn = s.flow
 	s.kick = make(chan struct{}, 1)
 	s.moving = make(chan struct{}, 1)
-	s.first = &flowConn{c.sealed, c.raw}
+	s.first = c.forFlow()
 }
 
 // startFlow gives the flow its first carrier: once everything is there that its loss needs.
@@ -130,34 +131,12 @@ func (s *Session) onLost(err error) {
 		s.redials.Go(s.redial)
 	}
 	detached := s.state == StateDetached
-	if detached && !s.dialer {
-		s.boundUnheard()
-	}
 	s.mu.Unlock()
 	s.tell()
 	if detached && s.onDetached != nil {
 		s.onDetached()
 	}
 }
-
-// boundUnheard ends a session of which the dialing side has never said anything, and so most likely does not know it, HandshakeTimeout
-// after it has lost its carrier. s.mu is held.
-func (s *Session) boundUnheard() {
-	if received, _ := s.flow.Received(); received > 0 || s.err != nil {
-		return
-	}
-	if s.unheard != nil {
-		s.unheard.Stop()
-	}
-	s.unheard = time.AfterFunc(s.cfg.HandshakeTimeout, func() {
-		if received, _ := s.flow.Received(); received == 0 && s.State() == StateDetached {
-			s.fail(s.lost("session", errUnheard))
-		}
-	})
-}
-
-// errUnheard is why a session ends whose hello the dialing side has given up.
-var errUnheard = errors.New("the peer gave up while it was being opened")
 
 // endOf returns why the session ends with a carrier that failed with err, or nil when it goes on: it ends when the two
 // were to part anyway, and when the peer has ended it with a code.
@@ -298,7 +277,7 @@ func (s *Session) attach(c carrier, received uint64, inOrder bool) error {
 	s.mu.Lock()
 	s.inOrder = inOrder
 	s.mu.Unlock()
-	return s.flow.Attach(&flowConn{c.sealed, c.raw}, received, inOrder)
+	return s.flow.Attach(c.forFlow(), received, inOrder)
 }
 
 type lostKey struct{}

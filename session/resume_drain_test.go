@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -317,25 +318,22 @@ func TestCloseWaitsForNobodyWhileThereIsNoCarrier(t *testing.T) {
 	})
 }
 
-// A dialing side that gave up before the ACK arrived does not know the session and never comes back.
-func TestASessionThatTheDialingSideNeverKnewEndsSoon(t *testing.T) {
+// A dialing side that gave up before the ACK arrived does not know the session, and never comes back.
+func TestASessionThatTheDialingSideNeverKnewEndsAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		a, err := NewAcceptor(AcceptorConfig{})
 		require.NoError(t, err)
-		here, there := faultnet.Pipe(faultnet.LinkOptions{})
+		link := &codedLink{link: faultnet.NewLink(faultnet.LinkOptions{Delay: 100 * time.Millisecond})}
+		here, there := link.link.Ends()
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
-			_ = a.Serve(there, "alice")
+			_ = a.Serve(&codedEnd{there, link, 1}, "alice")
 		}()
-		require.NoError(t, frame.WriteHello(here, frame.AppendHello(nil, &frame.Hello{Kind: frame.KindHello, Version: 1,
-			Role: frame.RoleSession, Caps: frame.CapResume, Limits: &generous})))
-		synctest.Wait()
-		require.Len(t, a.Sessions(), 1)
-		here.Link().Cut()
-		began := time.Now()
+		open := func(context.Context) (net.Conn, error) { return nil, errNoRoute }
+		_, err = Dial(within(t, 150*time.Millisecond), &codedEnd{here, link, 0}, "bob", open, Config{})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
 		<-served
-		require.Equal(t, a.cfg.HandshakeTimeout, time.Since(began))
 		require.Empty(t, a.Sessions())
 	})
 }

@@ -344,6 +344,7 @@ func TestAnAskIsAnswered(t *testing.T) {
 		frames := frame.AppendHeader(nil, frame.Header{Type: frame.TypePong, ID: 9})
 		whole := segment(segAsk, len(frames), 0, string(frames))
 		p.say(whole[:12+5])
+		require.Equal(t, segment(segData, 0, 5, ""), read(12), "not the answer: what has come is told of in any case")
 		require.NoError(t, conn.SetReadDeadline(time.Now().Add(time.Second)))
 		_, err := conn.Read(make([]byte, 1))
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded, "no answer before all of it has come")

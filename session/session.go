@@ -63,7 +63,6 @@ type Session struct {
 	kick       chan struct{} // ends the wait of a redial
 	moving     chan struct{} // holds a value while a carrier is being found or taken
 	attempt    uint32        // of the last hello of a further carrier; guarded by moving
-	unheard    *time.Timer   // ends a session that the dialing side does not know; see boundUnheard
 
 	// Outbound: see writer.go.
 	wake     sync.Cond     // the writer waits on it
@@ -76,6 +75,7 @@ type Session struct {
 	scarce   bool          // what the carrier lets through is limited
 	lastID   uint64        // of what this side opened
 	pong     uint64        // the PING to answer; 0: none
+	part     int           // payload bytes of the frames of a batch; see fillBatch
 	outgoing atomic.Bool   // a batch is on its way into the flow, or to the carrier
 
 	urgentValue bool   // something in urgent is worth waiting for
@@ -133,13 +133,18 @@ type Session struct {
 	lostCount  int                // in all
 
 	heartbeat heartbeat // see heartbeat.go
+	probesIn  uint64    // PING and PONG frames that have come
 
 	dull dull // see dull.go
 
-	raw atomic.Pointer[net.Conn] // the carrier, or the last one
+	raw   atomic.Pointer[net.Conn] // the carrier, or the last one
+	under *flowConn                // without a flow: the carrier, for its Moved
+	cut   cutter                   // likewise: of the Writes
 
 	// Counters.
-	reads      atomic.Uint64 // Reads of the carrier that brought bytes
+	reads      atomic.Uint64 // Reads of the carrier that brought bytes, and without a flow Writes that had to wait
+	heardAt    atomic.Int64  // when reads last grew, in nanoseconds after started
+	unacked    atomic.Uint64 // bytes that dedicated streams have had, which nothing acknowledges
 	arrived    atomic.Uint64 // Reads that brought more than a heartbeat
 	written    atomic.Uint64 // batches that held more than a heartbeat, without a flow
 	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after started; 0: none
@@ -164,6 +169,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 		serving:    make(map[uint64]*Message),
 		streams:    make(map[uint64]*muxed),
 		idle:       make(chan struct{}),
+		part:       fragment,
 	}
 	s.ctx, s.endCtx = context.WithCancel(context.Background())
 	s.wake.L = &s.mu
@@ -175,7 +181,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	if s.caps&frame.CapResume != 0 {
 		s.newFlow(conn)
 	} else {
-		s.conn = conn.sealed
+		s.conn, s.under = conn.sealed, conn.forFlow()
 	}
 	return s
 }
@@ -269,9 +275,6 @@ func (s *Session) end(err *Error, inOrder bool) {
 	s.endCtx()
 	s.heartbeat.stop()
 	s.stopWatch()
-	if s.unheard != nil {
-		s.unheard.Stop()
-	}
 	if s.flow != nil {
 		s.flow.Close(err)
 	} else {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/resume"
@@ -108,8 +109,14 @@ const heartbeatSize = 96
 func (s *Session) write(batch []byte) error {
 	defer s.writeBegan.Store(0)
 	for len(batch) > 0 {
-		s.writeBegan.Store(max(1, int64(s.elapsed())))
-		n, err := s.conn.Write(batch[:min(len(batch), maxPart)])
+		began := s.elapsed()
+		s.writeBegan.Store(max(1, int64(began)))
+		n, err := s.conn.Write(batch[:min(len(batch), s.cut.piece())])
+		took := s.elapsed() - began
+		if n > 0 && took >= roomWait {
+			s.hear()
+		}
+		s.cut.took(n, took)
 		s.stats.bytesOut.Add(uint64(n))
 		if err != nil {
 			return err
@@ -117,6 +124,20 @@ func (s *Session) write(batch []byte) error {
 		batch = batch[n:]
 	}
 	return nil
+}
+
+// roomWait is how long a Write of the carrier takes at least that had to wait for room: what was before it has gone on its way.
+const roomWait = 100 * time.Millisecond
+
+// setPart sets how much of a body leaves as one frame: what the carrier takes at once. s.mu is held.
+func (s *Session) setPart() {
+	piece := 0
+	if s.flow != nil {
+		piece = s.flow.Piece()
+	} else {
+		piece = s.cut.piece()
+	}
+	s.part = min(fragment, piece-frame.HeaderSize)
 }
 
 // waitOutbound waits until there is something to write, and reports whether the writer goes on, and whether others than
@@ -146,6 +167,7 @@ func (s *Session) fillBatch(b []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.outgoing.Store(true)
+	s.setPart()
 	b = append(b, s.urgent...)
 	if s.urgent = s.urgent[:0]; cap(s.urgent) > batchTarget {
 		s.urgent = nil
@@ -156,7 +178,7 @@ func (s *Session) fillBatch(b []byte) []byte {
 	}
 	s.valuable, s.urgentValue = s.urgentValue, false
 	control := len(b)
-	for len(b) < batchTarget && s.phase < phaseOver {
+	for len(b) < min(batchTarget, s.part) && s.phase < phaseOver {
 		src := s.nextSource()
 		if src == nil {
 			break
@@ -369,14 +391,14 @@ func (o *outgoing) next(b []byte) ([]byte, bool) {
 	}
 	n := len(o.body)
 	if o.begun {
-		n = min(n, fragment)
+		n = min(n, o.s.part)
 		b = frame.AppendHeader(b, frame.Header{Length: n, Type: frame.TypeContinue, ID: o.id})
 	} else {
 		if o.id == 0 {
 			o.id = o.s.newID()
 		}
 		head := frame.StartSize(o.typ, o.flags, &o.start)
-		n = min(n, fragment-head)
+		n = min(n, o.s.part-head)
 		b = frame.AppendHeader(b, frame.Header{Length: head + n, Type: o.typ, Flags: o.flags, ID: o.id})
 		b = frame.AppendStart(b, o.typ, o.flags, o.start)
 		o.begun = true

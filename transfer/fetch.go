@@ -145,7 +145,7 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 		if err != nil {
 			return false, err
 		}
-		o := r.newOrigin(l.ctl, s.Peer(), s.RTT)
+		o := r.newOrigin(l.ctl, s)
 		lane := r.laneOf(o)
 		return true, l.run(ctx, r.o.Options, lane, func(ctx context.Context, begin func()) error { return o.get(ctx, ref, begin) })
 	})

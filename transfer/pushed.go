@@ -157,7 +157,7 @@ func (in *incomingLink) receiveTo(ctx context.Context, t *Transfer, o ReceiveOpt
 		r.fail(err)
 		return r.run()
 	}
-	from := r.newOrigin(in.ctl, in.s.Peer(), in.s.RTT)
+	from := r.newOrigin(in.ctl, in.s)
 	leave, err := in.join(ctx, r.laneOf(from))
 	if err != nil {
 		r.fail(err)

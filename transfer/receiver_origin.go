@@ -12,6 +12,7 @@ import (
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
@@ -21,7 +22,7 @@ type origin struct {
 	r    *receiver
 	ctl  *control
 	peer string
-	rtt  func() time.Duration
+	s    *session.Session
 
 	heard atomic.Int64 // when bytes of a piece have last come, in ns since 1970
 
@@ -44,11 +45,14 @@ type origin struct {
 	since    int64     // bytes since the last watch
 	bytes    int64     // that have come
 	stalls   int       // in a row
+	doubted  time.Time // since when it has been silent for too long; zero: it has not
+	asked    bool      // whether it hears this side and is heard
+	heedless time.Time // when a question was asked, after which it was still silent, that it has answered
 }
 
-func (r *receiver) newOrigin(ctl *control, peer string, rtt func() time.Duration) *origin {
+func (r *receiver) newOrigin(ctl *control, s *session.Session) *origin {
 	return &origin{
-		r: r, ctl: ctl, peer: peer, rtt: rtt, wanted: make(map[key]int64), window: firstWindow, lacks: make(map[uint32]*Error),
+		r: r, ctl: ctl, peer: s.Peer(), s: s, wanted: make(map[key]int64), window: firstWindow, lacks: make(map[uint32]*Error),
 		lanes: make(map[*bulk.Lane]struct{}), last: time.Now(), answered: time.Now(),
 	}
 }

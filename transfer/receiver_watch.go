@@ -3,6 +3,7 @@ package transfer
 import (
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/peerlane/peerlane/bulk"
@@ -14,6 +15,8 @@ func (r *receiver) watch() {
 	const every = time.Second
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	var asking sync.WaitGroup
+	defer asking.Wait()
 	for {
 		select {
 		case <-tick.C:
@@ -21,7 +24,7 @@ func (r *receiver) watch() {
 			return
 		}
 		r.t.meter.tick(time.Now())
-		stalled, lanes := r.watchOnce(every)
+		stalled, lanes := r.watchOnce(every, &asking)
 		for _, o := range stalled {
 			r.t.meter.stalls.Add(1)
 			r.t.tell(Event{EventStalled, o.peer, "", nil})
@@ -33,16 +36,21 @@ func (r *receiver) watch() {
 }
 
 // watchOnce returns the origins that have stalled since, and their lanes, which are to be replaced. It gives up those that still do.
-func (r *receiver) watchOnce(every time.Duration) (stalled []*origin, lanes []*bulk.Lane) {
+func (r *receiver) watchOnce(every time.Duration, asking *sync.WaitGroup) (stalled []*origin, lanes []*bulk.Lane) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for o := range r.origins {
 		o.rate = float64(o.since) / every.Seconds()
 		o.since = 0
-		o.window = max(o.window/2, windowFor(o.rate, o.rtt().Seconds()))
+		o.window = max(o.window/2, windowFor(o.rate, o.s.RTT().Seconds()))
 		if !r.isStalledLocked(o, time.Now()) {
+			o.doubted = time.Time{}
 			continue
 		}
+		if !r.isHeedlessLocked(o, time.Now(), asking) {
+			continue
+		}
+		o.doubted = time.Time{}
 		o.last, o.answered = time.Now(), time.Now()
 		if o.stalls++; o.stalls > 1 { // the same stall: it was told
 			o.giveUp(&Error{Code: CodeStalled, Text: "nothing came for too long"})
@@ -52,6 +60,30 @@ func (r *receiver) watchOnce(every time.Duration) (stalled []*origin, lanes []*b
 		lanes = slices.AppendSeq(lanes, maps.Keys(o.lanes))
 	}
 	return stalled, lanes
+}
+
+// mostDoubt is how many times StallAfter an origin may be silent while it is not known to have heard what it was asked for.
+const mostDoubt = 10
+
+// isHeedlessLocked reports whether an origin that has been silent for too long has had what it was asked for: on a slow link that may be
+// on its way, or what it has sent. A ping takes the same way, behind both, and its answer says so.
+func (r *receiver) isHeedlessLocked(o *origin, now time.Time, asking *sync.WaitGroup) bool {
+	if o.doubted.IsZero() {
+		o.doubted = now
+	}
+	if !o.asked {
+		o.asked = true
+		asking.Go(func() { // ends with the answer, the session, or the receiver
+			_, err := o.s.Ping(r.ctx)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			o.asked = false
+			if err == nil {
+				o.heedless = now
+			}
+		})
+	}
+	return !o.heedless.Before(o.doubted) || now.Sub(o.doubted) >= mostDoubt*r.o.StallAfter
 }
 
 // slowHash is how many bytes per second a sender hashes at least that has been asked for a layer or a root.

@@ -33,6 +33,22 @@ func (a addr) String() string { return string(a) }
 // Link returns the link that c is an end of.
 func (c *Conn) Link() *Link { return c.link }
 
+// Moved returns how many Reads have brought bytes to this side of the Road, of whichever link; 0 without a Road.
+func (c *Conn) Moved() uint64 {
+	if c.link.opts.Road == nil {
+		return 0
+	}
+	return c.link.opts.Road.moved[c.end()].Load()
+}
+
+// end returns which of the link's ends c is.
+func (c *Conn) end() int {
+	if c == &c.link.ends[0] {
+		return 0
+	}
+	return 1
+}
+
 // Read returns bytes that have arrived, at least one, and waits for them. It returns exactly io.EOF when the peer has
 // closed, or closed its writing side, and all before it was read.
 func (c *Conn) Read(b []byte) (int, error) {
@@ -62,6 +78,9 @@ func (c *Conn) tryReadLocked(b []byte) (n int, done bool, err error) {
 		return 0, false, nil
 	}
 	if n = c.in.pop(b); n > 0 {
+		if l.opts.Road != nil {
+			l.opts.Road.moved[c.end()].Add(1)
+		}
 		l.moved.Broadcast()
 		return n, true, nil
 	}
@@ -75,6 +94,9 @@ func (c *Conn) tryReadLocked(b []byte) (n int, done bool, err error) {
 func (c *Conn) Write(b []byte) (int, error) {
 	c.link.mu.Lock()
 	defer c.link.mu.Unlock()
+	if road := c.link.opts.Road; road != nil {
+		defer road.pass(c.link, c.link.way(c.out))
+	}
 	for n := 0; ; {
 		if err := c.writeErrLocked(); err != nil {
 			return n, c.opError("write", err)
@@ -109,8 +131,11 @@ func (c *Conn) sendLocked(b []byte) int {
 	l := c.link
 	swallow := l.vanished && l.opts.swallow
 	room := l.opts.Buffer - c.out.size
-	if swallow {
+	switch {
+	case swallow:
 		room = len(b)
+	case l.opts.Road != nil && room > 0:
+		room = min(room, l.opts.Road.room(l, l.way(c.out)))
 	}
 	n := l.grantLocked(min(room, len(b)))
 	if n == 0 {
@@ -119,7 +144,7 @@ func (c *Conn) sendLocked(b []byte) int {
 	if !swallow && !c.out.gone.set {
 		for sent := b[:n]; len(sent) > 0; {
 			piece := sent
-			if l.opts.Rate > 0 {
+			if l.opts.Rate > 0 || l.opts.Road != nil {
 				piece = sent[:min(len(sent), ratePiece)]
 			}
 			c.out.push(piece, l.arrivalLocked(c.out, len(piece)))

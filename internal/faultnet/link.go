@@ -2,6 +2,7 @@ package faultnet
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,6 +14,9 @@ type LinkOptions struct {
 	Delay time.Duration
 	// Rate is how many bytes a second each direction takes along; what is written faster waits in the Buffer. If zero, any.
 	Rate int
+	// Road, if not nil, is what the link shares with others: their bytes queue one behind the other, at the Road's rate, and
+	// Rate is not looked at.
+	Road *Road
 	// CutDelivers makes CutAfter hand what was written before the cut to the readers, who get the error after it. If
 	// false, what was not read at the moment of the cut is lost. Freeze and Vanish hold it back or lose it as ever.
 	CutDelivers bool
@@ -33,6 +37,7 @@ const ratePiece = 4 << 10
 type Link struct {
 	opts LinkOptions
 	ends [2]Conn
+	due  [2]atomic.Bool // a timer of the Road wakes it
 
 	mu       sync.Mutex
 	moved    sync.Cond     // any field below, or of a lane, changed; or a time came
@@ -146,13 +151,8 @@ func (l *Link) countLocked(n int) {
 // arrivalLocked returns when what is sent on ln now, n bytes, has all arrived, and sees to it that waiters look then.
 func (l *Link) arrivalLocked(ln *lane, n int) time.Time {
 	at := ln.last
-	if l.opts.Rate > 0 {
-		now := time.Now()
-		if ln.busy.Before(now) {
-			ln.busy = now
-		}
-		ln.busy = ln.busy.Add(time.Duration(n) * time.Second / time.Duration(l.opts.Rate))
-		if t := ln.busy.Add(l.delay); t.After(at) {
+	if l.opts.Road != nil || l.opts.Rate > 0 {
+		if t := l.leavesLocked(ln, n).Add(l.delay); t.After(at) {
 			at = t
 		}
 	} else if l.delay > 0 {
@@ -165,6 +165,22 @@ func (l *Link) arrivalLocked(ln *lane, n int) time.Time {
 	}
 	ln.last = at
 	return at
+}
+
+// leavesLocked returns when the last of n bytes that are sent on ln now has left.
+func (l *Link) leavesLocked(ln *lane, n int) time.Time {
+	if r := l.opts.Road; r != nil {
+		return r.leaves(l.way(ln), n)
+	}
+	return leaves(&ln.busy, n, l.opts.Rate)
+}
+
+// way returns the direction of ln: 0 from the first end, 1 to it.
+func (l *Link) way(ln *lane) int {
+	if ln == &l.lanes[1] {
+		return 0
+	}
+	return 1
 }
 
 // wake makes every waiter look again.

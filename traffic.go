@@ -1,0 +1,159 @@
+package peerlane
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+	"weak"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
+	msmux "github.com/multiformats/go-multistream"
+)
+
+// Conns share the connection under them, and the queue before it: what one of them fills keeps the others silent. So what moves on
+// one is a sign that the connection lives, for all.
+
+// traffic is what moves on one libp2p connection, on all conns of ours together.
+type traffic struct {
+	moved      atomic.Uint64 // Reads that brought bytes, and Writes that had to wait for room and got it
+	unanswered atomic.Uint64 // bytes that have come on conns that are no carriers: nothing tells the peer of them
+}
+
+// traffics finds what moves on a connection while a conn on it is in use. It is of the process, for a host's connections are
+// shared by all who use the host.
+var traffics = struct {
+	sync.Mutex
+	of map[network.Conn]weak.Pointer[traffic]
+}{of: make(map[network.Conn]weak.Pointer[traffic])}
+
+// trafficOn returns what moves on c.
+func trafficOn(c network.Conn) *traffic {
+	traffics.Lock()
+	defer traffics.Unlock()
+	if t := traffics.of[c].Value(); t != nil {
+		return t
+	}
+	t := new(traffic)
+	traffics.of[c] = weak.Make(t)
+	runtime.AddCleanup(t, forgetTraffic, c)
+	return t
+}
+
+// forgetTraffic forgets a connection on which nothing of ours is left.
+func forgetTraffic(c network.Conn) {
+	traffics.Lock()
+	defer traffics.Unlock()
+	if traffics.of[c].Value() == nil {
+		delete(traffics.of, c)
+	}
+}
+
+// roomWait is how long a Write takes at least that had to wait for room: what was before it has gone on its way.
+const roomWait = 100 * time.Millisecond
+
+// A slicer cuts what is written into pieces that take about half a second: a secure channel and a muxer let nothing of a piece be
+// seen before all of it has come.
+type slicer struct {
+	size    int
+	written uint64
+}
+
+const (
+	firstSlice = 16 << 10
+	leastSlice = 4 << 10
+	mostSlice  = 1 << 20
+	sliceTime  = 500 * time.Millisecond
+	blindSlice = 16 // at first a piece is at most this part of what has been written: it may all be in a queue
+)
+
+// next returns how many of n bytes are written next.
+func (s *slicer) next(n int) int {
+	if s.size == 0 {
+		s.size = firstSlice
+	}
+	return min(n, s.size)
+}
+
+// took notes that a piece of n bytes has taken d.
+func (s *slicer) took(n int, d time.Duration) {
+	s.written += uint64(n)
+	switch {
+	case d > sliceTime:
+		s.size = max(leastSlice, min(s.size, int(float64(n)*float64(sliceTime)/float64(d))))
+	case d < sliceTime/4 && n >= s.size:
+		s.size = max(s.size, int(min(uint64(2*s.size), s.written/blindSlice, mostSlice)))
+	}
+}
+
+// errSilentConn is why an attempt is given up: the connection that it is on is dead.
+var errSilentConn = errors.New("the connection is silent")
+
+// whileAlive returns a ctx that ends with errSilentConn as its cause when conns are dead: nothing of ours has moved on any of them for a
+// wait, and none has answered a ping. stop ends that, and reports whether it has happened.
+func whileAlive(ctx context.Context, conns []network.Conn, wait time.Duration) (alive context.Context, stop func() bool) {
+	alive, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() { // ends with alive, which stop ends
+		defer close(done)
+		for areAlive(alive, conns, wait) {
+		}
+		cancel(errSilentConn)
+	}()
+	return alive, func() bool {
+		cancel(nil)
+		<-done
+		return errors.Is(context.Cause(alive), errSilentConn)
+	}
+}
+
+// areAlive reports, after a wait, whether one of conns lives. When ctx ends it returns false at once.
+func areAlive(ctx context.Context, conns []network.Conn, wait time.Duration) bool {
+	bounded, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	var pings sync.WaitGroup
+	var answered atomic.Bool
+	all := make([]*traffic, len(conns))
+	before := make([]uint64, len(conns))
+	for i, c := range conns {
+		all[i] = trafficOn(c)
+		before[i] = all[i].moved.Load()
+		pings.Go(func() {
+			if answersPing(bounded, c) {
+				answered.Store(true)
+			}
+		})
+	}
+	<-bounded.Done()
+	pings.Wait()
+	if ctx.Err() != nil {
+		return false
+	}
+	for i, t := range all {
+		if t.moved.Load() != before[i] {
+			return true
+		}
+	}
+	return answered.Load()
+}
+
+// answersPing reports whether the peer answers on c before ctx ends: one that does not know the ping protocol says so.
+func answersPing(ctx context.Context, c network.Conn) bool {
+	s, err := c.NewStream(network.WithAllowLimitedConn(ctx, "peerlane/ping"))
+	if err != nil {
+		return false
+	}
+	defer func() { _ = s.Reset() }() // nothing more is to be said
+	stop := context.AfterFunc(ctx, func() { _ = s.SetDeadline(past) })
+	defer stop()
+	if err := s.SetProtocol(ping.ID); err != nil {
+		return false // too many streams: nobody knows
+	}
+	err = msmux.SelectProtoOrFail(protocol.ID(ping.ID), s)
+	var unknown msmux.ErrNotSupported[protocol.ID]
+	return err == nil || errors.As(err, &unknown)
+}
