@@ -32,7 +32,8 @@ type Options struct {
 	// CloseTimeout bounds how long Close waits for what is written to leave. If zero, 5 s.
 	CloseTimeout time.Duration
 	// Store, if not nil, keeps the stream's places, and the records that are not acknowledged, beyond this process. One stream
-	// at a time uses it: another one takes it over.
+	// at a time uses it: another one takes it over once its peer has accepted it. A stream that is refused, or fails to open, leaves the
+	// one before it alone.
 	Store Store
 	// Registry, if not nil, lists the stream while it is open.
 	Registry *Registry

@@ -197,6 +197,7 @@ func (s *Stream) keep(j *job) error {
 	s.mu.Lock()
 	from, acked := s.out.durable+1, s.out.acked
 	s.mu.Unlock()
+	acked = s.lease.settled(acked)
 	last := j.from + uint64(j.count) - 1
 	if from > last {
 		return nil // sent again
