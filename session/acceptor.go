@@ -5,11 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
@@ -101,13 +104,25 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 			*refusal = *told // it may be Admit's own, used for every peer
 			a.refuse(conn, refusal)
 		} else {
-			drop(conn, frame.CodeProtocol)
+			drop(conn, cutCode(err))
 		}
 		refusal.Op, refusal.Peer, refusal.Outcome = "hello", peer, Rejected
 		return refusal
 	}
 	run()
 	return nil
+}
+
+// cutCode returns the code to drop a carrier with whose hello has failed with err: one that is cut, or slow, breaks no protocol.
+func cutCode(err error) frame.Code {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return frame.CodeTimeout
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE):
+		return frame.CodeCancelled
+	}
+	return frame.CodeProtocol
 }
 
 // beginHello takes a place among the peer's hellos in progress.
