@@ -7,6 +7,8 @@ import (
 	"math"
 	"reflect"
 	"sync"
+
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // lease is a stream's hold on its Store, from before there is a stream:
@@ -159,16 +161,23 @@ func (l *lease) unclaim() {
 func isKey(st Store) bool { return reflect.ValueOf(st).Comparable() }
 
 // begin has the Store begin, which ends the lease that has it.
-func (l *lease) begin() (Place, error) {
-	place, err := l.store.Begin(l.onLost)
-	l.mu.Lock()
-	l.place, l.held, l.ended = place, err == nil, err != nil
-	l.mu.Unlock()
-	close(l.begun)
+func (l *lease) begin() (place Place, err error) {
+	defer func() {
+		l.mu.Lock()
+		l.ended = !l.held
+		l.mu.Unlock()
+		close(l.begun)
+		if l.ended {
+			l.leave()
+		}
+	}()
+	place, err = l.store.Begin(l.onLost)
 	if err != nil {
-		l.leave()
 		return place, storeError(err)
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.place, l.held = place, true
 	return place, nil
 }
 
@@ -247,12 +256,16 @@ func (l *lease) end(acked uint64, last func() error) error {
 	if !held {
 		return nil
 	}
+	defer l.leave()
 	var err error
-	if last != nil {
-		err = last()
-	}
-	err = errors.Join(err, l.store.End(acked))
-	l.leave()
+	hook.Run(func() {
+		if last != nil {
+			err = last()
+		}
+	}, func(why *hook.Failure) { // gives the Store back in any case
+		err = errors.Join(err, l.store.End(acked))
+		why.Rethrow()
+	})
 	if err != nil {
 		return storeError(err)
 	}

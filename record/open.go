@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -95,15 +96,27 @@ func prepare(ctx context.Context, conn net.Conn, who identity, o Options, greet 
 	p := &handshake{conn: conn, br: bufio.NewReaderSize(conn, readBuffer), who: who, o: o}
 	p.lease = newLease(o.Store, func() { supersede(ErrSuperseded) })
 	interrupt := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(deadline.Past) }) // wakes the hello
-	s, err := greet(p, ctx)
-	if !interrupt() {
-		err = context.Cause(ctx)
-	}
+	var s *Stream
+	var err error
+	hook.Run(func() { s, err = greet(p, ctx) }, func(why *hook.Failure) {
+		if !interrupt() {
+			err = context.Cause(ctx)
+		}
+		if why != nil { // the Store's
+			err = storeError(why)
+			defer why.Rethrow()
+			defer func() { _ = conn.Close() }() // nobody else will
+		}
+		if err != nil {
+			p.sayWhyNot(err)
+			err = errors.Join(err, p.lease.end(0, nil))
+			return
+		}
+		p.lease.serve(s)
+	})
 	if err != nil {
-		p.sayWhyNot(err)
-		return nil, errors.Join(err, p.lease.end(0, nil))
+		return nil, err
 	}
-	p.lease.serve(s)
 	return s, nil
 }
 
@@ -275,26 +288,27 @@ type AcceptInfo struct {
 type AcceptFunc func(AcceptInfo) (*Options, error)
 
 // Handle has serve called with every record stream that a peer opens under name, in a goroutine of its own. accept may be nil: then
-// all are taken, with the Options that are the default. The stream is closed when serve returns.
+// all are taken, with the Options that are the default. The stream is closed when serve returns; when it panics, or ends its goroutine,
+// the peer is told that with CodeInternal.
 func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
 	at.SetStream(name, func(st *session.Stream) {
 		s, err := answer(st, accept)
 		if err != nil {
 			return // the peer has been told
 		}
-		defer func() {
-			if v := recover(); v != nil {
-				s.refuse(s.opError("serve", errPanic), CodeInternal, errPanic.Error())
-				<-s.done
-				panic(v) // is the session's to report
+		hook.Run(func() { serve(s) }, func(why *hook.Failure) {
+			if why == nil {
+				_ = s.Close() // what could not leave, the peer misses itself
+				return
 			}
-			_ = s.Close() // what could not leave, the peer misses itself
-		}()
-		serve(s)
+			s.refuse(s.opError("serve", fmt.Errorf("%w: %w", errHandler, why)), CodeInternal, errHandler.Error())
+			<-s.done
+			why.Rethrow() // is the session's to report, as the end of this goroutine
+		})
 	})
 }
 
-var errPanic = errors.New("the handler panicked")
+var errHandler = errors.New("the handler has failed")
 
 func answer(st *session.Stream, hook AcceptFunc) (*Stream, error) {
 	who := identity{st.Name(), st.Session().Peer()}

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // A Stream is one side of a record stream: it writes records and learns what the peer has applied, and it reads records and says
@@ -157,17 +159,25 @@ func (s *Stream) finish() {
 		s.grace.Stop()
 	}
 	s.mu.Unlock()
-	err := s.lease.end(acked, func() error {
-		if !untold {
-			return nil
+	var err error
+	hook.Run(func() {
+		err = s.lease.end(acked, func() error {
+			if !untold {
+				return nil
+			}
+			return s.store.Applied(s.peerLog, place) // for want of time; the peer asks when it comes back
+		})
+	}, func(why *hook.Failure) {
+		if why != nil {
+			err = storeError(why)
 		}
-		return s.store.Applied(s.peerLog, place) // for want of time; the peer asks when it comes back
+		if err != nil {
+			s.fail(s.opError("close", err))
+		}
+		s.opts.Registry.remove(s)
+		close(s.done)
+		why.Rethrow()
 	})
-	if err != nil {
-		s.fail(s.opError("close", err))
-	}
-	s.opts.Registry.remove(s)
-	close(s.done)
 }
 
 // identity is how a stream is called.

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // A Flow is one side of a byte stream each way that outlives the carriers it runs on. It does no hello and opens no
@@ -250,9 +252,7 @@ func (f *Flow) drop(c *carrier) {
 
 // end closes a carrier that is of no more use. mu is not held.
 func (f *Flow) end(c *carrier) {
-	if f.cfg.Drop != nil {
-		f.cfg.Drop(c.conn)
-	} else {
+	if f.cfg.Drop == nil || hook.Do(func() { f.cfg.Drop(c.conn) }) != nil {
 		_ = c.conn.Close() // the flow goes on without it
 	}
 }

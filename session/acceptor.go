@@ -17,6 +17,7 @@ import (
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/handler"
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // AcceptorConfig is the accepting side's settings.
@@ -216,7 +217,9 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 			drop(c.raw, frame.CodeGoingAway)
 			s.fail(&Error{Op: "session", Peer: peer, Code: frame.CodeGoingAway})
 		} else if a.onOpen != nil {
-			a.onOpen(s)
+			if err := hook.Do(func() { a.onOpen(s) }); err != nil {
+				s.fail(&Error{Op: "session", Peer: peer, Code: frame.CodeInternal, Err: fmt.Errorf("OnSession: %w", err)})
+			}
 		}
 		kept()
 		s.readLoop()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // dedicated is a stream that is a connection of its own: raw, or sealed when there is a key.
@@ -110,9 +111,17 @@ func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	conn, err := s.open(ctx)
+	conn, err := s.callOpener(ctx)
 	if err != nil {
 		<-s.greeting
+	}
+	return conn, err
+}
+
+// callOpener calls the Opener. One that ends its goroutine has opened nothing.
+func (s *Session) callOpener(ctx context.Context) (conn net.Conn, err error) {
+	if exited := hook.Do(func() { conn, err = s.open(ctx) }); exited != nil {
+		return nil, fmt.Errorf("the Opener %w", exited)
 	}
 	return conn, err
 }
