@@ -11,6 +11,7 @@ import (
 
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/hook"
+	"github.com/peerlane/peerlane/internal/lively"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -40,7 +41,7 @@ func OpenConn(ctx context.Context, conn net.Conn, opts *Options) (*Stream, error
 }
 
 func open(ctx context.Context, conn net.Conn, who identity, opts *Options) (*Stream, error) {
-	return establish(ctx, conn, who, opts, (*handshake).open)
+	return establish(ctx, conn, who, opts, context.WithTimeout, (*handshake).open)
 }
 
 // AcceptConn is the other side of OpenConn.
@@ -49,7 +50,21 @@ func AcceptConn(ctx context.Context, conn net.Conn, opts *Options) (*Stream, err
 }
 
 func accept(ctx context.Context, conn net.Conn, who identity, opts *Options) (*Stream, error) {
-	return establish(ctx, conn, who, opts, (*handshake).accept)
+	return establish(ctx, conn, who, opts, context.WithTimeout, (*handshake).accept)
+}
+
+// bounder bounds the hello to some time.
+type bounder = func(context.Context, time.Duration) (context.Context, context.CancelFunc)
+
+// whileHeard bounds to time in which the peer of s is heard.
+func whileHeard(s *session.Session) bounder {
+	ping := func(ctx context.Context) error {
+		_, err := s.Ping(ctx)
+		return err
+	}
+	return func(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+		return lively.WithTimeout(ctx, d, ping)
+	}
 }
 
 // handshake is a stream whose hellos are being exchanged.
@@ -66,9 +81,9 @@ type handshake struct {
 }
 
 // establish makes a stream of a conn by a hello, within the time for that.
-func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, greet greeter) (*Stream, error) {
+func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, bound bounder, greet greeter) (*Stream, error) {
 	o := opts.withDefaults()
-	s, err := prepare(ctx, conn, who, o, greet)
+	s, err := prepare(ctx, conn, who, o, bound, greet)
 	if err != nil {
 		_ = conn.Close() // the first error is what counts
 		var e *Error
@@ -85,11 +100,11 @@ func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, 
 // greeter exchanges hellos and makes the stream.
 type greeter func(*handshake, context.Context) (*Stream, error)
 
-func prepare(ctx context.Context, conn net.Conn, who identity, o Options, greet greeter) (*Stream, error) {
+func prepare(ctx context.Context, conn net.Conn, who identity, o Options, bound bounder, greet greeter) (*Stream, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.HandshakeTimeout)
+	ctx, cancel := bound(ctx, o.HandshakeTimeout)
 	defer cancel()
 	ctx, supersede := context.WithCancelCause(ctx)
 	defer supersede(nil)
@@ -321,9 +336,11 @@ func answer(st *session.Stream, hook AcceptFunc) (*Stream, error) {
 		refused = o.validate()
 	}
 	if refused == nil {
-		return accept(st.Session().Context(), st, who, opts)
+		return establish(st.Session().Context(), st, who, opts, whileHeard(st.Session()), (*handshake).accept)
 	}
-	_ = st.SetDeadline(time.Now().Add(5 * time.Second)) // a stream that is closed needs none
+	ctx, cancel := whileHeard(st.Session())(st.Session().Context(), (*Options)(nil).withDefaults().HandshakeTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = st.SetDeadline(deadline.Past) })() // wakes the hello
 	if _, err := readHello(st, helloOpen); err != nil {
 		return nil, err
 	}

@@ -188,7 +188,7 @@ func (a *Acceptor) answer(conn net.Conn, peer string, timed func() bool) (run fu
 	}
 	switch h.Role {
 	case frame.RoleStream:
-		return a.answerStream(h, ack, peer, timed)
+		return a.answerStream(conn, h, ack, peer, timed)
 	case frame.RoleResume:
 		return a.answerResume(h, ack, peer)
 	}
