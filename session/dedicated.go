@@ -79,9 +79,12 @@ func (s *Session) openDedicated(ctx context.Context, name string, outlives bool)
 		var e *Error
 		if errors.As(err, &e) {
 			e.Op, e.Link = "open stream", name
-			if !e.Remote {
+			if !e.refused {
 				e.Outcome = Unknown // HELLO may have arrived
 			}
+		}
+		if st := s.openedAndReset(name, err); st != nil {
+			return st, nil
 		}
 		return nil, err
 	}

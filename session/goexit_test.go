@@ -30,10 +30,9 @@ func TestAStreamWhoseHandlerEndsItsGoroutineIsReset(t *testing.T) {
 						end()
 					})
 					st, err := r.dialer.OpenStream(t.Context(), "half", opts)
-					if err == nil {
-						_, err = io.ReadAll(st)
-						_ = st.Reset(frame.CodeCancelled)
-					}
+					require.NoError(t, err)
+					_, err = io.ReadAll(st)
+					_ = st.Reset(frame.CodeCancelled)
 					var e *Error
 					require.ErrorAs(t, err, &e)
 					require.True(t, e.Remote)

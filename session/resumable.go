@@ -54,6 +54,9 @@ func (s *Session) openResumable(ctx context.Context, name string) (*Stream, erro
 	conn, err := s.dialResumable(ctx, name)
 	if err != nil {
 		s.forgetDedicated(st)
+		if st := s.openedAndReset(name, err); st != nil {
+			return st, nil
+		}
 		return nil, s.notOpened(name, err)
 	}
 	s.touch()
@@ -172,7 +175,7 @@ func (s *Session) notOpened(name string, err error) error {
 		switch {
 		case !e.Remote && e.Op == "hello":
 			failed.Outcome = Unknown // HELLO may have arrived
-		case e.Remote && e.Code >= frame.LastWord: // the handler was faster than ACCEPT
+		case e.Remote && e.Code >= frame.LastWord: // served and reset, while this session ends
 			failed.Code, failed.Outcome = e.Code-frame.LastWord, Unknown
 		}
 	case errors.Is(err, resume.ErrBusy):
