@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -178,7 +179,21 @@ func (s *Server) serveLegacy(t *servedTag, conn *Conn) error {
 		return ErrUnavailable
 	}
 	defer s.quota.EndCall()
-	response, err := s.runLegacy(t, conn, request)
+	var response []byte
+	var served error
+	hook.Run(func() { response, err = s.runLegacy(t, conn, request) }, func(why *hook.Failure) {
+		if why != nil {
+			s.log.Error("handler panicked or ended its goroutine", "tag", t.tag, "peer", conn.RemotePeer(), "err", why)
+			err = fmt.Errorf("handler %w", why)
+		}
+		served = s.answerLegacy(call, response, err)
+	})
+	return served
+}
+
+// answerLegacy sends what a handler has returned.
+func (s *Server) answerLegacy(call *legacyCall, response []byte, err error) error {
+	conn := call.conn
 	if err != nil {
 		response = []byte(legacyErrorPrefix + err.Error())
 	}
@@ -245,17 +260,11 @@ func watchCaller(conn *Conn, gone func()) (stop func()) {
 	}
 }
 
-// runLegacy runs the tag's handler; a panic is an error. The handler's ctx ends with the caller's stream or the server.
-func (s *Server) runLegacy(t *servedTag, conn *Conn, request []byte) (response []byte, err error) {
+// runLegacy runs the tag's handler. The handler's ctx ends with the caller's stream or the server.
+func (s *Server) runLegacy(t *servedTag, conn *Conn, request []byte) ([]byte, error) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer watchCaller(conn, cancel)()
-	defer func() {
-		if v := recover(); v != nil {
-			s.log.Error("handler panicked", "tag", t.tag, "peer", conn.RemotePeer(), "panic", v)
-			err = fmt.Errorf("handler panicked: %v", v)
-		}
-	}()
 	return t.handler(ctx, &Request{Peer: conn.RemotePeer(), Tag: t.tag, Value: request})
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -250,6 +251,16 @@ func TestAPanicOrAStopEndsAnOldCallInOrder(t *testing.T) {
 	got, err := old.Send(t.Context(), b.ID(), "/panic", nil)
 	require.NoError(t, err)
 	require.Equal(t, "处理请求失败: handler panicked: boom", string(got))
+	require.NoError(t, s.Start("/exit", func([]byte) ([]byte, error) {
+		runtime.Goexit()
+		return []byte("half"), nil
+	}))
+	for range 3 {
+		got, err = old.Send(t.Context(), b.ID(), "/exit", nil)
+		require.NoError(t, err)
+		require.Equal(t, "处理请求失败: handler ended its goroutine", string(got))
+	}
+	waitInfo(t, s, 0) // its places are given back
 
 	answered := make(chan error, 1)
 	go func() {

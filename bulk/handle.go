@@ -1,11 +1,15 @@
 package bulk
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/lively"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -47,13 +51,31 @@ type laneKey struct {
 	id      laneID
 }
 
-// openTimeout bounds the wait for a strand's OPEN, and for an ACCEPT to leave.
+// openTimeout bounds the wait for a strand's OPEN, and for an ACCEPT to leave: time in which the session is heard.
 const openTimeout = 5 * time.Second
+
+// bounded runs fn, which is interrupted when the peer has had openTimeout for its part.
+func bounded(st *session.Stream, fn func() error) error {
+	ping := func(ctx context.Context) error {
+		_, err := st.Session().Ping(ctx)
+		return err
+	}
+	stop := lively.After(openTimeout, ping, func() { _ = st.SetDeadline(deadline.Past) }) // wakes fn
+	defer stop()
+	return fn()
+}
 
 // take serves one strand, and returns when its lane is over.
 func (h *handler) take(st *session.Stream) {
-	_ = st.SetDeadline(time.Now().Add(openTimeout)) // a stream that is closed needs none
-	theirs, err := readHello(st)
+	var theirs hello
+	err := bounded(st, func() (err error) {
+		theirs, err = readHello(st)
+		return err
+	})
+	if err != nil && !errors.Is(err, ErrProtocol) && !errors.Is(err, ErrVersion) {
+		_ = st.Close() // nobody has asked for a lane, and nobody is refused one
+		return
+	}
 	if err == nil && theirs.kind != helloOpen {
 		err = protocolErrorf("%v where OPEN is due", theirs.kind)
 	}
@@ -75,8 +97,10 @@ func (h *handler) take(st *session.Stream) {
 	if err != nil {
 		answer = hello{kind: helloRefuse, code: refusalOf(err)}
 	}
-	_ = st.SetDeadline(time.Now().Add(openTimeout)) // the application may have taken its time
-	_, failed := st.Write(answer.append(make([]byte, 0, helloSize)))
+	failed := bounded(st, func() error {
+		_, err := st.Write(answer.append(make([]byte, 0, helloSize)))
+		return err
+	})
 	if err != nil || failed != nil {
 		h.forget(key, l)
 		if l.framed != nil {
@@ -85,7 +109,7 @@ func (h *handler) take(st *session.Stream) {
 		_ = st.Close() // the peer has been told, or is gone
 		return
 	}
-	_ = st.SetDeadline(time.Time{}) // likewise
+	_ = st.SetDeadline(time.Time{}) // the time may have been over just then
 	st.SetBulk(!o.AllowLimited)
 	h.run(l, st, key)
 }

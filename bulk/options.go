@@ -40,7 +40,8 @@ type Options struct {
 	// waits with what it writes until the session is on another. A dedicated lane is not opened there, but shared; to the side that
 	// accepts a dedicated one the field means nothing.
 	AllowLimited bool
-	// HandshakeTimeout bounds the wait of Open for the peer's hello, as its ctx does. If zero, 5 s.
+	// HandshakeTimeout bounds the wait of Open for the peer's hello, as its ctx does. If zero, 5 s. The accepting side waits 5 s for
+	// the opener's, in which silence of the connection does not count.
 	HandshakeTimeout time.Duration
 	// Registry, if not nil, lists the lane while it is open.
 	Registry *Registry

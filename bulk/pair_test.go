@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -28,6 +29,7 @@ type pair struct {
 	mu      sync.Mutex
 	links   []*faultnet.Link
 	limited bool // further carriers say that they are
+	resets  bool // further carriers can be reset
 }
 
 // newPair opens a session. Both sides are closed when the test ends.
@@ -62,6 +64,11 @@ func (p *pair) open(context.Context) (net.Conn, error) {
 	link := faultnet.NewLink(p.link)
 	p.links = append(p.links, link)
 	here, there := link.Ends()
+	if p.resets {
+		here, there := resetConn{here}, resetConn{there}
+		p.serving.Go(func() { _ = p.acceptor.Serve(there, "alice") })
+		return here, nil
+	}
 	p.serving.Go(func() { _ = p.acceptor.Serve(there, "alice") })
 	if p.limited {
 		return limitedConn{here}, nil
@@ -73,6 +80,14 @@ func (p *pair) open(context.Context) (net.Conn, error) {
 type limitedConn struct{ net.Conn }
 
 func (limitedConn) Limited() bool { return true }
+
+// resetConn is a carrier that can end otherwise than in order.
+type resetConn struct{ *faultnet.Conn }
+
+func (c resetConn) Reset(frame.Code) error {
+	c.Link().Cut()
+	return nil
+}
 
 // lanes opens a lane from alice to bob, and returns both ends.
 func (p *pair) lanes(t *testing.T, opts *Options) (here, there *Lane) {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
+	"runtime"
 	"sync"
+
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // ApplyOptions are for Apply. Nil is as good as the zero value.
@@ -23,7 +25,7 @@ type ApplyOptions struct {
 // An error of fn fails the record: with the Code, Retryable and Message of a *RecordFailure that it is or wraps, otherwise with
 // code 1, for good, and its text. After a retryable one the records from there on come again when the peer sends them; those that
 // have been applied in parallel meanwhile are not applied twice. After another, and when ctx ends, or the stream, Apply returns the
-// error. fn's ctx ends with Apply's. A panic of fn is Apply's.
+// error. fn's ctx ends with Apply's. A panic of fn, or its runtime.Goexit, is Apply's.
 func Apply(ctx context.Context, s *Stream, fn func(context.Context, Record) error, opts *ApplyOptions) error {
 	parallel := 1
 	if opts != nil && opts.Parallel > 0 {
@@ -38,8 +40,12 @@ func Apply(ctx context.Context, s *Stream, fn func(context.Context, Record) erro
 		cancel()
 	}
 	a.running.Wait()
-	if a.panicked != nil {
-		panic(a.panicked)
+	switch why := a.unfinished; {
+	case why == nil:
+	case why.Panic == nil:
+		runtime.Goexit()
+	default:
+		panic(fmt.Sprintf("%v\n\n%s", why.Panic, why.Stack))
 	}
 	if failed := a.outcome(); failed != nil {
 		return failed
@@ -55,11 +61,11 @@ type applier struct {
 	places  chan struct{} // holds a value for each fn that runs
 	running sync.WaitGroup
 
-	mu       sync.Mutex
-	done     map[uint64]bool // applied, and a record before is not
-	failed   bool            // a record has, and is to come again
-	panicked any             // what fn has panicked with, in a goroutine of its own
-	final    error           // a failure that is not retryable, or why a record could not be acknowledged
+	mu         sync.Mutex
+	done       map[uint64]bool // applied, and a record before is not
+	failed     bool            // a record has, and is to come again
+	unfinished *hook.Failure   // how fn has ended, in a goroutine of its own, that did not return; nil: none has
+	final      error           // a failure that is not retryable, or why a record could not be acknowledged
 }
 
 func (a *applier) run(ctx context.Context) error {
@@ -88,10 +94,7 @@ func (a *applier) run(ctx context.Context) error {
 		case cap(a.places) == 1:
 			a.apply(ctx, r)
 		default:
-			a.running.Go(func() {
-				defer a.catch()
-				a.apply(ctx, r)
-			})
+			a.running.Go(func() { hook.Run(func() { a.apply(ctx, r) }, a.catch) })
 		}
 	}
 }
@@ -163,12 +166,12 @@ func (a *applier) fail(seq uint64, err error) {
 	}
 }
 
-// catch has Apply panic in place of the goroutine that it is deferred in.
-func (a *applier) catch() {
-	if v := recover(); v != nil {
+// catch has Apply end as fn has, which did not return.
+func (a *applier) catch(why *hook.Failure) {
+	if why != nil {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		a.panicked = fmt.Sprintf("%v\n\n%s", v, debug.Stack())
+		a.unfinished = why
 		a.cancel()
 	}
 }

@@ -123,15 +123,18 @@ func TestAStreamIsClosedInOrderWhenItsHandlerReturns(t *testing.T) {
 }
 
 // Row: N24
-func TestAHandlerThatLeavesItsGoroutineClosesItsStream(t *testing.T) {
+func TestAHandlerThatEndsItsGoroutineIsAnInternalErrorToThePeer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
 		record.Handle(h.toBob, "log", nil, func(*record.Stream) { runtime.Goexit() })
 		s, err := record.Open(t.Context(), h.alice, "log", nil)
 		require.NoError(t, err)
 		_, err = s.ReadRecord(t.Context())
-		require.Equal(t, io.EOF, err)
-		require.NoError(t, s.Close())
+		var e *record.Error
+		require.ErrorAs(t, err, &e)
+		require.True(t, e.Remote)
+		require.Equal(t, record.CodeInternal, e.Code)
+		<-s.Done()
 	})
 }
 

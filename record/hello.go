@@ -21,6 +21,8 @@ const (
 	helloSize     = helloPrefix + 4*4 + logSize + 16 + logSize + 8 // capabilities, window, log, first, next, known, applied
 	logSize       = 16
 	capBatchAck   = 1 << 0 // spec 3.3
+	capConfirm    = 1 << 1 // of OPEN: a frame follows ACCEPT; of ACCEPT: it is waited for
+	capMoving     = 1 << 2 // of OPEN: another stream works on, and moves the places
 	maxWindow     = 1 << 24
 	maxBytes      = 1 << 30
 	leastWindow   = 1
@@ -156,6 +158,9 @@ func cutShort(err error) error {
 	return fmt.Errorf("no whole hello: %w", err)
 }
 
+// moves reports whether the places of h may have moved on meanwhile: those of an opener whose Store serves another stream.
+func (h hello) moves() bool { return h.kind == helloOpen && h.caps&capMoving != 0 }
+
 // begin returns the record that a direction begins with (spec 3.5): of the log that writer tells of, to the reader.
 func begin(writer, reader hello) (uint64, error) {
 	switch {
@@ -164,7 +169,9 @@ func begin(writer, reader hello) (uint64, error) {
 	case reader.known != writer.log:
 		return 0, fmt.Errorf("%w: the reader is at record %d of log %x, and the writer has log %x: one of them has begun anew; "+
 			"drop the place, or the log, that is not to count", ErrHistory, reader.applied, reader.known[:4], writer.log[:4])
-	case reader.applied+1 < writer.first || reader.applied+1 > writer.next:
+	case reader.applied+1 < writer.first && reader.moves(): // spec 3.8: the opener decides
+		return writer.first, nil
+	case reader.applied+1 < writer.first, reader.applied+1 > writer.next && !writer.moves():
 		return 0, fmt.Errorf("%w: the reader goes on with record %d, and the writer has %d up to %d: one of them has gone back in time",
 			ErrHistory, reader.applied+1, writer.first, writer.next-1)
 	}

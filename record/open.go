@@ -1,13 +1,17 @@
 package record
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/hook"
+	"github.com/peerlane/peerlane/internal/lively"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -37,18 +41,7 @@ func OpenConn(ctx context.Context, conn net.Conn, opts *Options) (*Stream, error
 }
 
 func open(ctx context.Context, conn net.Conn, who identity, opts *Options) (*Stream, error) {
-	return establish(ctx, conn, who, opts, func(o *Options, stand func() (Place, error)) (ours, theirs hello, err error) {
-		place, err := stand()
-		if err != nil {
-			return ours, theirs, err
-		}
-		ours = o.hello(helloOpen, place)
-		if _, err := conn.Write(ours.append(make([]byte, 0, helloSize))); err != nil {
-			return ours, theirs, err
-		}
-		theirs, err = readHello(conn, helloAccept)
-		return ours, theirs, err
-	})
+	return establish(ctx, conn, who, opts, context.WithTimeout, (*handshake).open)
 }
 
 // AcceptConn is the other side of OpenConn.
@@ -57,27 +50,40 @@ func AcceptConn(ctx context.Context, conn net.Conn, opts *Options) (*Stream, err
 }
 
 func accept(ctx context.Context, conn net.Conn, who identity, opts *Options) (*Stream, error) {
-	return establish(ctx, conn, who, opts, func(o *Options, stand func() (Place, error)) (ours, theirs hello, err error) {
-		ours.kind = helloAccept
-		if theirs, err = readHello(conn, helloOpen); err != nil {
-			return ours, theirs, err
-		}
-		place, err := stand() // not before: a conn without a hello takes no store over
-		if err != nil {
-			return ours, theirs, err
-		}
-		return o.hello(helloAccept, place), theirs, nil
-	})
+	return establish(ctx, conn, who, opts, context.WithTimeout, (*handshake).accept)
 }
 
-// greeter exchanges hellos. It calls stand, once at most, for the place of this side, which the Store has. When it fails, ours has at
-// least its kind if the other side is to be told.
-type greeter func(o *Options, stand func() (Place, error)) (ours, theirs hello, err error)
+// bounder bounds the hello to some time.
+type bounder = func(context.Context, time.Duration) (context.Context, context.CancelFunc)
+
+// whileHeard bounds to time in which the peer of s is heard.
+func whileHeard(s *session.Session) bounder {
+	ping := func(ctx context.Context) error {
+		_, err := s.Ping(ctx)
+		return err
+	}
+	return func(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+		return lively.WithTimeout(ctx, d, ping)
+	}
+}
+
+// handshake is a stream whose hellos are being exchanged.
+type handshake struct {
+	conn  net.Conn
+	br    *bufio.Reader // of conn
+	who   identity
+	o     Options
+	lease *lease
+	ours  hello
+	said  bool // ours has left
+
+	theirs hello
+}
 
 // establish makes a stream of a conn by a hello, within the time for that.
-func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, greet greeter) (*Stream, error) {
+func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, bound bounder, greet greeter) (*Stream, error) {
 	o := opts.withDefaults()
-	s, err := prepare(ctx, conn, who, o, greet)
+	s, err := prepare(ctx, conn, who, o, bound, greet)
 	if err != nil {
 		_ = conn.Close() // the first error is what counts
 		var e *Error
@@ -91,37 +97,180 @@ func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, 
 	return s, nil
 }
 
-func prepare(ctx context.Context, conn net.Conn, who identity, o Options, greet greeter) (*Stream, error) {
+// greeter exchanges hellos and makes the stream.
+type greeter func(*handshake, context.Context) (*Stream, error)
+
+func prepare(ctx context.Context, conn net.Conn, who identity, o Options, bound bounder, greet greeter) (*Stream, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
-	var lease lease
-	ctx, cancel := context.WithTimeout(ctx, o.HandshakeTimeout)
+	ctx, cancel := bound(ctx, o.HandshakeTimeout)
 	defer cancel()
+	ctx, supersede := context.WithCancelCause(ctx)
+	defer supersede(nil)
+	p := &handshake{conn: conn, br: bufio.NewReaderSize(conn, readBuffer), who: who, o: o}
+	p.lease = newLease(o.Store, func() { supersede(ErrSuperseded) })
 	interrupt := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(deadline.Past) }) // wakes the hello
-	ours, theirs, err := greet(&o, func() (Place, error) { return lease.begin(o.Store) })
 	var s *Stream
-	if err == nil {
-		s, err = newStream(conn, who, o, ours, theirs)
-	}
-	if err == nil && ours.kind == helloAccept { // last, for what has gone wrong before is told by REFUSE
-		_, err = conn.Write(ours.append(make([]byte, 0, helloSize)))
-	}
-	if !interrupt() {
-		err = ctx.Err()
-	}
+	var err error
+	hook.Run(func() { s, err = greet(p, ctx) }, func(why *hook.Failure) {
+		if !interrupt() {
+			err = context.Cause(ctx)
+		}
+		if why != nil { // the Store's
+			err = storeError(why)
+			defer why.Rethrow()
+			defer func() { _ = conn.Close() }() // nobody else will
+		}
+		if err != nil {
+			p.sayWhyNot(err)
+			err = errors.Join(err, p.lease.end(0, nil))
+			return
+		}
+		p.lease.serve(s)
+	})
 	if err != nil {
-		sayWhyNot(conn, ours.kind, err)
-		return nil, errors.Join(err, lease.end())
+		return nil, err
 	}
-	lease.serve(s)
 	return s, nil
 }
 
-// sayWhyNot tells the peer why there will be no stream: with REFUSE, or when this side has opened it, with CLOSE.
-func sayWhyNot(conn net.Conn, side helloKind, err error) {
+// open is the opener's greeter.
+func (p *handshake) open(ctx context.Context) (*Stream, error) {
+	place, err := p.lease.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.ours = p.o.hello(helloOpen, place)
+	p.ours.caps |= capConfirm
+	if p.lease.before != nil {
+		p.ours.caps |= capMoving
+	}
+	if err := p.say(); err != nil {
+		return nil, err
+	}
+	if p.theirs, err = readHello(p.br, helloAccept); err != nil {
+		return nil, err
+	}
+	place, err = p.lease.take(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	s, err := newStream(p, place)
+	if err == nil {
+		s.heard.Store(true)
+	}
+	if err == nil && p.theirs.caps&capConfirm != 0 {
+		_, err = p.conn.Write(appendSeq(nil, kindAck, s.in.next-1))
+	}
+	return s, err
+}
+
+// accept is that of the other side. What has gone wrong before ACCEPT is told by REFUSE.
+func (p *handshake) accept(ctx context.Context) (s *Stream, err error) {
+	p.ours.kind = helloAccept
+	if p.theirs, err = readHello(p.br, helloOpen); err != nil {
+		return nil, err
+	}
+	place, err := p.lease.look(ctx) // not before: a conn without a hello takes no store over
+	if err != nil {
+		return nil, err
+	}
+	p.answer(place)
+	if p.lease.before != nil {
+		if place, err = p.takeOver(ctx, place); err != nil {
+			return nil, err
+		}
+	}
+	s, err = newStream(p, place)
+	if err == nil && !p.said {
+		err = p.say()
+	}
+	return s, err
+}
+
+// answer makes this side's ACCEPT. An opener that knows it is asked for a frame when another may want the Store at the same time.
+func (p *handshake) answer(place Place) {
+	p.ours = p.o.hello(helloAccept, place)
+	if p.o.Store != nil {
+		p.ours.caps |= p.theirs.caps & capConfirm
+	}
+}
+
+// takeOver takes the Store over, where it stands at place, once the opener has: one that cannot say so has before it opened.
+func (p *handshake) takeOver(ctx context.Context, place Place) (Place, error) {
+	if err := p.fits(place); err != nil {
+		return place, err
+	}
+	if p.ours.caps&capConfirm == 0 {
+		place, err := p.lease.take(ctx, p)
+		p.answer(place)
+		return place, err
+	}
+	if err := p.say(); err != nil {
+		return place, err
+	}
+	if err := p.awaitConfirm(); err != nil {
+		return place, err
+	}
+	return p.lease.take(ctx, p)
+}
+
+// say sends this side's hello.
+func (p *handshake) say() error {
+	p.said = true
+	_, err := p.conn.Write(p.ours.append(make([]byte, 0, helloSize)))
+	return err
+}
+
+// awaitConfirm waits for the opener's first frame: it has taken its own place over then, or says why it will not (spec 3.8).
+func (p *handshake) awaitConfirm() error {
+	b, err := p.br.Peek(headerSize)
+	if err != nil {
+		return cutShort(err)
+	}
+	h, err := consumeHeader(b, p.o.WindowBytes)
+	if err != nil || h.kind != kindClose {
+		return err
+	}
+	_, _ = p.br.Discard(headerSize) // has been peeked
+	body := make([]byte, h.length)  // at most closeHead + maxText
+	if _, err := io.ReadFull(p.br, body); err != nil {
+		return cutShort(err)
+	}
+	code, text := consumeClose(body)
+	return &Error{Op: "open", Remote: true, Code: code, Text: text}
+}
+
+// fits reports why this side, standing at place, cannot go on as the hellos say, or nil.
+func (p *handshake) fits(place Place) error {
+	write, err := begin(p.ours, p.theirs)
+	if err != nil {
+		return err
+	}
+	read, err := begin(p.theirs, p.ours)
+	if err != nil {
+		return err
+	}
+	switch {
+	case write > place.Next:
+		return fmt.Errorf("%w: the reader goes on with record %d, and %d were written", ErrHistory, write, place.Next-1)
+	case write <= place.Acked:
+		return fmt.Errorf("%w: it has written on", ErrSuperseded)
+	case place.Peer == p.theirs.log && read > place.Applied+1, place.Peer != p.theirs.log && place.Applied > 0:
+		return fmt.Errorf("%w: the writer begins with record %d, and this side is at record %d of log %x",
+			ErrHistory, read, place.Applied, place.Peer[:4])
+	case place.Peer != p.theirs.log && p.lease.before != nil && read > 1:
+		return fmt.Errorf("%w: the writer begins with record %d of log %x, and another stream has the place here",
+			ErrHistory, read, p.theirs.log[:4])
+	}
+	return nil
+}
+
+// sayWhyNot tells the peer why there will be no stream: with REFUSE, or behind a hello of this side, with CLOSE.
+func (p *handshake) sayWhyNot(err error) {
 	var e *Error
-	if side == 0 || errors.As(err, &e) && e.Remote || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if p.ours.kind == 0 || errors.As(err, &e) && e.Remote || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return
 	}
 	code, text := codeOf(err), cut(err.Error())
@@ -129,13 +278,13 @@ func sayWhyNot(conn net.Conn, side helloKind, err error) {
 		text = "" // it may name what is this side's alone
 	}
 	words := make([]byte, 0, helloPrefix+6+len(text))
-	if side == helloOpen {
+	if p.said {
 		words = appendClose(words, code, text)
 	} else {
 		words = appendRefusal(words, code, text)
 	}
-	_ = conn.SetWriteDeadline(time.Now().Add(time.Second)) // a conn that is closed needs none
-	_, _ = conn.Write(words)                               // the peer may be gone
+	_ = p.conn.SetWriteDeadline(time.Now().Add(time.Second)) // a conn that is closed needs none
+	_, _ = p.conn.Write(words)                               // the peer may be gone
 }
 
 // A Registrar has handlers for the streams that peers open: a peerlane.Server, a peerlane.Client, a session.Mux.
@@ -154,26 +303,27 @@ type AcceptInfo struct {
 type AcceptFunc func(AcceptInfo) (*Options, error)
 
 // Handle has serve called with every record stream that a peer opens under name, in a goroutine of its own. accept may be nil: then
-// all are taken, with the Options that are the default. The stream is closed when serve returns.
+// all are taken, with the Options that are the default. The stream is closed when serve returns; when it panics, or ends its goroutine,
+// the peer is told that with CodeInternal.
 func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
 	at.SetStream(name, func(st *session.Stream) {
 		s, err := answer(st, accept)
 		if err != nil {
 			return // the peer has been told
 		}
-		defer func() {
-			if v := recover(); v != nil {
-				s.refuse(s.opError("serve", errPanic), CodeInternal, errPanic.Error())
-				<-s.done
-				panic(v) // is the session's to report
+		hook.Run(func() { serve(s) }, func(why *hook.Failure) {
+			if why == nil {
+				_ = s.Close() // what could not leave, the peer misses itself
+				return
 			}
-			_ = s.Close() // what could not leave, the peer misses itself
-		}()
-		serve(s)
+			s.refuse(s.opError("serve", fmt.Errorf("%w: %w", errHandler, why)), CodeInternal, errHandler.Error())
+			<-s.done
+			why.Rethrow() // is the session's to report, as the end of this goroutine
+		})
 	})
 }
 
-var errPanic = errors.New("the handler panicked")
+var errHandler = errors.New("the handler has failed")
 
 func answer(st *session.Stream, hook AcceptFunc) (*Stream, error) {
 	who := identity{st.Name(), st.Session().Peer()}
@@ -186,9 +336,11 @@ func answer(st *session.Stream, hook AcceptFunc) (*Stream, error) {
 		refused = o.validate()
 	}
 	if refused == nil {
-		return accept(st.Session().Context(), st, who, opts)
+		return establish(st.Session().Context(), st, who, opts, whileHeard(st.Session()), (*handshake).accept)
 	}
-	_ = st.SetDeadline(time.Now().Add(5 * time.Second)) // a stream that is closed needs none
+	ctx, cancel := whileHeard(st.Session())(st.Session().Context(), (*Options)(nil).withDefaults().HandshakeTimeout)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { _ = st.SetDeadline(deadline.Past) })() // wakes the hello
 	if _, err := readHello(st, helloOpen); err != nil {
 		return nil, err
 	}

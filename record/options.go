@@ -27,12 +27,14 @@ type Options struct {
 	AckDelay time.Duration
 	// NoBatchAck keeps acknowledgements in frames of their own, as with a peer that knows no other.
 	NoBatchAck bool
-	// HandshakeTimeout bounds the wait for the other side's hello, with the ctx of Open. If zero, 5 s.
+	// HandshakeTimeout bounds the wait for the other side's hello, with the ctx of Open. If zero, 5 s. For the streams of Handle it
+	// counts the time in which the session is heard: a connection that is silent or lost does not use it up.
 	HandshakeTimeout time.Duration
 	// CloseTimeout bounds how long Close waits for what is written to leave. If zero, 5 s.
 	CloseTimeout time.Duration
 	// Store, if not nil, keeps the stream's places, and the records that are not acknowledged, beyond this process. One stream
-	// at a time uses it: another one takes it over.
+	// at a time uses it: another one takes it over once its peer has accepted it. A stream that is refused, or fails to open, leaves the
+	// one before it alone.
 	Store Store
 	// Registry, if not nil, lists the stream while it is open.
 	Registry *Registry

@@ -12,6 +12,7 @@ type inbound struct {
 	delivered uint64 // the last that the application has been given
 	applied   uint64 // the last that it says it has applied
 	told      uint64 // the last that the peer has been told of, or is being told of
+	skip      uint64 // the last that a stream before has applied, when that is beyond what the hello has said
 
 	head, tail *inChunk
 	lent       *inChunk // its bytes are in the hands of the last ReadBatch; head, or no longer in the list

@@ -10,7 +10,7 @@ import (
 // readLoop owns the conn's read side: it takes every frame, and never waits for the application. It ends when the stream has ended,
 // and after the peer's CLOSE.
 func (s *Stream) readLoop() {
-	r := &reader{s: s, br: bufio.NewReaderSize(s.conn, readBuffer)}
+	r := &reader{s: s, br: s.br}
 	for {
 		over, err := r.next()
 		switch {
@@ -55,6 +55,7 @@ func (r *reader) next() (over bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	r.s.heard.Store(true)
 	_, _ = r.br.Discard(headerSize) // has been peeked
 	switch h.kind {
 	case kindBatch:
@@ -209,8 +210,26 @@ func (s *Stream) arrived(c *inChunk, b batch, records []byte) {
 	in.next += uint64(b.count)
 	s.stats.recordsIn += uint64(b.count)
 	s.stats.bytesIn += uint64(len(records))
+	if in.delivered < in.skip {
+		s.skipApplied()
+	}
 	s.stats.peakPending = max(s.stats.peakPending, in.next-1-in.applied)
 	s.signal(s.readable)
+}
+
+// skipApplied takes records off the queue that the stream before has applied after the hello had said where this side stands. mu is
+// held.
+func (s *Stream) skipApplied() {
+	in := &s.in
+	for in.delivered < in.skip {
+		c, ok := in.first()
+		if !ok {
+			break
+		}
+		in.take(c)
+	}
+	in.applied = in.delivered
+	s.planAck()
 }
 
 // onClose takes the peer's last frame.

@@ -50,8 +50,18 @@ func (o *outbound) begin(first uint64, ours, theirs hello, fill int) {
 	o.next, o.acked, o.reached, o.written = first, first-1, first-1, first-1
 	o.window = int(min(ours.records, theirs.records))
 	o.windowBytes = int(min(ours.bytes, theirs.bytes))
-	o.largest = int(min(theirs.largest, uint32(o.windowBytes)-maxLengthSize))
+	o.largest = largestRecord(ours, theirs)
 	o.fill = max(1, min(fill, o.windowBytes/4))
+}
+
+// largestRecord returns how many bytes a record of this side may have.
+func largestRecord(ours, theirs hello) int {
+	return int(min(theirs.largest, min(ours.bytes, theirs.bytes)-maxLengthSize))
+}
+
+// tooLarge says that the record seq, which is kept, cannot be sent to this peer.
+func tooLarge(seq uint64, payload []byte, largest int) error {
+	return fmt.Errorf("%w: record %d has %d bytes, and the peer takes %d", ErrTooLarge, seq, len(payload), largest)
 }
 
 // loadTail takes what the Store has kept of the records that the peer has not applied: those up to next.
@@ -68,7 +78,7 @@ func (s *Stream) loadTail(next uint64) error {
 		case r.Seq != o.next:
 			return storeError(fmt.Errorf("record %d is kept where %d is due", r.Seq, o.next))
 		case len(r.Payload) > o.largest:
-			return fmt.Errorf("%w: record %d has %d bytes, and the peer takes %d", ErrTooLarge, r.Seq, len(r.Payload), o.largest)
+			return tooLarge(r.Seq, r.Payload, o.largest)
 		}
 		if t := o.tail; t != nil && (t.count >= max(1, o.window/4) || t.size()+recordSize(len(r.Payload)) > o.windowBytes) {
 			t.open = false // what the peer has room for is a part of what is kept

@@ -8,7 +8,8 @@ import (
 // A Store keeps the places of one record stream, and the records that its peer has not acknowledged, so that another stream
 // goes on where this one stood: after a lost session, or in another process. Package boltstore has one on disk.
 //
-// A stream calls it from one goroutine at a time. An error ends the stream, with ErrStore.
+// A stream calls it from one goroutine at a time. An error ends the stream, with ErrStore. While a stream of this process has the
+// Store, another one with the same Store (compared with ==) calls Begin only once its peer has accepted it.
 type Store interface {
 	// Begin takes the store for one stream and returns its place. Who had it before is told by calling the lost that it gave,
 	// and Begin waits until it has called End.

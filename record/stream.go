@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // A Stream is one side of a record stream: it writes records and learns what the peer has applied, and it reads records and says
@@ -22,6 +25,7 @@ import (
 // It is open until Close, a CLOSE of the peer, a failure that is not retryable, or the end of what carries it.
 type Stream struct {
 	conn     net.Conn
+	br       *bufio.Reader // of conn; readLoop's
 	opts     Options
 	name     string
 	peer     string
@@ -29,6 +33,8 @@ type Stream struct {
 	id       uint64 // among all of this process
 	batchAck bool   // both sides know acknowledgements in a BATCH
 	store    Store  // nil: none
+	lease    *lease // of the Store
+	log      LogID  // the log that this side writes
 	peerLog  LogID  // the log that this side reads
 
 	ended    chan struct{} // closed when err is set
@@ -37,6 +43,8 @@ type Stream struct {
 	readable chan struct{} // a reader is to look again; 1 slot
 	roomy    chan struct{} // the writer at the head of turn is to look again; 1 slot
 	turn     chan struct{} // holds a value while somebody waits for room
+
+	heard atomic.Bool // the peer has said something behind its hello, or has answered that of this side
 
 	copied []byte // for the later parts of a chunk; writeLoop's
 
@@ -55,30 +63,68 @@ type Stream struct {
 
 var lastID atomic.Uint64
 
-// newStream returns a stream on conn, of which the hello is done: ours and theirs are what the sides have said.
-func newStream(conn net.Conn, who identity, o Options, ours, theirs hello) (*Stream, error) {
-	write, err := begin(ours, theirs)
-	if err != nil {
+// newStream returns the stream of p, of which the hellos are done. place is where this side stands: when a stream before it has worked on
+// since then, that is beyond what its hello has said.
+func newStream(p *handshake, place Place) (*Stream, error) {
+	if err := p.fits(place); err != nil {
 		return nil, err
 	}
-	read, err := begin(theirs, ours)
-	if err != nil {
-		return nil, err
-	}
+	ours, theirs, o := p.ours, p.theirs, p.o
 	s := &Stream{
-		conn: conn, opts: o, name: who.name, peer: who.peer, store: o.Store, peerLog: theirs.log,
+		conn: p.conn, br: p.br, opts: o, name: p.who.name, peer: p.who.peer,
+		store: o.Store, lease: p.lease, log: ours.log, peerLog: theirs.log,
 		opened: time.Now(), id: lastID.Add(1),
 		batchAck: ours.caps&theirs.caps&capBatchAck != 0,
 		ended:    make(chan struct{}), done: make(chan struct{}),
 		readable: make(chan struct{}, 1), roomy: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 	s.wake.L = &s.mu
+	write, _ := begin(ours, theirs) // fits has asked
+	read, _ := begin(theirs, ours)
 	s.out.begin(write, ours, theirs, o.BatchBytes)
 	s.in.begin(read)
-	if err := s.loadTail(ours.next); err != nil {
+	if place.Peer == theirs.log {
+		s.in.skip = place.Applied
+	}
+	if err := s.loadTail(place.Next); err != nil {
 		return nil, err
 	}
 	return s, s.tellLog(read - 1)
+}
+
+// place returns where the stream stands, as its Store is told or will be.
+func (s *Stream) place() Place {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.placeLocked()
+}
+
+func (s *Stream) placeLocked() Place {
+	return Place{Log: s.log, Next: s.out.durable + 1, Acked: s.out.acked, Peer: s.peerLog, Applied: s.in.applied}
+}
+
+// yield ends the stream for another that takes its Store over, unless that one cannot go on from here.
+func (s *Stream) yield(to *handshake) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	place := s.placeLocked()
+	place.Acked = min(place.Acked, to.lease.pinned)
+	if err := to.fits(place); err != nil {
+		return err
+	}
+	first, _ := begin(to.ours, to.theirs) // fits has asked
+	largest := largestRecord(to.ours, to.theirs)
+	for c := s.out.head; c != nil; c = c.next {
+		n := max(first, c.first)
+		for payload := range recordsOf(c.buf[batchRoomAck:], c.first, first) {
+			if len(payload) > largest {
+				return tooLarge(n, payload, largest)
+			}
+			n++
+		}
+	}
+	s.refuseLocked(s.opError("carry", ErrSuperseded), CodeSuperseded, "")
+	return nil
 }
 
 // tellLog tells the Store which log this stream reads, and from where. One that has to know better refuses it.
@@ -113,17 +159,25 @@ func (s *Stream) finish() {
 		s.grace.Stop()
 	}
 	s.mu.Unlock()
-	if s.store != nil {
-		var err error
-		if untold { // for want of time; the peer asks when it comes back
-			err = s.store.Applied(s.peerLog, place)
+	var err error
+	hook.Run(func() {
+		err = s.lease.end(acked, func() error {
+			if !untold {
+				return nil
+			}
+			return s.store.Applied(s.peerLog, place) // for want of time; the peer asks when it comes back
+		})
+	}, func(why *hook.Failure) {
+		if why != nil {
+			err = storeError(why)
 		}
-		if err = errors.Join(err, s.store.End(acked)); err != nil {
-			s.fail(s.opError("close", storeError(err)))
+		if err != nil {
+			s.fail(s.opError("close", err))
 		}
-	}
-	s.opts.Registry.remove(s)
-	close(s.done)
+		s.opts.Registry.remove(s)
+		close(s.done)
+		why.Rethrow()
+	})
 }
 
 // identity is how a stream is called.
@@ -164,6 +218,10 @@ func (s *Stream) fail(err error) {
 func (s *Stream) refuse(err error, code Code, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.refuseLocked(err, code, text)
+}
+
+func (s *Stream) refuseLocked(err error, code Code, text string) {
 	if s.failLocked(err) {
 		s.lastWords = appendClose(nil, code, cut(text))
 		_ = s.conn.SetWriteDeadline(time.Now().Add(min(s.opts.CloseTimeout, time.Second))) // a conn that is closed needs none

@@ -3,6 +3,8 @@ package record
 import (
 	"fmt"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // job is what the writer has taken on: first the Store is told, then the conn.
@@ -22,10 +24,20 @@ type job struct {
 // writeLoop is the only goroutine that writes to the conn, and tells the Store: records, acknowledgements and failures leave one
 // after the other. It ends when the stream has ended, which it does itself after the last frame of Close.
 func (s *Stream) writeLoop() {
+	hook.Run(s.writeJobs, func(why *hook.Failure) {
+		if why != nil { // the Store's
+			s.refuse(s.opError("carry", storeError(why)), CodeStore, "")
+		}
+		s.sayLastWords()
+		why.Rethrow()
+	})
+}
+
+// writeJobs is the loop of writeLoop.
+func (s *Stream) writeJobs() {
 	for {
 		j, ok := s.nextJob()
 		if !ok {
-			s.sayLastWords()
 			return
 		}
 		if err := s.keep(&j); err != nil {
@@ -197,6 +209,7 @@ func (s *Stream) keep(j *job) error {
 	s.mu.Lock()
 	from, acked := s.out.durable+1, s.out.acked
 	s.mu.Unlock()
+	acked = s.lease.settled(acked)
 	last := j.from + uint64(j.count) - 1
 	if from > last {
 		return nil // sent again

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // A Conn is a net.Conn that outlives the carriers it runs on. [Dial] and [Listener.Accept] return one. All methods may be
@@ -179,7 +180,8 @@ func (c *Conn) isLastWord(err error) bool {
 	if c.opts.Final == nil {
 		return false
 	}
-	end := c.opts.Final(err)
+	var end error
+	_ = hook.Do(func() { end = c.opts.Final(err) }) // this goroutine may be the Conn's
 	if end != nil {
 		c.flow.Close(end)
 	}

@@ -76,7 +76,7 @@ func (c *Conn) AwaitAcked() {
 func (c *Conn) Err() error { return c.flow.Err() }
 
 // Undelivered returns how many bytes the other side had not acknowledged when the Conn ended, the end of the direction counted
-// as one unless the other side has closed the stream; 0 while the Conn has not ended. It may have received some of them.
+// as one unless the other side has ended too; 0 while the Conn has not ended. It may have received some of them.
 func (c *Conn) Undelivered() int {
 	c.flow.mu.Lock()
 	defer c.flow.mu.Unlock()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // DialFunc opens a carrier: any net.Conn whose Close ends a Read and a Write that wait.
@@ -72,7 +74,11 @@ func (d *dialer) call(ctx context.Context) (net.Conn, error) {
 	}
 	results := make(chan result)
 	go func() { // ends with dial; hands the carrier over, or closes it when nobody waits
-		carrier, err := d.dial(ctx)
+		var carrier net.Conn
+		var err error
+		if exited := hook.Do(func() { carrier, err = d.dial(ctx) }); exited != nil {
+			err = fmt.Errorf("the DialFunc %w", exited)
+		}
 		select {
 		case results <- result{carrier, err}:
 		case <-ctx.Done():

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // A Flow is one side of a byte stream each way that outlives the carriers it runs on. It does no hello and opens no
@@ -267,9 +269,7 @@ func (f *Flow) drop(c *carrier) {
 
 // end closes a carrier that is of no more use. mu is not held.
 func (f *Flow) end(c *carrier) {
-	if f.cfg.Drop != nil {
-		f.cfg.Drop(c.conn)
-	} else {
+	if f.cfg.Drop == nil || hook.Do(func() { f.cfg.Drop(c.conn) }) != nil {
 		_ = c.conn.Close() // the flow goes on without it
 	}
 }
@@ -384,8 +384,8 @@ func (f *Flow) close(err error) {
 		return
 	}
 	f.err = err
-	if f.undelivered = int(f.out.end - f.out.acked); f.undelivered == 1 && f.out.finished && f.in.stopped && f.in.finished {
-		f.undelivered = 0 // the end alone, and the other side has closed the stream
+	if f.undelivered = int(f.out.end - f.out.acked); f.undelivered == 1 && f.out.finished && f.in.finished {
+		f.undelivered = 0 // the end alone, and the other side has ended as well
 	}
 	f.detach(err)
 	f.patience.Stop()

@@ -1,6 +1,10 @@
 package resume
 
-import "time"
+import (
+	"time"
+
+	"github.com/peerlane/peerlane/internal/hook"
+)
 
 // keep looks after the conn: it tells of its states, resumes it, and watches for silence. It owns Options.OnState and the
 // dialing, and ends, as the last of all, when the flow is closed.
@@ -41,7 +45,7 @@ func (c *Conn) tell() State {
 			c.server.account(c, last)
 		}
 		if c.opts.OnState != nil {
-			c.opts.OnState(e)
+			_ = hook.Do(func() { c.opts.OnState(e) }) // this goroutine goes on whatever it does with its own
 		}
 	}
 	return last

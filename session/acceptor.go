@@ -5,15 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/handler"
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // AcceptorConfig is the accepting side's settings.
@@ -101,13 +105,25 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 			*refusal = *told // it may be Admit's own, used for every peer
 			a.refuse(conn, refusal)
 		} else {
-			drop(conn, frame.CodeProtocol)
+			drop(conn, cutCode(err))
 		}
 		refusal.Op, refusal.Peer, refusal.Outcome = "hello", peer, Rejected
 		return refusal
 	}
 	run()
 	return nil
+}
+
+// cutCode returns the code to drop a carrier with whose hello has failed with err: one that is cut, or slow, breaks no protocol.
+func cutCode(err error) frame.Code {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return frame.CodeTimeout
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE):
+		return frame.CodeCancelled
+	}
+	return frame.CodeProtocol
 }
 
 // beginHello takes a place among the peer's hellos in progress.
@@ -172,7 +188,7 @@ func (a *Acceptor) answer(conn net.Conn, peer string, timed func() bool) (run fu
 	}
 	switch h.Role {
 	case frame.RoleStream:
-		return a.answerStream(h, ack, peer, timed)
+		return a.answerStream(conn, h, ack, peer, timed)
 	case frame.RoleResume:
 		return a.answerResume(h, ack, peer)
 	}
@@ -201,7 +217,9 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 			drop(c.raw, frame.CodeGoingAway)
 			s.fail(&Error{Op: "session", Peer: peer, Code: frame.CodeGoingAway})
 		} else if a.onOpen != nil {
-			a.onOpen(s)
+			if err := hook.Do(func() { a.onOpen(s) }); err != nil {
+				s.fail(&Error{Op: "session", Peer: peer, Code: frame.CodeInternal, Err: fmt.Errorf("OnSession: %w", err)})
+			}
 		}
 		kept()
 		s.readLoop()

@@ -9,9 +9,12 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/hook"
+	"github.com/peerlane/peerlane/internal/lively"
 )
 
 // dedicated is a stream that is a connection of its own: raw, or sealed when there is a key.
@@ -84,9 +87,12 @@ func (s *Session) openDedicated(ctx context.Context, name string, outlives bool)
 		var e *Error
 		if errors.As(err, &e) {
 			e.Op, e.Link = "open stream", name
-			if !e.Remote {
+			if !e.refused {
 				e.Outcome = Unknown // HELLO may have arrived
 			}
+		}
+		if st := s.openedAndReset(name, err); st != nil {
+			return st, nil
 		}
 		return nil, err
 	}
@@ -118,9 +124,17 @@ func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	conn, err := s.open(ctx)
+	conn, err := s.callOpener(ctx)
 	if err != nil {
 		<-s.greeting
+	}
+	return conn, err
+}
+
+// callOpener calls the Opener. One that ends its goroutine has opened nothing.
+func (s *Session) callOpener(ctx context.Context) (conn net.Conn, err error) {
+	if exited := hook.Do(func() { conn, err = s.open(ctx) }); exited != nil {
+		return nil, fmt.Errorf("the Opener %w", exited)
 	}
 	return conn, err
 }
@@ -204,13 +218,16 @@ func (s *Session) takeNumber(st *Stream, number uint64) bool {
 	return true
 }
 
-// answerStream opens a dedicated stream of a session, or takes a further carrier of one. timed ends the bound on the hello.
-func (a *Acceptor) answerStream(h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string, timed func() bool) (func(), error) {
+// answerStream opens a dedicated stream of a session, or takes a further carrier of one. timed ends the bound on the hello:
+// what follows HELLO has as much again, while the session is heard.
+func (a *Acceptor) answerStream(conn net.Conn, h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string, timed func() bool) (func(), error) {
 	s := a.find(h.SessionID)
 	if s == nil || s.peer != peer { // only its own peer may name a session, and nobody else learns that it exists
 		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
 	}
 	accept := func() (carrier, error) {
+		timed()
+		defer s.boundHeard(conn, a.cfg.HandshakeTimeout)()
 		c, err := ack(&frame.Hello{})
 		if err == nil && a.cfg.Keys != nil {
 			err = c.awaitStart()
@@ -218,11 +235,7 @@ func (a *Acceptor) answerStream(h *frame.Hello, ack func(*frame.Hello) (carrier,
 		return c, err
 	}
 	if h.Resumable != 0 {
-		return a.answerResumable(h, func() (carrier, error) {
-			c, err := accept()
-			timed() // what follows has a bound of its own, and deadlines that are not to be touched
-			return c, err
-		}, s)
+		return a.answerResumable(h, accept, s)
 	}
 	st, serve, err := a.admitStream(h, s)
 	if err != nil {
@@ -247,6 +260,15 @@ func (s *Session) serveDedicated(serve func(*Stream), st *Stream) {
 	s.streaming++
 	s.mu.Unlock()
 	s.serveStream(serve, st)
+}
+
+// boundHeard makes conn give up once the session has been heard for d. stop ends that.
+func (s *Session) boundHeard(conn net.Conn, d time.Duration) (stop func()) {
+	ping := func(ctx context.Context) error {
+		_, err := s.Ping(ctx)
+		return err
+	}
+	return lively.After(d, ping, func() { _ = conn.SetDeadline(deadline.Past) }) // wakes the hello
 }
 
 // awaitStart reads sealedStart.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/psk"
 )
 
@@ -220,7 +221,7 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 		return nil, nil, err
 	}
 	if a.admit != nil {
-		if err := a.admit(peer); err != nil {
+		if err := a.askAdmit(peer); err != nil {
 			return nil, nil, notAllowed(err)
 		}
 	}
@@ -245,6 +246,14 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 		return nil, nil, err
 	}
 	return h, func(ack *frame.Hello) (carrier, error) { return a.sendAck(conn, h, ack, responder, bound) }, nil
+}
+
+// askAdmit calls Admit. One that ends its goroutine has admitted nobody.
+func (a *Acceptor) askAdmit(peer string) (err error) {
+	if hook.Do(func() { err = a.admit(peer) }) != nil {
+		return &Error{Code: frame.CodeInternal, Text: "Admit ended its goroutine"}
+	}
+	return err
 }
 
 // notAllowed returns what Admit said as a refusal.

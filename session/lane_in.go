@@ -2,9 +2,9 @@ package session
 
 import (
 	"fmt"
-	"runtime/debug"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // inLane is the receiving side of the lane. Its fields are guarded by the session's mu.
@@ -154,10 +154,12 @@ func (s *Session) deliverOne(m *Message) {
 		return
 	}
 	m.Value = value
+	returned := false
 	defer func() {
-		if v := recover(); v != nil {
-			s.cfg.Logger.Error("handler panicked", "link", m.Link, "peer", s.peer, "panic", v, "stack", string(debug.Stack()))
-			refuse(frame.Failure{Code: frame.CodeInternal, Text: fmt.Sprintf("handler panicked: %v", v)})
+		if !returned {
+			why := hook.Why(recover())
+			s.logFailure(why, "link", m.Link)
+			refuse(unfinished(why))
 		}
 	}()
 	s.touch()
@@ -166,6 +168,7 @@ func (s *Session) deliverOne(m *Message) {
 	} else if _, err := m.handleCall(m); err != nil {
 		refuse(failureOf(err))
 	}
+	returned = true
 }
 
 // abortLocked gives back what the lane holds. s.mu is held.

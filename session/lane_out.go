@@ -9,6 +9,7 @@ import (
 	"sort"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // One-way messages are a lane: each side's are handled by the other one at a time, in the order sent. MESSAGE_ACK tells
@@ -197,9 +198,16 @@ func (l *outLane) undelivered(id uint64, err *Error) bool {
 	if l.s.cfg.OnUndelivered != nil {
 		l.s.mu.Unlock()
 		defer l.s.mu.Lock()
-		l.s.cfg.OnUndelivered(err)
+		l.tell(err)
 	}
 	return true
+}
+
+// tell calls OnUndelivered, which may end its goroutine: this one is the session's.
+func (l *outLane) tell(err *Error) {
+	if hook.Do(func() { l.s.cfg.OnUndelivered(err) }) != nil {
+		l.s.cfg.Logger.Error("OnUndelivered ended its goroutine", "link", err.Link, "peer", l.s.peer)
+	}
 }
 
 // note keeps a failure for the next Flush.
@@ -253,7 +261,7 @@ func (l *outLane) abort(err *Error) {
 // tellUndelivered calls OnUndelivered with what abort noted. s.mu is not held; the session has ended.
 func (l *outLane) tellUndelivered() {
 	for _, err := range l.untold {
-		l.s.cfg.OnUndelivered(err)
+		l.tell(err)
 	}
 	l.untold = nil
 }

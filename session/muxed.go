@@ -10,6 +10,7 @@ import (
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // muxed is a shared stream. It lives in its session's table until both directions have ended.
@@ -181,22 +182,21 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	return nil
 }
 
-// serveStream runs a stream's handler in a goroutine of its own, which ends when the handler returns; the stream is
-// closed then, or reset if the handler panicked. One that the handler had closed stays so: what it has written still arrives. The
-// caller has counted it in s.streaming.
+// serveStream runs a stream's handler in a goroutine of its own, which ends when the handler does; the stream is closed when it has
+// returned, and reset when it has panicked or ended its goroutine. One that the handler had closed stays so: what it has written still
+// arrives. The caller has counted it in s.streaming.
 func (s *Session) serveStream(serve func(*Stream), st *Stream) {
 	defer s.endServeStream()
-	defer func() {
-		if v := recover(); v != nil {
-			s.cfg.Logger.Error("stream handler panicked", "stream", st.name, "peer", s.peer, "panic", v)
-			if !st.closed.Load() {
-				_ = st.Reset(frame.CodeInternal) // reported by the log
-			}
+	hook.Run(func() { serve(st) }, func(why *hook.Failure) {
+		switch {
+		case why == nil:
+			s.closeServed(st)
 			return
+		case !st.closed.Load():
+			_ = st.Reset(frame.CodeInternal) // reported by the log
 		}
-		s.closeServed(st)
-	}()
-	serve(st)
+		s.logFailure(why, "stream", st.name)
+	})
 }
 
 // closeServed closes a stream that its handler has left. What does not arrive is told by Session.Close.

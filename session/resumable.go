@@ -51,22 +51,12 @@ func (s *Session) openResumable(ctx context.Context, name string) (*Stream, erro
 	if err := s.addDedicated(st); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(s.ctx, cancel)()
-	var carriers atomic.Uint64
-	var lost atomic.Bool
-	o := s.streamOptions(maxReattach + s.cfg.HandshakeTimeout)
-	o.OnState = func(c resume.StateChange) { lost.Store(c.State == resume.StateDetached) }
-	conn, err := resume.DialContext(ctx, o, func(ctx context.Context) (net.Conn, error) {
-		kind := frame.ResumableAgain
-		if carriers.Add(1) == 1 {
-			kind = frame.ResumableNew
-		}
-		return s.openStreamCarrier(context.WithValue(ctx, lostKey{}, lost.Load() || s.State() == StateDetached), name, kind)
-	})
+	conn, err := s.dialResumable(ctx, name)
 	if err != nil {
 		s.forgetDedicated(st)
+		if st := s.openedAndReset(name, err); st != nil {
+			return st, nil
+		}
 		return nil, s.notOpened(name, err)
 	}
 	s.touch()
@@ -74,6 +64,65 @@ func (s *Session) openResumable(ctx context.Context, name string) (*Stream, erro
 		return nil, err
 	}
 	return st, nil
+}
+
+// dialResumable opens what carries a resumable stream. An opening that is cut is made again, until ctx ends, or the peer would have
+// given up a stream that was open.
+func (s *Session) dialResumable(ctx context.Context, name string) (conn *resume.Conn, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	var cutAt time.Time // when the first attempt was cut; zero: none was
+	attempt := func(ctx context.Context) (err error) {
+		conn, err = s.tryResumable(ctx, name)
+		return err
+	}
+	final := func(err error) bool {
+		switch {
+		case s.Err() != nil || !s.wasCut(err, !cutAt.IsZero()):
+			return true
+		case cutAt.IsZero():
+			cutAt = time.Now()
+		}
+		return time.Since(cutAt) >= s.keptFor
+	}
+	return conn, s.cfg.Backoff.Retry(ctx, nil, attempt, final)
+}
+
+// wasCut reports whether a stream's opening failed with err for want of a carrier, or because that broke: before can be true only after
+// another attempt that did. A refusal is the peer's word, and a timeout the caller's.
+func (s *Session) wasCut(err error, before bool) bool {
+	var e *Error
+	var timeout interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return false
+	case errors.As(err, &e):
+		if e.Remote && !e.refused && e.Code == frame.CodeCancelled { // the peer has seen it break first
+			return true
+		}
+		if e.Remote || e.Code != frame.CodeOK {
+			return false
+		}
+		return e.Op == "hello" || e.Outcome != NotSent || before || s.State() == StateDetached
+	}
+	return !errors.Is(err, resume.ErrProtocol) && !errors.Is(err, resume.ErrStranger) && !errors.Is(err, resume.ErrVersion) &&
+		!errors.Is(err, resume.ErrBusy) && !errors.Is(err, resume.ErrInvalid)
+}
+
+// tryResumable makes one attempt to open what carries a resumable stream.
+func (s *Session) tryResumable(ctx context.Context, name string) (*resume.Conn, error) {
+	var carriers atomic.Uint64
+	var lost atomic.Bool
+	o := s.streamOptions(maxReattach + s.cfg.HandshakeTimeout)
+	o.OnState = func(c resume.StateChange) { lost.Store(c.State == resume.StateDetached) }
+	return resume.DialContext(ctx, o, func(ctx context.Context) (net.Conn, error) {
+		kind := frame.ResumableAgain
+		if carriers.Add(1) == 1 {
+			kind = frame.ResumableNew
+		}
+		return s.openStreamCarrier(context.WithValue(ctx, lostKey{}, lost.Load() || s.State() == StateDetached), name, kind)
+	})
 }
 
 // openStreamCarrier opens a carrier of a resumable stream and does the session's part of its hello.
@@ -126,7 +175,7 @@ func (s *Session) notOpened(name string, err error) error {
 		switch {
 		case !e.Remote && e.Op == "hello":
 			failed.Outcome = Unknown // HELLO may have arrived
-		case e.Remote && e.Code >= frame.LastWord: // the handler was faster than ACCEPT
+		case e.Remote && e.Code >= frame.LastWord: // served and reset, while this session ends
 			failed.Code, failed.Outcome = e.Code-frame.LastWord, Unknown
 		}
 	case errors.Is(err, resume.ErrBusy):

@@ -121,7 +121,58 @@ func TestAResumableStreamOutlivesACutWithinAnyHello(t *testing.T) {
 	}
 }
 
-// The first hello has no second attempt: the error says that, and what the peer has made of it ends with its patience.
+// An opening that is cut, after any number of bytes, is made again by itself.
+func TestAResumableStreamThatIsCutWhileItOpensIsOpenedAgain(t *testing.T) {
+	for name, sealed := range map[string]bool{"plain": false, "sealed": true} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				here, there := Config{}, AcceptorConfig{}
+				if sealed {
+					here.Keys, there.Keys = keyring(t, 0), keyring(t, 0)
+				}
+				r := newStreamRoad(t, here, there, faultnet.LinkOptions{Delay: time.Millisecond})
+				for n := int64(0); n < 600; n += 7 {
+					left := 3
+					r.set(func() {
+						r.prepare = func(_ int, l *faultnet.Link) {
+							if left--; left >= 0 {
+								l.CutAfter(n)
+							}
+						}
+					})
+					st, err := r.dialer.OpenStream(within(t, time.Minute), "echo", outlasting)
+					require.NoError(t, err, "cut at %d", n)
+					r.set(func() { r.prepare = nil })
+					echoes(t, st, fmt.Sprintf("after a cut at %d", n))
+					if err := st.Close(); err != nil {
+						asError(t, err, Unknown) // the cut has taken the acknowledgement of the end
+					}
+					time.Sleep(time.Minute) // what the peer has made of the attempts before ends with its patience
+				}
+				wantZero(t, r.dialer)
+				wantZero(t, r.accepted)
+			})
+		})
+	}
+}
+
+// Nothing is opened again for a refusal, nor beyond the caller's ctx.
+func TestAResumableStreamIsOpenedAgainOnlyForACut(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newStreamRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
+		_, err := r.dialer.OpenStream(t.Context(), "nobody", outlasting)
+		require.ErrorIs(t, err, ErrNotFound)
+		require.Len(t, r.carriers(frame.RoleStream), 1)
+		r.set(func() { r.prepare = func(_ int, l *faultnet.Link) { l.CutAfter(20) } })
+		began := time.Now()
+		_, err = r.dialer.OpenStream(within(t, time.Second), "echo", outlasting)
+		require.Error(t, err)
+		require.Equal(t, time.Second, time.Since(began))
+	})
+}
+
+// A stream that cannot be opened is given up when the peer would have given it up: the error says that, and what the peer has made of the
+// attempts ends with its patience.
 func TestAResumableStreamThatIsCutWhileItOpensLeavesNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newStreamRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})

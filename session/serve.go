@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // retryHint is the RetryAfter of a refusal for want of room.
@@ -159,12 +159,18 @@ func (s *Session) serve(m *Message) {
 		return
 	}
 	m.Value = value
-	defer s.recovered(m)
+	returned := false
+	defer func() {
+		if !returned {
+			s.unfinished(m, hook.Why(recover()))
+		}
+	}()
 	if m.handleCall != nil {
 		s.answerCall(m)
-		return
+	} else {
+		m.handle(m)
 	}
-	m.handle(m)
+	returned = true
 }
 
 // takeBody returns the request's whole body.
@@ -209,12 +215,29 @@ func gaveUp(m *Message, f frame.Failure, err error) frame.Failure {
 	return f
 }
 
-// recovered turns a handler's panic into an answer.
-func (s *Session) recovered(m *Message) {
-	if v := recover(); v != nil {
-		s.cfg.Logger.Error("handler panicked", "link", m.Link, "peer", s.peer, "panic", v, "stack", string(debug.Stack()))
-		_ = m.refuse(frame.Failure{Code: frame.CodeInternal, Text: fmt.Sprintf("handler panicked: %v", v)})
+// unfinished answers in place of a handler that has not returned.
+func (s *Session) unfinished(m *Message, why *hook.Failure) {
+	s.logFailure(why, "link", m.Link)
+	s.mu.Lock()
+	told := why.Panic == nil && !m.later // finishServe does: there is no reply
+	s.mu.Unlock()
+	if !told {
+		_ = m.refuse(unfinished(why)) // the caller may have gone meanwhile, or have its answer
 	}
+}
+
+// unfinished returns what the peer is told of a handler that has not returned.
+func unfinished(why *hook.Failure) frame.Failure {
+	return frame.Failure{Code: frame.CodeInternal, Text: "handler " + why.Error()}
+}
+
+// logFailure logs that a handler of the application's has not returned.
+func (s *Session) logFailure(why *hook.Failure, kind, name string) {
+	if why.Panic == nil {
+		s.cfg.Logger.Error("handler ended its goroutine", kind, name, "peer", s.peer)
+		return
+	}
+	s.cfg.Logger.Error("handler panicked", kind, name, "peer", s.peer, "panic", why.Panic, "stack", string(why.Stack))
 }
 
 // finishServe ends what serve began.

@@ -37,6 +37,11 @@ func TestWhatAHandlerDoesIsWhatTheCallerLearns(t *testing.T) {
 
 		p.mux.SetLink("exits", func(*Message) { runtime.Goexit() })
 		require.ErrorIs(t, call("exits"), ErrNoReply)
+		p.mux.SetLink("promises and exits", func(m *Message) {
+			m.ReplyLater()
+			runtime.Goexit()
+		})
+		require.ErrorIs(t, call("promises and exits"), ErrInternal)
 
 		p.mux.SetLink("forgets", func(*Message) {})
 		require.ErrorIs(t, call("forgets"), ErrNoReply)

@@ -96,12 +96,24 @@ func (s *Session) tell() {
 func (s *Session) tellAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.told()
 	for len(s.changes) > 0 {
 		change := s.changes[0]
 		s.changes = s.changes[1:]
-		s.mu.Unlock()
-		s.cfg.OnState(s, change)
-		s.mu.Lock()
+		s.tellOne(change)
 	}
-	s.telling = false
+}
+
+// tellOne calls OnState. s.mu is held, and released meanwhile.
+func (s *Session) tellOne(change StateChange) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	s.cfg.OnState(s, change)
+}
+
+// told ends tellAll, or has another one tell the rest when OnState has ended its goroutine. s.mu is held.
+func (s *Session) told() {
+	if s.telling = len(s.changes) > 0; s.telling {
+		go s.tellAll()
+	}
 }

@@ -134,7 +134,7 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 	defer stopToo()
 	peer := ""
 	err := r.t.persist(looking, r.isAlone, func(context.Context) (bool, error) {
-		s, err := dial(looking)
+		s, err := dial.call(looking)
 		if err != nil {
 			return false, err
 		}

@@ -44,7 +44,7 @@ func (t *Transfer) push(ctx context.Context, dial Dialer, tree *source.Tree) err
 	}
 	offer.count(t)
 	return t.persist(ctx, func() bool { return true }, func(ctx context.Context) (bool, error) {
-		s, err := dial(ctx)
+		s, err := dial.call(ctx)
 		if err != nil {
 			return false, err
 		}

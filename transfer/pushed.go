@@ -26,9 +26,7 @@ func (in *incomingLink) pushed() error {
 	defer t.on(in.s)()
 	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
 	defer stop()
-	if v.cfg.Begun != nil {
-		v.cfg.Begun(t)
-	}
+	begun(v.cfg.Begun, t)
 	if err = o.validate(); err == nil {
 		err = in.receiveTo(own, t, o, dest.Dir, l)
 	}
@@ -96,7 +94,7 @@ func (in *incomingLink) decide(ctx context.Context, l listing) (*Destination, er
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	over := in.ctl.listen(cancel)
-	dest, err := in.v.cfg.Receive(ctx, what)
+	dest, err := in.v.cfg.receive(ctx, what)
 	if gone := over(); gone != nil {
 		return nil, gone
 	}

@@ -321,7 +321,7 @@ func (in *incomingLink) receive() error {
 		return &Error{Code: CodeDenied, Text: "this peer receives nothing"}
 	}
 	if v.cfg.Admit != nil {
-		if err := v.cfg.Admit(in.s.Peer()); err != nil {
+		if err := v.cfg.admit(in.s.Peer()); err != nil {
 			return refusal(err)
 		}
 	}

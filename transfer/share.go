@@ -109,11 +109,8 @@ func (s *Share) serve(in *incomingLink, known bool) error {
 	defer stop()
 	defer t.on(in.s)()
 	s.offer.count(t)
-	for _, begun := range []func(*Transfer){in.v.cfg.Begun, s.o.Begun} {
-		if begun != nil {
-			begun(t)
-		}
-	}
+	begun(in.v.cfg.Begun, t)
+	begun(s.o.Begun, t)
 	sender := newSender(t, s.offer, in.ctl)
 	leave, err := in.join(ctx, sender.lane)
 	if err == nil {

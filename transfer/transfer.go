@@ -327,7 +327,7 @@ func (t *Transfer) tellAll() {
 		t.untold, t.passing = nil, 0
 		t.mu.Unlock()
 		for _, e := range events {
-			t.o.Event(e)
+			t.o.tell(e)
 		}
 		if over {
 			return

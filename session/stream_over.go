@@ -1,0 +1,65 @@
+package session
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// over is a stream that the peer has served and reset before this side knew that it was open: OpenStream returns it all the same, as it
+// does when the reset comes a moment later.
+type over struct {
+	s    *Session
+	name string
+	err  *Error // what calls return
+}
+
+// openedAndReset returns the stream for which opening it has failed with err, if that says that the peer has served and reset it: by the
+// last word of one that is resumable, or a reset that only the end of a handler has the code of.
+func (s *Session) openedAndReset(name string, err error) *Stream {
+	var e *Error
+	if !errors.As(err, &e) || !e.Remote || e.refused || e.Code < frame.LastWord && e.Code != frame.CodeInternal || s.ending() != nil {
+		return nil
+	}
+	code := e.Code
+	if code >= frame.LastWord {
+		code -= frame.LastWord
+	}
+	reset := &Error{Op: "stream", Peer: s.peer, Link: name, Remote: true, Code: code, Outcome: Unknown}
+	return &Stream{s: s, name: name, dedicated: true, conn: &over{s, name, reset}}
+}
+
+// Read implements Stream.
+func (o *over) Read([]byte) (int, error) { return 0, o.err }
+
+// Write implements Stream.
+func (o *over) Write([]byte) (int, error) { return 0, o.err }
+
+// CloseWrite implements Stream.
+func (o *over) CloseWrite() error { return o.err }
+
+// CloseRead implements Stream.
+func (o *over) CloseRead() error { return nil }
+
+// Close implements Stream.
+func (o *over) Close() error { return nil }
+
+// Reset implements Stream.
+func (o *over) Reset(frame.Code) error { return nil }
+
+// LocalAddr implements Stream.
+func (o *over) LocalAddr() net.Addr { return o.s.Conn().LocalAddr() }
+
+// RemoteAddr implements Stream.
+func (o *over) RemoteAddr() net.Addr { return o.s.Conn().RemoteAddr() }
+
+// SetDeadline implements Stream.
+func (o *over) SetDeadline(time.Time) error { return nil }
+
+// SetReadDeadline implements Stream.
+func (o *over) SetReadDeadline(time.Time) error { return nil }
+
+// SetWriteDeadline implements Stream.
+func (o *over) SetWriteDeadline(time.Time) error { return nil }

@@ -1,0 +1,46 @@
+package transfer
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/peerlane/peerlane/internal/hook"
+	"github.com/peerlane/peerlane/session"
+)
+
+// What the application's functions do to their goroutine must not end one of the transfer's: each runs in one of its own, and one that ends
+// it has said no, or nothing.
+
+// call calls the Dialer.
+func (d Dialer) call(ctx context.Context) (s *session.Session, err error) {
+	if exited := hook.Do(func() { s, err = d(ctx) }); exited != nil {
+		return nil, fmt.Errorf("the Dialer %w", exited)
+	}
+	return s, err
+}
+
+// tell calls Options.Event.
+func (o *Options) tell(e Event) { _ = hook.Do(func() { o.Event(e) }) }
+
+// begun calls a Begun, which may be nil.
+func begun(fn func(*Transfer), t *Transfer) {
+	if fn != nil {
+		_ = hook.Do(func() { fn(t) })
+	}
+}
+
+// admit calls Admit.
+func (c *ServiceConfig) admit(peer string) (err error) {
+	if exited := hook.Do(func() { err = c.Admit(peer) }); exited != nil {
+		return fmt.Errorf("Admit %w", exited)
+	}
+	return err
+}
+
+// receive calls Receive.
+func (c *ServiceConfig) receive(ctx context.Context, in Incoming) (dest *Destination, err error) {
+	if exited := hook.Do(func() { dest, err = c.Receive(ctx, in) }); exited != nil {
+		return nil, fmt.Errorf("Receive %w", exited)
+	}
+	return dest, err
+}
