@@ -271,7 +271,7 @@ func TestBackoffWaitsStayWithinTheirBounds(t *testing.T) {
 	for _, b := range []Backoff{{}, {Min: time.Hour}, {Min: time.Second, Max: time.Millisecond}, {Min: time.Minute, Max: 1<<63 - 1}} {
 		top := b.Max
 		if top == 0 {
-			top = 5 * time.Second
+			top = max(5*time.Second, b.Min)
 		}
 		for failures := 1; failures < 200; failures++ {
 			d := b.Wait(failures)

@@ -114,9 +114,18 @@ func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	conn, err := s.open(ctx)
+	conn, err := s.openConn(ctx)
 	if err != nil {
 		<-s.greeting
+	}
+	return conn, err
+}
+
+// openConn calls the Opener. No conn and no error is an error.
+func (s *Session) openConn(ctx context.Context) (net.Conn, error) {
+	conn, err := s.open(ctx)
+	if err == nil && conn == nil {
+		err = errors.New("the Opener returned neither a conn nor an error")
 	}
 	return conn, err
 }

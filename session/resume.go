@@ -271,7 +271,7 @@ func (s *Session) giveTurn() { <-s.moving }
 func (s *Session) move(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, maxReattach)
 	defer cancel()
-	conn, err := s.open(context.WithValue(ctx, lostKey{}, s.State() == StateDetached))
+	conn, err := s.openConn(context.WithValue(ctx, lostKey{}, s.State() == StateDetached))
 	if err != nil {
 		return err
 	}

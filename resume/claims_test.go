@@ -1,0 +1,90 @@
+package resume
+
+import (
+	"context"
+	"math"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestADialFuncThatIsNilOrReturnsNothingIsAnError(t *testing.T) {
+	_, err := Dial(nil, nil)
+	require.ErrorIs(t, err, ErrInvalid)
+	require.ErrorContains(t, err, "dial is nil")
+	_, err = DialContext(t.Context(), nil, func(context.Context) (net.Conn, error) { return nil, nil })
+	require.ErrorIs(t, err, ErrInvalid)
+	require.ErrorContains(t, err, "neither a conn nor an error")
+	l, err := NewListener(nil, nil)
+	require.NoError(t, err)
+	_, err = l.Serve(nil)
+	require.ErrorIs(t, err, ErrInvalid)
+	require.NoError(t, l.Close())
+}
+
+// Claim: resume.Backoff.Min
+// Claim: resume.Backoff.Max
+func TestABackoffOfAnyValuesCanBeWaitedBy(t *testing.T) {
+	values := []time.Duration{math.MinInt64, -1, 0, 1, time.Millisecond, 10 * time.Second, math.MaxInt64}
+	for _, least := range values {
+		for _, most := range values {
+			b := Backoff{Min: least, Max: most}
+			lo, hi := least, most
+			if lo <= 0 {
+				lo = 50 * time.Millisecond
+			}
+			if hi <= 0 {
+				hi = max(5*time.Second, lo)
+			}
+			lo = min(lo, hi)
+			for _, n := range []int{math.MinInt, -1, 0, 1} {
+				d := b.Wait(n)
+				require.True(t, d >= lo/2 && d <= lo, "%+v.Wait(%d) = %v", b, n, d)
+			}
+			for _, n := range []int{2, 63, 64, 65, 200, math.MaxInt} {
+				d := b.Wait(n)
+				require.True(t, d >= lo/2 && d <= hi, "%+v.Wait(%d) = %v", b, n, d)
+			}
+			require.GreaterOrEqual(t, b.Wait(200), hi/2)
+		}
+	}
+	for range 100 {
+		require.GreaterOrEqual(t, Backoff{Min: 10 * time.Second}.Wait(1), 5*time.Second)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		n := 0
+		err := Backoff{Min: -1, Max: -1}.Retry(ctx, nil, func(context.Context) error { n++; return errRefused }, nil)
+		require.ErrorIs(t, err, errRefused)
+		require.Greater(t, n, 3600/5)
+	})
+}
+
+func TestABackoffWhoseMaxIsLessThanItsMinIsRefused(t *testing.T) {
+	for _, b := range []Backoff{{Min: 2, Max: 1}, {Min: 10 * time.Second, Max: 5 * time.Second}} {
+		_, err := NewListener(&Options{Backoff: b}, nil)
+		require.ErrorIs(t, err, ErrInvalid)
+		require.ErrorContains(t, err, "Options.Backoff.Max")
+	}
+	for _, b := range []Backoff{{Min: 10 * time.Second}, {Max: 1}, {Min: 1, Max: 1}} {
+		l, err := NewListener(&Options{Backoff: b}, nil)
+		require.NoError(t, err)
+		require.NoError(t, l.Close())
+	}
+}
+
+// Claim: resume.Options.Backlog
+func TestABacklogBeyondItsBoundIsRefused(t *testing.T) {
+	for _, n := range []int{-1, maxBacklog + 1, math.MaxInt, math.MinInt} {
+		_, err := NewListener(&Options{Backlog: n}, nil)
+		require.ErrorIs(t, err, ErrInvalid)
+		require.ErrorContains(t, err, "Options.Backlog")
+	}
+	l, err := NewListener(&Options{Backlog: maxBacklog}, nil)
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+}

@@ -1,0 +1,244 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/psk"
+	"github.com/peerlane/peerlane/resume"
+)
+
+// late is a codec that only one side knows.
+type late struct{}
+
+func (late) Name() string                       { return "late" }
+func (late) Marshal(any) ([]byte, error)        { return []byte("late"), nil }
+func (late) Unmarshal(data []byte, v any) error { return errors.New("late cannot") }
+
+// The handler has run, whatever becomes of its reply here.
+func TestAReplyThatCannotBeDecodedIsATypedErrorOfACallThatRan(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Config{}, AcceptorConfig{})
+		require.NoError(t, p.mux.RegisterCodec(late{}))
+		ran := 0
+		p.mux.SetLink("late", func(m *Message) { ran++; _ = m.ReplyObj("late", nil) })
+		p.mux.SetLink("text", func(m *Message) { ran++; _ = m.Reply([]byte("no json")) })
+		var got int
+		e := asError(t, p.dialer.SendWaitObj(t.Context(), "late", "", 1, &got), Delivered)
+		require.ErrorIs(t, e, ErrUnsupported)
+		require.Equal(t, "late", e.Link)
+		require.ErrorContains(t, e, "no codec")
+		e = asError(t, p.dialer.SendWaitObj(t.Context(), "text", "", 1, &got), Delivered)
+		require.Equal(t, "bob", e.Peer)
+		require.ErrorContains(t, e, "json object of 7 bytes")
+		require.Equal(t, 2, ran)
+		require.NoError(t, p.dialer.SendWaitObj(t.Context(), "text", "", 1, nil), "a reply that nobody wants")
+	})
+}
+
+// Claim: session.Config.Backoff
+func TestABackoffThatCannotBeWaitedByIsRefused(t *testing.T) {
+	for text, b := range map[string]resume.Backoff{
+		"Backoff.Min is -1s":                 {Min: -time.Second},
+		"Backoff.Max is -1ns":                {Max: -1},
+		"Backoff.Max is 1s, want at least":   {Min: 2 * time.Second, Max: time.Second},
+		"Backoff.Max is 1ns, want at least ": {Min: math.MaxInt64, Max: 1},
+	} {
+		here, there := net.Pipe()
+		_, err := Dial(t.Context(), here, "bob", nil, Config{Backoff: b})
+		require.ErrorContains(t, err, text)
+		_, err = there.Read(make([]byte, 1))
+		require.Error(t, err, "closed")
+		_, err = NewAcceptor(AcceptorConfig{Config: Config{Backoff: b}})
+		require.ErrorContains(t, err, text)
+	}
+	inBubble(t, func(t *testing.T) { // and what is taken is waited by
+		for _, b := range []resume.Backoff{{}, {Min: 20 * time.Second}, {Min: time.Millisecond, Max: time.Millisecond}, {Max: 10 * time.Second}} {
+			r := newRoad(t, Config{Backoff: b}, AcceptorConfig{}, faultnet.LinkOptions{})
+			n := 0
+			r.dialer.open = func(context.Context) (net.Conn, error) { n++; return nil, errNoRoute }
+			began := time.Now()
+			r.lose()
+			<-r.dialer.Done()
+			require.Equal(t, time.Minute, time.Since(began))
+			if b.Min == 20*time.Second { // 10 to 20 s each
+				require.True(t, n >= 3 && n <= 6, "%d attempts", n)
+			}
+		}
+	})
+}
+
+// Claim: session.Config.MaxMessage
+func TestMaxMessageHoldsInEachDirectionOnBothSides(t *testing.T) {
+	const small, large = 1000, 100000
+	for _, v := range []struct{ dial, accept int }{{small, large}, {large, small}, {small, small}} {
+		inBubble(t, func(t *testing.T) {
+			p := newPair(t, Config{MaxMessage: v.dial}, AcceptorConfig{Config: Config{MaxMessage: v.accept}})
+			ran := 0
+			p.mux.SetCall(func(m *Message) ([]byte, error) {
+				ran++
+				return make([]byte, small+int(m.Value[0])), nil
+			})
+			p.mux.SetLink("echo", func(m *Message) { ran++; _ = m.Reply(m.Value) })
+			var told error
+			p.mux.SetLink("grow", func(m *Message) { told = m.Reply(make([]byte, small+1)) })
+
+			full := bytes.Repeat([]byte{0}, small)
+			reply, err := p.dialer.Call(t.Context(), "", full)
+			require.NoError(t, err)
+			require.Len(t, reply, small)
+			m, err := p.dialer.SendWait(t.Context(), "echo", full)
+			require.NoError(t, err)
+			require.Len(t, m.Value, small)
+			require.NoError(t, p.dialer.Send(t.Context(), "echo", full))
+			require.NoError(t, p.dialer.Flush(t.Context()))
+
+			ran = 0
+			more := make([]byte, small+1)
+			_, err = p.dialer.Call(t.Context(), "", more)
+			require.ErrorIs(t, asError(t, err, NotSent), ErrTooLarge)
+			_, err = p.dialer.SendWait(t.Context(), "echo", more)
+			require.ErrorIs(t, asError(t, err, NotSent), ErrTooLarge)
+			require.ErrorIs(t, asError(t, p.dialer.Send(t.Context(), "echo", more), NotSent), ErrTooLarge)
+			require.ErrorIs(t, asError(t, p.accepted.Send(t.Context(), "echo", more), NotSent), ErrTooLarge)
+			require.Zero(t, ran)
+
+			_, err = p.dialer.Call(t.Context(), "", []byte{1})
+			require.ErrorIs(t, asError(t, err, Delivered), ErrTooLarge)
+			require.Equal(t, 1, ran)
+			_, err = p.dialer.SendWait(t.Context(), "grow", nil)
+			require.ErrorIs(t, asError(t, err, Delivered), ErrTooLarge)
+			require.ErrorIs(t, told, ErrTooLarge)
+		})
+	}
+}
+
+// Claim: session.Config.MessageWindow
+func TestAMessageCountsItsBytesAnd64InTheWindow(t *testing.T) {
+	for _, v := range []struct{ window, size, taken int }{
+		{1000, 100, 7}, // 6 x 164 are 984, below the cap
+		{984, 100, 6},
+		{985, 100, 7},
+		{1000, 1001, 1},
+		{1, 0, 1},
+		{65, 0, 2},
+	} {
+		inBubble(t, func(t *testing.T) {
+			p := newPair(t, Config{}, AcceptorConfig{Config: Config{MessageWindow: v.window}})
+			release := make(chan struct{})
+			p.mux.SetLink("slow", func(*Message) { <-release })
+			taken := 0
+			for p.dialer.Send(within(t, time.Second), "slow", make([]byte, v.size)) == nil {
+				taken++
+			}
+			require.Equal(t, v.taken, taken, "%+v", v)
+			close(release)
+			require.NoError(t, p.dialer.Flush(t.Context()))
+		})
+	}
+}
+
+func TestArgumentsThatAreNilAreErrors(t *testing.T) {
+	x := NewMux()
+	require.ErrorContains(t, x.RegisterCodec(nil), "codec is nil")
+	_, err := Dial(t.Context(), nil, "bob", nil, Config{})
+	require.ErrorContains(t, err, "conn is nil")
+	a, err := NewAcceptor(AcceptorConfig{})
+	require.NoError(t, err)
+	require.ErrorContains(t, a.Serve(nil, "alice"), "conn is nil")
+	for _, fn := range []func(){func() { x.SetCall(nil) }, func() { x.SetLink("x", nil) }, func() { x.SetStream("x", nil) },
+		func() { x.SetDefaultLink(nil) }, func() { x.SetDefaultStream(nil) }} {
+		require.NotPanics(t, fn)
+	}
+	here, _ := net.Pipe()
+	_, err = Dial(t.Context(), here, "bob", nil, Config{Keys: new(psk.Keyring)})
+	require.ErrorIs(t, err, psk.ErrInvalid)
+}
+
+// An Opener that returns nothing at all is as one that has failed.
+func TestAnOpenerThatReturnsNothingHasFailed(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Config{}, AcceptorConfig{})
+		p.dialer.open = func(context.Context) (net.Conn, error) { return nil, nil }
+		for _, o := range []StreamOptions{{Dedicated: true}, {Dedicated: true, Resumable: true}} {
+			_, err := p.dialer.OpenStream(t.Context(), "x", &o)
+			require.ErrorContains(t, asError(t, err, NotSent), "neither a conn nor an error")
+		}
+		require.ErrorContains(t, p.dialer.Reconnect(t.Context()), "neither a conn nor an error")
+		_ = p.dialer.Conn().Close()
+		require.ErrorIs(t, wantLost(t, p.dialer), ErrSessionLost)
+	})
+}
+
+// The names of a Mux have at most 255 bytes: a longer one is a mistake in the program that is told at once.
+func TestNamesOfAMuxHaveAtMost255Bytes(t *testing.T) {
+	for _, x := range []*Mux{NewMux(), {}} {
+		most := strings.Repeat("n", frame.MaxName)
+		require.NotPanics(t, func() { x.SetLink(most, func(*Message) {}); x.SetStream(most, func(*Stream) {}) })
+		require.Panics(t, func() { x.SetLink(most+"n", nil) })
+		require.Panics(t, func() { x.SetStream(most+"n", nil) })
+	}
+}
+
+func TestTheZeroMuxIsOne(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Config{Mux: new(Mux)}, AcceptorConfig{Config: Config{Mux: new(Mux)}})
+		require.Error(t, p.mux.RegisterCodec(JSON), "taken")
+		require.NoError(t, p.mux.RegisterCodec(late{}))
+		p.mux.SetLink("twice", func(m *Message) {
+			var n int
+			_ = m.Object(&n)
+			_ = m.ReplyObj("json", 2*n)
+		})
+		var got int
+		require.NoError(t, p.dialer.SendWaitObj(t.Context(), "twice", "json", 21, &got))
+		require.Equal(t, 42, got)
+	})
+}
+
+// A nil *Error in an error is an easy mistake: it refuses, and panics nowhere.
+func TestANilErrorInAnErrorRefuses(t *testing.T) {
+	var none *Error
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Config{}, AcceptorConfig{})
+		p.mux.SetLink("nil", func(m *Message) {
+			m.ReplyLater()
+			go func() { _ = m.Refuse(nil) }()
+		})
+		p.mux.SetLink("typed", func(m *Message) { _ = m.Refuse(none) })
+		p.mux.SetCall(func(*Message) ([]byte, error) { return nil, none })
+		for _, link := range []string{"nil", "typed", ""} {
+			_, err := p.dialer.Call(t.Context(), link, nil)
+			require.Equal(t, frame.CodeApplication, asError(t, err, Delivered).Code, link)
+		}
+		a, err := NewAcceptor(AcceptorConfig{Admit: func(string) error { return none }})
+		require.NoError(t, err)
+		here, there := net.Pipe()
+		done := make(chan error)
+		go func() { done <- a.Serve(there, "alice") }()
+		_, err = Dial(t.Context(), here, "bob", nil, Config{})
+		require.ErrorIs(t, err, ErrNotAllowed)
+		require.ErrorIs(t, <-done, ErrNotAllowed)
+	})
+}
+
+func TestQuotasOfZeroOrLessBoundNothing(t *testing.T) {
+	for _, n := range []int{0, -1, math.MinInt} {
+		q := NewQuota(QuotaLimits{Sessions: n, Calls: n, Bytes: int64(n)})
+		for range 10 {
+			require.True(t, q.StartCall() && q.Take(1<<20) && q.startSession() && !q.fullOfCalls(), fmt.Sprint(n))
+		}
+		require.Zero(t, q.Refused())
+	}
+}
