@@ -16,6 +16,15 @@ import (
 // Dialer's.
 type Dialer func(ctx context.Context) (*session.Session, error)
 
+// open calls dial. No session and no error is an error.
+func (dial Dialer) open(ctx context.Context) (*session.Session, error) {
+	s, err := dial(ctx)
+	if err == nil && s == nil {
+		return nil, invalidf("the Dialer returned neither a session nor an error")
+	}
+	return s, err
+}
+
 // helloTimeout bounds the wait for the other side's HELLO, and for what follows from it.
 const helloTimeout = 15 * time.Second
 

@@ -47,7 +47,7 @@ type ReceiveOptions struct {
 	// Verify says how much of what an earlier run has left is read again before it counts.
 	Verify Verify
 	// Tokens, if not nil, are those of Fetch's sources, one for each, in the place of Ref's: what several senders of the same tree have
-	// given out.
+	// given out. Each has at most 64 bytes.
 	Tokens [][]byte
 }
 

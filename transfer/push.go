@@ -21,6 +21,9 @@ func Push(ctx context.Context, dial Dialer, tree *source.Tree, o *Options) *Tran
 	go func() { // ends with the transfer; its error goes to Wait
 		defer stop()
 		err := opts.validate()
+		if err == nil && dial == nil {
+			err = invalidf("dial is nil")
+		}
 		if err == nil {
 			err = t.push(own, dial, tree)
 		}
@@ -44,7 +47,7 @@ func (t *Transfer) push(ctx context.Context, dial Dialer, tree *source.Tree) err
 	}
 	offer.count(t)
 	return t.persist(ctx, func() bool { return true }, func(ctx context.Context) (bool, error) {
-		s, err := dial(ctx)
+		s, err := dial.open(ctx)
 		if err != nil {
 			return false, err
 		}

@@ -71,7 +71,12 @@ func newTree(w *walker, tops []top) *Tree {
 
 // Entries returns the manifest: in its order, with the ids 0, 1, 2 and on, as a manifest.Checker takes it. After Hash, files have
 // their hashes; what was returned before does not change. It is not to be written to.
-func (t *Tree) Entries() []manifest.Entry { return *t.entries.Load() }
+func (t *Tree) Entries() []manifest.Entry {
+	if all := t.entries.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
 
 // Bytes returns how many all files have together.
 func (t *Tree) Bytes() int64 { return t.bytes }
