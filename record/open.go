@@ -18,6 +18,9 @@ import (
 // with its own code; ErrHistory when the places of the two sides do not fit together; ErrVersion, ErrInvalid, ErrStore, and the
 // ctx's error.
 func Open(ctx context.Context, s *session.Session, name string, opts *Options) (*Stream, error) {
+	if s == nil {
+		return nil, &Error{Op: "open", Name: name, Err: fmt.Errorf("%w: session is nil", ErrInvalid)}
+	}
 	if opts != nil {
 		if o := opts.withDefaults(); o.validate() != nil {
 			return nil, &Error{Op: "open", Name: name, Err: o.validate()}
@@ -77,6 +80,9 @@ type greeter func(o *Options, stand func() (Place, error)) (ours, theirs hello, 
 // establish makes a stream of a conn by a hello, within the time for that.
 func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, greet greeter) (*Stream, error) {
 	o := opts.withDefaults()
+	if conn == nil {
+		return nil, &Error{Op: "open", Name: who.name, Err: fmt.Errorf("%w: conn is nil", ErrInvalid)}
+	}
 	s, err := prepare(ctx, conn, who, o, greet)
 	if err != nil {
 		_ = conn.Close() // the first error is what counts
@@ -154,8 +160,12 @@ type AcceptInfo struct {
 type AcceptFunc func(AcceptInfo) (*Options, error)
 
 // Handle has serve called with every record stream that a peer opens under name, in a goroutine of its own. accept may be nil: then
-// all are taken, with the Options that are the default. The stream is closed when serve returns.
+// all are taken, with the Options that are the default. The stream is closed when serve returns. Without serve none is taken. Handle panics
+// where at does: when at is nil, or name longer than 255 bytes.
 func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
+	if serve == nil {
+		accept = refuse(accept)
+	}
 	at.SetStream(name, func(st *session.Stream) {
 		s, err := answer(st, accept)
 		if err != nil {
@@ -171,6 +181,18 @@ func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
 		}()
 		serve(s)
 	})
+}
+
+// refuse returns an AcceptFunc that asks accept, and takes nothing.
+func refuse(accept AcceptFunc) AcceptFunc {
+	return func(info AcceptInfo) (*Options, error) {
+		if accept != nil {
+			if _, err := accept(info); err != nil {
+				return nil, err
+			}
+		}
+		return nil, errors.New("nothing serves it")
+	}
 }
 
 var errPanic = errors.New("the handler panicked")
