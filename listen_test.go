@@ -192,10 +192,10 @@ func TestDefaultBacklogHoldsThatMany(t *testing.T) {
 func TestListenNamesTheInvalidArgument(t *testing.T) {
 	h := testHost(t)
 	for want, listen := range map[string]func() error{
-		"host: nil":                            func() error { _, err := Listen(nil, testTag); return err },
-		"tag: empty":                           func() error { _, err := Listen(h, ""); return err },
-		"tag: \"na\"":                          func() error { _, err := Listen(h, "na"); return err },
-		"ListenConfig.Backlog: -1 is negative": func() error { _, err := ListenConfig{Backlog: -1}.Listen(h, testTag); return err },
+		"host: nil":   func() error { _, err := Listen(nil, testTag); return err },
+		"tag: empty":  func() error { _, err := Listen(h, ""); return err },
+		"tag: \"na\"": func() error { _, err := Listen(h, "na"); return err },
+		"ListenConfig.Backlog: -1 is not within 0 to 1048576": func() error { _, err := ListenConfig{Backlog: -1}.Listen(h, testTag); return err },
 	} {
 		err := listen()
 		require.ErrorIs(t, err, ErrInvalid, want)
