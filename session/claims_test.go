@@ -8,7 +8,9 @@ import (
 	"math"
 	"net"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -240,5 +242,63 @@ func TestQuotasOfZeroOrLessBoundNothing(t *testing.T) {
 			require.True(t, q.StartCall() && q.Take(1<<20) && q.startSession() && !q.fullOfCalls(), fmt.Sprint(n))
 		}
 		require.Zero(t, q.Refused())
+	}
+}
+
+// Claim: session.AcceptorConfig.MaxDetached
+func TestMaxDetachedEndsThePeersSessionThatHasWaitedLongest(t *testing.T) {
+	for _, most := range []int{1, 3} {
+		inBubble(t, func(t *testing.T) {
+			var mu sync.Mutex
+			var opened []*Session
+			a, err := NewAcceptor(AcceptorConfig{MaxDetached: most, OnSession: func(s *Session) {
+				mu.Lock()
+				defer mu.Unlock()
+				opened = append(opened, s)
+			}})
+			require.NoError(t, err)
+			var serving sync.WaitGroup
+			open := func(peer string) (here, there *Session) {
+				link := faultnet.NewLink(faultnet.LinkOptions{})
+				near, far := link.Ends()
+				serving.Go(func() { _ = a.Serve(far, peer) })
+				here, err := Dial(t.Context(), near, "bob", func(context.Context) (net.Conn, error) { return nil, errNoRoute }, Config{})
+				require.NoError(t, err)
+				synctest.Wait()
+				return here, opened[len(opened)-1]
+			}
+			var dialed, accepted []*Session
+			for range most + 3 {
+				d, s := open("alice")
+				dialed, accepted = append(dialed, d), append(accepted, s)
+			}
+			carol, other := open("carol")
+			_ = carol.Conn().Close()
+			ended := func() (all []int) {
+				synctest.Wait()
+				for i, s := range accepted {
+					if s.Err() != nil {
+						all = append(all, i)
+					}
+				}
+				return all
+			}
+			for n := range most + 2 { // the one that was opened last stays on its carrier
+				i := most + 1 - n
+				_ = dialed[i].Conn().Close()
+				synctest.Wait()
+				require.Equal(t, max(0, n+1-most), len(ended()), "after %d", n+1)
+				time.Sleep(time.Second)
+			}
+			require.Equal(t, []int{most, most + 1}, ended(), "the longest first")
+			require.ErrorIs(t, wantLost(t, accepted[most]), ErrSessionLost)
+			require.ErrorContains(t, accepted[most].Err(), "wait for a carrier")
+			require.NoError(t, other.Err(), "another peer's")
+			for _, s := range append(dialed, append(accepted, carol, other)...) {
+				_ = s.Close()
+				<-s.Done()
+			}
+			serving.Wait()
+		})
 	}
 }

@@ -161,21 +161,21 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 	stopToo := context.AfterFunc(r.ctx, found)
 	defer stopToo()
 	peer := ""
-	err := r.t.persist(looking, r.isAlone, func(context.Context) (bool, error) {
+	err := r.t.persist(looking, r.isAlone, func(context.Context) (reached time.Time, err error) {
 		s, err := dial.open(looking)
 		if err != nil {
-			return false, err
+			return reached, err
 		}
 		r.t.met(s)
 		defer r.t.on(s)()
 		peer = s.Peer()
 		l, err := openLink(looking, s, wire.Receiver, r.o.Options)
 		if err != nil {
-			return false, err
+			return reached, err
 		}
 		o := r.newOrigin(l.ctl, s.Peer(), s.RTT)
 		lane := r.laneOf(o)
-		return true, l.run(ctx, r.o.Options, lane, func(ctx context.Context, begin func()) error { return o.get(ctx, ref, begin) })
+		return time.Now(), l.run(ctx, r.o.Options, lane, func(ctx context.Context, begin func()) error { return o.get(ctx, ref, begin) })
 	})
 	if errors.Is(context.Cause(r.ctx), errOver) {
 		return nil
