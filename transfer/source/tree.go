@@ -61,6 +61,9 @@ func (t *Tree) layerOf(id uint32) (keptLayer, bool) {
 
 func newTree(w *walker, tops []top) *Tree {
 	t := &Tree{tops: tops, found: w.entries, bytes: w.checker.Bytes(), files: w.files, rules: w.opts.Rules, cache: w.opts.Cache}
+	if t.cache.keepsNothing() {
+		t.cache = nil
+	}
 	t.folders.open = make(map[string]*folder)
 	t.entries.Store(&t.found)
 	if t.name = tops[0].name; len(tops) > 1 {

@@ -1,0 +1,139 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/edges"
+	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/psk"
+)
+
+// given are what edges cannot make.
+func given(t *testing.T) edges.Given {
+	return edges.Of((*psk.Keyring)(nil), keyring(t, 0), new(psk.Keyring), (*slog.Logger)(nil), slog.New(slog.DiscardHandler))
+}
+
+// exercise opens a session with these configs and uses all of it, or finds that it cannot be opened. Whatever happens is an error,
+// within some time, and never a panic.
+func exercise(t *testing.T, dial Config, accept AcceptorConfig, st *StreamOptions) {
+	synctest.Test(t, func(t *testing.T) {
+		var serving sync.WaitGroup
+		ours, theirs := dial.Mux, accept.Mux
+		if theirs == nil {
+			theirs = NewMux()
+			accept.Mux = theirs
+		}
+		theirs.SetCall(func(m *Message) ([]byte, error) { return m.Value, nil })
+		theirs.SetLink("link", func(m *Message) { _ = m.Reply(m.Value) })
+		theirs.SetStream("stream", func(st *Stream) { _, _ = st.Write([]byte("x")); _ = st.CloseWrite() })
+		if ours != nil {
+			ours.SetLink("link", func(m *Message) {})
+		}
+		a, err := NewAcceptor(accept)
+		if err != nil {
+			require.Contains(t, err.Error(), "session: config: ")
+			a, err = NewAcceptor(AcceptorConfig{Config: Config{Mux: theirs}})
+			require.NoError(t, err)
+		}
+		var links []*faultnet.Link
+		var mu sync.Mutex
+		tries := 0
+		open := func(context.Context) (net.Conn, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if tries++; tries%3 == 2 {
+				return nil, errNoRoute
+			}
+			l := faultnet.NewLink(faultnet.LinkOptions{Delay: time.Millisecond})
+			links = append(links, l)
+			here, there := l.Ends()
+			serving.Go(func() { _ = a.Serve(there, dial.Local) })
+			return here, nil
+		}
+		conn, _ := open(t.Context())
+		s, err := Dial(t.Context(), conn, accept.Local, open, dial)
+		if err != nil {
+			finish(t, a, &serving)
+			return
+		}
+		use := func() {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			_, _ = s.Call(ctx, "", make([]byte, 2000))
+			_, _ = s.SendWait(ctx, "link", []byte("x"))
+			for range 3 {
+				_ = s.Send(ctx, "link", make([]byte, 100))
+			}
+			_ = s.Flush(ctx)
+			_, _ = s.Ping(ctx)
+			for _, o := range []*StreamOptions{st, nil, {Dedicated: true}, {Dedicated: true, Resumable: true}} {
+				if st, err := s.OpenStream(ctx, "stream", o); err == nil {
+					_ = st.SetDeadline(time.Now().Add(time.Minute))
+					_, _ = st.Read(make([]byte, 10))
+					_, _ = st.Write(make([]byte, 10))
+					_ = st.Close()
+				}
+			}
+			_ = s.Snapshot()
+		}
+		use()
+		mu.Lock()
+		for _, l := range links {
+			l.Cut()
+		}
+		mu.Unlock()
+		use()
+		_ = s.Reconnect(within(t, time.Minute))
+		use()
+		s.Drain("over")
+		_ = s.Close()
+		finish(t, a, &serving)
+	})
+}
+
+// finish ends an Acceptor, within an hour.
+func finish(t *testing.T, a *Acceptor, serving *sync.WaitGroup) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = a.Shutdown(ctx)
+	done := make(chan struct{})
+	go func() { serving.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(1<<63 - 1):
+		require.Fail(t, "a carrier is served for ever")
+	}
+}
+
+// Claim: session.Config
+func TestNoConfigIsAPanic(t *testing.T) {
+	g := given(t)
+	n := 0
+	edges.Each(g, func(c Config, what string) {
+		n++
+		t.Log(what)
+		exercise(t, c, AcceptorConfig{}, nil)
+	})
+	edges.Each(g, func(c AcceptorConfig, what string) {
+		n++
+		t.Log(what)
+		exercise(t, Config{Keys: c.Keys}, c, nil)
+	})
+	edges.Each(g, func(o StreamOptions, _ string) { exercise(t, Config{}, AcceptorConfig{}, &o) })
+	require.Greater(t, n, 1000)
+	for seed := range uint64(150) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		t.Log(fmt.Sprint("seed ", seed))
+		exercise(t, edges.Some[Config](g, rng), edges.Some[AcceptorConfig](g, rng), nil)
+	}
+}
