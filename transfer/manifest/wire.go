@@ -129,6 +129,9 @@ func ConsumeEntry(b []byte) (Entry, int, error) {
 
 // check reports an entry that cannot be, whatever its path is (spec 2.5).
 func (e *Entry) check() error {
+	if e == nil {
+		return errorf(CodeProtocol, "", "the entry is nil")
+	}
 	bad := func(format string, args ...any) error { return errorf(CodeProtocol, e.Path, format, args...) }
 	switch {
 	case e.Kind < KindFile || e.Kind > KindSymlink:
@@ -155,6 +158,9 @@ func AppendBatch(b []byte, entries []Entry) ([]byte, int, error) {
 	start := len(b)
 	if len(entries) == 0 {
 		return b, 0, nil
+	}
+	if err := entries[0].check(); err != nil { // it may be too large for any batch
+		return b, 0, err
 	}
 	b = append(b, 0, 0)
 	n := 0
