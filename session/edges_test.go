@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"reflect"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/edges"
 	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/psk"
@@ -135,5 +137,43 @@ func TestNoConfigIsAPanic(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		t.Log(fmt.Sprint("seed ", seed))
 		exercise(t, edges.Some[Config](g, rng), edges.Some[AcceptorConfig](g, rng), nil)
+	}
+}
+
+func TestNoCallIsAPanic(t *testing.T) {
+	for seed := range uint64(60) {
+		t.Log("seed", seed)
+		rng := rand.New(rand.NewPCG(seed, 15))
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, Config{}, AcceptorConfig{})
+			over, cancel := context.WithCancel(t.Context())
+			cancel()
+			live := within(t, time.Minute)
+			g := edges.As[Codec](edges.Of("", "x", "json", "link"), JSON)
+			g[reflect.TypeFor[context.Context]()] = []any{over, live}
+			g[reflect.TypeFor[any]()] = []any{nil, 1, "x", func() {}, new(int)}
+			g[reflect.TypeFor[error]()] = []any{nil, errNoRoute, &Error{}, &Error{Code: frame.CodeGoingAway}, &Error{Code: 1 << 31, RetryAfter: -1}}
+			p.mux.SetLink("link", func(m *Message) {
+				edges.Methods(g, rng, 5, m)
+			})
+			p.mux.SetStream("x", func(st *Stream) {
+				_ = st.SetDeadline(time.Now().Add(time.Minute))
+				_, _ = st.Read(make([]byte, 10))
+			})
+			edges.Methods(g, rng, 20, p.mux, "SetLink", "SetStream", "SetDefaultLink", "SetDefaultStream")
+			for range 10 {
+				_, _ = p.dialer.SendWait(live, "link", []byte("1"))
+			}
+			edges.Methods(g, rng, 40, p.dialer, "Close", "Drain", "Shutdown")
+			if st, err := p.dialer.OpenStream(live, "x", nil); err == nil {
+				_ = st.SetDeadline(time.Now().Add(time.Second))
+				edges.Methods(g, rng, 20, st, "SetDeadline", "SetReadDeadline", "SetWriteDeadline")
+			}
+			edges.Methods(edges.Of(-1, 0, 1<<40), rng, 30, NewQuota(QuotaLimits{Sessions: 1, Calls: 1, Bytes: 1}))
+			edges.Methods(g, rng, 10, p.accepted)
+			edges.Methods(g, rng, 10, p.dialer)
+			_ = p.dialer.Close()
+			edges.Methods(g, rng, 10, p.dialer)
+		})
 	}
 }

@@ -159,9 +159,6 @@ func AppendBatch(b []byte, entries []Entry) ([]byte, int, error) {
 	if len(entries) == 0 {
 		return b, 0, nil
 	}
-	if err := entries[0].check(); err != nil { // it may be too large for any batch
-		return b, 0, err
-	}
 	b = append(b, 0, 0)
 	n := 0
 	for n < min(len(entries), MaxBatch) && len(b)-start+entries[n].EncodedSize() <= MaxBatchBytes {
