@@ -50,6 +50,7 @@ func TestReadTimeoutBoundsConnectingAndRetriesToo(t *testing.T) {
 
 // Claim: peerlane.ClientConfig.MaxBlockSize
 // Claim: peerlane.ServerConfig.MaxBlockSize
+// Claim: peerlane.ErrTooLarge
 func TestMaxBlockSizeHoldsInEachDirectionOnBothSides(t *testing.T) {
 	const small, large = 100, 1 << 20
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
@@ -101,6 +102,7 @@ func TestMaxBlockSizeHoldsInEachDirectionOnBothSides(t *testing.T) {
 	})
 }
 
+// Claim: peerlane.ErrStopped
 func TestAStoppedClientOrServerSaysSoWhateverItIsAsked(t *testing.T) {
 	h := testHost(t)
 	c := newClient(t, h, &ClientConfig{MaxBlockSize: 10})

@@ -41,6 +41,7 @@ func TestIdleTimeoutDrainsOnlyIdleSessionsOfCalls(t *testing.T) {
 }
 
 // Row: P8 (CleanupInterval): it is the most between two looks for idle sessions.
+// Claim: peerlane.ServerConfig.CleanupInterval
 func TestCleanupIntervalIsTheMostBetweenTwoLooksForIdleSessions(t *testing.T) {
 	h := testHost(t)
 	for want, cfg := range map[time.Duration]ServerConfig{

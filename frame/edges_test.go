@@ -28,4 +28,3 @@ func TestNothingThatConsumesPanics(t *testing.T) {
 		_, _ = Decompress([]byte{0}, raw)
 	}
 }
-

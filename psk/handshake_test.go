@@ -54,6 +54,7 @@ func TestSecretsAgree(t *testing.T) {
 }
 
 // Row: N1
+// Claim: psk.ErrMismatch
 func TestMessage1FailsWithAnyBitFlippedOrMissing(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
 	i, err := ring.Initiate(nil)
@@ -125,6 +126,7 @@ func TestInitiatorRefusesAResponderWithAnotherPrologue(t *testing.T) {
 }
 
 // Row: N1
+// Claim: psk.ErrReplayed
 func TestReplayedHelloIsRefused(t *testing.T) {
 	key := testKey(t, "one secret")
 	server := testRing(t, key)
@@ -183,6 +185,7 @@ func TestFailedHellosDoNotPoisonTheReplayCache(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Claim: psk.ErrUsed
 func TestHandshakeIsUsedOnce(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
 	i, err := ring.Initiate(nil)
@@ -199,6 +202,7 @@ func TestHandshakeIsUsedOnce(t *testing.T) {
 	require.ErrorIs(t, err, ErrUsed, "a failure uses it too")
 }
 
+// Claim: psk.MaxPayload, psk.Message2Overhead
 func TestPayloadBoundary(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
 	for _, n := range []int{0, 1, MaxPayload - 1, MaxPayload} {

@@ -57,6 +57,7 @@ func TestRegistryListsWhatIsOpen(t *testing.T) {
 
 // Streams are listed by what they are, not by what they are called: the end of one takes no other off the list (as it did in the
 // system before this one).
+// Claim: record.Options.Registry
 func TestRegistryListsStreamsOfTheSameNameApart(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := new(Registry)

@@ -174,6 +174,7 @@ func TestHostileAnswersToAResumeEndTheConn(t *testing.T) {
 // A segment that claims the impossible ends the conn with a typed error, and nothing is allocated for it.
 //
 // Row: S-e
+// Claim: resume.ErrProtocol
 func TestHostileSegmentsEndTheConn(t *testing.T) {
 	start := header{kind: kindStart}.append(nil)
 	for name, wire := range map[string][]byte{

@@ -147,6 +147,7 @@ func TestAbortIsTheLastWord(t *testing.T) {
 }
 
 // Drop is told whether the Conn goes on, and how it has ended.
+// Claim: resume.Options.Drop
 func TestDropIsToldWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, h := newCurtPair(t)

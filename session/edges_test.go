@@ -117,7 +117,6 @@ func finish(t *testing.T, a *Acceptor, serving *sync.WaitGroup) {
 	}
 }
 
-// Claim: session.Config
 func TestNoConfigIsAPanic(t *testing.T) {
 	g := given(t)
 	n := 0

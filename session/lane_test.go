@@ -100,6 +100,7 @@ func TestAMessageLargerThanTheWindowPasses(t *testing.T) {
 }
 
 // Row: N5
+// Claim: session.Config.OnUndelivered, session.Snapshot.Undelivered
 func TestFailuresOfMessagesAreToldOnceAndBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -135,6 +136,7 @@ func TestFailuresOfMessagesAreToldOnceAndBounded(t *testing.T) {
 }
 
 // Row: N6
+// Claim: session.Error.Link
 func TestTheEndOfTheSessionTellsWhatBecameOfMessages(t *testing.T) {
 	for name, hooked := range map[string]bool{"with a hook": true, "without": false} {
 		t.Run(name, func(t *testing.T) {

@@ -29,6 +29,7 @@ func wantInvalid(t *testing.T, err error, words string) {
 // Claim: transfer.Ref.Token
 // Claim: transfer.ReceiveOptions.Tokens
 // Claim: transfer.ShareOptions.Token
+// Claim: transfer.CodeInvalid
 func TestTokensHaveAtMost64Bytes(t *testing.T) {
 	p := newPair(t)
 	v := service(t, p, nil)
@@ -125,7 +126,6 @@ func when(k *told, at func() time.Duration) (event func(transfer.Event), times f
 
 // Claim: transfer.Options.StallAfter
 // Claim: transfer.Progress.Stalls
-// Claim: transfer.EventStalled
 // Claim: transfer.CodeStalled
 func TestStallAfterIsWhenTheLanesAndThenTheConnectionAreReplaced(t *testing.T) {
 	from := write(t, content{"large": 4 << 20})
@@ -158,7 +158,6 @@ func TestStallAfterIsWhenTheLanesAndThenTheConnectionAreReplaced(t *testing.T) {
 
 // Claim: transfer.Options.Patience
 // Claim: transfer.Progress.Losses
-// Claim: transfer.EventLost
 // Claim: transfer.CodeLost
 func TestPatienceCountsTheTimeWithoutAConnectionAndWithoutBytes(t *testing.T) {
 	from := write(t, content{"large": 4 << 20})
