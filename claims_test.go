@@ -2,6 +2,7 @@ package peerlane
 
 import (
 	"context"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/testnet"
 	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"
@@ -266,4 +268,78 @@ func TestTheLargestWaitsOfAClientAreNoPanic(t *testing.T) {
 	l, err := ListenConfig{Backlog: 1 << 20}.Listen(h, "/other")
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
+}
+
+// Claim: peerlane.ClientConfig.AdmitAll, peerlane.ServerConfig.AdmitAll
+func TestWithoutAKeyAdmitAllIsWhatAdmits(t *testing.T) {
+	a, b := testnet.Pair(t, testnet.TCPTLS)
+	closed, open := newServer(t, b, nil), newServer(t, b, &ServerConfig{AdmitAll: true})
+	require.ErrorIs(t, closed.Listen(callTag), ErrModernPSKRequired)
+	require.NoError(t, open.Listen(callTag))
+	_, err := newClient(t, a, nil).Connect(t.Context(), b.ID(), callTag)
+	require.ErrorIs(t, err, ErrModernPSKRequired)
+	own, err := newClient(t, a, &ClientConfig{AdmitAll: true}).Connect(t.Context(), b.ID(), callTag)
+	require.NoError(t, err)
+	_, err = own.Ping(t.Context())
+	require.NoError(t, err)
+}
+
+// Claim: peerlane.Addr.Port, peerlane.Addr.WithPort, peerlane.Network
+func TestAnAddrIsThePeerIDWithAPortIfThatIsWanted(t *testing.T) {
+	_, pid := newIdentity(t)
+	require.Equal(t, pid.String(), Addr{Peer: pid, Port: 7}.String())
+	require.Equal(t, pid.String()+":7", Addr{Peer: pid, Port: 7, WithPort: true}.String())
+	require.Equal(t, pid.String()+":0", Addr{Peer: pid, WithPort: true}.String())
+	require.Equal(t, "libp2p", Addr{}.Network())
+	require.Equal(t, Network, Addr{}.Network())
+	require.True(t, Addr{Peer: pid} == Addr{Peer: pid}, "comparable")
+	var op *net.OpError
+	_, err := Dial(t.Context(), testHost(t), pid, callTag)
+	require.ErrorAs(t, err, &op)
+	require.Equal(t, Network, op.Net)
+	require.Equal(t, Addr{Peer: pid}, op.Addr)
+}
+
+// Claim: peerlane.DefaultDialTimeout, peerlane.DefaultDirectWait
+func TestTheDefaultsOfADialerAreItsConstants(t *testing.T) {
+	d := Dialer{}.withDefaults()
+	require.Equal(t, 30*time.Second, d.Timeout)
+	require.Equal(t, DefaultDialTimeout, d.Timeout)
+	require.Equal(t, 5*time.Second, d.DirectWait)
+	require.Equal(t, DefaultDirectWait, d.DirectWait)
+	require.Equal(t, time.Duration(-1), Dialer{Timeout: -1}.withDefaults().Timeout)
+}
+
+// Claim: peerlane.ErrPSKReplayed
+func TestTheSentinelsOfSessionsAreTheSessions(t *testing.T) {
+	for ours, theirs := range map[error]error{
+		ErrPSKReplayed: session.ErrPSKReplayed, ErrPSKRequired: session.ErrPSKRequired, ErrPSKMismatch: session.ErrPSKMismatch,
+		ErrPSKTampered: session.ErrPSKTampered, ErrNotFound: session.ErrNotFound, ErrUnavailable: session.ErrUnavailable,
+		ErrTooLarge: session.ErrTooLarge, ErrNotAllowed: session.ErrNotAllowed, ErrGoingAway: session.ErrGoingAway,
+	} {
+		require.True(t, ours == theirs, "%v", ours)
+	}
+	require.ErrorIs(t, &Error{Code: frame.CodePSKReplayed}, ErrPSKReplayed)
+}
+
+// Claim: peerlane.Request.Value, peerlane.SessionSuffix
+func TestARequestHasItsBodyAndItsTagASessionProtocol(t *testing.T) {
+	a, b := testnet.Pair(t, testnet.TCPTLS)
+	s := newServer(t, b, nil)
+	kept := make(chan []byte, 2)
+	require.NoError(t, s.Handle(callTag, func(_ context.Context, r *Request) ([]byte, error) {
+		r.Value[0]++ // it belongs to the handler
+		kept <- r.Value
+		return append([]byte("got "), r.Value...), nil
+	}))
+	require.Contains(t, b.Mux().Protocols(), callTag+"/peerlane/1")
+	require.Contains(t, b.Mux().Protocols(), callTag+SessionSuffix)
+	request := []byte("abc")
+	for range 2 {
+		got, err := newClient(t, a, nil).Send(t.Context(), b.ID(), callTag, request)
+		require.NoError(t, err)
+		require.Equal(t, "got bbc", string(got))
+	}
+	require.Equal(t, "abc", string(request))
+	require.Equal(t, "bbc", string(<-kept))
 }

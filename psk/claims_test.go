@@ -37,3 +37,17 @@ func TestZeroValuesAreErrors(t *testing.T) {
 	ring.Retire()
 	require.Len(t, ring.IDs(), 1)
 }
+
+// Claim: psk.DomainSalt
+func TestTheDefaultSaltIsDomainSalt(t *testing.T) {
+	cheap := Params{Time: 1, MemoryKiB: 64, Threads: 1}
+	with := func(salt string) KeyID {
+		p := cheap
+		p.Salt = []byte(salt)
+		key, err := Derive([]byte("secret of a test"), &p)
+		require.NoError(t, err)
+		return key.ID()
+	}
+	require.Equal(t, with(DomainSalt), with(""))
+	require.NotEqual(t, with(DomainSalt), with("another salt"))
+}

@@ -8,6 +8,7 @@ import (
 )
 
 // Row: N1
+// Claim: psk.Message1Size
 func TestHandshakeMatrix(t *testing.T) {
 	current, previous, other := testKey(t, "the current one"), testKey(t, "the previous one"), testKey(t, "another one")
 	server := testRing(t, current, previous)

@@ -28,6 +28,7 @@ func opened(t *testing.T, who identity, opts *Options) (*Stream, *faultnet.Conn)
 }
 
 // However a stream ends, it is gone from the list when it is done.
+// Claim: record.Snapshot.Err
 func TestRegistryListsWhatIsOpen(t *testing.T) {
 	for name, end := range map[string]func(s *Stream, far *faultnet.Conn) error{
 		"Close":          func(s *Stream, _ *faultnet.Conn) error { _ = s.Close(); return ErrClosed },

@@ -88,3 +88,55 @@ func TestABacklogBeyondItsBoundIsRefused(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
 }
+
+// Claim: resume.FlowConfig.Window, resume.MinWindow
+func TestAFlowKeepsAsMuchAsItsWindow(t *testing.T) {
+	for window, want := range map[int]int{0: 1 << 20, 1: MinWindow, -1: MinWindow, MinWindow: MinWindow, 10000: 10000} {
+		synctest.Test(t, func(t *testing.T) {
+			f := NewFlow(FlowConfig{Window: window, Patience: time.Hour})
+			done := make(chan int)
+			go func() {
+				n, err := f.Write(make([]byte, 2<<20))
+				require.ErrorIs(t, err, errRefused)
+				done <- n
+			}()
+			synctest.Wait()
+			kept, _ := f.Kept()
+			require.True(t, kept <= want && kept > want-200, "Window %d: %d", window, kept)
+			f.Close(errRefused)
+			require.Less(t, <-done, want)
+			f.Wait()
+		})
+	}
+}
+
+// Claim: resume.FlowConfig.Patience, resume.FlowConfig.Drop
+func TestAFlowIsPatientAndDropsItsCarriers(t *testing.T) {
+	for patience, want := range map[time.Duration]time.Duration{0: time.Minute, time.Second: time.Second, -1: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			var dropped []net.Conn
+			f := NewFlow(FlowConfig{Patience: patience, Drop: func(c net.Conn) { dropped = append(dropped, c) }})
+			here, there := net.Pipe()
+			if patience >= 0 {
+				require.NoError(t, f.Attach(here, 0, false))
+				go func() { _, _ = there.Read(make([]byte, 100)) }()
+				synctest.Wait()
+				time.Sleep(time.Hour)
+				require.NoError(t, f.Err(), "a carrier is all it needs")
+				require.NoError(t, f.Pause())
+				synctest.Wait()
+				require.Equal(t, []net.Conn{here}, dropped)
+			}
+			began := time.Now()
+			for f.Err() == nil {
+				time.Sleep(time.Millisecond)
+			}
+			require.Less(t, time.Since(began)-want, 2*time.Millisecond)
+			require.ErrorIs(t, f.Err(), ErrLost)
+			_, err := f.Write([]byte("x"))
+			require.ErrorIs(t, err, ErrLost)
+			_, _ = here.Close(), there.Close()
+			f.Wait()
+		})
+	}
+}

@@ -204,6 +204,7 @@ func TestAbortAfterCloseDeliversNothingMore(t *testing.T) {
 }
 
 // Final is asked about what the DialFunc fails with, too, when that is to resume.
+// Claim: resume.Options.Final
 func TestFinalEndsTheAttemptsToResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, _ := newCurtPair(t)

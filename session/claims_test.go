@@ -302,3 +302,177 @@ func TestMaxDetachedEndsThePeersSessionThatHasWaitedLongest(t *testing.T) {
 		})
 	}
 }
+
+// Claim: session.ErrVersion
+func TestAnotherVersionIsToldOnBothSides(t *testing.T) {
+	a, err := NewAcceptor(AcceptorConfig{})
+	require.NoError(t, err)
+	_, err = helloTo(t, a, []byte{1, 0, 0xF0, 0, 0})
+	require.ErrorIs(t, err, ErrVersion)
+	inBubble(t, func(t *testing.T) {
+		here, there := net.Pipe()
+		go func() {
+			_, _ = frame.ReadHello(there)
+			_ = frame.WriteHello(there, frame.AppendHello(nil, &frame.Hello{Kind: frame.KindRefuse, Version: 9,
+				Failure: &frame.Failure{Code: frame.CodeVersion}}))
+		}()
+		_, err := Dial(t.Context(), here, "bob", nil, Config{})
+		require.ErrorIs(t, asError(t, err, NotSent), ErrVersion)
+	})
+}
+
+// Claim: session.Config.Local
+func TestTheKeyIsBoundToTheNamesOfBothSides(t *testing.T) {
+	for name, v := range map[string]struct {
+		local, peer string // as each side names alice
+		ok          bool
+	}{"the same": {"alice", "alice", true}, "another": {"alice", "carol", false}, "none": {"", "alice", false}} {
+		inBubble(t, func(t *testing.T) {
+			a, err := NewAcceptor(AcceptorConfig{Config: Config{Local: "bob", Keys: keyring(t, 0)}})
+			require.NoError(t, err)
+			here, there := net.Pipe()
+			served := make(chan error, 1)
+			go func() { served <- a.Serve(there, v.peer) }()
+			s, err := Dial(t.Context(), here, "bob", nil, Config{Local: v.local, Keys: keyring(t, 0)})
+			require.Equal(t, v.ok, err == nil, name)
+			if !v.ok {
+				require.ErrorIs(t, err, ErrPSKTampered, name)
+				require.ErrorIs(t, <-served, ErrPSKTampered, name)
+				return
+			}
+			require.NoError(t, s.Close())
+			<-served
+		})
+	}
+}
+
+// Claim: session.Config.Mux
+func TestWithoutAMuxNothingIsServed(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		served := NewMux()
+		served.SetLink("x", func(m *Message) { _ = m.Reply(nil) })
+		for _, mux := range []*Mux{nil, served} {
+			a, err := NewAcceptor(AcceptorConfig{Config: Config{Mux: mux}})
+			require.NoError(t, err)
+			here, there := net.Pipe()
+			done := make(chan error, 1)
+			go func() { done <- a.Serve(there, "alice") }()
+			s, err := Dial(t.Context(), here, "bob", nil, Config{})
+			require.NoError(t, err)
+			_, err = s.SendWait(t.Context(), "x", nil)
+			if mux == nil {
+				require.ErrorIs(t, err, ErrNotFound)
+			} else {
+				require.NoError(t, err)
+			}
+			require.NoError(t, s.Close())
+			<-done
+		}
+	})
+}
+
+// Claim: session.AcceptorConfig.OnSession
+func TestOnSessionIsCalledBeforeAnythingIsHandled(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		mux := NewMux()
+		var told []*Session
+		var knew []bool
+		mux.SetLink("x", func(m *Message) {
+			knew = append(knew, len(told) > 0 && told[len(told)-1] == m.Session())
+			_ = m.Reply(nil)
+		})
+		a, err := NewAcceptor(AcceptorConfig{Config: Config{Mux: mux}, OnSession: func(s *Session) {
+			time.Sleep(time.Second) // the peer has sent meanwhile
+			told = append(told, s)
+		}})
+		require.NoError(t, err)
+		for n := range 3 {
+			here, there := faultnet.Pipe(faultnet.LinkOptions{})
+			done := make(chan error, 1)
+			go func() { done <- a.Serve(there, "alice") }()
+			s, err := Dial(t.Context(), here, "bob", nil, Config{})
+			require.NoError(t, err)
+			_, err = s.SendWait(t.Context(), "x", nil)
+			require.NoError(t, err)
+			require.Len(t, told, n+1)
+			require.NoError(t, s.Close())
+			<-done
+		}
+		require.Equal(t, []bool{true, true, true}, knew)
+	})
+}
+
+// Claim: session.Snapshot.Dialer, session.Snapshot.ID, session.Snapshot.Peer, session.Snapshot.MessagesIn, session.Snapshot.MessagesOut
+// Claim: session.Snapshot.RequestsIn, session.Snapshot.RequestsOut
+func TestASnapshotCountsRequestsAndMessagesOfBothWays(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Config{}, AcceptorConfig{})
+		for _, mux := range []*Mux{p.mux, p.ours} {
+			mux.SetLink("x", func(m *Message) { _ = m.Reply(nil) })
+		}
+		for n := range 7 {
+			if n < 3 {
+				_, err := p.dialer.Call(t.Context(), "x", nil)
+				require.NoError(t, err)
+			}
+			if n < 2 {
+				require.NoError(t, p.dialer.Send(t.Context(), "x", nil))
+				_, err := p.accepted.SendWait(t.Context(), "x", nil)
+				require.NoError(t, err)
+			}
+			require.NoError(t, p.accepted.Send(t.Context(), "x", nil))
+		}
+		require.NoError(t, p.dialer.Flush(t.Context()))
+		require.NoError(t, p.accepted.Flush(t.Context()))
+		d, a := p.dialer.Snapshot(), p.accepted.Snapshot()
+		require.Equal(t, []uint64{3, 2, 2, 7}, []uint64{d.RequestsOut, d.RequestsIn, d.MessagesOut, d.MessagesIn})
+		require.Equal(t, []uint64{2, 3, 7, 2}, []uint64{a.RequestsOut, a.RequestsIn, a.MessagesOut, a.MessagesIn})
+		require.True(t, d.Dialer)
+		require.False(t, a.Dialer)
+		require.Equal(t, d.ID, a.ID)
+		require.NotZero(t, d.ID)
+		require.Equal(t, []string{"bob", "alice"}, []string{d.Peer, a.Peer})
+	})
+}
+
+// scarce is a carrier that lets through a limited number of bytes.
+type scarce struct{ net.Conn }
+
+func (scarce) Limited() bool { return true }
+
+// Claim: session.StreamOptions.Bulk
+func TestABulkStreamWaitsWhileTheCarrierIsLimited(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := &road{pair: &pair{t: t, mux: NewMux(), ours: NewMux()}}
+		r.wrap = func(i int, here, there net.Conn) (net.Conn, net.Conn) {
+			if i == 0 {
+				return scarce{here}, there
+			}
+			return here, there
+		}
+		came := map[string]time.Time{}
+		var mu sync.Mutex
+		for _, name := range []string{"bulk", "plain"} {
+			r.mux.SetStream(name, func(st *Stream) {
+				_, _ = st.Read(make([]byte, 10))
+				mu.Lock()
+				defer mu.Unlock()
+				came[name] = time.Now()
+			})
+		}
+		r.dial(Config{}, AcceptorConfig{})
+		began := time.Now()
+		for _, name := range []string{"bulk", "plain"} {
+			st, err := r.dialer.OpenStream(t.Context(), name, &StreamOptions{Bulk: name == "bulk"})
+			require.NoError(t, err)
+			go func() { _, _ = st.Write([]byte("x")) }()
+		}
+		time.Sleep(10 * time.Second)
+		require.NoError(t, r.dialer.Reconnect(t.Context())) // to one that is not
+		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
+		require.Less(t, came["plain"].Sub(began), time.Second)
+		require.GreaterOrEqual(t, came["bulk"].Sub(began), 10*time.Second)
+	})
+}
