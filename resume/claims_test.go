@@ -2,6 +2,7 @@ package resume
 
 import (
 	"context"
+	"io"
 	"math"
 	"net"
 	"testing"
@@ -139,4 +140,48 @@ func TestAFlowIsPatientAndDropsItsCarriers(t *testing.T) {
 			f.Wait()
 		})
 	}
+}
+
+// stuckConn is a carrier whose Read does not heed Close, until it is released.
+type stuckConn struct {
+	net.Conn
+	release chan struct{}
+}
+
+func (c stuckConn) Read([]byte) (int, error) {
+	<-c.release
+	return 0, net.ErrClosed
+}
+
+// Claim: resume.ErrDetached
+func TestOfTwoCarriersOneIsFaster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := NewFlow(FlowConfig{Patience: time.Hour})
+		sink := func() net.Conn {
+			here, there := net.Pipe()
+			go func() { _, _ = io.Copy(io.Discard, there) }()
+			return here
+		}
+		first := stuckConn{sink(), make(chan struct{})}
+		require.NoError(t, f.Attach(first, 0, false))
+		go func() { _, _ = f.Read(make([]byte, 10)) }()
+		synctest.Wait()
+		f.Detach(errRefused)
+		results := make(chan error, 2)
+		for range 2 {
+			go func() { results <- f.Attach(sink(), 0, false) }()
+		}
+		synctest.Wait()
+		require.Empty(t, results, "nothing may use the carrier before")
+		close(first.release)
+		errs := []error{<-results, <-results}
+		if errs[0] != nil {
+			errs[0], errs[1] = errs[1], errs[0]
+		}
+		require.NoError(t, errs[0])
+		require.ErrorIs(t, errs[1], ErrDetached)
+		require.True(t, f.Attached())
+		f.Close(errRefused)
+		f.Wait()
+	})
 }
