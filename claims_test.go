@@ -343,3 +343,37 @@ func TestARequestHasItsBodyAndItsTagASessionProtocol(t *testing.T) {
 	require.Equal(t, "abc", string(request))
 	require.Equal(t, "bbc", string(<-kept))
 }
+
+// Claim: peerlane.ClientConfig.CloseTimeout, peerlane.ServerConfig.CloseTimeout
+func TestCloseTimeoutBoundsACloseWithoutProgress(t *testing.T) {
+	const bound = 200 * time.Millisecond // and not the 5 s of the default
+	a, b := testnet.Pair(t, testnet.TCPTLS)
+	s := newServer(t, b, &ServerConfig{AdmitAll: true, CloseTimeout: bound})
+	c := newClient(t, a, &ClientConfig{AdmitAll: true, CloseTimeout: bound})
+	release := make(chan struct{})
+	defer close(release)
+	s.SetLink("stuck", func(*session.Message) { <-release })
+	c.SetLink("stuck", func(*session.Message) { <-release })
+	require.NoError(t, s.Listen(callTag))
+	for _, side := range []string{"client", "server"} {
+		own, err := c.Connect(t.Context(), b.ID(), callTag)
+		require.NoError(t, err)
+		closing := own
+		if side == "server" {
+			require.Eventually(t, func() bool {
+				for _, other := range s.Sessions() {
+					if other.ID() == own.ID() {
+						closing = other
+					}
+				}
+				return closing != own
+			}, patience, time.Millisecond)
+		}
+		require.NoError(t, closing.Send(t.Context(), "stuck", []byte("x")))
+		began := time.Now()
+		err = closing.Close()
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded, side)
+		require.GreaterOrEqual(t, time.Since(began), bound, side)
+		require.Less(t, time.Since(began), 4*time.Second, side)
+	}
+}

@@ -106,7 +106,7 @@ var goldenHellos = map[string]Hello{
 
 // Claim: frame.Hello.Agent, frame.Hello.Caps, frame.Hello.Failure, frame.Hello.Kind, frame.Hello.Limits, frame.Hello.Name
 // Claim: frame.Hello.Patience, frame.Hello.Resumable, frame.Hello.Resume, frame.Hello.Role, frame.Hello.SessionID
-// Claim: frame.Hello.Version, frame.Limits.MaxInFlight, frame.Limits.MaxMessage, frame.Limits.MaxStreams
+// Claim: frame.Hello.Version, frame.Hello.Number, frame.Limits.MaxInFlight, frame.Limits.MaxMessage, frame.Limits.MaxStreams
 // Claim: frame.Limits.MessageWindow, frame.Limits.StreamWindow, frame.Resume.Attempt, frame.Resume.Live
 // Claim: frame.Resume.Received
 func TestGoldenHellosBothWays(t *testing.T) {
