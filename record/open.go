@@ -187,8 +187,12 @@ func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
 func refuse(accept AcceptFunc) AcceptFunc {
 	return func(info AcceptInfo) (*Options, error) {
 		if accept != nil {
-			if _, err := accept(info); err != nil {
+			opts, err := accept(info)
+			if err != nil {
 				return nil, err
+			}
+			if o := opts.withDefaults(); o.validate() != nil {
+				return opts, nil // they are why
 			}
 		}
 		return nil, errors.New("nothing serves it")
