@@ -70,6 +70,7 @@ func TestSplitAddrTakesAPeerIDWithOrWithoutPort(t *testing.T) {
 }
 
 // Row: P1.
+// Claim: peerlane.Dialer.AddrStyle, peerlane.ListenConfig.AddrStyle, peerlane.Addr.Peer
 func TestAddrStyleSetsLocalAddrAndRemoteAddr(t *testing.T) {
 	onEach(t, everyPath(), func(t *testing.T, a, b host.Host, tr testnet.Transport) {
 		for _, style := range []AddrStyle{AddrPeer, AddrPeerPort, AddrSocket} {

@@ -103,8 +103,12 @@ func (c *carrier) leave() {
 	}
 }
 
-// PathOf returns over what a session's carrier runs, or ran last.
+// PathOf returns over what a session's carrier runs, or ran last. It is the zero Path for nil, and for a session that is not
+// of this package.
 func PathOf(s *session.Session) Path {
+	if s == nil {
+		return Path{}
+	}
 	if c, ok := s.Conn().(*carrier); ok {
 		return c.Path()
 	}

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -53,7 +55,8 @@ func WithIdempotent(ctx context.Context) context.Context {
 }
 
 // Send calls tag at the peer with request and returns its response, which belongs to the caller. It connects if need be.
-// A peer that only knows pointsub v0.0.2 is called in its way, unless a pre-shared key is in use.
+// A peer that only knows pointsub v0.0.2 is called in its way, unless a pre-shared key is in use. ReadTimeout bounds all of
+// it: connecting, the answer, the retries and the waits between them.
 //
 // Send tries again, MaxRetries times, only when the request has surely not reached the peer (outcome NotSent), or, under
 // WithIdempotent, when that is not known (Unknown). Going on to a new session because the kept one has been drained or lost
@@ -65,35 +68,80 @@ func WithIdempotent(ctx context.Context) context.Context {
 // host that has been closed. When
 // the handler returned an error, the outcome is Delivered and Text is the handler's.
 func (c *Client) Send(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte) ([]byte, error) {
+	if c.pool.ctx.Err() != nil {
+		return nil, stopped("send", pid, tag)
+	}
 	if len(request) > c.cfg.MaxBlockSize {
 		return nil, &Error{Op: "send", Peer: pid.String(), Link: string(tag), Code: frame.CodeTooLarge, Outcome: session.NotSent,
 			Text: fmt.Sprintf("%d bytes, at most %d", len(request), c.cfg.MaxBlockSize)}
 	}
-	var moves moves
+	began := time.Now()
 	wait := c.cfg.newWait(c.cfg.MaxRetries + 1)
-	for attempt := 0; ; {
-		response, moved, err := c.sendOnce(ctx, pid, tag, request, wait)
-		if err == nil {
+	kept, moved, err := c.pool.kept(pid, tag), false, error(nil)
+	if kept.session != nil { // nothing to wait for but the answer, which the session bounds by itself
+		var response []byte
+		if response, moved, err = c.callOver(ctx, kept, tag, request); err == nil {
 			return response, nil
 		}
-		if !c.retryable(ctx, err) || wait.isOver() {
-			return nil, err
-		}
-		pause, free := time.Duration(0), false
-		if moved {
-			pause, free = moves.next(err, &c.cfg)
-		}
-		if !free {
-			if attempt >= c.cfg.MaxRetries {
-				return nil, err
+	}
+	bound, cancel := context.WithDeadline(ctx, began.Add(c.cfg.ReadTimeout))
+	defer cancel()
+	for tries := (retries{}); ; {
+		if err != nil {
+			if wait.isOver() {
+				return nil, c.outOfTime(ctx, bound, pid, tag, err)
 			}
-			pause = backoff(c.cfg.RetryInterval, attempt)
-			attempt++
+			if err = c.beforeNext(bound, &tries, pid, tag, moved, err); err != nil {
+				return nil, c.outOfTime(ctx, bound, pid, tag, err)
+			}
 		}
-		if waitErr := c.pool.sleep(ctx, pause, pid, tag); waitErr != nil {
-			return nil, errors.Join(waitErr, err)
+		var response []byte
+		if response, moved, err = c.sendOnce(bound, pid, tag, request, wait); err == nil {
+			return response, nil
 		}
 	}
+}
+
+// retries is what a Send has tried again so far.
+type retries struct {
+	moves   moves
+	counted int // those that MaxRetries bounds
+}
+
+// beforeNext waits until a Send that has failed with err may be tried again, or returns why it may not.
+func (c *Client) beforeNext(ctx context.Context, r *retries, pid peer.ID, tag protocol.ID, moved bool, err error) error {
+	if !c.retryable(ctx, err) {
+		return err
+	}
+	wait, free := time.Duration(0), false
+	if moved {
+		wait, free = r.moves.next(err, &c.cfg)
+	}
+	if !free {
+		if r.counted >= c.cfg.MaxRetries {
+			return err
+		}
+		wait = backoff(c.cfg.RetryInterval, r.counted)
+		r.counted++
+	}
+	if waitErr := c.pool.sleep(ctx, wait, pid, tag); waitErr != nil {
+		return errors.Join(waitErr, err)
+	}
+	return nil
+}
+
+// outOfTime returns the error of a Send that has failed with err: where bound has ended it and not ctx, one that says so.
+func (c *Client) outOfTime(ctx, bound context.Context, pid peer.ID, tag protocol.ID, err error) error {
+	if bound.Err() == nil || ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	out := &Error{Op: "send", Peer: pid.String(), Link: string(tag), Outcome: session.NotSent,
+		Err: fmt.Errorf("no answer in %v: %w: %w", c.cfg.ReadTimeout, os.ErrDeadlineExceeded, err)}
+	var e *Error
+	if errors.As(err, &e) {
+		out.Outcome = e.Outcome
+	}
+	return out
 }
 
 // moves counts how often a Send went on to another session because the one it had was drained or had ended before the
@@ -131,6 +179,11 @@ func (c *Client) sendOnce(ctx context.Context, pid peer.ID, tag protocol.ID, req
 	if err != nil {
 		return nil, closedUnderDial(err), err
 	}
+	return c.callOver(ctx, link, tag, request)
+}
+
+// callOver calls tag over link. moved is sendOnce's.
+func (c *Client) callOver(ctx context.Context, link link, tag protocol.ID, request []byte) (response []byte, moved bool, err error) {
 	if link.session != nil {
 		response, err = link.session.Call(ctx, "", request)
 		c.pool.trim()
@@ -175,6 +228,7 @@ func closedUnderDial(err error) bool {
 
 // backoff returns the wait before retry n: interval doubled n times, up to tenfold, spread over half to one and a half.
 func backoff(interval time.Duration, n int) time.Duration {
+	interval = min(interval, math.MaxInt64/32) // which is nine years
 	d := min(interval<<min(n, 4), 10*interval)
 	return d/2 + rand.N(d+1)
 }
@@ -188,22 +242,28 @@ func (c *Client) Connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*se
 
 // connect is Connect for a caller that waits for a connection as long as w says.
 func (c *Client) connect(ctx context.Context, pid peer.ID, tag protocol.ID, w *wait) (*session.Session, error) {
+	if c.pool.ctx.Err() != nil {
+		return nil, stopped("connect", pid, tag)
+	}
 	if c.pool.currentKeys() == nil && !c.cfg.AdmitAll {
 		return nil, ErrModernPSKRequired
 	}
 	return c.pool.connect(ctx, pid, tag, w)
 }
 
-// SetLink sets who handles messages that peers send back on this client's sessions to the link name; nil unsets it.
+// SetLink sets who handles messages that peers send back on this client's sessions to the link name; nil unsets it. It
+// panics when name is longer than 255 bytes.
 func (c *Client) SetLink(name string, fn func(*session.Message)) { c.mux.SetLink(name, fn) }
 
 // SetDefaultLink sets who handles messages to links that nobody else handles. Nil unsets it.
 func (c *Client) SetDefaultLink(fn func(*session.Message)) { c.mux.SetDefaultLink(fn) }
 
-// SetStream sets who serves streams that peers open back on this client's sessions under name; nil unsets it.
+// SetStream sets who serves streams that peers open back on this client's sessions under name; nil unsets it. It panics
+// when name is longer than 255 bytes.
 func (c *Client) SetStream(name string, fn func(*session.Stream)) { c.mux.SetStream(name, fn) }
 
-// RegisterCodec makes k known to the client's sessions. It returns an error for a name that is empty, too long, or taken.
+// RegisterCodec makes k known to the client's sessions. It returns an error for a nil codec, and for a name that is empty,
+// longer than 255 bytes, or taken.
 func (c *Client) RegisterCodec(k session.Codec) error { return c.mux.RegisterCodec(k) }
 
 // GetConnectionsInfo returns the sessions that are open now.
@@ -211,7 +271,7 @@ func (c *Client) GetConnectionsInfo() []ConnectionInfo { return c.pool.info(time
 
 // Close closes all keepers and sessions in order, side by side, as Session.Close does: calls in flight are waited for, and one-way
 // messages are handled. It returns nil, or what Session.Close returns of each session of which something did not arrive. Later calls
-// return ErrStopped; a second Close returns nil.
+// of Send, Connect and Keep return an error that matches ErrStopped, whatever their arguments; a second Close returns nil.
 func (c *Client) Close() error {
 	var wg sync.WaitGroup
 	wg.Go(c.keepers.close)

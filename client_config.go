@@ -10,7 +10,8 @@ import (
 // ClientConfig is for NewClient. The names, types and defaults of the first nine fields are pointsub's. A zero field
 // takes its default, except that a zero MaxRetries means no retries; a negative one is an error that names the field.
 type ClientConfig struct {
-	// ReadTimeout bounds every call; a ctx that ends earlier comes first. If zero, 30 s.
+	// ReadTimeout bounds every Send, connecting and retries included, and every call on a session of Connect or Keep; a ctx
+	// that ends earlier comes first. If zero, 30 s.
 	ReadTimeout time.Duration
 	// WriteTimeout is how long a peer may take nothing of what is written to it before its carrier is dropped. If
 	// zero, 30 s.
@@ -27,13 +28,13 @@ type ClientConfig struct {
 	// RetryInterval is the wait before the first retry; it doubles each time up to tenfold, and is spread by half.
 	// If zero, 1 s.
 	RetryInterval time.Duration
-	// MaxBlockSize is the most bytes of one request or response; exactly so many are taken. If zero, 32 MiB. At most
-	// 1 GiB.
+	// MaxBlockSize is the most bytes of one request, response or message, whichever side sends it; exactly as many pass. Of
+	// both sides the smaller one holds. If zero, 32 MiB. At most 1 GiB.
 	MaxBlockSize int
 	// EnableCompression lets both sides compress what shrinks by it. DefaultClientConfig sets it.
 	EnableCompression bool
 	// MaxIdleConns is the most sessions that are kept open with nothing in flight, over all peers; the one idle for
-	// the longest goes first. If zero, 100.
+	// the longest goes first. If zero, 100. At most 2^20.
 	MaxIdleConns int
 	// IdleConnTimeout closes a session that has had nothing in flight for so long. If zero, 5 min.
 	IdleConnTimeout time.Duration

@@ -495,6 +495,7 @@ func TestAHostMayBeClosedRightAfterItsClient(t *testing.T) {
 }
 
 // Row: P11: the caller is known, and an error keeps its code, text and hint.
+// Claim: peerlane.Request.Peer, peerlane.Request.Tag
 func TestAHandlerKnowsItsCallerAndChoosesTheCode(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	s := newServer(t, b, nil)

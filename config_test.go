@@ -132,6 +132,7 @@ func TestConfigsAreCopied(t *testing.T) {
 }
 
 // Row: P8 (ReadTimeout), D25
+// Claim: peerlane.ServerConfig.ReadTimeout
 func TestServersReadTimeoutRefusesARequestThatStalls(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		s := newServer(t, b, &ServerConfig{ReadTimeout: 50 * time.Millisecond})
@@ -166,6 +167,7 @@ func TestAHandlersErrorArrivesAfterTheServersReadTimeout(t *testing.T) {
 }
 
 // Row: P8, P17 (WriteTimeout): a side that takes nothing is dropped by the other.
+// Claim: peerlane.ClientConfig.WriteTimeout, peerlane.ServerConfig.WriteTimeout
 func TestWriteTimeoutDropsAPeerThatReadsNothing(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		s := newServer(t, b, &ServerConfig{WriteTimeout: 100 * time.Millisecond, Heartbeat: never})
@@ -192,6 +194,7 @@ func TestWriteTimeoutDropsAPeerThatReadsNothing(t *testing.T) {
 }
 
 // Row: P8, P17 (Heartbeat): a peer that is silent for twice as long is lost, and so are the calls to it.
+// Claim: peerlane.ClientConfig.Heartbeat, peerlane.ServerConfig.Heartbeat
 func TestHeartbeatFindsASilentPeer(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		const beat = 50 * time.Millisecond
@@ -219,6 +222,7 @@ func TestHeartbeatFindsASilentPeer(t *testing.T) {
 }
 
 // Row: P8 (ConnectTimeout), D13: a carrier that never says hello is dropped.
+// Claim: peerlane.ServerConfig.ConnectTimeout
 func TestServersConnectTimeoutBoundsTheHello(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		s := newServer(t, b, &ServerConfig{ConnectTimeout: 50 * time.Millisecond})
@@ -256,6 +260,7 @@ func sendOverTap(t *testing.T, server, client bool, body []byte) int {
 }
 
 // Row: P8, P17, P21 (EnableCompression), D13
+// Claim: peerlane.ClientConfig.EnableCompression, peerlane.ServerConfig.EnableCompression
 func TestCompressionShowsOnTheWireAndOnlyWhenBothSidesWantIt(t *testing.T) {
 	const size = 4 << 20
 	for _, on := range []struct{ server, client bool }{{true, true}, {true, false}, {false, true}, {false, false}} {
@@ -272,6 +277,7 @@ func TestCompressionShowsOnTheWireAndOnlyWhenBothSidesWantIt(t *testing.T) {
 }
 
 // Row: P8 (MaxMemoryUsage), D11, D13
+// Claim: peerlane.ServerConfig.MaxMemoryUsage
 func TestMaxMemoryUsageRefusesWhatIsOverItAndFreesTheRest(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		stuck := newStuckHandler(t)
@@ -324,6 +330,7 @@ func TestBufferPoolSizeHoldsUpTheSenderOfMessages(t *testing.T) {
 }
 
 // Row: P8 (AllowPeers, AdmitAll), N1
+// Claim: peerlane.ErrNotAllowed, peerlane.ServerConfig.AllowPeers
 func TestAllowPeersAdmitsThoseOnTheList(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, tr testnet.Transport) {
 		s := newServer(t, b, &ServerConfig{AllowPeers: []peer.ID{a.ID()}})
@@ -342,6 +349,7 @@ func TestAllowPeersAdmitsThoseOnTheList(t *testing.T) {
 }
 
 // Row: P17 (Path), N4
+// Claim: peerlane.ClientConfig.Path
 func TestPathChoosesOverWhatSessionsRun(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.LimitedRelay)
 	require.NoError(t, newServer(t, b, nil).Start(callTag, echoHandler))
@@ -360,6 +368,7 @@ func TestPathChoosesOverWhatSessionsRun(t *testing.T) {
 }
 
 // Row: P17 (DirectWait): while a direct address is being dialed the relay is not taken, and no longer.
+// Claim: peerlane.ClientConfig.DirectWait
 func TestDirectWaitBoundsTheWaitForADirectConnection(t *testing.T) {
 	const wait = 200 * time.Millisecond
 	a, b := testnet.Pair(t, testnet.LimitedRelay)
@@ -405,6 +414,7 @@ func (l *logBuffer) String() string {
 }
 
 // Row: P8, P17 (Logger)
+// Claim: peerlane.ClientConfig.Logger, peerlane.ServerConfig.Logger
 func TestTheLoggerGetsWhatAPersonShouldActOn(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	var server, client logBuffer
@@ -432,6 +442,7 @@ func TestTheLoggerGetsWhatAPersonShouldActOn(t *testing.T) {
 }
 
 // Row: P17 (OnUndelivered), N6
+// Claim: peerlane.ClientConfig.OnUndelivered
 func TestOnUndeliveredGetsTheFailureOfEachMessage(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		failures := make(chan *Error, 8)

@@ -213,6 +213,8 @@ func TestSetDeadlineOfOneSideLeavesTheOther(t *testing.T) {
 }
 
 // Fact: F9.
+// Claim: peerlane.Path.Expires, peerlane.Path.Limited, peerlane.Path.Relay, peerlane.Path.RelayData
+// Claim: peerlane.Path.RelayDuration, peerlane.Path.Relayed, peerlane.Path.Transport
 func TestPathNamesTheTransportAndTheRelaysLimits(t *testing.T) {
 	for tr, want := range map[testnet.Transport]Path{
 		testnet.TCPTLS:       {Transport: "tcp"},

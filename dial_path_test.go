@@ -25,6 +25,7 @@ import (
 const atOnce = 500 * time.Millisecond
 
 // Row: F7. A plain libp2p NewStream waits for its whole ctx here.
+// Claim: peerlane.ErrRelayOnly
 func TestARelayOnlyPeerIsRefusedAtOnce(t *testing.T) {
 	for _, policy := range []PathPolicy{PathAuto, DirectOnly} {
 		for name, connected := range map[string]bool{"connected": true, "addresses only": false} {
@@ -58,6 +59,7 @@ func TestARelayOnlyPeerIsRefusedAtOnce(t *testing.T) {
 }
 
 // Row: C2. A relay that cuts is used only by who asked for it.
+// Claim: peerlane.Dialer.Path
 func TestPathPoliciesOverARelay(t *testing.T) {
 	for _, tr := range []testnet.Transport{testnet.Relay, testnet.LimitedRelay} {
 		a, b := testnet.Pair(t, tr)
@@ -120,6 +122,7 @@ func claimHolePunching(t *testing.T, a, b host.Host) {
 	require.NoError(t, a.Peerstore().AddProtocols(b.ID(), holepunch.Protocol))
 }
 
+// Claim: peerlane.Dialer.DirectWait
 func TestDirectWaitBoundsTheWaitForAHolePunch(t *testing.T) {
 	for policy, taken := range map[PathPolicy]bool{PathAuto: false, PreferDirect: true} {
 		t.Run(policy.String(), func(t *testing.T) {
@@ -188,6 +191,7 @@ func TestDialReturnsWhenItsContextEndsInTheWaitForADirectConnection(t *testing.T
 	requireDialError(t, err, a, b.ID())
 }
 
+// Claim: peerlane.Dialer.MinRelayData
 func TestMinRelayDataRefusesARelayWithASmallerLimit(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.LimitedRelay)
 	mustListen(t, b, testTag, ListenConfig{})

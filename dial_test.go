@@ -48,6 +48,7 @@ func requireDialError(t *testing.T, err error, a host.Host, pid peer.ID) *Error 
 }
 
 // Row: P2, D21.
+// Claim: peerlane.ErrNotServed
 func TestDialOfATagThatNobodyServesFailsAtOnce(t *testing.T) {
 	onEach(t, everyPath(), func(t *testing.T, a, b host.Host, tr testnet.Transport) {
 		_, err := Dial(testContext(t), a, b.ID(), testTag)
@@ -62,6 +63,7 @@ func TestDialOfATagThatNobodyServesFailsAtOnce(t *testing.T) {
 }
 
 // Row: P2.
+// Claim: peerlane.ErrUnreachable
 func TestDialOfAnUnreachablePeerWrapsTheCause(t *testing.T) {
 	a, gone := testnet.Pair(t, testnet.TCPTLS)
 	require.NoError(t, gone.Close())
@@ -129,6 +131,7 @@ func TestDialReturnsAtOnceIfItsContextIsOver(t *testing.T) {
 	})
 }
 
+// Claim: peerlane.Dialer.Timeout
 func TestDialerTimeoutBoundsTheNegotiation(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.QUIC)
 	require.NoError(t, a.Connect(testContext(t), peer.AddrInfo{ID: b.ID()}))
@@ -180,6 +183,7 @@ func limited(t *testing.T, limits rcmgr.PartialLimitConfig) libp2p.Option {
 }
 
 // Row: C1. The limit of the other side shows at the first Read, or in Dial already if the reset overtakes it.
+// Claim: peerlane.ErrUnavailable
 func TestAResourceLimitOfThePeerIsNamed(t *testing.T) {
 	for _, tr := range testnet.Direct() {
 		t.Run(string(tr), func(t *testing.T) {
@@ -286,6 +290,7 @@ func TestOpenTakesTheFirstTagThatIsServed(t *testing.T) {
 	})
 }
 
+// Claim: peerlane.Dialer.Host, peerlane.Dialer.Tag, peerlane.ErrInvalid
 func TestDialerNamesTheInvalidField(t *testing.T) {
 	h := testHost(t)
 	ok := Dialer{Host: h, Tag: testTag}

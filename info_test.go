@@ -12,6 +12,11 @@ import (
 )
 
 // Row: P16, D24
+// Claim: peerlane.ConnectionInfo.BytesIn, peerlane.ConnectionInfo.BytesOut, peerlane.ConnectionInfo.IdleTime
+// Claim: peerlane.ConnectionInfo.InFlight, peerlane.ConnectionInfo.LastActive, peerlane.ConnectionInfo.Path
+// Claim: peerlane.ConnectionInfo.Peer, peerlane.ConnectionInfo.RTT, peerlane.ConnectionInfo.RemoteAddr
+// Claim: peerlane.ConnectionInfo.Requests, peerlane.ConnectionInfo.Sealed, peerlane.ConnectionInfo.Streams
+// Claim: peerlane.ConnectionInfo.Tag
 func TestConnectionsInfoShowsWhatIsOpenOnBothSides(t *testing.T) {
 	onEach(t, testnet.All(), func(t *testing.T, a, b host.Host, tr testnet.Transport) {
 		stuck := newStuckHandler(t)
@@ -65,6 +70,7 @@ func TestConnectionsInfoShowsWhatIsOpenOnBothSides(t *testing.T) {
 }
 
 // Row: P16, D24: an old peer's call is listed while it is served, and not afterwards.
+// Claim: peerlane.ConnectionInfo.Legacy
 func TestConnectionsInfoShowsOldPeersCallsWhileTheyLast(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	stuck := newStuckHandler(t)

@@ -73,8 +73,11 @@ type keeperResult struct {
 
 // Keep keeps sessions of its own to tag at the peer open, as Connect opens them, until the Keeper or c is closed. It opens
 // all of them at once and does not wait for that. A session that has ended, by whomever, is replaced at once; one that is
-// only detached resumes by itself, and is not. After an attempt that failed the next is a single one, after a wait, which a
-// new connection to the peer ends. A nil config means the defaults.
+// only detached resumes by itself, and is not. When more sessions in a row than the keeper keeps have ended within a second
+// of their opening, also by this side's hand, each further one is replaced after a wait, as after a failed attempt: the
+// first after Backoff.Min, the next after twice that, up to Backoff.Max. A session that has lived longer ends the row. After
+// an attempt that failed the next is a single one, after a wait. A new connection to the peer ends a wait. A nil config
+// means the defaults.
 //
 // The keeper gives up after MaxAttempts, and at once when the peer cannot be expected to change its mind: ErrInvalid,
 // ErrNotAllowed, ErrLegacyPeer, ErrPSKMismatch, ErrPSKRequired, ErrPSKTampered, session.ErrVersion. A peer that does not serve
@@ -84,6 +87,9 @@ type keeperResult struct {
 // Keep returns ErrModernPSKRequired where Connect does, ErrStopped after Close, and for a peer, a tag or a field of config
 // that is out of range an error that matches ErrInvalid and names it.
 func (c *Client) Keep(pid peer.ID, tag protocol.ID, config *KeeperConfig) (*Keeper, error) {
+	if c.pool.ctx.Err() != nil {
+		return nil, stopped("keep", pid, tag)
+	}
 	if config == nil {
 		config = &KeeperConfig{}
 	}
@@ -359,8 +365,8 @@ func (k *Keeper) emit(event KeeperEvent) {
 	}
 }
 
-// Err returns nil while the keeper keeps sessions, and afterwards why it does not: ErrStopped after Close, or an *Error that
-// wraps that of the last attempt.
+// Err returns nil while the keeper keeps sessions, and afterwards why it does not: an error that matches ErrStopped once it
+// was closed, or an *Error that wraps that of the last attempt once it has given up. The first of the two stays.
 func (k *Keeper) Err() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()

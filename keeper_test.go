@@ -60,6 +60,7 @@ func keptPair(t *testing.T, cfg ClientConfig) (*Client, host.Host, *Server) {
 }
 
 // Row: G19, G19 (KeeperConfig.Sessions, OnEvent): none of it waits, though the waits are for ever.
+// Claim: peerlane.KeeperConfig.OnEvent, peerlane.KeeperConfig.Sessions, peerlane.KeeperEvent.Session
 func TestKeeperOpensItsSessionsAndReplacesTheOnesThatEnd(t *testing.T) {
 	c, b, s := keptPair(t, ClientConfig{ResumeWindow: -1})
 	k, events := keep(t, c, b.ID(), KeeperConfig{Sessions: 4, Backoff: neverAgain})
@@ -153,6 +154,7 @@ func TestKeeperGetWaitsForADetachedSession(t *testing.T) {
 }
 
 // Row: G19 (KeeperConfig.MaxAttempts, Backoff)
+// Claim: peerlane.KeeperConfig.MaxAttempts, peerlane.KeeperEvent.Attempt, peerlane.KeeperEvent.Err, peerlane.KeeperEvent.Kind
 func TestKeeperGivesUpAfterMaxAttempts(t *testing.T) {
 	const least = 20 * time.Millisecond
 	at, dials, stop := countDials(t)
@@ -312,6 +314,7 @@ func TestKeeperReopensAtOnceWhenThePeerIsBack(t *testing.T) {
 }
 
 // A peer that takes sessions and ends them does not keep this side busy; and it is no peer that fails.
+// Claim: peerlane.KeeperEvent.Wait
 func TestKeeperIsCautiousWithAPeerThatEndsItsSessions(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	s := newServer(t, b, &ServerConfig{AdmitAll: true, OnState: func(s *session.Session, c session.StateChange) {
@@ -497,6 +500,7 @@ func TestKeeperOfTheHostItself(t *testing.T) {
 }
 
 // Row: G19 (KeeperConfig.Backoff): with jitter, and with the peer's own hint.
+// Claim: peerlane.KeeperConfig.Backoff
 func TestKeeperWaitsDoubleUpToMaxAndAreShortenedByUpToAHalf(t *testing.T) {
 	b := resume.Backoff{Min: 100 * time.Millisecond, Max: time.Second}
 	for n, want := range []time.Duration{100, 200, 400, 800, 1000, 1000} {

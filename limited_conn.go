@@ -29,8 +29,12 @@ var (
 //   - a Read into a larger buffer uses its first maxSize bytes only, whatever the peer wrote in one go.
 //
 // It limits messages, not the sum of them: any number of Writes may follow each other. With a maxSize below 1 every
-// Read and Write fails with ErrInvalid. The result is a HalfCloser, and its NetConn method returns conn.
+// Read and Write fails with ErrInvalid. The result is a HalfCloser, and its NetConn method returns conn. It panics when conn
+// is nil.
 func NewLimitedConn(conn net.Conn, maxSize int) net.Conn {
+	if conn == nil {
+		panic("peerlane: NewLimitedConn: conn is nil")
+	}
 	return &limitedConn{Conn: conn, maxSize: maxSize}
 }
 

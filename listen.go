@@ -24,10 +24,13 @@ func Listen(h host.Host, tag protocol.ID) (net.Listener, error) {
 // DefaultBacklog is the default of ListenConfig.Backlog.
 const DefaultBacklog = 128
 
+// maxBacklog bounds ListenConfig.Backlog, of which each place takes 8 bytes at once.
+const maxBacklog = 1 << 20
+
 // A ListenConfig holds the options of a listener. The zero value is ready to use.
 type ListenConfig struct {
 	// Backlog is how many conns may wait for Accept. A conn beyond that is reset, and its dialer gets an *Error that
-	// matches ErrUnavailable. If zero, 128. If negative, it is invalid.
+	// matches ErrUnavailable. If zero, 128. At most 2^20.
 	Backlog int
 
 	// AddrStyle is the style of Addr and of the conns' LocalAddr and RemoteAddr. If zero, AddrPeer. Addr has no
@@ -43,8 +46,8 @@ func (c ListenConfig) withDefaults() ListenConfig {
 }
 
 func (c ListenConfig) validate() error {
-	if c.Backlog < 0 {
-		return invalidf("ListenConfig.Backlog: %d is negative", c.Backlog)
+	if c.Backlog < 0 || c.Backlog > maxBacklog {
+		return invalidf("ListenConfig.Backlog: %d is not within 0 to %d", c.Backlog, maxBacklog)
 	}
 	return c.AddrStyle.validate("ListenConfig.AddrStyle")
 }

@@ -44,6 +44,7 @@ func TestListenServesATag(t *testing.T) {
 }
 
 // Row: P3, D19.
+// Claim: peerlane.ErrInUse
 func TestASecondListenOnATagIsRefused(t *testing.T) {
 	h, other := testHost(t), testHost(t)
 	first := mustListen(t, h, testTag, ListenConfig{})
@@ -108,6 +109,7 @@ func TestAcceptAfterCloseIsErrClosedAlways(t *testing.T) {
 	})
 }
 
+// Claim: peerlane.ErrGoingAway
 func TestCloseResetsTheConnsThatNobodyAccepted(t *testing.T) {
 	onEach(t, everyPath(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		l := mustListen(t, b, testTag, ListenConfig{})
@@ -145,6 +147,7 @@ func dialBeyond(t *testing.T, a host.Host, l *Listener) error {
 }
 
 // Row: D23, U4.
+// Claim: peerlane.ListenConfig.Backlog, peerlane.ListenerStats.Pending, peerlane.ListenerStats.Refused
 func TestTheBacklogIsBoundedAndTheRestIsRefusedWithACode(t *testing.T) {
 	onEach(t, everyPath(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		const backlog, beyond = 5, 60
@@ -178,6 +181,7 @@ func TestTheBacklogIsBoundedAndTheRestIsRefusedWithACode(t *testing.T) {
 	})
 }
 
+// Claim: peerlane.DefaultBacklog
 func TestDefaultBacklogHoldsThatMany(t *testing.T) {
 	h := testHost(t)
 	l := mustListen(t, h, testTag, ListenConfig{})
@@ -192,10 +196,10 @@ func TestDefaultBacklogHoldsThatMany(t *testing.T) {
 func TestListenNamesTheInvalidArgument(t *testing.T) {
 	h := testHost(t)
 	for want, listen := range map[string]func() error{
-		"host: nil":                            func() error { _, err := Listen(nil, testTag); return err },
-		"tag: empty":                           func() error { _, err := Listen(h, ""); return err },
-		"tag: \"na\"":                          func() error { _, err := Listen(h, "na"); return err },
-		"ListenConfig.Backlog: -1 is negative": func() error { _, err := ListenConfig{Backlog: -1}.Listen(h, testTag); return err },
+		"host: nil":   func() error { _, err := Listen(nil, testTag); return err },
+		"tag: empty":  func() error { _, err := Listen(h, ""); return err },
+		"tag: \"na\"": func() error { _, err := Listen(h, "na"); return err },
+		"ListenConfig.Backlog: -1 is not within 0 to 1048576": func() error { _, err := ListenConfig{Backlog: -1}.Listen(h, testTag); return err },
 	} {
 		err := listen()
 		require.ErrorIs(t, err, ErrInvalid, want)

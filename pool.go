@@ -142,6 +142,18 @@ func (p *pool) because(ctx context.Context, err error, op string, key poolKey) e
 	return err
 }
 
+// kept returns the session that a call may go over at once, or nothing.
+func (p *pool) kept(pid peer.ID, tag protocol.ID) link {
+	p.mu.Lock()
+	e := p.entries[poolKey{pid, tag}]
+	open := e != nil && !p.closed && e.isOpen()
+	p.mu.Unlock()
+	if !open || e.link.session.Draining() || e.link.session.State() == session.StateDetached {
+		return link{}
+	}
+	return e.link
+}
+
 // get returns what a call to key goes over. It waits for a connection as long as w says.
 func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID, w *wait) (link, error) {
 	key := poolKey{pid, tag}

@@ -145,6 +145,7 @@ func TestTheLastCallerThatGivesUpEndsTheOpening(t *testing.T) {
 }
 
 // Row: D13: pointsub's ConnectTimeout of 200 ms took 5 s against a silent peer.
+// Claim: peerlane.ClientConfig.ConnectTimeout
 func TestConnectTimeoutBoundsTheOpeningAtASilentPeer(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		streams := muteSessions(t, b)
@@ -198,6 +199,7 @@ func TestACallAfterTheKeptSessionWasLostWorksAtOnce(t *testing.T) {
 }
 
 // Row: P18, D13 (MaxRequestsPerConn): a drained session refuses what it has not begun, and that costs no retry.
+// Claim: peerlane.ServerConfig.MaxRequestsPerConn
 func TestCallsGoOnOverSessionsThatDrain(t *testing.T) {
 	const calls, each = 100, 10
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
@@ -298,6 +300,7 @@ func newIdentity(t *testing.T) (crypto.PrivKey, peer.ID) {
 }
 
 // Row: P17 (MaxRetries, RetryInterval), P18
+// Claim: peerlane.ClientConfig.MaxRetries, peerlane.ClientConfig.RetryInterval
 func TestRetriesAreCountedAndBackOff(t *testing.T) {
 	const interval = 40 * time.Millisecond
 	at, dials, stop := countDials(t)
@@ -357,6 +360,7 @@ func TestACallWaitsForAServerThatComesUpDuringTheRetries(t *testing.T) {
 }
 
 // Row: P17 (IdleConnTimeout), D13
+// Claim: peerlane.ClientConfig.IdleConnTimeout
 func TestIdleConnTimeoutClosesOnlyWhatIsIdle(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		stuck := newStuckHandler(t)
@@ -383,6 +387,7 @@ func TestIdleConnTimeoutClosesOnlyWhatIsIdle(t *testing.T) {
 }
 
 // Row: P17 (MaxIdleConns), D13: the longest idle goes first, and at once.
+// Claim: peerlane.ClientConfig.MaxIdleConns
 func TestMaxIdleConnsKeepsTheLastUsed(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	s := newServer(t, b, nil)

@@ -36,6 +36,9 @@ type PSKOptions struct {
 // neither calls nor falls back to peers without the key. It must come before the first Connect or Send, else it returns
 // ErrPSKTooLate. A secret that is too short and invalid options are errors.
 func UseModernPSKClient(c *Client, secret []byte, opts *PSKOptions) error {
+	if c == nil {
+		return invalidf("client: nil")
+	}
 	keys, err := deriveKeys(secret, opts)
 	if err != nil {
 		return err
@@ -47,6 +50,9 @@ func UseModernPSKClient(c *Client, secret []byte, opts *PSKOptions) error {
 // does; pointsub's wire is not served any more. It must come before the first Start, Handle or Listen, else it returns
 // ErrPSKTooLate.
 func UseModernPSKServer(s *Server, secret []byte, opts *PSKOptions) error {
+	if s == nil {
+		return invalidf("server: nil")
+	}
 	keys, err := deriveKeys(secret, opts)
 	if err != nil {
 		return err
@@ -63,11 +69,17 @@ func UseModernPSKServer(s *Server, secret []byte, opts *PSKOptions) error {
 // RotateModernPSKClient makes new sessions of c offer secret; the key in use until now is still accepted, and the one
 // before it no more. It returns ErrModernPSKRequired when c has no key.
 func RotateModernPSKClient(c *Client, secret []byte, opts *PSKOptions) error {
+	if c == nil {
+		return invalidf("client: nil")
+	}
 	return rotate(c.pool.currentKeys(), secret, opts)
 }
 
 // RotateModernPSKServer is RotateModernPSKClient for a server. Rotate the servers first, then the clients.
 func RotateModernPSKServer(s *Server, secret []byte, opts *PSKOptions) error {
+	if s == nil {
+		return invalidf("server: nil")
+	}
 	s.mu.Lock()
 	keys := s.keys
 	s.mu.Unlock()
@@ -91,12 +103,22 @@ func rotate(keys *psk.Keyring, secret []byte, opts *PSKOptions) error {
 	return keys.Rotate(key)
 }
 
-// RetireModernPSKClient ends a rotation: new sessions of c take the current key only. Sessions that are open go on. It
-// returns ErrModernPSKRequired when c has no key.
-func RetireModernPSKClient(c *Client) error { return retire(c.pool.currentKeys()) }
+// RetireModernPSKClient ends a rotation: from now on c takes the current key only, for new sessions and for the further
+// carriers of those that are open. Sessions that are open keep their carrier. One whose peer does not offer the current key
+// ends with ErrPSKMismatch when it needs another, so retire a key when all peers have rotated. It returns
+// ErrModernPSKRequired when c has no key.
+func RetireModernPSKClient(c *Client) error {
+	if c == nil {
+		return invalidf("client: nil")
+	}
+	return retire(c.pool.currentKeys())
+}
 
 // RetireModernPSKServer is RetireModernPSKClient for a server.
 func RetireModernPSKServer(s *Server) error {
+	if s == nil {
+		return invalidf("server: nil")
+	}
 	s.mu.Lock()
 	keys := s.keys
 	s.mu.Unlock()

@@ -104,6 +104,7 @@ func sealedClient(t *testing.T, h host.Host, secret []byte) *Client {
 }
 
 // Row: N1
+// Claim: peerlane.ErrPSKTooLate
 func TestAPSKMustComeBeforeTheFirstUse(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	s := newServer(t, b, &ServerConfig{AdmitAll: true})
@@ -126,6 +127,7 @@ func TestAPSKMustComeBeforeTheFirstUse(t *testing.T) {
 }
 
 // Row: N1: a policy that was refused once may be set afterwards.
+// Claim: peerlane.ErrModernPSKRequired
 func TestARefusedConnectDoesNotForbidThePSK(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	s, c := newServer(t, b, nil), newClient(t, a, nil)
@@ -141,6 +143,7 @@ func TestARefusedConnectDoesNotForbidThePSK(t *testing.T) {
 }
 
 // Row: N1
+// Claim: peerlane.PSKOptions.Params
 func TestABadSecretOrBadParamsAreErrors(t *testing.T) {
 	h := testHost(t)
 	s, c := newServer(t, h, nil), newClient(t, h, nil)
@@ -183,6 +186,7 @@ func TestPeersWithoutTheKeyAreRefusedInBothDirections(t *testing.T) {
 }
 
 // Row: N1, N3, P12: pointsub's wire cannot carry a key: it is neither spoken nor served.
+// Claim: peerlane.ErrLegacyPeer, peerlane.ErrPSKRequired
 func TestOldPeersAreRefusedUnderAPSK(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		var runs atomic.Int32
@@ -211,6 +215,7 @@ func TestOldPeersAreRefusedUnderAPSK(t *testing.T) {
 }
 
 // Row: N1, N2: two keys are live while a rotation is under way, and sessions that are open go on.
+// Claim: peerlane.ErrPSKMismatch, peerlane.PSKOptions.Previous
 func TestKeysRotateWithoutAGap(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		opts := &PSKOptions{Params: cheapPSK.Params, Previous: secretB}
@@ -382,6 +387,7 @@ func TestUnderAPSKTheStreamItselfIsSealed(t *testing.T) {
 }
 
 // Row: N1: a peer that passes on the hello of another gets nowhere: the proof is bound to both names.
+// Claim: peerlane.ErrPSKTampered
 func TestAHelloPassedOnByAThirdPeerIsRefused(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	m := testHost(t)

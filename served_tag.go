@@ -69,7 +69,7 @@ func (s *Server) serve(tag protocol.ID, handler Handler) error {
 		go s.watchHost()
 	}
 	if s.reaper == nil {
-		s.reaper = time.AfterFunc(max(s.cfg.CleanupInterval, minReap), s.reap)
+		s.reaper = time.AfterFunc(s.reapInterval(), s.reap)
 	}
 	return nil
 }
@@ -236,7 +236,12 @@ func (t *servedTag) shutdown(ctx context.Context) error {
 	return err
 }
 
-// reap ends what is idle, every CleanupInterval.
+// reapInterval returns how often idle sessions are looked for.
+func (s *Server) reapInterval() time.Duration {
+	return max(min(s.cfg.CleanupInterval, s.cfg.IdleTimeout/4, s.cfg.MaxIdleTime/4), minReap)
+}
+
+// reap ends what is idle, every reapInterval.
 func (s *Server) reap() {
 	now := time.Now()
 	for _, t := range s.servedTags() {
@@ -247,7 +252,7 @@ func (s *Server) reap() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.stopped {
-		s.reaper.Reset(max(s.cfg.CleanupInterval, minReap))
+		s.reaper.Reset(s.reapInterval())
 	}
 }
 

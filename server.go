@@ -118,27 +118,30 @@ func (s *Server) Handle(tag protocol.ID, handler Handler) error {
 // returns what Start returns.
 func (s *Server) Listen(tag protocol.ID) error {
 	s.mu.Lock()
-	admitted := s.keys != nil || s.allow != nil || s.cfg.AdmitAll
+	admitted, stopped := s.keys != nil || s.allow != nil || s.cfg.AdmitAll, s.stopped
 	s.mu.Unlock()
-	if !admitted {
+	if !admitted && !stopped {
 		return ErrModernPSKRequired
 	}
 	return s.serve(tag, nil)
 }
 
-// SetLink sets who handles messages to the link name on all tags, one-way or not; nil unsets it.
+// SetLink sets who handles messages to the link name on all tags, one-way or not; nil unsets it. It panics when name is
+// longer than 255 bytes.
 func (s *Server) SetLink(name string, fn func(*session.Message)) { s.mux.SetLink(name, fn) }
 
 // SetDefaultLink sets who handles messages to links that nobody else handles. Nil unsets it.
 func (s *Server) SetDefaultLink(fn func(*session.Message)) { s.mux.SetDefaultLink(fn) }
 
-// SetStream sets who serves streams opened under name on all tags; nil unsets it. The stream is closed when fn returns.
+// SetStream sets who serves streams opened under name on all tags; nil unsets it. The stream is closed when fn returns. It
+// panics when name is longer than 255 bytes.
 func (s *Server) SetStream(name string, fn func(*session.Stream)) { s.mux.SetStream(name, fn) }
 
 // SetDefaultStream sets who serves streams that nobody else serves. Nil unsets it.
 func (s *Server) SetDefaultStream(fn func(*session.Stream)) { s.mux.SetDefaultStream(fn) }
 
-// RegisterCodec makes c known to the server's sessions. It returns an error for a name that is empty, too long, or taken.
+// RegisterCodec makes c known to the server's sessions. It returns an error for a nil codec, and for a name that is empty,
+// longer than 255 bytes, or taken.
 func (s *Server) RegisterCodec(c session.Codec) error { return s.mux.RegisterCodec(c) }
 
 // Sessions returns the sessions that are open now, over all tags.

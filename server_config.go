@@ -18,31 +18,35 @@ type ServerConfig struct {
 	// WriteTimeout is how long a peer may take nothing of what is written to it before its carrier is dropped. If
 	// zero, 30 s.
 	WriteTimeout time.Duration
-	// MaxBlockSize is the most bytes of one request or response; exactly so many are taken. If zero, 32 MiB. At most
-	// 1 GiB.
+	// MaxBlockSize is the most bytes of one request, response or message, whichever side sends it; exactly as many pass. Of
+	// both sides the smaller one holds. If zero, 32 MiB. At most 1 GiB.
 	MaxBlockSize int
 	// MaxConcurrentConns is the most calls that are served at once, and the most sessions that are open at once, over
-	// all peers. What comes beyond is refused with ErrUnavailable and a hint when to try again. If zero, 1000.
+	// all peers. What comes beyond is refused with ErrUnavailable and a hint when to try again. If zero, 1000. At
+	// most 2^20.
 	MaxConcurrentConns int
 	// ConnectTimeout bounds the hello of a new carrier, and the arrival of an old peer's request header. If zero, 5 s.
 	ConnectTimeout time.Duration
 	// MaxRequestsPerConn is how many requests a session serves before it is drained; a Client goes on with a new one
 	// unasked. If zero, 10000.
 	MaxRequestsPerConn int
-	// IdleTimeout drains the sessions of Start and Handle that nothing has moved on for so long. If zero, 60 s.
+	// IdleTimeout drains the sessions of Start and Handle that nothing has moved on for that long, at most a quarter of it
+	// late. If zero, 60 s.
 	IdleTimeout time.Duration
-	// BufferPoolSize is how many bytes of one-way messages a session holds for their handler; the sender waits beyond.
-	// If zero, 1 MiB.
+	// BufferPoolSize caps the one-way messages that a session holds for their handler: each counts its bytes and 64 more.
+	// While they are below the cap the peer may send another, of any size up to MaxBlockSize; at the cap its Send waits. If
+	// zero, 1 MiB. At most 1 GiB.
 	BufferPoolSize int
 	// EnableCompression lets both sides compress what shrinks by it. DefaultServerConfig sets it.
 	EnableCompression bool
-	// CleanupInterval is how often idle sessions are looked for, at most once a millisecond. If zero, 5 min.
+	// CleanupInterval caps the time between two looks for idle sessions, of which there are four in the shorter one of
+	// IdleTimeout and MaxIdleTime in any case, and at most one a millisecond. If zero, 5 min.
 	CleanupInterval time.Duration
-	// MaxIdleTime closes every session, of Listen too and also with streams open, on which nothing has moved for so
-	// long; a call that is being handled is not idle. If zero, 30 min.
+	// MaxIdleTime closes every session, of Listen too and also with streams open, on which nothing has moved for that
+	// long, at most a quarter of it late; a call that is being handled is not idle. If zero, 30 min.
 	MaxIdleTime time.Duration
-	// MaxMemoryUsage is the most bytes that requests, messages and replies may hold, over all peers. What comes
-	// beyond is refused with ErrUnavailable. If zero, 1 GiB.
+	// MaxMemoryUsage is the most bytes that requests, messages and replies may hold, over all peers. A request or message
+	// that comes beyond is refused with ErrUnavailable; a reply is not. If zero, 1 GiB.
 	MaxMemoryUsage uint64
 
 	// AllowPeers, if not nil, admits only these peers; others get ErrNotAllowed.

@@ -64,6 +64,7 @@ func requireNoGoroutines(t testing.TB) {
 }
 
 // Row: P14, D2, D28, P8 (MaxConcurrentConns)
+// Claim: peerlane.ServerConfig.MaxConcurrentConns
 func TestTheLimitOfConcurrentCallsIsExactAndFree(t *testing.T) {
 	const limit = 200 // more than the resource manager has streams
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
@@ -403,6 +404,7 @@ func TestLinksWorkInBothDirections(t *testing.T) {
 }
 
 // Row: N5: the default gets the names that nobody claimed; nobody at all is told to the sender.
+// Claim: peerlane.ErrNotFound
 func TestALinkThatNobodyHandlesIsNotFound(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	s := newServer(t, b, &ServerConfig{AdmitAll: true})

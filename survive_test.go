@@ -427,6 +427,7 @@ func TestSurviveNothingWhereOneSideHasNoResumeWindow(t *testing.T) {
 }
 
 // Row: S5 (ResumeWindow, OnState), N18: the shorter window holds on both sides.
+// Claim: peerlane.ClientConfig.ResumeWindow, peerlane.ServerConfig.ResumeWindow
 func TestSurviveForTheShorterOfBothResumeWindows(t *testing.T) {
 	const short = 600 * time.Millisecond
 	t.Parallel()
@@ -475,6 +476,7 @@ func onlySession(t *testing.T, c *Client) *session.Session {
 }
 
 // Row: S5 (OnState), N18
+// Claim: peerlane.ClientConfig.OnState, peerlane.ServerConfig.OnState
 func TestSurviveTellsEachStepOnBothSides(t *testing.T) {
 	t.Parallel()
 	a, b, f := testnet.Proxied(t, testnet.TCPTLS)
@@ -502,6 +504,7 @@ func TestSurviveTellsEachStepOnBothSides(t *testing.T) {
 }
 
 // Row: S4 (ReplayWindow): a side keeps no more than its window for another carrier, and what is to be sent waits.
+// Claim: peerlane.ClientConfig.ReplayWindow, peerlane.ServerConfig.ReplayWindow
 func TestSurviveKeepsNoMoreThanTheReplayWindow(t *testing.T) {
 	const window, total = 8 << 10, 256 << 10
 	t.Parallel()

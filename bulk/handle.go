@@ -30,10 +30,26 @@ type AcceptFunc func(AcceptInfo) (*Options, error)
 
 // Handle has serve called with every lane that a peer opens under name, in a goroutine of its own. accept may be nil: then all are
 // taken. Without Options from it, a lane has the default ones and is compressed if the peer wants that. The lane is closed when serve
-// returns, and aborted when it panics.
+// returns, and aborted when it panics. Without serve none is taken. Handle panics where at does: when at is nil, or name longer than 255
+// bytes.
 func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Lane)) {
+	if serve == nil {
+		accept = refuse(accept)
+	}
 	h := &handler{accept: accept, serve: serve, lanes: make(map[laneKey]*Lane)}
 	at.SetStream(name, h.take)
+}
+
+// refuse returns an AcceptFunc that asks accept, and takes nothing.
+func refuse(accept AcceptFunc) AcceptFunc {
+	return func(info AcceptInfo) (*Options, error) {
+		if accept != nil {
+			if _, err := accept(info); err != nil {
+				return nil, err
+			}
+		}
+		return nil, errors.New("nothing serves it")
+	}
 }
 
 // handler takes the strands that peers open under one name.

@@ -41,6 +41,7 @@ func TestHelloGolden(t *testing.T) {
 	}
 }
 
+// Claim: bulk.ErrProtocol
 func TestHelloKeepsTheRangesOfItsFields(t *testing.T) {
 	for _, kind := range []helloKind{0, 0x20, helloOpen, helloAccept, helloRefuse, 0x24, 0xff} {
 		for _, strand := range []int{0, 1, 15, 16, 255} {
@@ -101,6 +102,7 @@ func TestHelloIgnoresCapabilitiesItDoesNotKnow(t *testing.T) {
 	require.False(t, h.zstd)
 }
 
+// Claim: bulk.ErrBusy, bulk.ErrNotTaken, bulk.ErrVersion
 func TestRefusalsAreTheirErrors(t *testing.T) {
 	for code, want := range map[refusal]error{1: ErrProtocol, 2: ErrVersion, 3: ErrNotTaken, 4: ErrBusy} {
 		require.ErrorIs(t, code.err(), want)

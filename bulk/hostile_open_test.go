@@ -176,6 +176,7 @@ func TestOpenTakesNoAnswerThatIsNone(t *testing.T) {
 	})
 }
 
+// Claim: bulk.AcceptInfo.Name, bulk.AcceptInfo.Session
 func TestAcceptDecides(t *testing.T) {
 	for _, test := range []struct {
 		opts *Options

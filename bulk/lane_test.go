@@ -21,6 +21,7 @@ import (
 )
 
 // Row: N16. The same bytes, whatever carries them, both ways at once.
+// Claim: bulk.Options.Mode, bulk.Options.Strands
 func TestLanesCarryTheSameBytes(t *testing.T) {
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
@@ -132,6 +133,7 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
+// Claim: bulk.Options.Rate
 func TestRateBoundsWhatIsWritten(t *testing.T) {
 	for name, opts := range kinds {
 		bubble(t, func(t *testing.T) {
@@ -187,6 +189,7 @@ func TestALaneOnALimitedConnectionWaits(t *testing.T) {
 	}
 }
 
+// Claim: bulk.Snapshot.FellBack
 func TestADedicatedLaneThatIsRefusedIsShared(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t, faultnet.LinkOptions{}, session.Config{})

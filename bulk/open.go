@@ -21,6 +21,9 @@ func Open(ctx context.Context, s *session.Session, name string, opts *Options) (
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	if s == nil {
+		return nil, fmt.Errorf("%w: session is nil", ErrInvalid)
+	}
 	st, mode, why, err := openFirst(ctx, s, name, &o)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
+// Claim: bulk.ErrInvalid
 func TestOptionsNameTheFieldThatIsWrong(t *testing.T) {
 	for _, test := range []struct {
 		o    Options
@@ -41,6 +42,7 @@ func TestOptionsNameTheFieldThatIsWrong(t *testing.T) {
 // TestALaneOnALimitedConnectionWaits and below, TestRegistryListsWhatIsOpen.
 
 // It takes both sides to compress.
+// Claim: bulk.Snapshot.Compressed, bulk.Options.Compress
 func TestCompressIsAgreedOn(t *testing.T) {
 	for _, test := range []struct{ here, there, none, want bool }{
 		{true, true, false, true}, {true, false, false, false}, {false, true, false, false}, {false, false, false, false},
@@ -82,6 +84,7 @@ func TestCompressIsAgreedOn(t *testing.T) {
 }
 
 // AllowLimited lets both a shared lane and a dedicated one use a limited connection at once.
+// Claim: bulk.Options.AllowLimited
 func TestAllowLimitedUsesALimitedConnection(t *testing.T) {
 	for _, mode := range []Mode{Shared, Dedicated} {
 		bubble(t, func(t *testing.T) {

@@ -14,6 +14,8 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
+// Claim: bulk.Snapshot.ID, bulk.Snapshot.Mode, bulk.Snapshot.Name, bulk.Snapshot.Opened, bulk.Snapshot.Peer
+// Claim: bulk.Snapshot.Read, bulk.Snapshot.Written, bulk.Snapshot.Strands, bulk.Snapshot.Raw, bulk.Snapshot.Wire
 func TestSnapshotSaysWhatALaneIsAndHasDone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t, faultnet.LinkOptions{}, session.Config{})
@@ -41,6 +43,7 @@ func TestSnapshotSaysWhatALaneIsAndHasDone(t *testing.T) {
 }
 
 // However a lane ends on this side, it is gone from the list at once.
+// Claim: bulk.Options.Registry
 func TestRegistryListsWhatIsOpen(t *testing.T) {
 	for name, opts := range kinds {
 		bubble(t, func(t *testing.T) {

@@ -28,6 +28,7 @@ func goldenStarts(t *testing.T, fn func(name string, want parsed, payload []byte
 	require.GreaterOrEqual(t, called, 3*len(startFlags))
 }
 
+// Claim: frame.ErrMalformed
 func TestEveryTruncatedStartHeadIsMalformed(t *testing.T) {
 	goldenStarts(t, func(name string, want parsed, payload []byte) {
 		head := StartSize(want.Type, want.Flags, want.Start)
@@ -64,6 +65,7 @@ func TestStartSizeIsWhatAppendStartAppends(t *testing.T) {
 	}
 }
 
+// Claim: frame.MaxName
 func TestAppendStartPanicsOnANameThatCannotBeSent(t *testing.T) {
 	long := strings.Repeat("n", MaxName+1)
 	require.PanicsWithValue(t, "frame: BUG: name of 256 bytes", func() {
@@ -74,6 +76,7 @@ func TestAppendStartPanicsOnANameThatCannotBeSent(t *testing.T) {
 	})
 }
 
+// Claim: frame.Start.Codec, frame.Start.Link
 func TestConsumeStartInternsEveryNameAndCopiesNoBody(t *testing.T) {
 	goldenStarts(t, func(name string, want parsed, payload []byte) {
 		var asked []string
@@ -111,6 +114,7 @@ func TestBodyMayFillTotalAndNotPassIt(t *testing.T) {
 	}
 }
 
+// Claim: frame.ErrTooLong, frame.MaxTotal, frame.Start.Raw, frame.Start.Total
 func TestTotalAndRawPassAtTheCapAndNotAboveIt(t *testing.T) {
 	for _, n := range []uint32{0, 1, MaxTotal - 1, MaxTotal, MaxTotal + 1, 1 << 31, math.MaxUint32} {
 		b := []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
@@ -128,6 +132,7 @@ func TestTotalAndRawPassAtTheCapAndNotAboveIt(t *testing.T) {
 	}
 }
 
+// Claim: frame.Failure.RetryAfter, frame.Start.Timeout
 func TestTimesAreRoundedUpAndNeverSentAsNone(t *testing.T) {
 	const most = math.MaxUint32 * time.Millisecond
 	for _, c := range []struct{ in, want time.Duration }{
@@ -159,6 +164,7 @@ func TestEveryFailureCutInItsHeadIsMalformed(t *testing.T) {
 	}
 }
 
+// Claim: frame.Failure.Text, frame.MaxText
 func TestFailureTextPassesAtTheCapAndNotAboveIt(t *testing.T) {
 	for _, n := range []int{0, 1, MaxText - 1, MaxText, MaxText + 1, 2 * MaxText} {
 		f := Failure{Code: CodeApplication, Text: strings.Repeat("t", n)}

@@ -19,6 +19,7 @@ func TestCodeNamesAreDistinctAndNoneIsEmpty(t *testing.T) {
 }
 
 // The upper half matters where int has 32 bits: the number is the peer's choice.
+// Claim: frame.Failure.Code
 func TestUnknownCodesShowTheirNumber(t *testing.T) {
 	require.Equal(t, "code 1000", Code(1000).String())
 	require.Equal(t, "code 2147483648", Code(1<<31).String())

@@ -74,6 +74,7 @@ var goldenFrames = map[string]parsed{
 	"error with a code that version 1 does not know": failure(TypeError, 9, Failure{Code: math.MaxUint32}),
 }
 
+// Claim: frame.Header.Flags, frame.Header.ID, frame.Header.Length, frame.Header.Type
 func TestGoldenFramesBothWays(t *testing.T) {
 	golden := vectors(t, "frames.hex")
 	require.Equal(t, names(goldenFrames), names(golden), "table and testdata/frames.hex differ")
@@ -132,6 +133,7 @@ func TestHeaderSurvivesEveryLengthAtTheEdges(t *testing.T) {
 }
 
 // Row: U16.
+// Claim: frame.MaxPayload
 func TestHeaderOverMaxPayloadIsTooLongWhateverItsType(t *testing.T) {
 	for _, typ := range []byte{byte(TypeStreamData), byte(TypePing), 0x7f, 0x80} {
 		for _, n := range []int{MaxPayload + 1, 2 * MaxPayload, 1<<24 - 1} {

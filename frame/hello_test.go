@@ -104,6 +104,11 @@ var goldenHellos = map[string]Hello{
 	},
 }
 
+// Claim: frame.Hello.Agent, frame.Hello.Caps, frame.Hello.Failure, frame.Hello.Kind, frame.Hello.Limits, frame.Hello.Name
+// Claim: frame.Hello.Patience, frame.Hello.Resumable, frame.Hello.Resume, frame.Hello.Role, frame.Hello.SessionID
+// Claim: frame.Hello.Version, frame.Hello.Number, frame.Limits.MaxInFlight, frame.Limits.MaxMessage, frame.Limits.MaxStreams
+// Claim: frame.Limits.MessageWindow, frame.Limits.StreamWindow, frame.Resume.Attempt, frame.Resume.Live
+// Claim: frame.Resume.Received
 func TestGoldenHellosBothWays(t *testing.T) {
 	golden := vectors(t, "hello.hex")
 	require.Equal(t, names(goldenHellos), names(golden), "table and testdata/hello.hex differ")
@@ -152,6 +157,7 @@ func TestTruncatedHelloBodyIsMalformedUnlessCutBetweenFields(t *testing.T) {
 	}
 }
 
+// Claim: frame.Hello.Noise
 func TestHelloCoversAllBeforeTheNoiseField(t *testing.T) {
 	for name, h := range goldenHellos {
 		withNoise := AppendHello(nil, &h)
@@ -174,6 +180,7 @@ func TestReadHelloTakesNotAByteMoreThanTheHello(t *testing.T) {
 	}
 }
 
+// Claim: frame.MaxHello
 func TestHelloOfTheCapPassesAndOneMoreByteIsRefused(t *testing.T) {
 	h := Hello{Kind: KindAck, Version: 1, Noise: make([]byte, MaxHello-2-3)}
 	body := AppendHello(nil, &h)

@@ -114,6 +114,7 @@ func TestEveryNumberOfTheSpecificationIsTheCodes(t *testing.T) {
 	}
 }
 
+// Claim: frame.HeaderSize, frame.Version
 func TestEveryNumberOfTheWireStandsInTheSpecification(t *testing.T) {
 	specified := map[string]bool{}
 	for _, row := range specRows(t) {

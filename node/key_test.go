@@ -109,6 +109,7 @@ MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
 	require.True(t, key.Equals(same))
 }
 
+// Claim: node.ErrKeyFormat
 func TestLoadKeyRefusesWhatIsNoKeyAndLeavesItAlone(t *testing.T) {
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -144,6 +145,7 @@ func TestLoadKeyRefusesWhatIsNoKeyAndLeavesItAlone(t *testing.T) {
 	}
 }
 
+// Claim: node.ErrKeyExposed
 func TestLoadKeyRefusesAFileThatOthersCanRead(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no permission bits")

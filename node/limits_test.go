@@ -87,6 +87,7 @@ func TestLimitsAreFinite(t *testing.T) {
 	require.GreaterOrEqual(t, admitted, 2*l.highWater())
 }
 
+// Claim: node.Limits.ConnsPerIP, node.Limits.Memory, node.Limits.Peers, node.Limits.StreamsPerPeer
 func TestEachLimitHasAnEffect(t *testing.T) {
 	one := test.RandPeerIDFatal(t)
 

@@ -47,6 +47,7 @@ func await[E any](t *testing.T, sub event.Subscription, ok func(E) bool) E {
 	}
 }
 
+// Claim: node.Options.ListenAddrs
 func TestTwoNodesConnectOverTCPAndQUICByAPastedAddress(t *testing.T) {
 	for _, listen := range []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"} {
 		t.Run(listen, func(t *testing.T) {
@@ -85,6 +86,7 @@ func TestNewFailsWhereItCannotListen(t *testing.T) {
 	}
 }
 
+// Claim: node.Options.KeyFile
 func TestTheIdentityOfAKeyFileSurvivesARestart(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
 	first, second := start(t, Options{KeyFile: path}), start(t, Options{KeyFile: path})
@@ -94,6 +96,7 @@ func TestTheIdentityOfAKeyFileSurvivesARestart(t *testing.T) {
 	require.ErrorIs(t, err, ErrKeyFormat)
 }
 
+// Claim: node.Options.UserAgent
 func TestTheUserAgentIsToldToPeers(t *testing.T) {
 	for want, opts := range map[string]Options{"peerlane": {}, "myapp/2": {UserAgent: "myapp/2"}} {
 		a, b := start(t, Options{}), start(t, opts)
@@ -106,12 +109,14 @@ func TestTheUserAgentIsToldToPeers(t *testing.T) {
 	}
 }
 
+// Claim: node.Options.NoListen
 func TestNoListenHasNoAddressAndStillDials(t *testing.T) {
 	a, b := start(t, Options{NoListen: true}), start(t, Options{})
 	require.Empty(t, a.Addrs())
 	require.NoError(t, a.Host().Connect(t.Context(), b.Info()))
 }
 
+// Claim: node.Options.Libp2p
 func TestLibp2pOptionsAreApplied(t *testing.T) {
 	n := start(t, Options{Libp2p: []libp2p.Option{libp2p.Ping(false)}})
 	require.NotContains(t, n.Host().Mux().Protocols(), ping.ID)
@@ -134,6 +139,7 @@ func (r reservations) ConnectionClosed(time.Duration)        {}
 func (r reservations) BytesTransferred(int)                  {}
 
 // A host that listens nowhere is dialed through the relay that it was given.
+// Claim: node.Options.Relays
 func TestRelaysMakeAHostReachable(t *testing.T) {
 	tracer := reservations{made: make(chan struct{}, 16)}
 	r := start(t, Options{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}, Reachability: ReachabilityPublic,

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// Claim: node.ErrInvalid
 func TestInvalidOptionsAreRefusedByName(t *testing.T) {
 	for _, c := range []struct {
 		field string
@@ -43,6 +44,7 @@ func TestTheDefaultIsTCPAndQUICOnAllInterfaces(t *testing.T) {
 		Options{}.withDefaults().ListenAddrs)
 }
 
+// Claim: node.Options.Loopback, node.Options.Port
 func TestPortAndLoopbackChooseWhereToListen(t *testing.T) {
 	require.Equal(t, []string{"/ip4/127.0.0.1/tcp/7", "/ip4/127.0.0.1/udp/7/quic-v1"},
 		Options{Loopback: true, Port: 7}.withDefaults().ListenAddrs)
@@ -73,6 +75,7 @@ func config(t *testing.T, opts Options) *libp2p.Config {
 	return cfg
 }
 
+// Claim: node.Options.HolePunch, node.Options.PortMap, node.Options.Reachability
 func TestEachNATOptionReachesLibp2p(t *testing.T) {
 	plain := config(t, Options{})
 	require.False(t, plain.EnableHolePunching)
@@ -92,6 +95,7 @@ func TestEachNATOptionReachesLibp2p(t *testing.T) {
 		*config(t, Options{Reachability: ReachabilityPrivate}).AutoNATConfig.ForceReachability)
 }
 
+// Claim: node.Options.Limits
 func TestWithoutLimitsTheDefaultManagersStay(t *testing.T) {
 	plain, limited := config(t, Options{}), config(t, Options{Limits: &Limits{Peers: 1}})
 	require.Nil(t, plain.ResourceManager)

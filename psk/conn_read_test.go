@@ -32,6 +32,7 @@ func TestConnIsAReader(t *testing.T) {
 }
 
 // Row: N2
+// Claim: psk.ErrTampered
 func TestEveryFlippedByteIsFound(t *testing.T) {
 	chunks := []string{"first", "second", strings.Repeat("third", 20)}
 	wire := wireOf(chunks...)

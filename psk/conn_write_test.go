@@ -194,6 +194,7 @@ func TestDeadlineBetweenBatchesSealsNoMore(t *testing.T) {
 }
 
 // Row: N2
+// Claim: psk.ErrBroken
 func TestFailedWriteBreaksTheWriter(t *testing.T) {
 	const record = headerSize + maxChunk + tagSize
 	for _, test := range []struct {

@@ -36,9 +36,13 @@ type Initiator struct {
 
 // Initiate starts a handshake with the current key. The prologue must be the same bytes on both sides and should name
 // both peers in role order, or a message could be sent back to who made it. It fails only if the system's randomness or
-// cryptography does.
+// cryptography does, and with ErrInvalid for a Keyring that NewKeyring has not made.
 func (k *Keyring) Initiate(prologue []byte) (*Initiator, error) {
-	key := k.live()[0]
+	keys := k.live()
+	if len(keys) == 0 {
+		return nil, errNoKeyring
+	}
+	key := keys[0]
 	state, err := newState(key.m().psk[:], key.m().id, prologue, true, k.random)
 	if err != nil {
 		return nil, err

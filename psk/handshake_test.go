@@ -8,6 +8,7 @@ import (
 )
 
 // Row: N1
+// Claim: psk.Message1Size
 func TestHandshakeMatrix(t *testing.T) {
 	current, previous, other := testKey(t, "the current one"), testKey(t, "the previous one"), testKey(t, "another one")
 	server := testRing(t, current, previous)
@@ -54,6 +55,7 @@ func TestSecretsAgree(t *testing.T) {
 }
 
 // Row: N1
+// Claim: psk.ErrMismatch
 func TestMessage1FailsWithAnyBitFlippedOrMissing(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
 	i, err := ring.Initiate(nil)
@@ -125,6 +127,7 @@ func TestInitiatorRefusesAResponderWithAnotherPrologue(t *testing.T) {
 }
 
 // Row: N1
+// Claim: psk.ErrReplayed
 func TestReplayedHelloIsRefused(t *testing.T) {
 	key := testKey(t, "one secret")
 	server := testRing(t, key)
@@ -183,6 +186,7 @@ func TestFailedHellosDoNotPoisonTheReplayCache(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Claim: psk.ErrUsed
 func TestHandshakeIsUsedOnce(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
 	i, err := ring.Initiate(nil)
@@ -199,6 +203,7 @@ func TestHandshakeIsUsedOnce(t *testing.T) {
 	require.ErrorIs(t, err, ErrUsed, "a failure uses it too")
 }
 
+// Claim: psk.MaxPayload, psk.Message2Overhead
 func TestPayloadBoundary(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
 	for _, n := range []int{0, 1, MaxPayload - 1, MaxPayload} {

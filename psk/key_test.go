@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// Claim: psk.ErrShortSecret, psk.MinSecret
 func TestDeriveRefusesShortSecrets(t *testing.T) {
 	for n := range MinSecret {
 		_, err := Derive(make([]byte, n), cheap)

@@ -8,6 +8,9 @@ import (
 	"sync"
 )
 
+// errNoKeyring is what a zero Keyring returns.
+var errNoKeyring = fmt.Errorf("%w: a Keyring is made by NewKeyring", ErrInvalid)
+
 // maxKeys is how many keys a keyring holds: the current one and, while a rotation is under way, the one before.
 const maxKeys = 2
 
@@ -47,10 +50,14 @@ func NewKeyring(current *Key, previous ...*Key) (*Keyring, error) {
 }
 
 // Rotate makes next the current key and keeps the one before as previous; an older one is dropped. Conns that are already
-// sealed go on. Rotating to the current key changes nothing. It fails only on a missing key.
+// sealed go on. Rotating to the current key changes nothing. It fails only on a missing key, and for a Keyring that NewKeyring
+// has not made.
 func (k *Keyring) Rotate(next *Key) error {
 	if next == nil || next.m == nil {
 		return fmt.Errorf("%w: no key", ErrInvalid)
+	}
+	if k.random == nil {
+		return errNoKeyring
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -68,7 +75,7 @@ func (k *Keyring) Rotate(next *Key) error {
 func (k *Keyring) Retire() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.keys = k.keys[:1:1]
+	k.keys = k.keys[:min(1, len(k.keys)):min(1, len(k.keys))]
 }
 
 // IDs returns the ids of the keys in force, the current one first.

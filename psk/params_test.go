@@ -15,6 +15,7 @@ func TestParamsDefaultsAreRFC9106SecondOption(t *testing.T) {
 	require.Len(t, DomainSalt, 16)
 }
 
+// Claim: psk.ErrInvalid
 func TestParamsErrorsNameTheField(t *testing.T) {
 	for _, test := range []struct {
 		field  string
@@ -33,6 +34,7 @@ func TestParamsErrorsNameTheField(t *testing.T) {
 	}
 }
 
+// Claim: psk.Params.MemoryKiB, psk.Params.Salt, psk.Params.Threads, psk.Params.Time
 func TestEveryParamChangesTheKey(t *testing.T) {
 	base := Params{Salt: []byte("a salt of its own"), Time: 1, MemoryKiB: 16, Threads: 1}
 	salt, time, memory, threads := base, base, base, base

@@ -13,7 +13,7 @@ import (
 
 // ApplyOptions are for Apply. Nil is as good as the zero value.
 type ApplyOptions struct {
-	// Parallel is how many records are applied at once. If zero, 1: one after the other.
+	// Parallel is how many records are applied at once. If zero, 1: one after the other. A negative one is ErrInvalid.
 	Parallel int
 }
 
@@ -28,8 +28,16 @@ type ApplyOptions struct {
 // error. fn's ctx ends with Apply's. A panic of fn, or its runtime.Goexit, is Apply's.
 func Apply(ctx context.Context, s *Stream, fn func(context.Context, Record) error, opts *ApplyOptions) error {
 	parallel := 1
-	if opts != nil && opts.Parallel > 0 {
+	if opts != nil && opts.Parallel != 0 {
 		parallel = opts.Parallel
+	}
+	switch {
+	case s == nil:
+		return &Error{Op: "apply", Err: fmt.Errorf("%w: stream is nil", ErrInvalid)}
+	case fn == nil:
+		return s.opError("apply", fmt.Errorf("%w: fn is nil", ErrInvalid))
+	case parallel < 0:
+		return s.opError("apply", fmt.Errorf("%w: ApplyOptions.Parallel is %d, want 0 or more", ErrInvalid, parallel))
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

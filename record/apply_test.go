@@ -19,6 +19,7 @@ import (
 // Records are applied in parallel, some fail and are sent again: each is applied once, and a barrier is met when all are.
 //
 // Row: N11, N13
+// Claim: record.ApplyOptions.Parallel
 func TestApplyInParallelAppliesEachRecordOnce(t *testing.T) {
 	for round := range 40 {
 		bubble(t, func(t *testing.T) { applyInParallel(t, 1+round%9) })

@@ -125,6 +125,7 @@ func TestABatchIsWrittenWholeOrNotAtAll(t *testing.T) {
 }
 
 // Row: N10
+// Claim: record.Record.Payload, record.Record.Seq
 func TestSeveralReadersGetEachRecordOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const total = 2000

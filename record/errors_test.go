@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// Claim: record.Error.Applied, record.Error.Code, record.Error.Err, record.Error.Name, record.Error.Op, record.Error.Remote
+// Claim: record.Error.Text, record.RecordFailure.Applied, record.RecordFailure.Code
 func TestErrorSaysWhatItKnows(t *testing.T) {
 	for want, e := range map[string]Error{
 		`open`:                             {Op: "open"},

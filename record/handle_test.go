@@ -18,6 +18,7 @@ import (
 )
 
 // Row: N21
+// Claim: record.AcceptInfo.Name, record.AcceptInfo.Session, record.ErrNotTaken
 func TestAHookRefusesAStream(t *testing.T) {
 	long := strings.Repeat("x", 5000)
 	for name, c := range map[string]struct {
@@ -200,6 +201,7 @@ func stacks() string {
 // A stream that takes over a Store ends the one that had it.
 //
 // Row: N22, N24
+// Claim: record.ErrSuperseded, record.Options.Store
 func TestAStreamThatTakesOverEndsTheOneBefore(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h := newHighway(t, faultnet.LinkOptions{}, session.Config{})

@@ -108,6 +108,7 @@ func TestHelloKeepsTheRangesOfItsFields(t *testing.T) {
 	}
 }
 
+// Claim: record.ErrVersion
 func TestHelloTellsStrangersAndVersions(t *testing.T) {
 	_, err := readHello(strings.NewReader("HTTP/1.1 400 Bad Request\r\n"), helloAccept)
 	require.ErrorIs(t, err, ErrProtocol)
@@ -153,6 +154,7 @@ func TestRefusalsAreReadOfEveryVersion(t *testing.T) {
 	require.ErrorContains(t, err, `"we speak 7"`)
 }
 
+// Claim: record.ErrBusy
 func TestRefusalsOfEveryCodeAreTold(t *testing.T) {
 	for code, want := range map[Code]error{
 		CodeProtocol: ErrProtocol, CodeVersion: ErrVersion, CodeNotAccepted: ErrNotTaken, CodeHistory: ErrHistory, CodeBusy: ErrBusy,

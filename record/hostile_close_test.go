@@ -68,6 +68,7 @@ func TestCloseOfThePeerEndsTheStreamInEveryState(t *testing.T) {
 }
 
 // What has come before an orderly CLOSE can be read and its place kept; nothing more can be written, or is applied there.
+// Claim: record.ErrClosed, record.ErrPeerClosed
 func TestCloseOfThePeerBehindEndLeavesWhatHasCome(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := new(Registry)
@@ -171,6 +172,7 @@ func TestCloseIsInOrderWhenThePeerHasClosedToo(t *testing.T) {
 }
 
 // What this side ends the stream with is what the peer is told, in order and not.
+// Claim: record.ErrRange
 func TestPeersAreToldWhyThisSideCloses(t *testing.T) {
 	for name, test := range map[string]struct {
 		end    func(s *Stream) error

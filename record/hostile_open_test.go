@@ -95,6 +95,7 @@ func TestAcceptConnRefusesWhatItCannotServe(t *testing.T) {
 	}
 }
 
+// Claim: record.ErrProtocol
 func TestOpenConnEndsWithWhatThePeerAnswers(t *testing.T) {
 	lie := rawHello(helloAccept)
 	lie.known, lie.applied = testKnown, 7
@@ -134,6 +135,7 @@ func TestOpenConnEndsWithWhatThePeerAnswers(t *testing.T) {
 }
 
 // A hello that never comes, or never whole, or that nobody takes, is waited for no longer than it says.
+// Claim: record.Options.HandshakeTimeout
 func TestOptionHandshakeTimeout(t *testing.T) {
 	refusal := appendRefusal(nil, CodeBusy, "later")
 	for timeout, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Second: time.Second} {

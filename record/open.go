@@ -22,6 +22,9 @@ import (
 // with its own code; ErrHistory when the places of the two sides do not fit together; ErrVersion, ErrInvalid, ErrStore, and the
 // ctx's error.
 func Open(ctx context.Context, s *session.Session, name string, opts *Options) (*Stream, error) {
+	if s == nil {
+		return nil, &Error{Op: "open", Name: name, Err: fmt.Errorf("%w: session is nil", ErrInvalid)}
+	}
 	if opts != nil {
 		if o := opts.withDefaults(); o.validate() != nil {
 			return nil, &Error{Op: "open", Name: name, Err: o.validate()}
@@ -83,6 +86,9 @@ type handshake struct {
 // establish makes a stream of a conn by a hello, within the time for that.
 func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, bound bounder, greet greeter) (*Stream, error) {
 	o := opts.withDefaults()
+	if conn == nil {
+		return nil, &Error{Op: "open", Name: who.name, Err: fmt.Errorf("%w: conn is nil", ErrInvalid)}
+	}
 	s, err := prepare(ctx, conn, who, o, bound, greet)
 	if err != nil {
 		_ = conn.Close() // the first error is what counts
@@ -304,8 +310,12 @@ type AcceptFunc func(AcceptInfo) (*Options, error)
 
 // Handle has serve called with every record stream that a peer opens under name, in a goroutine of its own. accept may be nil: then
 // all are taken, with the Options that are the default. The stream is closed when serve returns; when it panics, or ends its goroutine,
-// the peer is told that with CodeInternal.
+// the peer is told that with CodeInternal. Without serve no stream is taken. Handle panics where at does: when at is nil, or name is
+// longer than 255 bytes.
 func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
+	if serve == nil {
+		accept = refuse(accept)
+	}
 	at.SetStream(name, func(st *session.Stream) {
 		s, err := answer(st, accept)
 		if err != nil {
@@ -324,6 +334,22 @@ func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
 }
 
 var errHandler = errors.New("the handler has failed")
+
+// refuse returns an AcceptFunc that asks accept, and takes nothing.
+func refuse(accept AcceptFunc) AcceptFunc {
+	return func(info AcceptInfo) (*Options, error) {
+		if accept != nil {
+			opts, err := accept(info)
+			if err != nil {
+				return nil, err
+			}
+			if o := opts.withDefaults(); o.validate() != nil {
+				return opts, nil // they are why
+			}
+		}
+		return nil, errors.New("nothing serves it")
+	}
+}
 
 func answer(st *session.Stream, hook AcceptFunc) (*Stream, error) {
 	who := identity{st.Name(), st.Session().Peer()}

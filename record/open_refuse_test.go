@@ -62,6 +62,7 @@ var errDisk = errors.New("/secret/path: no space left on device")
 func behind(func()) (Place, error) { return Place{Log: testLog, Next: 2}, nil }
 
 // A side that has said yes, and then cannot, says so by CLOSE: a REFUSE behind an ACCEPT is no frame.
+// Claim: record.ErrStore
 func TestASideThatCannotGoOnTellsTheOther(t *testing.T) {
 	one := func(payload []byte, err error) func(uint64) iter.Seq2[Record, error] {
 		return func(uint64) iter.Seq2[Record, error] {

@@ -15,6 +15,7 @@ import (
 	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
+// Claim: record.ErrInvalid
 func TestOptionsThatCannotWorkNameTheField(t *testing.T) {
 	for says, o := range map[string]Options{
 		"Window is -1,":                    {Window: -1},
@@ -69,6 +70,7 @@ func TestOptionsAreAllProved(t *testing.T) {
 }
 
 // The lower window of both sides counts, in both directions: for the writer, and in what the peer is told.
+// Claim: record.Options.Window, record.Options.WindowBytes
 func TestOptionWindow(t *testing.T) {
 	for name, test := range map[string]struct {
 		ours    Options
@@ -114,6 +116,7 @@ func TestOptionWindow(t *testing.T) {
 	}
 }
 
+// Claim: record.ErrTooLarge, record.Options.MaxRecord
 func TestOptionMaxRecord(t *testing.T) {
 	for ours, want := range map[Options]int{{}: 1 << 20, {MaxRecord: 10}: 10, {WindowBytes: 100}: 95} {
 		inBubble(t, func(t *testing.T) {
@@ -136,6 +139,7 @@ func TestOptionMaxRecord(t *testing.T) {
 	})
 }
 
+// Claim: record.Options.BatchBytes
 func TestOptionBatchBytes(t *testing.T) {
 	for batchBytes, want := range map[int][]int{
 		0:   {1000},               // all together
@@ -162,6 +166,7 @@ func TestOptionBatchBytes(t *testing.T) {
 	}
 }
 
+// Claim: record.Options.Linger
 func TestOptionLinger(t *testing.T) {
 	for linger, want := range map[time.Duration]time.Duration{0: 0, 20 * time.Millisecond: 20 * time.Millisecond} {
 		inBubble(t, func(t *testing.T) {
@@ -196,6 +201,7 @@ func TestOptionLinger(t *testing.T) {
 	}
 }
 
+// Claim: record.Options.AckDelay
 func TestOptionAckDelay(t *testing.T) {
 	for delay, want := range map[time.Duration]time.Duration{0: time.Millisecond, time.Minute / 2: time.Minute / 2, -1: 0} {
 		inBubble(t, func(t *testing.T) {
@@ -229,6 +235,7 @@ func TestOptionAckDelay(t *testing.T) {
 	}
 }
 
+// Claim: record.Options.NoBatchAck
 func TestOptionNoBatchAck(t *testing.T) {
 	for _, ours := range []bool{false, true} {
 		for _, theirs := range []bool{false, true} {
@@ -251,6 +258,7 @@ func TestOptionNoBatchAck(t *testing.T) {
 	}
 }
 
+// Claim: record.Options.CloseTimeout
 func TestOptionCloseTimeout(t *testing.T) {
 	for timeout, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Second: time.Second} {
 		inBubble(t, func(t *testing.T) {

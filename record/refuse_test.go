@@ -33,6 +33,7 @@ func (b *brokenStore) Applied(record.LogID, uint64) error            { return b.
 func (b *brokenStore) End(uint64) error                              { return nil }
 
 // Both sides learn it when the Store of one has something against the stream: no hello has been accepted then.
+// Claim: record.ErrHistory
 func TestAStoreThatWantsNoStreamRefusesIt(t *testing.T) {
 	unreadable := errors.New("unreadable")
 	for _, c := range []struct {

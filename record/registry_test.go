@@ -28,6 +28,7 @@ func opened(t *testing.T, who identity, opts *Options) (*Stream, *faultnet.Conn)
 }
 
 // However a stream ends, it is gone from the list when it is done.
+// Claim: record.Snapshot.Err
 func TestRegistryListsWhatIsOpen(t *testing.T) {
 	for name, end := range map[string]func(s *Stream, far *faultnet.Conn) error{
 		"Close":          func(s *Stream, _ *faultnet.Conn) error { _ = s.Close(); return ErrClosed },
@@ -57,6 +58,7 @@ func TestRegistryListsWhatIsOpen(t *testing.T) {
 
 // Streams are listed by what they are, not by what they are called: the end of one takes no other off the list (as it did in the
 // system before this one).
+// Claim: record.Options.Registry
 func TestRegistryListsStreamsOfTheSameNameApart(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := new(Registry)

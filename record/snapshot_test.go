@@ -9,6 +9,14 @@ import (
 )
 
 // A conversation in which every counter moves, in virtual time, and what each says at its stations.
+// Claim: record.Snapshot.Acked, record.Snapshot.AcksIn, record.Snapshot.AcksOut, record.Snapshot.Applied
+// Claim: record.Snapshot.ApplyWait, record.Snapshot.BarrierWait, record.Snapshot.Barriers, record.Snapshot.BatchesIn
+// Claim: record.Snapshot.BatchesOut, record.Snapshot.BytesIn, record.Snapshot.BytesOut, record.Snapshot.Delivered
+// Claim: record.Snapshot.FailuresIn, record.Snapshot.FailuresOut, record.Snapshot.FlushWait, record.Snapshot.Outstanding
+// Claim: record.Snapshot.OutstandingBytes, record.Snapshot.PeakPendingApply, record.Snapshot.PendingAck
+// Claim: record.Snapshot.PendingApply, record.Snapshot.PiggybackIn, record.Snapshot.PiggybackOut, record.Snapshot.Received
+// Claim: record.Snapshot.RecordsIn, record.Snapshot.RecordsOut, record.Snapshot.Written, record.Snapshot.ID
+// Claim: record.Snapshot.Name, record.Snapshot.Opened, record.Snapshot.Peer
 func TestSnapshotCountsWhatHappens(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		ctx := t.Context()

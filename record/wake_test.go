@@ -137,6 +137,7 @@ func TestReadingAloneMeetsNoBarrier(t *testing.T) {
 }
 
 // Row: N13
+// Claim: record.RecordFailure.FailedSeq, record.RecordFailure.Message, record.RecordFailure.Retryable
 func TestAFailureEndsTheBarriersOfWhatItDropsAndNoOthers(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newTwins(t, nil, nil, faultnet.LinkOptions{})

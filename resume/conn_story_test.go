@@ -70,6 +70,7 @@ func TestWriteNeverLosesAndNeverOverflows(t *testing.T) {
 // A reader that does not read stops the writer at the window, and the carrier stays usable in the other direction.
 //
 // Row: S4
+// Claim: resume.Options.Window
 func TestSlowReaderStopsTheWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, &Options{Window: 64 << 10}, &Options{Window: 4 << 10})
@@ -259,6 +260,7 @@ func TestCloseReadFreesTheWriter(t *testing.T) {
 }
 
 // Row: S5
+// Claim: resume.ErrLost
 func TestLossIsNoEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, &Options{Patience: 30 * time.Second}, &Options{Patience: 10 * time.Second})

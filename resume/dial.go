@@ -20,13 +20,16 @@ func Dial(opts *Options, dial DialFunc) (*Conn, error) {
 // DialContext opens a carrier with dial, and on it a connection to a [Listener]. dial is called again, with the values of
 // ctx but not its end, whenever the carrier has failed, until the Conn is closed or has been without for Options.Patience.
 //
-// The error is ErrInvalid for the Options, that of dial, what the other side refuses with (ErrBusy, ErrVersion), ErrStranger
+// The error is ErrInvalid for the Options and for a nil dial, that of dial, what the other side refuses with (ErrBusy, ErrVersion), ErrStranger
 // for a side that does not speak the protocol, and that of ctx or a net.Error with Timeout when Options.HandshakeTimeout is
 // over. A dial that goes on for longer is not waited for, and what it returns is closed.
 func DialContext(ctx context.Context, opts *Options, dial DialFunc) (*Conn, error) {
 	o := opts.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err
+	}
+	if dial == nil {
+		return nil, fmt.Errorf("%w: dial is nil", ErrInvalid)
 	}
 	d := &dialer{opts: &o, dial: dial}
 	carrier, answer, err := d.open(ctx, hello{kind: messageNew, patience: o.patience(), buffer: uint32(o.Window)})
@@ -78,6 +81,8 @@ func (d *dialer) call(ctx context.Context) (net.Conn, error) {
 		var err error
 		if exited := hook.Do(func() { carrier, err = d.dial(ctx) }); exited != nil {
 			err = fmt.Errorf("the DialFunc %w", exited)
+		} else if err == nil && carrier == nil {
+			err = errNoCarrier
 		}
 		select {
 		case results <- result{carrier, err}:
@@ -94,6 +99,9 @@ func (d *dialer) call(ctx context.Context) (net.Conn, error) {
 		return nil, &waitError{"no carrier", ctx.Err()}
 	}
 }
+
+// errNoCarrier is what a DialFunc that returns nothing at all has failed with.
+var errNoCarrier = fmt.Errorf("%w: the DialFunc returned neither a conn nor an error", ErrInvalid)
 
 // waitError is the end of a context while something was waited for. It has a Timeout, as the *net.OpError around it asks.
 type waitError struct {

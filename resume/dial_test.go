@@ -174,6 +174,7 @@ func TestHostileAnswersToAResumeEndTheConn(t *testing.T) {
 // A segment that claims the impossible ends the conn with a typed error, and nothing is allocated for it.
 //
 // Row: S-e
+// Claim: resume.ErrProtocol
 func TestHostileSegmentsEndTheConn(t *testing.T) {
 	start := header{kind: kindStart}.append(nil)
 	for name, wire := range map[string][]byte{
@@ -271,7 +272,7 @@ func TestBackoffWaitsStayWithinTheirBounds(t *testing.T) {
 	for _, b := range []Backoff{{}, {Min: time.Hour}, {Min: time.Second, Max: time.Millisecond}, {Min: time.Minute, Max: 1<<63 - 1}} {
 		top := b.Max
 		if top == 0 {
-			top = 5 * time.Second
+			top = max(5*time.Second, b.Min)
 		}
 		for failures := 1; failures < 200; failures++ {
 			d := b.Wait(failures)

@@ -231,7 +231,7 @@ func (f *Flow) Pause() error {
 
 func (f *Flow) detachAndWait() error {
 	f.detach(ErrDetached)
-	for f.users > 0 && f.err == nil {
+	for f.users > 0 && f.err == nil && f.cur == nil { // another carrier is used from now on, and may be for ever
 		f.changed.Wait()
 	}
 	if f.err == nil && f.cur != nil {

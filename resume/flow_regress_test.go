@@ -131,6 +131,7 @@ func TestNothingIsKeptAfterClose(t *testing.T) {
 }
 
 // Batches hold their whole buffers, which must not be much more than what is in them.
+// Claim: resume.MaxBatch
 func TestBatchesHoldAtMostThreeTimesTheWindow(t *testing.T) {
 	for _, size := range []int{batchCopy, batchCopy + 1, 64 << 10, MaxBatch} {
 		f := NewFlow(FlowConfig{})

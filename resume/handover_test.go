@@ -91,6 +91,7 @@ func (flowConn) SetReadDeadline(time.Time) error { return errors.ErrUnsupported 
 // one, on which the flow has settled with that.
 //
 // Row: S4, S6
+// Claim: resume.FlowConfig.OnSettled
 func TestHandOverThatLosesAnAnswerAsksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var settled []net.Conn
@@ -160,6 +161,7 @@ func TestAttachToAClosedFlowClosesTheCarrier(t *testing.T) {
 }
 
 // A carrier that follows none is given up after a while.
+// Claim: resume.FlowConfig.OnLost
 func TestHandOverThatIsNotFollowedIsALoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lost := make(chan error, 1)

@@ -94,6 +94,7 @@ func TestHelloRefusesFieldsOutOfRange(t *testing.T) {
 }
 
 // Row: S2
+// Claim: resume.ErrStranger, resume.ErrVersion
 func TestHelloTellsStrangersAndVersions(t *testing.T) {
 	_, err := readHello(strings.NewReader("HTTP/1.1 400 Bad Request\r\n"))
 	require.ErrorIs(t, err, ErrStranger)
@@ -113,6 +114,7 @@ func TestHelloTellsStrangersAndVersions(t *testing.T) {
 	require.ErrorContains(t, err, "it speaks version 9")
 }
 
+// Claim: resume.ErrStale, resume.ErrUnknown
 func TestRefusalsHaveAnErrorEach(t *testing.T) {
 	for code, want := range map[refusal]error{
 		refuseProtocol: ErrProtocol, refuseVersion: ErrVersion, refuseUnknown: ErrUnknown,

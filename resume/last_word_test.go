@@ -147,6 +147,7 @@ func TestAbortIsTheLastWord(t *testing.T) {
 }
 
 // Drop is told whether the Conn goes on, and how it has ended.
+// Claim: resume.Options.Drop
 func TestDropIsToldWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, h := newCurtPair(t)
@@ -203,6 +204,7 @@ func TestAbortAfterCloseDeliversNothingMore(t *testing.T) {
 }
 
 // Final is asked about what the DialFunc fails with, too, when that is to resume.
+// Claim: resume.Options.Final
 func TestFinalEndsTheAttemptsToResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, _ := newCurtPair(t)

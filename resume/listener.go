@@ -1,6 +1,7 @@
 package resume
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"sync"
@@ -148,8 +149,11 @@ func (l *Listener) pause(d time.Duration) bool {
 // Serve does the accepting side's hello on a carrier that does not come from the listener below. It returns a Conn if the
 // other side has opened one, which Accept then does not return, and nil if the carrier has resumed one. It owns the carrier
 // from then on, and returns within HandshakeTimeout. The error is why there is neither: net.ErrClosed after Close, ErrBusy,
-// ErrUnknown, ErrStale, ErrProtocol, ErrStranger, or that of the carrier.
+// ErrUnknown, ErrStale, ErrProtocol, ErrStranger, that of the carrier, or ErrInvalid for a nil one.
 func (l *Listener) Serve(carrier net.Conn) (*Conn, error) {
+	if carrier == nil {
+		return nil, fmt.Errorf("%w: carrier is nil", ErrInvalid)
+	}
 	if !l.admit(carrier) {
 		return nil, net.ErrClosed
 	}

@@ -29,7 +29,8 @@ type Options struct {
 	// zero, 10 s. If negative, silence means nothing. At least 1 ms.
 	Heartbeat time.Duration
 
-	// Backoff is how long the dialing side waits between its attempts to resume.
+	// Backoff is how long the dialing side waits between its attempts to resume. Neither Min nor Max may be negative, nor a
+	// Max that is set less than Min.
 	Backoff Backoff
 
 	// MaxConns is how many Conns of a Listener there may be at a time, detached ones and those that are closing included;
@@ -41,7 +42,8 @@ type Options struct {
 	// negative, none: a Conn is lost with its carrier.
 	MaxDetached int
 
-	// Backlog is how many new Conns of a Listener may wait for Accept; further ones are refused with ErrBusy. If zero, 128.
+	// Backlog is how many new Conns of a Listener may wait for Accept; further ones are refused with ErrBusy. If zero, 128. At
+	// most 2^20.
 	Backlog int
 
 	// OnState, if not nil, is told what becomes of each Conn, one after the other, in a goroutine of the Conn. It may call
@@ -63,6 +65,7 @@ const (
 	minWindow   = 4 << 10
 	maxWindow   = 64 << 20
 	maxPatience = 7 * 24 * time.Hour
+	maxBacklog  = 1 << 20
 )
 
 // withDefaults returns a copy of o, which may be nil, with every zero field filled in.
@@ -103,8 +106,10 @@ func (o *Options) validate() error {
 		return fmt.Errorf("%w: Options.Backoff.Min is %v, want more than 0", ErrInvalid, o.Backoff.Min)
 	case o.Backoff.Max < 0:
 		return fmt.Errorf("%w: Options.Backoff.Max is %v, want more than 0", ErrInvalid, o.Backoff.Max)
-	case o.Backlog < 0:
-		return fmt.Errorf("%w: Options.Backlog is %d, want more than 0", ErrInvalid, o.Backlog)
+	case o.Backoff.Max > 0 && o.Backoff.Max < o.Backoff.Min:
+		return fmt.Errorf("%w: Options.Backoff.Max is %v, want at least Min, %v", ErrInvalid, o.Backoff.Max, o.Backoff.Min)
+	case o.Backlog < 0 || o.Backlog > maxBacklog:
+		return fmt.Errorf("%w: Options.Backlog is %d, want 0 to %d", ErrInvalid, o.Backlog, maxBacklog)
 	}
 	return nil
 }

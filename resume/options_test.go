@@ -11,6 +11,7 @@ import (
 	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
+// Claim: resume.ErrInvalid
 func TestOptionsThatCannotWorkNameTheField(t *testing.T) {
 	for field, o := range map[string]Options{
 		"Options.Window is 4095":         {Window: minWindow - 1},
@@ -39,6 +40,7 @@ func TestOptionsThatCannotWorkNameTheField(t *testing.T) {
 }
 
 // Row: S4 (Window is proved by TestWriteNeverLosesAndNeverOverflows and TestSlowReaderStopsTheWriter)
+// Claim: resume.Options.Patience
 func TestOptionPatience(t *testing.T) {
 	for patience, want := range map[time.Duration]time.Duration{0: time.Minute, time.Second: time.Second, -1: 0} {
 		synctest.Test(t, func(t *testing.T) {
@@ -55,6 +57,7 @@ func TestOptionPatience(t *testing.T) {
 }
 
 // Row: S-g (of the dialing side by TestDialIsNotBlockedByASilentServer)
+// Claim: resume.Options.HandshakeTimeout
 func TestOptionHandshakeTimeoutOfTheListener(t *testing.T) {
 	for timeout, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Second: time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -72,6 +75,7 @@ func TestOptionHandshakeTimeoutOfTheListener(t *testing.T) {
 	}
 }
 
+// Claim: resume.Options.CloseTimeout
 func TestOptionCloseTimeout(t *testing.T) {
 	for timeout, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Second: time.Second, time.Hour: 8 * time.Second, -1: 0} {
 		synctest.Test(t, func(t *testing.T) {
@@ -91,6 +95,7 @@ func TestOptionCloseTimeout(t *testing.T) {
 	}
 }
 
+// Claim: resume.Options.Heartbeat
 func TestOptionHeartbeat(t *testing.T) {
 	for heartbeat, want := range map[time.Duration]time.Duration{0: 20 * time.Second, time.Second: 2 * time.Second, -1: 0} {
 		synctest.Test(t, func(t *testing.T) {
@@ -113,6 +118,7 @@ func TestOptionHeartbeat(t *testing.T) {
 	}
 }
 
+// Claim: resume.Options.Backoff
 func TestOptionBackoff(t *testing.T) {
 	for b, most := range map[Backoff]int{{}: 60, {Min: 10 * time.Second, Max: 10 * time.Second}: 13, {Min: time.Millisecond, Max: time.Millisecond}: 1e6} {
 		synctest.Test(t, func(t *testing.T) {
@@ -128,6 +134,7 @@ func TestOptionBackoff(t *testing.T) {
 	}
 }
 
+// Claim: resume.ErrBusy, resume.Options.MaxConns
 func TestOptionMaxConns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil, &Options{MaxConns: 1})
@@ -176,6 +183,7 @@ func TestOptionBacklog(t *testing.T) {
 }
 
 // One too many ends the one of which nothing was heard, else the one that has waited longest.
+// Claim: resume.Options.MaxDetached
 func TestOptionMaxDetached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
@@ -231,6 +239,7 @@ func TestOptionMaxDetached(t *testing.T) {
 }
 
 // The callback may use the conn.
+// Claim: resume.Options.OnState, resume.StateChange.Conn, resume.StateChange.Err, resume.StateChange.State
 func TestOptionOnState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()

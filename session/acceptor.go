@@ -87,8 +87,11 @@ func NewAcceptor(cfg AcceptorConfig) (*Acceptor, error) {
 
 // Serve answers the hello on a carrier that peer opened, and serves it to its end. It owns conn. peer is the name bound
 // into the PSK handshake, a Peer ID in its text form. It returns nil after a session or stream that was opened, however
-// it ended, and an *Error when the hello was refused or never came.
+// it ended, and an *Error when the hello was refused or never came, or conn is nil.
 func (a *Acceptor) Serve(conn net.Conn, peer string) error {
+	if conn == nil {
+		return &Error{Op: "hello", Peer: peer, Outcome: NotSent, Text: "conn is nil"}
+	}
 	if err := a.beginHello(conn, peer); err != nil {
 		a.refused.Add(1)
 		drop(conn, err.Code)

@@ -45,7 +45,7 @@ func (s *Session) newCall() *call {
 // is the tag's own handler. value must not change before Call returns.
 //
 // The error is an *Error whose Outcome says what may have happened. It matches the ctx's own error when the ctx ended,
-// os.ErrDeadlineExceeded when RequestTimeout passed, ErrTooLarge at once when value is over the peer's limit, ErrNotFound
+// os.ErrDeadlineExceeded when RequestTimeout passed, ErrTooLarge at once when value is over MaxMessage of either side, ErrNotFound
 // when nobody handles link, ErrUnavailable when the peer is over a limit, and ErrSessionLost, ErrClosed or ErrGoingAway
 // when the session ended. Text holds the words of a handler that answered with an error.
 func (s *Session) Call(ctx context.Context, link string, value []byte) ([]byte, error) {
@@ -122,15 +122,27 @@ func (s *Session) patience(ctx context.Context, now time.Duration) (wait time.Du
 	return left, true
 }
 
-// checkSize refuses what the peer would refuse.
+// mostOut returns the most bytes of one request, response or message that this side sends, and whether its own MaxMessage
+// says so rather than the peer's.
+func (s *Session) mostOut() (n int, ours bool) {
+	if theirs := int(s.limits.MaxMessage); theirs <= s.cfg.MaxMessage {
+		return theirs, false
+	}
+	return s.cfg.MaxMessage, true
+}
+
+// checkSize refuses what is over MaxMessage of either side.
 func (s *Session) checkSize(op, link string, n int) error {
 	if len(link) > frame.MaxName {
 		return &Error{Op: op, Peer: s.peer, Link: link[:frame.MaxName], Outcome: NotSent, Code: frame.CodeTooLarge,
 			Text: fmt.Sprintf("link name of %d bytes, at most %d", len(link), frame.MaxName)}
 	}
-	if n > int(s.limits.MaxMessage) {
-		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeTooLarge,
-			Text: fmt.Sprintf("%d bytes, the peer takes at most %d", n, s.limits.MaxMessage)}
+	if most, ours := s.mostOut(); n > most {
+		text := fmt.Sprintf("%d bytes, the peer takes at most %d", n, most)
+		if ours {
+			text = fmt.Sprintf("%d bytes, MaxMessage of this side is %d", n, most)
+		}
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeTooLarge, Text: text}
 	}
 	return nil
 }

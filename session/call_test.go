@@ -158,6 +158,7 @@ func TestARefusalBeforeTheWholeRequestLeftStopsIt(t *testing.T) {
 }
 
 // Row: D7, N7
+// Claim: session.Snapshot.Cancelled, session.Snapshot.Late
 func TestCancelReachesTheHandler(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})
@@ -196,6 +197,7 @@ func TestCancelReachesTheHandler(t *testing.T) {
 	})
 }
 
+// Claim: session.Config.RequestTimeout
 func TestTheEarlierOfRequestTimeoutAndDeadlineEndsACall(t *testing.T) {
 	for _, c := range []struct {
 		timeout, ctx, want time.Duration
@@ -263,6 +265,7 @@ func (w *wire) answerNext() {
 }
 
 // Row: D8, D9
+// Claim: session.ErrTooLarge
 func TestSizesAreExactToTheByte(t *testing.T) {
 	const limit = 100 << 10
 	for name, fill := range map[string]func([]byte){
@@ -337,6 +340,7 @@ func TestTheReceiversLimitHoldsAgainstALyingPeer(t *testing.T) {
 	})
 }
 
+// Claim: session.Config.MaxInFlight, session.Snapshot.InFlightOut
 func TestCallsWaitForAPlaceInOrder(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		limits := generous

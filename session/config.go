@@ -38,20 +38,23 @@ type Config struct {
 	// ResumeWindow is how long the session outlives its carrier while another is looked for; the shorter one of both sides
 	// holds. If zero, 60 s. If negative, the session ends with its carrier.
 	ResumeWindow time.Duration
-	// Backoff is how long the dialing side waits between its attempts to find another carrier.
+	// Backoff is how long the dialing side waits between its attempts to find another carrier. If its Max is set and less
+	// than its Min, or either is negative, it is invalid.
 	Backoff resume.Backoff
 	// Heartbeat is the silence after which the peer is probed. If zero, 5 s. If negative, never.
 	Heartbeat time.Duration
-	// HeartbeatTimeout is the silence after which the carrier is lost. If zero, twice Heartbeat.
+	// HeartbeatTimeout is the silence after which the carrier is lost. If zero, twice Heartbeat. At least Heartbeat.
 	HeartbeatTimeout time.Duration
 	// CloseTimeout is how long Close of a session or stream waits without progress for what was accepted to arrive. If zero, 5 s.
 	CloseTimeout time.Duration
 
-	// MaxMessage caps one request, response or message, decompressed. If zero, 32 MiB. At most 1 GiB.
+	// MaxMessage caps one request, response or message that this side sends or takes, decompressed: one of exactly as many
+	// bytes passes. Of both sides the smaller one holds. If zero, 32 MiB. At most 1 GiB.
 	MaxMessage int
 	// MaxInFlight caps the peer's unanswered requests; the peer waits at the cap. If zero, 4096.
 	MaxInFlight int
-	// MessageWindow caps the one-way messages that wait for their handler; the peer waits at the cap. If zero, 1 MiB.
+	// MessageWindow caps the one-way messages that wait for their handler: each counts its bytes and 64 more. While they
+	// are below the cap the peer may send another, of any size up to MaxMessage; at the cap it waits. If zero, 1 MiB.
 	MessageWindow int
 	// MaxStreams caps the shared streams the peer has open. If zero, 128.
 	MaxStreams int
@@ -104,11 +107,29 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	if c.HeartbeatTimeout == 0 {
-		c.HeartbeatTimeout = 2 * c.Heartbeat
+		if c.HeartbeatTimeout = 2 * c.Heartbeat; c.Heartbeat > math.MaxInt64/2 {
+			c.HeartbeatTimeout = math.MaxInt64
+		}
 	}
 	if c.Heartbeat > 0 && c.HeartbeatTimeout < c.Heartbeat {
 		return c, fmt.Errorf("session: config: HeartbeatTimeout is %v, want at least Heartbeat, %v",
 			c.HeartbeatTimeout, c.Heartbeat)
+	}
+	switch b := c.Backoff; {
+	case b.Min < 0:
+		return c, fmt.Errorf("session: config: Backoff.Min is %v, want 0 or more", b.Min)
+	case b.Max < 0:
+		return c, fmt.Errorf("session: config: Backoff.Max is %v, want 0 or more", b.Max)
+	case b.Max > 0 && b.Max < b.Min:
+		return c, fmt.Errorf("session: config: Backoff.Max is %v, want at least Min, %v", b.Max, b.Min)
+	}
+	for _, name := range []struct {
+		field string
+		n     int
+	}{{"Local", len(c.Local)}, {"Tag", len(c.Tag)}} {
+		if name.n > math.MaxUint16 {
+			return c, fmt.Errorf("session: config: %s is %d bytes, want at most %d", name.field, name.n, math.MaxUint16)
+		}
 	}
 	sizes := []struct {
 		name     string

@@ -131,10 +131,13 @@ func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
 	return conn, err
 }
 
-// callOpener calls the Opener. One that ends its goroutine has opened nothing.
+// callOpener calls the Opener. One that ends its goroutine, or returns neither a conn nor an error, has opened nothing.
 func (s *Session) callOpener(ctx context.Context) (conn net.Conn, err error) {
 	if exited := hook.Do(func() { conn, err = s.open(ctx) }); exited != nil {
 		return nil, fmt.Errorf("the Opener %w", exited)
+	}
+	if err == nil && conn == nil {
+		err = errors.New("the Opener returned neither a conn nor an error")
 	}
 	return conn, err
 }

@@ -144,6 +144,7 @@ func TestShutdownWaitsForEverythingOfBothSides(t *testing.T) {
 	}
 }
 
+// Claim: session.ErrGoingAway
 func TestNewWorkIsRefusedByADrain(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := accepted(t, AcceptorConfig{}, 0, generous)
@@ -174,6 +175,7 @@ func TestNewWorkIsRefusedByADrain(t *testing.T) {
 	})
 }
 
+// Claim: session.Snapshot.Draining
 func TestGoAwayOfThePeerEndsOnlyWhatItWillNotServe(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		limits := generous
@@ -278,6 +280,7 @@ func TestAcceptorShutdownCutsHellosInProgress(t *testing.T) {
 	})
 }
 
+// Claim: session.Config.MaxRequests
 func TestMaxRequestsDrainsAndLetsCallsEnd(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{Config: Config{MaxRequests: 3}})
@@ -361,6 +364,7 @@ func TestCloseIsSafeFromAnywhereAndTwice(t *testing.T) {
 }
 
 // Row: D22
+// Claim: session.ErrClosed
 func TestEverythingFailsAtOnceAfterClose(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})
@@ -388,6 +392,7 @@ func TestEverythingFailsAtOnceAfterClose(t *testing.T) {
 	})
 }
 
+// Claim: session.Config.CloseTimeout
 func TestCloseIsBoundWhenTheCarrierTakesNothing(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := silent(t, Config{CloseTimeout: 3 * time.Second}, 0, generous)

@@ -13,6 +13,7 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
+// Claim: session.Error.Code, session.Error.Err, session.Error.Op, session.Error.Outcome, session.Error.Peer
 func TestEveryCodeMatchesItsSentinel(t *testing.T) {
 	for code, sentinel := range codeErrors {
 		require.ErrorIs(t, &Error{Code: code}, sentinel, "%v", code)

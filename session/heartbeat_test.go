@@ -41,6 +41,7 @@ func pings(conn net.Conn, answer bool) (count func() int) {
 }
 
 // Row: G11
+// Claim: session.Config.Heartbeat
 func TestAPeerIsProbedOnlyWhenItIsSilent(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := silent(t, Config{Heartbeat: time.Second, HeartbeatTimeout: 3 * time.Second}, 0, generous)
@@ -74,6 +75,7 @@ func TestAPeerIsProbedOnlyWhenItIsSilent(t *testing.T) {
 	})
 }
 
+// Claim: session.Config.WriteTimeout
 func TestACarrierThatTakesNothingIsGivenUp(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := silent(t, Config{WriteTimeout: 4 * time.Second}, 0, generous)
@@ -92,6 +94,7 @@ func TestACarrierThatTakesNothingIsGivenUp(t *testing.T) {
 	})
 }
 
+// Claim: session.Snapshot.RTT
 func TestPingTellsTheRoundTrip(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})
@@ -122,6 +125,7 @@ func TestPingTellsTheRoundTrip(t *testing.T) {
 	})
 }
 
+// Claim: session.Config.ReadTimeout
 func TestAStalledRequestIsRefusedAndOthersGoOn(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := accepted(t, AcceptorConfig{Config: Config{ReadTimeout: 4 * time.Second}}, 0, generous)

@@ -71,11 +71,15 @@ func binding(prologue, ack []byte) []byte {
 // PSK handshake (a Peer ID in its text form) and shown in errors. open, if not nil, opens further connections to the same
 // peer for dedicated streams.
 //
-// The error is an *Error with outcome NotSent. It matches ErrPSKRequired when one side wants a key and the other has
+// A nil conn is an error, and so is a config that is out of range: the text names the field. Otherwise the error is an *Error
+// with outcome NotSent. It matches ErrPSKRequired when one side wants a key and the other has
 // none, ErrPSKMismatch when the keys differ, ErrPSKTampered when the hello was changed on the way, ErrVersion,
 // ErrNotAllowed, ErrUnavailable, the ctx's error, and os.ErrDeadlineExceeded when the peer did not answer within
 // HandshakeTimeout.
 func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, cfg Config) (*Session, error) {
+	if conn == nil {
+		return nil, errors.New("session: conn is nil")
+	}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		_ = conn.Close() // the config's error says it all
@@ -259,7 +263,10 @@ func (a *Acceptor) askAdmit(peer string) (err error) {
 // notAllowed returns what Admit said as a refusal.
 func notAllowed(err error) error {
 	var refusal *Error
-	if errors.As(err, &refusal) && refusal.Code != frame.CodeOK {
+	switch is := errors.As(err, &refusal); {
+	case is && refusal == nil: // a nil *Error in an error, which is not nil
+		return &Error{Code: frame.CodeNotAllowed}
+	case is && refusal.Code != frame.CodeOK:
 		return refusal
 	}
 	return &Error{Code: frame.CodeNotAllowed, Text: err.Error(), Err: err}

@@ -137,6 +137,7 @@ func TestAHelloThatClaimsTooMuchIsDropped(t *testing.T) {
 	})
 }
 
+// Claim: session.Config.HandshakeTimeout
 func TestASlowHelloIsDroppedInTime(t *testing.T) {
 	inBubble(t, func(t *testing.T) { // the accepting side, byte by byte
 		a, err := NewAcceptor(AcceptorConfig{Config: Config{HandshakeTimeout: 3 * time.Second}})
@@ -201,6 +202,7 @@ func TestCancelInTheMiddleOfAHelloReturnsAtOnce(t *testing.T) {
 	}
 }
 
+// Claim: session.AcceptorConfig.MaxHandshakes, session.ErrUnavailable
 func TestHandshakesOfOnePeerAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		a, err := NewAcceptor(AcceptorConfig{MaxHandshakes: 3})
@@ -231,6 +233,8 @@ func TestHandshakesOfOnePeerAreBounded(t *testing.T) {
 	})
 }
 
+// Claim: session.AcceptorConfig.Admit, session.QuotaLimits.Sessions, session.Config.Agent, session.Snapshot.Agent
+// Claim: session.ErrNotAllowed
 func TestAdmitAndQuotaDecideAboutSessions(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		quota := NewQuota(QuotaLimits{Sessions: 1})
@@ -274,6 +278,7 @@ func TestAdmitAndQuotaDecideAboutSessions(t *testing.T) {
 }
 
 // Row: N15
+// Claim: session.Config.DisableCompression, session.Snapshot.BytesIn, session.Snapshot.BytesOut
 func TestCapabilitiesAreTheIntersection(t *testing.T) {
 	for _, off := range []string{"neither", "dialer", "acceptor"} {
 		inBubble(t, func(t *testing.T) {
@@ -377,6 +382,7 @@ func pskTry(t *testing.T, dial, accept *psk.Keyring, change func(net.Conn) net.C
 }
 
 // Row: N1, N3
+// Claim: session.Config.Keys
 func TestKeysThatDifferOpenNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		dial, accept []int
@@ -488,6 +494,7 @@ func TestAChangedByteOfEitherHelloIsFound(t *testing.T) {
 	}
 }
 
+// Claim: session.ErrPSKReplayed
 func TestAReplayedHelloIsRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		keys := keyring(t, 0)
@@ -528,6 +535,7 @@ func TestAPeerThatAnswersWithoutProofIsNotBelieved(t *testing.T) {
 }
 
 // Row: N2
+// Claim: session.Snapshot.Sealed
 func TestNothingOfThePayloadIsSeenOnASealedCarrier(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var c capture

@@ -100,6 +100,7 @@ func TestAMessageLargerThanTheWindowPasses(t *testing.T) {
 }
 
 // Row: N5
+// Claim: session.Config.OnUndelivered, session.Snapshot.Undelivered
 func TestFailuresOfMessagesAreToldOnceAndBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -135,6 +136,7 @@ func TestFailuresOfMessagesAreToldOnceAndBounded(t *testing.T) {
 }
 
 // Row: N6
+// Claim: session.Error.Link
 func TestTheEndOfTheSessionTellsWhatBecameOfMessages(t *testing.T) {
 	for name, hooked := range map[string]bool{"with a hook": true, "without": false} {
 		t.Run(name, func(t *testing.T) {
@@ -284,7 +286,9 @@ func TestObjectsTravelByTheirCodec(t *testing.T) {
 		err = p.dialer.SendObj(t.Context(), "point", "", func() {})
 		asError(t, err, NotSent)
 		err = p.dialer.SendWaitObj(t.Context(), "swap", "", point{}, &[]string{})
-		require.ErrorContains(t, err, "decode json object")
+		require.ErrorContains(t, err, "decode")
+		require.ErrorContains(t, err, "json object")
+		asError(t, err, Delivered)
 	})
 }
 

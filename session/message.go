@@ -51,12 +51,12 @@ func (m *Message) Context() context.Context {
 func (m *Message) WantsReply() bool { return !m.oneWay && m.id != 0 }
 
 // Object takes the value apart into v with the codec that made it; a value that no codec made is taken as JSON. It
-// returns an error that matches ErrUnsupported when the codec is not registered on this side.
-func (m *Message) Object(v any) error { return m.s.decode(m.codec, m.Value, v) }
+// returns an *Error, which matches ErrUnsupported when the codec is not registered on this side.
+func (m *Message) Object(v any) error { return m.s.decode(m.Link, m.codec, m.Value, v) }
 
 // Reply answers the message with a copy of value. It returns ErrReplied on the second call, ErrOneWay when the sender
 // waits for no reply, an error that matches context.Canceled when the sender has given up (the reply is dropped and
-// counted), and one that matches ErrTooLarge when value is over the sender's limit (who is told so).
+// counted), and one that matches ErrTooLarge when value is over MaxMessage of either side (who is told so).
 func (m *Message) Reply(value []byte) error {
 	return m.reply(outgoing{}, append([]byte{}, value...))
 }
@@ -87,9 +87,12 @@ func (m *Message) Refuse(err error) error {
 	return m.refuse(failureOf(err))
 }
 
-// failureOf returns what a handler's error is on the wire.
+// failureOf returns what a handler's error is on the wire. No error is one without a text.
 func failureOf(err error) frame.Failure {
 	e, own := err.(*Error) //nolint:errorlint // a wrapped one is about other work, which says nothing of this
+	if err == nil || own && e == nil {
+		return frame.Failure{Code: frame.CodeApplication}
+	}
 	if own && !e.Remote && e.Code != frame.CodeOK && outcomes[e.Code] != NotSent {
 		text := e.Text
 		if text == "" {
@@ -106,8 +109,11 @@ func (m *Message) reply(head outgoing, value []byte) error {
 		return ErrOneWay
 	}
 	s := m.s
-	if len(value) > int(s.limits.MaxMessage) {
-		text := fmt.Sprintf("reply of %d bytes, the caller takes at most %d", len(value), s.limits.MaxMessage)
+	if most, ours := s.mostOut(); len(value) > most {
+		text := fmt.Sprintf("reply of %d bytes, the caller takes at most %d", len(value), most)
+		if ours {
+			text = fmt.Sprintf("reply of %d bytes, MaxMessage of the handler's side is %d", len(value), most)
+		}
 		if err := m.refuse(frame.Failure{Code: frame.CodeReplyTooLarge, Text: text}); err != nil {
 			return err
 		}

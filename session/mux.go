@@ -12,7 +12,8 @@ import (
 type CallFunc func(m *Message) (reply []byte, err error)
 
 // A Mux holds the handlers of the sessions that share it. Handlers may be set at any time and hold for what arrives
-// afterwards. It is safe for concurrent use. A panic in a handler is told to the sender as CodeInternal.
+// afterwards. It is safe for concurrent use, and its zero value is NewMux's. A panic in a handler is told to the sender as
+// CodeInternal.
 type Mux struct {
 	parent *Mux // asked for what is not set here; may be nil
 
@@ -52,7 +53,7 @@ func (x *Mux) SetCall(fn CallFunc) {
 // SetLink sets who handles messages to the link name, one-way or not; nil unsets it. It panics when name is longer than
 // 255 bytes.
 func (x *Mux) SetLink(name string, fn func(*Message)) {
-	setHandler(x, x.links, name, fn)
+	setHandler(x, &x.links, name, fn)
 }
 
 // SetDefaultLink sets who handles messages to links that nobody else handles. Nil unsets it.
@@ -65,7 +66,7 @@ func (x *Mux) SetDefaultLink(fn func(*Message)) {
 // SetStream sets who serves streams opened under name; nil unsets it. The stream is closed when fn returns. It panics
 // when name is longer than 255 bytes.
 func (x *Mux) SetStream(name string, fn func(*Stream)) {
-	setHandler(x, x.streams, name, fn)
+	setHandler(x, &x.streams, name, fn)
 }
 
 // SetDefaultStream sets who serves streams that nobody else serves. Nil unsets it.
@@ -75,17 +76,20 @@ func (x *Mux) SetDefaultStream(fn func(*Stream)) {
 	x.anyNamed = fn
 }
 
-func setHandler[H any](x *Mux, m map[string]func(H), name string, fn func(H)) {
+func setHandler[H any](x *Mux, m *map[string]func(H), name string, fn func(H)) {
 	if len(name) > frame.MaxName {
 		panic(fmt.Sprintf("session: name of %d bytes, at most %d", len(name), frame.MaxName))
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if fn == nil {
-		delete(m, name)
+		delete(*m, name)
 		return
 	}
-	m[name] = fn
+	if *m == nil {
+		*m = make(map[string]func(H))
+	}
+	(*m)[name] = fn
 }
 
 // handler returns who answers a request or one-way message to link: one of the two, or neither.

@@ -34,6 +34,7 @@ func (w *wire) opened() *Stream {
 }
 
 // Row: U17
+// Claim: session.Config.StreamWindow
 func TestAWriterNeverExceedsItsCredit(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		limits := generous
@@ -291,6 +292,7 @@ func TestWhatAHandlerWroteAndClosedArrivesAlsoWhenItPanicsThen(t *testing.T) {
 }
 
 // Row: N9
+// Claim: session.Config.MaxStreams
 func TestOpeningIsRefusedCancelledAndBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{Config: Config{MaxStreams: 3}})

@@ -12,7 +12,7 @@ type Quota struct {
 	refused  atomic.Uint64
 }
 
-// QuotaLimits are the bounds of a Quota. Zero means no bound.
+// QuotaLimits are the bounds of a Quota. Zero or less means no bound.
 type QuotaLimits struct {
 	Sessions int   // sessions that peers have open at once
 	Calls    int   // handlers of requests that run at once
@@ -44,7 +44,7 @@ func (q *Quota) StartCall() bool { return q.add(&q.calls, 1, int64(q.max.Calls))
 
 // fullOfCalls reports whether StartCall would fail now; it counts as a refusal.
 func (q *Quota) fullOfCalls() bool {
-	if q.max.Calls == 0 || q.calls.Load() < int64(q.max.Calls) {
+	if q.max.Calls <= 0 || q.calls.Load() < int64(q.max.Calls) {
 		return false
 	}
 	q.refused.Add(1)

@@ -11,6 +11,7 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
+// Claim: session.ErrProtocol, session.ErrSessionLost
 func TestBreachesOfTheProtocolEndTheSession(t *testing.T) {
 	request := start(frame.TypeRequest, 0, frame.Start{Total: 2, Link: "x"}, nil)
 	for name, breach := range map[string]func(w *wire){

@@ -119,6 +119,7 @@ func TestASlowCarrierThatTakesBytesIsNotLost(t *testing.T) {
 }
 
 // Row: D2, D3
+// Claim: session.Snapshot.InFlightIn
 func TestRequestsThatNeverEndTakeNoHandlersPlace(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		quota := NewQuota(QuotaLimits{Calls: 1})
@@ -144,6 +145,7 @@ func TestRequestsThatNeverEndTakeNoHandlersPlace(t *testing.T) {
 }
 
 // Row: N1, N3
+// Claim: session.Config.Tag, session.ErrPSKTampered
 func TestTheKeyIsBoundToTheTag(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		a, err := NewAcceptor(AcceptorConfig{Config: Config{Local: "bob", Tag: "/admin", Keys: keyring(t, 0)}})

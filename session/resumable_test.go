@@ -230,6 +230,7 @@ func TestResumableStreamsPassNettestSealedAndNot(t *testing.T) {
 }
 
 // Without the capability, on either side, nothing is sent; and a peer that sends the field all the same is refused.
+// Claim: session.StreamOptions.Resumable
 func TestAResumableStreamNeedsBothSides(t *testing.T) {
 	for name, cfgs := range map[string][2]Config{
 		"the dialing side ends with its carrier":   {mortal, {}},

@@ -70,6 +70,7 @@ func TestALargeBodySurvivesCutsAndLongAbsence(t *testing.T) {
 }
 
 // Row: S4. Defect S-f. Defect S-h.
+// Claim: session.Config.ReplayWindow
 func TestWhatDoesNotFitWaitsWhileThereIsNoCarrier(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		cfg := Config{ReplayWindow: 16 << 10, ResumeWindow: time.Hour, RequestTimeout: -1}

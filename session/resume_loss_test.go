@@ -336,6 +336,7 @@ func TestACutInTheMiddleOfTheFirstHelloLeavesNothing(t *testing.T) {
 }
 
 // Row: S5. The shorter window of both sides holds, and a side that has none makes a session that ends with its carrier.
+// Claim: session.Config.ResumeWindow
 func TestTheShorterResumeWindowHolds(t *testing.T) {
 	const s = time.Second
 	for _, c := range []struct{ dial, accept, want time.Duration }{

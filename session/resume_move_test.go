@@ -105,6 +105,7 @@ func testMoveUnderTraffic(t *testing.T, from, to time.Duration) {
 }
 
 // Row: S7. Row: U14.
+// Claim: session.ErrUnsupported
 func TestReconnectIsForTheDialingSideOfASessionThatSurvives(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})

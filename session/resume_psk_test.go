@@ -75,6 +75,7 @@ func TestEachCarrierOfASealedSessionHasItsOwnHandshake(t *testing.T) {
 }
 
 // Row: S2. Row: S3. Who has the session id but not the key, or has recorded a hello, neither resumes nor disturbs.
+// Claim: session.ErrPSKMismatch, session.ErrPSKRequired
 func TestASealedSessionIsResumedOnlyWithTheKey(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r, _, taps := sealedRoad(t, keyring(t, 0))

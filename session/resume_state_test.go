@@ -14,6 +14,8 @@ import (
 )
 
 // Row: N18.
+// Claim: session.Config.OnState, session.StateChange.At, session.StateChange.Conn, session.StateChange.Err
+// Claim: session.StateChange.State
 func TestStatesAreToldInOrderAndEndedOnceAndLast(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
@@ -54,6 +56,8 @@ func end(r *road, i, side int) *faultnet.Conn {
 }
 
 // Row: N18.
+// Claim: session.Snapshot.Migrations, session.Snapshot.Resent, session.Snapshot.Resumable, session.Snapshot.Resumes
+// Claim: session.Snapshot.Started, session.Snapshot.State, session.Snapshot.StateSince, session.Snapshot.Unacked
 func TestASnapshotTellsOfTheCarrierAndOfWhatIsKeptForTheNext(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})

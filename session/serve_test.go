@@ -20,6 +20,8 @@ import (
 )
 
 // Row: N5, N7, D5, D18
+// Claim: session.Config.Logger, session.ErrInternal, session.ErrNoReply, session.ErrReplied, session.Error.Text
+// Claim: session.Error.Remote, session.Error.RetryAfter
 func TestWhatAHandlerDoesIsWhatTheCallerLearns(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var logged strings.Builder
@@ -96,6 +98,7 @@ func TestWhatAHandlerDoesIsWhatTheCallerLearns(t *testing.T) {
 }
 
 // Row: N5
+// Claim: session.ErrNotFound, session.Message.Link, session.Message.Value, session.Snapshot.Refused
 func TestUnclaimedLinksGoToTheDefaultOrAreNotFound(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})
@@ -143,6 +146,7 @@ func TestAChildMuxAsksItsParent(t *testing.T) {
 	require.Panics(t, func() { child.SetLink(string(make([]byte, 256)), reply) })
 }
 
+// Claim: session.Config.Quota, session.QuotaLimits.Calls
 func TestQuotaOfCallsRefusesWithAHint(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		quota := NewQuota(QuotaLimits{Calls: 2})
@@ -175,6 +179,7 @@ func TestQuotaOfCallsRefusesWithAHint(t *testing.T) {
 }
 
 // Row: D11
+// Claim: session.QuotaLimits.Bytes
 func TestQuotaOfBytesCountsPartsBombsAndReplies(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		const limit = 100 << 10

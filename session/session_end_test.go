@@ -78,6 +78,7 @@ func TestAReplyThatStopsMidwayIsLetGo(t *testing.T) {
 	})
 }
 
+// Claim: session.Snapshot.LastActive
 func TestIdleSinceTellsTheLastUse(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})

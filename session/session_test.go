@@ -62,6 +62,7 @@ func TestManyCallsAtOnceAreAllAnswered(t *testing.T) {
 	})
 }
 
+// Claim: session.ErrOneWay
 func TestMessagesAreHandledInOrderOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{Config: Config{MessageWindow: 1000}})
@@ -89,6 +90,7 @@ func TestMessagesAreHandledInOrderOnce(t *testing.T) {
 	})
 }
 
+// Claim: session.Snapshot.Streams, session.StreamOptions.Dedicated
 func TestStreamsCarryBytesBothWays(t *testing.T) {
 	for _, dedicated := range []bool{false, true} {
 		inBubble(t, func(t *testing.T) {
@@ -137,6 +139,7 @@ func TestSharedStreamsPassNettest(t *testing.T) {
 	})
 }
 
+// Claim: session.Config.HeartbeatTimeout
 func TestASilentPeerIsFound(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{Heartbeat: time.Second, HeartbeatTimeout: 3 * time.Second}, AcceptorConfig{})

@@ -65,6 +65,8 @@ func both(ctx context.Context, t *testing.T, way string, tree *source.Tree, to s
 	return sent, got, sentErr, gotErr
 }
 
+// Claim: transfer.CodeSourceChanged, transfer.Error.Path, transfer.Event.Path, transfer.Result.Failed
+// Claim: transfer.Progress.FilesBad
 func TestAFileThatChangesFailsAlone(t *testing.T) {
 	for way := range ways {
 		for what, change := range changes {

@@ -65,6 +65,7 @@ func TestAPersonMayTakeLong(t *testing.T) {
 	same(t, from, filepath.Join(to, "tree"))
 }
 
+// Claim: transfer.CodeDenied, transfer.ServiceConfig.Receive, transfer.Error.Remote, transfer.Error.Text, transfer.Error.Code
 func TestARefusalIsToldAndNothingElse(t *testing.T) {
 	from := write(t, few)
 	for text, err := range map[string]error{
@@ -86,6 +87,7 @@ func TestARefusalIsToldAndNothingElse(t *testing.T) {
 	}
 }
 
+// Claim: transfer.CodePathUnsafe
 func TestAFolderThatBecomesALinkLeadsNowhere(t *testing.T) {
 	to, untouched := guard(t)
 	from := write(t, content{"a/first": 1 << 20, "b/later": 3 << 20})
@@ -132,6 +134,7 @@ func TestMoreLanesThanThereMayBeAreDropped(t *testing.T) {
 }
 
 // What is wrong with its Destination, the application learns from the transfer: the peer is told no more than that this side failed.
+// Claim: transfer.Destination.Dir
 func TestAWrongDestinationIsToldToTheApplication(t *testing.T) {
 	from := write(t, few)
 	for name, wrong := range map[string]transfer.Destination{

@@ -93,6 +93,7 @@ func (f *badFile) Datasync() error {
 
 var onDisk = content{"large": 4 << 20, "small/a": 100, "small/b": 60000, "two": 300000, "empty": 0}
 
+// Claim: transfer.CodeNoSpace
 func TestAFullDiskPausesTheTransfer(t *testing.T) {
 	for _, way := range []string{"push", "fetch", "fetch hashed"} {
 		for what, fill := range map[string]func(d *badDisk){
@@ -167,6 +168,7 @@ func namesIn(t *testing.T, dir string) (all []string) {
 	return all
 }
 
+// Claim: transfer.CodeExists
 func TestATransferThatFindsSomethingInItsWayLeavesNothing(t *testing.T) {
 	for way := range ways {
 		t.Run(way, func(t *testing.T) {
@@ -207,6 +209,7 @@ func TestATransferThatCannotGoOnKeepsWhatHasCome(t *testing.T) {
 	}
 }
 
+// Claim: transfer.CodeIO
 func TestADiskThatFailsEndsTheTransferAndKeepsWhatHasCome(t *testing.T) {
 	for way := range ways {
 		for what, fail := range map[string]func(d *badDisk){

@@ -93,6 +93,11 @@ func CodeOf(err error) Code {
 	return ""
 }
 
+// invalidf returns the error of a call that is wrong itself; the text names the argument.
+func invalidf(format string, args ...any) *Error {
+	return &Error{Code: CodeInvalid, Text: fmt.Sprintf(format, args...)}
+}
+
 func protocolErrorf(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", wire.ErrProtocol, fmt.Errorf(format, args...))
 }

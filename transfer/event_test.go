@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// Claim: transfer.Options.Event, transfer.Event.Kind
 func TestEventsThatNobodyTakesAreBoundedAndNoFailureIsLost(t *testing.T) {
 	const many, failures = 10000, 700
 	var told []Event

@@ -1,9 +1,11 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,7 +15,7 @@ import (
 // Ref names what is to be fetched, and the right to it: what Share.Ref returns at the sender.
 type Ref struct {
 	Root  [32]byte // of the manifest (manifest spec 3.2)
-	Token []byte   // at most 64 bytes
+	Token []byte   // at most 64 bytes; a longer one is CodeInvalid
 }
 
 // ID returns the name that the transfer has: 32 hexadecimal digits.
@@ -30,17 +32,19 @@ func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *Receiv
 		o = &ReceiveOptions{}
 	}
 	opts := o.withDefaults()
+	sources, opts.Tokens = slices.Clone(sources), slices.Clone(opts.Tokens) // the caller may change them meanwhile
+	ref.Token = bytes.Clone(ref.Token)
+	for i := range opts.Tokens {
+		opts.Tokens[i] = bytes.Clone(opts.Tokens[i])
+	}
 	t, own := newTransfer(Receiving, "", opts.Options)
 	t.listed("", ref.Root)
 	stop := context.AfterFunc(ctx, func() { t.stop(context.Cause(ctx)) })
 	go func() { // ends with the transfer; its error goes to Wait
 		defer stop()
 		err := opts.validate()
-		if err == nil && len(sources) == 0 {
-			err = &Error{Code: CodeInvalid, Text: "there is no source"}
-		}
-		if err == nil && opts.Tokens != nil && len(opts.Tokens) != len(sources) {
-			err = &Error{Code: CodeInvalid, Text: fmt.Sprintf("ReceiveOptions.Tokens has %d for %d sources", len(opts.Tokens), len(sources))}
+		if err == nil {
+			err = validateSources(sources, ref, opts.Tokens)
 		}
 		if err == nil {
 			err = t.fetch(own, sources, ref, dir, opts)
@@ -48,6 +52,30 @@ func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *Receiv
 		t.end(ended("fetch", t.Peer(), err))
 	}()
 	return t
+}
+
+// validateSources returns an error that names what is wrong with the arguments of Fetch.
+func validateSources(sources []Dialer, ref Ref, tokens [][]byte) error {
+	if len(sources) == 0 {
+		return invalidf("there is no source")
+	}
+	for i, dial := range sources {
+		if dial == nil {
+			return invalidf("source %d is nil", i)
+		}
+	}
+	if tokens == nil && len(ref.Token) > wire.MaxToken {
+		return invalidf("Ref.Token has %d bytes, at most %d", len(ref.Token), wire.MaxToken)
+	}
+	if tokens != nil && len(tokens) != len(sources) {
+		return invalidf("ReceiveOptions.Tokens has %d for %d sources", len(tokens), len(sources))
+	}
+	for i, token := range tokens {
+		if len(token) > wire.MaxToken {
+			return invalidf("ReceiveOptions.Tokens[%d] has %d bytes, at most %d", i, len(token), wire.MaxToken)
+		}
+	}
+	return nil
 }
 
 // fetch runs a receiver, with an origin for each source that is reached.
@@ -133,21 +161,21 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 	stopToo := context.AfterFunc(r.ctx, found)
 	defer stopToo()
 	peer := ""
-	err := r.t.persist(looking, r.isAlone, func(context.Context) (bool, error) {
+	err := r.t.persist(looking, r.isAlone, func(context.Context) (reached time.Time, err error) {
 		s, err := dial.call(looking)
 		if err != nil {
-			return false, err
+			return reached, err
 		}
 		r.t.met(s)
 		defer r.t.on(s)()
 		peer = s.Peer()
 		l, err := openLink(looking, s, wire.Receiver, r.o.Options)
 		if err != nil {
-			return false, err
+			return reached, err
 		}
 		o := r.newOrigin(l.ctl, s)
 		lane := r.laneOf(o)
-		return true, l.run(ctx, r.o.Options, lane, func(ctx context.Context, begin func()) error { return o.get(ctx, ref, begin) })
+		return time.Now(), l.run(ctx, r.o.Options, lane, func(ctx context.Context, begin func()) error { return o.get(ctx, ref, begin) })
 	})
 	if errors.Is(context.Cause(r.ctx), errOver) {
 		return nil

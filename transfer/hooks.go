@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/peerlane/peerlane/internal/hook"
@@ -15,6 +16,9 @@ import (
 func (d Dialer) call(ctx context.Context) (s *session.Session, err error) {
 	if exited := hook.Do(func() { s, err = d(ctx) }); exited != nil {
 		return nil, fmt.Errorf("the Dialer %w", exited)
+	}
+	if err == nil && s == nil {
+		err = errors.New("the Dialer returned neither a session nor an error")
 	}
 	return s, err
 }

@@ -247,6 +247,7 @@ func TestASenderThatBringsNothingIsGivenUp(t *testing.T) {
 	}
 }
 
+// Claim: transfer.CodeHashMismatch
 func TestAWrongRootFailsTheFileAfterOneMoreTry(t *testing.T) {
 	to, untouched := guard(t)
 	synctest.Test(t, func(t *testing.T) {

@@ -178,6 +178,7 @@ func TestASymlinkInTheDestinationIsNotFollowed(t *testing.T) {
 	}
 }
 
+// Claim: transfer.CodeTooLarge
 func TestAListThatDoesNotEndIsRefusedAtTheLimit(t *testing.T) {
 	var grown int64
 	endless := func(g *rogue, _ []manifest.Entry) {

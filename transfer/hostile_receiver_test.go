@@ -107,6 +107,7 @@ func prowl(t *testing.T, hashed, early bool, do func(t *testing.T, g *rogue)) {
 	same(t, from, filepath.Join(to, "tree"))
 }
 
+// Claim: transfer.CodeProtocol
 func TestAReceiverThatBreaksTheProtocolIsEnded(t *testing.T) {
 	for name, d := range demands {
 		t.Run(name, func(t *testing.T) {
@@ -175,6 +176,7 @@ func TestASenderBelievesNoMoreThanCanBe(t *testing.T) {
 	})
 }
 
+// Claim: transfer.Ref.Root
 func TestWhatIsSharedTakesItsToken(t *testing.T) {
 	from := write(t, few)
 	synctest.Test(t, func(t *testing.T) {
@@ -197,6 +199,7 @@ func TestWhatIsSharedTakesItsToken(t *testing.T) {
 	})
 }
 
+// Claim: transfer.CodeBusy, transfer.ServiceConfig.Pending
 func TestTransfersOfOnePeerAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)

@@ -116,6 +116,7 @@ func fetchOnce(t testing.TB, tree *source.Tree, to string, o transfer.ReceiveOpt
 	return transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, share.Ref(), to, &o).Wait()
 }
 
+// Claim: transfer.Progress.Files, transfer.ReceiveOptions.Rules
 func TestAnyTreeArrivesAsItWas(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		base, err := os.MkdirTemp(t.TempDir(), "")

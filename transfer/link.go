@@ -114,9 +114,10 @@ func isSaid(err error) bool {
 }
 
 // persist calls attempt until it returns nil, or an error that another attempt does not help against, or until nothing has come
-// for o.Patience. attempt reports whether the peer was reached, which it also was when it has said why not: the first attempt must reach
-// it. isAlone: nobody else brings anything.
-func (t *Transfer) persist(ctx context.Context, isAlone func() bool, attempt func(context.Context) (reached bool, err error)) error {
+// for o.Patience. The time that a connection has lasted counts only if it has stalled: a person may have taken as long to decide.
+// attempt returns when the peer was reached, or zero; it also was when it has said why not: the first attempt must reach it. isAlone:
+// nobody else brings anything.
+func (t *Transfer) persist(ctx context.Context, isAlone func() bool, attempt func(context.Context) (reached time.Time, err error)) error {
 	wait, last, most := firstRetry, time.Now(), t.meter.verified.Load()
 	reachedOnce := false
 	for {
@@ -124,7 +125,10 @@ func (t *Transfer) persist(ctx context.Context, isAlone func() bool, attempt fun
 		if err == nil || ctx.Err() != nil {
 			return errOr(context.Cause(ctx), err)
 		}
-		reachedOnce = reachedOnce || reached || isSaid(err)
+		reachedOnce = reachedOnce || !reached.IsZero() || isSaid(err)
+		if !reached.IsZero() && CodeOf(err) != CodeStalled {
+			last = last.Add(time.Since(reached))
+		}
 		if now := t.meter.verified.Load(); now > most {
 			most, last, wait = now, time.Now(), firstRetry
 		}

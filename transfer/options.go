@@ -21,11 +21,12 @@ type Options struct {
 	// AllowLimited lets data pass a limited connection, as a relay's is that is cut after some bytes. Otherwise the transfer waits
 	// there until there is another one.
 	AllowLimited bool
-	// Patience is how long the opener goes on trying to reach the peer again while nothing comes. If zero, 2 min; if negative, it
-	// does not try again.
+	// Patience is how long the opener tries to reach the peer again: it counts the time since the last verified byte, without
+	// the time that a connection lasted before it was lost. One that has stalled counts. An attempt that is under way when it is
+	// over may still succeed. The first attempt must reach the peer. If zero, 2 min; if negative, it does not try again.
 	Patience time.Duration
-	// StallAfter is how long nothing may come before the lanes are replaced, and after twice that the whole connection. If zero,
-	// 15 s.
+	// StallAfter is how long nothing that a receiver has asked for may come, to the second, before it replaces the lanes, and
+	// after as long again the whole connection. It means nothing to a sender. If zero, 15 s.
 	StallAfter time.Duration
 	// Event, if not nil, is told what happens beside the plain course. It is called from one goroutine at a time. The transfer goes on
 	// meanwhile, but it ends when all is told: Event must not Wait for it. While a call does not return, of what is no EventFileFailed or
@@ -47,7 +48,7 @@ type ReceiveOptions struct {
 	// Verify says how much of what an earlier run has left is read again before it counts.
 	Verify Verify
 	// Tokens, if not nil, are those of Fetch's sources, one for each, in the place of Ref's: what several senders of the same tree have
-	// given out.
+	// given out. Each has at most 64 bytes.
 	Tokens [][]byte
 }
 

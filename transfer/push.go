@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"time"
 
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/source"
@@ -21,6 +22,9 @@ func Push(ctx context.Context, dial Dialer, tree *source.Tree, o *Options) *Tran
 	go func() { // ends with the transfer; its error goes to Wait
 		defer stop()
 		err := opts.validate()
+		if err == nil && dial == nil {
+			err = invalidf("dial is nil")
+		}
 		if err == nil {
 			err = t.push(own, dial, tree)
 		}
@@ -43,20 +47,20 @@ func (t *Transfer) push(ctx context.Context, dial Dialer, tree *source.Tree) err
 		return err
 	}
 	offer.count(t)
-	return t.persist(ctx, func() bool { return true }, func(ctx context.Context) (bool, error) {
+	return t.persist(ctx, func() bool { return true }, func(ctx context.Context) (reached time.Time, err error) {
 		s, err := dial.call(ctx)
 		if err != nil {
-			return false, err
+			return reached, err
 		}
 		t.met(s)
 		defer t.on(s)()
 		l, err := openLink(ctx, s, wire.Sender, t.o)
 		if err != nil {
-			return false, err
+			return reached, err
 		}
 		t.meter.setPhase(PhaseList)
 		sender := newSender(t, offer, l.ctl)
-		return true, l.run(ctx, t.o, sender.lane, func(ctx context.Context, begin func()) error {
+		return time.Now(), l.run(ctx, t.o, sender.lane, func(ctx context.Context, begin func()) error {
 			return sender.run(ctx, false, begin)
 		})
 	})

@@ -57,6 +57,7 @@ func TestAFetchOfWhatIsHereButHasNoNameYetGivesItOne(t *testing.T) {
 	}
 }
 
+// Claim: transfer.Progress.Resumed
 func TestAFetchThatGoesOnFetchesNoMoreThanIsMissing(t *testing.T) {
 	for way := range ways {
 		t.Run(way, func(t *testing.T) {
@@ -84,6 +85,7 @@ func flip(t *testing.T, name string) {
 	require.NoError(t, os.WriteFile(name, b, 0o600))
 }
 
+// Claim: transfer.ReceiveOptions.Verify
 func TestWhatWasTamperedWithIsFetchedAgain(t *testing.T) {
 	for way := range ways {
 		for _, what := range []string{"part", "layer", "journal", "meta"} {

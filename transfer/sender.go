@@ -54,6 +54,9 @@ type offer struct {
 
 // newOffer returns the offer of a tree.
 func newOffer(tree *source.Tree, name string) (*offer, error) {
+	if tree == nil {
+		return nil, invalidf("tree is nil")
+	}
 	root, err := manifest.Root(tree.Entries())
 	if err != nil {
 		return nil, err

@@ -111,7 +111,7 @@ func NewService(cfg *ServiceConfig) (*Service, error) {
 	return v, nil
 }
 
-// Handle has the Service answer the peers of at: a peerlane.Server, a peerlane.Client, a session.Mux.
+// Handle has the Service answer the peers of at: a peerlane.Server, a peerlane.Client, a session.Mux. It panics when at is nil.
 func (v *Service) Handle(at bulk.Registrar) {
 	at.SetStream(controlName, v.serve)
 	bulk.Handle(at, dataName, v.acceptLane, v.serveLane)

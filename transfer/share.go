@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -35,8 +36,8 @@ type ShareOptions struct {
 	Begun func(*Transfer)
 }
 
-// Ref returns what a peer needs to fetch what is shared.
-func (s *Share) Ref() Ref { return s.ref }
+// Ref returns what a peer needs to fetch what is shared. The Token is a copy.
+func (s *Share) Ref() Ref { return Ref{Root: s.ref.Root, Token: bytes.Clone(s.ref.Token)} }
 
 // Share has peers fetch a tree, until the Share is closed. The tree stays the caller's, who closes it after the Share.
 func (v *Service) Share(tree *source.Tree, o *ShareOptions) (*Share, error) {
@@ -45,15 +46,16 @@ func (v *Service) Share(tree *source.Tree, o *ShareOptions) (*Share, error) {
 	}
 	offer, err := newOffer(tree, o.Name)
 	if err != nil {
-		return nil, err
+		return nil, about("share", "", err)
 	}
 	s := &Share{v: v, o: *o, offer: offer}
+	s.o.Token = bytes.Clone(o.Token)
 	if s.o.Token == nil {
 		s.o.Token = make([]byte, 16)
 		_, _ = rand.Read(s.o.Token) // never fails
 	}
-	if len(s.o.Token) > 64 {
-		return nil, &Error{Op: "share", Code: CodeInvalid, Text: "ShareOptions.Token has more than 64 bytes"}
+	if n := len(s.o.Token); n > wire.MaxToken {
+		return nil, about("share", "", invalidf("ShareOptions.Token has %d bytes, at most %d", n, wire.MaxToken))
 	}
 	s.ref = Ref{s.offer.root, s.o.Token}
 	s.ctx, s.cancel = context.WithCancelCause(v.ctx)

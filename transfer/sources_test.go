@@ -138,6 +138,7 @@ func (k lacker) bring(g *rogue, w wire.Want) (all []byte) {
 	return all
 }
 
+// Claim: transfer.Progress.Bad, transfer.Source.Bad
 func TestSeveralSourcesBringOneTree(t *testing.T) {
 	from, to := write(t, content{"large": 24 << 20, "small": 100, "b/two": 300000}), t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

@@ -37,6 +37,7 @@ func (k *told) kinds() (all []transfer.EventKind) {
 	return all
 }
 
+// Claim: transfer.Options.Rate
 func TestASlowTransferIsNoStall(t *testing.T) {
 	for way := range ways {
 		for _, slow := range []string{"sender", "receiver"} {
@@ -119,6 +120,7 @@ func TestALaneThatStallsIsReplaced(t *testing.T) {
 	same(t, from, filepath.Join(to, "tree"))
 }
 
+// Claim: transfer.CodeCanceled, transfer.ServiceConfig.Begun
 func TestAStopIsToldByItsName(t *testing.T) {
 	from := write(t, content{"large": 16 << 20})
 	for name, stop := range map[string]func(ctx context.Context, t *transfer.Transfer) context.Context{
@@ -168,6 +170,8 @@ func TestAStopIsToldByItsName(t *testing.T) {
 	}
 }
 
+// Claim: transfer.Options.Registry, transfer.Progress.Phase, transfer.Progress.Verified, transfer.Progress.Durable
+// Claim: transfer.Progress.FilesDone, transfer.Progress.Bytes, transfer.Progress.RateSlow
 func TestWatchShowsATransferThatOnlyRises(t *testing.T) {
 	for way := range ways {
 		t.Run(way, func(t *testing.T) {

@@ -31,9 +31,10 @@
 //
 // # Durability, and what it costs
 //
-// What WriteRecord has returned for, and what is acknowledged, is on the disk: each transaction is two fsyncs of bbolt's. Records that
-// are written while one runs share the next, so that many writers at once, or WriteBatch, cost little more than one. The same goes
-// for the place: an acknowledgement costs a transaction, or with Commit none but the application's.
+// What WriteRecord has returned for is on the disk: each transaction is two fsyncs of bbolt's. Records that are written while one runs
+// share the next, so that many writers at once, or WriteBatch, cost little more than one. AckRecord waits for no disk: without Commit
+// the place is on the disk before the peer hears of it, and once Close has returned nil; until then it may be lost with the process.
+// An acknowledgement costs a transaction, or with Commit none but the application's.
 //
 // A DB with NoSync loses its last transactions when the machine stops, or all of it; a process that is killed loses nothing. The peer
 // then knows more than this side, and the next stream is refused with record.ErrHistory. NoFreelistSync is safe. The file does not

@@ -61,6 +61,7 @@ func TestEveryFlippedBitIsNoticed(t *testing.T) {
 	}
 }
 
+// Claim: boltstore.ErrDamaged, boltstore.ErrFormat
 func TestWhatIsDamagedIsAnError(t *testing.T) {
 	put := func(key, value []byte) func(*bbolt.Bucket) error {
 		return func(b *bbolt.Bucket) error { return b.Put(key, value) }

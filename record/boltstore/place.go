@@ -16,7 +16,7 @@ import (
 // transaction is rolled back. record.ErrRange is a record that is not the next one: those between are not applied. It is an error
 // when no stream has begun yet, and when tx is of another DB or cannot write.
 func (s *Store) Commit(tx *bbolt.Tx, seq uint64) error {
-	if tx.DB() != s.db {
+	if tx == nil || tx.DB() != s.db {
 		return s.errorf("commit", errors.New("the transaction is over, or of another DB"))
 	}
 	b, err := s.bucket(tx)

@@ -59,6 +59,7 @@ func TestALogWhoseBeginningIsNotKnownIsTakenOnlyOnRequest(t *testing.T) {
 	require.ErrorIs(t, s.Applied(peerLog, 4), record.ErrHistory, "begun by another stream")
 }
 
+// Claim: boltstore.ErrApplied
 func TestCommitIsOneWithTheTransaction(t *testing.T) {
 	s := newStore(t)
 	require.ErrorContains(t, commit(s, record.Record{Seq: 1}), "no stream has begun")

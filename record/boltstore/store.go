@@ -36,9 +36,12 @@ type hold struct {
 
 // New returns the Store called name in db, and makes it when there is none. The DB stays the caller's: close it after the streams.
 //
-// The error says that name is no key for bbolt, or is what db says. What is kept is looked at when a stream begins, and by Place.
+// The error matches record.ErrInvalid when db is nil or name is no key for bbolt, or is what db says. What is kept is looked at when a stream begins, and by Place.
 func New(db *bbolt.DB, name string) (*Store, error) {
 	s := &Store{db: db, name: []byte(name)}
+	if db == nil {
+		return nil, s.errorf("open", fmt.Errorf("%w: db is nil", record.ErrInvalid))
+	}
 	if name == "" || len(name) > bbolt.MaxKeySize {
 		return nil, s.errorf("open", fmt.Errorf("%w: name of %d bytes, want 1 to %d", record.ErrInvalid, len(name), bbolt.MaxKeySize))
 	}

@@ -211,6 +211,7 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 	require.NoError(t, s.Append(n+1, payloads(n+1, n+1000), 0))
 }
 
+// Claim: boltstore.ErrHeld
 func TestBeginTellsTheOneBeforeAndWaitsForItsEnd(t *testing.T) {
 	s := newStore(t)
 	told := make(chan string, 3)

@@ -27,6 +27,7 @@ func TestAFolderComesDirectlyBeforeWhatIsInIt(t *testing.T) {
 	})
 }
 
+// Claim: manifest.CodeExists, manifest.Error.Code
 func TestTheCheckerFindsWhatMustNotBeTogether(t *testing.T) {
 	all := Rules{Portable: true, Symlinks: true}
 	for _, test := range []struct {
@@ -76,6 +77,7 @@ func TestTheCheckerFindsWhatMustNotBeTogether(t *testing.T) {
 	}
 }
 
+// Claim: manifest.CodeTooLarge, manifest.Rules.Bytes, manifest.Rules.Entries, manifest.Rules.ManifestBytes
 func TestTheLimitsHold(t *testing.T) {
 	large := file(2, "b")
 	large.Size = 11

@@ -88,6 +88,7 @@ func TestHostilePathsAreRefused(t *testing.T) {
 	}
 }
 
+// Claim: manifest.MaxComponent, manifest.MaxDepth, manifest.MaxPath, manifest.Rules.Portable
 func TestOrdinaryPathsAreTaken(t *testing.T) {
 	for _, p := range []string{
 		"a", "a/b", ".hidden", "..a", "a..", "a..b/c", " a", "-rf", "~", "$HOME", "%2e%2e", "日本/語.txt", "é", "e\u0301", "👩\u200d👩",
@@ -101,6 +102,7 @@ func TestOrdinaryPathsAreTaken(t *testing.T) {
 	}
 }
 
+// Claim: manifest.CodePathUnsafe, manifest.Rules.Symlinks
 func TestLinksOnlyLeadInside(t *testing.T) {
 	for _, test := range []struct {
 		at, target string

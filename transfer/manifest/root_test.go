@@ -45,6 +45,8 @@ func TestTheRootDoesNotDependOnTheBatches(t *testing.T) {
 	}
 }
 
+// Claim: manifest.Entry.Flags, manifest.Entry.Hash, manifest.Entry.ID, manifest.Entry.Kind, manifest.Entry.ModTime
+// Claim: manifest.Entry.Path, manifest.Entry.Perm, manifest.Entry.Size, manifest.Entry.Target
 func TestEveryFieldIsInTheRoot(t *testing.T) {
 	e := Entry{ID: 1, Kind: KindFile, Flags: FlagHashed, Perm: 0o644, Size: 3, ModTime: 4, Path: "a"}
 	was, err := Root([]Entry{e})

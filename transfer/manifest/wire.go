@@ -129,6 +129,9 @@ func ConsumeEntry(b []byte) (Entry, int, error) {
 
 // check reports an entry that cannot be, whatever its path is (spec 2.5).
 func (e *Entry) check() error {
+	if e == nil {
+		return errorf(CodeProtocol, "", "the entry is nil")
+	}
 	bad := func(format string, args ...any) error { return errorf(CodeProtocol, e.Path, format, args...) }
 	switch {
 	case e.Kind < KindFile || e.Kind > KindSymlink:

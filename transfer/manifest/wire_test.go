@@ -47,6 +47,7 @@ func TestEntriesGolden(t *testing.T) {
 	}
 }
 
+// Claim: manifest.CodeProtocol
 func TestEntriesThatCannotBeAreRefused(t *testing.T) {
 	good := file(1, "a")
 	for name, change := range map[string]func(*Entry){
@@ -97,6 +98,7 @@ func TestConsumeEntryChecksLengthsBeforeItTakesAnything(t *testing.T) {
 	}
 }
 
+// Claim: manifest.MaxBatch, manifest.MaxBatchBytes
 func TestBatchesHoldToBothCaps(t *testing.T) {
 	for _, test := range []struct{ path, count int }{
 		{1, MaxBatch},

@@ -24,7 +24,7 @@ const (
 
 // A Cache keeps on the disk, from one transfer to the next, the layers of files of more than one piece: who sends a large file again
 // does not read it twice. What it has of a file holds as long as device, inode, size, time and time of change are the same. A nil
-// Cache keeps nothing, and so does any on systems that do not tell these. Goroutines may use it at once, and so may processes: each
+// or zero Cache keeps nothing, and so does any on systems that do not tell these. Goroutines may use it at once, and so may processes: each
 // keeps to the limit as far as it knows.
 type Cache struct {
 	root *os.Root
@@ -68,9 +68,12 @@ func OpenCache(dir string, maxBytes int64) (*Cache, error) {
 	return c, nil
 }
 
+// keepsNothing reports whether c is nil, or not one of OpenCache's.
+func (c *Cache) keepsNothing() bool { return c == nil || c.root == nil }
+
 // Close ends the Cache, which keeps and finds nothing more.
 func (c *Cache) Close() error {
-	if c == nil {
+	if c.keepsNothing() {
 		return nil
 	}
 	return c.root.Close()
@@ -107,7 +110,7 @@ func (c *Cache) list() error {
 
 // get returns the layer and the root of the file with a key, if the cache has them and they are sound.
 func (c *Cache) get(k fileKey) ([]b3tree.CV, b3tree.Root, bool) {
-	if c == nil {
+	if c.keepsNothing() {
 		return nil, b3tree.Root{}, false
 	}
 	name := k.name()
@@ -158,7 +161,7 @@ func (c *Cache) read(name string, size int64) ([]byte, error) {
 
 // put keeps the layer of the file with a key. What fails is as if there were no cache.
 func (c *Cache) put(k fileKey, layer []b3tree.CV) {
-	if c == nil || encodedLayerSize(k.size) > c.most {
+	if c.keepsNothing() || encodedLayerSize(k.size) > c.most {
 		return
 	}
 	b := encodeLayer(k, layer)

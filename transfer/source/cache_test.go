@@ -59,6 +59,7 @@ func someKey(t testing.TB, n, pieces int) (fileKey, []b3tree.CV, b3tree.Root) {
 	return k, layer, root
 }
 
+// Claim: source.Options.Cache
 func TestTheCacheSparesTheReading(t *testing.T) {
 	needsChangeTimes(t)
 	content := random(3*b3tree.MinPieceSize + 1)

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// Claim: source.Error.Code, source.Error.Err, source.Error.Op, source.Error.Path, source.Error.Text
 func TestErrorsSayWhatWhereAndWhy(t *testing.T) {
 	e := &Error{Op: "open", Path: "a\nb", Code: CodeIO, Text: "text", Err: fs.ErrInvalid}
 	require.EqualError(t, e, `open "a\nb": text: invalid argument`)

@@ -49,6 +49,7 @@ func symlink(t testing.TB, target, path string) {
 	}
 }
 
+// Claim: source.CodeSourceChanged
 func TestAFileThatHasChangedSinceTheWalkIsNotOpened(t *testing.T) {
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
@@ -190,6 +191,7 @@ func TestOnlyFilesAreOpened(t *testing.T) {
 	}
 }
 
+// Claim: source.MaxReadFile
 func TestReadFileIsForSmallFiles(t *testing.T) {
 	root := t.TempDir()
 	for name, size := range map[string]int64{"a": MaxReadFile, "b": MaxReadFile + 1} {
@@ -205,6 +207,7 @@ func TestReadFileIsForSmallFiles(t *testing.T) {
 	requireCode(t, manifest.CodeTooLarge, filepath.Base(root)+"/b", err)
 }
 
+// Claim: source.CodeIO
 func TestAfterCloseNothingIsOpenedAndOpenFilesGoOn(t *testing.T) {
 	tree := walk(t, nil, filepath.Join(write(t, map[string]string{"d/a": "1", "d/s/b": "2"}), "d"))
 	f, err := tree.Open(1)

@@ -13,6 +13,7 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
+// Claim: source.Options.Skip
 func TestWhatIsNoFileIsLeftOutAndTold(t *testing.T) {
 	root := write(t, map[string]string{"d/a": "1", "d/z": "2"})
 	require.NoError(t, syscall.Mkfifo(filepath.Join(root, "d/fifo"), 0o644))
@@ -70,6 +71,7 @@ func TestAFolderThatIsAFIFONowHoldsNobodyUp(t *testing.T) {
 	requireCode(t, CodeSourceChanged, "d/a", err)
 }
 
+// Claim: source.CodeDenied
 func TestWhatMayNotBeReadIsLeftOutAndTold(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may read everything: run this as somebody else")

@@ -61,6 +61,9 @@ func (t *Tree) layerOf(id uint32) (keptLayer, bool) {
 
 func newTree(w *walker, tops []top) *Tree {
 	t := &Tree{tops: tops, found: w.entries, bytes: w.checker.Bytes(), files: w.files, rules: w.opts.Rules, cache: w.opts.Cache}
+	if t.cache.keepsNothing() {
+		t.cache = nil
+	}
 	t.folders.open = make(map[string]*folder)
 	t.entries.Store(&t.found)
 	if t.name = tops[0].name; len(tops) > 1 {
@@ -71,7 +74,12 @@ func newTree(w *walker, tops []top) *Tree {
 
 // Entries returns the manifest: in its order, with the ids 0, 1, 2 and on, as a manifest.Checker takes it. After Hash, files have
 // their hashes; what was returned before does not change. It is not to be written to.
-func (t *Tree) Entries() []manifest.Entry { return *t.entries.Load() }
+func (t *Tree) Entries() []manifest.Entry {
+	if all := t.entries.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
 
 // Bytes returns how many all files have together.
 func (t *Tree) Bytes() int64 { return t.bytes }

@@ -38,6 +38,7 @@ func TestATreeIsWalkedInTheOrderOfTheManifest(t *testing.T) {
 	require.Equal(t, manifest.Entry{ID: 3, Kind: manifest.KindFile, Perm: e.Perm, Size: 2, ModTime: past.UnixNano(), Path: "docs/a b"}, e)
 }
 
+// Claim: source.Options.Rules
 func TestTheWalkKeepsToTheLimits(t *testing.T) {
 	root := write(t, map[string]string{"d/a": "12345", "d/b": "67890", "d/s/": ""})
 	for _, test := range []struct {
@@ -68,6 +69,7 @@ func TestAFolderThatIsTooDeepIsLeftOutAndTold(t *testing.T) {
 	require.Equal(t, "deep", read(t, tree, "d"+strings.Repeat("/d", 253)+"/f"))
 }
 
+// Claim: source.Options.Found
 func TestTheWalkStopsWithItsContext(t *testing.T) {
 	contents := make(map[string]string)
 	for i := range 3000 {

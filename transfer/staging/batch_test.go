@@ -79,6 +79,7 @@ func TestAFewFilesAndThoseOfASystemWithoutOneCallAreSyncedEach(t *testing.T) {
 	}
 }
 
+// Claim: staging.Error.Err, staging.Failure.Err, staging.Failure.ID
 func TestWhatFailsOfABatchDoesNotHoldUpTheOthers(t *testing.T) {
 	d := newTestDisk(1, false)
 	s, ids := createMany(t, d, 30, Options{})
@@ -203,6 +204,7 @@ func TestNeedsIsWhatIsStillToBeAllocated(t *testing.T) {
 	require.EqualValues(t, []int64{114, 4}, []int64{bytes, inodes})
 }
 
+// Claim: staging.CodeBusy
 func TestALockedTransferIsBusy(t *testing.T) {
 	d := newTestDisk(1, false)
 	requireBusy(t, d, createMem(t, d, Options{}))

@@ -34,6 +34,7 @@ func TestAKillAtAnyOperationLosesNothingThatWasPromised(t *testing.T) {
 	}
 }
 
+// Claim: staging.Options.Sync
 func TestSyncNoneNeverWaitsForTheDisk(t *testing.T) {
 	d := newTestDisk(1, false)
 	w := &way{Options: Options{Rules: testRules, Sync: SyncNone}, syncAt: 40}
@@ -99,6 +100,7 @@ func requireEnds(t testing.TB, d *memDisk, w *way, heard said, msg string) {
 }
 
 // Each operation fails once, in each way: the same call, or the transfer opened again, then ends well, also when the power is cut.
+// Claim: staging.Error.Code
 func TestAFailureOfAnyOperationIsTypedAndLosesNothing(t *testing.T) {
 	for _, failure := range []error{syscall.ENOSPC, syscall.EIO} {
 		for name, w := range variants() {

@@ -77,6 +77,9 @@ func OpenRoot(dest string) (FS, error) {
 
 // Free returns how many bytes and inodes may still be allocated on the disk; -1 for what the system does not tell.
 func Free(disk FS) (bytes, inodes int64, err error) {
+	if err := checkDisk(disk); err != nil {
+		return 0, 0, err
+	}
 	bytes, inodes, err = disk.Room()
 	return bytes, inodes, wrap("free", "", err)
 }

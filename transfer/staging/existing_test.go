@@ -11,6 +11,7 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
+// Claim: staging.Options.Overwrite
 func TestExistingTellsWhatIsThere(t *testing.T) {
 	at := time.Unix(1_700_000_000, 123_456_789)
 	for name, test := range map[string]struct {

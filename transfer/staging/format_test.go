@@ -82,6 +82,7 @@ func TestMetaGolden(t *testing.T) {
 	}
 }
 
+// Claim: staging.Range.From, staging.Range.To
 func TestRangesAreASet(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var set ranges

@@ -73,6 +73,9 @@ func (s *Staging) closeAndDiscard(op string) error {
 
 // Discard deletes the state of the transfer id. There need not be any. It is CodeBusy when a Staging has it.
 func Discard(disk FS, id string) error {
+	if err := checkDisk(disk); err != nil {
+		return err
+	}
 	if err := checkID(id); err != nil {
 		return err
 	}
@@ -140,13 +143,16 @@ func discardFiles(disk FS, dir string, syncDir func(string) error) error {
 
 // Cleanup deletes the states of transfers that nothing was written to for olderThan and that no Staging has, and returns their ids.
 func Cleanup(disk FS, olderThan time.Duration) ([]string, error) {
+	if err := checkDisk(disk); err != nil {
+		return nil, err
+	}
 	names, err := disk.ReadDir(".")
 	if err != nil {
 		return nil, wrap("clean up", "", err)
 	}
 	var gone []string
 	var failed []error
-	limit := time.Now().Add(-olderThan)
+	limit := time.Now().Add(-max(0, olderThan))
 	for _, name := range names {
 		id, found := strings.CutPrefix(name, manifest.StagingPrefix)
 		if !found || checkID(id) != nil || !unusedSince(disk, name, limit) {

@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"errors"
 	"syscall"
 	"testing"
 
@@ -28,13 +29,14 @@ func midway(set func(hook func()), call, during func()) {
 }
 
 // What is on its way to the disk while a sync fails may be lost with the rest, and no later sync says so.
+// Claim: staging.ErrLost
 func TestAWriteDuringASyncThatFailsIsNotHad(t *testing.T) {
 	d := newTestDisk(1, false)
 	s := createMem(t, d, Options{})
 	data := content(2, 100)
 	require.NoError(t, s.WriteAt(2, data[:50], 0))
 	midway(func(hook func()) { d.written = hook }, func() {
-		if err := s.WriteAt(2, data[50:], 50); codeOf(err) != CodeIO {
+		if err := s.WriteAt(2, data[50:], 50); codeOf(err) != CodeIO || !errors.Is(err, ErrLost) {
 			t.Errorf("got %v", err)
 		}
 	}, func() {

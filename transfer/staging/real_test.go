@@ -194,6 +194,7 @@ func TestAStagingDirectoryThatIsALinkIsRefused(t *testing.T) {
 	require.Empty(t, gone)
 }
 
+// Claim: staging.CodeNoState
 func TestCleanupTakesWhatIsOldAndNothingElse(t *testing.T) {
 	disk, dest := realDisk(t)
 	s := create(t, disk, nil, file(1, "a", 10))

@@ -39,6 +39,7 @@ func TestAPartThatGetsTheInodeOfAnotherIsNotTakenForIt(t *testing.T) {
 }
 
 // An error of the file system has its code, and all that is said of it.
+// Claim: staging.Error.Op, staging.Error.Path
 func TestErrorsNameWhatTheyAreAbout(t *testing.T) {
 	err := wrap("publish", "a/b", errCut)
 	require.EqualError(t, err, `publish "a/b": the power is cut`)

@@ -79,6 +79,7 @@ func TestWhatIsOutOfOrderIsRefused(t *testing.T) {
 	}
 }
 
+// Claim: staging.CodeNoSpace
 func TestAFullDiskKeepsTheStateAndTheSameCallMayBeRepeated(t *testing.T) {
 	d := newTestDisk(1, false)
 	s := createMem(t, d, Options{Sync: SyncEach})
@@ -100,6 +101,7 @@ func TestAFullDiskKeepsTheStateAndTheSameCallMayBeRepeated(t *testing.T) {
 	require.Equal(t, content(2, 100), d.names["d/a"].data)
 }
 
+// Claim: staging.CodeIO
 func TestWhatASyncLosesIsMissingAgain(t *testing.T) {
 	d := newTestDisk(1, false)
 	s := createMem(t, d, Options{})

@@ -55,8 +55,19 @@ func checkID(id string) error {
 	return nil
 }
 
+// checkDisk reports a disk that is nil.
+func checkDisk(disk FS) error {
+	if disk == nil {
+		return errorf("open", "", manifest.CodeProtocol, "disk is nil")
+	}
+	return nil
+}
+
 // newStaging returns a Staging without entries, of an id and options that are right.
 func newStaging(disk FS, id string, o *Options) (*Staging, error) {
+	if err := checkDisk(disk); err != nil {
+		return nil, err
+	}
 	if err := checkID(id); err != nil {
 		return nil, err
 	}

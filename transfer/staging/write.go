@@ -191,7 +191,8 @@ func (s *Staging) dress(p *part, f File) error {
 }
 
 // ReadAt reads from the part of the file id, so that what was had before a crash can be compared with its hash. It is CodeProtocol for
-// one that is published, that WriteFile has written, or of which nothing is there, and io.EOF at its end.
+// one that is published, that WriteFile has written, or of which nothing is there, and for a negative off; io.EOF at its
+// end.
 func (s *Staging) ReadAt(id uint32, b []byte, off int64) (int, error) {
 	if err := s.begin("read"); err != nil {
 		return 0, err
@@ -205,6 +206,9 @@ func (s *Staging) ReadAt(id uint32, b []byte, off int64) (int, error) {
 	}
 	if p.published || !p.made || p.live != nil && p.live.resetting {
 		return 0, errorf("read", p.entry.Path, manifest.CodeProtocol, "there is no part of it")
+	}
+	if off < 0 {
+		return 0, errorf("read", p.entry.Path, manifest.CodeProtocol, "offset %d", off)
 	}
 	f, err := s.holdLocked(p)
 	if err != nil {

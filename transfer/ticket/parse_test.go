@@ -22,6 +22,7 @@ func TestATicketSurvivesPasting(t *testing.T) {
 	}
 }
 
+// Claim: ticket.ErrCharacter, ticket.ErrCutOff, ticket.ErrExcess, ticket.ErrNotTicket, ticket.ErrVersion
 func TestParseSaysWhatIsWrong(t *testing.T) {
 	text := encoded(t, sample(t))
 	for _, test := range []struct {
@@ -65,6 +66,7 @@ func swap(two string) string { return two[1:] + two[:1] }
 
 const letters = "abcdefghijklmnopqrstuvwxyz0123456789-._~ "
 
+// Claim: ticket.ErrChecksum
 func TestEveryChangeOfOneCharacterIsFound(t *testing.T) {
 	text := encoded(t, sample(t))
 	for i := range text {

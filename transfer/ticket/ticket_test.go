@@ -52,6 +52,7 @@ func TestATicketOfOnePeerIsShort(t *testing.T) {
 	require.Regexp(t, `^plt1[a-z2-7]+$`, text)
 }
 
+// Claim: ticket.Ticket.Root, ticket.Ticket.Sources, ticket.Ticket.Token
 func TestWhatIsEncodedIsParsed(t *testing.T) {
 	ids := []peer.ID{id(t, alice), id(t, bob)}
 	list := addrs(t, append(four, "/dns/example.org/tcp/443/wss",
@@ -90,6 +91,7 @@ func TestTheOwnIDIsNotInAnAddress(t *testing.T) {
 	require.Equal(t, other, got.Sources[0].Addrs)
 }
 
+// Claim: ticket.ErrInvalid, ticket.MaxAddrs, ticket.MaxSources, ticket.MaxToken
 func TestTicketsThatCannotBeAreNotEncoded(t *testing.T) {
 	for name, change := range map[string]func(*Ticket){
 		"no source":     func(k *Ticket) { k.Sources = nil },
@@ -120,6 +122,7 @@ func TestTicketsThatCannotBeAreNotEncoded(t *testing.T) {
 	}
 }
 
+// Claim: ticket.ErrMalformed
 func TestAMalformedTicketIsNotParsed(t *testing.T) {
 	good, err := sample(t).bytes()
 	require.NoError(t, err)

@@ -51,7 +51,7 @@ const (
 
 	helloSize   = 28 // magic 4, version 1, role 1, lanes 2, caps 4, id 16
 	hashSize    = 32
-	maxToken    = 64
+	MaxToken    = 64
 	maxName     = 255
 	listedSize  = 44 // root 32, entries 4, bytes 8
 	wantSize    = 16 // of an item: file 4, files 4, piece 4, pieces 4
@@ -70,7 +70,7 @@ const (
 
 var kinds = map[Kind]kindInfo{
 	KindHello:     {"HELLO", 0, helloSize, helloSize},
-	KindGet:       {"GET", FlagKnown, hashSize, hashSize + maxToken},
+	KindGet:       {"GET", FlagKnown, hashSize, hashSize + MaxToken},
 	KindOffer:     {"OFFER", FlagHashed, 0, maxName},
 	KindManifest:  {"MANIFEST", 0, 2, MaxBody},
 	KindListed:    {"LISTED", 0, listedSize, listedSize},

@@ -1,0 +1,62 @@
+package bulk
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/edges"
+	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/session"
+)
+
+// exercise opens a lane with these Options and uses it, or finds that it cannot be opened. Whatever happens is an error, within some
+// time, and never a panic.
+func exercise(t *testing.T, open, accept *Options) {
+	synctest.Test(t, func(t *testing.T) {
+		t.Cleanup(func() { time.Sleep(time.Minute) }) // a Write that waits for its Rate looks at the session after that
+		p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+		Handle(p.toBob, "lane", func(AcceptInfo) (*Options, error) { return accept, nil }, func(l *Lane) {
+			_ = l.SetDeadline(time.Now().Add(time.Hour))
+			_, _ = io.Copy(l, l)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		l, err := Open(ctx, p.alice, "lane", open)
+		if err != nil {
+			if o := open.withDefaults(); o.validate() != nil {
+				require.ErrorIs(t, err, ErrInvalid)
+			}
+			return
+		}
+		_ = l.SetDeadline(time.Now().Add(time.Minute))
+		_, _ = l.Write(make([]byte, 10000))
+		_, _ = l.Write(nil)
+		_, _ = io.ReadFull(l, make([]byte, 1000))
+		_ = l.Snapshot()
+		_ = l.CloseWrite()
+		_, _ = io.Copy(io.Discard, l)
+		_ = l.Close()
+		_ = l.Abort(1 << 30)
+	})
+}
+
+func TestNoOptionsAreAPanic(t *testing.T) {
+	given := edges.Of((*Registry)(nil), new(Registry))
+	edges.Each(given, func(o Options, what string) {
+		t.Log(what)
+		exercise(t, &o, nil)
+		exercise(t, nil, &o)
+	})
+	for seed := range uint64(150) {
+		t.Log("seed", seed)
+		rng := rand.New(rand.NewPCG(seed, 4))
+		open, accept := edges.Some[Options](given, rng), edges.Some[Options](given, rng)
+		exercise(t, &open, &accept)
+	}
+}

@@ -1,0 +1,76 @@
+package record_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/edges"
+	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/testsession"
+	"github.com/peerlane/peerlane/record"
+	"github.com/peerlane/peerlane/session"
+)
+
+// exercise opens a stream with these Options and uses it, or finds that it cannot be opened. Whatever happens is an error, within some
+// time, and never a panic.
+func exercise(t *testing.T, open, accept *record.Options, apply *record.ApplyOptions) {
+	synctest.Test(t, func(t *testing.T) {
+		p := testsession.New(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+		record.Handle(p.ToBob, "log", func(record.AcceptInfo) (*record.Options, error) { return accept, nil }, func(s *record.Stream) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			_ = record.Apply(ctx, s, func(_ context.Context, r record.Record) error {
+				if len(r.Payload) == 3 {
+					return errors.New("three")
+				}
+				return nil
+			}, apply)
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		s, err := record.Open(ctx, p.Alice, "log", open)
+		if err != nil {
+			var e *record.Error
+			require.ErrorAs(t, err, &e)
+			return
+		}
+		for _, n := range []int{0, 1, 2, 1000, 70000} {
+			_, _ = s.WriteRecord(ctx, make([]byte, n))
+		}
+		_, _ = s.WriteBatch(ctx, [][]byte{nil, {}, {1}, make([]byte, 300)})
+		_ = s.Barrier(ctx)
+		p.Cut()
+		_, _ = s.WriteRecord(ctx, make([]byte, 10))
+		_ = s.Barrier(ctx)
+		_, _ = s.WriteRecord(ctx, make([]byte, 3))
+		_ = s.Barrier(ctx)
+		_ = s.Snapshot()
+		_ = s.Close()
+		_ = s.CloseWithError(record.CodeApplication, "over")
+	})
+}
+
+func TestNoOptionsAreAPanic(t *testing.T) {
+	given := edges.As[record.Store](edges.Of((*record.Registry)(nil), new(record.Registry)))
+	edges.Each(given, func(o record.Options, what string) {
+		t.Log(what)
+		exercise(t, &o, nil, nil)
+		exercise(t, nil, &o, nil)
+	})
+	edges.Each(given, func(o record.ApplyOptions, what string) {
+		t.Log(what)
+		exercise(t, nil, nil, &o)
+	})
+	for seed := range uint64(150) {
+		t.Log("seed", seed)
+		rng := rand.New(rand.NewPCG(seed, 3))
+		open, accept := edges.Some[record.Options](given, rng), edges.Some[record.Options](given, rng)
+		exercise(t, &open, &accept, nil)
+	}
+}

@@ -1,0 +1,127 @@
+package resume
+
+import (
+	"context"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/edges"
+	"github.com/peerlane/peerlane/internal/faultnet"
+)
+
+// exercise opens a Conn with these Options and uses it over a loss, or finds that it cannot be opened. Whatever happens is an error,
+// in the end, and never a panic.
+func exercise(t *testing.T, dial, accept *Options) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub()
+		l, err := NewListener(accept, h)
+		if err != nil {
+			require.ErrorIs(t, err, ErrInvalid)
+			h = newHub()
+			l, err = NewListener(nil, h)
+			require.NoError(t, err)
+		}
+		var mu sync.Mutex
+		var links []*faultnet.Link
+		cut := func() {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, link := range links {
+				link.Cut()
+			}
+		}
+		h.onLink(func(link *faultnet.Link) {
+			mu.Lock()
+			defer mu.Unlock()
+			links = append(links, link)
+		})
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					_, _ = c.Read(make([]byte, 100))
+					_, _ = c.Write(make([]byte, 5000))
+					_ = c.Close()
+				}()
+			}
+		}()
+		tries := 0
+		c, err := Dial(dial, func(ctx context.Context) (net.Conn, error) {
+			if tries++; tries%3 == 2 {
+				return nil, errRefused
+			}
+			return h.dial(ctx)
+		})
+		if err == nil {
+			_ = c.SetDeadline(time.Now().Add(time.Minute))
+			_, _ = c.Write([]byte("x"))
+			cut()
+			_, _ = c.Read(make([]byte, 100))
+			_ = c.Reconnect()
+			_, _ = c.Write(make([]byte, 100))
+			time.Sleep(time.Minute)
+			_, _ = c.CloseWrite(), c.CloseRead()
+			_ = c.Close()
+			<-c.Done()
+		}
+		cut()
+		require.NoError(t, l.Close())
+		l.mu.Lock()
+		var left []*Conn
+		for _, c := range l.conns {
+			left = append(left, c)
+		}
+		l.mu.Unlock()
+		for _, c := range left {
+			c.Abort(net.ErrClosed)
+			<-c.Done()
+		}
+	})
+}
+
+func TestNoOptionsAreAPanic(t *testing.T) {
+	edges.Each(nil, func(o Options, what string) {
+		t.Log(what)
+		o.Drop = nil
+		exercise(t, &o, nil)
+		exercise(t, nil, &o)
+	})
+	for seed := range uint64(150) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		t.Log("seed", seed)
+		dial, accept := edges.Some[Options](nil, rng), edges.Some[Options](nil, rng)
+		dial.Drop, accept.Drop = nil, nil
+		exercise(t, &dial, &accept)
+	}
+	exercise(t, nil, nil)
+}
+
+func TestNoFlowConfigIsAPanic(t *testing.T) {
+	edges.Each(nil, func(cfg FlowConfig, what string) {
+		t.Log(what)
+		synctest.Test(t, func(t *testing.T) {
+			cfg.Drop = nil
+			f := NewFlow(cfg)
+			here, there := net.Pipe()
+			if f.Attach(here, 0, false) == nil {
+				go func() { _, _ = f.Read(make([]byte, 10)) }()
+				go func() { _, _ = f.Write(make([]byte, 3000)) }()
+				_, _ = there.Read(make([]byte, 100))
+				synctest.Wait()
+			}
+			_ = there.Close()
+			f.Detach(errRefused)
+			f.Close(errRefused)
+			f.Wait()
+		})
+	})
+}

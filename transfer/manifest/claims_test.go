@@ -1,0 +1,32 @@
+package manifest
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Claim: manifest.Error.Path, manifest.Error.Text, manifest.StagingPrefix
+func TestAPathOneBeyondALimitIsRefusedByName(t *testing.T) {
+	for text, p := range map[string]string{
+		"name is too long":  strings.Repeat("a", MaxComponent+1),
+		"too many folders":  strings.Repeat("a/", MaxDepth) + "a",
+		"path is too long":  strings.Repeat(strings.Repeat("a", 99)+"/", MaxPath/100) + strings.Repeat("a", 97),
+		"staging directory": "a/" + StagingPrefix + "0123/b",
+		"staging itself":    StagingPrefix,
+	} {
+		err := CheckPath(p, Rules{})
+		var e *Error
+		require.ErrorAs(t, err, &e, text)
+		want := CodeTooLarge
+		if strings.HasPrefix(text, "staging") {
+			want = CodePathUnsafe
+		}
+		require.Equal(t, want, e.Code, "%s: %v", text, err)
+		require.Equal(t, p, e.Path, text)
+		require.NotEmpty(t, e.Text, text)
+		require.ErrorContains(t, err, e.Text, text)
+	}
+	require.NoError(t, CheckPath("a"+StagingPrefix, Rules{}))
+}
