@@ -18,6 +18,12 @@
 // A Node lives until Close, which closes its host and all that runs on it. Close the servers and clients on it first, so
 // that they can drain.
 //
+// # Addresses
+//
+// Of a peer's addresses the host dials first the one at which it has reached the peer last, alone for 250 ms: libp2p's own
+// order is by transport and port, eight at a time, and behind eight addresses that do not answer a good one waits for 5 to
+// 15 s. An Options.Libp2p that sets a dial ranker replaces this.
+//
 // # UDP buffers
 //
 // QUIC wants large UDP buffers, and quic-go prints a line through package log when the system grants less. A program that

@@ -43,10 +43,12 @@ func New(ctx context.Context, opts Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
-	h, err := libp2p.New(all...)
+	dials := newRanker()
+	h, err := libp2p.New(append(all, dials.option())...)
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
+	dials.follow(h.Network())
 	if err := opts.listen(h); err != nil {
 		return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
 	}
