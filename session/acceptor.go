@@ -393,6 +393,15 @@ func (a *Acceptor) spareCaller() {
 	a.caller = handler.None
 }
 
+// Abort takes nothing new and ends every session at once, without a word to its peer: for an owner whose carriers are all
+// gone for good. The sessions' Err wraps cause, which must match ErrClosed.
+func (a *Acceptor) Abort(cause error) {
+	_, sessions := a.close()
+	for _, s := range sessions {
+		s.fail(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: cause})
+	}
+}
+
 // close takes nothing new from now on: hellos in progress are cut off. drained is closed when no session is left.
 func (a *Acceptor) close() (drained <-chan struct{}, sessions []*Session) {
 	a.mu.Lock()

@@ -139,12 +139,15 @@ func (s *Session) onLost(err error) {
 }
 
 // endOf returns why the session ends with a carrier that failed with err, or nil when it goes on: it ends when the two
-// were to part anyway, and when the peer has ended it with a code.
+// were to part anyway, when the peer has ended it with a code, and when this side has closed what its carriers come from.
 func (s *Session) endOf(err error) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.isParted() {
 		return s.leaving
+	}
+	if errors.Is(err, ErrClosed) {
+		return s.lost("session", err)
 	}
 	if s.leaving != nil && s.phase < phaseClosing && !s.unsettled() && (s.idleShut || s.peerPhase >= phaseDraining) {
 		if unacked, _ := s.flow.Kept(); unacked == 0 {
@@ -183,6 +186,9 @@ func (s *Session) redial() {
 func (s *Session) refusedResume(err error) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if errors.Is(err, ErrClosed) {
+		return s.lost("session", err)
+	}
 	if s.leaving != nil {
 		return s.leaving
 	}
@@ -198,9 +204,9 @@ func (s *Session) refusedResume(err error) *Error {
 }
 
 // isFinal reports whether err says that no further attempt to resume can succeed: the peer has refused the session, not
-// only the moment.
+// only the moment, or the Opener is closed.
 func isFinal(err error) bool {
-	if errors.Is(err, resume.ErrProtocol) {
+	if errors.Is(err, resume.ErrProtocol) || errors.Is(err, ErrClosed) {
 		return true
 	}
 	var e *Error
@@ -217,8 +223,9 @@ func isFinal(err error) bool {
 	return false
 }
 
-// maxReattach bounds one attempt to open a carrier, its hello not counted.
-const maxReattach = 15 * time.Second
+// maxReattach bounds one attempt to open a carrier, its hello not counted. libp2p takes up to 15 s for eight addresses that
+// do not answer, and as long again for the next eight.
+const maxReattach = 30 * time.Second
 
 // reattach opens a carrier and moves the session to it, unless it is detached no more when its turn comes.
 func (s *Session) reattach(ctx context.Context) error {

@@ -14,7 +14,8 @@ import (
 	"github.com/peerlane/peerlane/resume"
 )
 
-// An Opener opens a further connection to the session's peer, for a dedicated stream.
+// An Opener opens a further connection to the session's peer, for a dedicated stream, or in place of a carrier that was
+// lost. An error that matches ErrClosed says that there will be none any more, and ends the session.
 type Opener func(ctx context.Context) (net.Conn, error)
 
 // A Session is one conversation with one peer. All methods are safe for concurrent use.
@@ -220,7 +221,7 @@ func (s *Session) Context() context.Context { return s.ctx }
 func (s *Session) Done() <-chan struct{} { return s.ended }
 
 // Err returns nil while the session lives and afterwards why it ended: an *Error that matches ErrClosed after Close on
-// this side, ErrGoingAway after a drain, and ErrSessionLost otherwise.
+// this side, or when a carrier or the Opener said so, ErrGoingAway after a drain, and ErrSessionLost otherwise.
 func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -348,8 +349,12 @@ func drop(conn net.Conn, code frame.Code) {
 	_ = conn.Close() // likewise
 }
 
-// lost returns the error of a session whose carrier broke with cause.
+// lost returns the error of a session whose carrier broke with cause. A cause that matches ErrClosed is no loss: it says
+// that this side has closed what the session stood on.
 func (s *Session) lost(op string, cause error) *Error {
+	if errors.Is(cause, ErrClosed) {
+		return &Error{Op: op, Peer: s.peer, Code: frame.CodeClosed, Err: cause}
+	}
 	var e *Error
 	if errors.As(cause, &e) {
 		cause = e // keep the code that a carrier's reset brought
