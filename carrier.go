@@ -3,6 +3,8 @@ package peerlane
 import (
 	"sync"
 
+	"github.com/libp2p/go-libp2p/core/host"
+
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/session"
 )
@@ -11,15 +13,16 @@ import (
 // through is limited. On a limited relay it may have a budget, which its reads and writes are counted against.
 type carrier struct {
 	*Conn
-	budget *budget
-	gone   func() // ends a Write that waits for the budget's end; nil without a budget
-	done   <-chan struct{}
+	hostDone <-chan struct{}
+	budget   *budget
+	gone     func() // ends a Write that waits for the budget's end; nil without a budget
+	done     <-chan struct{}
 }
 
-// newCarrier returns a carrier on c; b may be nil.
-func newCarrier(c *Conn, b *budget) *carrier {
+// newCarrier returns a carrier on c, a conn of h; b may be nil.
+func newCarrier(c *Conn, b *budget, h host.Host) *carrier {
 	c.carries = true
-	k := &carrier{Conn: c, budget: b}
+	k := &carrier{Conn: c, budget: b, hostDone: hostDone(h)}
 	if b != nil {
 		done := make(chan struct{})
 		k.done, k.gone = done, sync.OnceFunc(func() { close(done) })
@@ -52,13 +55,22 @@ func (c *carrier) Read(p []byte) (int, error) {
 	if c.budget != nil {
 		c.budget.read(n)
 	}
-	return n, err
+	return n, c.explain("read", err)
+}
+
+// explain returns err, or for a carrier whose host has been closed that this is why.
+func (c *carrier) explain(op string, err error) error {
+	if err == nil || !isClosed(c.hostDone) {
+		return err
+	}
+	return hostClosed(op, err)
 }
 
 // Write waits once the budget is spent: until the carrier is given up, or the budget turns out to be nobody's to keep.
 func (c *carrier) Write(p []byte) (int, error) {
 	if c.budget == nil {
-		return c.Conn.Write(p)
+		n, err := c.Conn.Write(p)
+		return n, c.explain("write", err)
 	}
 	written := 0
 	for written < len(p) {
@@ -66,7 +78,7 @@ func (c *carrier) Write(p []byte) (int, error) {
 		n, err := c.Conn.Write(p[written : written+some])
 		written += n
 		if err != nil {
-			return written, err
+			return written, c.explain("write", err)
 		}
 	}
 	return written, nil

@@ -58,9 +58,11 @@ func WithIdempotent(ctx context.Context) context.Context {
 // Send tries again, MaxRetries times, only when the request has surely not reached the peer (outcome NotSent), or, under
 // WithIdempotent, when that is not known (Unknown). Going on to a new session because the kept one has been drained or lost
 // before the request was sent does not count. It does not try again what cannot get better: a peer that does not
-// serve tag, an unsuitable key, a request over a size limit. The error is, or wraps, an *Error whose Outcome says what may
+// serve tag, an unsuitable key, a request over a size limit. All tries together wait for a connection as ConnectTimeout says. The
+// error is, or wraps, an *Error whose Outcome says what may
 // have happened at the peer; it matches ctx's error when that ended, os.ErrDeadlineExceeded when ReadTimeout passed,
-// ErrTooLarge, ErrNotServed, ErrUnavailable (see RetryAfter), ErrUnreachable, ErrRelayOnly, or ErrStopped after Close. When
+// ErrTooLarge, ErrNotServed, ErrUnavailable (see RetryAfter), ErrUnreachable, ErrRelayOnly, or ErrStopped after Close and on a
+// host that has been closed. When
 // the handler returned an error, the outcome is Delivered and Text is the handler's.
 func (c *Client) Send(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte) ([]byte, error) {
 	if len(request) > c.cfg.MaxBlockSize {
@@ -68,26 +70,27 @@ func (c *Client) Send(ctx context.Context, pid peer.ID, tag protocol.ID, request
 			Text: fmt.Sprintf("%d bytes, at most %d", len(request), c.cfg.MaxBlockSize)}
 	}
 	var moves moves
+	wait := c.cfg.newWait(c.cfg.MaxRetries + 1)
 	for attempt := 0; ; {
-		response, moved, err := c.sendOnce(ctx, pid, tag, request)
+		response, moved, err := c.sendOnce(ctx, pid, tag, request, wait)
 		if err == nil {
 			return response, nil
 		}
-		if !c.retryable(ctx, err) {
+		if !c.retryable(ctx, err) || wait.isOver() {
 			return nil, err
 		}
-		wait, free := time.Duration(0), false
+		pause, free := time.Duration(0), false
 		if moved {
-			wait, free = moves.next(err, &c.cfg)
+			pause, free = moves.next(err, &c.cfg)
 		}
 		if !free {
 			if attempt >= c.cfg.MaxRetries {
 				return nil, err
 			}
-			wait = backoff(c.cfg.RetryInterval, attempt)
+			pause = backoff(c.cfg.RetryInterval, attempt)
 			attempt++
 		}
-		if waitErr := c.pool.sleep(ctx, wait, pid, tag); waitErr != nil {
+		if waitErr := c.pool.sleep(ctx, pause, pid, tag); waitErr != nil {
 			return nil, errors.Join(waitErr, err)
 		}
 	}
@@ -122,8 +125,9 @@ func (m *moves) next(err error, c *ClientConfig) (wait time.Duration, free bool)
 
 // sendOnce tries once. moved reports whether the session takes no more calls, had not begun with this one, and did not end
 // by a timeout; or that the connection closed while a session was being opened on it.
-func (c *Client) sendOnce(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte) (response []byte, moved bool, err error) {
-	link, err := c.pool.get(ctx, pid, tag)
+func (c *Client) sendOnce(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte, w *wait) (response []byte, moved bool,
+	err error) {
+	link, err := c.pool.get(ctx, pid, tag, w)
 	if err != nil {
 		return nil, closedUnderDial(err), err
 	}
@@ -179,10 +183,15 @@ func backoff(interval time.Duration, n int) time.Duration {
 // does. It returns ErrModernPSKRequired unless UseModernPSKClient came before or AdmitAll is set; otherwise the errors are
 // those of Send, with outcome NotSent, and nothing is retried.
 func (c *Client) Connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*session.Session, error) {
+	return c.connect(ctx, pid, tag, c.cfg.newWait(1))
+}
+
+// connect is Connect for a caller that waits for a connection as long as w says.
+func (c *Client) connect(ctx context.Context, pid peer.ID, tag protocol.ID, w *wait) (*session.Session, error) {
 	if c.pool.currentKeys() == nil && !c.cfg.AdmitAll {
 		return nil, ErrModernPSKRequired
 	}
-	return c.pool.connect(ctx, pid, tag)
+	return c.pool.connect(ctx, pid, tag, w)
 }
 
 // SetLink sets who handles messages that peers send back on this client's sessions to the link name; nil unsets it.

@@ -15,7 +15,11 @@ type ClientConfig struct {
 	// WriteTimeout is how long a peer may take nothing of what is written to it before its carrier is dropped. If
 	// zero, 30 s.
 	WriteTimeout time.Duration
-	// ConnectTimeout bounds connecting to a peer and opening a session, each try. If zero, 5 s.
+	// ConnectTimeout bounds the time without progress while a peer is connected and a session opened: the wait for a
+	// connection, and then each step on it. libp2p dials eight addresses of a peer at a time, and waits 5 s for a private
+	// and 15 s for a public one; the wait grows by as much for every further eight, so that each address has its turn.
+	// All tries of a Send share one wait, 1+MaxRetries times as long, and a dial under way is not started over. A Keeper
+	// and a session that looks for another connection wait as long as libp2p dials. If zero, 5 s.
 	ConnectTimeout time.Duration
 	// MaxRetries is how often a Send is tried again when the request has surely not been sent: see Send.
 	// DefaultClientConfig sets 3.
@@ -36,8 +40,8 @@ type ClientConfig struct {
 
 	// Path says over which paths sessions may run. If zero, PathAuto.
 	Path PathPolicy
-	// DirectWait bounds the wait for a direct connection: see PathPolicy. If zero, 5 s, but never longer than
-	// ConnectTimeout.
+	// DirectWait bounds the wait for a direct connection: see PathPolicy. If zero, 5 s, or ConnectTimeout if that is
+	// shorter.
 	DirectWait time.Duration
 	// AdmitAll lets Connect open sessions without a pre-shared key; Connect returns ErrModernPSKRequired otherwise.
 	AdmitAll bool

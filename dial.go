@@ -18,11 +18,13 @@ import (
 )
 
 // Dial connects to a peer if need be and opens a conn on a tag, as a zero Dialer does: over a direct connection, or a
-// relay without limits. The returned conn is a *Conn.
+// relay without limits. The returned conn is a *Conn. Beside the addresses in the host's peerstore it dials those at which
+// a Client on the same host has reached the peer.
 //
 // When Dial returns, the protocol is negotiated: the other side's Accept has a conn even if nobody writes, and a tag that
 // nobody serves is an error here, not at the first Read. It fails with a *net.OpError around an *Error that matches
-// ErrNotServed, ErrRelayOnly, ErrUnreachable, ErrUnavailable (a limit of either side), ErrInvalid, or the ctx's error;
+// ErrNotServed, ErrRelayOnly, ErrUnreachable, ErrUnavailable (a limit of either side), ErrInvalid, ErrStopped (the host is
+// closed), or the ctx's error;
 // its Outcome is NotSent or Rejected, and the cause is wrapped.
 //
 // Dialing the host's own Peer ID opens an in-process pipe to its own listener.
@@ -65,6 +67,8 @@ type Dialer struct {
 
 	// AddrStyle is the style of the conns' LocalAddr and RemoteAddr. If zero, AddrPeer.
 	AddrStyle AddrStyle
+
+	step time.Duration // bounds opening a stream on a connection, and negotiating; 0: only the ctx does
 }
 
 func (d Dialer) withDefaults() Dialer {
@@ -163,6 +167,9 @@ func (d *Dialer) openPort(
 		ctx, cancel = context.WithTimeout(ctx, use.Timeout)
 		defer cancel()
 	}
+	if isClosed(hostDone(use.Host)) {
+		return nil, "", d.dialError(pid, dialFailed(ctx, "connect", hostClosed("connect", nil)))
+	}
 	if pid == use.Host.ID() {
 		return use.openLoopback(ctx, port, tags)
 	}
@@ -188,15 +195,29 @@ func (d *Dialer) openRemote(
 		if err != nil {
 			return nil, "", d.dialError(pid, err)
 		}
-		tag, err := negotiate(ctx, s, tags)
+		stepCtx, cancel := d.bound(ctx)
+		tag, err := negotiate(stepCtx, s, tags)
 		if err == nil {
+			cancel()
+			bookOf(d.Host).remember(s.Conn())
 			return newConn(s, tag, connOptions{style: d.AddrStyle, port: port}), tag, nil
 		}
-		if last || ctx.Err() != nil || !s.Conn().IsClosed() && !errors.As(err, &dead) {
-			return nil, "", d.dialError(pid, negotiateFailed(ctx, err, tags))
+		if last || stepCtx.Err() != nil || !s.Conn().IsClosed() && !errors.As(err, &dead) {
+			err = d.dialError(pid, negotiateFailed(stepCtx, err, tags))
+			cancel()
+			return nil, "", err
 		}
+		cancel()
 		_ = s.Conn().Close() // it is dead, and is not to be found again
 	}
+}
+
+// bound returns a ctx for one step on a connection that there is.
+func (d *Dialer) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if d.step > 0 {
+		return context.WithTimeout(ctx, d.step)
+	}
+	return context.WithCancel(ctx)
 }
 
 // negotiate settles on one of tags, and resets the stream if it cannot. It returns as soon as ctx ends. Host.NewStream

@@ -81,17 +81,26 @@ func (d *Dialer) openStream(ctx context.Context, pid peer.ID) (network.Stream, e
 	if err := d.connect(ctx, pid); err != nil {
 		return nil, err
 	}
+	ctx, cancel := d.bound(ctx)
+	defer cancel()
 	sctx := network.WithNoDial(network.WithAllowLimitedConn(ctx, "peerlane"), "connected")
 	s, err := d.Host.Network().NewStream(sctx, pid)
 	if err != nil {
 		return nil, openFailed(ctx, err)
 	}
-	if path := pathOf(s.Conn()); !d.accepts(path) {
-		_ = s.ResetWithError(resetCode(frame.CodeCancelled))
+	path := pathOf(s.Conn())
+	if d.accepts(path) {
+		return s, nil
+	}
+	_ = s.ResetWithError(resetCode(frame.CodeCancelled))
+	if d.Path.wanted(path) {
 		return nil, d.relayOnly(pid, nil)
 	}
-	return s, nil
+	return nil, d.relayOnly(pid, errConnGone) // of two connections, the better one
 }
+
+// errConnGone says that a connection that was there closed before it could be used. It makes openRemote try again.
+var errConnGone = fmt.Errorf("the connection closed: %w", network.ErrNoConn)
 
 func openFailed(ctx context.Context, err error) error {
 	var se *network.StreamError
@@ -117,55 +126,66 @@ func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
 	if d.Path == DirectOnly {
 		return d.connectDirect(ctx, pid)
 	}
-	actx := network.WithAllowLimitedConn(ctx, "peerlane")
-	if err := d.Host.Connect(actx, peer.AddrInfo{ID: pid}); err != nil {
+	if err := d.dial(network.WithAllowLimitedConn(ctx, "peerlane"), pid); err != nil {
 		return connectFailed(ctx, err)
 	}
-	if anyPath(d.paths(pid), d.Path.wanted) {
+	have = d.paths(pid)
+	if anyPath(have, d.Path.wanted) {
 		return nil
 	}
-	d.awaitDirect(ctx, pid)
+	var gone error
+	if len(have) > 0 {
+		if d.awaitDirect(ctx, pid) {
+			gone = errConnGone // unless it is there
+		}
+		have = d.paths(pid)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return connectFailed(ctx, ctx.Err())
-	case anyPath(d.paths(pid), d.accepts):
+	case anyPath(have, d.accepts):
 		return nil
+	case len(have) == 0: // it closed again at once
+		return connectFailed(ctx, errConnGone)
 	}
-	return d.relayOnly(pid, nil)
+	return d.relayOnly(pid, gone)
 }
 
 // connectDirect dials the peer's direct addresses.
 func (d *Dialer) connectDirect(ctx context.Context, pid peer.ID) error {
-	relayed := len(d.paths(pid)) > 0 || hasAddr(d.Host.Peerstore().Addrs(pid), isCircuit)
-	err := d.Host.Connect(network.WithForceDirectDial(ctx, "peerlane"), peer.AddrInfo{ID: pid})
+	relayed := len(d.paths(pid)) > 0 || hasAddr(d.addrs(pid), isCircuit)
+	err := d.dialDirect(ctx, pid)
 	if err != nil && relayed && ctx.Err() == nil {
 		return d.relayOnly(pid, err)
 	}
 	return connectFailed(ctx, err)
 }
 
-// awaitDirect waits until there is a direct connection, DirectWait or ctx is over, or none is to be hoped for.
-func (d *Dialer) awaitDirect(ctx context.Context, pid peer.ID) {
-	dialable := hasAddr(d.Host.Peerstore().Addrs(pid), isDirect)
+// awaitDirect waits until there is a direct connection, DirectWait or ctx is over, or none is to be hoped for. It reports
+// whether one has come; it may have gone again.
+func (d *Dialer) awaitDirect(ctx context.Context, pid peer.ID) bool {
+	dialable := hasAddr(d.addrs(pid), isDirect)
 	if d.Path == AllowRelay || !dialable && !d.canPunch(pid) {
-		return
+		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.DirectWait)
 	defer cancel()
 	came, stop := d.watchConns(pid)
 	defer stop()
 	if anyPath(d.paths(pid), d.Path.wanted) {
-		return
+		return true
 	}
 	if dialable {
-		err := d.Host.Connect(network.WithForceDirectDial(ctx, "peerlane"), peer.AddrInfo{ID: pid})
+		err := d.dialDirect(ctx, pid)
 		if err == nil || !d.canPunch(pid) {
-			return
+			return err == nil
 		}
 	}
 	select {
 	case <-came:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -224,13 +244,6 @@ func anyPath(paths []Path, ok func(Path) bool) bool {
 	return false
 }
 
-// clearBackoff makes a Dial that a person asked for try at once, however often dialing has failed before.
-func (d *Dialer) clearBackoff(pid peer.ID) {
-	if sw, ok := d.Host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
-		sw.Backoff().Clear(pid)
-	}
-}
-
 // relayOnly returns the error for a peer with no path that the policy accepts: which relay, its limits, what to do.
 func (d *Dialer) relayOnly(pid peer.ID, cause error) error {
 	why := "only relay addresses are known"
@@ -262,6 +275,9 @@ func describeRelay(p Path) string {
 func connectFailed(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, swarm.ErrSwarmClosed) {
+		return dialFailed(ctx, "connect", hostClosed("connect", err))
 	}
 	if errors.Is(err, swarm.ErrGaterDisallowedConnection) {
 		return dialFailed(ctx, "connect", &Error{Op: "connect", Code: frame.CodeNotAllowed, Err: err})

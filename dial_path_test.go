@@ -2,6 +2,8 @@ package peerlane
 
 import (
 	"context"
+	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/testnet"
+	"github.com/peerlane/peerlane/session"
 )
 
 // atOnce is how long a refusal may take that needs nothing but a look. On an idle machine it takes a few milliseconds.
@@ -246,5 +249,71 @@ func TestPathPoliciesHaveNames(t *testing.T) {
 		"PathPolicy(9)": 9,
 	} {
 		require.Equal(t, want, p.String())
+	}
+}
+
+// closeFirst makes h close the first n connections to pid as soon as they are made; it returns how many that were.
+func closeFirst(t *testing.T, h host.Host, pid peer.ID, n int32) *atomic.Int32 {
+	t.Helper()
+	var closed atomic.Int32
+	gate := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+		if c.RemotePeer() == pid && !pathOf(c).Relayed && closed.Add(1) <= n {
+			_ = c.Close()
+		}
+	}}
+	h.Network().Notify(gate)
+	t.Cleanup(func() { h.Network().StopNotify(gate) })
+	return &closed
+}
+
+// A connection that dies right after dialing, where there is no relay, leaves a peer unreachable and not "relay only": it is
+// dialed again, and Send tries again.
+func TestAConnectionThatDiesAtOnceIsDialedAgain(t *testing.T) {
+	const always = 1 << 20
+	for _, policy := range []PathPolicy{PathAuto, DirectOnly, PreferDirect, AllowRelay} {
+		for _, tr := range muxes {
+			t.Run(fmt.Sprint(policy, tr), func(t *testing.T) {
+				a, b := testnet.Pair(t, tr)
+				mustListen(t, b, testTag, ListenConfig{})
+				require.NoError(t, newServer(t, b, nil).Start(callTag, echoHandler))
+				d := Dialer{Host: a, Tag: testTag, Path: policy}
+				closeFirst(t, a, b.ID(), maxOpens-1)
+				c, err := d.Dial(testContext(t), b.ID())
+				require.NoError(t, err)
+				require.NoError(t, c.Close())
+				require.NoError(t, a.Network().ClosePeer(b.ID()))
+
+				closed := closeFirst(t, a, b.ID(), maxOpens)
+				client := newClient(t, a, &ClientConfig{Path: policy, MaxRetries: 1, RetryInterval: time.Millisecond})
+				_, err = client.Send(testContext(t), b.ID(), callTag, nil)
+				require.NoError(t, err)
+				require.Greater(t, closed.Load(), int32(maxOpens))
+				require.NoError(t, client.Close()) // it would dial too
+				require.NoError(t, a.Network().ClosePeer(b.ID()))
+
+				closeFirst(t, a, b.ID(), always)
+				_, err = d.Dial(testContext(t), b.ID())
+				requireDialError(t, err, a, b.ID())
+				require.ErrorIs(t, err, ErrUnreachable)
+				require.NotErrorIs(t, err, ErrRelayOnly)
+				requireTyped(t, err, session.NotSent)
+			})
+		}
+	}
+}
+
+// The same beside a relay that lives on: the direct connection is dialed again before the relay is said to be all there is.
+func TestADirectConnectionThatDiesAtOnceIsDialedAgainBesideARelay(t *testing.T) {
+	for _, policy := range []PathPolicy{PathAuto, DirectOnly} {
+		t.Run(policy.String(), func(t *testing.T) {
+			a, b := relayedAndDirect(t)
+			mustListen(t, b, testTag, ListenConfig{})
+			closeFirst(t, a, b.ID(), maxOpens-1)
+			d := Dialer{Host: a, Tag: testTag, Path: policy}
+			c, err := d.Dial(testContext(t), b.ID())
+			require.NoError(t, err)
+			require.False(t, c.Path().Relayed)
+			require.NoError(t, c.Close())
+		})
 	}
 }

@@ -78,7 +78,8 @@ type keeperResult struct {
 //
 // The keeper gives up after MaxAttempts, and at once when the peer cannot be expected to change its mind: ErrInvalid,
 // ErrNotAllowed, ErrLegacyPeer, ErrPSKMismatch, ErrPSKRequired, ErrPSKTampered, session.ErrVersion. A peer that does not serve
-// tag (ErrNotServed) may do so later.
+// tag (ErrNotServed) may do so later. It gives up with ErrStopped when the host is closed. The addresses at which the peer was
+// reached are remembered as long as the keeper runs, however long the peer is away.
 //
 // Keep returns ErrModernPSKRequired where Connect does, ErrStopped after Close, and for a peer, a tag or a field of config
 // that is out of range an error that matches ErrInvalid and names it.
@@ -105,6 +106,8 @@ func (c *Client) Keep(pid peer.ID, tag protocol.ID, config *KeeperConfig) (*Keep
 		k.stop()
 		return nil, k.stopped()
 	}
+	c.pool.watchOnce.Do(c.pool.watch)
+	c.pool.book.hold(pid)
 	c.pool.host.Network().Notify(k.conns)
 	go k.run()
 	return k, nil
@@ -126,6 +129,8 @@ func newKeeper(c *Client, pid peer.ID, tag protocol.ID, cfg KeeperConfig) *Keepe
 // closed or has given up, which it tells by closing done.
 func (k *Keeper) run() {
 	defer close(k.done)
+	defer k.client.pool.book.release(k.peer)
+	hostDone := hostDone(k.client.pool.host)
 	for k.ctx.Err() == nil {
 		k.openMissing()
 		select {
@@ -137,6 +142,8 @@ func (k *Keeper) run() {
 			k.waiting = false
 		case <-k.kick:
 			k.onKick()
+		case <-hostDone:
+			k.giveUp(hostClosed("connect", nil), max(k.failures, 1))
 		case <-k.ctx.Done():
 		}
 	}
@@ -174,9 +181,10 @@ func (k *Keeper) openMissing() {
 	}
 }
 
-// open makes one attempt. It is a goroutine of its own that Connect's own limit bounds, and reports to run.
+// open makes one attempt. It is a goroutine of its own that pool.openingTime bounds, and reports to run: nobody waits for
+// the attempt, so it is not cut off while libp2p dials.
 func (k *Keeper) open(round int) {
-	s, err := k.client.Connect(k.ctx, k.peer, k.tag)
+	s, err := k.client.connect(k.ctx, k.peer, k.tag, nil)
 	select {
 	case k.results <- keeperResult{s, err, round}:
 	case <-k.ctx.Done():

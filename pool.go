@@ -45,6 +45,7 @@ type pool struct {
 	tasks   sync.WaitGroup               // openings, and what helps sessions to a better carrier
 
 	watchOnce sync.Once   // of watch, at the first session
+	book      *addrBook   // set by watch; nil when the pool was closed before
 	crowded   atomic.Bool // there may be more than MaxIdleConns entries
 }
 
@@ -80,7 +81,7 @@ const (
 func newPool(h host.Host, cfg *ClientConfig, mux *session.Mux) *pool {
 	p := &pool{
 		host: h, cfg: cfg, mux: mux, quota: session.NewQuota(session.QuotaLimits{Calls: maxPeerCalls, Bytes: maxPeerBytes}),
-		dialer:  Dialer{Host: h, Path: cfg.Path, DirectWait: cfg.DirectWait, Timeout: cfg.ConnectTimeout},
+		dialer:  Dialer{Host: h, Path: cfg.Path, DirectWait: cfg.DirectWait, Timeout: -1, step: cfg.ConnectTimeout},
 		entries: make(map[poolKey]*poolEntry),
 		old:     make(map[poolKey]chan struct{}),
 		open:    make(map[*session.Session]poolKey),
@@ -141,8 +142,8 @@ func (p *pool) because(ctx context.Context, err error, op string, key poolKey) e
 	return err
 }
 
-// get returns what a call to key goes over.
-func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID) (link, error) {
+// get returns what a call to key goes over. It waits for a connection as long as w says.
+func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID, w *wait) (link, error) {
 	key := poolKey{pid, tag}
 	p.mu.Lock()
 	p.used = true
@@ -154,7 +155,7 @@ func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID) (link, err
 	if e != nil && e.isOpen() {
 		if s := e.link.session; !s.Draining() {
 			p.mu.Unlock()
-			return e.link, p.awaitCarrier(ctx, s, key)
+			return e.link, p.awaitCarrier(ctx, s, key, w)
 		}
 		delete(p.entries, key)
 		e = nil
@@ -162,25 +163,27 @@ func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID) (link, err
 	if e == nil {
 		if places := p.old[key]; places != nil {
 			p.mu.Unlock()
-			return p.getLegacy(ctx, key, places)
+			return p.getLegacy(ctx, key, places, w)
 		}
 		e = p.startOpening(key)
 	}
 	e.waiters++
 	p.mu.Unlock()
-	return p.await(ctx, key, e)
+	return p.await(ctx, key, e, w)
 }
 
 // awaitCarrier waits, as a call that has to connect does, until a session that has lost its carrier has another, which it
 // then looks for at once.
-func (p *pool) awaitCarrier(ctx context.Context, s *session.Session, key poolKey) error {
+func (p *pool) awaitCarrier(ctx context.Context, s *session.Session, key poolKey, w *wait) error {
 	if s.State() != session.StateDetached {
 		return nil
 	}
 	s.Probe()
-	short, cancel := context.WithTimeout(ctx, p.cfg.ConnectTimeout)
+	began := time.Now()
+	short, cancel := context.WithTimeout(ctx, w.left())
 	defer cancel()
 	err := s.AwaitCarrier(short)
+	w.spent += time.Since(began)
 	if err == nil || s.Err() != nil { // a call says what became of the session
 		return nil
 	}
@@ -202,10 +205,16 @@ func (e *poolEntry) isOpen() bool {
 	}
 }
 
-// startOpening begins to open a session for key, in a goroutine that ends within ConnectTimeout, or when nobody waits for
-// it any more. p.mu is held.
+// openingTime bounds opening a session, however many addresses the peer has: libp2p's own bound on dialing one, and
+// ConnectTimeout each for finding a direct connection, the stream, its protocol and the hello.
+func (p *pool) openingTime() time.Duration {
+	return network.DialPeerTimeout + 4*min(p.cfg.ConnectTimeout, time.Hour)
+}
+
+// startOpening begins to open a session for key, in a goroutine that ends within openingTime, or when nobody waits for it
+// any more. p.mu is held.
 func (p *pool) startOpening(key poolKey) *poolEntry {
-	ctx, cancel := context.WithTimeout(p.ctx, p.cfg.ConnectTimeout)
+	ctx, cancel := context.WithTimeout(p.ctx, p.openingTime())
 	e := &poolEntry{ready: make(chan struct{}), cancel: cancel}
 	p.entries[key] = e
 	p.crowded.Store(len(p.entries) > p.cfg.MaxIdleConns)
@@ -249,7 +258,9 @@ func (p *pool) finishOpening(key poolKey, e *poolEntry, l link, err error) (unus
 // keep enters a session in the books until it has ended. p.mu is held.
 func (p *pool) keep(s *session.Session, key poolKey) {
 	p.open[s] = key
+	p.book.hold(key.peer)
 	context.AfterFunc(s.Context(), func() {
+		p.book.release(key.peer)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(p.open, s)
@@ -267,11 +278,17 @@ func (l link) drop() {
 }
 
 // await waits until e is open.
-func (p *pool) await(ctx context.Context, key poolKey, e *poolEntry) (link, error) {
+func (p *pool) await(ctx context.Context, key poolKey, e *poolEntry, w *wait) (link, error) {
+	short, done := w.begin(ctx, p, key.peer)
 	select {
 	case <-e.ready:
-	case <-ctx.Done():
+		done()
+	case <-short.Done():
+		done()
 		p.leave(key, e)
+		if ctx.Err() == nil {
+			return link{}, p.noConnection(key.peer)
+		}
 		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent, Err: ctx.Err()}
 	}
 	if e.err != nil {
@@ -284,9 +301,9 @@ func (p *pool) await(ctx context.Context, key poolKey, e *poolEntry) (link, erro
 	places := p.old[key]
 	p.mu.Unlock()
 	if places == nil { // another caller has found meanwhile that the peer has learnt sessions
-		return p.get(ctx, key.peer, key.tag)
+		return p.get(ctx, key.peer, key.tag, w)
 	}
-	return p.getLegacy(ctx, key, places)
+	return p.getLegacy(ctx, key, places, w)
 }
 
 // leave gives up an opening that nobody else waits for.
@@ -344,7 +361,7 @@ func (p *pool) greet(ctx context.Context, conn *Conn, b *budget, key poolKey, ke
 	cfg.Local, cfg.Tag, cfg.Keys = p.host.ID().String(), string(key.tag), keys
 	cfg.OnState = p.onState(key)
 	reopen := func(ctx context.Context) (net.Conn, error) { return p.reopen(ctx, key) }
-	s, err := session.Dial(ctx, newCarrier(conn, b), key.peer.String(), reopen, cfg)
+	s, err := session.Dial(ctx, newCarrier(conn, b, p.host), key.peer.String(), reopen, cfg)
 	var e *Error
 	if errors.As(err, &e) && e.Remote && e.Code == frame.CodeGoingAway { // it only waits for its sessions to end
 		e.Err = ErrNotServed
@@ -352,8 +369,8 @@ func (p *pool) greet(ctx context.Context, conn *Conn, b *budget, key poolKey, ke
 	return s, err
 }
 
-// connect opens a session that the pool does not share.
-func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*session.Session, error) {
+// connect opens a session that the pool does not share. It waits for a connection as long as w says.
+func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID, w *wait) (*session.Session, error) {
 	key := poolKey{pid, tag}
 	p.mu.Lock()
 	p.used = true
@@ -365,13 +382,20 @@ func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*sess
 	p.watchOnce.Do(p.watch)
 	bound, cancel := p.bound(ctx)
 	defer cancel()
+	bound, cancel = context.WithTimeout(bound, p.openingTime())
+	defer cancel()
+	short, done := w.begin(bound, p, pid)
 	code := frame.CodeUnsupported
 	if keys != nil {
 		code = frame.CodePSKRequired
 	}
-	l, err := p.openLink(bound, key, keys, []protocol.ID{sessionTag(tag)}, func(err error) error {
+	l, err := p.openLink(short, key, keys, []protocol.ID{sessionTag(tag)}, func(err error) error {
 		return notServedBy(p.host, key, code, err)
 	})
+	if err != nil && short.Err() != nil && bound.Err() == nil {
+		err = p.noConnection(pid)
+	}
+	done()
 	if err != nil {
 		return nil, p.because(ctx, err, "connect", key)
 	}

@@ -15,7 +15,7 @@ const maxLegacyCalls = 48
 
 // getLegacy opens a conn for one call to a peer that spoke pointsub's wire when it was last asked. A peer that has learnt
 // sessions meanwhile is remembered as such.
-func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{}) (link, error) {
+func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{}, w *wait) (link, error) {
 	timer := time.NewTimer(p.cfg.ReadTimeout)
 	defer timer.Stop()
 	select {
@@ -31,7 +31,12 @@ func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{})
 	release := func() { <-places }
 	bound, cancel := p.bound(ctx)
 	defer cancel()
-	conn, tag, err := p.dialer.open(bound, key.peer, sessionTag(key.tag), key.tag)
+	short, done := w.begin(bound, p, key.peer)
+	conn, tag, err := p.dialer.open(short, key.peer, sessionTag(key.tag), key.tag)
+	if err != nil && short.Err() != nil && bound.Err() == nil {
+		err = p.noConnection(key.peer)
+	}
+	done()
 	if err != nil {
 		release()
 		return link{}, p.because(ctx, err, "send", key)
@@ -44,7 +49,7 @@ func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{})
 	p.mu.Lock()
 	delete(p.old, key)
 	p.mu.Unlock()
-	return p.get(ctx, key.peer, key.tag)
+	return p.get(ctx, key.peer, key.tag, w)
 }
 
 // callLegacy makes one call to an old peer, and gives the link back.

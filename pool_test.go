@@ -41,7 +41,7 @@ func answerHello(t *testing.T, h host.Host, s network.Stream) {
 	require.NoError(t, err)
 	served := make(chan error, 1)
 	go func() {
-		served <- acceptor.Serve(newCarrier(newConn(s, sessionTag(callTag), connOptions{}), nil), s.Conn().RemotePeer().String())
+		served <- acceptor.Serve(newCarrier(newConn(s, sessionTag(callTag), connOptions{}), nil, h), s.Conn().RemotePeer().String())
 	}()
 	t.Cleanup(func() {
 		_ = acceptor.Shutdown(t.Context())

@@ -21,6 +21,7 @@ import (
 //	a connection to a peer comes ──> sessions to it that are detached resume at once; relayed ones move to a direct one
 //	the host's addresses change ──> every session is probed, or resumes at once
 //	a session is relayed ─────────> a direct dial is tried from time to time
+//	the host is closed ───────────> sessions that are detached end at once; the others' carriers end them
 const (
 	directEvery  = 30 * time.Second // between two attempts to dial a peer directly that is reached over a relay
 	moveAttempts = 3                // to move to a direct connection that has come
@@ -46,6 +47,7 @@ func (p *pool) watch() {
 	}
 	p.tasks.Add(1)
 	p.mu.Unlock()
+	p.book = openBook(p.host)
 	w := &hostWatch{pool: p, conns: &network.NotifyBundle{
 		ConnectedF:    func(_ network.Network, c network.Conn) { p.onConnected(c) },
 		DisconnectedF: func(_ network.Network, c network.Conn) { p.forgetBudget(c) },
@@ -62,6 +64,7 @@ func (p *pool) watch() {
 // run follows the host's addresses. It ends when the pool is closed, or the host is.
 func (w *hostWatch) run() {
 	defer w.pool.tasks.Done()
+	defer w.pool.book.close()
 	defer w.pool.host.Network().StopNotify(w.conns)
 	if w.close != nil {
 		defer func() { _ = w.close() }() // nobody reads it any more
@@ -72,15 +75,18 @@ func (w *hostWatch) run() {
 			if !open {
 				return
 			}
-			w.pool.onAddresses()
+			w.pool.probeAll()
+		case <-hostDone(w.pool.host):
+			w.pool.probeAll() // their dials fail at once, for good
+			return
 		case <-w.pool.ctx.Done():
 			return
 		}
 	}
 }
 
-// onAddresses probes every session: the network under it may be another.
-func (p *pool) onAddresses() {
+// probeAll probes every session: the network under it may be another, or gone.
+func (p *pool) probeAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for s := range p.open {
@@ -154,11 +160,11 @@ func (p *pool) seekDirect(s *session.Session, key poolKey) {
 	}
 	p.tasks.Go(func() {
 		for p.sleep(s.Context(), directEvery, "", "") == nil && s.Conn() == on {
-			if !hasAddr(p.host.Peerstore().Addrs(key.peer), isDirect) {
+			if !hasAddr(p.dialer.addrs(key.peer), isDirect) {
 				continue
 			}
-			ctx, cancel := context.WithTimeout(network.WithForceDirectDial(p.ctx, "peerlane"), p.cfg.ConnectTimeout)
-			_ = p.host.Connect(ctx, peer.AddrInfo{ID: key.peer}) // the relay carries on
+			ctx, cancel := context.WithTimeout(p.ctx, p.openingTime())
+			_ = p.dialer.dialDirect(ctx, key.peer) // the relay carries on
 			cancel()
 		}
 	})
@@ -206,7 +212,7 @@ func (p *pool) openCarrier(ctx context.Context, d *Dialer, key poolKey) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	return newCarrier(c, b), nil
+	return newCarrier(c, b, p.host), nil
 }
 
 // openConn opens a conn on the first of tags that the peer serves, and returns its budget too. One on a circuit that is

@@ -50,6 +50,9 @@ func (s *Server) serve(tag protocol.ID, handler Handler) error {
 	if s.stopped {
 		return ErrStopped
 	}
+	if isClosed(hostDone(s.host)) {
+		return hostClosed("start", nil)
+	}
 	if s.tags[tag] != nil {
 		return &Error{Op: "start", Link: string(tag), Err: ErrInUse}
 	}
@@ -61,6 +64,10 @@ func (s *Server) serve(tag protocol.ID, handler Handler) error {
 		return err
 	}
 	s.tags[tag] = t
+	if !s.watched {
+		s.watched = true
+		go s.watchHost()
+	}
 	if s.reaper == nil {
 		s.reaper = time.AfterFunc(max(s.cfg.CleanupInterval, minReap), s.reap)
 	}
@@ -114,7 +121,7 @@ func (t *servedTag) accept(l *Listener, serve func(*Conn)) {
 
 // serveSession serves a carrier to its end.
 func (t *servedTag) serveSession(conn *Conn) {
-	if err := t.acceptor.Serve(newCarrier(conn, nil), conn.RemotePeer().String()); err != nil {
+	if err := t.acceptor.Serve(newCarrier(conn, nil, t.server.host), conn.RemotePeer().String()); err != nil {
 		t.server.log.Info("carrier refused", "tag", t.tag, "peer", conn.RemotePeer(), "err", err)
 	}
 }

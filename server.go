@@ -19,7 +19,8 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// ErrStopped says that the Server has been stopped, or the Client closed. It matches net.ErrClosed.
+// ErrStopped says that the Server has been stopped, the Client closed, or the host under them closed, which ends both. It
+// matches net.ErrClosed.
 var ErrStopped = fmt.Errorf("stopped: %w", session.ErrClosed)
 
 // StreamHandler answers one request. The request belongs to the handler. An error reaches the caller as an *Error with
@@ -58,7 +59,9 @@ type Server struct {
 	keys    *psk.Keyring
 	tags    map[protocol.ID]*servedTag
 	stopped bool
-	reaper  *time.Timer // looks for idle sessions while there are tags
+	ending  []*servedTag // those that Shutdown has taken out of tags
+	watched bool         // watchHost runs, or has run
+	reaper  *time.Timer  // looks for idle sessions while there are tags
 }
 
 // NewServer returns a server on h. A nil config means DefaultServerConfig; config is copied. The error matches ErrInvalid
@@ -231,6 +234,7 @@ func (s *Server) stop(ctx context.Context) error {
 	s.mu.Lock()
 	tags := slices.Collect(maps.Values(s.tags))
 	clear(s.tags)
+	s.ending = tags
 	s.mu.Unlock()
 	for _, t := range tags {
 		t.unlisten()
@@ -242,4 +246,26 @@ func (s *Server) stop(ctx context.Context) error {
 	}
 	s.cutOff()
 	return errors.Join(errs...)
+}
+
+// watchHost stops the server when its host is closed: at once, for no carrier is left and none will come. It ends then, or
+// when the server is down.
+func (s *Server) watchHost() {
+	select {
+	case <-hostDone(s.host):
+	case <-s.down:
+		return
+	}
+	s.mu.Lock()
+	tags := append(slices.Collect(maps.Values(s.tags)), s.ending...)
+	s.mu.Unlock()
+	for _, t := range tags {
+		t.acceptor.Abort(errHostClosed)
+	}
+	s.cutOff()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if s.beginStop() {
+		_ = s.stop(ctx) // what is left is cut off at once, and that is meant
+	}
 }

@@ -1,0 +1,113 @@
+package peerlane
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// addrs returns where the peer can be dialed: what the peerstore knows, and where it has been reached before.
+func (d *Dialer) addrs(pid peer.ID) []ma.Multiaddr {
+	all := d.Host.Peerstore().Addrs(pid)
+	for _, a := range bookOf(d.Host).addrs(pid) {
+		if !slices.ContainsFunc(all, a.Equal) {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// dial has libp2p dial the peer, unless there is a connection that ctx allows.
+func (d *Dialer) dial(ctx context.Context, pid peer.ID) error {
+	if first, others := d.headStart(pid); len(first) > 0 {
+		return d.dialFirst(ctx, ctx, pid, first, others)
+	}
+	return d.connectTo(ctx, pid)
+}
+
+// dialDirect has libp2p dial the peer's direct addresses, unless there is a direct connection.
+func (d *Dialer) dialDirect(ctx context.Context, pid peer.ID) error {
+	direct := network.WithForceDirectDial(ctx, "peerlane")
+	first, others := d.headStart(pid)
+	if len(d.paths(pid)) == 0 && hasAddr(first, isDirect) { // such a dial heeds no backoff, and there is nothing to force
+		return d.dialFirst(ctx, direct, pid, first, others)
+	}
+	return d.connectTo(direct, pid)
+}
+
+// connectTo hands what is known of the peer to libp2p. What libp2p knows by itself it forgets: see addrBook.
+func (d *Dialer) connectTo(ctx context.Context, pid peer.ID) error {
+	return d.Host.Connect(ctx, peer.AddrInfo{ID: pid, Addrs: bookOf(d.Host).addrs(pid)})
+}
+
+// headStart returns the addresses at which the peer has been reached, and the others, where the former need a head start:
+// libp2p ranks addresses by transport and port and dials eight of a peer at a time, so that an address that works may wait
+// for the timeout of eight that do not. Where there are no more than that, or nothing is known, it returns none. Relays are
+// no more than others where the peer has been reached directly.
+func (d *Dialer) headStart(pid peer.ID) (first, others []ma.Multiaddr) {
+	known := bookOf(d.Host).addrs(pid)
+	if hasAddr(known, isDirect) {
+		known = slices.DeleteFunc(known, isCircuit)
+	}
+	if len(known) == 0 || d.backoff() == nil {
+		return nil, nil
+	}
+	all := d.addrs(pid)
+	if len(all) <= swarm.DefaultPerPeerRateLimit {
+		return nil, nil
+	}
+	return known, slices.DeleteFunc(all, func(a ma.Multiaddr) bool { return slices.ContainsFunc(known, a.Equal) })
+}
+
+// headStartTime is how long the addresses that worked are dialed alone. It is libp2p's own time between two addresses.
+const headStartTime = swarm.PublicTCPDelay
+
+// dialFirst dials addresses alone, and after headStartTime, or when they fail, all as ctx says, without giving up the first
+// ones. libp2p has no way to say which to dial, so the others are on its backoff for that time; who else dials this peer
+// meanwhile is held to the same.
+func (d *Dialer) dialFirst(firstCtx, ctx context.Context, pid peer.ID, first, others []ma.Multiaddr) error {
+	for _, a := range others {
+		d.backoff().AddBackoff(pid, a)
+	}
+	firstCtx, cancel := context.WithCancel(firstCtx)
+	done := make(chan error, 1)
+	go func() { done <- d.Host.Connect(firstCtx, peer.AddrInfo{ID: pid, Addrs: first}) }()
+	timer := time.NewTimer(headStartTime)
+	defer timer.Stop()
+	var err error
+	select {
+	case err = <-done:
+		cancel()
+		d.clearBackoff(pid)
+		if err == nil {
+			return nil
+		}
+		return d.connectTo(ctx, pid)
+	case <-timer.C:
+	}
+	d.clearBackoff(pid)
+	err = d.connectTo(ctx, pid)
+	cancel()
+	<-done
+	return err
+}
+
+// backoff returns the host's list of addresses that are not dialed for now, nil if it has none.
+func (d *Dialer) backoff() *swarm.DialBackoff {
+	if sw, ok := d.Host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
+		return sw.Backoff()
+	}
+	return nil
+}
+
+// clearBackoff makes a Dial that a person asked for try at once, however often dialing has failed before.
+func (d *Dialer) clearBackoff(pid peer.ID) {
+	if b := d.backoff(); b != nil {
+		b.Clear(pid)
+	}
+}

@@ -1,0 +1,99 @@
+package peerlane
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/session"
+)
+
+// How long libp2p waits for one address, unless the host's options say otherwise.
+const (
+	privateDialTime = 5 * time.Second
+	publicDialTime  = 15 * time.Second
+)
+
+// A wait is for how long a caller waits for a connection, over all its tries, which do not start over. It does not end while
+// libp2p has still to dial the last of the peer's addresses, nor while there is a connection, on which each step has a bound
+// of its own. A nil wait has no end. It is used by one goroutine.
+type wait struct {
+	most  time.Duration
+	spent time.Duration
+}
+
+// newWait returns the wait of a caller that tries so many times.
+func (c *ClientConfig) newWait(tries int) *wait {
+	if c.ConnectTimeout > math.MaxInt64/time.Duration(max(tries, 1)) {
+		return &wait{most: math.MaxInt64}
+	}
+	return &wait{most: c.ConnectTimeout * time.Duration(tries)}
+}
+
+// isOver reports whether no more tries make sense.
+func (w *wait) isOver() bool { return w.left() <= 0 }
+
+func (w *wait) left() time.Duration { return w.most - w.spent }
+
+// begin returns a ctx that ends when w does while there is no connection to pid, and what must be called when that wait is
+// over.
+func (w *wait) begin(ctx context.Context, p *pool, pid peer.ID) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	if w == nil {
+		return ctx, cancel
+	}
+	began, left := time.Now(), w.left()
+	var mu sync.Mutex
+	var timer *time.Timer
+	mu.Lock()
+	timer = time.AfterFunc(left, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if more := p.progress(pid, began, left); more > 0 && ctx.Err() == nil {
+			timer.Reset(more)
+			return
+		}
+		cancel()
+	})
+	mu.Unlock()
+	return ctx, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		timer.Stop()
+		cancel()
+		w.spent += time.Since(began)
+	}
+}
+
+// progress returns how much longer a caller waits who began then with so much left. libp2p dials eight addresses of a peer
+// at a time, so the ninth has its turn when one of these has failed: each further round adds to what is left.
+func (p *pool) progress(pid peer.ID, began time.Time, left time.Duration) time.Duration {
+	if len(p.dialer.paths(pid)) > 0 {
+		return p.cfg.ConnectTimeout
+	}
+	turn, addrs := privateDialTime, 0
+	for _, a := range p.dialer.addrs(pid) {
+		if !p.host.Network().CanDial(pid, a) {
+			continue
+		}
+		addrs++
+		if !manet.IsPrivateAddr(a) {
+			turn = publicDialTime
+		}
+	}
+	rounds := max(addrs-1, 0) / swarm.DefaultPerPeerRateLimit
+	return left + time.Duration(rounds)*turn - time.Since(began)
+}
+
+// noConnection is the error of a caller whose wait has ended.
+func (p *pool) noConnection(pid peer.ID) error {
+	return p.dialer.dialError(pid, &Error{Op: "connect", Code: frame.CodeTimeout, Outcome: session.NotSent,
+		Err: fmt.Errorf("%w: %w", ErrUnreachable, context.DeadlineExceeded)})
+}
