@@ -23,6 +23,7 @@ const (
 	capBatchAck   = 1 << 0 // spec 3.3
 	capConfirm    = 1 << 1 // of OPEN: a frame follows ACCEPT; of ACCEPT: it is waited for
 	capMoving     = 1 << 2 // of OPEN: another stream works on, and moves the places
+	capGiven      = 1 << 3 // a CLOSE in order says what the application has been given (spec 6.1)
 	maxWindow     = 1 << 24
 	maxBytes      = 1 << 30
 	leastWindow   = 1

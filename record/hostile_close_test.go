@@ -90,7 +90,7 @@ func TestCloseOfThePeerBehindEndLeavesWhatHasCome(t *testing.T) {
 		_, err = p.s.ReadRecord(t.Context())
 		require.Equal(t, io.EOF, err)
 		require.NoError(t, p.conn.Close())
-		require.NoError(t, p.s.Close())
+		require.ErrorIs(t, p.s.Close(), ErrPeerClosed, "the peer has not acknowledged all, and does not say what it was given")
 		require.Equal(t, ErrClosed, p.s.Err())
 		require.ErrorIs(t, p.s.Err(), net.ErrClosed)
 		require.Empty(t, r.Snapshots())

@@ -142,11 +142,14 @@ func (p *player) move(v move) error {
 	case "close":
 		over := e.over
 		err := s.Close()
+		if e.dead() == nil || e.left && !e.asked {
+			e.lost, e.asked = e.loses(p.m.acked[v.side]), true
+		}
 		e.closes(peer)
 		if over != nil && err != nil {
 			return differ(err, over)
 		}
-		return differ(err, nil)
+		return differ(err, e.lost)
 	}
 	return nil
 }

@@ -35,6 +35,22 @@ type end struct {
 	gone    bool                  // the peer has closed, and what has come can be read
 	left    bool                  // the peer has closed in the middle
 	over    *record.RecordFailure // a final failure, of either side
+	asked   bool                  // Close has been called
+	lost    error                 // what it has returned
+}
+
+// loses returns what Close returns: what was written and not given to the peer's application, which has closed, or will not get it.
+func (e *end) loses(acked uint64) error {
+	w := e.out
+	switch {
+	case max(acked, w.delivered) >= w.last():
+		return nil
+	case e.gone || e.left:
+		return record.ErrPeerClosed
+	case w.failed != nil:
+		return w.failed
+	}
+	return nil
 }
 
 // asked is a call that has been made.

@@ -30,7 +30,7 @@ type Options struct {
 	// HandshakeTimeout bounds the wait for the other side's hello, with the ctx of Open. If zero, 5 s. For the streams of Handle it
 	// counts the time in which the session is heard: a connection that is silent or lost does not use it up.
 	HandshakeTimeout time.Duration
-	// CloseTimeout bounds how long Close waits for what is written to leave. If zero, 5 s.
+	// CloseTimeout is how long Close waits without progress for what is written to reach the peer. If zero, 5 s.
 	CloseTimeout time.Duration
 	// Store, if not nil, keeps the stream's places, and the records that are not acknowledged, beyond this process. One stream
 	// at a time uses it: another one takes it over once its peer has accepted it. A stream that is refused, or fails to open, leaves the
@@ -82,6 +82,7 @@ func (o *Options) hello(k helloKind, p Place) hello {
 		kind: k, records: uint32(o.Window), bytes: uint32(o.WindowBytes), largest: uint32(o.MaxRecord),
 		log: p.Log, first: p.Acked + 1, next: p.Next, known: p.Peer, applied: p.Applied,
 	}
+	h.caps = capGiven
 	if !o.NoBatchAck {
 		h.caps |= capBatchAck
 	}

@@ -77,8 +77,8 @@ func (r *reader) next() (over bool, err error) {
 		defer s.mu.Unlock()
 		return false, s.onFail(f)
 	}
-	r.s.onClose(consumeClose(body))
-	return true, nil
+	code, text := consumeClose(body)
+	return true, r.s.onClose(code, text)
 }
 
 // number takes an ACK, REWIND or END.
@@ -233,10 +233,18 @@ func (s *Stream) skipApplied() {
 }
 
 // onClose takes the peer's last frame.
-func (s *Stream) onClose(code Code, text string) {
+func (s *Stream) onClose(code Code, text string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := &s.out
+	if code == CodeDone && s.given {
+		if len(text) != givenSize {
+			return protocolErrorf("CLOSE in order with %d bytes, want %d", len(text), givenSize)
+		}
+		if o.given = binary.BigEndian.Uint64([]byte(text)); o.given >= o.next {
+			return protocolErrorf("record %d was given to the application, and %d are written", o.given, o.next-1)
+		}
+	}
 	switch {
 	case o.failed != nil && !o.failed.Retryable:
 		s.endAfterPeer(s.opError("carry", o.failed))
@@ -256,6 +264,7 @@ func (s *Stream) onClose(code Code, text string) {
 		s.signal(s.roomy)
 		s.signal(s.readable)
 	}
+	return nil
 }
 
 // endAfterPeer ends the stream for what the peer has said. mu is held.

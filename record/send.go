@@ -38,6 +38,7 @@ type outbound struct {
 	leaving  bool           // the last frame is being sent
 	rewindTo uint64         // REWIND is due, with this number; 0: it is not
 	gone     error          // the peer has closed, and takes no more; nil: it has not
+	given    uint64         // the last record that its application was given, as it has said then
 	ended    bool           // CloseWrite
 	saidEnd  bool           // END has been sent
 	closing  error          // Close, or a failure of this side that is final: why; nil while neither is

@@ -50,6 +50,8 @@ func TestSpecHasTheNumbersOfTheCode(t *testing.T) {
 		fmt.Sprintf("| bit %d | *batch-ack* |", log2(t, capBatchAck)),
 		fmt.Sprintf("| bit %d | *confirm* |", log2(t, capConfirm)),
 		fmt.Sprintf("| bit %d | *moving* |", log2(t, capMoving)),
+		fmt.Sprintf("| bit %d | *given* |", log2(t, capGiven)),
+		fmt.Sprintf("it is %d bytes: u64", givenSize),
 		fmt.Sprintf("log names the log that this side writes: %d random bits", 8*logSize),
 		fmt.Sprintf("| %d and above | |", CodeApplication),
 		fmt.Sprintf("`Options.AckDelay`, %d ms", none.AckDelay.Milliseconds()),

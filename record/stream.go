@@ -12,7 +12,10 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/hook"
+	"github.com/peerlane/peerlane/internal/steady"
 )
 
 // A Stream is one side of a record stream: it writes records and learns what the peer has applied, and it reads records and says
@@ -32,6 +35,7 @@ type Stream struct {
 	opened   time.Time
 	id       uint64 // among all of this process
 	batchAck bool   // both sides know acknowledgements in a BATCH
+	given    bool   // both sides say in CLOSE what the application has been given
 	store    Store  // nil: none
 	lease    *lease // of the Store
 	log      LogID  // the log that this side writes
@@ -46,7 +50,8 @@ type Stream struct {
 
 	heard atomic.Bool // the peer has said something behind its hello, or has answered that of this side
 
-	copied []byte // for the later parts of a chunk; writeLoop's
+	copied []byte      // for the later parts of a chunk; writeLoop's
+	pace   steady.Pace // of the conn's way out; writeLoop's
 
 	mu        sync.Mutex
 	wake      sync.Cond   // writeLoop waits on it
@@ -55,6 +60,10 @@ type Stream struct {
 	mute      bool        // the conn takes no more
 	broke     error       // because it has failed with this
 	grace     *time.Timer // ends the stream when the peer's last words do not come
+	dropped   bool        // the conn has been ended at once
+	parting   bool        // nothing runs but the conn's Close, which bounds itself
+	partings  uint64      // how often that was seen
+	notTaken  error       // what that has returned
 	out       outbound    // see send.go
 	in        inbound     // see receive.go
 
@@ -75,6 +84,7 @@ func newStream(p *handshake, place Place) (*Stream, error) {
 		store: o.Store, lease: p.lease, log: ours.log, peerLog: theirs.log,
 		opened: time.Now(), id: lastID.Add(1),
 		batchAck: ours.caps&theirs.caps&capBatchAck != 0,
+		given:    ours.caps&theirs.caps&capGiven != 0,
 		ended:    make(chan struct{}), done: make(chan struct{}),
 		readable: make(chan struct{}, 1), roomy: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
@@ -147,7 +157,8 @@ func (s *Stream) start() {
 	go s.finish()
 }
 
-// finish waits for the loops, gives back what the stream held, and says that it is done. It is a goroutine of its own.
+// finish waits for the loops, gives back what the stream held, waits until the peer has what the conn has taken, and says that the stream
+// is done. It is a goroutine of its own.
 func (s *Stream) finish() {
 	s.running.Wait()
 	s.mu.Lock()
@@ -174,6 +185,7 @@ func (s *Stream) finish() {
 		if err != nil {
 			s.fail(s.opError("close", err))
 		}
+		s.closeConn()
 		s.opts.Registry.remove(s)
 		close(s.done)
 		why.Rethrow()
@@ -208,10 +220,42 @@ func (s *Stream) Err() error {
 func (s *Stream) fail(err error) {
 	s.mu.Lock()
 	first := s.failLocked(err)
+	s.dropped = s.dropped || first
 	s.mu.Unlock()
-	if first {
-		_ = s.conn.Close() // wakes the loops; the reason is what counts
+	if !first {
+		return
 	}
+	if c, ok := s.conn.(resetter); ok {
+		_ = c.Reset(frame.CodeCancelled) // wakes the loops; the reason is what counts
+	} else {
+		_ = s.conn.Close() // likewise
+	}
+}
+
+// resetter is a conn whose Close waits for the peer, and that can be ended at once: a *session.Stream.
+type resetter interface{ Reset(code frame.Code) error }
+
+// wakeReader has readLoop end, when nothing more is to be read. What the conn has taken of the last frames still leaves.
+func (s *Stream) wakeReader() {
+	if _, ok := s.conn.(resetter); ok {
+		_ = s.conn.SetReadDeadline(deadline.Past) // closeConn waits for the peer
+	} else {
+		_ = s.conn.Close() // the reason is what counts
+	}
+}
+
+// closeConn closes a conn whose Close waits until the peer has what was written. The Store is free by then.
+func (s *Stream) closeConn() {
+	s.mu.Lock()
+	s.parting = !s.dropped
+	s.mu.Unlock()
+	if _, ok := s.conn.(resetter); !ok || !s.parting {
+		return
+	}
+	err := s.conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notTaken = err
 }
 
 // refuse ends the stream for what this side has found, and has the writer tell the peer before it closes the conn.
@@ -266,28 +310,105 @@ func (s *Stream) broken(err error) error {
 	return s.opError("carry", err)
 }
 
-// Close closes the stream in order: what was written leaves, the peer reads io.EOF behind it, and both sides apply nothing more.
-// It waits until that is done, for CloseTimeout at most, and not for acknowledgements: that is Barrier's. Its error is an *Error when
-// not all has left, and nil when the peer has closed before: it applies nothing more, and Barrier says how far it came. A second
-// Close does nothing.
+// Close closes the stream in order: what was written leaves, the peer's application reads it and then io.EOF, and both sides apply
+// nothing more. It waits until the peer's side has all of it, not for acknowledgements: that is Barrier's. It gives up when nothing has
+// moved for CloseTimeout.
+//
+// It returns nil when all that was written is with the peer, or acknowledged. Otherwise the error is an *Error, whose Applied says what is
+// known to be applied; of the records behind that it is not known what became, or its text says that they are lost. It matches
+// os.ErrDeadlineExceeded after CloseTimeout; ErrPeerClosed when the peer has closed before it read all; a *RecordFailure that Resend was not
+// called for; or why the stream has ended. A second Close waits and returns the same. It may be called by the function of Apply, or of
+// Handle.
 func (s *Stream) Close() error {
 	s.mu.Lock()
 	s.closeLocked(ErrClosed)
 	s.mu.Unlock()
-	timer := time.NewTimer(s.opts.CloseTimeout)
-	defer timer.Stop()
-	select {
-	case <-s.done:
-	case <-timer.C:
-		s.fail(s.opError("close", os.ErrDeadlineExceeded))
-		<-s.done
-	}
+	s.awaitDone()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err == s.out.closing || errors.Is(s.err, ErrClosed) || errors.Is(s.err, ErrPeerClosed) {
+	return s.closeError()
+}
+
+// awaitDone waits until the stream is done, and gives it up when nothing has moved for CloseTimeout.
+func (s *Stream) awaitDone() {
+	limit := s.opts.CloseTimeout
+	tick := time.NewTimer(max(limit/4, 1))
+	defer tick.Stop()
+	seen, at := s.moved(), time.Now()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		if n := s.moved(); n != seen {
+			seen, at = n, now
+		}
+		left := limit - now.Sub(at)
+		if left <= 0 {
+			s.fail(s.opError("close", os.ErrDeadlineExceeded))
+			<-s.done
+			return
+		}
+		tick.Reset(max(1, min(limit/4, left)))
+	}
+}
+
+// moved counts what moves of the way out. While the conn itself closes it always counts on.
+func (s *Stream) moved() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.parting {
+		s.partings++
+	}
+	n := s.pace.Moved() + s.out.acked + s.partings
+	if c, ok := s.conn.(mover); ok {
+		n += c.Moved()
+	}
+	return n
+}
+
+// mover is a conn that says how far it is, also within a Write: a *session.Stream.
+type mover interface{ Moved() uint64 }
+
+// put writes to the conn, so that moved can tell.
+func (s *Stream) put(b []byte) (err error) {
+	if _, ok := s.conn.(mover); ok {
+		_, err = s.conn.Write(b)
+	} else {
+		_, err = s.pace.Write(s.conn, b)
+	}
+	return err
+}
+
+// closeError returns what Close returns of a stream that is done. mu is held.
+func (s *Stream) closeError() error {
+	o := &s.out
+	last := o.next - 1
+	given := max(o.acked, o.given)
+	var why error
+	switch {
+	case s.err != o.closing && !errors.Is(s.err, ErrClosed) && !errors.Is(s.err, ErrPeerClosed):
+		return s.endedLocked("close")
+	case o.closing != nil && o.closing != ErrClosed: // Fail has said why
+		return nil
+	case given >= last && (o.gone != nil || s.notTaken == nil || errors.Is(s.err, ErrPeerClosed)):
+		return nil
+	case o.gone != nil, errors.Is(s.err, ErrPeerClosed):
+		why = ErrPeerClosed
+		if s.given {
+			why = fmt.Errorf("%w, and its application was not given records %d to %d", ErrPeerClosed, given+1, last)
+		}
+	case o.failed != nil:
+		why = o.failed
+	default:
+		why = s.notTaken
+	}
+	if why == nil {
 		return nil
 	}
-	return s.endedLocked("close")
+	return &Error{Op: "close", Name: s.name, Applied: o.acked, Err: why}
 }
 
 // closeLocked has the writer close the stream once all has left: why is what calls return from now on. mu is held.

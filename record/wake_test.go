@@ -52,7 +52,8 @@ func TestAReaderOfWhatHasFailedLearnsThatThePeerHasClosed(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		require.NoError(t, w.both[0].Close())
+		var f *record.RecordFailure
+		require.ErrorAs(t, w.both[0].Close(), &f, "the record that has failed was not sent again")
 		readers.Wait()
 	})
 }

@@ -140,6 +140,16 @@ func appendClose(b []byte, code Code, text string) []byte {
 	return append(b, text...)
 }
 
+// givenSize is that of what a CLOSE in order says behind its code when both sides know capGiven.
+const givenSize = 8
+
+// appendDone appends a CLOSE in order that says which record the application was given last.
+func appendDone(b []byte, given uint64) []byte {
+	b = header{kind: kindClose, length: closeHead + givenSize}.append(b)
+	b = binary.BigEndian.AppendUint32(b, uint32(CodeDone))
+	return binary.BigEndian.AppendUint64(b, given)
+}
+
 // consumeClose takes the body of a CLOSE, of at least closeHead bytes.
 func consumeClose(b []byte) (Code, string) {
 	return Code(binary.BigEndian.Uint32(b)), string(b[closeHead:])

@@ -92,9 +92,17 @@ func (s *Stream) takeJob() (job, bool) {
 	}
 	if o.closing != nil && s.broke == nil && (o.unsent == nil || abandoned) {
 		j.closing, o.leaving = true, true
-		j.after = appendClose(j.after, CodeDone, "")
+		j.after = s.appendLast(j.after)
 	}
 	return j, len(j.before)+len(j.after) > 0 || j.count > 0 || j.ack > 0
+}
+
+// appendLast appends the CLOSE of an end in order. mu is held.
+func (s *Stream) appendLast(b []byte) []byte {
+	if s.given {
+		return appendDone(b, s.in.delivered)
+	}
+	return appendClose(b, CodeDone, "")
 }
 
 // takeAck makes what this side has applied, and a failure, a part of j. mu is held.
@@ -233,18 +241,17 @@ func (s *Stream) send(j *job) error {
 		return nil
 	}
 	if len(j.before) > 0 {
-		if _, err := s.conn.Write(j.before); err != nil {
+		if err := s.put(j.before); err != nil {
 			return err
 		}
 	}
 	if j.chunk != nil {
-		if _, err := s.conn.Write(s.batchOf(j)); err != nil {
+		if err := s.put(s.batchOf(j)); err != nil {
 			return err
 		}
 	}
 	if len(j.after) > 0 {
-		_, err := s.conn.Write(j.after)
-		return err
+		return s.put(j.after)
 	}
 	return nil
 }
@@ -310,7 +317,7 @@ func (s *Stream) sayLastWords() {
 	if words != nil {
 		_, _ = s.conn.Write(words) // the peer may be gone
 	}
-	_ = s.conn.Close() // the reason is what counts
+	s.wakeReader()
 }
 
 // leave ends the stream after its last frame has been sent. When the conn has not taken that, the peer's last words are waited for: it

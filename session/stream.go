@@ -96,6 +96,31 @@ func (st *Stream) SetBulk(bulk bool) {
 	}
 }
 
+// Moved returns a number that changes while the stream's way out makes progress, also within a Write or a Close that has not returned: for
+// who gives up only when nothing moves. It stands still while the peer does not read.
+func (st *Stream) Moved() uint64 {
+	switch c := st.conn.(type) {
+	case *muxed:
+		st.s.mu.Lock()
+		defer st.s.mu.Unlock()
+		if len(c.out) > 0 && c.credit == 0 {
+			return c.sent
+		}
+		return c.sent + st.s.progress()
+	case *dedicated:
+		if c.ends == nil {
+			return c.sent.Load()
+		}
+		st.s.mu.Lock()
+		defer st.s.mu.Unlock()
+		return c.ends.wrote.Load() + c.ends.peerTook
+	case *resumable:
+		n, _ := c.Acked()
+		return n
+	}
+	return 0
+}
+
 // Dedicated reports whether the stream is a connection of its own.
 func (st *Stream) Dedicated() bool { return st.dedicated }
 
