@@ -33,12 +33,12 @@ func (a addr) String() string { return string(a) }
 // Link returns the link that c is an end of.
 func (c *Conn) Link() *Link { return c.link }
 
-// Moved returns how many Reads have brought bytes to this side of the Road, of whichever link; 0 without a Road.
-func (c *Conn) Moved() uint64 {
+// Moved returns when a Read last brought bytes to this side of the Road, on whichever link; the zero time without a Road.
+func (c *Conn) Moved() time.Time {
 	if c.link.opts.Road == nil {
-		return 0
+		return time.Time{}
 	}
-	return c.link.opts.Road.moved[c.end()].Load()
+	return time.Unix(0, c.link.opts.Road.moved[c.end()].Load())
 }
 
 // end returns which of the link's ends c is.
@@ -79,7 +79,7 @@ func (c *Conn) tryReadLocked(b []byte) (n int, done bool, err error) {
 	}
 	if n = c.in.pop(b); n > 0 {
 		if l.opts.Road != nil {
-			l.opts.Road.moved[c.end()].Add(1)
+			l.opts.Road.moved[c.end()].Store(time.Now().UnixNano())
 		}
 		l.moved.Broadcast()
 		return n, true, nil
@@ -134,7 +134,7 @@ func (c *Conn) sendLocked(b []byte) int {
 	switch {
 	case swallow:
 		room = len(b)
-	case l.opts.Road != nil && room > 0:
+	case l.opts.Road != nil && room > 0 && !l.vanished: // what is lost is not acknowledged either: it stays in the Buffer
 		room = min(room, l.opts.Road.room(l, l.way(c.out)))
 	}
 	n := l.grantLocked(min(room, len(b)))
