@@ -141,7 +141,7 @@ func (c *Conn) sendLocked(b []byte) int {
 	if n == 0 {
 		return 0
 	}
-	if !swallow && !c.out.gone.set {
+	if !swallow && (l.vanished || !c.out.gone.set) {
 		for sent := b[:n]; len(sent) > 0; {
 			piece := sent
 			if l.opts.Rate > 0 || l.opts.Road != nil {
@@ -207,7 +207,9 @@ func (c *Conn) abort() {
 // leaveLocked ends all calls on c.
 func (c *Conn) leaveLocked() {
 	c.closed = true
-	c.in.clear()
+	if !c.link.vanished { // else it is in the buffer of a peer that knows nothing of this
+		c.in.clear()
+	}
 	c.in.gone = mark{true, c.link.arrivalLocked(c.out, 0)}
 	c.read.stop()
 	c.write.stop()

@@ -49,6 +49,7 @@ type cell struct {
 	heartbeat time.Duration
 	rtt       time.Duration
 	sealed    bool
+	mortal    bool // the session ends with its carrier
 }
 
 func (c cell) String() string {
@@ -141,6 +142,9 @@ func (c cell) open(t *testing.T) *grid {
 	}
 	if c.sealed {
 		cfg.Keys = keys()
+	}
+	if c.mortal {
+		cfg.ResumeWindow = -1
 	}
 	g.Pair = testsession.New(t, faultnet.LinkOptions{Road: faultnet.NewRoad(c.rate, c.queue()), Delay: c.rtt / 2, Buffer: 400 * kib}, cfg)
 	return g
@@ -356,6 +360,7 @@ func (c cell) run(t *testing.T) {
 			return true
 		})
 		require.LessOrEqual(t, took, c.most(), c)
+		require.NoError(t, g.Alice.Err(), c)
 		for _, s := range []*session.Session{g.Alice, g.Bob} {
 			require.Zero(t, s.Snapshot().Resumes, c)
 		}
@@ -371,7 +376,7 @@ func cells(nth int) (some []cell) {
 				for _, heartbeat := range []time.Duration{2 * time.Second, 5 * time.Second} {
 					for _, rtt := range []time.Duration{20 * time.Millisecond, 600 * time.Millisecond} {
 						if n++; n%nth == 0 {
-							some = append(some, cell{lane.name, w, rate * kib, heartbeat, rtt, n%3 == 0})
+							some = append(some, cell{lane.name, w, rate * kib, heartbeat, rtt, n%3 == 0, false})
 						}
 					}
 				}
@@ -391,12 +396,24 @@ func TestASlowLinkLosesNothingAndTakesItsTime(t *testing.T) {
 	}
 }
 
+// A session that ends with its carrier has no acknowledgements: its heartbeat alone keeps it.
+func TestASlowLinkEndsNoSessionThatEndsWithItsCarrier(t *testing.T) {
+	for _, rate := range []int{8, 64} {
+		for i, lane := range []string{"call", "reply", "one-way", "shared", "dedicated"} {
+			for _, w := range []way{up, down, both} {
+				c := cell{lane, w, rate * kib, 2 * time.Second, 600 * time.Millisecond, (i+rate/8)%2 == 0, true}
+				t.Run(c.String(), func(t *testing.T) { c.run(t) })
+			}
+		}
+	}
+}
+
 // A link that brings nothing any more is found dead within twice the heartbeat, on both sides, however much was on its way.
 func TestADeadSlowLinkIsFoundInTwiceTheHeartbeat(t *testing.T) {
 	for i, lane := range []string{"idle", "call", "one-way", "shared", "dedicated", "resumable"} {
 		for _, rate := range []int{8, 64, 400} {
 			for _, heartbeat := range []time.Duration{2 * time.Second, 5 * time.Second} {
-				c := cell{lane, []way{up, down, both}[(i+rate/8)%3], rate * kib, heartbeat, 600 * time.Millisecond, i%2 == 0}
+				c := cell{lane, []way{up, down, both}[(i+rate/8)%3], rate * kib, heartbeat, 600 * time.Millisecond, i%2 == 0, false}
 				t.Run(c.String(), func(t *testing.T) { c.die(t) })
 			}
 		}
