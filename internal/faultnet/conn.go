@@ -33,7 +33,8 @@ func (a addr) String() string { return string(a) }
 // Link returns the link that c is an end of.
 func (c *Conn) Link() *Link { return c.link }
 
-// Moved returns when a Read last brought bytes to this side of the Road, on whichever link; the zero time without a Road.
+// Moved returns when a Read last brought bytes to this side of the Road, or a Write had waited for room and got it, on whichever link;
+// the zero time without a Road.
 func (c *Conn) Moved() time.Time {
 	if c.link.opts.Road == nil {
 		return time.Time{}
@@ -97,6 +98,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	if road := c.link.opts.Road; road != nil {
 		defer road.pass(c.link, c.link.way(c.out))
 	}
+	waited := false
 	for n := 0; ; {
 		if err := c.writeErrLocked(); err != nil {
 			return n, c.opError("write", err)
@@ -107,6 +109,10 @@ func (c *Conn) Write(b []byte) (int, error) {
 		}
 		if m == 0 {
 			c.link.moved.Wait()
+			waited = true
+		} else if road := c.link.opts.Road; waited && road != nil {
+			road.moved[c.end()].Store(time.Now().UnixNano())
+			waited = false
 		}
 	}
 }

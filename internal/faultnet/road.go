@@ -11,7 +11,7 @@ import (
 // each direction what is written first arrives first, whichever link it is on, and a Write waits while the queue is full.
 type Road struct {
 	queue int             // bytes that wait in one direction at most
-	moved [2]atomic.Int64 // when a Read last brought bytes, in Unix nanoseconds, by the end that read
+	moved [2]atomic.Int64 // see Conn.Moved, in Unix nanoseconds, by the end
 
 	mu   sync.Mutex
 	rate [2]int       // bytes a second, by direction: from the first ends of links, and to them
