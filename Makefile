@@ -5,13 +5,15 @@ PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
 FUZZTIME ?= 3s
 NETTEST ?= 5
 
-.PHONY: test race nettest vet lint fuzz examples demo bench tidy cover fmt vuln
+.PHONY: test race grid nettest vet lint fuzz examples demo bench tidy cover fmt vuln
 
 fmt: ; gofmt -l -w .
 
 test: ; go test ./...
 
 race: ; go test -race -count=1 -skip Nettest ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/staging ./node ./internal/... .
+
+grid: ; go test -count=1 ./internal/slowlink -args -grid
 
 nettest:
 	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)

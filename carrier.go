@@ -2,6 +2,7 @@ package peerlane
 
 import (
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 
@@ -33,12 +34,12 @@ func newCarrier(c *Conn, b *budget, h host.Host) *carrier {
 // Limited reports whether the conn is through a relay that cuts it after some bytes or some time.
 func (c *carrier) Limited() bool { return c.Path().Limited }
 
-// Moved returns a number that has changed when there was a sign that the connection under the carrier lives, on any conn of ours.
-func (c *carrier) Moved() uint64 {
+// Moved returns when there was last a sign that the connection under the carrier lives, on any conn of ours.
+func (c *carrier) Moved() time.Time {
 	if c.traffic == nil {
-		return 0
+		return time.Time{}
 	}
-	return c.traffic.moved.Load()
+	return c.traffic.made.Add(time.Duration(c.traffic.moved.Load()))
 }
 
 // Unanswered returns how many bytes have come on the connection for conns that are no carriers.

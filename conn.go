@@ -160,9 +160,10 @@ func (c *Conn) writeSlices(p []byte) (n int, err error) {
 		began := time.Now()
 		var m int
 		m, err = c.stream.Write(slice)
-		took := time.Since(began)
+		now := time.Now()
+		took := now.Sub(began)
 		if m > 0 && took >= roomWait {
-			c.traffic.moved.Add(1)
+			c.traffic.move(now)
 		}
 		c.slicer.took(m, took)
 		n += m
@@ -178,7 +179,7 @@ func (c *Conn) noteRead(n int) {
 	if c.traffic == nil {
 		return
 	}
-	c.traffic.moved.Add(1)
+	c.traffic.move(time.Now())
 	if !c.carries {
 		c.traffic.unanswered.Add(uint64(n))
 	}

@@ -20,7 +20,8 @@ import (
 
 // traffic is what moves on one libp2p connection, on all conns of ours together.
 type traffic struct {
-	moved      atomic.Uint64 // Reads that brought bytes, and Writes that had to wait for room and got it
+	made       time.Time
+	moved      atomic.Int64  // when a Read last brought bytes, or a Write had to wait for room and got it, in nanoseconds after made
 	unanswered atomic.Uint64 // bytes that have come on conns that are no carriers: nothing tells the peer of them
 }
 
@@ -38,11 +39,14 @@ func trafficOn(c network.Conn) *traffic {
 	if t := traffics.of[c].Value(); t != nil {
 		return t
 	}
-	t := new(traffic)
+	t := &traffic{made: time.Now()}
 	traffics.of[c] = weak.Make(t)
 	runtime.AddCleanup(t, forgetTraffic, c)
 	return t
 }
+
+// move notes that something has moved.
+func (t *traffic) move(now time.Time) { t.moved.Store(int64(now.Sub(t.made))) }
 
 // forgetTraffic forgets a connection on which nothing of ours is left.
 func forgetTraffic(c network.Conn) {
@@ -118,7 +122,7 @@ func areAlive(ctx context.Context, conns []network.Conn, wait time.Duration) boo
 	var pings sync.WaitGroup
 	var answered atomic.Bool
 	all := make([]*traffic, len(conns))
-	before := make([]uint64, len(conns))
+	before := make([]int64, len(conns))
 	for i, c := range conns {
 		all[i] = trafficOn(c)
 		before[i] = all[i].moved.Load()

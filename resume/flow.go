@@ -40,8 +40,8 @@ type Flow struct {
 	sign *time.Timer // until the other side hears unasked of what has come; nil before the first time. See pace.go
 
 	background sync.WaitGroup // senders that are goroutines of their own, and carriers being closed
-	heard      atomic.Uint64  // signs that a carrier lives: see Heard
-	heardAt    atomic.Int64   // when there was last one, in nanoseconds after born
+	heard      atomic.Uint64  // Reads of carriers that brought bytes
+	heardAt    atomic.Int64   // when there was last a sign that a carrier lives, in nanoseconds after born
 	writeBegan atomic.Int64   // when the Write in progress began, in nanoseconds after born; 0: none
 }
 
@@ -106,11 +106,8 @@ type carrier struct {
 	read      reader
 }
 
-// A mover is a carrier that shares a connection with others, and knows of signs that it lives beside the carrier's own bytes.
-type mover interface {
-	// Moved grows with each of them.
-	Moved() uint64
-}
+// A mover is a carrier that shares a connection with others, and knows when there was last a sign on any of them that it lives.
+type mover interface{ Moved() time.Time }
 
 // NewFlow returns a flow that is detached; its Patience begins now.
 func NewFlow(cfg FlowConfig) *Flow {
@@ -413,25 +410,23 @@ func (f *Flow) Err() error {
 	return f.err
 }
 
-// Heard returns a number that has changed when there was a sign that the carrier lives: a watch on silence. Signs are a Read that
-// brought bytes, a Write that had to wait for room and got it, and what a carrier with a method Moved() uint64 says of the
-// connection under it.
-func (f *Flow) Heard() uint64 {
-	heard := f.heard.Load()
-	if c := f.carrier(); c != nil && c.mover != nil {
-		heard += c.mover.Moved()
-	}
-	return heard
-}
+// Heard returns how many Reads of carriers have brought bytes.
+func (f *Flow) Heard() uint64 { return f.heard.Load() }
 
-// LastHeard returns when bytes of a carrier last came, or a Write last had to wait and got room; when the flow was made if never.
-func (f *Flow) LastHeard() time.Time { return f.born.Add(time.Duration(f.heardAt.Load())) }
+// LastHeard returns when there was last a sign that the carrier lives: a Read that brought bytes, a Write that had to wait for room and
+// got it, or what a carrier with a method Moved() time.Time says of the connection under it. It is a watch on silence.
+func (f *Flow) LastHeard() time.Time {
+	at := f.born.Add(time.Duration(f.heardAt.Load()))
+	if c := f.carrier(); c != nil && c.mover != nil {
+		if moved := c.mover.Moved(); moved.After(at) {
+			return moved
+		}
+	}
+	return at
+}
 
 // hear notes a sign that the carrier lives.
-func (f *Flow) hear() {
-	f.heardAt.Store(int64(f.elapsed()))
-	f.heard.Add(1)
-}
+func (f *Flow) hear() { f.heardAt.Store(int64(f.elapsed())) }
 
 // Stuck returns for how long the way out has made no progress that somebody waits for, or 0: how long the carrier has been
 // taking what is being written now or, if that is longer, how long the other side has acknowledged nothing while a Write waits

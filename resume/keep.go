@@ -65,9 +65,8 @@ type watch struct {
 	every   time.Duration
 	timer   *time.Timer
 	ticks   <-chan time.Time // nil if silence means nothing
-	heard   uint64
-	since   time.Time // when there was last a sign of life
-	carrier *carrier  // of which that is said
+	since   time.Time        // when there was last a sign of life
+	carrier *carrier         // of which that is said
 }
 
 func newWatch(f *Flow, every time.Duration) *watch {
@@ -87,19 +86,14 @@ func (w *watch) stop() {
 
 // look asks a carrier for a sign of life that has been silent for every, and gives it up after twice that.
 func (w *watch) look() {
-	now, heard, carrier := time.Now(), w.flow.Heard(), w.flow.carrier()
+	now, heard, carrier := time.Now(), w.flow.LastHeard(), w.flow.carrier()
 	next := w.every / 4
 	switch {
 	case carrier == nil:
 	case carrier != w.carrier:
-		w.heard, w.carrier, w.since = heard, carrier, now
-	case heard != w.heard:
-		w.heard = heard
-		if at := w.flow.LastHeard(); at.After(w.since) {
-			w.since = at
-		} else { // what else moves on the connection tells no time
-			w.since = now
-		}
+		w.carrier, w.since = carrier, now
+	case heard.After(w.since):
+		w.since = heard
 	case now.Sub(w.since) >= 2*w.every:
 		w.flow.Detach(errSilent)
 	case now.Sub(w.since) >= w.every:

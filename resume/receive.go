@@ -322,6 +322,7 @@ func (f *Flow) takeBytes(c *carrier, p []byte, got *batch) error {
 	}
 	n, err := c.conn.Read(p)
 	if n > 0 {
+		f.heard.Add(1)
 		f.hear()
 		got.n += n
 		r.passed(n, got)
@@ -356,6 +357,7 @@ func (f *Flow) fill(c *carrier, got *batch) error {
 	n, err := c.conn.Read(r.buf[r.w:])
 	r.w += n
 	if n > 0 {
+		f.heard.Add(1)
 		f.hear()
 		return nil
 	}

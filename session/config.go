@@ -43,7 +43,8 @@ type Config struct {
 	Backoff resume.Backoff
 	// Heartbeat is the silence after which the peer is probed. If zero, 5 s. If negative, never.
 	Heartbeat time.Duration
-	// HeartbeatTimeout is the silence after which the carrier is lost. If zero, twice Heartbeat. At least Heartbeat.
+	// HeartbeatTimeout is the silence after which the carrier is lost: no byte has come on its connection, and no Write that had to
+	// wait has got room. If zero, twice Heartbeat. At least Heartbeat.
 	HeartbeatTimeout time.Duration
 	// CloseTimeout is how long Close of a session or stream waits without progress for what was accepted to arrive. If zero, 5 s.
 	CloseTimeout time.Duration

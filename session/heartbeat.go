@@ -22,9 +22,9 @@ type heartbeat struct {
 	// Guarded by s.mu.
 	timer     *time.Timer
 	stopped   bool
-	reads     uint64    // of the session when last looked at
 	heardAt   time.Time // when there was last a sign of life
 	looked    time.Time // when the session was last looked at
+	probed    time.Time // when the carrier was probed
 	probeBy   time.Time // when the carrier is given up unless something has been heard; zero: it is not being probed
 	lastPing  uint64
 	answered  uint64        // bytes of which the peer has been told by a sign
@@ -116,12 +116,11 @@ func (h *heartbeat) look(now time.Time) error {
 			return err
 		}
 	}
-	if reads := s.heard(); reads != h.reads {
-		at := s.lastHeard()
-		if !at.After(h.heardAt) {
-			at = now // what else moves on the connection tells no time
-		}
-		h.reads, h.heardAt, h.probeBy = reads, at, time.Time{}
+	if at := s.lastHeard(); at.After(h.heardAt) {
+		h.heardAt = at
+	}
+	if h.heardAt.After(h.probed) {
+		h.probeBy = time.Time{}
 	}
 	if !h.probeBy.IsZero() && !now.Before(h.probeBy) {
 		return fmt.Errorf("%w: no answer to a probe", errCarrier)
@@ -188,7 +187,7 @@ func (h *heartbeat) probe(now time.Time) {
 		s.kickRedial()
 	default:
 		d := h.probePatience()
-		h.probeBy = now.Add(d)
+		h.probed, h.probeBy = now, now.Add(d)
 		h.ping(now)
 		h.timer.Reset(min(h.every, d))
 	}
@@ -200,25 +199,20 @@ func (s *Session) Probe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil && s.heartbeat.s != nil {
-		s.heartbeat.reads = s.heard()
 		s.heartbeat.probe(time.Now())
 	}
 }
 
-// heard returns a number that has changed when there was a sign that the carrier lives.
-func (s *Session) heard() uint64 {
-	if s.flow != nil {
-		return s.flow.Heard()
-	}
-	return s.reads.Load() + s.under.Moved()
-}
-
-// lastHeard returns when bytes of the peer last came, or a Write last had to wait and got room.
+// lastHeard returns when there was last a sign that the carrier lives.
 func (s *Session) lastHeard() time.Time {
 	if s.flow != nil {
 		return s.flow.LastHeard()
 	}
-	return s.started.Add(time.Duration(s.heardAt.Load()))
+	at := s.started.Add(time.Duration(s.heardAt.Load()))
+	if moved := s.under.Moved(); moved.After(at) {
+		return moved
+	}
+	return at
 }
 
 // stuck returns for how long the carrier has taken nothing of what is being written.

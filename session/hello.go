@@ -39,7 +39,7 @@ type carrier struct {
 
 // seal puts the carrier under a key.
 func (c *carrier) seal(secrets *psk.Secrets) {
-	c.tap = &tap{Conn: c.raw}
+	c.tap = &tap{Conn: c.raw, made: time.Now()}
 	c.sealed = psk.Seal(c.tap, secrets)
 }
 

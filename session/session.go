@@ -143,8 +143,7 @@ type Session struct {
 	cut   cutter                   // likewise: of the Writes
 
 	// Counters.
-	reads      atomic.Uint64 // Reads of the carrier that brought bytes, and without a flow Writes that had to wait
-	heardAt    atomic.Int64  // when reads last grew, in nanoseconds after started
+	heardAt    atomic.Int64  // without a flow: when there was last a sign that the carrier lives, in nanoseconds after started
 	unacked    atomic.Uint64 // bytes that dedicated streams have had, which nothing acknowledges
 	arrived    atomic.Uint64 // Reads that brought more than a heartbeat
 	written    atomic.Uint64 // batches that held more than a heartbeat, without a flow

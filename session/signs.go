@@ -28,22 +28,20 @@ func (c *Config) unasked() time.Duration {
 }
 
 // hear notes, without a flow, that the carrier lives.
-func (s *Session) hear() {
-	s.heardAt.Store(int64(s.elapsed()))
-	s.reads.Add(1)
-}
+func (s *Session) hear() { s.heardAt.Store(int64(s.elapsed())) }
 
-// A tap counts the Reads of a carrier, below the seal if there is one: one that brings a part of a record is a sign of life too.
+// A tap sees the Reads of a carrier below its seal: one that brings a part of a record is a sign of life too.
 type tap struct {
 	net.Conn
-	reads   atomic.Uint64
+	made    time.Time
+	at      atomic.Int64                  // when one last brought bytes, in nanoseconds after made
 	unacked atomic.Pointer[atomic.Uint64] // of the session, for a stream whose bytes nothing acknowledges; nil for others
 }
 
 func (t *tap) Read(p []byte) (int, error) {
 	n, err := t.Conn.Read(p)
 	if n > 0 {
-		t.reads.Add(1)
+		t.at.Store(int64(time.Since(t.made)))
 		if u := t.unacked.Load(); u != nil {
 			u.Add(uint64(n))
 		}
@@ -67,16 +65,18 @@ func (t *tap) CloseRead() error {
 	return nil
 }
 
-// Moved returns a number that grows with each sign that the connection under the carrier lives, beside what the carrier itself
-// brings: for a raw carrier that has a method of this name, and for the seal.
-func (c *flowConn) Moved() (n uint64) {
+// Moved returns when there was last a sign that the connection under the carrier lives: below the seal, and what a raw carrier with a
+// method of this name says.
+func (c *flowConn) Moved() (at time.Time) {
+	if m, ok := c.raw.(interface{ Moved() time.Time }); ok {
+		at = m.Moved()
+	}
 	if c.tap != nil {
-		n = c.tap.reads.Load()
+		if t := c.tap.made.Add(time.Duration(c.tap.at.Load())); t.After(at) {
+			return t
+		}
 	}
-	if m, ok := c.raw.(interface{ Moved() uint64 }); ok {
-		n += m.Moved()
-	}
-	return n
+	return at
 }
 
 // unanswered returns how many bytes have come that nothing else tells the peer of. s.mu is held.

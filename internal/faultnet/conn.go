@@ -33,12 +33,13 @@ func (a addr) String() string { return string(a) }
 // Link returns the link that c is an end of.
 func (c *Conn) Link() *Link { return c.link }
 
-// Moved returns how many Reads have brought bytes to this side of the Road, of whichever link; 0 without a Road.
-func (c *Conn) Moved() uint64 {
+// Moved returns when a Read last brought bytes to this side of the Road, or a Write had waited for room and got it, on whichever link;
+// the zero time without a Road.
+func (c *Conn) Moved() time.Time {
 	if c.link.opts.Road == nil {
-		return 0
+		return time.Time{}
 	}
-	return c.link.opts.Road.moved[c.end()].Load()
+	return time.Unix(0, c.link.opts.Road.moved[c.end()].Load())
 }
 
 // end returns which of the link's ends c is.
@@ -79,7 +80,7 @@ func (c *Conn) tryReadLocked(b []byte) (n int, done bool, err error) {
 	}
 	if n = c.in.pop(b); n > 0 {
 		if l.opts.Road != nil {
-			l.opts.Road.moved[c.end()].Add(1)
+			l.opts.Road.moved[c.end()].Store(time.Now().UnixNano())
 		}
 		l.moved.Broadcast()
 		return n, true, nil
@@ -97,6 +98,7 @@ func (c *Conn) Write(b []byte) (int, error) {
 	if road := c.link.opts.Road; road != nil {
 		defer road.pass(c.link, c.link.way(c.out))
 	}
+	waited := false
 	for n := 0; ; {
 		if err := c.writeErrLocked(); err != nil {
 			return n, c.opError("write", err)
@@ -107,6 +109,10 @@ func (c *Conn) Write(b []byte) (int, error) {
 		}
 		if m == 0 {
 			c.link.moved.Wait()
+			waited = true
+		} else if road := c.link.opts.Road; waited && road != nil {
+			road.moved[c.end()].Store(time.Now().UnixNano())
+			waited = false
 		}
 	}
 }
@@ -134,14 +140,14 @@ func (c *Conn) sendLocked(b []byte) int {
 	switch {
 	case swallow:
 		room = len(b)
-	case l.opts.Road != nil && room > 0:
+	case l.opts.Road != nil && room > 0 && !l.vanished: // what is lost is not acknowledged either: it stays in the Buffer
 		room = min(room, l.opts.Road.room(l, l.way(c.out)))
 	}
 	n := l.grantLocked(min(room, len(b)))
 	if n == 0 {
 		return 0
 	}
-	if !swallow && !c.out.gone.set {
+	if !swallow && (l.vanished || !c.out.gone.set) {
 		for sent := b[:n]; len(sent) > 0; {
 			piece := sent
 			if l.opts.Rate > 0 || l.opts.Road != nil {
@@ -207,7 +213,9 @@ func (c *Conn) abort() {
 // leaveLocked ends all calls on c.
 func (c *Conn) leaveLocked() {
 	c.closed = true
-	c.in.clear()
+	if !c.link.vanished { // else it is in the buffer of a peer that knows nothing of this
+		c.in.clear()
+	}
 	c.in.gone = mark{true, c.link.arrivalLocked(c.out, 0)}
 	c.read.stop()
 	c.write.stop()

@@ -10,8 +10,8 @@ import (
 // A Road is a slow stretch that several Links share, as the streams of one connection share a modem and the queue before it: in
 // each direction what is written first arrives first, whichever link it is on, and a Write waits while the queue is full.
 type Road struct {
-	queue int              // bytes that wait in one direction at most
-	moved [2]atomic.Uint64 // Reads that brought bytes, by the end that read
+	queue int             // bytes that wait in one direction at most
+	moved [2]atomic.Int64 // see Conn.Moved, in Unix nanoseconds, by the end
 
 	mu   sync.Mutex
 	rate [2]int       // bytes a second, by direction: from the first ends of links, and to them

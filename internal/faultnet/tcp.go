@@ -222,13 +222,13 @@ type meteredWriter struct {
 
 func (m *meteredWriter) Write(b []byte) (int, error) {
 	n, last := m.p.grant(len(b))
+	if last {
+		defer m.p.spend() // also when the Write fails: otherwise nothing would be forwarded ever after
+	}
 	if n > 0 {
 		if n, err := m.w.Write(b[:n]); err != nil {
 			return n, err
 		}
-	}
-	if last {
-		m.p.spend()
 	}
 	return len(b), nil
 }
