@@ -227,7 +227,7 @@ func negotiate(ctx context.Context, s network.Stream, tags []protocol.ID) (proto
 		_ = s.SetDeadline(past) // a full send queue does not see a reset
 		_ = s.ResetWithError(network.StreamProtocolNegotiationFailed)
 	})
-	tag, err := multistream.SelectOneOf(tags, s)
+	tag, err := selectOneOf(tags, s)
 	if !stop() {
 		return "", ctx.Err()
 	}
