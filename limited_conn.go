@@ -29,7 +29,8 @@ var (
 //   - a Read into a larger buffer uses its first maxSize bytes only, whatever the peer wrote in one go.
 //
 // It limits messages, not the sum of them: any number of Writes may follow each other. With a maxSize below 1 every
-// Read and Write fails with ErrInvalid. The result is a HalfCloser, and its NetConn method returns conn.
+// Read and Write fails with ErrInvalid. The result is a HalfCloser with a Reset as Conn has it, and its NetConn method
+// returns conn.
 func NewLimitedConn(conn net.Conn, maxSize int) net.Conn {
 	return &limitedConn{Conn: conn, maxSize: maxSize}
 }
@@ -90,4 +91,12 @@ func (l *limitedConn) CloseRead() error {
 		return c.CloseRead()
 	}
 	return l.opError("close", errors.ErrUnsupported)
+}
+
+// Reset drops the limited conn at once, as Conn.Reset does; a conn that cannot gives errors.ErrUnsupported.
+func (l *limitedConn) Reset() error {
+	if c, ok := l.Conn.(interface{ Reset() error }); ok {
+		return c.Reset()
+	}
+	return l.opError("reset", errors.ErrUnsupported)
 }
