@@ -101,7 +101,7 @@ func (c *Conn) occupy(ctx context.Context, own *slot) *Error {
 	if !own.tentative {
 		return nil
 	}
-	if refused := c.lookForRefusal(ctx); refused != nil {
+	if refused := c.lookForRefusal(ctx, own.look); refused != nil {
 		refused.Link = string(c.tag)
 		return refused
 	}
@@ -109,13 +109,12 @@ func (c *Conn) occupy(ctx context.Context, own *slot) *Error {
 	return nil
 }
 
-// lookForRefusal waits for settleTime or the first byte, and returns the peer's refusal if that comes. Everything else is
+// lookForRefusal waits for limit or the first byte, and returns the peer's refusal if that comes. Everything else is
 // left to Read. Nobody else has the conn yet.
-func (c *Conn) lookForRefusal(ctx context.Context) *Error {
+func (c *Conn) lookForRefusal(ctx context.Context, limit time.Duration) *Error {
 	if transportOf(c.under) == ma.ProtocolWithCode(ma.P_WEBRTC_DIRECT).Name {
 		return nil // a read deadline in the middle of a message breaks its framing
 	}
-	limit := settleTime
 	if end, ok := ctx.Deadline(); ok {
 		limit = min(limit, time.Until(end)/2)
 	}

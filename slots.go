@@ -30,6 +30,10 @@ const (
 	// settleTime is how long after the negotiation a refusal may come. The peer sends it right behind its answer, so the
 	// distance to the peer does not add to it.
 	settleTime = 250 * time.Millisecond
+	// quietTime is how long no slot has come back where conns are opened one by one, to be kept. There is no crowd in which a
+	// refusal could be late, and a dial that is alone looks for one for quietLook only and does not wait before.
+	quietTime = time.Second
+	quietLook = 10 * time.Millisecond
 	// maxPause is how long no slot is given while conns that are not settled keep dials from being tentative.
 	maxPause = 50 * time.Millisecond
 	// Between tentative dials after a refusal or a pause in vain, doubled by each.
@@ -71,6 +75,7 @@ type slots struct {
 	trying  int           // held slots that are tentative
 	waiting []*slotWaiter // oldest first
 	timer   *time.Timer   // calls tick while dials wait, and forget when nothing is held
+	left    time.Time     // when a slot has last come back
 
 	refused bool          // since sure has last grown
 	backoff time.Duration // between tentative dials
@@ -85,9 +90,10 @@ type slot struct {
 
 	// The rest is guarded by slotTable.mu.
 	tentative bool
-	under     network.Conn // nil while the dial is under way
-	opened    time.Time    // when the negotiation was done
-	closing   bool         // closed on this side, and perhaps not yet on the other
+	look      time.Duration // how long a tentative dial looks for a refusal
+	under     network.Conn  // nil while the dial is under way
+	opened    time.Time     // when the negotiation was done
+	closing   bool          // closed on this side, and perhaps not yet on the other
 	gone      bool
 }
 
@@ -102,7 +108,12 @@ func (t *slotTable) take(ctx context.Context, key slotKey, again bool) (*slot, e
 	t.mu.Lock()
 	s := t.row(key)
 	if len(s.waiting) == 0 && len(s.held) < s.sure {
-		got := s.grant(false)
+		got := s.grant(0)
+		t.mu.Unlock()
+		return got, nil
+	}
+	if s.quiet() {
+		got := s.grant(quietLook)
 		t.mu.Unlock()
 		return got, nil
 	}
@@ -133,11 +144,24 @@ func (t *slotTable) row(key slotKey) *slots {
 	return s
 }
 
-// grant returns a new slot. t.mu is held.
-func (s *slots) grant(tentative bool) *slot {
-	got := &slot{of: s, tentative: tentative}
+// quiet reports whether conns are opened one by one and kept, and the peer has refused none. t.mu is held.
+func (s *slots) quiet() bool {
+	if s.refused || s.trying > 0 || len(s.waiting) > 0 || time.Since(s.left) < quietTime {
+		return false
+	}
+	for held := range s.held {
+		if held.under == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// grant returns a new slot, a tentative one if look is not zero. t.mu is held.
+func (s *slots) grant(look time.Duration) *slot {
+	got := &slot{of: s, tentative: look > 0, look: look}
 	s.held[got] = struct{}{}
-	if tentative {
+	if got.tentative {
 		s.trying++
 	}
 	return got
@@ -191,7 +215,7 @@ func (s *slots) leave(w *slotWaiter) {
 // serve gives the free slots to those who wait. t.mu is held, as wherever a slot or a waiter has gone.
 func (s *slots) serve() {
 	for len(s.waiting) > 0 && len(s.held) < s.sure && s.paused.IsZero() {
-		s.next().got <- s.grant(false)
+		s.next().got <- s.grant(0)
 	}
 	if len(s.waiting) > 0 || len(s.held) > 0 {
 		return
@@ -260,7 +284,7 @@ func (s *slots) try(now time.Time, settled bool) {
 	case !ready():
 	case settled:
 		for ready() {
-			s.next().got <- s.grant(true)
+			s.next().got <- s.grant(settleTime)
 		}
 	case s.paused.IsZero():
 		s.paused = now
@@ -293,7 +317,7 @@ func (p *slot) drop() {
 	if p.gone {
 		return
 	}
-	p.gone = true
+	p.gone, p.of.left = true, time.Now()
 	delete(p.of.held, p)
 	p.decide()
 	p.of.serve()

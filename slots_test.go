@@ -24,11 +24,13 @@ func withSlots(t *testing.T, test func(t slotTest)) {
 		st := slotTest{T: t, table: &slotTable{rows: make(map[slotKey]*slots)}, key: slotKey{to: "peer", tag: testTag}}
 		test(st)
 		time.Sleep(2 * learnedTime)
+		st.table.mu.Lock()
+		defer st.table.mu.Unlock()
 		require.Empty(t, st.table.rows)
 	})
 }
 
-// take takes n slots that are to be had at once, with conns on them that the peer has taken.
+// take takes n slots that are to be had at once, with conns on them that the peer has taken, where others come and go.
 func (t slotTest) take(n int) []*slot {
 	t.Helper()
 	var all []*slot
@@ -42,6 +44,9 @@ func (t slotTest) take(n int) []*slot {
 		own.prove()
 		all = append(all, own)
 	}
+	t.table.mu.Lock()
+	defer t.table.mu.Unlock()
+	t.table.rows[t.key].left = time.Now()
 	return all
 }
 
@@ -71,8 +76,42 @@ func TestSlotsAreGivenAtOnceAndThenAfterALookForARefusal(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, slotWait, time.Since(started))
 		require.True(t, own.tentative)
+		require.Equal(t, settleTime, own.look)
 		own.release()
 		releaseAll(all)
+	})
+}
+
+// Who opens conns one by one and keeps them does not wait, and looks for a refusal only for a moment.
+func TestWhereNoConnComesAndGoesADialLooksForARefusalAtOnce(t *testing.T) {
+	withSlots(t, func(t slotTest) {
+		all := t.take(startSlots)
+		time.Sleep(quietTime)
+		for range 100 {
+			started := time.Now()
+			own, err := t.table.take(t.Context(), t.key, false)
+			require.NoError(t, err)
+			require.Zero(t, time.Since(started))
+			require.Equal(t, quietLook, own.look)
+			require.Empty(t, t.later(), "one at a time")
+			own.carry(&fakeConn{})
+			own.hold()
+			all = append(all, own)
+			time.Sleep(quietTime)
+			for own := range t.table.rows[t.key].held { // the one that came later has dialed, too
+				own.carry(&fakeConn{})
+				own.hold()
+			}
+		}
+		last, err := t.table.take(t.Context(), t.key, false)
+		require.NoError(t, err)
+		require.False(t, last.refuse())
+		got := t.later()
+		require.Empty(t, got, "the limit is known now")
+		require.True(t, (<-got).tentative)
+		for own := range t.table.rows[t.key].held {
+			own.release()
+		}
 	})
 }
 
