@@ -3,6 +3,8 @@ package peerlane
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,6 +63,13 @@ func (t slotTest) later() <-chan *slot {
 	return got
 }
 
+// held returns the slots that are held.
+func (t slotTest) held() []*slot {
+	t.table.mu.Lock()
+	defer t.table.mu.Unlock()
+	return slices.Collect(maps.Keys(t.table.row(t.key).held))
+}
+
 func releaseAll(all []*slot) {
 	for _, own := range all {
 		own.release()
@@ -98,7 +107,7 @@ func TestWhereNoConnComesAndGoesADialLooksForARefusalAtOnce(t *testing.T) {
 			own.hold()
 			all = append(all, own)
 			time.Sleep(quietTime)
-			for own := range t.table.rows[t.key].held { // the one that came later has dialed, too
+			for _, own := range t.held() { // the one that came later has dialed, too
 				own.carry(&fakeConn{})
 				own.hold()
 			}
@@ -109,9 +118,7 @@ func TestWhereNoConnComesAndGoesADialLooksForARefusalAtOnce(t *testing.T) {
 		got := t.later()
 		require.Empty(t, got, "the limit is known now")
 		require.True(t, (<-got).tentative)
-		for own := range t.table.rows[t.key].held {
-			own.release()
-		}
+		releaseAll(t.held())
 	})
 }
 
@@ -150,11 +157,11 @@ func TestSlotsBecomeMoreWhenTentativeConnsHold(t *testing.T) {
 		all = t.take(startSlots + 24 - slotMargin)
 		require.True(t, (<-t.later()).tentative)
 		releaseAll(all)
-		for own := range t.table.rows[t.key].held {
-			own.release()
-		}
+		releaseAll(t.held())
 		t.take(1)[0].release()
 		time.Sleep(learnedTime - time.Second)
+		t.table.mu.Lock()
+		defer t.table.mu.Unlock()
 		require.NotEmpty(t, t.table.rows, "what was learned is kept for a while")
 	})
 }
@@ -179,9 +186,7 @@ func TestARefusalMakesSlotsFewerAndTentativeDialsRare(t *testing.T) {
 		require.Empty(t, other, "8 and the tentative one are as many as there were")
 		own.release()
 		require.False(t, (<-other).tentative)
-		for own := range t.table.rows[t.key].held {
-			own.release()
-		}
+		releaseAll(t.held())
 	})
 }
 
@@ -239,10 +244,12 @@ func TestSlotsOfAConnectionThatIsGoneComeBack(t *testing.T) {
 			own.carry(gone)
 		}
 		waits := t.later()
+		t.table.mu.Lock()
 		gone.closed = true
+		t.table.mu.Unlock()
 		own := <-waits
 		require.False(t, own.tentative)
-		require.Len(t, t.table.rows[t.key].held, startSlots-9)
+		require.Len(t, t.held(), startSlots-9)
 		releaseAll(append(all, own))
 	})
 }
@@ -256,7 +263,9 @@ func TestAWaitForASlotEndsWithItsContext(t *testing.T) {
 		_, err := t.table.take(ctx, t.key, false)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, "63 conns to it are open or closing")
+		t.table.mu.Lock()
 		require.Empty(t, t.table.rows[t.key].waiting)
+		t.table.mu.Unlock()
 		releaseAll(all)
 	})
 }
