@@ -169,6 +169,20 @@ func TestADialWaitsForAPlaceAndSaysWhyItGotNone(t *testing.T) {
 	}
 }
 
+func TestADialThatWaitsEndsWithItsHost(t *testing.T) {
+	a, b := limitedPair(t, testnet.QUIC, 1)
+	l := mustListen(t, b, testTag, ListenConfig{})
+	connPair(t, a, l)
+	d := &Dialer{Host: a, Tag: testTag, Timeout: 100 * time.Millisecond}
+	dialRefused(t, d, l)
+	d.Timeout = -1
+	errs := make(chan error, 1)
+	go func() { _, err := d.Dial(context.Background(), b.ID()); errs <- err }()
+	waitBlocked(t, "(*slotTable).take", 1)
+	require.NoError(t, a.Close())
+	require.ErrorIs(t, within(t, patience, "Dial", func() error { return <-errs }), ErrStopped)
+}
+
 // Sessions have an answer of their own to a limit, and do not wait.
 func TestAnOpenForASessionDoesNotWaitForAPlace(t *testing.T) {
 	a, b := limitedPair(t, testnet.QUIC, 1)

@@ -25,7 +25,10 @@ func (d *Dialer) openSlot(
 	var alone time.Time // since when dials are refused though this host holds no slot
 	key := slotKey{from: d.Host.Network(), to: pid, tag: tags[0]}
 	for {
-		own, err := dialSlots.take(ctx, key, refused != nil)
+		own, err := dialSlots.take(ctx, key, refused != nil, hostDone(d.Host))
+		if errors.Is(err, errHostDone) {
+			return nil, "", d.dialError(pid, dialFailed(ctx, "negotiate", hostClosed("negotiate", nil)))
+		}
 		if err != nil {
 			return nil, "", d.noSlot(pid, tags[0], err, refused)
 		}

@@ -2,6 +2,7 @@ package peerlane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -103,8 +104,12 @@ type slotWaiter struct {
 	since time.Time
 }
 
-// take returns a slot, waiting for one until ctx ends. A dial that was refused takes its turn before others, with again set.
-func (t *slotTable) take(ctx context.Context, key slotKey, again bool) (*slot, error) {
+// errHostDone is why take ends when its host does.
+var errHostDone = errors.New("the host was closed")
+
+// take returns a slot, waiting for one until ctx ends or done is closed. A dial that was refused takes its turn before
+// others, with again set.
+func (t *slotTable) take(ctx context.Context, key slotKey, again bool, done <-chan struct{}) (*slot, error) {
 	t.mu.Lock()
 	s := t.row(key)
 	if len(s.waiting) == 0 && len(s.held) < s.sure {
@@ -127,10 +132,14 @@ func (t *slotTable) take(ctx context.Context, key slotKey, again bool) (*slot, e
 		}
 		return got, nil
 	case <-ctx.Done():
+	case <-done:
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.leave(w)
+	if ctx.Err() == nil {
+		return nil, errHostDone
+	}
 	return nil, fmt.Errorf("%d conns to it are open or closing, and none has ended: %w", len(s.held), ctx.Err())
 }
 

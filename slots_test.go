@@ -38,7 +38,7 @@ func (t slotTest) take(n int) []*slot {
 	var all []*slot
 	for range n {
 		started := time.Now()
-		own, err := t.table.take(t.Context(), t.key, false)
+		own, err := t.table.take(t.Context(), t.key, false, nil)
 		require.NoError(t, err)
 		require.Zero(t, time.Since(started), "slot %d", len(all))
 		require.False(t, own.tentative)
@@ -56,7 +56,7 @@ func (t slotTest) take(n int) []*slot {
 func (t slotTest) later() <-chan *slot {
 	got := make(chan *slot, 1)
 	go func() {
-		own, _ := t.table.take(t.Context(), t.key, false)
+		own, _ := t.table.take(t.Context(), t.key, false, nil)
 		got <- own
 	}()
 	synctest.Wait()
@@ -81,7 +81,7 @@ func TestSlotsAreGivenAtOnceAndThenAfterALookForARefusal(t *testing.T) {
 	withSlots(t, func(t slotTest) {
 		all := t.take(startSlots)
 		started := time.Now()
-		own, err := t.table.take(t.Context(), t.key, false)
+		own, err := t.table.take(t.Context(), t.key, false, nil)
 		require.NoError(t, err)
 		require.Equal(t, slotWait, time.Since(started))
 		require.True(t, own.tentative)
@@ -98,7 +98,7 @@ func TestWhereNoConnComesAndGoesADialLooksForARefusalAtOnce(t *testing.T) {
 		time.Sleep(quietTime)
 		for range 100 {
 			started := time.Now()
-			own, err := t.table.take(t.Context(), t.key, false)
+			own, err := t.table.take(t.Context(), t.key, false, nil)
 			require.NoError(t, err)
 			require.Zero(t, time.Since(started))
 			require.Equal(t, quietLook, own.look)
@@ -112,7 +112,7 @@ func TestWhereNoConnComesAndGoesADialLooksForARefusalAtOnce(t *testing.T) {
 				own.hold()
 			}
 		}
-		last, err := t.table.take(t.Context(), t.key, false)
+		last, err := t.table.take(t.Context(), t.key, false, nil)
 		require.NoError(t, err)
 		require.False(t, last.refuse())
 		got := t.later()
@@ -206,7 +206,7 @@ func TestARefusalWhereNoOtherSlotIsHeldSaysSo(t *testing.T) {
 func TestNoDialIsTentativeBeforeOthersHaveSettled(t *testing.T) {
 	withSlots(t, func(t slotTest) {
 		all := t.take(startSlots - 1)
-		last, err := t.table.take(t.Context(), t.key, false)
+		last, err := t.table.take(t.Context(), t.key, false, nil)
 		require.NoError(t, err)
 		waits := t.later()
 		started := time.Now()
@@ -223,7 +223,7 @@ func TestNoDialIsTentativeBeforeOthersHaveSettled(t *testing.T) {
 func TestAPauseOfSlotsIsShort(t *testing.T) {
 	withSlots(t, func(t slotTest) {
 		all := t.take(startSlots - 1)
-		dialing, err := t.table.take(t.Context(), t.key, false)
+		dialing, err := t.table.take(t.Context(), t.key, false, nil)
 		require.NoError(t, err)
 		waits := t.later()
 		time.Sleep(slotWait + slotWait/2)
@@ -260,7 +260,7 @@ func TestAWaitForASlotEndsWithItsContext(t *testing.T) {
 		all[0].refuse()
 		ctx, cancel := context.WithTimeout(t.Context(), minSlotBackoff/2)
 		defer cancel()
-		_, err := t.table.take(ctx, t.key, false)
+		_, err := t.table.take(ctx, t.key, false, nil)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.ErrorContains(t, err, "63 conns to it are open or closing")
 		t.table.mu.Lock()
@@ -278,11 +278,11 @@ func TestTheOldestDialGivesWayWhereTooManyWait(t *testing.T) {
 		errs := make(chan error, maxSlotWaiters+1)
 		ctx, cancel := context.WithCancel(t.Context())
 		for range maxSlotWaiters {
-			go func() { _, err := t.table.take(ctx, t.key, false); errs <- err }()
+			go func() { _, err := t.table.take(ctx, t.key, false, nil); errs <- err }()
 		}
 		synctest.Wait()
 		require.Empty(t, errs)
-		go func() { _, err := t.table.take(ctx, t.key, false); errs <- err }()
+		go func() { _, err := t.table.take(ctx, t.key, false, nil); errs <- err }()
 		require.ErrorContains(t, <-errs, "1024 dials wait already")
 		cancel()
 		for range maxSlotWaiters {
