@@ -33,25 +33,27 @@ import (
 //   - an *Error that matches syscall.ECONNRESET if the stream was reset or its connection lost; Remote says who did
 //     it and Code why. If the connection was lost it matches io.ErrUnexpectedEOF too.
 type Conn struct {
-	stream     network.MuxedStream
-	under      network.Conn // what carries the stream; nil on a loopback conn
-	localPeer  peer.ID
-	remotePeer peer.ID
-	tag        protocol.ID
-	local      net.Addr
-	remote     net.Addr
-	// linger is how long a closed conn waits for the peer to end its side before it resets the stream. Zero where the
-	// transport itself tells the peer that nobody reads any more.
+	stream       network.MuxedStream
+	under        network.Conn // what carries the stream; nil on a loopback conn
+	localPeer    peer.ID
+	remotePeer   peer.ID
+	tag          protocol.ID
+	local        net.Addr
+	remote       net.Addr
+	stopsSending bool // CloseRead of the stream tells the peer that nobody reads any more
+	// linger is how long a closed conn waits for the peer to end its side before it gives up the stream: where nothing
+	// else tells the peer that nobody reads, and where the conn holds a slot. Zero if it does not wait.
 	linger time.Duration
+	slot   *slot // nil if the conn was not dialed, or not by an application
 
 	traffic *traffic // on under; nil on a loopback conn
 	carries bool     // a session: it tells the peer of what comes
 
 	readMu sync.Mutex // held across stream.Read: one token wakes one reader of a yamux stream
+	early  []byte     // read by the dialer before there was a reader
 
 	writeMu sync.Mutex // held across stream.Write: two writers overrun a yamux window and kill the connection
-	finSent bool
-	slicer  slicer // of what is written
+	slicer  slicer     // of what is written
 
 	mu            sync.Mutex // never held across I/O
 	readDeadline  time.Time
@@ -59,11 +61,13 @@ type Conn struct {
 	closed        bool // by Close or a reset of this side
 	readClosed    bool
 	writeClosed   bool
-	finished      bool // both sides are closed, and someone has taken on to release the stream
-	ended         bool // Read has seen io.EOF
+	finSent       bool  // the stream is ended towards the peer
+	finished      bool  // someone has taken on to release the stream
+	ended         bool  // Read has seen io.EOF
+	broken        error // what Read fails with since the stream was reset or its connection lost
 }
 
-// lingerTime is how long a Close over TCP or WebSocket waits for the peer's end in the background.
+// lingerTime is how long a Close waits for the peer's end in the background, where it does.
 const lingerTime = 5 * time.Second
 
 // connOptions say how a conn names its ends.
@@ -76,29 +80,30 @@ type connOptions struct {
 func newConn(s network.Stream, tag protocol.ID, opts connOptions) *Conn {
 	under := s.Conn()
 	c := &Conn{
-		stream:     s,
-		under:      under,
-		localPeer:  under.LocalPeer(),
-		remotePeer: under.RemotePeer(),
-		tag:        tag,
-		local:      styledAddr(opts.style, under.LocalPeer(), 0, under.LocalMultiaddr()),
-		remote:     styledAddr(opts.style, under.RemotePeer(), opts.port, under.RemoteMultiaddr()),
+		stream:       s,
+		under:        under,
+		localPeer:    under.LocalPeer(),
+		remotePeer:   under.RemotePeer(),
+		tag:          tag,
+		local:        styledAddr(opts.style, under.LocalPeer(), 0, under.LocalMultiaddr()),
+		remote:       styledAddr(opts.style, under.RemotePeer(), opts.port, under.RemoteMultiaddr()),
+		stopsSending: stopsSending(under),
 	}
 	c.traffic = trafficOn(under)
-	if needsLinger(under) {
+	if !c.stopsSending {
 		c.linger = lingerTime
 	}
 	return c
 }
 
-// needsLinger reports whether the muxer has no way to tell the peer that nobody reads any more. QUIC, WebTransport and
-// WebRTC carry streams themselves, name no muxer, and have one.
-func needsLinger(under network.Conn) bool {
+// stopsSending reports whether the transport has a way to tell the peer that nobody reads any more. QUIC, WebTransport and
+// WebRTC carry streams themselves, name no muxer, and have one. Yamux has none.
+func stopsSending(under network.Conn) bool {
 	if under.ConnState().StreamMultiplexer != "" {
-		return true
+		return false
 	}
 	_, relayed := relayOf(under)
-	return relayed // a circuit names no muxer, but is muxed by yamux
+	return !relayed // a circuit names no muxer, but is muxed by yamux
 }
 
 // LocalPeer returns the Peer ID of this side.
@@ -127,9 +132,15 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		c.early = c.early[n:]
+		return n, nil
+	}
 	n, err := c.stream.Read(p)
 	if n > 0 {
 		c.noteRead(n)
+		c.slot.prove()
 		return n, nil // an error that came with data comes again; callers that look at it first would lose the data
 	}
 	return 0, c.readError(err)
@@ -153,7 +164,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 // writeSlices writes p in slices, of which each one that had to wait is a sign that the connection lives. writeMu is held.
 func (c *Conn) writeSlices(p []byte) (n int, err error) {
 	if c.traffic == nil {
-		return c.stream.Write(p)
+		if n, err = c.stream.Write(p); n < len(p) && err == nil {
+			err = io.ErrShortWrite
+		}
+		return n, err
 	}
 	for n < len(p) && err == nil {
 		slice := p[n : n+c.slicer.next(len(p)-n)]
@@ -212,20 +226,36 @@ func checkSide(closed bool, deadline time.Time) error {
 // readError maps what stream.Read returned: a side that was closed meanwhile comes first, so that the same state gives
 // the same error whatever the timing.
 func (c *Conn) readError(err error) error {
+	if err == nil {
+		return nil
+	}
+	mapped := err
+	if err != io.EOF {
+		mapped = c.mapError("read", err)
+	}
 	c.mu.Lock()
 	closed := c.closed || c.readClosed
-	c.ended = c.ended || err == io.EOF
-	ended := c.ended
-	c.mu.Unlock()
 	switch {
-	case err == nil:
-		return nil
+	case err == io.EOF:
+		c.ended = true
+	case !closed && !c.ended && c.broken == nil && mapped != os.ErrDeadlineExceeded:
+		c.broken = mapped
+	}
+	ended, broken, over := c.ended, c.broken, c.over()
+	c.mu.Unlock()
+	if over {
+		c.finish()
+	}
+	switch {
 	case closed:
 		return c.opError("read", net.ErrClosed)
 	case ended:
 		return io.EOF
+	case broken != nil:
+		c.leaveSlot(broken)
+		return c.opError("read", broken)
 	}
-	return c.opError("read", c.mapError("read", err))
+	return c.opError("read", mapped)
 }
 
 // writeError is readError for stream.Write.
@@ -239,7 +269,19 @@ func (c *Conn) writeError(err error) error {
 	if closed {
 		return c.opError("write", net.ErrClosed)
 	}
-	return c.opError("write", c.mapError("write", err))
+	mapped := c.mapError("write", err)
+	if isFull(mapped) {
+		c.slot.refuse()
+	}
+	return c.opError("write", mapped)
+}
+
+// leaveSlot gives back the slot of a conn that is broken: the peer's side has ended.
+func (c *Conn) leaveSlot(why error) {
+	if isFull(why) {
+		c.slot.refuse()
+	}
+	c.slot.release()
 }
 
 // mapError turns a transport's error into one of those described at Conn. It is the only place that does.

@@ -272,6 +272,7 @@ func (s *errStream) Read([]byte) (int, error)         { return s.n, s.err }
 func (s *errStream) Write([]byte) (int, error)        { return s.n, s.err }
 func (s *errStream) SetReadDeadline(time.Time) error  { return s.err }
 func (s *errStream) SetWriteDeadline(time.Time) error { return nil }
+func (s *errStream) Close() error                     { return nil }
 
 type timeoutError struct{ error }
 

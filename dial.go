@@ -21,11 +21,17 @@ import (
 // relay without limits. The returned conn is a *Conn. Beside the addresses in the host's peerstore it dials those at which
 // a Client on the same host has reached the peer.
 //
-// When Dial returns, the protocol is negotiated: the other side's Accept has a conn even if nobody writes, and a tag that
-// nobody serves is an error here, not at the first Read. It fails with a *net.OpError around an *Error that matches
-// ErrNotServed, ErrRelayOnly, ErrUnreachable, ErrUnavailable (a limit of either side), ErrInvalid, ErrStopped (the host is
-// closed), or the ctx's error;
-// its Outcome is NotSent or Rejected, and the cause is wrapped.
+// A nil error means that the protocol was negotiated: the peer serves the tag, and its Accept gets a conn even if nobody
+// writes. The peer may still refuse the conn after the negotiation, because of libp2p's limits or a full backlog. Such a
+// refusal is the error of the first Read or Write, matches ErrUnavailable, and has the Outcome Rejected.
+//
+// libp2p's limits rarely refuse a conn in that way, because Dial counts the conns of this host to the peer on the tag: at
+// 64 it waits for one to end, on both sides, or opens more one after the other while the peer accepts them. If ctx or
+// Dialer.Timeout ends first, it fails with ErrUnavailable. See ConnsPerPeer in package node to raise the limit.
+//
+// Dial fails with a *net.OpError around an *Error that matches ErrNotServed, ErrRelayOnly, ErrUnreachable, ErrUnavailable
+// (a limit of either side), ErrInvalid, ErrStopped (the host is closed), or the ctx's error; its Outcome is NotSent or
+// Rejected, and the cause is wrapped.
 //
 // Dialing the host's own Peer ID opens an in-process pipe to its own listener.
 func Dial(ctx context.Context, h host.Host, pid peer.ID, tag protocol.ID) (net.Conn, error) {
@@ -61,7 +67,8 @@ type Dialer struct {
 	// will do. If negative, it is invalid.
 	MinRelayData int64
 
-	// Timeout bounds the whole dial: connecting, waiting for a direct connection, and negotiating. A ctx that ends
+	// Timeout bounds the whole dial: connecting, waiting for a direct connection, waiting for another conn to end where
+	// the peer's limit is reached, and negotiating. A ctx that ends
 	// earlier comes first. If zero, 30 s. If negative, only the ctx bounds it.
 	Timeout time.Duration
 
@@ -121,7 +128,7 @@ func validateTag(field string, tag protocol.ID) error {
 
 // Dial opens a conn to a peer on d.Tag. It fails as the function Dial does.
 func (d *Dialer) Dial(ctx context.Context, pid peer.ID) (*Conn, error) {
-	c, _, err := d.open(ctx, pid, d.Tag)
+	c, _, err := d.openPort(ctx, pid, 0, true, d.Tag)
 	return c, err
 }
 
@@ -139,7 +146,7 @@ func (d *Dialer) DialContext(ctx context.Context, netw, address string) (net.Con
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: Network, Err: err}
 	}
-	c, _, err := d.openPort(ctx, pid, port, d.Tag)
+	c, _, err := d.openPort(ctx, pid, port, true, d.Tag)
 	if err != nil {
 		return nil, err
 	}
@@ -148,12 +155,12 @@ func (d *Dialer) DialContext(ctx context.Context, netw, address string) (net.Con
 
 // open opens a stream on the first of tags that the peer serves, and returns the conn and that tag.
 func (d *Dialer) open(ctx context.Context, pid peer.ID, tags ...protocol.ID) (*Conn, protocol.ID, error) {
-	return d.openPort(ctx, pid, 0, tags...)
+	return d.openPort(ctx, pid, 0, false, tags...)
 }
 
-// openPort is open with the port that the conn's RemoteAddr shows.
+// openPort is open with the port that the conn's RemoteAddr shows. With wait set it waits for a slot at the peer.
 func (d *Dialer) openPort(
-	ctx context.Context, pid peer.ID, port uint16, tags ...protocol.ID,
+	ctx context.Context, pid peer.ID, port uint16, wait bool, tags ...protocol.ID,
 ) (*Conn, protocol.ID, error) {
 	if err := d.validate(tags); err != nil {
 		return nil, "", d.dialError(pid, err)
@@ -170,8 +177,11 @@ func (d *Dialer) openPort(
 	if isClosed(hostDone(use.Host)) {
 		return nil, "", d.dialError(pid, dialFailed(ctx, "connect", hostClosed("connect", nil)))
 	}
-	if pid == use.Host.ID() {
+	switch {
+	case pid == use.Host.ID():
 		return use.openLoopback(ctx, port, tags)
+	case wait:
+		return use.openSlot(ctx, pid, port, tags)
 	}
 	return use.openRemote(ctx, pid, port, tags)
 }
@@ -227,7 +237,7 @@ func negotiate(ctx context.Context, s network.Stream, tags []protocol.ID) (proto
 		_ = s.SetDeadline(past) // a full send queue does not see a reset
 		_ = s.ResetWithError(network.StreamProtocolNegotiationFailed)
 	})
-	tag, err := multistream.SelectOneOf(tags, s)
+	tag, err := selectOneOf(tags, s)
 	if !stop() {
 		return "", ctx.Err()
 	}

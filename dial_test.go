@@ -195,13 +195,15 @@ func TestAResourceLimitOfThePeerIsNamed(t *testing.T) {
 			l := mustListen(t, b, testTag, ListenConfig{})
 			connPair(t, a, l)
 			connPair(t, a, l)
-			c, err := Dial(testContext(t), a, b.ID(), testTag)
+			d := Dialer{Host: a, Tag: testTag, Timeout: 100 * time.Millisecond} // it waits for one of the two to end
+			c, err := d.Dial(testContext(t), b.ID())
 			if err == nil {
 				_, err = c.Read(make([]byte, 1))
 				require.NoError(t, c.Close())
 			}
 			require.ErrorIs(t, err, ErrUnavailable)
 			require.ErrorContains(t, err, "resource manager")
+			require.ErrorContains(t, err, "node.Options.ConnsPerPeer")
 			var typed *Error
 			require.ErrorAs(t, err, &typed)
 			require.True(t, typed.Remote)
@@ -220,7 +222,7 @@ func TestAResourceLimitOfThisSideIsNamed(t *testing.T) {
 	b := testnet.Host(t, testnet.TCPTLS)
 	testnet.Teach(a, b.ID(), b.Addrs()...)
 	connPair(t, a, mustListen(t, b, testTag, ListenConfig{}))
-	_, err := Dial(testContext(t), a, b.ID(), testTag)
+	_, err := (&Dialer{Host: a, Tag: testTag, Timeout: 100 * time.Millisecond}).Dial(t.Context(), b.ID())
 	typed := requireDialError(t, err, a, b.ID())
 	require.False(t, typed.Remote)
 	require.ErrorIs(t, err, ErrUnavailable)

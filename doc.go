@@ -34,8 +34,14 @@
 //
 // # Limits
 //
-// All limits are finite by default and stated with their options. libp2p's default resource manager is enough. Over a
-// relay that cuts connections nothing runs unless the [PathPolicy] allows it.
+// All limits are finite by default and stated with their options. Over a relay that cuts connections nothing runs unless
+// the [PathPolicy] allows it.
+//
+// libp2p's default resource manager is enough for any number of calls, messages and shared streams, which use one stream
+// per peer and tag. Conns and dedicated streams are a libp2p stream each, of which it gives one peer 64 on a tag, and 4
+// more for each 8 GiB of memory. [Dial] waits for one of this host's conns to end where there are no more, and fails with
+// [ErrUnavailable] when its ctx ends. An http.Transport should set MaxIdleConnsPerHost to the number of its callers, or it
+// closes most of its conns after one request. The ConnsPerPeer option of package node raises the limit of a tag.
 //
 // # Security
 //

@@ -30,6 +30,35 @@ func twoHosts() (a, b host.Host) {
 	return a, b
 }
 
+func ExampleListenConfig_Serve() {
+	a, b := twoHosts()
+	defer a.Close()
+	defer b.Close()
+
+	l, err := peerlane.ListenConfig{}.Serve(b, "/greet/1.0.0", func(c *peerlane.Conn) {
+		if _, err := fmt.Fprintf(c, "hello, %t", c.RemotePeer() == a.ID()); err != nil {
+			_ = c.Reset() // a half answer must not look whole
+		}
+	})
+	if err != nil {
+		panic(err)
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	c, err := peerlane.Dial(ctx, a, b.ID(), "/greet/1.0.0")
+	if err != nil {
+		panic(err)
+	}
+	answer, err := io.ReadAll(c)
+	fmt.Printf("%s %v\n", answer, err)
+	_ = c.Close()
+	fmt.Println(l.Shutdown(ctx))
+	// Output:
+	// hello, true <nil>
+	// <nil>
+}
+
 func ExampleDial() {
 	a, b := twoHosts()
 	defer a.Close()

@@ -141,9 +141,10 @@ type attack struct {
 	ready func()
 }
 
-// open opens a carrier of a tag, or returns nil where the server refuses it.
+// open opens a carrier of a tag, or returns nil where the server refuses it. It does not wait where libp2p's limits are
+// reached.
 func (k *attack) open(ctx context.Context, tag protocol.ID) *Conn {
-	c, err := (&Dialer{Host: k.evil, Tag: tag}).Dial(ctx, k.b.ID())
+	c, _, err := (&Dialer{Host: k.evil}).open(ctx, k.b.ID(), tag)
 	if err != nil {
 		return nil
 	}

@@ -29,8 +29,8 @@ var (
 //   - a Read into a larger buffer uses its first maxSize bytes only, whatever the peer wrote in one go.
 //
 // It limits messages, not the sum of them: any number of Writes may follow each other. With a maxSize below 1 every
-// Read and Write fails with ErrInvalid. The result is a HalfCloser, and its NetConn method returns conn. It panics when conn
-// is nil.
+// Read and Write fails with ErrInvalid. The result is a HalfCloser with a Reset as Conn has it, and its NetConn method
+// returns conn. It panics when conn is nil.
 func NewLimitedConn(conn net.Conn, maxSize int) net.Conn {
 	if conn == nil {
 		panic("peerlane: NewLimitedConn: conn is nil")
@@ -94,4 +94,12 @@ func (l *limitedConn) CloseRead() error {
 		return c.CloseRead()
 	}
 	return l.opError("close", errors.ErrUnsupported)
+}
+
+// Reset drops the limited conn at once, as Conn.Reset does; a conn that cannot gives errors.ErrUnsupported.
+func (l *limitedConn) Reset() error {
+	if c, ok := l.Conn.(interface{ Reset() error }); ok {
+		return c.Reset()
+	}
+	return l.opError("reset", errors.ErrUnsupported)
 }

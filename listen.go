@@ -1,6 +1,7 @@
 package peerlane
 
 import (
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -29,9 +30,16 @@ const maxBacklog = 1 << 20
 
 // A ListenConfig holds the options of a listener. The zero value is ready to use.
 type ListenConfig struct {
-	// Backlog is how many conns may wait for Accept. A conn beyond that is reset, and its dialer gets an *Error that
-	// matches ErrUnavailable. If zero, 128. At most 2^20.
+	// Backlog is how many conns may wait for Accept, or for a handler of Serve. A conn beyond that is reset: its dialer
+	// gets an *Error that matches ErrUnavailable, mostly at the first Read. If zero, 128. At most 2^20.
 	Backlog int
+
+	// MaxConns is how many handlers of Serve may run at once. If zero, 1024. If negative, it is invalid. Listen does not
+	// use it.
+	MaxConns int
+
+	// Logger receives the panics of Serve's handlers. If nil, they are not logged.
+	Logger *slog.Logger
 
 	// AddrStyle is the style of Addr and of the conns' LocalAddr and RemoteAddr. If zero, AddrPeer. Addr has no
 	// socket and shows AddrSocket as AddrPeerPort.
@@ -42,6 +50,12 @@ func (c ListenConfig) withDefaults() ListenConfig {
 	if c.Backlog == 0 {
 		c.Backlog = DefaultBacklog
 	}
+	if c.MaxConns == 0 {
+		c.MaxConns = DefaultMaxConns
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	return c
 }
 
@@ -49,17 +63,20 @@ func (c ListenConfig) validate() error {
 	if c.Backlog < 0 || c.Backlog > maxBacklog {
 		return invalidf("ListenConfig.Backlog: %d is not within 0 to %d", c.Backlog, maxBacklog)
 	}
+	if c.MaxConns < 0 {
+		return invalidf("ListenConfig.MaxConns: %d is negative", c.MaxConns)
+	}
 	return c.AddrStyle.validate("ListenConfig.AddrStyle")
 }
 
 // Listen serves a tag on a host until the listener is closed; closing the host does not close it. It fails with
 // ErrInUse if the tag already has a listener or a stream handler there, and with ErrInvalid.
 func (c ListenConfig) Listen(h host.Host, tag protocol.ID) (*Listener, error) {
-	return listen(h, tag, c)
+	return c.listen(h, tag, nil)
 }
 
-// A Listener is a net.Listener for one tag of one host. It runs no goroutine: libp2p hands it each stream, and it keeps
-// a bounded number until Accept takes them.
+// A Listener is a net.Listener for one tag of one host. libp2p hands it each stream, and it keeps a bounded number until
+// Accept takes them. It runs no goroutine, except for the handlers of ListenConfig.Serve.
 type Listener struct {
 	host  host.Host
 	tag   protocol.ID
@@ -67,18 +84,32 @@ type Listener struct {
 	queue chan *Conn    // its capacity is the backlog; sent to only with mu held
 	done  chan struct{} // closed by Close
 
+	handler  func(*Conn) // nil: Accept
+	maxConns int
+	log      *slog.Logger
+	handlers sync.WaitGroup // serve and the handlers
+
 	mu      sync.Mutex // never held across I/O
 	closed  bool
 	refused uint64
+	serving map[*Conn]struct{} // conns with a handler
 }
 
 func listen(h host.Host, tag protocol.ID, config ListenConfig) (*Listener, error) {
-	l, err := newListener(h, tag, config)
+	return config.listen(h, tag, nil)
+}
+
+func (c ListenConfig) listen(h host.Host, tag protocol.ID, handler func(*Conn)) (*Listener, error) {
+	l, err := newListener(h, tag, c)
 	if err != nil {
 		return nil, &net.OpError{Op: "listen", Net: Network, Err: err}
 	}
+	l.handler = handler
 	if err := register(l); err != nil {
 		return nil, &net.OpError{Op: "listen", Net: Network, Source: l.Addr(), Err: err}
+	}
+	if handler != nil {
+		l.handlers.Go(l.serve)
 	}
 	return l, nil
 }
@@ -100,11 +131,19 @@ func newListener(h host.Host, tag protocol.ID, config ListenConfig) (*Listener, 
 		opts:  connOptions{style: config.AddrStyle},
 		queue: make(chan *Conn, config.Backlog),
 		done:  make(chan struct{}),
+
+		maxConns: config.MaxConns,
+		log:      config.Logger,
+		serving:  make(map[*Conn]struct{}),
 	}, nil
 }
 
 // Accept returns the next conn, a *Conn. After Close it always fails with net.ErrClosed.
 func (l *Listener) Accept() (net.Conn, error) {
+	if l.handler != nil {
+		err := invalidf("Accept: the listener has a handler, by ListenConfig.Serve")
+		return nil, &net.OpError{Op: "accept", Net: Network, Source: l.Addr(), Err: err}
+	}
 	c, err := l.accept()
 	if err != nil {
 		return nil, err
@@ -122,10 +161,18 @@ func (l *Listener) accept() (*Conn, error) {
 }
 
 // Close stops serving the tag and resets the conns that Accept has not taken; their dialers get ErrGoingAway. Accepted
-// conns live on. It may be called again.
+// conns live on. The conns of a Serve are reset in the same way, and their handlers are not waited for: see Shutdown. It
+// may be called again.
 func (l *Listener) Close() error {
+	l.stop()
+	l.resetServed()
+	return nil
+}
+
+// stop stops serving the tag, once, and resets the conns of the backlog.
+func (l *Listener) stop() {
 	if !l.markClosed() {
-		return nil
+		return
 	}
 	unregister(l)
 	for {
@@ -133,7 +180,7 @@ func (l *Listener) Close() error {
 		case c := <-l.queue:
 			c.resetWith(frame.CodeGoingAway)
 		default:
-			return nil
+			return
 		}
 	}
 }

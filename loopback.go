@@ -36,12 +36,13 @@ func (d *Dialer) openLoopback(ctx context.Context, port uint16, tags []protocol.
 func newLoopbackConn(s *pipeEnd, l *Listener, opts connOptions) *Conn {
 	pid := l.host.ID()
 	return &Conn{
-		stream:     s,
-		localPeer:  pid,
-		remotePeer: pid,
-		tag:        l.tag,
-		local:      styledAddr(opts.style, pid, 0, nil),
-		remote:     styledAddr(opts.style, pid, opts.port, nil),
+		stream:       s,
+		localPeer:    pid,
+		remotePeer:   pid,
+		tag:          l.tag,
+		local:        styledAddr(opts.style, pid, 0, nil),
+		remote:       styledAddr(opts.style, pid, opts.port, nil),
+		stopsSending: true,
 	}
 }
 

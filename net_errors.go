@@ -83,6 +83,9 @@ func resetOf(err error) *network.StreamError {
 	return se
 }
 
+// raiseHint says what to do where a limit on streams is reached.
+const raiseHint = "use fewer at once, or raise the limit: node.Options.ConnsPerPeer of the host that accepts them"
+
 // libp2pCodes holds what libp2p's own stream error codes 0x1001..0x1008 mean; those of connections are one lower.
 var libp2pCodes = [...]struct {
 	code    frame.Code
@@ -91,7 +94,7 @@ var libp2pCodes = [...]struct {
 }{
 	{frame.CodeProtocol, session.Rejected, "protocol negotiation failed"},
 	{frame.CodeUnavailable, session.Rejected, "a limit of the libp2p resource manager was reached (streams of one " +
-		"protocol and peer, streams of one peer, memory): use fewer at once, or raise the limit on the side that reset"},
+		"protocol and peer, streams of one peer, memory): " + raiseHint},
 	{frame.CodeUnavailable, session.Rejected, "rate limited: open fewer per second"},
 	{frame.CodeProtocol, session.Unknown, "protocol violation"},
 	{frame.CodeClosed, session.Unknown, "supplanted by a newer one"},

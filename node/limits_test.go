@@ -18,7 +18,7 @@ import (
 func manager(t *testing.T, l Limits) network.ResourceManager {
 	t.Helper()
 	require.NoError(t, l.validate())
-	m, err := l.withDefaults().resourceManager()
+	m, err := l.withDefaults().resourceManager(nil)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Close()) })
 	return m

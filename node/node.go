@@ -87,13 +87,11 @@ func (o Options) libp2p(key crypto.PrivKey) ([]libp2p.Option, error) {
 	all := []libp2p.Option{libp2p.Identity(key), libp2p.UserAgent(o.UserAgent),
 		libp2p.NoListenAddrs, libp2p.EnableRelay()} // listen comes later; NoListenAddrs alone turns relays off
 	all = append(all, o.nat()...)
-	if o.Limits != nil {
-		limits, err := o.Limits.options()
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, limits...)
+	limits, err := o.limits()
+	if err != nil {
+		return nil, err
 	}
+	all = append(all, limits...)
 	return append(all, o.Libp2p...), nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -50,6 +51,13 @@ type Options struct {
 	// Limits sizes the resource manager, the connection manager and the limits per address. If nil, libp2p's defaults
 	// are in force: about 160 peers, 8 connections from one address.
 	Limits *Limits
+
+	// ConnsPerPeer sets how many streams each way one peer may have open on a tag, such as conns of peerlane.Listen, by
+	// tag; the limits above a tag grow with it. libp2p's default is 64, and 4 more for each 8 GiB of memory; that of Limits
+	// is StreamsPerPeer. Set it on the host that accepts the conns: an HTTP client without MaxConnsPerHost opens as many
+	// as it has requests. One QUIC connection carries 256 streams at most. Each must be at least 1, and all together at
+	// most 1,000,000.
+	ConnsPerPeer map[protocol.ID]int
 
 	// HolePunch upgrades relayed connections to direct ones through NATs (DCUtR).
 	HolePunch bool
@@ -130,8 +138,28 @@ func (o Options) validate() error {
 			return err
 		}
 	}
+	if err := o.validateConns(); err != nil {
+		return err
+	}
 	if o.Limits != nil {
 		return o.Limits.validate()
+	}
+	return nil
+}
+
+// maxConnsPerPeer bounds the sum of Options.ConnsPerPeer.
+const maxConnsPerPeer = 1_000_000
+
+func (o Options) validateConns() error {
+	all := 0
+	for tag, n := range o.ConnsPerPeer {
+		switch {
+		case tag == "":
+			return invalidf("Options.ConnsPerPeer: empty tag")
+		case n < 1 || n > maxConnsPerPeer-all:
+			return invalidf("Options.ConnsPerPeer: %d for %q, want at least 1 and at most %d in all", n, tag, maxConnsPerPeer)
+		}
+		all += n
 	}
 	return nil
 }

@@ -344,6 +344,11 @@ func (d *dedicated) Reset(code frame.Code) error {
 	if code == frame.CodeOK || code == frame.CodeClosed {
 		code = frame.CodeCancelled // an orderly close would look like the end of the data
 	}
+	if d.ends != nil { // the peer's Close must not wait for us to read on
+		d.s.mu.Lock()
+		d.ends.say(true)
+		d.s.mu.Unlock()
+	}
 	drop(d.raw, code)
 	_ = d.Conn.SetDeadline(deadline.Past) // wakes whoever waits in the seal
 	return nil

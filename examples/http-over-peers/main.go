@@ -61,7 +61,10 @@ func run(ctx context.Context, out io.Writer) error {
 	go func() { served <- srv.Serve(l) }()
 
 	// The client dials Peer IDs in place of host names.
-	transport := &http.Transport{DialContext: (&peerlane.Dialer{Host: client.Host(), Tag: tag}).DialContext}
+	transport := &http.Transport{
+		DialContext:         (&peerlane.Dialer{Host: client.Host(), Tag: tag}).DialContext,
+		MaxIdleConnsPerHost: 64, // each idle conn is a libp2p stream; the default of 2 dials anew for most requests
+	}
 	defer transport.CloseIdleConnections()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+server.ID().String()+"/status", nil)
 	if err != nil {

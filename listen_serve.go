@@ -1,0 +1,115 @@
+package peerlane
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// DefaultMaxConns is the default of ListenConfig.MaxConns.
+const DefaultMaxConns = 1024
+
+// Serve serves a tag on a host and calls handler with each conn, in a goroutine of its own, as Host.SetStreamHandler does
+// with streams. It returns at once, and fails as ListenConfig.Listen does.
+//
+// When handler returns, the conn is closed: the peer reads what was written, and then io.EOF. When handler panics or ends
+// by runtime.Goexit, the conn is reset with CodeInternal, so that the peer's Read fails with ErrInternal; the panic goes
+// to Logger and the process lives. At most MaxConns handlers run at once. Conns beyond wait in the backlog.
+//
+// The listener's Close ends the conns that are being served; Shutdown waits for their handlers. Accept is not for a
+// listener of Serve and always fails with ErrInvalid.
+func (c ListenConfig) Serve(h host.Host, tag protocol.ID, handler func(*Conn)) (*Listener, error) {
+	if handler == nil {
+		return nil, &net.OpError{Op: "listen", Net: Network, Err: invalidf("handler: nil")}
+	}
+	return c.listen(h, tag, handler)
+}
+
+// serve calls the handler with the conns that come. It ends when the listener is closed.
+func (l *Listener) serve() {
+	places := make(chan struct{}, l.maxConns)
+	for {
+		select {
+		case places <- struct{}{}:
+		case <-l.done:
+			return
+		}
+		conn, err := l.accept()
+		if err != nil || !l.startServing(conn) {
+			return
+		}
+		l.handlers.Go(func() {
+			defer func() { <-places }()
+			l.serveConn(conn)
+		})
+	}
+}
+
+// startServing enters a conn among those that Close ends, and reports false, with the conn reset, if it came too late.
+func (l *Listener) startServing(conn *Conn) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		conn.resetWith(frame.CodeGoingAway)
+		return false
+	}
+	l.serving[conn] = struct{}{}
+	return true
+}
+
+func (l *Listener) serveConn(conn *Conn) {
+	returned := false
+	defer func() {
+		l.mu.Lock()
+		delete(l.serving, conn)
+		l.mu.Unlock()
+		if returned {
+			_ = conn.Close() // never fails
+			return
+		}
+		conn.resetWith(frame.CodeInternal)
+		if v := recover(); v != nil {
+			l.log.Error("conn handler panicked", "tag", l.tag, "peer", conn.RemotePeer(), "panic", v)
+		}
+	}()
+	l.handler(conn)
+	returned = true
+}
+
+// Shutdown stops serving the tag and waits until the handlers of Serve have returned. If ctx ends first, it resets the
+// conns that are still served, as Close does, and returns an *Error with the ctx's error, which says how many they were.
+// The conns in the backlog are reset at once: no handler has seen them. On a listener without a handler it is Close.
+func (l *Listener) Shutdown(ctx context.Context) error {
+	l.stop()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.handlers.Wait()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+	}
+	n := l.resetServed()
+	return &Error{Op: "shutdown", Link: string(l.tag), Err: fmt.Errorf("%d conns were cut off: %w", n, ctx.Err())}
+}
+
+// resetServed resets the conns whose handlers run, and returns how many they were.
+func (l *Listener) resetServed() int {
+	l.mu.Lock()
+	conns := make([]*Conn, 0, len(l.serving))
+	for conn := range l.serving {
+		conns = append(conns, conn)
+	}
+	l.mu.Unlock()
+	for _, conn := range conns {
+		conn.resetWith(frame.CodeGoingAway)
+	}
+	return len(conns)
+}
