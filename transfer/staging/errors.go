@@ -16,6 +16,7 @@ const (
 	CodeIO      manifest.Code = "io"       // the disk failed
 	CodeNoState manifest.Code = "no_state" // there is no such transfer to go on with
 	CodeBusy    manifest.Code = "busy"     // another process, or another Staging of this one, has the transfer
+	CodeGone    manifest.Code = "gone"     // a file that had its name was moved away or deleted before the transfer ended
 )
 
 // ErrBusy is what FS.Lock returns for what another has. A Staging says CodeBusy.

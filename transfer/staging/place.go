@@ -3,7 +3,9 @@ package staging
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
@@ -31,6 +33,9 @@ func (s *Staging) place(p *part) (isLink bool, err error) {
 		}
 		return false, err
 	case isNoSpace(err) || errors.Is(err, fs.ErrNotExist):
+		return false, err
+	}
+	if err := s.fs.RenameNew(from, to); !errors.Is(err, errors.ErrUnsupported) {
 		return false, err
 	}
 	if _, err := s.fs.Lstat(to); err == nil {
@@ -67,7 +72,51 @@ func (s *Staging) folders(seen folders, name string) error {
 	return err
 }
 
-// folder makes the folder name, whose parent is there, and refuses what is none.
+// What a folder must allow, so that what is in it can be seen, and changed.
+const (
+	mayLook   fs.FileMode = 0o500
+	mayChange fs.FileMode = 0o700
+)
+
+// openUp gives a folder that is there the rights that are needed for a while, if it lacks them: dressFolders or closeFolders takes them
+// away again. Of a folder of another user's, what is done in it fails.
+func (s *Staging) openUp(name string, info Info, need fs.FileMode) error {
+	perm := info.Mode.Perm()
+	if perm&need == need {
+		return nil
+	}
+	err := s.fs.ChmodDir(name, perm|mayChange)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, was := s.opened[name]; !was {
+		s.opened[name] = perm
+	}
+	return nil
+}
+
+// closeFolders gives the folders that openUp has changed, and that are not dressed, their modes back, the inner ones first.
+func (s *Staging) closeFolders() error {
+	s.mu.Lock()
+	opened := s.opened
+	s.opened = make(map[string]fs.FileMode)
+	clear(s.looked)
+	s.mu.Unlock()
+	var all []error
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(opened))) {
+		if err := s.fs.ChmodDir(name, opened[name]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			all = append(all, err)
+		}
+	}
+	return errors.Join(all...)
+}
+
+// folder makes the folder name, whose parent is there, and refuses what is none. Files can be made in it then.
 func (s *Staging) folder(name string) error {
 	info, err := s.fs.Lstat(name)
 	switch {
@@ -81,7 +130,10 @@ func (s *Staging) folder(name string) error {
 	case err != nil:
 		return err
 	}
-	return isFolder(name, info)
+	if err := isFolder(name, info); err != nil {
+		return err
+	}
+	return s.openUp(name, info, mayChange)
 }
 
 // isFolder reports what is in the place of a folder.
