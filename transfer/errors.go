@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
@@ -107,7 +108,14 @@ func whyOf(err error) wire.Why {
 	case CodeGone:
 		return wire.Why{Code: string(code), Text: "a file that had arrived was moved away or deleted there before the end"}
 	case CodeNoSpace:
+		if ownText(err) != "" { // of a transfer that was not begun
+			return wire.Why{Code: string(code), Text: "there is not enough room"}
+		}
 		return wire.Why{Code: string(code), Text: "the disk is full; what has come is kept"}
+	case CodeIO:
+		if isTooManyOpen(err) {
+			return wire.Why{Code: string(code), Text: "this side has too many files open"}
+		}
 	case CodeBusy:
 		return wire.Why{Code: string(code), Text: cmp.Or(ownText(err), "another process receives the same transfer")}
 	case CodeDenied:
@@ -117,6 +125,9 @@ func whyOf(err error) wire.Why {
 	}
 	return wire.Why{Code: string(CodeIO), Text: "this side failed"}
 }
+
+// isTooManyOpen reports that this process, or system, can open no further file: another file fails with it too.
+func isTooManyOpen(err error) bool { return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) }
 
 // textOf returns err's text, without the code that Error adds.
 func textOf(err error) string {
@@ -129,8 +140,12 @@ func textOf(err error) string {
 // ownText returns the Text of the Error that err is, or "".
 func ownText(err error) string {
 	var e *Error
-	if errors.As(err, &e) {
+	var file *source.Error
+	switch {
+	case errors.As(err, &e):
 		return e.Text
+	case errors.As(err, &file) && file.Err == nil:
+		return file.Text // whose path is said beside it
 	}
 	return ""
 }

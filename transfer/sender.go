@@ -241,8 +241,12 @@ func (s *sender) isGone(file uint32) bool {
 	return s.gone[file]
 }
 
-// ourFailure tells the receiver that a file cannot be had any more (spec 5.6).
+// ourFailure tells the receiver that a file cannot be had any more (spec 5.6). It returns what ends the transfer: that the others could not
+// be had either.
 func (s *sender) ourFailure(file uint32, cause error) error {
+	if isTooManyOpen(cause) {
+		return cause
+	}
 	if !s.drop(file) {
 		return nil
 	}

@@ -20,7 +20,7 @@ const (
 )
 
 // ErrBusy is what FS.Lock returns for what another has. A Staging says CodeBusy.
-var ErrBusy = errors.New("it is locked")
+var ErrBusy = errors.New("another process is receiving the same into this folder")
 
 // Error is the error of this package. It wraps that of the system, if there is one.
 type Error struct {
@@ -68,7 +68,9 @@ func wrap(op, path string, err error) error {
 	case errors.As(err, &m):
 		e.Code = m.Code
 	case errors.Is(err, ErrBusy):
-		e.Code, e.Text = CodeBusy, "another process is receiving it: wait until it has ended, or stop it"
+		e.Code = CodeBusy
+	case isNoSpace(err) && op == "create": // nothing has come
+		e.Code, e.Text = CodeNoSpace, "the disk is full"
 	case isNoSpace(err):
 		e.Code, e.Text = CodeNoSpace, "the disk is full: make room and go on, what has come is kept"
 	case errors.Is(err, fs.ErrExist):

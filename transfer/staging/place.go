@@ -140,9 +140,9 @@ func (s *Staging) folder(name string) error {
 func isFolder(name string, info Info) error {
 	switch {
 	case info.Mode&fs.ModeSymlink != 0:
-		return errorf("publish", name, manifest.CodePathUnsafe, "it is a symlink where a folder belongs: nothing is written through one")
+		return errorf("look", name, manifest.CodePathUnsafe, "the destination has a symlink where this folder belongs: nothing is written through one")
 	case !info.Mode.IsDir():
-		return errorf("publish", name, manifest.CodeExists, "it is a file where a folder belongs: move it away")
+		return errorf("look", name, manifest.CodeExists, "the destination has a file where this folder belongs: move it away")
 	}
 	return nil
 }
