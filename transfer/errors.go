@@ -127,7 +127,9 @@ func whyOf(err error) wire.Why {
 }
 
 // isTooManyOpen reports that this process, or system, can open no further file: another file fails with it too.
-func isTooManyOpen(err error) bool { return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) }
+func isTooManyOpen(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 // textOf returns err's text, without the code that Error adds.
 func textOf(err error) string {

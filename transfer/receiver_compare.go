@@ -60,7 +60,7 @@ func (r *receiver) differs(id uint32) error {
 	if !r.o.Overwrite {
 		return &staging.Error{
 			Op: "compare", Path: r.entries[id].Path, Code: CodeExists,
-			Text: "a file with the same size and time is there, with another content: move it away, or allow it to be replaced",
+			Text: "the destination has a file of the same size and time, with another content",
 		}
 	}
 	r.files[id] = fileNew

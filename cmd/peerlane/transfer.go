@@ -25,6 +25,8 @@ type treeFlags struct {
 	Rate     size     `placeholder:"N" help:"Bytes per second at most, as in 500k or 10MB."`
 	Symlinks bool     `help:"Send symlinks that lead to inside of what is sent. Otherwise they are left out."`
 	Compress bool     `help:"Compress what shrinks by it; the other side has to allow it too."`
+
+	SkipSpecial bool `help:"Exit with 0 although something was left out that cannot be sent: devices, FIFOs, sockets, unreadable files, names, symlinks. Otherwise with 10."`
 }
 
 // mostLeftOut is how many files that are left out are named, each on a line.
@@ -32,7 +34,7 @@ const mostLeftOut = 20
 
 // walk finds what is to be sent, and says what is left out.
 func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) {
-	left := 0
+	left, clamped := 0, 0
 	tree, err := source.Walk(ctx, f.Path, &source.Options{
 		Rules: manifest.Rules{Symlinks: f.Symlinks},
 		Skip: func(path string, reason error) {
@@ -44,11 +46,55 @@ func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) 
 			}
 			d.printf("left out %q: %s", path, safe(oneLine(reason)))
 		},
+		Clamped: func(path string, at time.Time) {
+			if clamped++; clamped == 1 {
+				d.printf("note     %q: its time, the year %d, is sent as the nearest one between 1677 and 2262", path, at.Year())
+			}
+		},
 	})
+	if clamped > 1 {
+		d.printf("note     %d more have such a time", clamped-1)
+	}
 	if left > mostLeftOut {
 		d.printf("left out %d more", left-mostLeftOut)
 	}
 	return tree, err
+}
+
+// errLeftOut: everything else was sent.
+var errLeftOut = errors.New("left out what cannot be sent")
+
+// leftOut returns an error when something was left out of a tree that was sent, unless that is meant.
+func (f *treeFlags) leftOut(tree *source.Tree) error {
+	if tree.LeftOut().Count() == 0 || f.SkipSpecial {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", errLeftOut, tree.LeftOut())
+}
+
+// partlyError is the error of a transfer whose other files have arrived.
+type partlyError struct {
+	failed, files int
+	first         error
+}
+
+func (e *partlyError) Error() string {
+	return fmt.Sprintf("%d of %s did not arrive", e.failed, filesText(e.files))
+}
+
+func (e *partlyError) Unwrap() error { return e.first }
+
+// outcomeOf returns what a transfer has ended with: nil, err, or that some files, which were named before, have failed.
+func outcomeOf(r transfer.Result, err error) error {
+	if isPartly(r, err) {
+		return &partlyError{len(r.Failed), r.Progress.Files, err}
+	}
+	return err
+}
+
+// isPartly reports whether err is of a file, and all others have arrived.
+func isPartly(r transfer.Result, err error) bool {
+	return err != nil && len(r.Failed) > 0 && errors.Is(err, r.Failed[0])
 }
 
 func (f *treeFlags) options(d *display) transfer.Options {
@@ -61,7 +107,8 @@ type placeFlags struct {
 	Symlinks  bool   `help:"Take symlinks that lead to inside of what comes."`
 	Rate      size   `placeholder:"N" help:"Bytes per second at most, as in 500k or 10MB."`
 	Lanes     int    `default:"0" help:"Data lanes at most, 1 to 16; 0 for 4."`
-	Verify    string `enum:"sample,all,none" default:"sample" help:"How much of what an earlier run has left is read again: sample, all or none."`
+	Verify    string `enum:"sample,all,none" default:"sample" help:"How much of what an earlier run has left is read again: sample, all or none. Files that are there already count by size and time; all reads them too, if the sender has used --hash."`
+	Checksum  bool   `help:"Read files that are there already, and compare their contents with the sender's, which reads them too. Otherwise the same size and time count as the same file, which does not prove it."`
 	Sync      string `enum:"batch,none,each" default:"batch" help:"How much the disk is asked for: batch (every 2 s), none or each (piece)."`
 	Compress  bool   `help:"Allow the data to be compressed."`
 }
@@ -77,7 +124,7 @@ func (f *placeFlags) options(d *display) transfer.ReceiveOptions {
 	return transfer.ReceiveOptions{
 		Options:   transfer.Options{Rate: int(f.Rate), Lanes: f.Lanes, Compress: f.Compress, Event: d.event},
 		Rules:     &rules,
-		Overwrite: f.Overwrite, Sync: syncs[f.Sync], Verify: verifies[f.Verify],
+		Overwrite: f.Overwrite, Sync: syncs[f.Sync], Verify: verifies[f.Verify], Checksum: f.Checksum,
 	}
 }
 

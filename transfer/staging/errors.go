@@ -52,6 +52,16 @@ func (e *Error) Unwrap() error { return e.Err }
 // ErrLost is what a write fails with that a failing sync has hit: writing it again helps.
 var ErrLost = errors.New("the disk has lost what was written meanwhile: write it again")
 
+// takenError is fs.ErrExist, and says where.
+type takenError struct{}
+
+var errTaken = takenError{}
+
+func (takenError) Error() string { return "the destination has something else of that name" }
+
+// Is reports whether target is fs.ErrExist.
+func (takenError) Is(target error) bool { return target == fs.ErrExist }
+
 // errorf returns an *Error with the text that format makes.
 func errorf(op, path string, code manifest.Code, format string, args ...any) error {
 	return &Error{Op: op, Path: path, Code: code, Text: fmt.Sprintf(format, args...)}
@@ -73,8 +83,10 @@ func wrap(op, path string, err error) error {
 		e.Code, e.Text = CodeNoSpace, "the disk is full"
 	case isNoSpace(err):
 		e.Code, e.Text = CodeNoSpace, "the disk is full: make room and go on, what has come is kept"
+	case err == fs.ErrExist: //nolint:errorlint // what this package itself returns
+		e.Code, e.Err = manifest.CodeExists, errTaken
 	case errors.Is(err, fs.ErrExist):
-		e.Code, e.Text = manifest.CodeExists, "there is something of that name already: move it away, or allow it to be replaced"
+		e.Code, e.Text = manifest.CodeExists, errTaken.Error()
 	case errors.Is(err, fs.ErrPermission):
 		e.Code, e.Text = CodeDenied, "this user may not write there"
 	}
