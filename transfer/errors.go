@@ -29,7 +29,7 @@ const (
 	CodeCanceled      = Code("canceled")         // this side, or the peer, has stopped it
 	CodeProtocol      = manifest.CodeProtocol    // the peer breaks the protocol
 	CodeIO            = staging.CodeIO           // a disk failed
-	CodeGone          = staging.CodeGone         // a file that had arrived was moved away or deleted at the receiver before the end
+	CodeGone          = staging.CodeGone         // a received file was moved or deleted before the transfer finished
 	CodeBusy          = staging.CodeBusy         // not now: another process receives the same, or too much is going on; later may do
 	CodeNotFound      = Code("not_found")        // the peer has no such transfer, or does not know the token
 	CodeStalled       = Code("stalled")          // nothing came for too long
@@ -106,7 +106,7 @@ func whyOf(err error) wire.Why {
 	case CodeProtocol, CodeCanceled, CodePathUnsafe, CodeExists, CodeTooLarge, CodeSourceChanged, CodeHashMismatch:
 		return wire.Why{Code: string(code), Text: textOf(err)}
 	case CodeGone:
-		return wire.Why{Code: string(code), Text: "a file that had arrived was moved away or deleted there before the end"}
+		return wire.Why{Code: string(code), Text: "a received file was moved or deleted before the transfer finished"}
 	case CodeNoSpace:
 		if ownText(err) != "" { // of a transfer that was not begun
 			return wire.Why{Code: string(code), Text: "there is not enough room"}

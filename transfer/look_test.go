@@ -28,7 +28,7 @@ func once(t *testing.T, way, from, to string, o transfer.ReceiveOptions) (result
 	return result, err
 }
 
-// A run is interrupted after a file has got its name, something is done to that, and the same run goes on.
+// A run is interrupted after it has published a file. The file is deleted or changed, and the same run resumes.
 func TestAStateThatIsContinuedLooksAtWhatHasItsName(t *testing.T) {
 	for way := range ways {
 		for what, do := range map[string]func(t *testing.T, name string){
@@ -44,7 +44,7 @@ func TestAStateThatIsContinuedLooksAtWhatHasItsName(t *testing.T) {
 			"all gone": func(t *testing.T, name string) { require.NoError(t, os.RemoveAll(filepath.Dir(filepath.Dir(name)))) },
 		} {
 			if way != "fetch" && what != "deleted" && what != "replaced" {
-				continue // what it is that is in the way makes no difference to the way
+				continue // push and fetch do the same
 			}
 			t.Run(way+", "+what, func(t *testing.T) {
 				from, to := write(t, content{"a/first": 300 << 10, "b/second": 8 << 20}), t.TempDir()
@@ -68,7 +68,7 @@ func TestAStateThatIsContinuedLooksAtWhatHasItsName(t *testing.T) {
 	}
 }
 
-// What has its name is looked at again at the end of the same run.
+// Published files are checked again at the end of the run.
 func TestAFileThatGoesAwayDuringTheRunIsSaid(t *testing.T) {
 	for way := range ways {
 		t.Run(way, func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestContentsAreComparedWhenThatIsAskedFor(t *testing.T) {
 	}
 }
 
-// Also what an earlier run has given its name is read.
+// Files that an interrupted run has published are read too.
 func TestVerifyAllReadsWhatAnEarlierRunHasPublished(t *testing.T) {
 	from, to := write(t, content{"a": 300 << 10, "b/second": 8 << 20}), t.TempDir()
 	half(t, "fetch hashed", walk(t, from), to, 5*time.Second)
@@ -170,7 +170,7 @@ func TestVerifyAllReadsWhatAnEarlierRunHasPublished(t *testing.T) {
 	same(t, from, filepath.Join(to, "tree"))
 }
 
-// A file that changes at the sender while it is compared fails as any other.
+// A file that changes at the sender before it is compared fails.
 func TestAFileThatChangesBeforeItIsComparedFails(t *testing.T) {
 	from, to := write(t, lookAlikes), t.TempDir()
 	forge(t, from, to, "")
@@ -182,7 +182,7 @@ func TestAFileThatChangesBeforeItIsComparedFails(t *testing.T) {
 	})
 }
 
-// A sender of before cannot say the root of a small file: nothing is believed, and nothing hangs.
+// A sender without the capability cannot send the root of a small file: the transfer fails, and does not hang.
 func TestASenderOfBeforeCannotCompare(t *testing.T) {
 	from, to := write(t, content{"a": 5}), t.TempDir()
 	require.NoError(t, os.Rename(filepath.Join(from, "a"), filepath.Join(to, "a")))
@@ -200,7 +200,7 @@ func TestASenderOfBeforeCannotCompare(t *testing.T) {
 	})
 }
 
-// A comparison outlives its connection: the roots that were not said are asked for again.
+// A comparison survives a lost connection: the missing roots are requested again.
 func TestAComparisonOutlivesItsConnection(t *testing.T) {
 	from, to := write(t, lookAlikes), t.TempDir()
 	forge(t, from, to, "")

@@ -46,9 +46,9 @@ type ReceiveOptions struct {
 	Sync staging.SyncPolicy
 	// Verify says how much of what an earlier run has left is read again before it counts.
 	Verify Verify
-	// Checksum has files that are there already be read, and their contents compared with the sender's, which otherwise count as received
-	// when their size and time are right. If the sender has hashed the tree, VerifyAll does so too; if it has not, it reads each such
-	// file as well. A file of another content is CodeExists, or replaced with Overwrite.
+	// Checksum compares the content of existing files with the sender's. By default, a file with the right size and time counts as
+	// received. If the tree was not hashed, the sender reads each such file too; if it was, VerifyAll does the same as Checksum. A file
+	// with different content is CodeExists, or is replaced with Overwrite.
 	Checksum bool
 	// Tokens, if not nil, are those of Fetch's sources, one for each, in the place of Ref's: what several senders of the same tree have
 	// given out.
@@ -61,7 +61,7 @@ type Verify uint8
 // The ways to verify on resume.
 const (
 	VerifySample Verify = iota // the first piece, the last one, and some between
-	VerifyAll                  // every piece; of a hashed tree, also every file that is in its place already
+	VerifyAll                  // every piece; of a hashed tree, existing files too
 	VerifyNothing
 )
 

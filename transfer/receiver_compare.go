@@ -12,21 +12,21 @@ import (
 	"github.com/peerlane/peerlane/transfer/staging"
 )
 
-// unsure is a file that is in its place with the right size and time, and whose content is compared with the sender's root of it.
+// unsure is an existing file with the right size and time whose content is being compared with the sender's root.
 type unsure struct {
-	root  b3tree.Root // of what is here
+	root  b3tree.Root // of the existing file
 	asked *origin     // who is asked for the root, or nil
 }
 
 // mostUnsure is how many roots an origin is asked for at a time.
 const mostUnsure = 256
 
-// readsExisting reports whether files that are there already are read, and not only looked at.
+// readsExisting reports whether the content of existing files is compared.
 func (r *receiver) readsExisting() bool {
 	return r.o.Checksum || r.o.Verify == VerifyAll && r.hashed
 }
 
-// compare reads a file that is there already. Where the manifest has no hashes, the sender is asked later.
+// compare hashes an existing file. If the manifest has no hashes, it queues the file for askUnsureLocked.
 func (r *receiver) compare(e *manifest.Entry, id uint32) error {
 	if e.Size == 0 {
 		return r.adopt(id)
@@ -55,19 +55,19 @@ func (r *receiver) adopt(id uint32) error {
 	return r.st.Adopt(id)
 }
 
-// differs has a file be fetched that is there with another content, if it may be replaced, and otherwise returns why it may not.
+// differs resets a file whose existing content is wrong, so that it is fetched. Without Overwrite it returns a CodeExists error.
 func (r *receiver) differs(id uint32) error {
 	if !r.o.Overwrite {
 		return &staging.Error{
 			Op: "compare", Path: r.entries[id].Path, Code: CodeExists,
-			Text: "the destination has a file of the same size and time, with another content",
+			Text: "the destination has a file with the same size and time, but different content",
 		}
 	}
 	r.files[id] = fileNew
 	return r.st.Reset(id)
 }
 
-// rootOfExisting reads what is in the place of a file.
+// rootOfExisting returns the root of the file in the place of e.
 func (r *receiver) rootOfExisting(e *manifest.Entry) (root b3tree.Root, err error) {
 	f, err := r.disk.OpenFile(e.Path, os.O_RDONLY, 0)
 	if err != nil {
@@ -98,7 +98,7 @@ func (r *receiver) rootOfExisting(e *manifest.Entry) (root b3tree.Root, err erro
 	return shape.Fold(cvs)
 }
 
-// compareError is err of a file that is there and cannot be read.
+// compareError wraps an error from reading an existing file.
 func compareError(e *manifest.Entry, err error) error {
 	failed := &staging.Error{Op: "compare", Path: e.Path, Code: CodeIO, Err: err}
 	if errors.Is(err, fs.ErrPermission) {
@@ -107,11 +107,11 @@ func compareError(e *manifest.Entry, err error) error {
 	return failed
 }
 
-// askUnsureLocked asks an origin for the roots of files that are there already.
+// askUnsureLocked asks an origin for the roots of existing files, mostUnsure at a time.
 func (r *receiver) askUnsureLocked(o *origin) {
 	for len(r.unasked) > 0 && o.unsure < mostUnsure {
 		if !o.caps.Has(wire.CapAnyRoot) {
-			o.giveUp(&Error{Code: CodeProtocol, Text: "the sender is too old to compare contents that were not hashed before they were offered"})
+			o.giveUp(&Error{Code: CodeProtocol, Text: "the sender is too old to compare content unless it hashes the files before it offers them"})
 			return
 		}
 		id := r.unasked[0]
@@ -126,7 +126,7 @@ func (r *receiver) askUnsureLocked(o *origin) {
 	}
 }
 
-// unaskLocked has what an origin was asked for be asked again.
+// unaskLocked queues the roots that a lost origin has not sent again.
 func (r *receiver) unaskLocked(o *origin) {
 	for id, u := range r.unsure {
 		if u.asked == o {
@@ -137,7 +137,7 @@ func (r *receiver) unaskLocked(o *origin) {
 	o.unsure = 0
 }
 
-// comparedLocked takes the root of a file that is there already.
+// comparedLocked handles the sender's root of an existing file.
 func (r *receiver) comparedLocked(o *origin, u *unsure, said wire.Root) {
 	id := said.File
 	delete(r.unsure, id)
@@ -168,7 +168,7 @@ func (r *receiver) comparedLocked(o *origin, u *unsure, said wire.Root) {
 	r.planLocked(o)
 }
 
-// dropUnsureLocked forgets that a file is compared, whose sender cannot say its root.
+// dropUnsureLocked ends the comparison of a file that the sender cannot read.
 func (r *receiver) dropUnsureLocked(id uint32) {
 	if u := r.unsure[id]; u != nil {
 		if u.asked != nil {
@@ -178,7 +178,7 @@ func (r *receiver) dropUnsureLocked(id uint32) {
 	}
 }
 
-// owedLocked returns how many bytes an origin has to hash before it has answered for files that are there already.
+// owedLocked returns how many bytes an origin must hash to answer for the existing files that it was asked for.
 func (r *receiver) owedLocked(o *origin) (bytes int64) {
 	if o.unsure == 0 {
 		return 0

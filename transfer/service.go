@@ -40,7 +40,7 @@ type Incoming struct {
 	ID      string // names it: the same files again have the same
 	Files   int
 	Bytes   int64
-	LeftOut int              // files and folders that the peer could not send
+	LeftOut int              // items that the peer could not send
 	Entries []manifest.Entry // checked by the manifest's own rules; not to be changed
 }
 

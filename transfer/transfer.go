@@ -92,8 +92,8 @@ type Result struct {
 	Took     time.Duration
 	Failed   []*Error // the files that failed, when the others have come
 
-	LeftOut     int    // what the sender found and did not send: source.LeftOut; 0 of a sender that cannot say so
-	LeftOutText string // of which kinds, in the sender's words: untrusted at the receiver
+	LeftOut     int    // items that the sender found and could not send, as source.LeftOut counts them; 0 if the sender is too old to say
+	LeftOutText string // their kinds, in the sender's words: untrusted at the receiver
 }
 
 func newTransfer(d Direction, peer string, o Options) (*Transfer, context.Context) {
@@ -271,7 +271,7 @@ func (t *Transfer) listed(name string, root [32]byte) {
 	t.name, t.root = name, root
 }
 
-// leftOut notes what the sender has left out; of several senders, the most counts.
+// leftOut records what the sender left out. Of several senders, the largest number counts.
 func (t *Transfer) leftOut(n int, text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -221,10 +221,10 @@ func percent(p transfer.Progress) int {
 	return 0
 }
 
-// mostAlike is how many events of a kind are written, each on a line; of the others, how many there were.
+// mostAlike is how many events of one kind are written, each on its line. The rest are counted.
 const mostAlike = 20
 
-// tooMany counts an event, and reports whether there were too many of its kind.
+// tooMany counts an event and reports whether mostAlike of its kind were written already.
 func (d *display) tooMany(kind transfer.EventKind) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -232,7 +232,7 @@ func (d *display) tooMany(kind transfer.EventKind) bool {
 	return d.told[kind] > mostAlike
 }
 
-// tellRest writes how many events were not written.
+// tellRest writes how many events were not written, and starts counting anew.
 func (d *display) tellRest() {
 	d.mu.Lock()
 	told := d.told
@@ -244,12 +244,12 @@ func (d *display) tellRest() {
 		case kind == transfer.EventFileFailed:
 			d.printf("failed   %d more files", more)
 		default:
-			d.printf("note     %s: %d times more", kind, more)
+			d.printf("note     %s: %d more times", kind, more)
 		}
 	}
 }
 
-// failedText says which file has failed, and why: on this side, or on the peer's.
+// failedText returns the path of a failed file, the reason, and which side reported it.
 func failedText(e transfer.Event) string {
 	var err *transfer.Error
 	if !errors.As(e.Err, &err) {
@@ -314,7 +314,7 @@ func movedText(r transfer.Result) string {
 	return fmt.Sprintf("%s, %s in %s", filesText(p.Files-p.FilesBad), bytesText(float64(p.Verified)), timeText(r.Took))
 }
 
-// missingText says how much of what the sender was told to send is not at the receiver.
+// missingText returns how many files failed or were left out, or "".
 func missingText(r transfer.Result, by string) (text string) {
 	if r.Progress.FilesBad > 0 {
 		text += fmt.Sprintf(", %d failed", r.Progress.FilesBad)

@@ -134,7 +134,7 @@ func keyPath(ref transfer.Ref) (string, error) {
 	return filepath.Join(dir, "peerlane", "get-"+ref.ID()+".key"), err
 }
 
-// makeKey makes the key of a ticket, unless it is there. One that is damaged is made anew.
+// makeKey creates the key of a ticket unless it exists. A damaged one is replaced.
 func makeKey(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -198,7 +198,7 @@ func (c *getCmd) report(std stdio, d *display, r transfer.Result) {
 	fmt.Fprintf(std.out, "got      %q: %s, in %s\n", name, gotText(r), c.Dir)
 }
 
-// sayKept says what a run that has failed leaves behind. What another process is receiving is not this run's.
+// sayKept says what a failed run leaves behind. It says nothing if another process is receiving the same.
 func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result, why error) {
 	partial := filepath.Join(c.Dir, manifest.StagingPrefix+ref.ID())
 	if _, err := os.Stat(partial); err != nil || errors.Is(why, staging.ErrBusy) {
@@ -208,7 +208,7 @@ func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result, why er
 	if p.Verified > 0 {
 		d.printf("kept     %s of %s, in %s", bytesText(float64(p.Verified)), bytesText(float64(p.Bytes)), partial)
 	}
-	d.printf("kept     the same command goes on with it, or a new ticket of the same files; with --discard it is deleted")
+	d.printf("kept     the same command, or a new ticket of the same files, resumes it; --discard deletes it")
 }
 
 // discard deletes what earlier runs have left.

@@ -12,21 +12,21 @@ import (
 	"github.com/peerlane/peerlane/transfer/staging"
 )
 
-// sayLeftOut says what the sender has left out of what has come.
+// sayLeftOut notes what the sender left out.
 func (d *display) sayLeftOut(r transfer.Result) {
 	if r.LeftOut > 0 {
-		d.printf("note     the sender has left out %d of what it was to send: %s", r.LeftOut, safe(r.LeftOutText))
+		d.printf("note     the sender left out %d items that it could not send: %s", r.LeftOut, safe(r.LeftOutText))
 	}
 }
 
-// receives notes whether the state of that id is of a transfer that runs.
+// receives records whether this process is receiving the transfer id.
 func (d *display) receives(id string, is bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running[id] = is
 }
 
-// isNew reports whether a state is to be named: none that is running, nor was named.
+// isNew reports whether the state id must be named: it is not being received and was not named before.
 func (d *display) isNew(id string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -37,8 +37,8 @@ func (d *display) isNew(id string) bool {
 	return !was
 }
 
-// nameOthers names what transfers have left in a folder that did not end, but for those ids: each once. A failure to look is none of the
-// transfer.
+// nameOthers names the states of unfinished transfers in a folder, each once, except those in but. Errors are ignored: the transfer itself
+// did not fail.
 func (d *display) nameOthers(dir string, but ...string) {
 	disk, err := staging.OpenRoot(dir)
 	if err != nil {
@@ -51,19 +51,20 @@ func (d *display) nameOthers(dir string, but ...string) {
 	}
 	for _, s := range states {
 		if !slices.Contains(but, s.ID) && d.isNew(s.ID) {
-			d.printf("left     %s in %s; if no process is receiving it: peerlane receive %s --discard", stateOf(s), stateDir(s), shellWord(dir))
+			d.printf("left     %s; to delete it: peerlane receive %s --discard", leftText(s), shellWord(dir))
 		}
 	}
 }
 
-// stateOf says what a state is of.
-func stateOf(s staging.State) string {
-	return fmt.Sprintf("%s of %q, of an earlier run (%s)", bytesText(float64(s.Bytes)), safe(s.Name), s.Used.Format(time.DateTime))
+// leftText describes a state.
+func leftText(s staging.State) string {
+	return fmt.Sprintf("%s: %s of %q from an unfinished transfer, last written %s",
+		stateDir(s), bytesText(float64(s.Bytes)), safe(s.Name), s.Used.Format(time.DateTime))
 }
 
 func stateDir(s staging.State) string { return manifest.StagingPrefix + s.ID }
 
-// shellWord returns a folder's name as a person can type it.
+// shellWord returns dir, or FOLDER if a shell needs quotes for it.
 func shellWord(dir string) string {
 	for _, r := range dir {
 		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '/' && r != '.' && r != '_' && r != '-' {
@@ -73,9 +74,9 @@ func shellWord(dir string) string {
 	return dir
 }
 
-// discardAll deletes the states of all transfers in a folder that do not run.
+// discardAll deletes the states of all transfers in a folder that no process is using.
 func discardAll(std stdio, d *display, dir string) error {
-	if _, err := os.Stat(dir); err != nil { // what is not there is not made for that
+	if _, err := os.Stat(dir); err != nil { // a missing folder is not created
 		return err
 	}
 	disk, err := staging.OpenRoot(dir)
@@ -91,17 +92,17 @@ func discardAll(std stdio, d *display, dir string) error {
 	for _, s := range states {
 		err := staging.Discard(disk, s.ID)
 		if transfer.CodeOf(err) == transfer.CodeBusy {
-			d.printf("busy     %s: another process is receiving it, or sees to it", stateDir(s))
+			d.printf("busy     %s: another process is using it", stateDir(s))
 			continue
 		}
 		if err != nil {
 			return &fs.PathError{Op: "discard", Path: stateDir(s), Err: err}
 		}
 		deleted++
-		fmt.Fprintf(std.out, "deleted  %s in %s\n", stateOf(s), stateDir(s))
+		fmt.Fprintf(std.out, "deleted  %s\n", leftText(s))
 	}
 	if deleted == 0 {
-		fmt.Fprintf(std.out, "nothing  no transfer has left anything in %s\n", safe(dir))
+		fmt.Fprintf(std.out, "deleted  nothing: no unfinished transfer in %s\n", safe(dir))
 	}
 	return nil
 }

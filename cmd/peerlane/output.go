@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// output is stdout, and keeps the first error of it: a ticket or a result that nobody can read is a failure of the command.
+// output is stdout. It keeps the first error, because a ticket or a result that cannot be written makes the command fail.
 type output struct {
 	w io.Writer
 

@@ -20,7 +20,7 @@ type receiveCmd struct {
 	Allow []string `placeholder:"PEER" help:"Take what this peer pushes, without asking; may be repeated. Others are refused. Without it, a person is asked on the terminal."`
 	Once  bool     `help:"End after one transfer that has arrived."`
 
-	Discard bool `help:"Receive nothing: delete what transfers that did not end have left in the folder, of push and of get."`
+	Discard bool `help:"Receive nothing: delete the data of unfinished transfers in the folder, pushed or fetched."`
 }
 
 // Run receives until ctx ends, or with --once until something has arrived.
@@ -148,7 +148,7 @@ func (d *decider) decide(ctx context.Context, in transfer.Incoming) (*transfer.D
 	}
 	without := ""
 	if in.LeftOut > 0 {
-		without = fmt.Sprintf(", without %d that cannot be sent", in.LeftOut)
+		without = fmt.Sprintf(", %d items left out", in.LeftOut)
 	}
 	question := fmt.Sprintf("%s wants to push %q: %s, %s%s. Take it? [y/n]",
 		in.Peer, safe(in.Name), filesText(in.Files), bytesText(float64(in.Bytes)), without)

@@ -68,8 +68,8 @@ func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
 // tokenSize is how many bytes a token has, as one of transfer.Share's own.
 const tokenSize = 16
 
-// token returns what the ticket's token is: of an identity that is kept the same one for the same files, so that the ticket is good again
-// after a restart; nil for a new one.
+// token returns the token of the ticket, or nil for a random one. With --key it depends on the key and the files alone, so that a restarted
+// sender has the same ticket.
 func (c *sendCmd) token(tree *source.Tree) ([]byte, error) {
 	if c.Key == "" {
 		return nil, nil

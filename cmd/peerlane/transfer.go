@@ -26,7 +26,7 @@ type treeFlags struct {
 	Symlinks bool     `help:"Send symlinks that lead to inside of what is sent. Otherwise they are left out."`
 	Compress bool     `help:"Compress what shrinks by it; the other side has to allow it too."`
 
-	SkipSpecial bool `help:"Exit with 0 although something was left out that cannot be sent: devices, FIFOs, sockets, unreadable files, names, symlinks. Otherwise with 10."`
+	SkipSpecial bool `help:"Exit with 0 even if something was left out because it cannot be sent: devices, FIFOs, sockets, unreadable files, unsupported names, symlinks. Otherwise the exit code is 10."`
 }
 
 // mostLeftOut is how many files that are left out are named, each on a line.
@@ -48,12 +48,12 @@ func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) 
 		},
 		Clamped: func(path string, at time.Time) {
 			if clamped++; clamped == 1 {
-				d.printf("note     %q: its time, the year %d, is sent as the nearest one between 1677 and 2262", path, at.Year())
+				d.printf("note     %q: its modification time, year %d, is out of range: the nearest one from 1677 to 2262 is sent", path, at.Year())
 			}
 		},
 	})
 	if clamped > 1 {
-		d.printf("note     %d more have such a time", clamped-1)
+		d.printf("note     %d more modification times are out of range", clamped-1)
 	}
 	if left > mostLeftOut {
 		d.printf("left out %d more", left-mostLeftOut)
@@ -61,30 +61,30 @@ func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) 
 	return tree, err
 }
 
-// errLeftOut: everything else was sent.
-var errLeftOut = errors.New("left out what cannot be sent")
+// errLeftOut is the error of a send that has left something out and has sent the rest.
+var errLeftOut = errors.New("not everything could be sent")
 
-// leftOut returns an error when something was left out of a tree that was sent, unless that is meant.
+// leftOut returns an error if something was left out of the tree, unless --skip-special is set.
 func (f *treeFlags) leftOut(tree *source.Tree) error {
 	if tree.LeftOut().Count() == 0 || f.SkipSpecial {
 		return nil
 	}
-	return fmt.Errorf("%w: %s", errLeftOut, tree.LeftOut())
+	return fmt.Errorf("%w: left out %s", errLeftOut, tree.LeftOut())
 }
 
-// partlyError is the error of a transfer whose other files have arrived.
+// partlyError is the error of a transfer in which some files failed and the others arrived.
 type partlyError struct {
 	failed, files int
 	first         error
 }
 
 func (e *partlyError) Error() string {
-	return fmt.Sprintf("%d of %s did not arrive", e.failed, filesText(e.files))
+	return fmt.Sprintf("%d of %s failed", e.failed, filesText(e.files))
 }
 
 func (e *partlyError) Unwrap() error { return e.first }
 
-// outcomeOf returns what a transfer has ended with: nil, err, or that some files, which were named before, have failed.
+// outcomeOf returns err, or a *partlyError if only some files failed: those were named in events.
 func outcomeOf(r transfer.Result, err error) error {
 	if isPartly(r, err) {
 		return &partlyError{len(r.Failed), r.Progress.Files, err}
@@ -92,7 +92,7 @@ func outcomeOf(r transfer.Result, err error) error {
 	return err
 }
 
-// isPartly reports whether err is of a file, and all others have arrived.
+// isPartly reports whether err says that some files failed and the others arrived.
 func isPartly(r transfer.Result, err error) bool {
 	return err != nil && len(r.Failed) > 0 && errors.Is(err, r.Failed[0])
 }
@@ -107,8 +107,8 @@ type placeFlags struct {
 	Symlinks  bool   `help:"Take symlinks that lead to inside of what comes."`
 	Rate      size   `placeholder:"N" help:"Bytes per second at most, as in 500k or 10MB."`
 	Lanes     int    `default:"0" help:"Data lanes at most, 1 to 16; 0 for 4."`
-	Verify    string `enum:"sample,all,none" default:"sample" help:"How much of what an earlier run has left is read again: sample, all or none. Files that are there already count by size and time; all reads them too, if the sender has used --hash."`
-	Checksum  bool   `help:"Read files that are there already, and compare their contents with the sender's, which reads them too. Otherwise the same size and time count as the same file, which does not prove it."`
+	Verify    string `enum:"sample,all,none" default:"sample" help:"How much of an interrupted run is read again: sample, all or none. With a ticket of send --hash, all also reads files that already exist."`
+	Checksum  bool   `help:"Compare the content of files that already exist with the sender's; both sides read them. By default the same size and modification time count as the same file, which does not prove it."`
 	Sync      string `enum:"batch,none,each" default:"batch" help:"How much the disk is asked for: batch (every 2 s), none or each (piece)."`
 	Compress  bool   `help:"Allow the data to be compressed."`
 }

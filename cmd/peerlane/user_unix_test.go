@@ -161,7 +161,7 @@ func TestFoldersThatMayNotBeWrittenArriveAndAreFilledAgain(t *testing.T) {
 	w.allow("src/ro", 0o755)
 	w.write("src/ro/a", "other")
 	w.allow("src/ro", 0o555)
-	require.Contains(t, get(exitFiles), "has something else of that name")
+	require.Contains(t, get(exitFiles), "already has something else with that name")
 	w.is("dst/src/ro/a", "1", 0o555) // also when it comes to nothing
 	get(0, "--overwrite")
 	w.is("dst/src/ro/a", "other", 0o555)

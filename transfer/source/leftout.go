@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// LeftOut counts what Walk found and did not take. A folder that was left out is one, whatever is in it.
+// LeftOut counts the items that Walk found and could not take. A folder counts once, with everything in it.
 type LeftOut struct {
 	Symlinks int // that are not sent, or lead out of the transfer
 	Special  int // devices, FIFOs, sockets, files such as those of /proc
@@ -38,7 +38,7 @@ func (l *LeftOut) add(e *Error) {
 // Count returns how many there are.
 func (l LeftOut) Count() int { return l.Symlinks + l.Special + l.Denied + l.Names }
 
-// String returns the numbers as people read them, as "2 symlinks, 1 unreadable"; "" when nothing was left out.
+// String returns text such as "2 symlinks, 1 unreadable", or "" if nothing was left out.
 func (l LeftOut) String() string {
 	var parts []string
 	for _, p := range []struct {

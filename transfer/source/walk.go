@@ -23,14 +23,14 @@ type Options struct {
 	Rules manifest.Rules
 
 	// Skip is called for each thing that is left out, with its entry's path, or the path that Walk was given: devices, FIFOs and
-	// sockets, files that say they are empty and are not (as in /proc), what this user may not read, symlinks that are not sent, and
+	// sockets, files of size 0 that are not empty (as in /proc), what this user may not read, symlinks that are not sent, and
 	// names that Rules do not take; of a folder, everything that is in it is left out as well. The error is an *Error. If nil, the first
 	// such thing is what Walk fails with, as it also does when nothing of what it was given can be sent. Staging directories are left out
 	// without a word. Walk's goroutine calls it; Tree.LeftOut counts.
 	Skip func(path string, reason error)
 
-	// Clamped is called for each file or folder whose time is not between 1677 and 2262, and that is sent with the first or last time
-	// there is. If nil, it is not called.
+	// Clamped is called for each file or folder whose modification time is not between 1677 and 2262. The nearest time in that range is
+	// sent. If nil, it is not called.
 	Clamped func(path string, at time.Time)
 
 	// Found is told how many entries, and how many bytes of files, have been found: now and then, and at the end, by Walk's
@@ -239,7 +239,7 @@ func (w *walker) file(root *os.Root, name, path string, fi fs.FileInfo) error {
 		_ = f.Close() // it was only read
 		if !isAsSaid {
 			return w.leave(errorf("walk", path, manifest.CodePathUnsafe,
-				"it says that it is empty, and is not, as the files of /proc: send a copy of it").as(notSent))
+				"it has a size of 0 but is not empty, like the files of /proc: send a copy of it").as(notSent))
 		}
 	}
 	w.files++
@@ -273,7 +273,7 @@ var (
 	lastTime  = time.Unix(0, math.MaxInt64)
 )
 
-// nanos returns a time as an entry has it, the first or the last one for one that is beyond.
+// nanos returns a time as an entry has it: the nearest one if it is out of range.
 func nanos(at time.Time) int64 {
 	switch {
 	case at.Before(firstTime):
@@ -284,7 +284,7 @@ func nanos(at time.Time) int64 {
 	return at.UnixNano()
 }
 
-// timeOf returns the time of a file or folder, and tells of one that an entry cannot have.
+// timeOf returns the time of a file or folder, and calls Clamped if it is out of range.
 func (w *walker) timeOf(fi fs.FileInfo, path string) int64 {
 	at := fi.ModTime()
 	if w.opts.Clamped != nil && (at.Before(firstTime) || at.After(lastTime)) {
@@ -334,7 +334,7 @@ func (w *walker) leave(e *Error) error {
 	return nil
 }
 
-// missTop has something that Walk was given be left out, if that is so, and otherwise returns err.
+// missTop records that something that Walk was given cannot be sent. It returns err if err says anything else.
 func (w *walker) missTop(err error) error {
 	e := (*Error)(nil)
 	if w.opts.Skip == nil || !errors.As(err, &e) || e.Code != CodeDenied && e.Code != manifest.CodePathUnsafe {

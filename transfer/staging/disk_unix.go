@@ -87,7 +87,7 @@ func (d diskFS) Lstat(name string) (Info, error) {
 	return infoOf(&st), nil
 }
 
-// ChmodDir needs no right to read the folder. Where a system changes no mode by name without following symlinks, the folder is opened.
+// ChmodDir does not need u+r on the folder. If the system cannot change modes by name without following symlinks, it opens the folder.
 func (d diskFS) ChmodDir(name string, perm fs.FileMode) error {
 	info, err := d.Lstat(name)
 	if err != nil {
@@ -105,7 +105,7 @@ func (d diskFS) ChmodDir(name string, perm fs.FileMode) error {
 	return err
 }
 
-// chmodDirByRoot opens the folder, or leaves it to the os.Root where that is not allowed.
+// chmodDirByRoot is ChmodDir through the os.Root.
 func (d diskFS) chmodDirByRoot(name string, perm, was fs.FileMode) error {
 	if was.Perm()&0o400 != 0 {
 		return d.rootFS.ChmodDir(name, perm)

@@ -16,7 +16,7 @@ const (
 	CodeIO      manifest.Code = "io"       // the disk failed
 	CodeNoState manifest.Code = "no_state" // there is no such transfer to go on with
 	CodeBusy    manifest.Code = "busy"     // another process, or another Staging of this one, has the transfer
-	CodeGone    manifest.Code = "gone"     // a file that had its name was moved away or deleted before the transfer ended
+	CodeGone    manifest.Code = "gone"     // a received file was moved or deleted before the transfer finished
 )
 
 // ErrBusy is what FS.Lock returns for what another has. A Staging says CodeBusy.
@@ -52,12 +52,12 @@ func (e *Error) Unwrap() error { return e.Err }
 // ErrLost is what a write fails with that a failing sync has hit: writing it again helps.
 var ErrLost = errors.New("the disk has lost what was written meanwhile: write it again")
 
-// takenError is fs.ErrExist, and says where.
+// takenError matches fs.ErrExist and names the side.
 type takenError struct{}
 
 var errTaken = takenError{}
 
-func (takenError) Error() string { return "the destination has something else of that name" }
+func (takenError) Error() string { return "the destination already has something else with that name" }
 
 // Is reports whether target is fs.ErrExist.
 func (takenError) Is(target error) bool { return target == fs.ErrExist }

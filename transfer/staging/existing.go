@@ -38,7 +38,7 @@ func (s *Staging) Existing(id uint32) (same bool, err error) {
 	return false, wrap("look", p.entry.Path, fs.ErrExist)
 }
 
-// lstat returns what has the path of an entry. It is fs.ErrNotExist also where a folder above it is missing.
+// lstat returns the Info of an entry's path. The error matches fs.ErrNotExist also if a folder above it is missing.
 func (s *Staging) lstat(name string) (Info, error) {
 	isThere, err := s.look(path.Dir(name))
 	if err != nil {
@@ -50,13 +50,13 @@ func (s *Staging) lstat(name string) (Info, error) {
 	return s.fs.Lstat(name)
 }
 
-// isFile reports whether info is of a file like p, as far as can be seen without reading it.
+// isFile reports whether info is of a regular file with the size and time of p.
 func (s *Staging) isFile(p *part, info Info) bool {
 	return info.Mode.IsRegular() && info.Size == p.entry.Size && s.isTime(info.ModTime, time.Unix(0, p.entry.ModTime))
 }
 
-// isTime reports whether have is what this disk makes of the time want. Where that is not plain, as beyond the last year that a file
-// system knows, the disk is asked.
+// isTime reports whether have is how this file system stores the time want. If have is not want cut to a known unit, as for a year that the
+// file system does not support, isTime sets want on meta and reads it back.
 func (s *Staging) isTime(have, want time.Time) bool {
 	if isSameTime(have, want) {
 		return true
@@ -70,7 +70,7 @@ func (s *Staging) isTime(have, want time.Time) bool {
 	return err == nil && info.ModTime.Equal(have)
 }
 
-// look reports whether the folder name is there, and makes it one that can be looked into.
+// look reports whether the folder name exists, and makes it accessible.
 func (s *Staging) look(name string) (bool, error) {
 	if name == "." {
 		return true, nil
@@ -121,7 +121,7 @@ func isSameTime(have, want time.Time) bool {
 }
 
 // Adopt takes what is in the place of the file id for it, as it is, after Existing has said so. It is published then; the next Sync
-// tells the journal. A file for which Existing has not said so is left out: Finish does not miss it. It is CodeProtocol while the file
+// tells the journal. If Existing has not said so, the file is left out, and Finish does not require it. It is CodeProtocol while the file
 // is being written or published.
 func (s *Staging) Adopt(id uint32) error {
 	if err := s.begin("adopt"); err != nil {

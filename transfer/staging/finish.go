@@ -36,7 +36,7 @@ func (s *Staging) finish() error {
 	return nil
 }
 
-// seeFiles looks whether all files are published, and still where they were put.
+// seeFiles returns an error unless all files are published and still in their places.
 func (s *Staging) seeFiles() error {
 	for i := range s.parts {
 		p := &s.parts[i]
@@ -52,11 +52,11 @@ func (s *Staging) seeFiles() error {
 		info, err := s.lstat(p.entry.Path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return errorf("finish", p.entry.Path, CodeGone, "it had arrived, and is not where it was put any more")
+			return errorf("finish", p.entry.Path, CodeGone, "it was received, and has been moved or deleted since")
 		case err != nil:
 			return wrap("finish", p.entry.Path, err)
 		case !info.Mode.IsRegular() || info.Size != p.entry.Size:
-			return errorf("finish", p.entry.Path, manifest.CodeExists, "it had arrived, and something else is in its place now")
+			return errorf("finish", p.entry.Path, manifest.CodeExists, "it was received, and something else has taken its place since")
 		}
 	}
 	return nil
@@ -76,7 +76,7 @@ func (s *Staging) makeFolders() error {
 	return nil
 }
 
-// makeFolder makes a folder and those above it. One that is there is left as it is.
+// makeFolder creates a folder and those above it, and leaves an existing one as it is.
 func (s *Staging) makeFolder(seen folders, name string) error {
 	info, err := s.lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -139,7 +139,8 @@ func (s *Staging) dressFolders() error {
 	return nil
 }
 
-// dressFolder gives a folder what it lacks of its time and mode: of another user's, both can be right, and neither be changed.
+// dressFolder sets the time and the mode of a folder where they differ. A folder of another user may have the right ones, and cannot be
+// changed.
 func (s *Staging) dressFolder(e *manifest.Entry) error {
 	info, err := s.fs.Lstat(e.Path)
 	if err == nil {

@@ -214,7 +214,7 @@ func (s *Staging) examineAll(pieces map[uint32]ranges) error {
 }
 
 // examine looks whether the part is the one that the journal speaks of, or has been published since, and reports whether it is lost. So
-// is a published file that was deleted, moved or changed since. isThere is whether the part has its name.
+// is a published file that was deleted, moved or changed since. isThere is whether the part exists.
 func (s *Staging) examine(p *part, isThere bool) (isLost bool, err error) {
 	switch {
 	case p.published:
@@ -244,7 +244,7 @@ func (s *Staging) examine(p *part, isThere bool) (isLost bool, err error) {
 	return !isOurs, nil
 }
 
-// isPublished reports whether a file that the journal calls published is in its place: a regular file of its size and time.
+// isPublished reports whether a file that the journal calls published is in its place: a regular file with its size and time.
 func (s *Staging) isPublished(p *part) (bool, error) {
 	info, err := s.lstat(p.entry.Path)
 	var other *Error // of a folder that is no folder any more

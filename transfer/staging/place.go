@@ -72,14 +72,14 @@ func (s *Staging) folders(seen folders, name string) error {
 	return err
 }
 
-// What a folder must allow, so that what is in it can be seen, and changed.
+// The mode bits that looking into a folder, and changing what is in it, need.
 const (
 	mayLook   fs.FileMode = 0o500
 	mayChange fs.FileMode = 0o700
 )
 
-// openUp gives a folder that is there the rights that are needed for a while, if it lacks them: dressFolders or closeFolders takes them
-// away again. Of a folder of another user's, what is done in it fails.
+// openUp adds u+rwx to an existing folder that lacks one of need. dressFolders or closeFolders restores its mode. It returns nil for a folder
+// of another user: the operations inside it then fail.
 func (s *Staging) openUp(name string, info Info, need fs.FileMode) error {
 	perm := info.Mode.Perm()
 	if perm&need == need {
@@ -100,7 +100,7 @@ func (s *Staging) openUp(name string, info Info, need fs.FileMode) error {
 	return nil
 }
 
-// closeFolders gives the folders that openUp has changed, and that are not dressed, their modes back, the inner ones first.
+// closeFolders restores the modes of the folders that openUp changed and dressFolders did not set, the inner ones first.
 func (s *Staging) closeFolders() error {
 	s.mu.Lock()
 	opened := s.opened
@@ -116,7 +116,7 @@ func (s *Staging) closeFolders() error {
 	return errors.Join(all...)
 }
 
-// folder makes the folder name, whose parent is there, and refuses what is none. Files can be made in it then.
+// folder creates the folder name, whose parent exists, or makes an existing one writable. It refuses anything else.
 func (s *Staging) folder(name string) error {
 	info, err := s.fs.Lstat(name)
 	switch {
@@ -140,7 +140,7 @@ func (s *Staging) folder(name string) error {
 func isFolder(name string, info Info) error {
 	switch {
 	case info.Mode&fs.ModeSymlink != 0:
-		return errorf("look", name, manifest.CodePathUnsafe, "the destination has a symlink where this folder belongs: nothing is written through one")
+		return errorf("look", name, manifest.CodePathUnsafe, "the destination has a symlink where this folder belongs: nothing is written through symlinks")
 	case !info.Mode.IsDir():
 		return errorf("look", name, manifest.CodeExists, "the destination has a file where this folder belongs: move it away")
 	}

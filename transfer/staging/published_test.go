@@ -11,7 +11,7 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// begun returns a disk with a transfer of which d/a is published, and x not.
+// begun returns a disk with an unfinished transfer: d/a is published, x is not.
 func begun(t *testing.T, o *Options) *memDisk {
 	t.Helper()
 	d := newTestDisk(1, false)
@@ -110,7 +110,7 @@ func TestFinishDoesNotMissWhatIsLeftOut(t *testing.T) {
 	require.NotContains(t, d.names, "x")
 }
 
-// file7 is a file of so many bytes.
+// file7 returns the entry of a file with size bytes.
 func file7(size int64) manifest.Entry {
 	return manifest.Entry{ID: 7, Kind: manifest.KindFile, Path: "x", Perm: 0o644, Size: size, ModTime: 1e18 + 1_567_891_234}
 }
@@ -131,7 +131,7 @@ func TestResetOfAPublishedFileForgetsIt(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
-// A disk is asked what it makes of a time that it does not keep as it is.
+// If a file system does not store a time as it is, it is asked how it stores it.
 func TestATimeIsKnownAgainOnAnyDisk(t *testing.T) {
 	last := time.Unix(1<<31-1, 0)
 	cut := func(unit time.Duration) func(time.Time) time.Time {

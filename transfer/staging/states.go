@@ -14,16 +14,16 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// State is what a transfer has left in a destination, or the one that is running.
+// State describes the stored data of an unfinished or running transfer.
 type State struct {
 	ID    string
 	Name  string    // of its first file or folder: untrusted; "" when the list of files is damaged
-	Bytes int64     // that have come and have no name yet
+	Bytes int64     // received, of files that are not published
 	Used  time.Time // when it was last written to
 }
 
-// States returns the states in a destination, the one that was used last first. It takes no lock: one of them may be running, and what it
-// returns of that may be old.
+// States returns the states in a destination, the most recently used first. It takes no lock, so that the numbers of a running transfer may
+// be out of date.
 func States(disk FS) ([]State, error) {
 	names, err := disk.ReadDir(".")
 	if err != nil {
@@ -44,7 +44,7 @@ func States(disk FS) ([]State, error) {
 	return all, nil
 }
 
-// stateIn returns what is known of a staging directory without its lock. Who cannot read it says nothing of it.
+// stateIn reads a staging directory without its lock. What cannot be read stays zero.
 func stateIn(disk FS, dir string) (s State, isOne bool) {
 	info, err := disk.Lstat(dir)
 	if err != nil || !info.Mode.IsDir() {
@@ -67,7 +67,7 @@ func stateIn(disk FS, dir string) (s State, isOne bool) {
 
 const (
 	mostEntry   = 16 << 10 // more than an entry has
-	mostJournal = 64 << 20 // what is read of a journal
+	mostJournal = 64 << 20 // bytes of a journal that are read
 )
 
 // readSome reads the beginning of a regular file.

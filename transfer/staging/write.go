@@ -218,7 +218,7 @@ func (s *Staging) ReadAt(id uint32, b []byte, off int64) (int, error) {
 }
 
 // Reset forgets all of the file id, its layer and its root too, as when its hash is not the one that was said. It waits for the calls
-// that write the file. What is in the place of one that is published stays there, and does not count as received any more. It is
+// that write the file. A published file stays in its place, but no longer counts as received. It is
 // CodeProtocol while WriteFile is at it.
 func (s *Staging) Reset(id uint32) error {
 	if err := s.begin("reset"); err != nil {
