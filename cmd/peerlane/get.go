@@ -191,11 +191,22 @@ func (c *getCmd) report(std stdio, d *display, r transfer.Result) {
 	defer d.sayLeftOut(r)
 	name, p := safe(r.Name), r.Progress
 	if p.Files > 0 && p.Resumed == p.Bytes && p.Bytes > 0 {
-		fmt.Fprintf(std.out, "there    %q: all of it, %s, %s, is in %s already%s\n",
-			name, filesText(p.Files), bytesText(float64(p.Bytes)), c.Dir, missingText(r, " by the sender"))
+		fmt.Fprintf(std.out, "there    %q: all of it, %s, %s, is in %s already%s%s\n",
+			name, filesText(p.Files), bytesText(float64(p.Bytes)), c.Dir, c.proofText(), missingText(r, " by the sender"))
 		return
 	}
 	fmt.Fprintf(std.out, "got      %q: %s, in %s\n", name, gotText(r), c.Dir)
+}
+
+// proofText says how existing files were recognised.
+func (c *getCmd) proofText() string {
+	switch {
+	case c.Checksum:
+		return ", by content"
+	case verifies[c.Verify] == transfer.VerifyAll: // by content if the sender has hashed them
+		return ""
+	}
+	return ", by size and time"
 }
 
 // sayKept says what a failed run leaves behind. It says nothing if another process is receiving the same.

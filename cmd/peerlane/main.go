@@ -40,7 +40,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Serve calls on a tag, until interrupted."`
 	Call    callCmd    `cmd:"" help:"Call a peer, and write its response to stdout."`
 	Ping    pingCmd    `cmd:"" help:"Measure the round trip to a peer that serves a tag."`
-	Send    sendCmd    `cmd:"" help:"Send files and folders to the peer that gets the ticket that this prints."`
+	Send    sendCmd    `cmd:"" help:"Send files and folders to the peer that gets the ticket that this prints. With --key and a fixed --listen port, the same files have the same ticket after a restart."`
 	Get     getCmd     `cmd:"" help:"Get what a ticket is for. The same command again goes on where it was interrupted."`
 	Push    pushCmd    `cmd:"" help:"Push files and folders to a peer that runs receive."`
 	Receive receiveCmd `cmd:"" help:"Receive what peers push."`
