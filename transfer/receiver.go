@@ -104,14 +104,13 @@ func (r *receiver) run() error {
 	return r.close(err)
 }
 
-// close closes the state, and returns why the receiver has ended: err, or that this fails. Of one that was not begun nothing stays, unless
-// an earlier run has left something.
+// close closes the state, and returns why the receiver has ended: err, or that this fails. A state in which nothing has come is deleted.
 func (r *receiver) close(err error) error {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
 	if r.st != nil {
 		end := r.st.Close
-		if r.broken != nil && r.st.IsEmpty() {
+		if err != nil && r.st.IsEmpty() {
 			end = r.st.Abort
 		}
 		closed := end()

@@ -242,7 +242,7 @@ func (d *display) tellRest() {
 		switch more := told[kind] - mostAlike; {
 		case more <= 0:
 		case kind == transfer.EventFileFailed:
-			d.printf("failed   %d more files", more)
+			d.printf("failed   %s more", filesText(more))
 		default:
 			d.printf("note     %s: %d more times", kind, more)
 		}

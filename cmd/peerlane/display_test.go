@@ -163,7 +163,7 @@ func TestAWaveOfEventsIsCounted(t *testing.T) {
 	}
 	text := d.out.(*lockedBuffer).String()
 	require.Equal(t, 2*(2*mostAlike+2), strings.Count(text, "\n"))
-	require.Equal(t, 2, strings.Count(text, "failed   580 more files\n"))
+	require.Equal(t, 2, strings.Count(text, "failed   580 files more\n"))
 	require.Equal(t, 2, strings.Count(text, "note     fetched again: 580 more times\n"))
 	d.tellRest()
 	require.Equal(t, text, d.out.(*lockedBuffer).String())

@@ -15,7 +15,7 @@ import (
 // sayLeftOut notes what the sender left out.
 func (d *display) sayLeftOut(r transfer.Result) {
 	if r.LeftOut > 0 {
-		d.printf("note     the sender left out %d items that it could not send: %s", r.LeftOut, safe(r.LeftOutText))
+		d.printf("note     the sender left out %s that it could not send: %s", itemsText(r.LeftOut), safe(r.LeftOutText))
 	}
 }
 

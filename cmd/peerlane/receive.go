@@ -148,7 +148,7 @@ func (d *decider) decide(ctx context.Context, in transfer.Incoming) (*transfer.D
 	}
 	without := ""
 	if in.LeftOut > 0 {
-		without = fmt.Sprintf(", %d items left out", in.LeftOut)
+		without = fmt.Sprintf(", %s left out", itemsText(in.LeftOut))
 	}
 	question := fmt.Sprintf("%s wants to push %q: %s, %s%s. Take it? [y/n]",
 		in.Peer, safe(in.Name), filesText(in.Files), bytesText(float64(in.Bytes)), without)
