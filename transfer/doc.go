@@ -24,7 +24,7 @@
 //
 // A file gets its name at the receiver when all of it is there, verified and on the disk, and not before. Nothing is replaced unless
 // that was asked for, and nothing outside of the destination is touched: see package staging. A file that is there already, of the same
-// size and time, is not sent. What Progress calls durable, no power cut takes away.
+// size and time, is not sent: ReceiveOptions.Checksum compares contents. What Progress calls durable, no power cut takes away.
 //
 // # Losses
 //

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
@@ -28,6 +29,7 @@ const (
 	CodeCanceled      = Code("canceled")         // this side, or the peer, has stopped it
 	CodeProtocol      = manifest.CodeProtocol    // the peer breaks the protocol
 	CodeIO            = staging.CodeIO           // a disk failed
+	CodeGone          = staging.CodeGone         // a received file was moved or deleted before the transfer finished
 	CodeBusy          = staging.CodeBusy         // not now: another process receives the same, or too much is going on; later may do
 	CodeNotFound      = Code("not_found")        // the peer has no such transfer, or does not know the token
 	CodeStalled       = Code("stalled")          // nothing came for too long
@@ -108,8 +110,17 @@ func whyOf(err error) wire.Why {
 	switch code {
 	case CodeProtocol, CodeCanceled, CodePathUnsafe, CodeExists, CodeTooLarge, CodeSourceChanged, CodeHashMismatch:
 		return wire.Why{Code: string(code), Text: textOf(err)}
+	case CodeGone:
+		return wire.Why{Code: string(code), Text: "a received file was moved or deleted before the transfer finished"}
 	case CodeNoSpace:
+		if ownText(err) != "" { // of a transfer that was not begun
+			return wire.Why{Code: string(code), Text: "there is not enough room"}
+		}
 		return wire.Why{Code: string(code), Text: "the disk is full; what has come is kept"}
+	case CodeIO:
+		if isTooManyOpen(err) {
+			return wire.Why{Code: string(code), Text: "this side has too many files open"}
+		}
 	case CodeBusy:
 		return wire.Why{Code: string(code), Text: cmp.Or(ownText(err), "another process receives the same transfer")}
 	case CodeDenied:
@@ -118,6 +129,11 @@ func whyOf(err error) wire.Why {
 		return wire.Why{Code: string(code), Text: ownText(err)}
 	}
 	return wire.Why{Code: string(CodeIO), Text: "this side failed"}
+}
+
+// isTooManyOpen reports that this process, or system, can open no further file: another file fails with it too.
+func isTooManyOpen(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // textOf returns err's text, without the code that Error adds.
@@ -131,8 +147,12 @@ func textOf(err error) string {
 // ownText returns the Text of the Error that err is, or "".
 func ownText(err error) string {
 	var e *Error
-	if errors.As(err, &e) {
+	var file *source.Error
+	switch {
+	case errors.As(err, &e):
 		return e.Text
+	case errors.As(err, &file) && file.Err == nil:
+		return file.Text // whose path is said beside it
 	}
 	return ""
 }

@@ -173,7 +173,7 @@ func (r *receiver) from(dial Dialer, ref Ref) error {
 		if err != nil {
 			return reached, err
 		}
-		o := r.newOrigin(l.ctl, s)
+		o := r.newOrigin(l.ctl, s, l.caps)
 		lane := r.laneOf(o)
 		return time.Now(), l.run(ctx, r.o.Options, lane, func(ctx context.Context, begin func()) error { return o.get(ctx, ref, begin) })
 	})
@@ -245,6 +245,7 @@ func (o *origin) get(ctx context.Context, ref Ref, begin func()) error {
 		return err
 	}
 	r.named(l.name)
+	r.t.leftOut(int(l.left.Count), l.left.Text)
 	begin()
 	return o.run(ctx)
 }

@@ -53,7 +53,7 @@ var demands = map[string]demand{
 	"a layer that there is not": {do: wantsHash(wire.KindWantLayer, 1)},
 	"a root that there is":      {do: wantsHash(wire.KindWantRoot, 1), hashed: true},
 	"the root of a folder":      {do: wantsHash(wire.KindWantRoot, 0)},
-	"the root of a small file":  {do: wantsHash(wire.KindWantRoot, 2)},
+	"the layer of a small file": {do: wantsHash(wire.KindWantLayer, 2), hashed: true},
 	"the layer of 2^32-1":       {do: wantsHash(wire.KindWantLayer, 1<<32-1), hashed: true},
 	"FAILED of a file there is not": {do: func(g *rogue) {
 		g.send(wire.KindFailed, false, func(b []byte) []byte { return wire.AppendFailed(b, 9, wire.Why{Code: "io"}) })

@@ -89,7 +89,7 @@ func serveLane(ctx context.Context, lane *bulk.Lane, run func(context.Context, *
 	stop := context.AfterFunc(ctx, func() { _ = lane.Abort(frame.CodeCancelled) })
 	defer stop()
 	run(ctx, lane)
-	_ = lane.Close() // what is missing, the receiver wants again
+	_ = lane.Abort(frame.CodeCancelled) // a sender has closed it; a receiver has said nothing, and wants again what is missing
 }
 
 // newLimiter returns what holds bytes to a rate, or nil. Its burst is what a timer can miss (5 ms), and a piece at least.

@@ -30,7 +30,8 @@ type link struct {
 	s     *session.Session
 	ctl   *control
 	id    wire.ID
-	lanes int // that both take
+	lanes int       // that both take
+	caps  wire.Caps // of the other side
 }
 
 // openLink opens a control stream to the other side of a session, in a role.
@@ -49,13 +50,13 @@ func openLink(ctx context.Context, s *session.Session, role wire.Role, o Options
 		l.ctl.abort(whyOf(err))
 		return nil, err
 	}
-	l.lanes = min(o.Lanes, theirs.Lanes)
+	l.lanes, l.caps = min(o.Lanes, theirs.Lanes), theirs.Caps
 	return l, nil
 }
 
 // greet says HELLO and takes the answer (spec 3.1).
 func (l *link) greet(role wire.Role, o Options) (wire.Hello, error) {
-	if err := l.ctl.send(wire.KindHello, false, wire.Hello{Role: role, Lanes: o.Lanes, ID: l.id}.Append); err != nil {
+	if err := l.ctl.send(wire.KindHello, false, wire.Hello{Role: role, Lanes: o.Lanes, Caps: wire.OurCaps, ID: l.id}.Append); err != nil {
 		return wire.Hello{}, err
 	}
 	theirs, err := readHello(l.ctl)

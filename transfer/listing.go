@@ -12,6 +12,7 @@ type listing struct {
 	name    string
 	root    [32]byte
 	hashed  bool
+	left    wire.LeftOut
 	entries []manifest.Entry
 }
 
@@ -65,6 +66,11 @@ func readListing(ctl *control, rules manifest.Rules, known bool, hold func(bytes
 		switch {
 		case f.Kind == wire.KindListed:
 			return l, l.complete(wire.ConsumeListed(f.Body), known)
+		case f.Kind == wire.KindLeftOut && l.left.Count == 0:
+			if l.left, err = wire.ConsumeLeftOut(f.Body); err != nil {
+				return l, err
+			}
+			continue
 		case f.Kind != wire.KindManifest || known:
 			return l, protocolErrorf("%v in a manifest", f.Kind)
 		}

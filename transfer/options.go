@@ -47,6 +47,10 @@ type ReceiveOptions struct {
 	Sync staging.SyncPolicy
 	// Verify says how much of what an earlier run has left is read again before it counts.
 	Verify Verify
+	// Checksum compares the content of existing files with the sender's. By default, a file with the right size and time counts as
+	// received. If the tree was not hashed, the sender reads each such file too; if it was, VerifyAll does the same as Checksum. A file
+	// with different content is CodeExists, or is replaced with Overwrite.
+	Checksum bool
 	// Tokens, if not nil, are those of Fetch's sources, one for each, in the place of Ref's: what several senders of the same tree have
 	// given out. Each has at most 64 bytes.
 	Tokens [][]byte
@@ -58,7 +62,7 @@ type Verify uint8
 // The ways to verify on resume.
 const (
 	VerifySample Verify = iota // the first piece, the last one, and some between
-	VerifyAll                  // every piece
+	VerifyAll                  // every piece; of a hashed tree, existing files too
 	VerifyNothing
 )
 

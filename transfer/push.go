@@ -59,7 +59,7 @@ func (t *Transfer) push(ctx context.Context, dial Dialer, tree *source.Tree) err
 			return reached, err
 		}
 		t.meter.setPhase(PhaseList)
-		sender := newSender(t, offer, l.ctl)
+		sender := newSender(t, offer, l.ctl, l.caps)
 		return time.Now(), l.run(ctx, t.o, sender.lane, func(ctx context.Context, begin func()) error {
 			return sender.run(ctx, false, begin)
 		})

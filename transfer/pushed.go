@@ -26,6 +26,7 @@ func (in *incomingLink) pushed() error {
 	defer t.on(in.s)()
 	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
 	defer stop()
+	t.leftOut(int(l.left.Count), l.left.Text)
 	begun(v.cfg.Begun, t)
 	if err = o.validate(); err == nil {
 		err = in.receiveTo(own, t, o, dest.Dir, l)
@@ -84,7 +85,7 @@ func (h *heldList) release() {
 
 // decide asks the application. What the peer says meanwhile, which can only be that it gives up, ends the asking.
 func (in *incomingLink) decide(ctx context.Context, l listing) (*Destination, error) {
-	what := Incoming{Peer: in.s.Peer(), Name: l.name, ID: idOf(l.root), Entries: l.entries}
+	what := Incoming{Peer: in.s.Peer(), Name: l.name, ID: idOf(l.root), LeftOut: int(l.left.Count), Entries: l.entries}
 	for i := range l.entries {
 		if l.entries[i].Kind == manifest.KindFile {
 			what.Files++
@@ -155,7 +156,7 @@ func (in *incomingLink) receiveTo(ctx context.Context, t *Transfer, o ReceiveOpt
 		r.fail(err)
 		return r.run()
 	}
-	from := r.newOrigin(in.ctl, in.s)
+	from := r.newOrigin(in.ctl, in.s, in.caps)
 	leave, err := in.join(ctx, r.laneOf(from))
 	if err != nil {
 		r.fail(err)

@@ -49,6 +49,8 @@ type receiver struct {
 	cursor      uint32              // the first entry that plan has not come to
 	again       []key               // what was wanted and is not any more: to be wanted first
 	aside       map[uint32]struct{} // files that no attached origin has: not planned until another one is attached
+	unsure      map[uint32]*unsure  // files that are fileUnsure
+	unasked     []uint32            // of those, whose root no origin is asked for
 	whole       []uint32            // to be named
 	left        int                 // files that are neither in their place nor failed
 	origins     map[*origin]struct{}
@@ -72,7 +74,7 @@ func newReceiver(ctx context.Context, t *Transfer, o ReceiveOptions, disk stagin
 	r := &receiver{
 		t: t, o: o, disk: disk, limit: newLimiter(o.Rate), work: make(chan *delivery, 2), ready: make(chan struct{}),
 		sourcesLeft: 1, synced: make(chan struct{}), ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
-		aside: make(map[uint32]struct{}),
+		aside: make(map[uint32]struct{}), unsure: make(map[uint32]*unsure),
 	}
 	r.ctx, r.fail = context.WithCancelCause(ctx)
 	return r
@@ -102,14 +104,13 @@ func (r *receiver) run() error {
 	return r.close(err)
 }
 
-// close closes the state, and returns why the receiver has ended: err, or that this fails. Of one that was not begun nothing stays, unless
-// an earlier run has left something.
+// close closes the state, and returns why the receiver has ended: err, or that this fails. A state in which nothing has come is deleted.
 func (r *receiver) close(err error) error {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
 	if r.st != nil {
 		end := r.st.Close
-		if r.broken != nil && r.st.IsEmpty() {
+		if err != nil && r.st.IsEmpty() {
 			end = r.st.Abort
 		}
 		closed := end()

@@ -145,17 +145,26 @@ func (r *receiver) survey() error {
 }
 
 func (r *receiver) surveyFile(e *manifest.Entry, id uint32) error {
-	if r.st.Published(id) {
+	isPublished := r.st.Published(id)
+	if isPublished && !r.readsExisting() {
 		r.files[id] = filePlaced
 		return nil
 	}
 	same, err := r.st.Existing(id)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if same {
-		r.files[id] = filePlaced
-		return r.st.Adopt(id)
+	case same && r.readsExisting():
+		err := r.compare(e, id)
+		if err != nil || r.files[id] != fileNew {
+			return err
+		}
+	case same:
+		return r.adopt(id)
+	case isPublished: // it was there a moment ago
+		if err := r.st.Reset(id); err != nil {
+			return err
+		}
 	}
 	if e.Size == 0 {
 		r.empty = append(r.empty, id)
@@ -292,6 +301,9 @@ func (r *receiver) verify(a *active, have []int) error {
 // checkRoom refuses to begin what cannot end.
 func (r *receiver) checkRoom() error {
 	bytes, inodes := r.st.Needs()
+	for id := range r.unsure { // it is there, and most likely stays
+		bytes, inodes = bytes-r.entries[id].Size, inodes-1
+	}
 	freeBytes, freeInodes, err := staging.Free(r.disk)
 	if err != nil {
 		return nil // it is found out when it is full

@@ -13,6 +13,7 @@ const (
 	fileWhole            // all is here, to be named
 	filePlaced           // it has its name, or is left out
 	fileFailed
+	fileUnsure // it is there already, and compared with the sender's: see unsure
 )
 
 // active is a file of several pieces that is being fetched.

@@ -23,6 +23,7 @@ type origin struct {
 	ctl  *control
 	peer string
 	s    *session.Session
+	caps wire.Caps
 
 	heard atomic.Int64 // when bytes of a piece have last come, in ns since 1970
 
@@ -36,6 +37,7 @@ type origin struct {
 	lossy    bool              // it has lost a lane, or another was faster: things come that are not wanted any more
 	fresh    bool              // the next WANT has it forget the earlier ones
 	lacks    map[uint32]*Error // files that it says it cannot bring, and why
+	unsure   int               // roots of files that are there already, which it is asked for
 	bad      int               // wrong pieces
 	told     wire.Ack          // what it knows
 	lanes    map[*bulk.Lane]struct{}
@@ -50,9 +52,9 @@ type origin struct {
 	heedless time.Time // when a question was asked, after which it was still silent, that it has answered
 }
 
-func (r *receiver) newOrigin(ctl *control, s *session.Session) *origin {
+func (r *receiver) newOrigin(ctl *control, s *session.Session, caps wire.Caps) *origin {
 	return &origin{
-		r: r, ctl: ctl, peer: s.Peer(), s: s, wanted: make(map[key]int64), window: firstWindow, lacks: make(map[uint32]*Error),
+		r: r, ctl: ctl, peer: s.Peer(), s: s, caps: caps, wanted: make(map[key]int64), window: firstWindow, lacks: make(map[uint32]*Error),
 		lanes: make(map[*bulk.Lane]struct{}), last: time.Now(), answered: time.Now(),
 	}
 }
@@ -157,6 +159,7 @@ func (o *origin) detachLanes() []*bulk.Lane {
 	o.attached, o.gone = false, true
 	r.returnLocked(o)
 	delete(r.origins, o)
+	r.unaskLocked(o)
 	for _, a := range r.active {
 		if a.asked == o {
 			a.asked = nil
@@ -267,6 +270,7 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	if a := r.active[id]; a != nil && a.asked == o {
 		a.asked = nil
 	}
+	r.dropUnsureLocked(id)
 	if r.isLackedLocked(id) {
 		r.lackLocked(id, err)
 	} else {

@@ -238,6 +238,11 @@ func (r *receiver) hereLocked(a *active, i int, cv b3tree.CV) {
 func (r *receiver) rooted(o *origin, said wire.Root) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if u := r.unsure[said.File]; u != nil && u.asked == o {
+		o.answered = time.Now()
+		r.comparedLocked(o, u, said)
+		return nil
+	}
 	a := r.active[said.File]
 	if a != nil && a.asked == o && a.left > 0 && !r.hashed { // some of it was lost since
 		a.asked = nil

@@ -24,6 +24,7 @@ func (r *receiver) planLocked(o *origin) {
 		return
 	}
 	r.askLocked(o)
+	r.askUnsureLocked(o)
 	p := plan{r: r, o: o}
 	p.again()
 	p.fetched()

@@ -3,6 +3,8 @@ package transfer
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/peerlane/peerlane/transfer/internal/wire"
@@ -167,6 +169,17 @@ func (r *receiver) settled(whole []uint32, failed map[uint32]error) (full error)
 	return full
 }
 
+// mostStuck is how many files an error names.
+const mostStuck = 5
+
+// firstOf returns the first errors, and how many more there are.
+func firstOf(errs []error) error {
+	if more := len(errs) - mostStuck; more > 0 {
+		errs = append(slices.Clone(errs[:mostStuck]), fmt.Errorf("and %d more files like these", more))
+	}
+	return errors.Join(errs...)
+}
+
 // failLocked has a file fail on this side, and tells the origins.
 func (r *receiver) failLocked(id uint32, err *Error) {
 	if r.files[id] == fileFailed || r.files[id] == filePlaced {
@@ -206,7 +219,7 @@ func (r *receiver) finish() (done bool, err error) {
 		return false, nil
 	}
 	if len(stuck) > 0 {
-		return true, errors.Join(stuck...)
+		return true, firstOf(stuck)
 	}
 	r.t.meter.setPhase(PhaseFinish)
 	failed := 0

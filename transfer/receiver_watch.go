@@ -98,7 +98,7 @@ func (r *receiver) isStalledLocked(o *origin, now time.Time) bool {
 	if heard := time.Unix(0, o.heard.Load()); heard.After(o.last) {
 		o.last = heard
 	}
-	owes := int64(0) // bytes to be hashed, one file after the other
+	owes := r.owedLocked(o) // bytes to be hashed, one file after the other
 	for _, a := range r.active {
 		if a.asked == o && (a.left == 0 || r.hashed && a.tree == nil) {
 			owes += a.shape.Size()

@@ -31,6 +31,7 @@ type rogue struct {
 	st    *session.Stream
 	in    *wire.Reader
 	id    wire.ID
+	caps  wire.Caps
 	lanes chan *bulk.Lane // that the other side has opened
 	code  transfer.Code   // with which the other side has ended it
 	known bool            // the other side has said in GET that it has the list
@@ -83,7 +84,7 @@ func (g *rogue) hello(role wire.Role) {
 	require.NoError(g.t, err)
 	g.in = wire.NewReader(g.st)
 	g.id = wire.ID{byte(role), 1, 2, 3}
-	g.send(wire.KindHello, false, wire.Hello{Role: role, Lanes: 4, ID: g.id}.Append)
+	g.send(wire.KindHello, false, wire.Hello{Role: role, Lanes: 4, Caps: g.caps, ID: g.id}.Append)
 	_, ok := g.expect(wire.KindHello)
 	require.True(g.t, ok)
 }

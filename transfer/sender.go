@@ -25,6 +25,7 @@ type sender struct {
 	hashed  bool
 	root    [32]byte
 	name    string
+	left    wire.LeftOut // Count is 0 when nothing was left out, or the receiver cannot be told
 	ctl     *control
 	limit   *rate.Limiter
 	wants   *wantQueue
@@ -37,11 +38,15 @@ type sender struct {
 	gone map[uint32]bool // files that have failed: the receiver knows
 }
 
-func newSender(t *Transfer, o *offer, ctl *control) *sender {
-	return &sender{
+func newSender(t *Transfer, o *offer, ctl *control, caps wire.Caps) *sender {
+	s := &sender{
 		t: t, tree: o.tree, entries: o.tree.Entries(), hashed: o.hashed, root: o.root, name: o.name, ctl: ctl, limit: newLimiter(t.o.Rate),
 		wants: newWantQueue(o.tree.Entries()), asks: newAskQueue(), gone: make(map[uint32]bool),
 	}
+	if left := o.tree.LeftOut(); caps.Has(wire.CapLeftOut) {
+		s.left = wire.LeftOut{Count: uint32(left.Count()), Text: left.String()}
+	}
+	return s
 }
 
 // offer is a tree that can be sent, with what it costs to find out about it.
@@ -78,6 +83,8 @@ func newOffer(tree *source.Tree, name string) (*offer, error) {
 // count puts what the offer is of into a transfer's meter.
 func (o *offer) count(t *Transfer) {
 	t.listed(o.name, o.root)
+	left := o.tree.LeftOut()
+	t.leftOut(left.Count(), left.String())
 	t.meter.files.Store(int64(filesOf(o.tree.Entries())))
 	t.meter.bytes.Store(o.tree.Bytes())
 }
@@ -140,6 +147,9 @@ func (s *sender) listen(accepted func()) error {
 func (s *sender) list(known bool) error {
 	name := wire.CutName(s.name)
 	err := s.ctl.sendSlow(wire.KindOffer, s.hashed, func(b []byte) []byte { return append(b, name...) })
+	if err == nil && s.left.Count > 0 {
+		err = s.ctl.sendSlow(wire.KindLeftOut, false, s.left.Append)
+	}
 	var batch []byte
 	for rest := s.entries; err == nil && !known && len(rest) > 0; {
 		var n int
@@ -234,8 +244,12 @@ func (s *sender) isGone(file uint32) bool {
 	return s.gone[file]
 }
 
-// ourFailure tells the receiver that a file cannot be had any more (spec 5.6).
+// ourFailure tells the receiver that a file cannot be had any more (spec 5.6). It returns what ends the transfer: that the others could not
+// be had either.
 func (s *sender) ourFailure(file uint32, cause error) error {
+	if isTooManyOpen(cause) {
+		return cause
+	}
 	if !s.drop(file) {
 		return nil
 	}

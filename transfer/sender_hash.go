@@ -110,7 +110,11 @@ func (s *sender) ask(f wire.Frame) error {
 		return protocolErrorf("%v of %d", f.Kind, file)
 	}
 	shape, err := b3tree.ShapeOf(s.entries[file].Size)
-	if err != nil || shape.Pieces() < 2 || s.hashed != (f.Kind == wire.KindWantLayer) {
+	least := 1
+	if f.Kind == wire.KindWantLayer {
+		least = 2
+	}
+	if err != nil || shape.Pieces() < least || s.hashed != (f.Kind == wire.KindWantLayer) {
 		return protocolErrorf("%v of file %d", f.Kind, file)
 	}
 	s.asks.add(ask{f.Kind, file})
@@ -166,8 +170,12 @@ func (s *sender) sendRoot(ctx context.Context, file uint32) error {
 	if err != nil {
 		return s.ourFailure(file, err)
 	}
-	page := s.book.take(file, shape)
-	root, err := s.rootOf(ctx, file, shape, page)
+	var root b3tree.Root
+	if shape.Pieces() > 1 {
+		root, err = s.rootOf(ctx, file, shape, s.book.take(file, shape))
+	} else {
+		root, err = s.rootOfSmall(file)
+	}
 	if ctx.Err() != nil {
 		return nil // run knows why
 	}
@@ -177,7 +185,13 @@ func (s *sender) sendRoot(ctx context.Context, file uint32) error {
 	return s.ctl.sendSlow(wire.KindRoot, false, wire.Root{File: file, Root: root}.Append)
 }
 
-// rootOf returns the root of a file, of which page has some hashes.
+// rootOfSmall returns the root of a file of one piece at most.
+func (s *sender) rootOfSmall(file uint32) (b3tree.Root, error) {
+	data, err := s.tree.ReadFile(file, nil)
+	return b3tree.Sum(data), err
+}
+
+// rootOf returns the root of a file of several pieces, of which page has some hashes.
 func (s *sender) rootOf(ctx context.Context, file uint32, shape b3tree.Shape, page *bookPage) (b3tree.Root, error) {
 	f, err := s.tree.Open(file)
 	if err != nil {

@@ -40,6 +40,7 @@ type Incoming struct {
 	ID      string // names it: the same files again have the same
 	Files   int
 	Bytes   int64
+	LeftOut int              // items that the peer could not send
 	Entries []manifest.Entry // checked by the manifest's own rules; not to be changed
 }
 
@@ -240,14 +241,14 @@ func (v *Service) greet(s *session.Session, ctl *control) error {
 	if err != nil {
 		return ctl.cause(err)
 	}
-	ours := wire.Hello{Role: wire.Sender, Lanes: v.cfg.Lanes, ID: theirs.ID}
+	ours := wire.Hello{Role: wire.Sender, Lanes: v.cfg.Lanes, Caps: wire.OurCaps, ID: theirs.ID}
 	if theirs.Role == wire.Sender {
 		ours.Role = wire.Receiver
 	}
 	if err := ctl.send(wire.KindHello, false, ours.Append); err != nil {
 		return err
 	}
-	in := incomingLink{v, s, ctl, joinKey{s.Peer(), theirs.ID}}
+	in := incomingLink{v, s, ctl, joinKey{s.Peer(), theirs.ID}, theirs.Caps}
 	if theirs.Role == wire.Sender {
 		return in.receive()
 	}
@@ -256,10 +257,11 @@ func (v *Service) greet(s *session.Session, ctl *control) error {
 
 // incomingLink is a control stream that a peer has opened, after HELLO.
 type incomingLink struct {
-	v   *Service
-	s   *session.Session
-	ctl *control
-	key joinKey
+	v    *Service
+	s    *session.Session
+	ctl  *control
+	key  joinKey
+	caps wire.Caps // of the peer
 }
 
 // join has data lanes of the transfer be served by lane until leave is called, which waits for them.

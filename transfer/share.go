@@ -113,7 +113,7 @@ func (s *Share) serve(in *incomingLink, known bool) error {
 	s.offer.count(t)
 	begun(in.v.cfg.Begun, t)
 	begun(s.o.Begun, t)
-	sender := newSender(t, s.offer, in.ctl)
+	sender := newSender(t, s.offer, in.ctl, in.caps)
 	leave, err := in.join(ctx, sender.lane)
 	if err == nil {
 		err = sender.run(ctx, known, func() {})

@@ -68,6 +68,8 @@ type Transfer struct {
 	peer        string
 	name        string
 	root        [32]byte
+	left        int // files that the sender has left out
+	leftText    string
 	failed      []*Error
 	failedPaths map[string]struct{}
 	from        func() []Source // of a receiver that runs
@@ -89,6 +91,9 @@ type Result struct {
 	Progress Progress
 	Took     time.Duration
 	Failed   []*Error // the files that failed, when the others have come
+
+	LeftOut     int    // items that the sender found and could not send, as source.LeftOut counts them; 0 if the sender is too old to say
+	LeftOutText string // their kinds, in the sender's words: untrusted at the receiver
 }
 
 func newTransfer(d Direction, peer string, o Options) (*Transfer, context.Context) {
@@ -162,7 +167,7 @@ func (t *Transfer) result() Result {
 	if ended.IsZero() {
 		ended = time.Now()
 	}
-	return Result{t.name, idOf(t.root), p, ended.Sub(t.began), append([]*Error(nil), t.failed...)}
+	return Result{t.name, idOf(t.root), p, ended.Sub(t.began), append([]*Error(nil), t.failed...), t.left, t.leftText}
 }
 
 // idOf returns the name that a transfer has in the file system: the half of its root.
@@ -264,6 +269,15 @@ func (t *Transfer) listed(name string, root [32]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.name, t.root = name, root
+}
+
+// leftOut records what the sender left out. Of several senders, the largest number counts.
+func (t *Transfer) leftOut(n int, text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n > t.left {
+		t.left, t.leftText = n, text
+	}
 }
 
 // fileFailed says that one file has. A sender finds it out again after each loss of its connection: that is not another one.

@@ -3,9 +3,12 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +19,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/source"
 )
 
 // How often a display is renewed: bars on a terminal, lines elsewhere.
@@ -34,10 +38,17 @@ type display struct {
 	bars *mpb.Progress // while there is a bar
 	n    int           // bars
 	lost string        // the last loss that was written: attempts that fail alike are one line
+
+	told    map[transfer.EventKind]int // events since a transfer has ended last
+	running map[string]bool            // states of transfers that are received
+	named   map[string]bool            // states of others that were named
 }
 
 func newDisplay(out io.Writer) *display {
-	return &display{out: out, tty: hasRoom(out), every: lineEvery}
+	return &display{
+		out: out, tty: hasRoom(out), every: lineEvery, told: make(map[transfer.EventKind]int), running: make(map[string]bool),
+		named: make(map[string]bool),
+	}
 }
 
 // hasRoom reports whether a writer is a terminal that has lines and columns.
@@ -71,6 +82,7 @@ func (d *display) printf(format string, args ...any) {
 
 // follow shows a transfer until it is over. label, if not empty, stands before its name.
 func (d *display) follow(t *transfer.Transfer, label string) {
+	defer d.tellRest()
 	if d.tty {
 		d.bar(t, label)
 		return
@@ -209,11 +221,63 @@ func percent(p transfer.Progress) int {
 	return 0
 }
 
+// mostAlike is how many events of one kind are written, each on its line. The rest are counted.
+const mostAlike = 20
+
+// tooMany counts an event and reports whether mostAlike of its kind were written already.
+func (d *display) tooMany(kind transfer.EventKind) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.told[kind]++
+	return d.told[kind] > mostAlike
+}
+
+// tellRest writes how many events were not written, and starts counting anew.
+func (d *display) tellRest() {
+	d.mu.Lock()
+	told := d.told
+	d.told = make(map[transfer.EventKind]int)
+	d.mu.Unlock()
+	for _, kind := range slices.Sorted(maps.Keys(told)) {
+		switch more := told[kind] - mostAlike; {
+		case more <= 0:
+		case kind == transfer.EventFileFailed:
+			d.printf("failed   %s more", filesText(more))
+		default:
+			d.printf("note     %s: %d more times", kind, more)
+		}
+	}
+}
+
+// failedText returns the path of a failed file, the reason, and which side reported it.
+func failedText(e transfer.Event) string {
+	var err *transfer.Error
+	if !errors.As(e.Err, &err) {
+		return fmt.Sprintf("%q: %v", e.Path, e.Err)
+	}
+	why := err.Text
+	var file *source.Error
+	switch {
+	case err.Remote && err.Op == "receive":
+		why = fmt.Sprintf("the sender says %q", err.Text)
+	case err.Remote:
+		why = fmt.Sprintf("the receiver says %q", err.Text)
+	case errors.As(err.Err, &file) && file.Text != "":
+		why = file.Text
+	case why == "" && err.Err != nil:
+		why = err.Err.Error()
+	}
+	return fmt.Sprintf("%q: %s (%s)", e.Path, why, err.Code)
+}
+
 // event writes what happens beside the plain course of a transfer.
 func (d *display) event(e transfer.Event) {
+	if d.tooMany(e.Kind) {
+		return
+	}
 	switch e.Kind {
 	case transfer.EventFileFailed:
-		d.printf("failed   %s", safe(oneLine(e.Err)))
+		d.printf("failed   %s", safe(failedText(e)))
 	case transfer.EventLost, transfer.EventPaused, transfer.EventSourceDropped, transfer.EventFetchedAgain:
 		text := string(e.Kind)
 		if e.Path != "" {
@@ -242,19 +306,34 @@ func (d *display) toldLost(text string) bool {
 
 // sentText is what has become of a transfer at its sender, without its name. How much the receiver had before, a sender does not know.
 func sentText(r transfer.Result) string {
+	return movedText(r) + missingText(r, "")
+}
+
+func movedText(r transfer.Result) string {
 	p := r.Progress
 	return fmt.Sprintf("%s, %s in %s", filesText(p.Files-p.FilesBad), bytesText(float64(p.Verified)), timeText(r.Took))
+}
+
+// missingText returns how many files failed or were left out, or "".
+func missingText(r transfer.Result, by string) (text string) {
+	if r.Progress.FilesBad > 0 {
+		text += fmt.Sprintf(", %d failed", r.Progress.FilesBad)
+	}
+	if r.LeftOut > 0 {
+		text += fmt.Sprintf(", %d left out%s", r.LeftOut, by)
+	}
+	return text
 }
 
 // gotText is what has become of a transfer at its receiver, without its name.
 func gotText(r transfer.Result) string {
 	p := r.Progress
-	text := sentText(r)
+	text := movedText(r)
 	if moved := p.Verified - p.Resumed; moved > 0 && r.Took > 0 {
 		text += ", " + bytesText(float64(moved)/r.Took.Seconds()) + "/s"
 	}
 	if p.Resumed > 0 {
 		text += ", " + bytesText(float64(p.Resumed)) + " were here"
 	}
-	return text
+	return text + missingText(r, " by the sender")
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -123,7 +124,12 @@ func TestOnATerminalThereAreBars(t *testing.T) {
 func TestEventsSayWhatAndWhy(t *testing.T) {
 	d := newDisplay(new(lockedBuffer))
 	for _, e := range []transfer.Event{
-		{Kind: transfer.EventFileFailed, Path: "a\x1b", Err: &transfer.Error{Op: "fetch", Path: "a\x1b", Code: transfer.CodeSourceChanged}},
+		{Kind: transfer.EventFileFailed, Path: "a\x1b", Err: &transfer.Error{Op: "send", Path: "a\x1b", Code: transfer.CodeSourceChanged,
+			Err: &source.Error{Op: "read", Path: "a\x1b", Text: "it is gone"}}},
+		{Kind: transfer.EventFileFailed, Path: "b", Err: &transfer.Error{Op: "receive", Path: "b", Code: transfer.CodeIO, Remote: true, Text: "x\x1b"}},
+		{Kind: transfer.EventFileFailed, Path: "c", Err: &transfer.Error{Op: "send", Path: "c", Code: transfer.CodeExists, Remote: true, Text: "y"}},
+		{Kind: transfer.EventFileFailed, Path: "d", Err: &transfer.Error{Op: "receive", Path: "d", Code: transfer.CodeHashMismatch, Text: "z"}},
+		{Kind: transfer.EventFileFailed, Path: "e", Err: &transfer.Error{Op: "send", Path: "e", Code: transfer.CodeIO, Err: errors.New("no disk")}},
 		{Kind: transfer.EventLost, Err: &transfer.Error{Text: "nothing came for too long", Code: transfer.CodeStalled}},
 		{Kind: transfer.EventLost, Err: errors.New("x\x1by")},
 		{Kind: transfer.EventLost, Err: errors.New("x\x1by")}, // the same again is not said
@@ -132,10 +138,33 @@ func TestEventsSayWhatAndWhy(t *testing.T) {
 	} {
 		d.event(e)
 	}
-	require.Equal(t, `failed   fetch "a\x1b" (source_changed)
+	require.Equal(t, `failed   "a\x1b": it is gone (source_changed)
+failed   "b": the sender says "x\x1b" (io)
+failed   "c": the receiver says "y" (exists)
+failed   "d": z (hash_mismatch)
+failed   "e": no disk (io)
 note     lost: nothing came for too long (stalled)
 note     lost: x`+"\uFFFD"+`y
 note     fetched again "a\x1b"
 note     stalled
 `, d.out.(*lockedBuffer).String())
+}
+
+// Of a wave of failures the first are named, and the rest are counted when the transfer has ended.
+func TestAWaveOfEventsIsCounted(t *testing.T) {
+	d := newDisplay(new(lockedBuffer))
+	for range 2 {
+		for n := range 600 {
+			path := strconv.Itoa(n)
+			d.event(transfer.Event{Kind: transfer.EventFileFailed, Path: path, Err: &transfer.Error{Path: path, Text: "gone"}})
+			d.event(transfer.Event{Kind: transfer.EventFetchedAgain, Path: path})
+		}
+		d.tellRest()
+	}
+	text := d.out.(*lockedBuffer).String()
+	require.Equal(t, 2*(2*mostAlike+2), strings.Count(text, "\n"))
+	require.Equal(t, 2, strings.Count(text, "failed   580 files more\n"))
+	require.Equal(t, 2, strings.Count(text, "note     fetched again: 580 more times\n"))
+	d.tellRest()
+	require.Equal(t, text, d.out.(*lockedBuffer).String())
 }

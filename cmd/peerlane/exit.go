@@ -43,6 +43,7 @@ type verdict struct {
 var verdicts = []verdict{
 	{errUsage, exitUsage, "peerlane COMMAND --help lists the flags"},
 	{errFailed, exitLocal, ""},
+	{errLeftOut, exitFiles, "the rest has arrived; use --skip-special if this is intended, or --symlinks to send symlinks"},
 	{errNoRelay, exitUnreachable, "check that the relay runs, its address, and that it serves relayed connections"},
 	{errInterrupted, exitInterrupted, ""},
 	{node.ErrKeyExposed, exitLocal, ""},

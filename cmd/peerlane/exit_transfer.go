@@ -6,7 +6,9 @@ import (
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/source"
+	"github.com/peerlane/peerlane/transfer/staging"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
 
@@ -19,20 +21,24 @@ type side struct {
 // meaning is what a code means on this side, and when the peer says it.
 type meaning struct{ here, there side }
 
-const hintGoOn = "the same command goes on with what has come"
+const (
+	hintGoOn  = "run the same command again to resume"
+	hintAgain = "run the same command again"
+)
 
 // failures are those of transfers.
 var failures = map[transfer.Code]meaning{
 	transfer.CodeNoSpace: {
-		side{exitNoRoom, "make room: " + hintGoOn}, side{exitNoRoom, "the receiver's disk is full: " + hintGoOn + " when there is room"}},
+		side{exitNoRoom, "make room in the destination, and " + hintAgain},
+		side{exitNoRoom, "the receiver has to make room: then " + hintAgain}},
 	transfer.CodeDenied: {
 		side{exitLocal, "this user may not read or write there: look at the owner and the mode"},
 		side{exitRefused, "the peer's person, or its disk, refuses, or it does not run peerlane receive: ask them"}},
 	transfer.CodePathUnsafe: {
 		side{exitFiles, "the other side has to rename or leave out what is named above; symlinks need --symlinks"},
-		side{exitFiles, "rename or leave out what is named above; symlinks need --symlinks there too"}},
+		side{exitFiles, "rename or leave out what is named above, or have the receiver move it away if it is in its folder; symlinks need --symlinks there too"}},
 	transfer.CodeExists: {
-		side{exitFiles, "move away what is there, choose another folder, or allow it with --overwrite: " + hintGoOn},
+		side{exitFiles, "move away what is there, choose another folder, or allow it with --overwrite: then " + hintAgain},
 		side{exitFiles, "something of that name is there at the receiver: it can --overwrite"}},
 	transfer.CodeSourceChanged: {
 		side{exitFiles, "a file was changed while it was sent: send again when nobody writes to it"},
@@ -42,18 +48,21 @@ var failures = map[transfer.Code]meaning{
 		side{exitFiles, "the receiver got what does not fit its hash: check this disk and memory"}},
 	transfer.CodeTooLarge: {
 		side{exitNoRoom, "send it in parts, or as an archive"}, side{exitNoRoom, "send it in parts, or as an archive"}},
-	transfer.CodeCanceled: {side{exitInterrupted, ""}, side{exitRefused, "the peer has stopped it: what has come is kept, for when it begins again"}},
+	transfer.CodeCanceled: {side{exitInterrupted, ""}, side{exitRefused, "the peer stopped it: when it sends the same files again, the transfer resumes"}},
 	transfer.CodeProtocol: {
 		side{exitRefused, "the two sides do not understand each other: update peerlane on both"},
 		side{exitRefused, "the two sides do not understand each other: update peerlane on both"}},
 	transfer.CodeIO: {
-		side{exitLocal, "a file is not there, or a disk here failed"}, side{exitHandler, "a disk at the peer's failed: its own messages say more"}},
+		side{exitLocal, "a file is not there, or a disk here failed"}, side{exitHandler, "a disk at the peer's failed, or a limit there: its own messages say more"}},
+	transfer.CodeGone: {
+		side{exitFiles, "leave received files in place until the transfer has finished; " + hintAgain + " to fetch what is missing"},
+		side{exitFiles, "the receiver moved or deleted received files before the transfer finished: " + hintAgain}},
 	transfer.CodeBusy: {
-		side{exitLocal, "another process is receiving the same into that folder: wait for it"},
+		side{exitLocal, "wait until that has ended, or stop it"},
 		side{exitNoRoom, "the peer has too much to do, or is receiving the same already: try again later"}},
 	transfer.CodeNotFound: {
 		side{exitNotServed, "ask for a new ticket"},
-		side{exitNotServed, "the sender has ended, or another peer has used the ticket: ask for a new one"}},
+		side{exitNotServed, "the sender has ended, or another peer has used the ticket: ask for a new one, which resumes if the files are the same"}},
 	transfer.CodeStalled: {
 		side{exitTimeout, "nothing came for too long: " + hintGoOn}, side{exitTimeout, "nothing came for too long: " + hintGoOn}},
 	transfer.CodeLost: {
@@ -83,7 +92,13 @@ func explainTransfer(err error) (s side, ok bool) {
 		}
 	}
 	f, known := failures[code]
+	var list *manifest.Error
+	var disk *staging.Error
 	switch own := (*source.Error)(nil); {
+	case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE):
+		return side{exitLocal, "too many open files: raise the limit, for example with ulimit -n 1024"}, true
+	case code == transfer.CodePathUnsafe && errors.As(err, &disk) && !errors.As(err, &list): // of what is here
+		return side{exitFiles, "move away what is named above in the destination, or choose another folder: then " + hintAgain}, true
 	case (code == transfer.CodePathUnsafe || code == transfer.CodeExists) && errors.As(err, &own): // of what is to be sent
 		return side{exitFiles, "rename or leave out what is named above"}, true
 	case code == transfer.CodeIO && errors.Is(err, syscall.EFBIG):

@@ -11,7 +11,9 @@ import (
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/source"
+	"github.com/peerlane/peerlane/transfer/staging"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
 
@@ -26,26 +28,34 @@ func TestEachFailureOfATransferHasItsExitCode(t *testing.T) {
 		hint string // a part of it
 	}{
 		{here(transfer.CodeNoSpace), exitNoRoom, "make room"},
-		{there(transfer.CodeNoSpace), exitNoRoom, "the receiver's disk is full"},
+		{there(transfer.CodeNoSpace), exitNoRoom, "the receiver has to make room"},
 		{here(transfer.CodeDenied), exitLocal, "owner"},
 		{there(transfer.CodeDenied), exitRefused, "ask them"},
 		{here(transfer.CodePathUnsafe), exitFiles, "rename"},
 		{here(transfer.CodeExists), exitFiles, "--overwrite"},
 		{there(transfer.CodeExists), exitFiles, "--overwrite"},
+		{here(transfer.CodeGone), exitFiles, "fetch what is missing"},
+		{there(transfer.CodeGone), exitFiles, "the receiver moved or deleted"},
+		{&staging.Error{Op: "look", Code: transfer.CodePathUnsafe}, exitFiles, "in the destination"},
+		{&staging.Error{Op: "create", Code: transfer.CodePathUnsafe, Err: &manifest.Error{Code: transfer.CodePathUnsafe}}, exitFiles, "the other side"},
+		{&transfer.Error{Code: transfer.CodeIO, Err: syscall.EMFILE}, exitLocal, "ulimit"},
+		{&source.Error{Op: "walk", Code: transfer.CodeIO, Err: syscall.ENFILE}, exitLocal, "ulimit"},
+		{fmt.Errorf("%w: 1 symlink", errLeftOut), exitFiles, "--skip-special"},
+		{&partlyError{1, 2, there(transfer.CodeSourceChanged)}, exitFiles, "new ticket"},
 		{here(transfer.CodeSourceChanged), exitFiles, "send again"},
 		{there(transfer.CodeSourceChanged), exitFiles, "new ticket"},
 		{here(transfer.CodeHashMismatch), exitFiles, "do not trust"},
 		{here(transfer.CodeTooLarge), exitNoRoom, "in parts"},
 		{here(transfer.CodeCanceled), exitInterrupted, ""},
-		{there(transfer.CodeCanceled), exitRefused, "the peer has stopped it"},
+		{there(transfer.CodeCanceled), exitRefused, "the peer stopped it"},
 		{here(transfer.CodeProtocol), exitRefused, "update peerlane"},
 		{here(transfer.CodeIO), exitLocal, ""},
 		{there(transfer.CodeIO), exitHandler, "at the peer's"},
-		{here(transfer.CodeBusy), exitLocal, "another process"},
+		{here(transfer.CodeBusy), exitLocal, "wait until that has ended"},
 		{there(transfer.CodeBusy), exitNoRoom, "try again later"},
 		{there(transfer.CodeNotFound), exitNotServed, "another peer has used the ticket"},
-		{here(transfer.CodeStalled), exitTimeout, "goes on"},
-		{here(transfer.CodeLost), exitUnreachable, "goes on"},
+		{here(transfer.CodeStalled), exitTimeout, "to resume"},
+		{here(transfer.CodeLost), exitUnreachable, "to resume"},
 		{here(transfer.CodeInvalid), exitUsage, ""},
 		{there("not_heard_of"), exitHandler, ""},
 		{&source.Error{Op: "walk", Code: transfer.CodeIO}, exitLocal, "not there"},
@@ -69,9 +79,9 @@ func TestEveryCodeIsExplained(t *testing.T) {
 	for _, code := range []transfer.Code{
 		transfer.CodeNoSpace, transfer.CodeDenied, transfer.CodePathUnsafe, transfer.CodeExists, transfer.CodeSourceChanged,
 		transfer.CodeHashMismatch, transfer.CodeTooLarge, transfer.CodeCanceled, transfer.CodeProtocol, transfer.CodeIO, transfer.CodeBusy,
-		transfer.CodeNotFound, transfer.CodeStalled, transfer.CodeLost, transfer.CodeInvalid,
+		transfer.CodeNotFound, transfer.CodeStalled, transfer.CodeGone, transfer.CodeLost, transfer.CodeInvalid,
 	} {
 		require.Contains(t, failures, code)
 	}
-	require.Len(t, failures, 15)
+	require.Len(t, failures, 16)
 }

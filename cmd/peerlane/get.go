@@ -12,6 +12,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/staging"
@@ -47,15 +48,20 @@ func (c *getCmd) Run(ctx context.Context, std stdio) error {
 	d := newDisplay(std.err)
 	key, forget := c.identity(d, want.ref)
 	r, err := c.fetch(ctx, d, key, secret, want)
+	defer d.nameOthers(c.Dir, want.ref.ID())
+	if isPartly(r, err) { // the key stays: the sender may have the rest yet
+		c.report(std, d, r)
+		return outcomeOf(r, err)
+	}
 	if err != nil {
 		if len(want.peers) > 1 && transfer.CodeOf(err) == transfer.CodeInvalid {
 			err = fmt.Errorf("%w: --also: every sender needs --hash: %w", errUsage, err)
 		}
-		c.sayKept(d, want.ref, r)
+		c.sayKept(d, want.ref, r, err)
 		return err
 	}
 	forget()
-	c.report(std, r)
+	c.report(std, d, r)
 	return nil
 }
 
@@ -111,18 +117,34 @@ func (c *getCmd) identity(d *display, ref transfer.Ref) (path string, forget fun
 	if c.Key != "" {
 		return c.Key, func() {}
 	}
-	dir, err := os.UserConfigDir()
+	path, err := keyPath(ref)
 	if err == nil {
-		dir = filepath.Join(dir, "peerlane")
-		err = os.MkdirAll(dir, 0o700)
+		err = makeKey(path)
 	}
 	if err != nil {
-		d.printf("note     no place for a key: if this is interrupted, the sender has to make another ticket: %v", err)
+		d.printf("note     no place for a key: if this is interrupted, the sender has to make another ticket: %s", safe(oneLine(err)))
 		return "", func() {}
 	}
-	forgetOld(dir)
-	path = filepath.Join(dir, "get-"+ref.ID()+".key")
 	return path, func() { _ = os.Remove(path) } // one that stays is a few bytes
+}
+
+// keyPath returns where the key of a ticket is kept.
+func keyPath(ref transfer.Ref) (string, error) {
+	dir, err := os.UserConfigDir()
+	return filepath.Join(dir, "peerlane", "get-"+ref.ID()+".key"), err
+}
+
+// makeKey creates the key of a ticket unless it exists. A damaged one is replaced.
+func makeKey(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	forgetOld(filepath.Dir(path))
+	_, _, err := node.LoadKey(path)
+	if errors.Is(err, node.ErrKeyFormat) && os.Remove(path) == nil {
+		_, _, err = node.LoadKey(path)
+	}
+	return err
 }
 
 // keyAge is how long the key of a ticket is kept that nobody has come back to.
@@ -165,26 +187,39 @@ func oneToken(tokens [][]byte) bool {
 }
 
 // report says what has come.
-func (c *getCmd) report(std stdio, r transfer.Result) {
+func (c *getCmd) report(std stdio, d *display, r transfer.Result) {
+	defer d.sayLeftOut(r)
 	name, p := safe(r.Name), r.Progress
 	if p.Files > 0 && p.Resumed == p.Bytes && p.Bytes > 0 {
-		fmt.Fprintf(std.out, "there    %q: all of it, %s, %s, is in %s already\n", name, filesText(p.Files), bytesText(float64(p.Bytes)), c.Dir)
+		fmt.Fprintf(std.out, "there    %q: all of it, %s, %s, is in %s already%s%s\n",
+			name, filesText(p.Files), bytesText(float64(p.Bytes)), c.Dir, c.proofText(), missingText(r, " by the sender"))
 		return
 	}
 	fmt.Fprintf(std.out, "got      %q: %s, in %s\n", name, gotText(r), c.Dir)
 }
 
-// sayKept says what a run that has failed leaves behind.
-func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result) {
+// proofText says how existing files were recognised.
+func (c *getCmd) proofText() string {
+	switch {
+	case c.Checksum:
+		return ", by content"
+	case verifies[c.Verify] == transfer.VerifyAll: // by content if the sender has hashed them
+		return ""
+	}
+	return ", by size and time"
+}
+
+// sayKept says what a failed run leaves behind. It says nothing if another process is receiving the same.
+func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result, why error) {
 	partial := filepath.Join(c.Dir, manifest.StagingPrefix+ref.ID())
-	if _, err := os.Stat(partial); err != nil {
+	if _, err := os.Stat(partial); err != nil || errors.Is(why, staging.ErrBusy) {
 		return
 	}
 	p := r.Progress
 	if p.Verified > 0 {
 		d.printf("kept     %s of %s, in %s", bytesText(float64(p.Verified)), bytesText(float64(p.Bytes)), partial)
 	}
-	d.printf("kept     the same command goes on with it, and with --discard deletes it")
+	d.printf("kept     the same command, or a new ticket of the same files, resumes it; --discard deletes it")
 }
 
 // discard deletes what earlier runs have left.
@@ -197,8 +232,9 @@ func (c *getCmd) discard(std stdio, ref transfer.Ref) error {
 	if err := staging.Discard(disk, ref.ID()); err != nil {
 		return err
 	}
-	_, forget := c.identity(newDisplay(std.err), ref)
-	forget()
+	if path, err := keyPath(ref); err == nil && c.Key == "" {
+		_ = os.Remove(path) // one that stays is a few bytes
+	}
 	fmt.Fprintln(std.out, "deleted  what was left of this ticket; files that are whole stay")
 	return nil
 }

@@ -16,6 +16,9 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -27,15 +30,17 @@ Exit codes: 0 done; 1 something on this machine failed; 2 wrong usage; 3 the pee
 serve the tag, or does not know the ticket; 5 the peer or the pre-shared key refused; 6 the time was up; 7 the peer's handler
 answered with an error, or its disk failed; 8 there is no room, the peer is going away, or a size limit was passed; 9 the
 connection was lost and it is not known whether the call ran; 10 files cannot be sent or kept as they are: a name, something
-that is in the way, a change, a wrong content; 130 interrupted.`
+that is in the way, a change, a wrong content, and at the sender what it has left out; 130 interrupted.`
 
 // cli is the command line.
 type cli struct {
+	Version kong.VersionFlag `help:"Show the version."`
+
 	Demo    demoCmd    `cmd:"" help:"Prove every lane between two hosts on this machine, over TCP and over QUIC."`
 	Serve   serveCmd   `cmd:"" help:"Serve calls on a tag, until interrupted."`
 	Call    callCmd    `cmd:"" help:"Call a peer, and write its response to stdout."`
 	Ping    pingCmd    `cmd:"" help:"Measure the round trip to a peer that serves a tag."`
-	Send    sendCmd    `cmd:"" help:"Send files and folders to the peer that gets the ticket that this prints."`
+	Send    sendCmd    `cmd:"" help:"Send files and folders to the peer that gets the ticket that this prints. With --key and a fixed --listen port, the same files have the same ticket after a restart."`
 	Get     getCmd     `cmd:"" help:"Get what a ticket is for. The same command again goes on where it was interrupted."`
 	Push    pushCmd    `cmd:"" help:"Push files and folders to a peer that runs receive."`
 	Receive receiveCmd `cmd:"" help:"Receive what peers push."`
@@ -46,6 +51,14 @@ type cli struct {
 type stdio struct {
 	in       io.Reader
 	out, err io.Writer
+}
+
+// failed returns why something could not be written to out, or nil.
+func (s stdio) failed() error {
+	if o, ok := s.out.(*output); ok {
+		return o.failed()
+	}
+	return nil
 }
 
 // quietQUIC turns off the line that quic-go logs about small UDP buffers: serve -v says it better, and whoever sets the
@@ -61,9 +74,10 @@ func main() {
 
 // run runs the command line and returns the exit code.
 func run(args []string, std stdio) int {
+	std.out = &output{w: std.out}
 	var c cli
 	parser, err := kong.New(&c, kong.Name("peerlane"), kong.Description(description),
-		kong.Vars{"tag": defaultTag}, kong.Writers(std.out, std.err))
+		kong.Vars{"tag": defaultTag, "version": versionText()}, kong.Writers(std.out, std.err))
 	if err != nil {
 		panic("BUG: " + err.Error()) // the struct tags above are wrong
 	}
@@ -77,12 +91,34 @@ func run(args []string, std stdio) int {
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	err = parsed.Run(std)
 	if err == nil {
+		err = std.failed()
+	}
+	if err == nil {
 		return 0
 	}
 	code, hint := explain(err)
-	fmt.Fprintf(std.err, "peerlane: %s\n", safe(oneLine(err)))
+	fmt.Fprintf(std.err, "peerlane: %s\n", flagNames.Replace(safe(oneLine(err))))
 	if hint != "" {
 		fmt.Fprintf(std.err, "hint: %s\n", hint)
 	}
 	return code
+}
+
+// flagNames are those of the fields that errors name.
+var flagNames = strings.NewReplacer(
+	"node: invalid value: Options.ListenAddrs:", "--listen:",
+	"node: invalid value: Options.Relays:", "--relay:",
+	"node: Options.Relays: invalid value: peer:", "--relay:",
+	"node: invalid value: Limits.Peers:", "--peers:",
+	"node: key file ", "--key ",
+	"Options.Lanes is ", "--lanes is ",
+)
+
+// versionText returns what --version shows.
+func versionText() string {
+	version := "(devel)"
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		version = info.Main.Version
+	}
+	return fmt.Sprintf("peerlane %s, %s %s/%s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

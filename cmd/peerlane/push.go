@@ -55,9 +55,11 @@ func (c *pushCmd) Run(ctx context.Context, std stdio) (err error) {
 	t := transfer.Push(ctx, dialers[0], tree, &o)
 	d.follow(t, "")
 	r, err := t.Wait()
-	if err != nil {
-		return err
+	if err == nil || isPartly(r, err) {
+		fmt.Fprintf(std.out, "sent     %q: %s, to %s\n", r.Name, sentText(r), info.ID)
 	}
-	fmt.Fprintf(std.out, "sent     %q: %s, to %s\n", r.Name, sentText(r), info.ID)
-	return nil
+	if err != nil {
+		return outcomeOf(r, err)
+	}
+	return c.leftOut(tree)
 }

@@ -19,6 +19,8 @@ type receiveCmd struct {
 	placeFlags
 	Allow []string `placeholder:"PEER" help:"Take what this peer pushes, without asking; may be repeated. Others are refused. Without it, a person is asked on the terminal."`
 	Once  bool     `help:"End after one transfer that has arrived."`
+
+	Discard bool `help:"Receive nothing: delete the data of unfinished transfers in the folder, pushed or fetched."`
 }
 
 // Run receives until ctx ends, or with --once until something has arrived.
@@ -26,6 +28,9 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 	allow, err := parseAllow(c.Allow)
 	if err != nil {
 		return err
+	}
+	if c.Discard {
+		return discardAll(std, newDisplay(std.err), c.Dir)
 	}
 	secret, err := c.load()
 	if err != nil {
@@ -54,6 +59,10 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 	defer w.wait()
 	defer func() { err = errors.Join(err, e.service.Close()) }()
 	c.announce(std, e)
+	if err := std.failed(); err != nil {
+		return err
+	}
+	d.nameOthers(c.Dir)
 	return c.serve(ctx, std, e, w)
 }
 
@@ -99,19 +108,26 @@ func (c *receiveCmd) announce(std stdio, e *endpoint) {
 // serve reports the transfers.
 func (c *receiveCmd) serve(ctx context.Context, std stdio, e *endpoint, w *watcher) error {
 	report := func(o outcome) (got bool) {
-		if o.err != nil {
+		w.display.receives(o.ID, false)
+		defer w.display.nameOthers(c.Dir, o.ID)
+		if o.err != nil && !isPartly(o.Result, o.err) {
 			w.display.printf("not yet  %s: %s", o.peer, safe(oneLine(o.err)))
 			return false
 		}
 		fmt.Fprintf(std.out, "got      %q: %s, from %s, in %s\n", safe(o.Name), gotText(o.Result), o.peer, c.Dir)
-		return true
+		w.display.sayLeftOut(o.Result)
+		return o.err == nil
 	}
 	for {
 		o, ok := w.next(ctx)
 		if !ok {
 			return errors.Join(e.service.Close(), w.rest(report, !c.Once))
 		}
-		if report(o) && c.Once {
+		got := report(o)
+		if err := std.failed(); err != nil {
+			return err
+		}
+		if got && c.Once {
 			return nil
 		}
 	}
@@ -127,9 +143,15 @@ type decider struct {
 // decide is for transfer.ServiceConfig.Receive.
 func (d *decider) decide(ctx context.Context, in transfer.Incoming) (*transfer.Destination, error) {
 	if d.asker == nil {
+		d.display.receives(in.ID, true)
 		return &d.dest, nil
 	}
-	question := fmt.Sprintf("%s wants to push %q: %s, %s. Take it? [y/n]", in.Peer, safe(in.Name), filesText(in.Files), bytesText(float64(in.Bytes)))
+	without := ""
+	if in.LeftOut > 0 {
+		without = fmt.Sprintf(", %s left out", itemsText(in.LeftOut))
+	}
+	question := fmt.Sprintf("%s wants to push %q: %s, %s%s. Take it? [y/n]",
+		in.Peer, safe(in.Name), filesText(in.Files), bytesText(float64(in.Bytes)), without)
 	yes, err := d.asker.ask(ctx, question)
 	switch {
 	case err != nil:
@@ -138,5 +160,6 @@ func (d *decider) decide(ctx context.Context, in transfer.Incoming) (*transfer.D
 		d.display.printf("refused  %q of %s", safe(in.Name), in.Peer)
 		return nil, &transfer.Error{Code: transfer.CodeDenied, Text: "the peer's person does not want it"}
 	}
+	d.display.receives(in.ID, true)
 	return &d.dest, nil
 }

@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/source"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
@@ -44,14 +48,45 @@ func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
 	w := newWatcher(d, "to")
-	share, err := e.service.Share(tree, &transfer.ShareOptions{Many: c.Keep, Begun: w.begun})
+	token, err := c.token(tree)
+	if err != nil {
+		return err
+	}
+	share, err := e.service.Share(tree, &transfer.ShareOptions{Token: token, Many: c.Keep, Begun: w.begun})
 	if err != nil {
 		return err
 	}
 	if err := c.announce(std, e, tree, share.Ref()); err != nil {
 		return err
 	}
-	return c.serve(ctx, std, share, w)
+	if err := c.serve(ctx, std, share, w); err != nil {
+		return err
+	}
+	return c.leftOut(tree)
+}
+
+// tokenSize is how many bytes a token has, as one of transfer.Share's own.
+const tokenSize = 16
+
+// token returns the token of the ticket, or nil for a random one. With --key it depends on the key and the files alone, so that a restarted
+// sender has the same ticket.
+func (c *sendCmd) token(tree *source.Tree) ([]byte, error) {
+	if c.Key == "" {
+		return nil, nil
+	}
+	key, _, err := node.LoadKey(c.Key)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := key.Raw()
+	if err != nil {
+		return nil, err
+	}
+	root, err := manifest.Root(tree.Entries())
+	if err != nil {
+		return nil, err
+	}
+	return hkdf.Key(sha256.New, secret, nil, "peerlane send: token of "+string(root[:]), tokenSize)
 }
 
 // announce prints the ticket. The last line is "ready".
@@ -84,7 +119,7 @@ func (c *sendCmd) announce(std stdio, e *endpoint, tree *source.Tree, ref transf
 		fmt.Fprintln(std.out, "valid    for the first peer that uses it, while this runs")
 	}
 	fmt.Fprintln(std.out, "ready")
-	return nil
+	return std.failed()
 }
 
 // serve reports the transfers, until one has brought everything or ctx ends. A file that has changed ends it too, unless there may be
@@ -93,12 +128,12 @@ func (c *sendCmd) serve(ctx context.Context, std stdio, share *transfer.Share, w
 	defer w.wait()
 	defer share.Close()
 	report := func(o outcome) (sent bool) {
-		if o.err != nil {
+		if o.err != nil && !isPartly(o.Result, o.err) {
 			w.display.printf("not yet  %s: %s", o.peer, safe(oneLine(o.err)))
 			return false
 		}
 		fmt.Fprintf(std.out, "sent     %q: %s, to %s\n", o.Name, sentText(o.Result), o.peer)
-		return true
+		return o.err == nil
 	}
 	for {
 		o, ok := w.next(ctx)
@@ -107,8 +142,11 @@ func (c *sendCmd) serve(ctx context.Context, std stdio, share *transfer.Share, w
 			return w.rest(report, c.Keep)
 		}
 		sent := report(o)
+		if err := std.failed(); err != nil {
+			return err
+		}
 		if !c.Keep && (sent || transfer.CodeOf(o.err) == transfer.CodeSourceChanged) {
-			return o.err
+			return outcomeOf(o.Result, o.err)
 		}
 	}
 }

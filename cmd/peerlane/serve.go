@@ -64,6 +64,9 @@ func (c *serveCmd) Run(ctx context.Context, std stdio) (err error) {
 		return err
 	}
 	c.announce(std, n)
+	if err := std.failed(); err != nil {
+		return errors.Join(err, server.Stop())
+	}
 	<-ctx.Done()
 	return c.drain(std, server)
 }

@@ -82,6 +82,14 @@ func timeText(d time.Duration) string {
 	return fmt.Sprintf("%d h %02d min", int(d.Hours()), int(d.Minutes())%60)
 }
 
+// itemsText returns "1 item" or "12 items".
+func itemsText(n int) string {
+	if n == 1 {
+		return "1 item"
+	}
+	return fmt.Sprintf("%d items", n)
+}
+
 // filesText returns "1 file" or "12 files".
 func filesText(n int) string {
 	if n == 1 {

@@ -25,6 +25,8 @@ type treeFlags struct {
 	Rate     size     `placeholder:"N" help:"Bytes per second at most, as in 500k or 10MB."`
 	Symlinks bool     `help:"Send symlinks that lead to inside of what is sent. Otherwise they are left out."`
 	Compress bool     `help:"Compress what shrinks by it; the other side has to allow it too."`
+
+	SkipSpecial bool `help:"Exit with 0 even if something was left out because it cannot be sent: devices, FIFOs, sockets, unreadable files, unsupported names, symlinks. Otherwise the exit code is 10."`
 }
 
 // mostLeftOut is how many files that are left out are named, each on a line.
@@ -32,7 +34,7 @@ const mostLeftOut = 20
 
 // walk finds what is to be sent, and says what is left out.
 func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) {
-	left := 0
+	left, clamped := 0, 0
 	tree, err := source.Walk(ctx, f.Path, &source.Options{
 		Rules: manifest.Rules{Symlinks: f.Symlinks},
 		Skip: func(path string, reason error) {
@@ -44,11 +46,55 @@ func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) 
 			}
 			d.printf("left out %q: %s", path, safe(oneLine(reason)))
 		},
+		Clamped: func(path string, at time.Time) {
+			if clamped++; clamped == 1 {
+				d.printf("note     %q: its modification time, year %d, is out of range: the nearest one from 1677 to 2262 is sent", path, at.Year())
+			}
+		},
 	})
+	if clamped > 1 {
+		d.printf("note     %d more modification times are out of range", clamped-1)
+	}
 	if left > mostLeftOut {
 		d.printf("left out %d more", left-mostLeftOut)
 	}
 	return tree, err
+}
+
+// errLeftOut is the error of a send that has left something out and has sent the rest.
+var errLeftOut = errors.New("not everything could be sent")
+
+// leftOut returns an error if something was left out of the tree, unless --skip-special is set.
+func (f *treeFlags) leftOut(tree *source.Tree) error {
+	if tree.LeftOut().Count() == 0 || f.SkipSpecial {
+		return nil
+	}
+	return fmt.Errorf("%w: left out %s", errLeftOut, tree.LeftOut())
+}
+
+// partlyError is the error of a transfer in which some files failed and the others arrived.
+type partlyError struct {
+	failed, files int
+	first         error
+}
+
+func (e *partlyError) Error() string {
+	return fmt.Sprintf("%d of %s failed", e.failed, filesText(e.files))
+}
+
+func (e *partlyError) Unwrap() error { return e.first }
+
+// outcomeOf returns err, or a *partlyError if only some files failed: those were named in events.
+func outcomeOf(r transfer.Result, err error) error {
+	if isPartly(r, err) {
+		return &partlyError{len(r.Failed), r.Progress.Files, err}
+	}
+	return err
+}
+
+// isPartly reports whether err says that some files failed and the others arrived.
+func isPartly(r transfer.Result, err error) bool {
+	return err != nil && len(r.Failed) > 0 && errors.Is(err, r.Failed[0])
 }
 
 func (f *treeFlags) options(d *display) transfer.Options {
@@ -61,7 +107,8 @@ type placeFlags struct {
 	Symlinks  bool   `help:"Take symlinks that lead to inside of what comes."`
 	Rate      size   `placeholder:"N" help:"Bytes per second at most, as in 500k or 10MB."`
 	Lanes     int    `default:"0" help:"Data lanes at most, 1 to 16; 0 for 4."`
-	Verify    string `enum:"sample,all,none" default:"sample" help:"How much of what an earlier run has left is read again: sample, all or none."`
+	Verify    string `enum:"sample,all,none" default:"sample" help:"How much of an interrupted run is read again: sample, all or none. With a ticket of send --hash, all also reads files that already exist."`
+	Checksum  bool   `help:"Compare the content of files that already exist with the sender's; both sides read them. By default the same size and modification time count as the same file, which does not prove it."`
 	Sync      string `enum:"batch,none,each" default:"batch" help:"How much the disk is asked for: batch (every 2 s), none or each (piece)."`
 	Compress  bool   `help:"Allow the data to be compressed."`
 }
@@ -77,7 +124,7 @@ func (f *placeFlags) options(d *display) transfer.ReceiveOptions {
 	return transfer.ReceiveOptions{
 		Options:   transfer.Options{Rate: int(f.Rate), Lanes: f.Lanes, Compress: f.Compress, Event: d.event},
 		Rules:     &rules,
-		Overwrite: f.Overwrite, Sync: syncs[f.Sync], Verify: verifies[f.Verify],
+		Overwrite: f.Overwrite, Sync: syncs[f.Sync], Verify: verifies[f.Verify], Checksum: f.Checksum,
 	}
 }
 

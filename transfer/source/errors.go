@@ -23,6 +23,8 @@ type Error struct {
 	Code manifest.Code
 	Text string // what is wrong, and what helps
 	Err  error  // the cause
+
+	left reason
 }
 
 // Error returns `op "path": text: cause`, leaving out what is empty.
@@ -38,6 +40,12 @@ func (e *Error) Error() string {
 		s += ": " + e.Err.Error()
 	}
 	return s
+}
+
+// as says why it is left out.
+func (e *Error) as(r reason) *Error {
+	e.left = r
+	return e
 }
 
 // Unwrap returns the cause.

@@ -95,7 +95,7 @@ func (f *File) compare(op string, fi fs.FileInfo) error {
 		return changed(op, e.Path, "it is %s now", what(fi.Mode()))
 	case fi.Size() != e.Size:
 		return changed(op, e.Path, "it has %d bytes now, and had %d", fi.Size(), e.Size)
-	case fi.ModTime().UnixNano() != e.ModTime:
+	case nanos(fi.ModTime()) != e.ModTime:
 		return changed(op, e.Path, "it was written to at %v", fi.ModTime())
 	}
 	return nil

@@ -18,8 +18,8 @@ type top struct {
 	first uint32   // the id of its entry
 }
 
-// openTops opens what is to be walked, in the order of the manifest.
-func openTops(paths []string) (tops []top, err error) {
+// openTops opens what is to be walked, in the order of the manifest. What cannot be sent is missed.
+func (w *walker) openTops(paths []string) (tops []top, err error) {
 	if len(paths) == 0 {
 		return nil, errorf("walk", "", CodeIO, "there is nothing to send: name a file or a folder")
 	}
@@ -30,10 +30,11 @@ func openTops(paths []string) (tops []top, err error) {
 	}()
 	for _, path := range paths {
 		t, err := openTop(path)
-		if err != nil {
+		if err == nil {
+			tops = append(tops, t)
+		} else if err = w.missTop(err); err != nil {
 			return tops, err
 		}
-		tops = append(tops, t)
 	}
 	slices.SortStableFunc(tops, func(a, b top) int { return strings.Compare(a.name, b.name) })
 	for i := 1; i < len(tops); i++ {
@@ -67,7 +68,7 @@ func openTop(path string) (top, error) {
 			return top{}, wrap("walk", path, err)
 		}
 	case !fi.IsDir():
-		return top{}, errorf("walk", path, manifest.CodePathUnsafe, "it is %s: only files and folders are sent", what(fi.Mode()))
+		return top{}, errorf("walk", path, manifest.CodePathUnsafe, "it is %s: only files and folders are sent", what(fi.Mode())).as(notSent)
 	}
 	if t.root, err = os.OpenRoot(dir); err != nil {
 		return top{}, wrap("walk", path, err)

@@ -17,6 +17,7 @@ type Tree struct {
 	found   []manifest.Entry
 	bytes   int64
 	files   int
+	left    LeftOut
 	rules   manifest.Rules
 	cache   *Cache
 	folders folders
@@ -60,7 +61,7 @@ func (t *Tree) layerOf(id uint32) (keptLayer, bool) {
 }
 
 func newTree(w *walker, tops []top) *Tree {
-	t := &Tree{tops: tops, found: w.entries, bytes: w.checker.Bytes(), files: w.files, rules: w.opts.Rules, cache: w.opts.Cache}
+	t := &Tree{tops: tops, found: w.entries, bytes: w.checker.Bytes(), files: w.files, left: w.left, rules: w.opts.Rules, cache: w.opts.Cache}
 	if t.cache.keepsNothing() {
 		t.cache = nil
 	}
@@ -86,6 +87,9 @@ func (t *Tree) Bytes() int64 { return t.bytes }
 
 // Files returns how many of the entries are files.
 func (t *Tree) Files() int { return t.files }
+
+// LeftOut returns what Walk has left out.
+func (t *Tree) LeftOut() LeftOut { return t.left }
 
 // Name returns what to call the transfer: the name of the only path, or "2 items".
 func (t *Tree) Name() string { return t.name }

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
 	"github.com/peerlane/peerlane/transfer/manifest"
@@ -20,11 +22,16 @@ type Options struct {
 	// the transfer, and the rest are limits, with the defaults of package manifest.
 	Rules manifest.Rules
 
-	// Skip is told of what is left out, by its entry's path: devices, FIFOs and sockets, what this user may not read, symlinks that
-	// are not sent, and names that Rules do not take; of a folder, everything that is in it is left out as well. The error is an
-	// *Error. If nil, the first such thing is what Walk fails with. Staging directories are left out without a word. What Walk is
-	// given by name is never left out. It is called by Walk's goroutine.
+	// Skip is called for each thing that is left out, with its entry's path, or the path that Walk was given: devices, FIFOs and
+	// sockets, files of size 0 that are not empty (as in /proc), what this user may not read, symlinks that are not sent, and
+	// names that Rules do not take; of a folder, everything that is in it is left out as well. The error is an *Error. If nil, the first
+	// such thing is what Walk fails with, as it also does when nothing of what it was given can be sent. Staging directories are left out
+	// without a word. Walk's goroutine calls it; Tree.LeftOut counts.
 	Skip func(path string, reason error)
+
+	// Clamped is called for each file or folder whose modification time is not between 1677 and 2262. The nearest time in that range is
+	// sent. If nil, it is not called.
+	Clamped func(path string, at time.Time)
 
 	// Found is told how many entries, and how many bytes of files, have been found: now and then, and at the end, by Walk's
 	// goroutine. If nil, nobody is.
@@ -55,18 +62,34 @@ func Walk(ctx context.Context, paths []string, o *Options) (*Tree, error) {
 	if w.checker, err = manifest.NewChecker(w.opts.Rules); err != nil {
 		return nil, wrap("walk", "", err)
 	}
-	tops, err := openTops(paths)
+	tops, err := w.openTops(paths)
 	if err != nil {
 		return nil, err
 	}
+	sent := tops[:0]
 	for i := range tops {
-		if err := w.top(&tops[i]); err != nil {
-			closeTops(tops)
+		err := w.top(&tops[i])
+		if err == nil {
+			sent = append(sent, tops[i])
+			continue
+		}
+		if len(w.entries) == int(tops[i].first) { // nothing of it was taken
+			err = w.missTop(err)
+		}
+		if err != nil {
+			closeTops(append(sent, tops[i:]...))
 			return nil, err
 		}
+		closeTops(tops[i : i+1])
+	}
+	if len(sent) == 0 {
+		return nil, w.missed[0]
+	}
+	for _, e := range w.missed {
+		_ = w.leave(e) // there is a Skip
 	}
 	w.tell()
-	return newTree(&w, tops), nil
+	return newTree(&w, sent), nil
 }
 
 // walker is what one Walk knows. Folders are walked in the order of the manifest, so that nothing is sorted but the names in each.
@@ -76,6 +99,8 @@ type walker struct {
 	checker *manifest.Checker
 	entries []manifest.Entry
 	files   int
+	missed  []*Error // of what Walk was given: left out, unless nothing else is
+	left    LeftOut
 }
 
 func (w *walker) top(t *top) error {
@@ -114,7 +139,7 @@ func (w *walker) top(t *top) error {
 
 // folder adds the folder that root is, and what is in it.
 func (w *walker) folder(root *os.Root, path string, fi fs.FileInfo, names []string) error {
-	e := manifest.Entry{Kind: manifest.KindDir, Perm: uint16(fi.Mode().Perm()), ModTime: fi.ModTime().UnixNano(), Path: path}
+	e := manifest.Entry{Kind: manifest.KindDir, Perm: uint16(fi.Mode().Perm()), ModTime: w.timeOf(fi, path), Path: path}
 	if err := w.add(e); err != nil {
 		return err
 	}
@@ -175,7 +200,7 @@ func (w *walker) child(root *os.Root, name, path string) error {
 	case mode&fs.ModeSymlink != 0:
 		return w.symlink(root, name, path, fi)
 	}
-	return w.leave(errorf("walk", path, manifest.CodePathUnsafe, "it is %s: only files, folders and symlinks are sent", what(fi.Mode())))
+	return w.leave(errorf("walk", path, manifest.CodePathUnsafe, "it is %s: only files, folders and symlinks are sent", what(fi.Mode())).as(notSent))
 }
 
 func (w *walker) subfolder(parent *os.Root, name, path string, fi fs.FileInfo) error {
@@ -199,26 +224,37 @@ func (w *walker) file(root *os.Root, name, path string, fi fs.FileInfo) error {
 		Kind:    manifest.KindFile,
 		Perm:    uint16(fi.Mode().Perm()),
 		Size:    fi.Size(),
-		ModTime: fi.ModTime().UnixNano(),
+		ModTime: w.timeOf(fi, path),
 		Path:    path,
 	}
-	if mayHaveHoles(fi) || !mayRead(fi) {
+	if mayHaveHoles(fi) || !mayRead(fi) || fi.Size() == 0 {
 		f, err := root.OpenFile(name, openFlags, 0)
 		if err != nil {
 			return w.leaveDenied(path, err)
 		}
+		isAsSaid := fi.Size() > 0 || isEmpty(f)
 		if mayHaveHoles(fi) && hasHole(f, fi.Size()) {
 			e.Flags = manifest.FlagSparse
 		}
 		_ = f.Close() // it was only read
+		if !isAsSaid {
+			return w.leave(errorf("walk", path, manifest.CodePathUnsafe,
+				"it has a size of 0 but is not empty, like the files of /proc: send a copy of it").as(notSent))
+		}
 	}
 	w.files++
 	return w.add(e)
 }
 
+// isEmpty reports whether there is nothing to be read in a file of no bytes.
+func isEmpty(f *os.File) bool {
+	_, err := f.Read(make([]byte, 1))
+	return err == io.EOF
+}
+
 func (w *walker) symlink(root *os.Root, name, path string, fi fs.FileInfo) error {
 	if !w.opts.Rules.Symlinks {
-		return w.leave(errorf("walk", path, manifest.CodePathUnsafe, "it is a symlink: allow them, or send what it leads to"))
+		return w.leave(errorf("walk", path, manifest.CodePathUnsafe, "it is a symlink: allow them, or send what it leads to").as(notFollowed))
 	}
 	target, err := root.Readlink(name)
 	if err != nil {
@@ -226,9 +262,35 @@ func (w *walker) symlink(root *os.Root, name, path string, fi fs.FileInfo) error
 	}
 	target = filepath.ToSlash(target)
 	if err := manifest.CheckTarget(path, target, w.opts.Rules); err != nil {
-		return w.leave(wrap("walk", path, err))
+		return w.leave(wrap("walk", path, err).as(notFollowed))
 	}
-	return w.add(manifest.Entry{Kind: manifest.KindSymlink, ModTime: fi.ModTime().UnixNano(), Path: path, Target: target})
+	return w.add(manifest.Entry{Kind: manifest.KindSymlink, ModTime: nanos(fi.ModTime()), Path: path, Target: target})
+}
+
+// The times that an entry can have.
+var (
+	firstTime = time.Unix(0, math.MinInt64)
+	lastTime  = time.Unix(0, math.MaxInt64)
+)
+
+// nanos returns a time as an entry has it: the nearest one if it is out of range.
+func nanos(at time.Time) int64 {
+	switch {
+	case at.Before(firstTime):
+		return math.MinInt64
+	case at.After(lastTime):
+		return math.MaxInt64
+	}
+	return at.UnixNano()
+}
+
+// timeOf returns the time of a file or folder, and calls Clamped if it is out of range.
+func (w *walker) timeOf(fi fs.FileInfo, path string) int64 {
+	at := fi.ModTime()
+	if w.opts.Clamped != nil && (at.Before(firstTime) || at.After(lastTime)) {
+		w.opts.Clamped(path, at)
+	}
+	return nanos(at)
 }
 
 func (w *walker) add(e manifest.Entry) error {
@@ -267,7 +329,18 @@ func (w *walker) leave(e *Error) error {
 	if w.opts.Skip == nil {
 		return e
 	}
+	w.left.add(e)
 	w.opts.Skip(e.Path, e)
+	return nil
+}
+
+// missTop records that something that Walk was given cannot be sent. It returns err if err says anything else.
+func (w *walker) missTop(err error) error {
+	e := (*Error)(nil)
+	if w.opts.Skip == nil || !errors.As(err, &e) || e.Code != CodeDenied && e.Code != manifest.CodePathUnsafe {
+		return err
+	}
+	w.missed = append(w.missed, e)
 	return nil
 }
 

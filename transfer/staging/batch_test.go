@@ -215,7 +215,7 @@ func requireBusy(t *testing.T, d FS, s *Staging) {
 	t.Helper()
 	_, err := Open(d, testID, &Options{Rules: testRules})
 	requireIs(t, CodeBusy, err)
-	require.ErrorContains(t, err, "another process is receiving it")
+	require.ErrorContains(t, err, "another process is receiving the same")
 	_, err = Create(d, testID, tree(), &Options{Rules: testRules})
 	requireIs(t, CodeBusy, err)
 	requireIs(t, CodeBusy, Discard(d, testID))

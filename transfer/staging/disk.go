@@ -18,6 +18,9 @@ type FS interface {
 	ReadDir(name string) ([]string, error)
 	Remove(name string) error
 	Rename(from, to string) error
+	// RenameNew is Rename that fails with fs.ErrExist when to is there, whoever makes it meanwhile. It is errors.ErrUnsupported where no
+	// one call does that.
+	RenameNew(from, to string) error
 	Link(from, to string) error
 	Symlink(target, name string) error
 	Chtimes(name string, mtime time.Time) error

@@ -9,3 +9,8 @@ func fullSync(fd int) error {
 	}
 	return nil
 }
+
+// renameNew is renameatx_np(2) with RENAME_EXCL, which not all file systems have.
+func renameNew(a int, from string, b int, to string) error {
+	return unix.RenameatxNp(a, from, b, to, unix.RENAME_EXCL)
+}

@@ -36,3 +36,12 @@ func futimes(fd int, mtime time.Time) error {
 	}
 	return err
 }
+
+// renameNew is renameat2(2) with RENAME_NOREPLACE, which not all file systems have.
+func renameNew(a int, from string, b int, to string) error {
+	err := unix.Renameat2(a, from, b, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		return errors.ErrUnsupported
+	}
+	return err
+}

@@ -87,6 +87,32 @@ func (d diskFS) Lstat(name string) (Info, error) {
 	return infoOf(&st), nil
 }
 
+// ChmodDir does not need u+r on the folder. If the system cannot change modes by name without following symlinks, it opens the folder.
+func (d diskFS) ChmodDir(name string, perm fs.FileMode) error {
+	info, err := d.Lstat(name)
+	if err != nil {
+		return err
+	}
+	if !info.Mode.IsDir() {
+		return &fs.PathError{Op: "chmod", Path: name, Err: fs.ErrInvalid}
+	}
+	err = d.at("chmod", name, func(dir int, base string) error {
+		return unix.Fchmodat(dir, base, uint32(perm.Perm()), unix.AT_SYMLINK_NOFOLLOW)
+	})
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, syscall.EINVAL) {
+		return d.chmodDirByRoot(name, perm, info.Mode)
+	}
+	return err
+}
+
+// chmodDirByRoot is ChmodDir through the os.Root.
+func (d diskFS) chmodDirByRoot(name string, perm, was fs.FileMode) error {
+	if was.Perm()&0o400 != 0 {
+		return d.rootFS.ChmodDir(name, perm)
+	}
+	return d.root.Chmod(name, perm)
+}
+
 // Remove is for files, symlinks and empty folders.
 func (d diskFS) Remove(name string) error {
 	err := d.at("remove", name, func(dir int, base string) error { return unix.Unlinkat(dir, base, 0) })
@@ -103,6 +129,10 @@ func (d diskFS) Remove(name string) error {
 
 func (d diskFS) Rename(from, to string) error {
 	return d.two("rename", from, to, unix.Renameat)
+}
+
+func (d diskFS) RenameNew(from, to string) error {
+	return d.two("rename", from, to, renameNew)
 }
 
 func (d diskFS) Link(from, to string) error {

@@ -35,6 +35,7 @@ func (d diskFS) Lstat(name string) (Info, error) {
 
 func (d diskFS) Remove(name string) error     { return d.root.Remove(name) }
 func (d diskFS) Rename(from, to string) error { return d.root.Rename(from, to) }
+func (d diskFS) RenameNew(_, _ string) error  { return errors.ErrUnsupported }
 func (d diskFS) Link(from, to string) error   { return d.root.Link(from, to) }
 func (d diskFS) Close() error                 { return d.root.Close() }
 

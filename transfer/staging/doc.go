@@ -22,6 +22,9 @@
 // call whether they are still those of their names, so who moves one away during a call gets the files where it went. Elsewhere all
 // goes through one os.Root, which follows symlinks inside of the destination, and none that leads out.
 //
+// The journal is not believed about published files: Open looks whether each is still in its place, with its size and time, and Finish
+// whether all are. Folders without u+rwx are opened up while that is needed, and have their modes again after Finish, Close and Abort.
+//
 // # Failures
 //
 // A full disk is CodeNoSpace: what Have says stays, and the same call may be repeated when there is room. A sync that has failed
@@ -41,6 +44,7 @@
 //
 // In memory are the entries, 64 bytes for each file, 60 more for one that SetRoot was given, and the layers of files that are not
 // published. Room is for the caller to compare: Free and Needs. Contents are not hashed. Where a file system has no locks it is taken
-// for one that is used alone. Where it has no hard links, files of WriteFile that a crash left in their places are not known for
+// for one that is used alone. Where it has neither hard links nor a rename that replaces nothing, a file that another program makes at the
+// moment of publishing is replaced. Where it has no hard links, files of WriteFile that a crash left in their places are not known for
 // published: Existing tells.
 package staging

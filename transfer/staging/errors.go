@@ -16,10 +16,11 @@ const (
 	CodeIO      manifest.Code = "io"       // the disk failed
 	CodeNoState manifest.Code = "no_state" // there is no such transfer to go on with
 	CodeBusy    manifest.Code = "busy"     // another process, or another Staging of this one, has the transfer
+	CodeGone    manifest.Code = "gone"     // a received file was moved or deleted before the transfer finished
 )
 
 // ErrBusy is what FS.Lock returns for what another has. A Staging says CodeBusy.
-var ErrBusy = errors.New("it is locked")
+var ErrBusy = errors.New("another process is receiving the same into this folder")
 
 // Error is the error of this package. It wraps that of the system, if there is one.
 type Error struct {
@@ -51,6 +52,16 @@ func (e *Error) Unwrap() error { return e.Err }
 // ErrLost is what a write fails with that a failing sync has hit: writing it again helps.
 var ErrLost = errors.New("the disk has lost what was written meanwhile: write it again")
 
+// takenError matches fs.ErrExist and names the side.
+type takenError struct{}
+
+var errTaken = takenError{}
+
+func (takenError) Error() string { return "the destination already has something else with that name" }
+
+// Is reports whether target is fs.ErrExist.
+func (takenError) Is(target error) bool { return target == fs.ErrExist }
+
 // errorf returns an *Error with the text that format makes.
 func errorf(op, path string, code manifest.Code, format string, args ...any) error {
 	return &Error{Op: op, Path: path, Code: code, Text: fmt.Sprintf(format, args...)}
@@ -67,11 +78,15 @@ func wrap(op, path string, err error) error {
 	case errors.As(err, &m):
 		e.Code = m.Code
 	case errors.Is(err, ErrBusy):
-		e.Code, e.Text = CodeBusy, "another process is receiving it: wait until it has ended, or stop it"
+		e.Code = CodeBusy
+	case isNoSpace(err) && op == "create": // nothing has come
+		e.Code, e.Text = CodeNoSpace, "the disk is full"
 	case isNoSpace(err):
 		e.Code, e.Text = CodeNoSpace, "the disk is full: make room and go on, what has come is kept"
+	case err == fs.ErrExist: //nolint:errorlint // what this package itself returns
+		e.Code, e.Err = manifest.CodeExists, errTaken
 	case errors.Is(err, fs.ErrExist):
-		e.Code, e.Text = manifest.CodeExists, "there is something of that name already: move it away, or allow it to be replaced"
+		e.Code, e.Text = manifest.CodeExists, errTaken.Error()
 	case errors.Is(err, fs.ErrPermission):
 		e.Code, e.Text = CodeDenied, "this user may not write there"
 	}

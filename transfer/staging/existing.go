@@ -21,17 +21,16 @@ func (s *Staging) Existing(id uint32) (same bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	isThere, err := s.look(path.Dir(p.entry.Path))
-	if err != nil || !isThere {
-		return false, wrap("look", p.entry.Path, err)
-	}
-	info, err := s.fs.Lstat(p.entry.Path)
+	info, err := s.lstat(p.entry.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case err != nil:
 		return false, wrap("look", p.entry.Path, err)
-	case info.Mode.IsRegular() && info.Size == p.entry.Size && isSameTime(info.ModTime, time.Unix(0, p.entry.ModTime)):
+	case s.isFile(p, info):
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p.found = true
 		return true, nil
 	case s.opts.Overwrite && !info.Mode.IsDir():
 		return false, nil
@@ -39,7 +38,39 @@ func (s *Staging) Existing(id uint32) (same bool, err error) {
 	return false, wrap("look", p.entry.Path, fs.ErrExist)
 }
 
-// look reports whether the folder name is there.
+// lstat returns the Info of an entry's path. The error matches fs.ErrNotExist also if a folder above it is missing.
+func (s *Staging) lstat(name string) (Info, error) {
+	isThere, err := s.look(path.Dir(name))
+	if err != nil {
+		return Info{}, err
+	}
+	if !isThere {
+		return Info{}, fs.ErrNotExist
+	}
+	return s.fs.Lstat(name)
+}
+
+// isFile reports whether info is of a regular file with the size and time of p.
+func (s *Staging) isFile(p *part, info Info) bool {
+	return info.Mode.IsRegular() && info.Size == p.entry.Size && s.isTime(info.ModTime, time.Unix(0, p.entry.ModTime))
+}
+
+// isTime reports whether have is how this file system stores the time want. If have is not want cut to a known unit, as for a year that the
+// file system does not support, isTime sets want on meta and reads it back.
+func (s *Staging) isTime(have, want time.Time) bool {
+	if isSameTime(have, want) {
+		return true
+	}
+	s.probing.Lock()
+	defer s.probing.Unlock()
+	if err := s.fs.Chtimes(s.metaName(), want); err != nil {
+		return false
+	}
+	info, err := s.fs.Lstat(s.metaName())
+	return err == nil && info.ModTime.Equal(have)
+}
+
+// look reports whether the folder name exists, and makes it accessible.
 func (s *Staging) look(name string) (bool, error) {
 	if name == "." {
 		return true, nil
@@ -65,6 +96,9 @@ func (s *Staging) look(name string) (bool, error) {
 			if err := isFolder(name, info); err != nil {
 				return false, err
 			}
+			if err := s.openUp(name, info, mayLook); err != nil {
+				return false, err
+			}
 		}
 	}
 	s.mu.Lock()
@@ -73,9 +107,12 @@ func (s *Staging) look(name string) (bool, error) {
 	return isThere, nil
 }
 
-// isSameTime reports whether have is want, as a file system keeps it: to the ns, to 100 ns, to the us, or to the second.
+// timeUnits are those in which file systems keep times: NTFS 100 ns, exFAT 10 ms, FAT 2 s.
+var timeUnits = []time.Duration{1, 100, time.Microsecond, time.Millisecond, 10 * time.Millisecond, time.Second, 2 * time.Second}
+
+// isSameTime reports whether have is want, cut to a unit that a file system keeps.
 func isSameTime(have, want time.Time) bool {
-	for _, unit := range []time.Duration{1, 100, time.Microsecond, time.Second} {
+	for _, unit := range timeUnits {
 		if have.Equal(want.Truncate(unit)) {
 			return true
 		}
@@ -84,7 +121,8 @@ func isSameTime(have, want time.Time) bool {
 }
 
 // Adopt takes what is in the place of the file id for it, as it is, after Existing has said so. It is published then; the next Sync
-// tells the journal. It is CodeProtocol while the file is being written or published.
+// tells the journal. If Existing has not said so, the file is left out, and Finish does not require it. It is CodeProtocol while the file
+// is being written or published.
 func (s *Staging) Adopt(id uint32) error {
 	if err := s.begin("adopt"); err != nil {
 		return err
@@ -109,7 +147,7 @@ func (s *Staging) Adopt(id uint32) error {
 		s.unsynced -= p.entry.Size
 		p.flushed = true // Sync leaves it out
 	}
-	p.adopted = true
+	p.adopted, p.absent = true, !p.found
 	s.placeLocked(p, p.made || p.whole)
 	return nil
 }

@@ -28,17 +28,35 @@ func (s *Staging) Finish() error {
 func (s *Staging) finish() error {
 	s.commit.Lock()
 	defer s.commit.Unlock()
-	s.mu.Lock()
-	for i := range s.parts {
-		if p := &s.parts[i]; !p.published {
-			s.mu.Unlock()
-			return errorf("finish", p.entry.Path, manifest.CodeProtocol, "it is not published")
-		}
-	}
-	s.mu.Unlock()
-	for _, step := range []func() error{s.makeFolders, s.makeLinks, s.sync, s.dressFolders} {
+	for _, step := range []func() error{s.seeFiles, s.makeFolders, s.makeLinks, s.sync, s.dressFolders, s.closeFolders} {
 		if err := step(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// seeFiles returns an error unless all files are published and still in their places.
+func (s *Staging) seeFiles() error {
+	for i := range s.parts {
+		p := &s.parts[i]
+		s.mu.Lock()
+		isPublished, isAbsent := p.published, p.absent
+		s.mu.Unlock()
+		if !isPublished {
+			return errorf("finish", p.entry.Path, manifest.CodeProtocol, "it is not published")
+		}
+		if isAbsent {
+			continue
+		}
+		info, err := s.lstat(p.entry.Path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return errorf("finish", p.entry.Path, CodeGone, "it was received, and has been moved or deleted since")
+		case err != nil:
+			return wrap("finish", p.entry.Path, err)
+		case !info.Mode.IsRegular() || info.Size != p.entry.Size:
+			return errorf("finish", p.entry.Path, manifest.CodeExists, "it was received, and something else has taken its place since")
 		}
 	}
 	return nil
@@ -51,12 +69,23 @@ func (s *Staging) makeFolders() error {
 		if e.Kind != manifest.KindDir {
 			continue
 		}
-		err := s.folders(seen, e.Path)
-		if err != nil {
+		if err := s.makeFolder(seen, e.Path); err != nil {
 			return wrap("finish", e.Path, err)
 		}
 	}
 	return nil
+}
+
+// makeFolder creates a folder and those above it, and leaves an existing one as it is.
+func (s *Staging) makeFolder(seen folders, name string) error {
+	info, err := s.lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.folders(seen, name)
+	}
+	if err != nil {
+		return err
+	}
+	return isFolder(name, info)
 }
 
 // makeLinks makes the symlinks, after all files: nothing is written through one.
@@ -103,18 +132,36 @@ func (s *Staging) dressFolders() error {
 		if e.Kind != manifest.KindDir {
 			continue
 		}
-		if err := s.folder(e.Path); err != nil { // by now it is one, or no more
-			return wrap("finish", e.Path, err)
-		}
-		if err := s.fs.Chtimes(e.Path, time.Unix(0, e.ModTime)); err != nil {
-			return wrap("finish", e.Path, err)
-		}
-		if info, err := s.fs.Lstat(e.Path); err == nil && info.Mode.Perm() == modeOf(e.Perm, s.umask) {
-			continue // also what can no longer be opened
-		}
-		if err := s.fs.ChmodDir(e.Path, modeOf(e.Perm, s.umask)); err != nil {
+		if err := s.dressFolder(&e); err != nil {
 			return wrap("finish", e.Path, err)
 		}
 	}
+	return nil
+}
+
+// dressFolder sets the time and the mode of a folder where they differ. A folder of another user may have the right ones, and cannot be
+// changed.
+func (s *Staging) dressFolder(e *manifest.Entry) error {
+	info, err := s.fs.Lstat(e.Path)
+	if err == nil {
+		err = isFolder(e.Path, info)
+	}
+	if err != nil {
+		return err
+	}
+	if at := time.Unix(0, e.ModTime); !isSameTime(info.ModTime, at) {
+		if err := s.fs.Chtimes(e.Path, at); err != nil {
+			return err
+		}
+	}
+	if mode := modeOf(e.Perm, s.umask); info.Mode.Perm() != mode {
+		if err := s.fs.ChmodDir(e.Path, mode); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.opened, e.Path)
+	delete(s.looked, e.Path)
 	return nil
 }

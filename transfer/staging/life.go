@@ -39,7 +39,7 @@ func (s *Staging) Close() error {
 		return nil
 	}
 	s.closed = true
-	return errors.Join(s.closeFiles(), wrap("close", "", s.lock.Close()))
+	return errors.Join(s.closeFiles(), wrap("close", "", s.closeFolders()), wrap("close", "", s.lock.Close()))
 }
 
 // closeFiles closes all but the lock.
@@ -68,7 +68,7 @@ func (s *Staging) closeAndDiscard(op string) error {
 		return wrap(op, "", Discard(s.fs, strings.TrimPrefix(s.dir, manifest.StagingPrefix)))
 	}
 	s.closed = true
-	return errors.Join(s.closeFiles(), wrap(op, "", discard(s.fs, s.dir, s.lock, s.syncDir)))
+	return errors.Join(s.closeFiles(), wrap(op, "", s.closeFolders()), wrap(op, "", discard(s.fs, s.dir, s.lock, s.syncDir)))
 }
 
 // Discard deletes the state of the transfer id. There need not be any. It is CodeBusy when a Staging has it.

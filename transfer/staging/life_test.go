@@ -33,9 +33,9 @@ func content(id uint32, size int64) []byte {
 func tree() []manifest.Entry {
 	at := time.Unix(1_700_000_000, 5).UnixNano()
 	return []manifest.Entry{
-		{ID: 1, Kind: manifest.KindDir, Path: "d", Perm: 0o755, ModTime: at},
+		{ID: 1, Kind: manifest.KindDir, Path: "d", Perm: 0o555, ModTime: at},
 		{ID: 2, Kind: manifest.KindFile, Path: "d/a", Perm: 0o644, Size: 100, ModTime: at + 1},
-		{ID: 3, Kind: manifest.KindDir, Path: "d/empty", Perm: 0o700, ModTime: at + 2},
+		{ID: 3, Kind: manifest.KindDir, Path: "d/empty", Perm: 0o300, ModTime: at + 2},
 		{ID: 4, Kind: manifest.KindFile, Path: "d/none", Perm: 0o600, ModTime: at + 3},
 		{ID: 5, Kind: manifest.KindFile, Path: "e/f/b", Perm: 0o755, Size: 64, ModTime: at + 4},
 		{ID: 6, Kind: manifest.KindSymlink, Path: "l", Target: "d/a"},

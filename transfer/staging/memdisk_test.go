@@ -43,6 +43,9 @@ type memDisk struct {
 	cutAt   int           // the operation at which the power is cut; 0: none
 	fail    map[int]error // operations that fail once
 	noLinks bool
+	noNew   bool                      // there is no RenameNew
+	keeps   func(time.Time) time.Time // what becomes of a time, if not nil
+	between func()                    // called before a Rename, as another program may do something then
 
 	noSyncAll bool
 	noPunch   bool
@@ -118,7 +121,7 @@ func (d *memDisk) kill() *memDisk {
 func (d *memDisk) after(names, durable map[string]*node) *memDisk {
 	return &memDisk{
 		names: names, durable: durable, next: d.next, free: d.free, fail: map[int]error{}, locked: map[string]bool{}, rng: d.rng,
-		trace: append(d.trace, "CUT"), noLinks: d.noLinks, noSyncAll: d.noSyncAll, noPunch: d.noPunch,
+		trace: append(d.trace, "CUT"), noLinks: d.noLinks, noNew: d.noNew, keeps: d.keeps, noSyncAll: d.noSyncAll, noPunch: d.noPunch,
 	}
 }
 
@@ -131,16 +134,31 @@ func (d *memDisk) change(f func(map[string]*node)) {
 func notFound(op, name string) error { return &fs.PathError{Op: op, Path: name, Err: syscall.ENOENT} }
 func exists(op, name string) error   { return &fs.PathError{Op: op, Path: name, Err: syscall.EEXIST} }
 
-// checkDir reports a name whose folder is none.
-func (d *memDisk) checkDir(op, name string) error {
-	if up := d.names[path.Dir(name)]; up == nil || !up.mode.IsDir() {
+// checkDir reports a name whose folder is none, or does not allow what need says.
+func (d *memDisk) checkDir(op, name string, need fs.FileMode) error {
+	up := d.names[path.Dir(name)]
+	if up == nil || !up.mode.IsDir() {
 		return notFound(op, name)
 	}
-	return nil
+	if up.mode&need != need {
+		return &fs.PathError{Op: op, Path: name, Err: syscall.EACCES}
+	}
+	if name == "." || path.Dir(name) == "." {
+		return nil
+	}
+	return d.checkDir(op, path.Dir(name), 0o500) // as of who opens each folder
+}
+
+// kept returns what the disk makes of a time.
+func (d *memDisk) kept(at time.Time) time.Time {
+	if d.keeps == nil {
+		return at
+	}
+	return d.keeps(at)
 }
 
 func (d *memDisk) make(name string, mode fs.FileMode) (*node, error) {
-	if err := d.checkDir("make", name); err != nil {
+	if err := d.checkDir("make", name, 0o700); err != nil {
 		return nil, err
 	}
 	if d.names[name] != nil {

@@ -148,7 +148,7 @@ func (f *memFile) Chtimes(mtime time.Time) error {
 	if err := f.disk.op("chtimes " + f.name); err != nil {
 		return err
 	}
-	f.node.mtime = mtime
+	f.node.mtime = f.disk.kept(mtime)
 	return nil
 }
 

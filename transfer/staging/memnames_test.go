@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"errors"
 	"io/fs"
 	"path"
 	"slices"
@@ -11,6 +12,9 @@ import (
 func (d *memDisk) OpenFile(name string, flag int, perm fs.FileMode) (File, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.checkDir("open", name, 0o500); err != nil {
+		return nil, err
+	}
 	if flag&syscall.O_CREAT == 0 {
 		n := d.names[name]
 		if n == nil {
@@ -60,6 +64,9 @@ func (d *memDisk) Lstat(name string) (Info, error) {
 	if d.isCut() {
 		return Info{}, errCut
 	}
+	if err := d.checkDir("lstat", name, 0o500); err != nil {
+		return Info{}, err
+	}
 	n := d.names[name]
 	if n == nil {
 		return Info{}, notFound("lstat", name)
@@ -104,6 +111,9 @@ func (d *memDisk) Remove(name string) error {
 	if err := d.op("remove " + name); err != nil {
 		return err
 	}
+	if err := d.checkDir("remove", name, 0o700); err != nil {
+		return err
+	}
 	n := d.names[name]
 	if n == nil {
 		return notFound("remove", name)
@@ -117,6 +127,23 @@ func (d *memDisk) Remove(name string) error {
 }
 
 func (d *memDisk) Rename(from, to string) error {
+	if d.between != nil {
+		d.between()
+	}
+	return d.rename(from, to, false)
+}
+
+func (d *memDisk) RenameNew(from, to string) error {
+	if d.noNew {
+		return errors.ErrUnsupported
+	}
+	if d.between != nil {
+		d.between()
+	}
+	return d.rename(from, to, true)
+}
+
+func (d *memDisk) rename(from, to string, isNew bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err := d.op("rename " + from + " " + to); err != nil {
@@ -126,14 +153,14 @@ func (d *memDisk) Rename(from, to string) error {
 	switch {
 	case n == nil:
 		return notFound("rename", from)
-	case old != nil && old.mode.IsDir():
+	case old != nil && (isNew || old.mode.IsDir()):
 		return exists("rename", to)
 	case old == n:
 		return nil
 	case old != nil:
 		d.drop(old)
 	}
-	if err := d.checkDir("rename", to); err != nil {
+	if err := d.checkDir("rename", to, 0o700); err != nil {
 		return err
 	}
 	d.change(func(m map[string]*node) { delete(m, from); m[to] = n })
@@ -153,7 +180,7 @@ func (d *memDisk) Link(from, to string) error {
 	if n == nil {
 		return notFound("link", from)
 	}
-	if err := d.checkDir("link", to); err != nil {
+	if err := d.checkDir("link", to, 0o700); err != nil {
 		return err
 	}
 	if d.names[to] != nil {
@@ -173,7 +200,7 @@ func (d *memDisk) Chtimes(name string, mtime time.Time) error {
 	if d.names[name] == nil {
 		return notFound("chtimes", name)
 	}
-	d.names[name].mtime = mtime
+	d.names[name].mtime = d.kept(mtime)
 	return nil
 }
 

@@ -22,6 +22,7 @@ func Open(disk FS, id string, o *Options) (*Staging, error) {
 	}
 	if err := s.load(); err != nil {
 		_ = s.closeFiles() // the first error is told
+		_ = s.closeFolders()
 		if s.lock != nil {
 			_ = s.lock.Close() // nothing was written to it
 		}
@@ -212,13 +213,17 @@ func (s *Staging) examineAll(pieces map[uint32]ranges) error {
 	return nil
 }
 
-// examine looks whether the part is the one that the journal speaks of, or has been published since, and reports whether it is lost.
-// isThere is whether it has its name.
+// examine looks whether the part is the one that the journal speaks of, or has been published since, and reports whether it is lost. So
+// is a published file that was deleted, moved or changed since. isThere is whether the part exists.
 func (s *Staging) examine(p *part, isThere bool) (isLost bool, err error) {
 	switch {
 	case p.published:
 		p.durable, p.linked = nil, isThere
-		return false, s.removeParts(p)
+		if err := s.removeParts(p); err != nil {
+			return false, err
+		}
+		isThere, err := s.isPublished(p)
+		return !isThere, err
 	case !p.recorded && !isThere:
 		return false, nil
 	case !p.recorded: // WriteFile's, or one whose PART was not written
@@ -237,6 +242,19 @@ func (s *Staging) examine(p *part, isThere bool) (isLost bool, err error) {
 		return false, nil
 	}
 	return !isOurs, nil
+}
+
+// isPublished reports whether a file that the journal calls published is in its place: a regular file with its size and time.
+func (s *Staging) isPublished(p *part) (bool, error) {
+	info, err := s.lstat(p.entry.Path)
+	var other *Error // of a folder that is no folder any more
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.As(err, &other):
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return s.isFile(p, info), nil
 }
 
 // isPlaced: the file was published, and the journal is to learn it.

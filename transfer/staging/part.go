@@ -24,7 +24,9 @@ type part struct {
 	whole     bool // WriteFile has written it
 	flushed   bool // and it is on the disk
 	published bool
+	found     bool // Existing has seen it
 	adopted   bool // published by Adopt, in this process
+	absent    bool // and there need be nothing in its place
 	placing   bool // published, and not yet in the journal
 	linked    bool // published, with the part still there
 	layered   bool // there may be a file of its layer

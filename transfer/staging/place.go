@@ -3,7 +3,9 @@ package staging
 import (
 	"errors"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
@@ -31,6 +33,9 @@ func (s *Staging) place(p *part) (isLink bool, err error) {
 		}
 		return false, err
 	case isNoSpace(err) || errors.Is(err, fs.ErrNotExist):
+		return false, err
+	}
+	if err := s.fs.RenameNew(from, to); !errors.Is(err, errors.ErrUnsupported) {
 		return false, err
 	}
 	if _, err := s.fs.Lstat(to); err == nil {
@@ -67,7 +72,51 @@ func (s *Staging) folders(seen folders, name string) error {
 	return err
 }
 
-// folder makes the folder name, whose parent is there, and refuses what is none.
+// The mode bits that looking into a folder, and changing what is in it, need.
+const (
+	mayLook   fs.FileMode = 0o500
+	mayChange fs.FileMode = 0o700
+)
+
+// openUp adds u+rwx to an existing folder that lacks one of need. dressFolders or closeFolders restores its mode. It returns nil for a folder
+// of another user: the operations inside it then fail.
+func (s *Staging) openUp(name string, info Info, need fs.FileMode) error {
+	perm := info.Mode.Perm()
+	if perm&need == need {
+		return nil
+	}
+	err := s.fs.ChmodDir(name, perm|mayChange)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, was := s.opened[name]; !was {
+		s.opened[name] = perm
+	}
+	return nil
+}
+
+// closeFolders restores the modes of the folders that openUp changed and dressFolders did not set, the inner ones first.
+func (s *Staging) closeFolders() error {
+	s.mu.Lock()
+	opened := s.opened
+	s.opened = make(map[string]fs.FileMode)
+	clear(s.looked)
+	s.mu.Unlock()
+	var all []error
+	for _, name := range slices.Backward(slices.Sorted(maps.Keys(opened))) {
+		if err := s.fs.ChmodDir(name, opened[name]); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			all = append(all, err)
+		}
+	}
+	return errors.Join(all...)
+}
+
+// folder creates the folder name, whose parent exists, or makes an existing one writable. It refuses anything else.
 func (s *Staging) folder(name string) error {
 	info, err := s.fs.Lstat(name)
 	switch {
@@ -81,16 +130,19 @@ func (s *Staging) folder(name string) error {
 	case err != nil:
 		return err
 	}
-	return isFolder(name, info)
+	if err := isFolder(name, info); err != nil {
+		return err
+	}
+	return s.openUp(name, info, mayChange)
 }
 
 // isFolder reports what is in the place of a folder.
 func isFolder(name string, info Info) error {
 	switch {
 	case info.Mode&fs.ModeSymlink != 0:
-		return errorf("publish", name, manifest.CodePathUnsafe, "it is a symlink where a folder belongs: nothing is written through one")
+		return errorf("look", name, manifest.CodePathUnsafe, "the destination has a symlink where this folder belongs: nothing is written through symlinks")
 	case !info.Mode.IsDir():
-		return errorf("publish", name, manifest.CodeExists, "it is a file where a folder belongs: move it away")
+		return errorf("look", name, manifest.CodeExists, "the destination has a file where this folder belongs: move it away")
 	}
 	return nil
 }

@@ -33,6 +33,8 @@ type Staging struct {
 	meta       uint32          // its CRC
 	dirtyDirs  map[string]bool // in which names have changed
 
+	probing sync.Mutex // of who asks the disk what it makes of a time
+
 	mu       sync.Mutex
 	wake     sync.Cond // a part was opened, or is used no more
 	open     []*part   // those whose file is open, in no order
@@ -43,8 +45,9 @@ type Staging struct {
 	layers   map[uint32]*layer
 	roots    map[uint32]root
 	newRoots []uint32
-	placed   []*part         // published, and not yet in the journal
-	looked   map[string]bool // folders that Existing has seen: whether they are there
+	placed   []*part                // published, and not yet in the journal
+	looked   map[string]bool        // folders that Existing has seen: whether they are there
+	opened   map[string]fs.FileMode // folders that were made accessible, and the modes that they had
 }
 
 // checkID reports what is no name of a transfer.
@@ -77,7 +80,7 @@ func newStaging(disk FS, id string, o *Options) (*Staging, error) {
 	}
 	s := &Staging{
 		fs: disk, dir: manifest.StagingPrefix + id, opts: opts, dirtyDirs: make(map[string]bool),
-		layers: make(map[uint32]*layer), roots: make(map[uint32]root), looked: make(map[string]bool),
+		layers: make(map[uint32]*layer), roots: make(map[uint32]root), looked: make(map[string]bool), opened: make(map[string]fs.FileMode),
 	}
 	s.wake.L = &s.mu
 	return s, nil

@@ -222,7 +222,8 @@ func (s *Staging) ReadAt(id uint32, b []byte, off int64) (int, error) {
 }
 
 // Reset forgets all of the file id, its layer and its root too, as when its hash is not the one that was said. It waits for the calls
-// that write the file. One that is published stays. It is CodeProtocol while WriteFile is at it.
+// that write the file. A published file stays in its place, but no longer counts as received. It is
+// CodeProtocol while WriteFile is at it.
 func (s *Staging) Reset(id uint32) error {
 	if err := s.begin("reset"); err != nil {
 		return err
@@ -234,10 +235,10 @@ func (s *Staging) Reset(id uint32) error {
 	defer s.mu.Unlock()
 	p, err := s.need("reset", id)
 	switch {
-	case err != nil || p.published:
+	case err != nil:
 		return err
-	case p.writing:
-		return errorf("reset", p.entry.Path, manifest.CodeProtocol, "it is being written as a whole")
+	case p.writing || p.placing:
+		return errorf("reset", p.entry.Path, manifest.CodeProtocol, "it is being written as a whole, or published")
 	}
 	if p.live == nil {
 		p.live = &live{}
@@ -247,7 +248,7 @@ func (s *Staging) Reset(id uint32) error {
 	for l.users > 0 {
 		s.wake.Wait()
 	}
-	if p.known || p.layered || s.layers[id] != nil || s.hasRoot(id) {
+	if p.known || p.published || p.layered || s.layers[id] != nil || s.hasRoot(id) {
 		s.mu.Unlock()
 		err := s.appendJournal([]record{{kind: recordReset, id: id}})
 		s.mu.Lock()

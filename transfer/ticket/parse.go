@@ -11,7 +11,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// Parse returns the ticket that a text is, with what surrounds it when it is pasted: blanks, quotes, line breaks (spec 3.2). The error
+// Parse returns the ticket that a text is, with what surrounds it when it is pasted: blanks, quotes, line breaks, the words that peerlane send prints before it (spec 3.2). The error
 // matches one of this package's, and never has the text in it, which is a secret in most of its parts.
 func Parse(text string) (Ticket, error) {
 	text, err := clean(text)
@@ -52,8 +52,17 @@ func clean(text string) (string, error) {
 		}
 		return r
 	}, text)
-	return strings.TrimFunc(text, isAround), nil
+	text = strings.TrimFunc(text, isAround)
+	for i := 0; i < len(words); i++ {
+		if rest, found := strings.CutPrefix(text, words[i]); found {
+			text, i = strings.TrimLeftFunc(rest, isAround), -1
+		}
+	}
+	return text, nil
 }
+
+// words are those before a ticket in the line that it was copied from, without blanks.
+var words = []string{"ticket", "getit", "peerlane", "get", "$"}
 
 // isAround reports what text has around a quotation, or after it.
 func isAround(r rune) bool {

@@ -14,6 +14,7 @@ func TestATicketSurvivesPasting(t *testing.T) {
 		text, " " + text + "\r\n", strings.ToUpper(text), `"` + text + `"`, "'" + text + "',", "`" + text + "`", "<" + text + ">",
 		"“" + text + "”.", "«" + text + "»", "「" + text + "」", "*" + text + "*", "(" + text + ")",
 		text[:70] + "\n" + text[70:140] + "\r\n  " + text[140:], text[:9] + "\u200b" + text[9:], "\ufeff" + text,
+		"ticket   " + text, "Ticket: " + text, "get it   peerlane get " + text, "$ peerlane get " + text, "peerlane get '" + text + "'", "> ticket " + text,
 		text[:1] + strings.ToUpper(text[1:20]) + text[20:], strings.Join(strings.Split(text, ""), "\u00a0"),
 	} {
 		got, err := Parse(pasted)

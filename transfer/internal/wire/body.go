@@ -24,10 +24,26 @@ const (
 // ID names a transfer between its two sides, while it runs.
 type ID [16]byte
 
+// Caps are what a side can do beside what all can (spec 3.1).
+type Caps uint32
+
+// The capabilities.
+const (
+	CapLeftOut Caps = 1 << 0 // it takes LEFT_OUT
+	CapAnyRoot Caps = 1 << 1 // it answers WANT_ROOT of any file
+)
+
+// OurCaps are those of this version.
+const OurCaps = CapLeftOut | CapAnyRoot
+
+// Has reports whether c has all of what.
+func (c Caps) Has(what Caps) bool { return c&what == what }
+
 // Hello is the body of HELLO (spec 3.1).
 type Hello struct {
 	Role  Role
 	Lanes int
+	Caps  Caps
 	ID    ID
 }
 
@@ -36,13 +52,13 @@ func (h Hello) Append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, magic)
 	b = append(b, version, byte(h.Role))
 	b = binary.BigEndian.AppendUint16(b, uint16(h.Lanes))
-	b = binary.BigEndian.AppendUint32(b, 0) // caps
+	b = binary.BigEndian.AppendUint32(b, uint32(h.Caps))
 	return append(b, h.ID[:]...)
 }
 
 // ConsumeHello returns the Hello that a body of HELLO is.
 func ConsumeHello(b []byte) (Hello, error) {
-	h := Hello{Role: Role(b[5]), Lanes: int(binary.BigEndian.Uint16(b[6:]))}
+	h := Hello{Role: Role(b[5]), Lanes: int(binary.BigEndian.Uint16(b[6:])), Caps: Caps(binary.BigEndian.Uint32(b[8:]))}
 	copy(h.ID[:], b[12:])
 	switch {
 	case binary.BigEndian.Uint32(b) != magic:
@@ -106,6 +122,26 @@ func (l Listed) Append(b []byte) []byte {
 // ConsumeListed returns the Listed that a body is.
 func ConsumeListed(b []byte) Listed {
 	return Listed{[32]byte(b), binary.BigEndian.Uint32(b[32:]), binary.BigEndian.Uint64(b[36:])}
+}
+
+// LeftOut is the body of LEFT_OUT (spec 3.5).
+type LeftOut struct {
+	Count uint32
+	Text  string // for a person
+}
+
+// Append appends the body, and of a long text the beginning.
+func (l LeftOut) Append(b []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(b, l.Count), cut(l.Text, maxText)...)
+}
+
+// ConsumeLeftOut returns the LeftOut that a body is.
+func ConsumeLeftOut(b []byte) (LeftOut, error) {
+	l := LeftOut{binary.BigEndian.Uint32(b), strings.ToValidUTF8(string(b[4:]), "\uFFFD")}
+	if l.Count == 0 {
+		return l, breachf("LEFT_OUT of nothing")
+	}
+	return l, nil
 }
 
 // Want is an item of WANT (spec 5.1).

@@ -36,6 +36,7 @@ const (
 	KindResume    Kind = 0x0F
 	KindAbort     Kind = 0x10
 	KindComplete  Kind = 0x11
+	KindLeftOut   Kind = 0x12
 )
 
 // kindInfo is what is known of a kind before its body is read.
@@ -66,6 +67,7 @@ const (
 	leastWhy    = 2 // length 1, code 1
 	mostWhy     = 1 + maxCode + maxText
 	summarySize = 17 // bytes 8, files 4, failed 4, durable 1
+	leftOutHead = 4  // count 4
 )
 
 var kinds = map[Kind]kindInfo{
@@ -86,6 +88,7 @@ var kinds = map[Kind]kindInfo{
 	KindResume:    {"RESUME", 0, 0, 0},
 	KindAbort:     {"ABORT", 0, leastWhy, mostWhy},
 	KindComplete:  {"COMPLETE", 0, 0, summarySize},
+	KindLeftOut:   {"LEFT_OUT", 0, leftOutHead, leftOutHead + maxText},
 }
 
 // Flags of frames, each of the kind in brackets.

@@ -14,8 +14,8 @@ import (
 // frames has one of each kind, as the spec has them, and what it is made of.
 var frames = map[string]func() []byte{
 	// kind 01, flags 00, zero 0000, length 0000001c; magic, version 01, role 02, lanes 0004, caps, id
-	"01000000" + "0000001c" + "f5706c78" + "01" + "02" + "0004" + "00000000" + "0102030405060708090a0b0c0d0e0f10": func() []byte {
-		return AppendFrame(nil, KindHello, false, Hello{Receiver, 4, ID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}}.Append)
+	"01000000" + "0000001c" + "f5706c78" + "01" + "02" + "0004" + "00000003" + "0102030405060708090a0b0c0d0e0f10": func() []byte {
+		return AppendFrame(nil, KindHello, false, Hello{Receiver, 4, OurCaps, ID{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16}}.Append)
 	},
 	// flags 01 known, length 35: root 32, token 3
 	"02010000" + "00000023" + strings.Repeat("aa", 32) + "746f6b": func() []byte {
@@ -55,6 +55,10 @@ var frames = map[string]func() []byte{
 	},
 	"11000000" + "00000011" + "0000000000000009" + "00000002" + "00000001" + "01": func() []byte {
 		return AppendFrame(nil, KindComplete, false, Summary{9, 2, 1, true}.Append)
+	},
+	// count 4, text
+	"12000000" + "00000006" + "00000004" + "6869": func() []byte {
+		return AppendFrame(nil, KindLeftOut, false, LeftOut{4, "hi"}.Append)
 	},
 }
 
@@ -119,6 +123,10 @@ func again(t testing.TB, f Frame) []byte {
 			s, err = ConsumeSummary(f.Body)
 			body = s.Append
 		}
+	case KindLeftOut:
+		var l LeftOut
+		l, err = ConsumeLeftOut(f.Body)
+		body = l.Append
 	case KindOffer, KindManifest, KindAccept, KindResume:
 		body = func(b []byte) []byte { return append(b, f.Body...) }
 	}
@@ -148,7 +156,7 @@ func TestReaderRefusesWhatTheSpecDoesNotHave(t *testing.T) {
 }
 
 func TestBodiesThatAreNone(t *testing.T) {
-	hello := Hello{Sender, 1, ID{}}.Append(nil)
+	hello := Hello{Sender, 1, 0, ID{}}.Append(nil)
 	for i, b := range [][2]byte{{0, 0}, {4, 2}, {5, 3}, {5, 0}, {7, 17}, {7, 0}} {
 		bad := bytes.Clone(hello)
 		bad[b[0]] = b[1]
@@ -171,6 +179,8 @@ func TestBodiesThatAreNone(t *testing.T) {
 	}
 	_, err = ConsumeSummary(append(make([]byte, 16), 2))
 	require.ErrorIs(t, err, ErrProtocol)
+	_, err = ConsumeLeftOut([]byte{0, 0, 0, 0, 'x'})
+	require.ErrorIs(t, err, ErrProtocol)
 }
 
 func TestTextsAreCutWhereACharacterEnds(t *testing.T) {
@@ -180,6 +190,9 @@ func TestTextsAreCutWhereACharacterEnds(t *testing.T) {
 	w, err := ConsumeWhy(Why{"io", strings.Repeat("x", 5000)}.Append(nil))
 	require.NoError(t, err)
 	require.Len(t, w.Text, 1024)
+	l, err := ConsumeLeftOut(LeftOut{1, strings.Repeat("x", 5000)}.Append(nil))
+	require.NoError(t, err)
+	require.Len(t, l.Text, 1024)
 }
 
 func TestDataFramesAreThoseOfTheSpec(t *testing.T) {
@@ -222,7 +235,7 @@ func FuzzFrame(f *testing.F) {
 			if err != nil {
 				return
 			}
-			if made := again(t, frame); made != nil && frame.Kind != KindHello && frame.Kind != KindFailed && frame.Kind != KindPause && frame.Kind != KindAbort {
+			if made := again(t, frame); made != nil && frame.Kind != KindHello && frame.Kind != KindFailed && frame.Kind != KindPause && frame.Kind != KindAbort && frame.Kind != KindLeftOut {
 				require.True(t, bytes.Contains(b, made), "%v: %x", frame.Kind, made)
 			}
 		}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/staging"
+)
+
+// sayLeftOut notes what the sender left out.
+func (d *display) sayLeftOut(r transfer.Result) {
+	if r.LeftOut > 0 {
+		d.printf("note     the sender left out %s that it could not send: %s", itemsText(r.LeftOut), safe(r.LeftOutText))
+	}
+}
+
+// receives records whether this process is receiving the transfer id.
+func (d *display) receives(id string, is bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.running[id] = is
+}
+
+// isNew reports whether the state id must be named: it is not being received and was not named before.
+func (d *display) isNew(id string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	was := d.running[id] || d.named[id]
+	if !d.running[id] {
+		d.named[id] = true
+	}
+	return !was
+}
+
+// nameOthers names the states of unfinished transfers in a folder, each once, except those in but. Errors are ignored: the transfer itself
+// did not fail.
+func (d *display) nameOthers(dir string, but ...string) {
+	disk, err := staging.OpenRoot(dir)
+	if err != nil {
+		return
+	}
+	defer func() { _ = disk.Close() }() // it was only read
+	states, err := staging.States(disk)
+	if err != nil {
+		return
+	}
+	for _, s := range states {
+		if !slices.Contains(but, s.ID) && d.isNew(s.ID) {
+			d.printf("left     %s; to delete it: peerlane receive %s --discard", leftText(s), shellWord(dir))
+		}
+	}
+}
+
+// leftText describes a state.
+func leftText(s staging.State) string {
+	return fmt.Sprintf("%s: %s of %q from an unfinished transfer, last written %s",
+		stateDir(s), bytesText(float64(s.Bytes)), safe(s.Name), s.Used.Format(time.DateTime))
+}
+
+func stateDir(s staging.State) string { return manifest.StagingPrefix + s.ID }
+
+// shellWord returns dir, or FOLDER if a shell needs quotes for it.
+func shellWord(dir string) string {
+	for _, r := range dir {
+		if (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '/' && r != '.' && r != '_' && r != '-' {
+			return "FOLDER"
+		}
+	}
+	return dir
+}
+
+// discardAll deletes the states of all transfers in a folder that no process is using.
+func discardAll(std stdio, d *display, dir string) error {
+	if _, err := os.Stat(dir); err != nil { // a missing folder is not created
+		return err
+	}
+	disk, err := staging.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = disk.Close() }() // a failure is Discard's
+	states, err := staging.States(disk)
+	if err != nil {
+		return err
+	}
+	deleted := 0
+	for _, s := range states {
+		err := staging.Discard(disk, s.ID)
+		if transfer.CodeOf(err) == transfer.CodeBusy {
+			d.printf("busy     %s: another process is using it", stateDir(s))
+			continue
+		}
+		if err != nil {
+			return &fs.PathError{Op: "discard", Path: stateDir(s), Err: err}
+		}
+		deleted++
+		fmt.Fprintf(std.out, "deleted  %s\n", leftText(s))
+	}
+	if deleted == 0 {
+		fmt.Fprintf(std.out, "deleted  nothing: no unfinished transfer in %s\n", safe(dir))
+	}
+	return nil
+}

@@ -1,0 +1,192 @@
+package transfer
+
+import (
+	"cmp"
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/staging"
+)
+
+// unsure is an existing file with the right size and time whose content is being compared with the sender's root.
+type unsure struct {
+	root  b3tree.Root // of the existing file
+	asked *origin     // who is asked for the root, or nil
+}
+
+// mostUnsure is how many roots an origin is asked for at a time.
+const mostUnsure = 256
+
+// readsExisting reports whether the content of existing files is compared.
+func (r *receiver) readsExisting() bool {
+	return r.o.Checksum || r.o.Verify == VerifyAll && r.hashed
+}
+
+// compare hashes an existing file. If the manifest has no hashes, it queues the file for askUnsureLocked.
+func (r *receiver) compare(e *manifest.Entry, id uint32) error {
+	if e.Size == 0 {
+		return r.adopt(id)
+	}
+	root, err := r.rootOfExisting(e)
+	switch {
+	case err != nil:
+		return err
+	case !r.hashed:
+		r.files[id] = fileUnsure
+		r.unsure[id] = &unsure{root: root}
+		r.unasked = append(r.unasked, id)
+		return nil
+	case root != b3tree.Root(e.Hash):
+		return r.differs(id)
+	}
+	return r.adopt(id)
+}
+
+// adopt takes the file that is in its place.
+func (r *receiver) adopt(id uint32) error {
+	r.files[id] = filePlaced
+	if r.st.Published(id) {
+		return nil
+	}
+	return r.st.Adopt(id)
+}
+
+// differs resets a file whose existing content is wrong, so that it is fetched. Without Overwrite it returns a CodeExists error.
+func (r *receiver) differs(id uint32) error {
+	if !r.o.Overwrite {
+		return &staging.Error{
+			Op: "compare", Path: r.entries[id].Path, Code: CodeExists,
+			Text: "the destination has a file with the same size and time, but different content",
+		}
+	}
+	r.files[id] = fileNew
+	return r.st.Reset(id)
+}
+
+// rootOfExisting returns the root of the file in the place of e.
+func (r *receiver) rootOfExisting(e *manifest.Entry) (root b3tree.Root, err error) {
+	f, err := r.disk.OpenFile(e.Path, os.O_RDONLY, 0)
+	if err != nil {
+		return root, compareError(e, err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	shape, err := b3tree.ShapeOf(e.Size)
+	if err != nil {
+		return root, err
+	}
+	buf := make([]byte, shape.PieceSize())
+	cvs := make([]b3tree.CV, shape.Pieces())
+	for i := range cvs {
+		if r.ctx.Err() != nil {
+			return root, r.ctx.Err() // begin knows why
+		}
+		off, n := shape.Span(i)
+		if _, err := f.ReadAt(buf[:n], off); err != nil {
+			return root, compareError(e, err)
+		}
+		if len(cvs) == 1 {
+			return b3tree.Sum(buf[:n]), nil
+		}
+		if cvs[i], err = shape.PieceCV(i, buf[:n]); err != nil {
+			return root, err
+		}
+	}
+	return shape.Fold(cvs)
+}
+
+// compareError wraps an error from reading an existing file.
+func compareError(e *manifest.Entry, err error) error {
+	failed := &staging.Error{Op: "compare", Path: e.Path, Code: CodeIO, Err: err}
+	if errors.Is(err, fs.ErrPermission) {
+		failed.Code, failed.Text = CodeDenied, "this user may not read what is there"
+	}
+	return failed
+}
+
+// askUnsureLocked asks an origin for the roots of existing files, mostUnsure at a time.
+func (r *receiver) askUnsureLocked(o *origin) {
+	for len(r.unasked) > 0 && o.unsure < mostUnsure {
+		if !o.caps.Has(wire.CapAnyRoot) {
+			o.giveUp(&Error{Code: CodeProtocol, Text: "the sender is too old to compare content unless it hashes the files before it offers them"})
+			return
+		}
+		id := r.unasked[0]
+		r.unasked = r.unasked[1:]
+		u := r.unsure[id]
+		if u == nil {
+			continue // it has failed
+		}
+		u.asked = o
+		o.unsure++
+		_ = o.ctl.send(wire.KindWantRoot, false, func(b []byte) []byte { return wire.AppendFile(b, id) }) // the reader finds out
+	}
+}
+
+// unaskLocked queues the roots that a lost origin has not sent again.
+func (r *receiver) unaskLocked(o *origin) {
+	for id, u := range r.unsure {
+		if u.asked == o {
+			u.asked = nil
+			r.unasked = append(r.unasked, id)
+		}
+	}
+	o.unsure = 0
+}
+
+// comparedLocked handles the sender's root of an existing file.
+func (r *receiver) comparedLocked(o *origin, u *unsure, said wire.Root) {
+	id := said.File
+	delete(r.unsure, id)
+	o.unsure--
+	size := r.entries[id].Size
+	if u.root == b3tree.Root(said.Root) {
+		if err := r.adopt(id); err != nil {
+			r.fail(err)
+			return
+		}
+		r.left--
+		r.t.meter.filesDone.Add(1)
+		r.t.meter.resumed.Add(size)
+		r.t.meter.verified.Add(size)
+		if r.left == len(r.whole) {
+			r.kick()
+		}
+	} else if err := r.differs(id); CodeOf(err) == CodeExists {
+		r.left--
+		r.stuck = append(r.stuck, err)
+		r.kick()
+	} else if err != nil {
+		r.fail(err)
+		return
+	} else {
+		r.cursor = min(r.cursor, id)
+	}
+	r.planLocked(o)
+}
+
+// dropUnsureLocked ends the comparison of a file that the sender cannot read.
+func (r *receiver) dropUnsureLocked(id uint32) {
+	if u := r.unsure[id]; u != nil {
+		if u.asked != nil {
+			u.asked.unsure--
+		}
+		delete(r.unsure, id)
+	}
+}
+
+// owedLocked returns how many bytes an origin must hash to answer for the existing files that it was asked for.
+func (r *receiver) owedLocked(o *origin) (bytes int64) {
+	if o.unsure == 0 {
+		return 0
+	}
+	for id, u := range r.unsure {
+		if u.asked == o {
+			bytes += cmp.Or(r.entries[id].Size, 1)
+		}
+	}
+	return bytes
+}

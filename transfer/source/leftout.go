@@ -1,0 +1,62 @@
+package source
+
+import (
+	"fmt"
+	"strings"
+)
+
+// LeftOut counts the items that Walk found and could not take. A folder counts once, with everything in it.
+type LeftOut struct {
+	Symlinks int // that are not sent, or lead out of the transfer
+	Special  int // devices, FIFOs, sockets, files such as those of /proc
+	Denied   int // that this user may not read
+	Names    int // that the Rules do not take
+}
+
+// reason is why something is left out.
+type reason uint8
+
+const (
+	notNamed reason = iota // the zero value: CheckPath's
+	notSent
+	notFollowed
+)
+
+func (l *LeftOut) add(e *Error) {
+	switch {
+	case e.Code == CodeDenied:
+		l.Denied++
+	case e.left == notSent:
+		l.Special++
+	case e.left == notFollowed:
+		l.Symlinks++
+	default:
+		l.Names++
+	}
+}
+
+// Count returns how many there are.
+func (l LeftOut) Count() int { return l.Symlinks + l.Special + l.Denied + l.Names }
+
+// String returns text such as "2 symlinks, 1 unreadable", or "" if nothing was left out.
+func (l LeftOut) String() string {
+	var parts []string
+	for _, p := range []struct {
+		n         int
+		one, many string
+	}{
+		{l.Symlinks, "symlink", "symlinks"},
+		{l.Special, "special file", "special files"},
+		{l.Denied, "unreadable", "unreadable"},
+		{l.Names, "name that cannot be sent", "names that cannot be sent"},
+	} {
+		switch p.n {
+		case 0:
+		case 1:
+			parts = append(parts, "1 "+p.one)
+		default:
+			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.many))
+		}
+	}
+	return strings.Join(parts, ", ")
+}

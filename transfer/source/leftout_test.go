@@ -1,0 +1,97 @@
+package source
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/transfer/manifest"
+)
+
+func TestLeftOutReadsWell(t *testing.T) {
+	require.Empty(t, LeftOut{}.String())
+	l := LeftOut{Symlinks: 2, Special: 1, Denied: 3, Names: 1}
+	require.Equal(t, "2 symlinks, 1 special file, 3 unreadable, 1 name that cannot be sent", l.String())
+	require.Equal(t, 7, l.Count())
+}
+
+// What Walk is given by name is left out as what it finds, unless nothing remains.
+func TestWhatIsAskedForByNameIsLeftOutToo(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there is no such name here")
+	}
+	root := write(t, map[string]string{"d/a": "1"})
+	bad := filepath.Join(root, "caf\xe9.txt")
+	require.NoError(t, os.WriteFile(bad, nil, 0o600))
+	var told []string
+	skip := &Options{Skip: func(path string, _ error) { told = append(told, path) }}
+	tree := walk(t, skip, os.DevNull, filepath.Join(root, "d"), bad)
+	require.Equal(t, []string{"d/", "d/a"}, pathsOf(tree))
+	require.ElementsMatch(t, []string{os.DevNull, bad}, told)
+	require.Equal(t, LeftOut{Special: 1, Names: 1}, tree.LeftOut())
+	require.Equal(t, "d", tree.Name())
+	data, err := tree.ReadFile(1, nil)
+	require.NoError(t, err)
+	require.Equal(t, "1", string(data))
+
+	_, err = Walk(t.Context(), []string{os.DevNull, bad}, skip)
+	requireCode(t, manifest.CodePathUnsafe, os.DevNull, err)
+	_, err = Walk(t.Context(), []string{filepath.Join(root, "d"), filepath.Join(root, "none")}, skip)
+	requireCode(t, CodeIO, filepath.Join(root, "none"), err) // as of who has mistyped it
+}
+
+func TestAFileThatIsNotEmptyAsItSaysIsLeftOut(t *testing.T) {
+	const name = "/proc/cpuinfo"
+	if runtime.GOOS != "linux" {
+		t.Skip("there is no /proc here")
+	}
+	_, err := Walk(t.Context(), []string{name}, nil)
+	requireCode(t, manifest.CodePathUnsafe, name, err)
+	root := write(t, map[string]string{"a": ""})
+	tree := walk(t, &Options{Skip: func(string, error) {}}, name, filepath.Join(root, "a"))
+	require.Equal(t, []string{"a"}, pathsOf(tree))
+	require.Equal(t, 1, tree.LeftOut().Special)
+	require.Equal(t, 1, tree.Files())
+}
+
+// An entry has times from 1677 to 2262: others become the first or last one, and Clamped is told.
+func TestTimesThatAnEntryCannotHaveAreSaid(t *testing.T) {
+	root := write(t, map[string]string{"d/a": "1"})
+	at := time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC)
+	require.NoError(t, os.Chtimes(filepath.Join(root, "d/a"), time.Time{}, at))
+	fi, err := os.Stat(filepath.Join(root, "d/a"))
+	require.NoError(t, err)
+	told := map[string]time.Time{}
+	tree := walk(t, &Options{Clamped: func(path string, at time.Time) { told[path] = at }}, filepath.Join(root, "d"))
+	if fi.ModTime().Equal(at) { // ext4 ends at 2446, others before
+		require.True(t, told["d/a"].Equal(at))
+		require.Equal(t, lastTime.UnixNano(), tree.Entries()[1].ModTime)
+	}
+	_, err = tree.ReadFile(1, nil)
+	require.NoError(t, err, "it has not changed")
+	for _, test := range []struct {
+		at   time.Time
+		want int64
+	}{
+		{at, lastTime.UnixNano()}, {time.Date(1600, 1, 1, 0, 0, 0, 0, time.UTC), firstTime.UnixNano()}, {time.Time{}, firstTime.UnixNano()},
+		{lastTime, lastTime.UnixNano()}, {firstTime, firstTime.UnixNano()}, {time.Unix(-1, 0), -1e9},
+	} {
+		require.Equal(t, test.want, nanos(test.at), "%v", test.at)
+	}
+	w := walker{opts: Options{Clamped: func(path string, at time.Time) { told[path] = at }}}
+	require.Equal(t, lastTime.UnixNano(), w.timeOf(timed{at: at}, "x"))
+	require.Contains(t, told, "x")
+}
+
+// timed is a file with a time.
+type timed struct {
+	fs.FileInfo
+	at time.Time
+}
+
+func (i timed) ModTime() time.Time { return i.at }
