@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 func TestADialFuncThatIsNilOrReturnsNothingIsAnError(t *testing.T) {
@@ -184,4 +186,41 @@ func TestOfTwoCarriersOneIsFaster(t *testing.T) {
 		f.Close(errRefused)
 		f.Wait()
 	})
+}
+
+// Claim: resume.FlowConfig.Unasked
+func TestUnaskedIsWhenTheOtherSideHearsOfItsBytes(t *testing.T) {
+	for _, unasked := range []time.Duration{0, time.Second, 20 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			f := NewFlow(FlowConfig{Unasked: unasked, Patience: time.Hour})
+			here, there := faultnet.Pipe(faultnet.LinkOptions{})
+			require.NoError(t, f.Attach(here, 0, false))
+			go func() {
+				for {
+					if _, err := f.Read(make([]byte, 10)); err != nil {
+						return
+					}
+				}
+			}()
+			b := make([]byte, headerSize)
+			_, err := io.ReadFull(there, b)
+			require.NoError(t, err)
+			require.Equal(t, kindStart, headerOf(b).kind)
+			_, err = there.Write(append(header{kind: kindStart}.append(nil), append(header{kind: kindData, length: 3}.append(nil), "abc"...)...))
+			require.NoError(t, err)
+			began := time.Now()
+			require.NoError(t, there.SetReadDeadline(time.Now().Add(time.Minute)))
+			_, err = io.ReadFull(there, b)
+			if unasked == 0 {
+				require.Error(t, err, "nobody has asked")
+			} else {
+				require.NoError(t, err)
+				require.Equal(t, header{kind: kindData, number: 3}, headerOf(b))
+				require.Equal(t, unasked, time.Since(began))
+			}
+			f.Close(errRefused)
+			_ = there.Close()
+			f.Wait()
+		})
+	}
 }
