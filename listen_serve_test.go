@@ -52,7 +52,7 @@ func TestServeClosesTheConnWhenItsHandlerReturns(t *testing.T) {
 }
 
 // Neither a panic nor runtime.Goexit returns: the answer is cut, and the place for a handler comes back.
-// Claim: peerlane.ListenConfig.Logger.
+// Claim: peerlane.ListenConfig.Logger
 func TestServeResetsTheConnWhenItsHandlerDoesNotReturn(t *testing.T) {
 	onEach(t, everyPath(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		var log bytes.Buffer
@@ -84,7 +84,7 @@ func TestServeResetsTheConnWhenItsHandlerDoesNotReturn(t *testing.T) {
 	})
 }
 
-// Claim: peerlane.ListenConfig.MaxConns.
+// Claim: peerlane.ListenConfig.MaxConns
 func TestServeRunsAtMostMaxConnsHandlers(t *testing.T) {
 	onEach(t, []testnet.Transport{testnet.TCPTLS, loopback}, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		const most = 3

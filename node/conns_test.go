@@ -20,7 +20,7 @@ func connsManager(t *testing.T, opts Options) network.ResourceManager {
 	return cfg.ResourceManager
 }
 
-// Claim: node.Options.ConnsPerPeer.
+// Claim: node.Options.ConnsPerPeer
 func TestConnsPerPeerRaisesALimitAndLeavesTheOthers(t *testing.T) {
 	const tag, more = protocol.ID("/http/1.1"), 5000
 	for name, limits := range map[string]*Limits{"libp2p's": nil, "of Limits": {Peers: 10, StreamsPerPeer: 64}} {
