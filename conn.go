@@ -152,9 +152,6 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // writeSlices writes p in slices, of which each one that had to wait is a sign that the connection lives. writeMu is held.
 func (c *Conn) writeSlices(p []byte) (n int, err error) {
-	if c.traffic == nil {
-		return c.stream.Write(p)
-	}
 	for n < len(p) && err == nil {
 		slice := p[n : n+c.slicer.next(len(p)-n)]
 		began := time.Now()
@@ -162,7 +159,7 @@ func (c *Conn) writeSlices(p []byte) (n int, err error) {
 		m, err = c.stream.Write(slice)
 		now := time.Now()
 		took := now.Sub(began)
-		if m > 0 && took >= roomWait {
+		if m > 0 && took >= roomWait && c.traffic != nil {
 			c.traffic.move(now)
 		}
 		c.slicer.took(m, took)
