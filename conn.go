@@ -176,7 +176,7 @@ func (c *Conn) writeSlices(p []byte) (n int, err error) {
 		m, err = c.stream.Write(slice)
 		now := time.Now()
 		took := now.Sub(began)
-		if m > 0 && took >= roomWait {
+		if m > 0 && took >= roomWait && c.traffic != nil {
 			c.traffic.move(now)
 		}
 		c.slicer.took(m, took)

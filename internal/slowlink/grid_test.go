@@ -287,8 +287,8 @@ func (g *grid) record() {
 		}
 		writing.Wait()
 	})
-	close(over)
 	require.NoError(g, here.Close(), g)
+	close(over)
 }
 
 // transfer pushes a tree up, and fetches one down.
