@@ -191,6 +191,7 @@ func TestAHandlerMayCloseItsListener(t *testing.T) {
 	require.ErrorIs(t, err, ErrGoingAway)
 }
 
+// Claim: peerlane.DefaultMaxConns
 func TestServeNamesTheInvalidArgument(t *testing.T) {
 	h := testHost(t)
 	_, err := ListenConfig{}.Serve(h, testTag, nil)

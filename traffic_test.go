@@ -87,7 +87,7 @@ func TestTrafficIsThatOfAConnection(t *testing.T) {
 	}
 	before := time.Now()
 	first, other := read(1), read(1)
-	k := newCarrier(first, nil)
+	k := newCarrier(first, nil, b)
 	require.EqualValues(t, 2, k.Unanswered())
 	require.False(t, k.Moved().Before(before))
 	rest, err := k.Read(make([]byte, 10))
