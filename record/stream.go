@@ -332,7 +332,7 @@ func (s *Stream) Close() error {
 // awaitDone waits until the stream is done, and gives it up when nothing has moved for CloseTimeout.
 func (s *Stream) awaitDone() {
 	limit := s.opts.CloseTimeout
-	tick := time.NewTimer(max(limit/4, 1))
+	tick := time.NewTimer(max(limit/4, time.Millisecond)) // a limit of less is no reason to spin
 	defer tick.Stop()
 	seen, at := s.moved(), time.Now()
 	for {
@@ -351,7 +351,7 @@ func (s *Stream) awaitDone() {
 			<-s.done
 			return
 		}
-		tick.Reset(max(1, min(limit/4, left)))
+		tick.Reset(max(time.Millisecond, min(limit/4, left)))
 	}
 }
 

@@ -153,15 +153,15 @@ func TestNoCallIsAPanic(t *testing.T) {
 			g[reflect.TypeFor[any]()] = []any{nil, 1, "x", func() {}, new(int)}
 			g[reflect.TypeFor[error]()] = []any{nil, errNoRoute, &Error{}, &Error{Code: frame.CodeGoingAway}, &Error{Code: 1 << 31, RetryAfter: -1}}
 			p.mux.SetLink("link", func(m *Message) {
-				edges.Methods(g, rng, 5, m)
+				edges.Methods(g, rand.New(rand.NewPCG(seed, uint64(len(m.Value)))), 5, m)
 			})
 			p.mux.SetStream("x", func(st *Stream) {
 				_ = st.SetDeadline(time.Now().Add(time.Minute))
 				_, _ = st.Read(make([]byte, 10))
 			})
 			edges.Methods(g, rng, 20, p.mux, "SetLink", "SetStream", "SetDefaultLink", "SetDefaultStream")
-			for range 10 {
-				_, _ = p.dialer.SendWait(live, "link", []byte("1"))
+			for n := range 10 {
+				_, _ = p.dialer.SendWait(live, "link", make([]byte, 1+n))
 			}
 			edges.Methods(g, rng, 40, p.dialer, "Close", "Drain", "Shutdown")
 			if st, err := p.dialer.OpenStream(live, "x", nil); err == nil {

@@ -2,7 +2,6 @@ package transfer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/peerlane/peerlane/internal/hook"
@@ -18,7 +17,7 @@ func (d Dialer) call(ctx context.Context) (s *session.Session, err error) {
 		return nil, fmt.Errorf("the Dialer %w", exited)
 	}
 	if err == nil && s == nil {
-		err = errors.New("the Dialer returned neither a session nor an error")
+		return nil, invalidf("the Dialer returned neither a session nor an error")
 	}
 	return s, err
 }

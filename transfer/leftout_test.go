@@ -25,6 +25,7 @@ func walkAll(t *testing.T) *source.Tree {
 	return tree
 }
 
+// Claim: transfer.Result.LeftOut, transfer.Result.LeftOutText
 func TestBothSidesAreToldWhatWasLeftOut(t *testing.T) {
 	for way := range ways {
 		t.Run(way, func(t *testing.T) {
@@ -41,6 +42,7 @@ func TestBothSidesAreToldWhatWasLeftOut(t *testing.T) {
 	}
 }
 
+// Claim: transfer.Incoming.LeftOut
 func TestAPushSaysWhatWasLeftOutBeforeItIsDecidedOn(t *testing.T) {
 	tree, to := walkAll(t), t.TempDir()
 	synctest.Test(t, func(t *testing.T) {

@@ -72,6 +72,7 @@ func TestAStateThatIsContinuedLooksAtWhatHasItsName(t *testing.T) {
 }
 
 // Published files are checked again at the end of the run.
+// Claim: transfer.CodeGone
 func TestAFileThatGoesAwayDuringTheRunIsSaid(t *testing.T) {
 	for way := range ways {
 		t.Run(way, func(t *testing.T) {
@@ -113,6 +114,7 @@ func forge(t *testing.T, from, to, name string) {
 	}
 }
 
+// Claim: transfer.ReceiveOptions.Checksum
 func TestContentsAreComparedWhenThatIsAskedFor(t *testing.T) {
 	for way := range ways {
 		for how, o := range map[string]transfer.ReceiveOptions{

@@ -100,6 +100,44 @@ func names(code []source) map[string]bool {
 	return all
 }
 
+// further returns what else a test may name: the exported functions and methods, and the other constants.
+func further(code []source) map[string]bool {
+	all := make(map[string]bool)
+	for _, s := range code {
+		pkg := s.file.Name.Name
+		for _, decl := range s.file.Decls {
+			switch d := decl.(type) {
+			case *ast.FuncDecl:
+				all[pkg+"."+receiver(d)+d.Name.Name] = d.Name.IsExported()
+			case *ast.GenDecl:
+				for _, spec := range d.Specs {
+					if v, ok := spec.(*ast.ValueSpec); ok {
+						for _, name := range v.Names {
+							all[pkg+"."+name.Name] = name.IsExported()
+						}
+					}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// receiver returns the type of a method and a dot, or nothing.
+func receiver(d *ast.FuncDecl) string {
+	if d.Recv == nil || len(d.Recv.List) == 0 {
+		return ""
+	}
+	t := d.Recv.List[0].Type
+	if star, ok := t.(*ast.StarExpr); ok {
+		t = star.X
+	}
+	if id, ok := t.(*ast.Ident); ok {
+		return id.Name + "."
+	}
+	return ""
+}
+
 // isConversion reports whether the value of a constant has a type of its own, as Code("lost"), or is another package's.
 func isConversion(spec *ast.ValueSpec) bool {
 	for _, v := range spec.Values {
@@ -168,7 +206,7 @@ func held(files *token.FileSet, tests []source) (claims map[string]string, wrong
 					wrong = append(wrong, at+": the comment is not a test's")
 				}
 				for _, name := range strings.Split(m[1], ",") {
-					name = strings.TrimSpace(name)
+					name = strings.TrimSuffix(strings.TrimSpace(name), ".")
 					switch {
 					case !claimName.MatchString(name):
 						wrong = append(wrong, at+": "+name+" is no name")
@@ -199,7 +237,7 @@ func ofTest(funcs []*ast.FuncDecl, c *ast.Comment) bool {
 
 func TestEveryDocumentedPromiseHasATest(t *testing.T) {
 	files, code, tests := parse(t)
-	promised := names(code)
+	promised, others := names(code), further(code)
 	require.Greater(t, len(promised), 400)
 	claims, wrong := held(files, tests)
 	require.Empty(t, wrong)
@@ -214,7 +252,7 @@ func TestEveryDocumentedPromiseHasATest(t *testing.T) {
 		}
 	}
 	for name, at := range claims {
-		if !promised[name] {
+		if !promised[name] && !others[name] {
 			t.Errorf("%s: %s is not promised any more, or never was", at, name)
 		}
 	}

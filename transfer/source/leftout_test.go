@@ -21,6 +21,7 @@ func TestLeftOutReadsWell(t *testing.T) {
 }
 
 // What Walk is given by name is left out as what it finds, unless nothing remains.
+// Claim: source.LeftOut.Names, source.LeftOut.Special
 func TestWhatIsAskedForByNameIsLeftOutToo(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("there is no such name here")
@@ -60,6 +61,7 @@ func TestAFileThatIsNotEmptyAsItSaysIsLeftOut(t *testing.T) {
 }
 
 // An entry has times from 1677 to 2262: others become the first or last one, and Clamped is told.
+// Claim: source.Options.Clamped
 func TestTimesThatAnEntryCannotHaveAreSaid(t *testing.T) {
 	root := write(t, map[string]string{"d/a": "1"})
 	at := time.Date(2300, 1, 1, 0, 0, 0, 0, time.UTC)

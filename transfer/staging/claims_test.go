@@ -102,3 +102,24 @@ func TestEntriesAreCheckedByTheRules(t *testing.T) {
 	_, err = Create(newTestDisk(1, false), testID, []manifest.Entry{file(0, "a", 10), file(1, "b", 10)}, &Options{Rules: &manifest.Rules{Bytes: 19}})
 	requireIs(t, manifest.CodeTooLarge, err)
 }
+
+// Claim: staging.State.Used
+func TestAStateSaysWhenItWasUsed(t *testing.T) {
+	d := newTestDisk(1, false)
+	s, err := Create(d, testID, tree(), &Options{Rules: testRules})
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	all, err := States(d)
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	first := all[0].Used
+	require.WithinDuration(t, time.Now(), first, time.Hour)
+	for name, n := range d.names {
+		if name != "." {
+			n.mtime = n.mtime.Add(-24 * time.Hour)
+		}
+	}
+	all, err = States(d)
+	require.NoError(t, err)
+	require.Equal(t, first.Add(-24*time.Hour), all[0].Used)
+}

@@ -73,6 +73,7 @@ func TestOpenLooksAtWhatTheJournalCallsPublished(t *testing.T) {
 	}
 }
 
+// Claim: staging.CodeGone
 func TestFinishMissesWhatIsGone(t *testing.T) {
 	for name, test := range map[string]struct {
 		do   func(d *memDisk)

@@ -25,6 +25,9 @@ type State struct {
 // States returns the states in a destination, the most recently used first. It takes no lock, so that the numbers of a running transfer may
 // be out of date.
 func States(disk FS) ([]State, error) {
+	if err := checkDisk(disk); err != nil {
+		return nil, err
+	}
 	names, err := disk.ReadDir(".")
 	if err != nil {
 		return nil, wrap("list", "", err)

@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// Claim: staging.State.Bytes, staging.State.ID, staging.State.Name
 func TestStatesSayWhatIsLeft(t *testing.T) {
 	d := newTestDisk(1, false)
 	all, err := States(d)
