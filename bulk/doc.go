@@ -29,8 +29,8 @@
 // # Lifetime
 //
 // A lane ends when both sides have ended their direction, by Close, by Abort, or with what carries it. Who has opened it closes it; the
-// one that Handle serves is closed when its function returns, and aborted when that panics. What was written before Close still leaves:
-// of a lane in blocks, which has several strands or is compressed, within 5 s.
+// one that Handle serves is closed when its function returns, and aborted when that panics or ends its goroutine. Close waits until what
+// was written is with the peer, and says that this is not known when nothing moves within 5 s; Abort drops it.
 //
 // # Cancellation
 //

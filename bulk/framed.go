@@ -1,8 +1,11 @@
 package bulk
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -37,6 +40,7 @@ type framed struct {
 	coming  bool        // further strands may join
 	late    *time.Timer // ends that; nil: nobody does by time
 	running int         // goroutines of the strands
+	senders int         // of them, those that send
 	err     error       // why the lane has ended; nil while it has not
 	closed  bool        // Close or Reset
 	over    bool        // nothing runs, and nothing will
@@ -48,15 +52,17 @@ type framed struct {
 	ended    bool      // CloseWrite
 	saidEnd  bool      // END is sent, or being sent
 	outErr   error     // why nothing more can leave, though the lane has not ended: the peer reads no more
+	dropped  int       // blocks that were written and will not leave
 	writeDue deadline.Deadline
 
-	current *buffer  // the block that Read takes from; nil: none
-	next    uint64   // number of the block that is due after it
-	held    []uint64 // numbers of the blocks that wait for their turn, one of a strand
-	fin     bool     // END has come, and all before it
-	open    int      // strands that the peer has not ended
-	deaf    bool     // CloseRead
-	readDue deadline.Deadline
+	current  *buffer  // the block that Read takes from; nil: none
+	next     uint64   // number of the block that is due after it
+	held     []uint64 // numbers of the blocks that wait for their turn, one of a strand
+	fin      bool     // END has come, and all before it
+	open     int      // strands that the peer has not ended
+	deaf     bool     // CloseRead, or Close
+	unwanted bool     // a block has come after Close
+	readDue  deadline.Deadline
 
 	raw, wire uint64 // bytes of blocks sent: before compression, and after
 }
@@ -81,6 +87,7 @@ func (f *framed) join(n int, st strand) bool {
 		_ = st.CloseRead() // it is new
 	}
 	f.running += 2
+	f.senders++
 	go f.send(st)
 	go f.receive(st)
 	if len(f.strands) == f.limit {
@@ -143,6 +150,7 @@ func (f *framed) endLocked() {
 }
 
 func (f *framed) dropQueue() {
+	f.dropped += len(f.queue)
 	for _, b := range f.queue {
 		b.free()
 	}
@@ -196,29 +204,115 @@ func (f *framed) CloseRead() error {
 	return nil
 }
 
-// closeTimeout bounds how long what was written before Close has to leave.
+// closeTimeout is how long Close waits without progress for what was written to leave.
 const closeTimeout = 5 * time.Second
 
-// Close implements net.Conn: what was written still leaves, within closeTimeout.
+// Close implements net.Conn: it waits until what was written has left, and the strands have closed, which wait for the peer.
 func (f *framed) Close() error {
 	f.mu.Lock()
 	first := !f.closed
-	f.closed, f.ended = true, true
+	f.closed, f.ended, f.deaf = true, true, true
 	f.changed.Broadcast()
+	f.endLocked()
 	f.mu.Unlock()
 	if !first {
 		return nil
 	}
-	_ = f.CloseRead() // has no error
-	timer := time.AfterFunc(closeTimeout, func() { f.fail(net.ErrClosed, frame.CodeCancelled) })
-	go func() { // ends with the lane
-		<-f.done
-		timer.Stop()
-		for _, st := range f.strands { // does not change any more
-			_ = st.Close() // has ended
+	f.awaitSent()
+	f.awaitEnd()
+	errs := make([]error, len(f.strands))
+	var all sync.WaitGroup
+	for i, st := range f.strands { // does not change any more
+		all.Go(func() { errs[i] = f.lost(st, st.Close()) }) // ends its receive as well
+	}
+	all.Wait()
+	<-f.done
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.number == 0 && f.dropped == 0:
+		return nil // there was nothing to lose
+	case f.err != nil:
+		return f.err
+	case f.outErr != nil && f.dropped > 0:
+		return f.outErr
+	}
+	return errors.Join(errs...)
+}
+
+// lost returns the error of a strand's Close, unless the peer has read all but END: it needs that no more when it has closed too.
+func (f *framed) lost(st strand, err error) error {
+	if t, ok := st.(interface{ Untaken() (uint64, bool) }); ok && err != nil {
+		if n, known := t.Untaken(); known && n <= blockHead {
+			return nil
+		}
+	}
+	return err
+}
+
+// endGrace is how long Close waits for the peer's END, which may cross its own.
+const endGrace = 100 * time.Millisecond
+
+// awaitEnd waits until nothing more comes: the peer has ended its direction, goes on writing, or says nothing for endGrace.
+func (f *framed) awaitEnd() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	over := false
+	timer := time.AfterFunc(endGrace, func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		over = true
+		f.changed.Broadcast()
+	})
+	defer timer.Stop()
+	for !over && !f.over && f.err == nil && !f.fin && !f.unwanted && f.open > 0 {
+		f.changed.Wait()
+	}
+}
+
+// awaitSent waits until the strands have sent what there is, and gives up when nothing has moved for closeTimeout.
+func (f *framed) awaitSent() {
+	wake := make(chan struct{})
+	go func() { // ends with the senders, which the end of the lane ends
+		defer close(wake)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for f.senders > 0 {
+			f.changed.Wait()
 		}
 	}()
-	return nil
+	tick := time.NewTimer(closeTimeout / 4)
+	defer tick.Stop()
+	seen, at := f.moved(), time.Now()
+	for {
+		select {
+		case <-wake:
+			return
+		case <-tick.C:
+		}
+		now := time.Now()
+		if n := f.moved(); n != seen {
+			seen, at = n, now
+		}
+		left := closeTimeout - now.Sub(at)
+		if left <= 0 {
+			f.fail(fmt.Errorf("nothing has moved for %v: %w", closeTimeout, os.ErrDeadlineExceeded), frame.CodeCancelled)
+		}
+		tick.Reset(max(time.Millisecond, min(closeTimeout/4, left)))
+	}
+}
+
+// moved returns a number that changes while something leaves.
+func (f *framed) moved() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := f.wire
+	for _, st := range f.strands {
+		if m, ok := st.(interface{ Moved() uint64 }); ok {
+			n += m.Moved()
+		}
+	}
+	return n
 }
 
 // Reset implements strand.

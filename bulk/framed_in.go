@@ -52,6 +52,12 @@ func (f *framed) deliver(b *buffer, k block) bool {
 		return false
 	case f.deaf:
 		b.free()
+		if k.kind == blockEnd {
+			f.fin = true
+		} else if f.closed {
+			f.unwanted = true
+		}
+		f.changed.Broadcast()
 		return true
 	case k.number < f.next || f.fin:
 		b.free()

@@ -65,6 +65,7 @@ func (f *framed) writeFailure() error {
 // lane. It is a goroutine of its own.
 func (f *framed) send(st strand) {
 	defer f.leave()
+	defer f.sentAll()
 	var z packer
 	for {
 		b, number, do := f.takeBlock()
@@ -74,7 +75,11 @@ func (f *framed) send(st strand) {
 		case sendEnd:
 			var head [blockHead]byte
 			block{kind: blockEnd, number: number}.put(head[:])
-			if _, err := st.Write(head[:]); err != nil {
+			_, err := st.Write(nil) // a peer that reads no more is not sent what it would drop
+			if err == nil {
+				_, err = st.Write(head[:])
+			}
+			if err != nil {
 				f.outFailed(err)
 			}
 			_ = st.CloseWrite() // END says it all
@@ -90,6 +95,14 @@ func (f *framed) send(st strand) {
 			f.outFailed(err)
 		}
 	}
+}
+
+// sentAll ends send.
+func (f *framed) sentAll() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.senders--
+	f.changed.Broadcast()
 }
 
 // job is what a strand is to do next.

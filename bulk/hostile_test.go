@@ -114,7 +114,7 @@ func TestAGapIsBoundedByTheDeadlineAndByClose(t *testing.T) {
 	})
 }
 
-// Close does not wait, and what it leaves behind is gone within closeTimeout, whatever the peer does.
+// Close waits for closeTimeout when nothing moves, says so, and leaves nothing behind, whatever the peer does.
 func TestCloseIsBoundedWhenThePeerNeverReads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f, _ := rawLane(false, 3, faultnet.LinkOptions{Buffer: 1000})
@@ -129,9 +129,12 @@ func TestCloseIsBoundedWhenThePeerNeverReads(t *testing.T) {
 		require.Empty(t, wrote)
 		require.LessOrEqual(t, len(f.queue), 3)
 		began := time.Now()
-		require.NoError(t, f.Close())
+		closed := make(chan error, 1)
+		go func() { closed <- f.Close() }()
+		synctest.Wait()
 		require.NoError(t, f.Close(), "again")
 		require.Zero(t, time.Since(began))
+		require.ErrorIs(t, <-closed, os.ErrDeadlineExceeded)
 		require.ErrorIs(t, <-wrote, net.ErrClosed)
 		require.ErrorIs(t, <-wrote, net.ErrClosed)
 		<-f.done

@@ -1,11 +1,14 @@
 package bulk
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/session"
 )
 
 // A Lane is bytes each way between two peers, for much of them: a net.Conn with half close, whose Write keeps no small pieces
@@ -87,11 +90,26 @@ func (l *Lane) CloseWrite() error { return l.conn.CloseWrite() }
 // CloseRead says that nothing more will be read: the peer's writes fail from then on, or, on dedicated streams over TCP, stall.
 func (l *Lane) CloseRead() error { return l.conn.CloseRead() }
 
-// Close ends both directions, and does not wait. What was written still arrives; of a lane in blocks, what leaves within 5 s. A second
-// Close returns nil.
+// Close ends both directions in order: the peer reads what was written and then io.EOF. What was not read is dropped, and the peer's Writes
+// fail. It waits as session.Stream.Close does, until what was written is with the peer, and gives up when nothing has moved for 5 s, or
+// for the session's CloseTimeout. Then, and when the lane has failed before or the peer reads no more, it returns a *session.Error with
+// outcome Unknown or Rejected. A second Close returns nil, as one after Abort does, and one of a lane that nothing was written to.
 func (l *Lane) Close() error {
 	l.end()
-	return l.conn.Close()
+	err := l.conn.Close()
+	if err == nil || l.written.Load() == 0 {
+		return nil
+	}
+	var e *session.Error
+	if errors.As(err, &e) && l.framed == nil {
+		return err
+	}
+	failed := &session.Error{Op: "close", Peer: l.peer, Link: l.name, Outcome: session.Unknown, Err: err,
+		Text: fmt.Sprintf("%d bytes were written, and it is not known how many of them arrived", l.written.Load())}
+	if e != nil && (e.Code == frame.CodeReadClosed || e.Code == frame.CodeUnread) {
+		failed.Outcome = session.Rejected
+	}
+	return failed
 }
 
 // Abort drops the lane at once in both directions, also what has been written and has not arrived, and tells the peer code: its calls

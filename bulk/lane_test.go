@@ -81,7 +81,13 @@ func TestNettestLanes(t *testing.T) {
 			p := newPair(t, faultnet.LinkOptions{}, session.Config{})
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 				here, there := p.lanes(t, opts)
-				return here, there, func() { _, _ = here.Close(), there.Close() }, nil
+				return here, there, func() { // at once: a Close waits for the other side to read, or to close
+					var closing sync.WaitGroup
+					for _, l := range []*Lane{here, there} {
+						closing.Go(func() { _ = l.Close() })
+					}
+					closing.Wait()
+				}, nil
 			})
 		})
 	}

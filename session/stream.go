@@ -121,6 +121,18 @@ func (st *Stream) Moved() uint64 {
 	return 0
 }
 
+// Untaken returns how many of the bytes that were written the peer's application is not known to have read. Only the peer of a dedicated
+// stream that is not resumable says that, and only when both sides exchange ends: otherwise known is false.
+func (st *Stream) Untaken() (n uint64, known bool) {
+	c, ok := st.conn.(*dedicated)
+	if !ok || c.ends == nil {
+		return 0, false
+	}
+	st.s.mu.Lock()
+	defer st.s.mu.Unlock()
+	return c.ends.wrote.Load() - c.ends.peerTook, true
+}
+
 // Dedicated reports whether the stream is a connection of its own.
 func (st *Stream) Dedicated() bool { return st.dedicated }
 
