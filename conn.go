@@ -163,12 +163,6 @@ func (c *Conn) Write(p []byte) (int, error) {
 
 // writeSlices writes p in slices, of which each one that had to wait is a sign that the connection lives. writeMu is held.
 func (c *Conn) writeSlices(p []byte) (n int, err error) {
-	if c.traffic == nil {
-		if n, err = c.stream.Write(p); n < len(p) && err == nil {
-			err = io.ErrShortWrite
-		}
-		return n, err
-	}
 	for n < len(p) && err == nil {
 		slice := p[n : n+c.slicer.next(len(p)-n)]
 		began := time.Now()

@@ -93,6 +93,7 @@ func (d *Dialer) dialFirst(firstCtx, ctx context.Context, pid peer.ID, first, ot
 	d.clearBackoff(pid)
 	err = d.connectTo(ctx, pid)
 	cancel()
+	//nolint:errcheck // the dial that was overtaken: the other one's error counts
 	<-done
 	return err
 }

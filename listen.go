@@ -15,7 +15,7 @@ import (
 
 // Listen serves a tag on a host, as a zero ListenConfig does. The listener is a *Listener and its conns are *Conn.
 func Listen(h host.Host, tag protocol.ID) (net.Listener, error) {
-	l, err := listen(h, tag, ListenConfig{})
+	l, err := ListenConfig{}.listen(h, tag, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -93,10 +93,6 @@ type Listener struct {
 	closed  bool
 	refused uint64
 	serving map[*Conn]struct{} // conns with a handler
-}
-
-func listen(h host.Host, tag protocol.ID, config ListenConfig) (*Listener, error) {
-	return config.listen(h, tag, nil)
 }
 
 func (c ListenConfig) listen(h host.Host, tag protocol.ID, handler func(*Conn)) (*Listener, error) {

@@ -94,12 +94,13 @@ func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
 // listen starts the listeners and their accept loops, which end when unlisten closes them.
 func (t *servedTag) listen() error {
 	s := t.server
+	var config ListenConfig
 	var err error
-	if t.sessions, err = listen(s.host, sessionTag(t.tag), ListenConfig{}); err != nil {
+	if t.sessions, err = config.listen(s.host, sessionTag(t.tag), nil); err != nil {
 		return err
 	}
 	if t.handler != nil && s.keys == nil {
-		if t.legacy, err = listen(s.host, t.tag, ListenConfig{}); err != nil {
+		if t.legacy, err = config.listen(s.host, t.tag, nil); err != nil {
 			return errors.Join(err, t.sessions.Close())
 		}
 		t.wg.Go(func() { t.accept(t.legacy, t.serveLegacy) })

@@ -492,7 +492,7 @@ func lostThings(t *testing.T, err error) []error {
 	var failed *Error
 	require.ErrorAs(t, err, &failed)
 	require.Equal(t, "close", failed.Op)
-	joined, ok := failed.Err.(interface{ Unwrap() []error }) //nolint:errorlint // the errors that Close joins
+	joined, ok := failed.Err.(interface{ Unwrap() []error })
 	require.True(t, ok, "%v", err)
 	return joined.Unwrap()
 }

@@ -172,7 +172,8 @@ func TestPatienceCountsTheTimeWithoutAConnectionAndWithoutBytes(t *testing.T) {
 					<-ctx.Done()
 					return nil, ctx.Err()
 				}})
-				dials, left := 0, time.Time{}
+				dials := 0
+				var left time.Time
 				dial := func(context.Context) (*session.Session, error) {
 					if dials++; dials == 1 {
 						return p.Alice, nil

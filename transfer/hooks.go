@@ -35,7 +35,7 @@ func begun(fn func(*Transfer), t *Transfer) {
 // admit calls Admit.
 func (c *ServiceConfig) admit(peer string) (err error) {
 	if exited := hook.Do(func() { err = c.Admit(peer) }); exited != nil {
-		return fmt.Errorf("Admit %w", exited)
+		return fmt.Errorf("the Admit hook %w", exited)
 	}
 	return err
 }
@@ -43,7 +43,7 @@ func (c *ServiceConfig) admit(peer string) (err error) {
 // receive calls Receive.
 func (c *ServiceConfig) receive(ctx context.Context, in Incoming) (dest *Destination, err error) {
 	if exited := hook.Do(func() { dest, err = c.Receive(ctx, in) }); exited != nil {
-		return nil, fmt.Errorf("Receive %w", exited)
+		return nil, fmt.Errorf("the Receive hook %w", exited)
 	}
 	return dest, err
 }

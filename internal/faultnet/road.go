@@ -49,7 +49,7 @@ func (r *Road) room(l *Link, way int) int {
 		return 0
 	}
 	rate := time.Duration(r.rate[way])
-	n := r.queue - int(max(time.Until(r.busy[way]), 0)*rate/time.Second)
+	n := r.queue - int(max(time.Until(r.busy[way]), 0).Seconds()*float64(r.rate[way]))
 	if n < ratePiece {
 		r.wake(l, way, time.Duration(ratePiece-n)*time.Second/rate+time.Microsecond)
 		return 0

@@ -32,7 +32,7 @@ func TestRunSaysHowAFunctionEnded(t *testing.T) {
 	require.True(t, wentOn, "a panic ends in Run")
 	require.PanicsWithValue(t, "oh", calls[0].Rethrow)
 
-	calls, wentOn = run(func() { panic(nil) }) //nolint:govet // that is the case
+	calls, wentOn = run(func() { panic(nil) })
 	require.Len(t, calls, 1)
 	require.IsType(t, new(runtime.PanicNilError), calls[0].Panic)
 	require.True(t, wentOn)

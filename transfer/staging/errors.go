@@ -83,7 +83,7 @@ func wrap(op, path string, err error) error {
 		e.Code, e.Text = CodeNoSpace, "the disk is full"
 	case isNoSpace(err):
 		e.Code, e.Text = CodeNoSpace, "the disk is full: make room and go on, what has come is kept"
-	case err == fs.ErrExist: //nolint:errorlint // what this package itself returns
+	case err == fs.ErrExist:
 		e.Code, e.Err = manifest.CodeExists, errTaken
 	case errors.Is(err, fs.ErrExist):
 		e.Code, e.Text = manifest.CodeExists, errTaken.Error()
