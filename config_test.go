@@ -234,8 +234,9 @@ func TestServersConnectTimeoutBoundsTheHello(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
 			_, err = c.Read(make([]byte, 1))
-			require.Error(t, err)
-			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "after %d bytes", len(sent))
+			var refused *Error
+			require.ErrorAs(t, err, &refused, "after %d bytes", len(sent))
+			require.True(t, refused.Remote)
 			require.Less(t, time.Since(began), DefaultServerConfig().ConnectTimeout/2)
 		}
 		requireNoStreams(t, sessionTag(callTag), b)

@@ -33,7 +33,7 @@ func benchmarkStream(b *testing.B, tr testnet.Transport, kind string) {
 		CloseWrite() error
 	}
 	if kind == "conn" {
-		l, err := listen(y, "/bench", ListenConfig{})
+		l, err := ListenConfig{}.listen(y, "/bench", nil)
 		require.NoError(b, err)
 		defer func() { _ = l.Close() }()
 		go func() {

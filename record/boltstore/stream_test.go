@@ -277,7 +277,11 @@ func TestAStreamWhoseDBFailsEndsAndSaysSo(t *testing.T) {
 	<-r.Done()
 	require.True(t, isRemote(r.Err(), record.CodeStore), "%v", r.Err())
 
-	_, _, werr, rerr := connect(t, writer, reader)
+	_, r, werr, rerr := connect(t, writer, reader)
 	require.ErrorIs(t, werr, record.ErrStore)
+	if rerr == nil { // it had accepted when the writer came to its Store
+		<-r.Done()
+		rerr = r.Err()
+	}
 	require.Error(t, rerr)
 }
