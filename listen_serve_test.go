@@ -120,9 +120,10 @@ func TestCloseOfAServeEndsItsConns(t *testing.T) {
 			_, err := c.Read(make([]byte, 1))
 			ended <- err
 		})
-		served, waits := mustDial(t, a, b), mustDial(t, a, b)
+		served := mustDial(t, a, b)
 		_, err := io.ReadFull(served, make([]byte, 1))
 		require.NoError(t, err)
+		waits := mustDial(t, a, b)
 		require.Eventually(t, func() bool { return l.Stats().Pending == 1 }, patience, time.Millisecond)
 		require.NoError(t, l.Close())
 		require.NoError(t, l.Close())

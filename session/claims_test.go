@@ -9,6 +9,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,11 +69,12 @@ func TestABackoffThatCannotBeWaitedByIsRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T) { // and what is taken is waited by
 		for _, b := range []resume.Backoff{{}, {Min: 20 * time.Second}, {Min: time.Millisecond, Max: time.Millisecond}, {Max: 10 * time.Second}} {
 			r := newRoad(t, Config{Backoff: b}, AcceptorConfig{}, faultnet.LinkOptions{})
-			n := 0
-			r.dialer.open = func(context.Context) (net.Conn, error) { n++; return nil, errNoRoute }
+			var attempts atomic.Int64
+			r.dialer.open = func(context.Context) (net.Conn, error) { attempts.Add(1); return nil, errNoRoute }
 			began := time.Now()
 			r.lose()
 			<-r.dialer.Done()
+			n := attempts.Load()
 			require.Equal(t, time.Minute, time.Since(began))
 			if b.Min == 20*time.Second { // 10 to 20 s each
 				require.True(t, n >= 3 && n <= 6, "%d attempts", n)

@@ -102,10 +102,16 @@ func TestACarrierThatIsClosedHereEndsTheSession(t *testing.T) {
 func TestAClosedOpenerEndsTheSession(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRoad(t, Config{ResumeWindow: time.Hour}, AcceptorConfig{Config: Config{ResumeWindow: time.Hour}}, faultnet.LinkOptions{})
-		r.block(true)
+		var closed atomic.Bool
+		r.dialer.open = func(context.Context) (net.Conn, error) {
+			if closed.Load() {
+				return nil, errUnder
+			}
+			return nil, errNoRoute
+		}
 		r.link(0).Cut()
 		r.await(r.dialer, StateDetached)
-		r.dialer.open = func(context.Context) (net.Conn, error) { return nil, errUnder }
+		closed.Store(true)
 		r.dialer.Probe()
 		requireClosedUnder(t, r.dialer)
 	})
