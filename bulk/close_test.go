@@ -179,3 +179,29 @@ func TestCloseOfALaneWaitsForProgress(t *testing.T) {
 		})
 	}
 }
+
+// The session's Close has lanes in blocks put what was written on their strands first: it is read to its end.
+func TestCloseOfTheSessionLosesNoBlock(t *testing.T) {
+	for name, opts := range kinds {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond, Rate: 4 << 20}, session.Config{})
+				here, there := p.lanes(t, opts)
+				body := make([]byte, 2<<20)
+				for i := range body {
+					body[i] = byte(i * i >> 5)
+				}
+				var got []byte
+				var err error
+				var reading sync.WaitGroup
+				reading.Go(func() { got, err = io.ReadAll(there) })
+				_, failed := here.Write(body)
+				require.NoError(t, failed)
+				require.NoError(t, p.alice.Close())
+				reading.Wait()
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(body, got), "%d bytes", len(got))
+			})
+		})
+	}
+}

@@ -1,6 +1,7 @@
 package bulk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/session"
 )
 
 // strand is one stream of a lane: a *session.Stream.
@@ -171,8 +173,10 @@ func (f *framed) failLocked(err error, code frame.Code) {
 	}
 	f.err = err
 	f.changed.Broadcast()
-	for _, st := range f.strands {
-		_ = st.Reset(code) // the reason is what counts
+	if !errors.Is(err, session.ErrClosed) { // otherwise the session ends its streams in order, and flush has been called
+		for _, st := range f.strands {
+			_ = st.Reset(code) // the reason is what counts
+		}
 	}
 	f.endLocked()
 }
@@ -268,6 +272,26 @@ func (f *framed) awaitEnd() {
 	for !over && !f.over && f.err == nil && !f.fin && !f.unwanted && f.open > 0 {
 		f.changed.Wait()
 	}
+}
+
+// flush ends the way out because the session is being closed, and waits until the strands have taken all of it.
+func (f *framed) flush(ctx context.Context) error {
+	if err := f.CloseWrite(); err != nil {
+		return nil // Close or Reset sees to it
+	}
+	defer context.AfterFunc(ctx, func() { f.fail(fmt.Errorf("the session ends: %w", os.ErrDeadlineExceeded), frame.CodeCancelled) })()
+	f.awaitSent()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.number == 0 && f.dropped == 0:
+		return nil // there was nothing to lose
+	case f.err != nil:
+		return f.err
+	case f.outErr != nil && f.dropped > 0:
+		return f.outErr
+	}
+	return nil
 }
 
 // awaitSent waits until the strands have sent what there is, and gives up when nothing has moved for closeTimeout.

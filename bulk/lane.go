@@ -31,6 +31,7 @@ type Lane struct {
 
 	read, written atomic.Uint64
 	over          atomic.Bool
+	leave         func() // ends the session's hold on a lane in blocks; nil: it has none
 }
 
 var (
@@ -122,6 +123,9 @@ func (l *Lane) Abort(code frame.Code) error {
 func (l *Lane) end() {
 	if !l.over.Swap(true) {
 		l.pace.close()
+		if l.leave != nil {
+			l.leave()
+		}
 		l.opts.Registry.remove(l)
 	}
 }

@@ -219,3 +219,46 @@ func TestCloseFromApplyDoesNotWaitForIt(t *testing.T) {
 		require.False(t, errors.Is(s.Err(), record.ErrPeerClosed))
 	})
 }
+
+// The session's Close closes its record streams first: what was written is read to its end.
+func TestCloseOfTheSessionLosesNoRecord(t *testing.T) {
+	for _, bob := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			h := newHighway(t, faultnet.LinkOptions{Delay: 5 * time.Millisecond, Rate: 1 << 20}, session.Config{StreamWindow: 4 << 10})
+			from, to := h.connect(t, bob, nil, nil)
+			const n = 200
+			for seq := range uint64(n) {
+				_, err := from.WriteRecord(t.Context(), text("x", seq+1, 1000))
+				require.NoError(t, err)
+			}
+			closed := make(chan error, 1)
+			go func() {
+				s := h.alice
+				if bob {
+					s = h.bob
+				}
+				closed <- s.Close()
+			}()
+			for seq := range uint64(n) {
+				r := expectRecord(t, to, seq+1)
+				require.Equal(t, text("x", seq+1, 1000), r.Payload)
+				time.Sleep(time.Millisecond)
+			}
+			_, err := to.ReadRecord(soon(t, time.Minute))
+			require.Equal(t, io.EOF, err)
+			require.NoError(t, <-closed)
+		})
+	}
+	bubble(t, func(t *testing.T) { // what cannot leave is named
+		h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{Heartbeat: -1, WriteTimeout: time.Hour})
+		from, _ := h.connect(t, false, nil, nil)
+		h.links[0].Freeze()
+		_, err := from.WriteRecord(t.Context(), []byte("x"))
+		require.NoError(t, err)
+		began := time.Now()
+		var e *session.Error
+		require.ErrorAs(t, h.alice.Close(), &e)
+		require.LessOrEqual(t, time.Since(began), 15*time.Second)
+		h.links[0].Thaw()
+	})
+}

@@ -2,6 +2,7 @@ package record
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/internal/steady"
+	"github.com/peerlane/peerlane/session"
 )
 
 // A Stream is one side of a record stream: it writes records and learns what the peer has applied, and it reads records and says
@@ -39,6 +41,7 @@ type Stream struct {
 	store    Store  // nil: none
 	lease    *lease // of the Store
 	log      LogID  // the log that this side writes
+	leave    func() // ends the session's hold on the stream; nil: it is on no session's
 	peerLog  LogID  // the log that this side reads
 
 	ended    chan struct{} // closed when err is set
@@ -151,6 +154,9 @@ func (s *Stream) tellLog(applied uint64) error {
 
 // start begins the two loops, which end with the stream.
 func (s *Stream) start() {
+	if st, ok := s.conn.(*session.Stream); ok {
+		s.leave = st.Session().AddLane(s.flush)
+	}
 	s.opts.Registry.add(s)
 	s.running.Go(s.writeLoop)
 	s.running.Go(s.readLoop)
@@ -186,6 +192,9 @@ func (s *Stream) finish() {
 			s.fail(s.opError("close", err))
 		}
 		s.closeConn()
+		if s.leave != nil {
+			s.leave()
+		}
 		s.opts.Registry.remove(s)
 		close(s.done)
 		why.Rethrow()
@@ -327,6 +336,12 @@ func (s *Stream) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closeError()
+}
+
+// flush closes the stream because its session is being closed.
+func (s *Stream) flush(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { s.fail(s.opError("close", os.ErrDeadlineExceeded)) })()
+	return s.Close()
 }
 
 // awaitDone waits until the stream is done, and gives it up when nothing has moved for CloseTimeout.

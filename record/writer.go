@@ -47,7 +47,7 @@ func (s *Stream) writeJobs() {
 		err := s.send(&j)
 		s.finishJob(&j, err)
 		if j.closing {
-			s.leave()
+			s.left()
 		}
 	}
 }
@@ -320,9 +320,9 @@ func (s *Stream) sayLastWords() {
 	s.wakeReader()
 }
 
-// leave ends the stream after its last frame has been sent. When the conn has not taken that, the peer's last words are waited for: it
+// left ends the stream after its last frame has been sent. When the conn has not taken that, the peer's last words are waited for: it
 // may have closed the stream too.
-func (s *Stream) leave() {
+func (s *Stream) left() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broke == nil {

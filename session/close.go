@@ -39,6 +39,7 @@ func (s *Session) Close() error {
 
 // closeFrom is Close, called by a handler of this kind.
 func (s *Session) closeFrom(caller handler.Kind) error {
+	s.flushLanes()
 	s.mu.Lock()
 	s.exempt(caller)
 	s.asked = true

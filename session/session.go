@@ -108,6 +108,7 @@ type Session struct {
 	dedicated  map[*Stream]struct{}   // open dedicated streams, of both sides
 	numbered   map[uint64]*streamEnds // of dedicated streams, by number; see dedicated_end.go
 	lastNumber uint64                 // of a dedicated stream that this side opened
+	lanes      map[*lane]struct{}     // what stands on streams: see lanes.go
 	listener   *resume.Listener       // of resumable ones that the peer opens; nil before the first. See resumable.go
 
 	// The end: see drain.go and close.go.

@@ -1,0 +1,76 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"sync"
+)
+
+// A lane stands on a stream and holds back what was written to it: blocks, or records. Close has each put that on its stream, and waits,
+// before it ends the streams.
+
+// lane is one of them.
+type lane struct {
+	flush func(context.Context) error
+}
+
+// AddLane has Close call flush, once, before it ends the streams: flush ends the way out of what stands on a stream, and returns when the
+// stream has taken all of it. Its error is part of that of Close. ctx ends when there has been no progress for CloseTimeout, and with the
+// session. remove takes it back. A nil flush does nothing.
+func (s *Session) AddLane(flush func(ctx context.Context) error) (remove func()) {
+	if flush == nil {
+		return func() {}
+	}
+	l := &lane{flush}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lanes == nil {
+		s.lanes = make(map[*lane]struct{})
+	}
+	s.lanes[l] = struct{}{}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.lanes, l)
+	}
+}
+
+// flushLanes calls flush of all lanes.
+func (s *Session) flushLanes() {
+	s.mu.Lock()
+	lanes := s.lanes
+	s.lanes = nil
+	over := s.err != nil || s.phase >= phaseClosing
+	s.mu.Unlock()
+	if over || len(lanes) == 0 {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	left := len(lanes)
+	var all sync.WaitGroup
+	for l := range lanes {
+		all.Go(func() {
+			err := l.flush(ctx)
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			left--
+			if err != nil {
+				s.noteLost(s.laneError(err))
+			}
+			s.stirLocked()
+		})
+	}
+	s.awaitProgress(func() bool { return left == 0 }, s.progress)
+	cancel()
+	all.Wait()
+}
+
+// laneError returns what a flush has returned as the session's error.
+func (s *Session) laneError(err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &Error{Op: "lane", Peer: s.peer, Outcome: Unknown, Err: err}
+}
