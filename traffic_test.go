@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
 
@@ -99,12 +98,11 @@ func TestTrafficIsThatOfAConnection(t *testing.T) {
 		require.NoError(t, c.Close())
 	}
 	require.Same(t, trafficOn(under), first.traffic)
-	first, other, k = nil, nil, nil
 	require.Eventually(t, func() bool {
 		runtime.GC()
 		traffics.Lock()
 		defer traffics.Unlock()
-		_, kept := traffics.of[network.Conn(under)]
+		_, kept := traffics.of[under]
 		return !kept
 	}, 20*time.Second, 50*time.Millisecond, "nothing of ours is on it")
 }
