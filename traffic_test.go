@@ -98,7 +98,6 @@ func TestTrafficIsThatOfAConnection(t *testing.T) {
 		require.NoError(t, c.Close())
 	}
 	require.Same(t, trafficOn(under), first.traffic)
-	first, k = nil, nil
 	require.Eventually(t, func() bool {
 		runtime.GC()
 		traffics.Lock()

@@ -48,10 +48,10 @@ func (r *Road) room(l *Link, way int) int {
 	if line[0] != l {
 		return 0
 	}
-	rate := time.Duration(r.rate[way])
-	n := r.queue - int(max(time.Until(r.busy[way]), 0).Seconds()*float64(r.rate[way]))
+	rate := r.rate[way]
+	n := r.queue - int(max(time.Until(r.busy[way]), 0).Seconds()*float64(rate))
 	if n < ratePiece {
-		r.wake(l, way, time.Duration(ratePiece-n)*time.Second/rate+time.Microsecond)
+		r.wake(l, way, time.Duration(ratePiece-n)*time.Second/time.Duration(rate)+time.Microsecond)
 		return 0
 	}
 	r.passLocked(l, way)
