@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -31,6 +32,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var whole = flag.Bool("grid", false, "run the whole grid of slow links, and not a part of it")
 
 const kib = 1 << 10
+
+var noise = sync.OnceValue(func() []byte {
+	b := make([]byte, 10*20*400*kib)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(b) // never fails
+	return b
+})
+
+// body returns n bytes that do not shrink.
+func body(n int) []byte { return noise()[:n:n] }
 
 // way is which way the bytes go: up is from the side that dialed.
 type way string
@@ -177,7 +187,7 @@ func (g *grid) call() {
 	g.each(func(up bool) {
 		from, at := g.side(up)
 		at.SetCall(func(*session.Message) ([]byte, error) { return []byte{1}, nil })
-		_, err := from.Call(g.Context(), "", make([]byte, g.size()))
+		_, err := from.Call(g.Context(), "", body(g.size()))
 		require.NoError(g, err, g)
 	})
 }
@@ -185,7 +195,7 @@ func (g *grid) call() {
 func (g *grid) reply() {
 	g.each(func(up bool) {
 		from, at := g.side(!up)
-		at.SetCall(func(*session.Message) ([]byte, error) { return make([]byte, g.size()), nil })
+		at.SetCall(func(*session.Message) ([]byte, error) { return body(g.size()), nil })
 		got, err := from.Call(g.Context(), "", nil)
 		require.NoError(g, err, g)
 		require.Len(g, got, g.size())
@@ -198,7 +208,7 @@ func (g *grid) oneWay() {
 		var got atomic.Int64
 		at.SetLink("one-way", func(m *session.Message) { got.Add(int64(len(m.Value))) })
 		for range g.size() / (64 * kib) {
-			require.NoError(g, from.Send(g.Context(), "one-way", make([]byte, 64*kib)), g)
+			require.NoError(g, from.Send(g.Context(), "one-way", body(64*kib)), g)
 		}
 		require.NoError(g, from.Flush(g.Context()), g)
 		require.EqualValues(g, g.size()/(64*kib)*(64*kib), got.Load())
@@ -220,7 +230,7 @@ func (g *grid) pour(ends [2]halfCloser) {
 		}
 		var writing sync.WaitGroup
 		writing.Go(func() {
-			_, err := from.Write(make([]byte, g.size()))
+			_, err := from.Write(body(g.size()))
 			require.NoError(g, err, g)
 			require.NoError(g, from.CloseWrite(), g)
 		})
@@ -244,13 +254,16 @@ func (g *grid) stream(o *session.StreamOptions) {
 	require.NoError(g, st.Close())
 }
 
+// A lane of several strands reads none of them while the block that is next is behind the others in the queue: bytes that come and are
+// not read tell nobody that the link lives. So this lane has one.
 func (g *grid) bulk() {
 	served, over := make(chan *bulk.Lane), make(chan struct{})
-	bulk.Handle(g.ToBob, "bulk", nil, func(l *bulk.Lane) {
+	zstd := func(bulk.AcceptInfo) (*bulk.Options, error) { return &bulk.Options{Compress: true}, nil }
+	bulk.Handle(g.ToBob, "bulk", zstd, func(l *bulk.Lane) {
 		served <- l
 		<-over
 	})
-	l, err := bulk.Open(g.Context(), g.Alice, "bulk", &bulk.Options{Mode: bulk.Dedicated, Strands: 2})
+	l, err := bulk.Open(g.Context(), g.Alice, "bulk", &bulk.Options{Mode: bulk.Dedicated, Compress: true})
 	require.NoError(g, err, g)
 	g.pour([2]halfCloser{l, <-served})
 	close(over)
@@ -275,7 +288,7 @@ func (g *grid) record() {
 		var writing sync.WaitGroup
 		writing.Go(func() {
 			for range g.size() / size {
-				_, err := from.WriteRecord(g.Context(), make([]byte, size))
+				_, err := from.WriteRecord(g.Context(), body(size))
 				require.NoError(g, err, g)
 			}
 			require.NoError(g, from.Barrier(g.Context()), g)
@@ -336,7 +349,7 @@ func (c cell) run(t *testing.T) {
 	dirs := [3]string{filepath.Join(t.TempDir(), "tree"), t.TempDir(), t.TempDir()}
 	if c.name == "transfer" {
 		require.NoError(t, os.MkdirAll(dirs[0], 0o755))
-		require.NoError(t, os.WriteFile(filepath.Join(dirs[0], "file"), make([]byte, c.size()), 0o644))
+		require.NoError(t, os.WriteFile(filepath.Join(dirs[0], "file"), body(c.size()), 0o644))
 	}
 	synctest.Test(t, func(t *testing.T) {
 		g := c.open(t)
@@ -468,9 +481,9 @@ func (g *grid) ends() {
 			at.SetLink("one-way", func(*session.Message) {})
 			for err := error(nil); err == nil; {
 				if g.name == "call" {
-					_, err = from.Call(g.Context(), "", make([]byte, g.size()))
+					_, err = from.Call(g.Context(), "", body(g.size()))
 				} else {
-					err = from.Send(g.Context(), "one-way", make([]byte, 64*kib))
+					err = from.Send(g.Context(), "one-way", body(64*kib))
 				}
 			}
 		})
@@ -490,7 +503,7 @@ func (g *grid) ends() {
 				from, to = to, from
 			}
 			var both sync.WaitGroup
-			both.Go(func() { _, _ = from.Write(make([]byte, 10*g.size())) })
+			both.Go(func() { _, _ = from.Write(body(10 * g.size())) })
 			both.Go(func() { _, _ = io.Copy(io.Discard, to) })
 			both.Wait()
 		})

@@ -92,23 +92,23 @@ func (c cell) toOld(t *testing.T, dials bool) {
 		defer peer.Close()
 		s = <-opened
 	}
-	body := make([]byte, c.size())
+	data := body(c.size())
 	switch c.name {
 	case "call":
-		_, err := s.Call(t.Context(), "", body)
+		_, err := s.Call(t.Context(), "", data)
 		require.NoError(t, err)
 	case "one-way":
 		for range c.size() / (64 * kib) {
-			require.NoError(t, s.Send(t.Context(), "", body[:64*kib]))
+			require.NoError(t, s.Send(t.Context(), "", data[:64*kib]))
 		}
 		require.NoError(t, s.Flush(t.Context()))
 	default:
 		st, err := s.OpenStream(t.Context(), "stream", &session.StreamOptions{Dedicated: c.name != "shared", Resumable: c.name == "resumable"})
 		require.NoError(t, err)
-		_, err = st.Write(body)
+		_, err = st.Write(data)
 		require.NoError(t, err)
 		require.NoError(t, st.CloseWrite())
-		require.EqualValues(t, len(body), <-read)
+		require.EqualValues(t, len(data), <-read)
 		_ = st.Close()
 	}
 	require.Zero(t, lost.Load())
