@@ -199,6 +199,7 @@ func (c *call) finish(failure *Error) {
 		return
 	}
 	s := c.s
+	s.moved++
 	c.finished, c.failure = true, failure
 	c.out.drop()
 	if c.out.id != 0 {
@@ -327,6 +328,7 @@ func (c *call) addReply(p []byte) error {
 	if err := c.reply.add(p); err != nil {
 		return err
 	}
+	c.s.moved++
 	if c.reply.complete() {
 		c.finish(nil)
 	}

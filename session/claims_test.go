@@ -123,6 +123,7 @@ func TestMaxMessageHoldsInEachDirectionOnBothSides(t *testing.T) {
 			require.Equal(t, 1, ran)
 			_, err = p.dialer.SendWait(t.Context(), "grow", nil)
 			require.ErrorIs(t, asError(t, err, Delivered), ErrTooLarge)
+			synctest.Wait() // the handler returns after its reply has been refused
 			require.ErrorIs(t, told, ErrTooLarge)
 		})
 	}

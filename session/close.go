@@ -31,6 +31,8 @@ import (
 // message or stream that did not arrive, or is not known to have arrived, with its outcome; calls that were given up have returned
 // their own. With CodeTimeout it matches os.ErrDeadlineExceeded. A session that has no carrier and nothing to complete ends at once.
 //
+// A peer that goes on sending messages, or reads on slowly, is progress too: Abort ends a Close that waits longer than the application wants.
+//
 // Close may be called from a handler, for which it does not wait. Later calls wait for the end too and return the same. The host may
 // be closed right after Close.
 func (s *Session) Close() error {
@@ -172,6 +174,7 @@ func (s *Session) onPeerEnd(p []byte) error {
 		return fmt.Errorf("END without GOAWAY before it, or a second one: %w", frame.ErrMalformed)
 	}
 	s.peerPhase = phaseOver
+	s.moved++
 	if f.Code != frame.CodeClosed { // the peer waits no longer for what is in flight
 		s.impatient = true
 	}
@@ -219,9 +222,13 @@ func (s *Session) hasValue() bool {
 // isFlushed reports whether a carrier has been given all that is to be sent. s.mu is held.
 func (s *Session) isFlushed() bool { return !s.outgoing.Load() && !s.hasOutbound() }
 
-// progress counts what moves on the session, heartbeats not counted. s.mu is held.
+// progress counts what brings the end of the session nearer: frames that settle something, bytes of what is owed or awaited, and what
+// the peer acknowledges. Other frames do not count, or a peer could hold up Close with them. s.mu is held.
 func (s *Session) progress() uint64 {
-	n := s.moved + s.arrived.Load() + s.written.Load()
+	n := s.moved + s.written.Load()
+	if s.inFlight > 0 || s.partial > 0 {
+		n += s.arrived.Load() // a large frame of a slow peer may take long
+	}
 	if s.flow != nil {
 		n += min(s.flow.Acked(), s.valueEnd)
 	}

@@ -120,6 +120,9 @@ func (s *Session) onTaken(h frame.Header, p []byte) error {
 	if took < e.peerTook || took > e.wrote.Load() {
 		return fmt.Errorf("STREAM_TAKEN of %d bytes after %d, of %d: %w", took, e.peerTook, e.wrote.Load(), frame.ErrMalformed)
 	}
+	if took > e.peerTook {
+		s.moved++
+	}
 	e.peerTook = took
 	e.peerDone = e.peerDone || h.Flags&frame.FlagFin != 0
 	s.stirLocked()

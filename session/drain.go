@@ -130,6 +130,7 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 // does not exchange ends hears nothing any more. s.mu is held.
 func (s *Session) onClosing(leaving *Error) {
 	s.peerPhase = phaseClosing
+	s.moved++
 	leaving = cmp.Or(s.leaving, leaving) // a drain has a reason of its own
 	if !s.exchangesEnds() {
 		s.peerPhase = phaseOver

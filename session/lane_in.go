@@ -122,6 +122,7 @@ func (s *Session) deliverNext() {
 		s.mu.Lock()
 		s.cfg.Quota.Release(m.held)
 		m.held = 0
+		s.moved++
 		s.inbox.handled = m.id
 		s.inbox.toAck += m.in.size() + messageCharge
 		s.ackMessages()

@@ -174,6 +174,7 @@ func (l *outLane) onAck(id uint64) error {
 		l.unacked.pop()
 		l.charge -= o.charge
 		l.handled++
+		l.s.moved++
 	}
 	for l.waiting.len() > 0 && l.hasRoom() {
 		o := l.waiting.pop()

@@ -163,6 +163,8 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 		refusal = frame.Failure{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", name)}
 	case s.theirsOpen >= s.cfg.MaxStreams:
 		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many streams open"}
+	case s.theirsKept >= 2*s.cfg.MaxStreams:
+		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many ends of streams are not acknowledged"}
 	case s.streaming >= 2*s.cfg.MaxStreams:
 		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
 	}
@@ -174,6 +176,7 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	st := newMuxed(s, name, false)
 	st.id, st.accepted = h.ID, true
 	s.theirsOpen++
+	s.theirsKept++
 	s.streams[h.ID] = st
 	s.control(frame.Header{Type: frame.TypeStreamAccept, ID: h.ID}, nil)
 	s.touch()
@@ -246,6 +249,9 @@ func (st *muxed) end(err error) {
 func (st *muxed) leave() {
 	st.ended = true
 	delete(st.s.streams, st.id)
+	if !st.mine {
+		st.s.theirsKept--
+	}
 	st.uncount()
 	st.writeDue.Stop()
 	if st.bulk && st.queued {
@@ -326,6 +332,7 @@ func (st *muxed) onAccept() error {
 		return fmt.Errorf("STREAM_ACCEPT of id %d: %w", st.id, frame.ErrMalformed)
 	}
 	st.accepted = true
+	st.s.moved++
 	now := st.s.elapsed()
 	st.flight.least, st.flight.leastAt = max(1, now-st.askedAt), now
 	close(st.opened)

@@ -139,6 +139,9 @@ func (st *muxed) onCredit(n uint32) error {
 	if uint64(st.credit)+uint64(n) > frame.MaxTotal {
 		return fmt.Errorf("credit of stream %d grows over %d: %w", st.id, frame.MaxTotal, frame.ErrTooLong)
 	}
+	if st.writing && len(st.out) > 0 {
+		st.s.moved++
+	}
 	st.credit += int(n)
 	st.flight.hear(int(n), st.s.elapsed(), st.s.mostQueueFor(st.flight.least))
 	st.offer()

@@ -55,9 +55,6 @@ func (s *Session) handle(h frame.Header, p []byte) error {
 	if s.err != nil {
 		return nil
 	}
-	if h.Type != frame.TypePing && h.Type != frame.TypePong {
-		s.moved++
-	}
 	if err := s.dispatch(h, p); err != nil {
 		return err
 	}

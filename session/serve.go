@@ -249,6 +249,7 @@ func (s *Session) finishServe(m *Message) {
 	if m.unwatch != nil {
 		m.unwatch()
 	}
+	s.moved++
 	s.running--
 	m.returned = true
 	if !m.replied && !m.cancelled && !m.later {

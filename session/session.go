@@ -102,6 +102,7 @@ type Session struct {
 	streams    map[uint64]*muxed      // shared streams: see muxed.go
 	mine       int                    // how many this side opened, counting those not yet accepted
 	theirsOpen int                    // how many the peer did
+	theirsKept int                    // of them, those in streams: also ended ones whose end the peer has not acknowledged
 	streaming  int                    // stream handlers that run, also of ended streams
 	watch      *time.Timer            // of the streams' flights; nil before the first. See flight.go
 	watching   bool                   // it runs
@@ -126,7 +127,7 @@ type Session struct {
 	gaveUp     bool               // the end came before all was settled
 	exempted   [handler.Kinds]int // handlers that call Close, by kind
 	stirred    chan struct{}      // closed at the next change that an end waits for; nil: nothing waits
-	moved      uint64             // frames of the peer, heartbeats not counted
+	moved      uint64             // what has been settled; see progress
 	valueEnd   uint64             // offset in the flow behind the last thing worth waiting for
 	unasked    []*muxed           // the end of their way out is in a batch, and no receipt has been asked for
 	receipts   []receipt          // asked for, in order

@@ -393,10 +393,10 @@ func meet(t *testing.T, tm terms) *world {
 		w.bob.close()
 		<-w.alice.done()
 		<-w.bob.done()
-		w.serving.Wait()
 		if old, ok := w.alice.(*oldSide); ok {
-			old.Wait()
+			old.Wait() // before serving, which it adds to as long as it redials
 		}
+		w.serving.Wait()
 		guard.Stop()
 	})
 	return w
