@@ -75,6 +75,9 @@ func (c *Conn) AwaitAcked() {
 // what Abort, End or Options.Final gave.
 func (c *Conn) Err() error { return c.flow.Err() }
 
+// Heard reports whether anything of the other side has come after the hello of the first carrier.
+func (c *Conn) Heard() bool { return c.flow.Heard() > 0 }
+
 // Undelivered returns how many bytes the other side had not acknowledged when the Conn ended, the end of the direction counted
 // as one unless the other side has ended too; 0 while the Conn has not ended. It may have received some of them.
 func (c *Conn) Undelivered() int {

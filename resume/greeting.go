@@ -18,11 +18,12 @@ const (
 
 // hear does the accepting side's part of the hello (spec 3), and returns the new Conn, if there is one, or why there is none.
 // It owns the carrier until a Conn does, and ends after HandshakeTimeout or when the carrier is closed. admit comes before.
-func (l *Listener) hear(carrier net.Conn, w door) (*Conn, error) {
+// NEW opens again, if that is not nil.
+func (l *Listener) hear(carrier net.Conn, w door, again *Conn) (*Conn, error) {
 	defer l.running.Done()
 	defer func() { <-l.slots }()
 	end := time.AfterFunc(l.opts.HandshakeTimeout, func() { _ = carrier.Close() })
-	g := greeting{l: l, carrier: carrier, end: end, door: w}
+	g := greeting{l: l, carrier: carrier, end: end, door: w, again: again}
 	h, err := readHello(carrier)
 	if err == nil {
 		err = g.answer(h)
@@ -42,6 +43,7 @@ type greeting struct {
 	end     *time.Timer // closes the carrier
 	done    bool        // heard has been called
 	door    door
+	again   *Conn // what NEW opens again; nil: it opens a new one
 	opened  *Conn // for Serve
 }
 
@@ -65,10 +67,12 @@ func (g *greeting) heard() bool {
 // answer does what h asks for, and returns why not.
 func (g *greeting) answer(h hello) error {
 	var err error
-	switch h.kind {
-	case messageNew:
+	switch {
+	case h.kind == messageNew && g.again != nil:
+		err = g.openAgain()
+	case h.kind == messageNew:
 		err = g.open(h)
-	case messageResume:
+	case h.kind == messageResume:
 		err = g.resume(h)
 	default:
 		err = protocolErrorf("%v from the dialing side", h.kind)
@@ -107,8 +111,7 @@ func (g *greeting) open(h hello) error {
 	if err != nil {
 		return err
 	}
-	accept := hello{kind: messageAccept, id: c.id, patience: l.opts.patience(), buffer: uint32(l.opts.Window)}
-	if err := g.say(accept); err != nil {
+	if err := g.say(c.accepted()); err != nil {
 		c.flow.Close(ErrLost)
 		l.account(c, StateLost)
 		if g.door == forAccept {
@@ -122,6 +125,36 @@ func (g *greeting) open(h hello) error {
 		g.opened = c
 	} else {
 		l.deliver(c)
+	}
+	return nil
+}
+
+// accepted is the ACCEPT of a NEW.
+func (c *Conn) accepted() hello {
+	return hello{kind: messageAccept, id: c.id, patience: c.opts.patience(), buffer: uint32(c.opts.Window)}
+}
+
+// openAgain gives a Conn another first carrier (spec 3.9).
+func (g *greeting) openAgain() error {
+	c := g.again
+	if err := c.restart(); err != nil {
+		return err
+	}
+	if err := g.say(c.accepted()); err != nil {
+		return err
+	}
+	return c.adopt(g.carrier, hello{}, false) // ErrStale if it has been resumed meanwhile
+}
+
+// restart makes a Conn ready for another first carrier.
+func (c *Conn) restart() error {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if c.tries > 0 || c.Heard() {
+		return protocolErrorf("NEW of a connection that the dialing side knows")
+	}
+	if c.flow.Pause() != nil {
+		return ErrUnknown
 	}
 	return nil
 }

@@ -120,7 +120,7 @@ func (l *Listener) serve() {
 		case err == nil:
 			failures = 0
 			if l.admit(carrier) {
-				go func() { _, _ = l.hear(carrier, forAccept) }() // whoever dialed learns of it
+				go func() { _, _ = l.hear(carrier, forAccept, nil) }() // whoever dialed learns of it
 			}
 		case ok && temporary.Temporary(): // such as too many open files
 			failures++
@@ -157,7 +157,25 @@ func (l *Listener) Serve(carrier net.Conn) (*Conn, error) {
 	if !l.admit(carrier) {
 		return nil, net.ErrClosed
 	}
-	return l.hear(carrier, forServe)
+	return l.hear(carrier, forServe, nil)
+}
+
+// ServeAgain is Serve for a carrier on which the dialing side opens c again, which Serve has returned: it has not heard that c was opened,
+// and the layer above knows that it means c (spec 3.9). c goes on over this carrier. A RESUME is answered as Serve does. The errors
+// are those of Serve; ErrProtocol is also that of a c on which the dialing side has been heard, and ErrInvalid of one that is not l's.
+func (l *Listener) ServeAgain(c *Conn, carrier net.Conn) error {
+	if carrier == nil {
+		return fmt.Errorf("%w: carrier is nil", ErrInvalid)
+	}
+	if c == nil || c.server != l {
+		_ = carrier.Close()
+		return fmt.Errorf("%w: the Conn is not of this Listener", ErrInvalid)
+	}
+	if !l.admit(carrier) {
+		return net.ErrClosed
+	}
+	_, err := l.hear(carrier, forServe, c)
+	return err
 }
 
 // admit begins the hello on a carrier, and gives up the oldest one in progress if there are too many. It reports whether hear

@@ -1,6 +1,7 @@
 package resume
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -247,6 +248,62 @@ func TestCutInTheFirstHello(t *testing.T) {
 		require.Empty(t, l.conns)
 		l.mu.Unlock()
 		require.NoError(t, l.Close())
+	})
+}
+
+// The layer above knows that a NEW is of a Conn that is there: it goes on with that, until the dialing side has been heard.
+func TestServeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, err := NewListener(nil, nil)
+		require.NoError(t, err)
+		first, carrier := faultnet.Pipe(faultnet.LinkOptions{})
+		go func() { _, _ = first.Write(hello{kind: messageNew, buffer: minWindow, patience: 1e6}.append(nil)) }()
+		s, err := l.Serve(carrier)
+		require.NoError(t, err)
+		_, err = s.Write([]byte("said before anybody was there to hear it"))
+		require.NoError(t, err)
+		require.False(t, s.Heard())
+
+		require.ErrorIs(t, l.ServeAgain(s, nil), ErrInvalid)
+		other, err := NewListener(nil, nil)
+		require.NoError(t, err)
+		for _, c := range []*Conn{nil, s} {
+			a, b := faultnet.Pipe(faultnet.LinkOptions{})
+			require.ErrorIs(t, other.ServeAgain(c, b), ErrInvalid)
+			_, err := a.Read(make([]byte, 1))
+			require.Error(t, err, "the carrier is closed")
+		}
+		require.NoError(t, other.Close())
+
+		served := make(chan error, 1)
+		dial := func(context.Context) (net.Conn, error) {
+			c, carrier := faultnet.Pipe(faultnet.LinkOptions{})
+			go func() { served <- l.ServeAgain(s, carrier) }()
+			return c, nil
+		}
+		c, err := Dial(nil, dial)
+		require.NoError(t, err)
+		require.NoError(t, <-served)
+		say(t, c, s, "to the same Conn")
+		got := make([]byte, 40)
+		_, err = io.ReadFull(c, got)
+		require.NoError(t, err)
+		require.Equal(t, "said before anybody was there to hear it", string(got))
+		require.True(t, s.Heard())
+
+		_, err = Dial(nil, dial)
+		require.ErrorIs(t, err, ErrProtocol, "the dialing side has been heard")
+		require.ErrorIs(t, <-served, ErrProtocol)
+		require.NoError(t, c.Reconnect())
+		require.NoError(t, <-served, "a RESUME is answered as ever")
+		say(t, s, c, "that has touched nothing")
+		_, _ = c.Close(), s.Close()
+		<-s.Done()
+		require.NoError(t, l.Close())
+		_, err = Dial(nil, dial)
+		require.Error(t, err)
+		require.ErrorIs(t, <-served, net.ErrClosed)
+		_ = first.Close()
 	})
 }
 

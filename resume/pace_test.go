@@ -130,10 +130,15 @@ func TestPiecesTakeHalfASecondAtTheRateMeasured(t *testing.T) {
 			time.Sleep(10 * time.Second)
 			want := min(max(rate/2, minPiece), maxPiece)
 			require.InDelta(t, want, f.Piece(), float64(want)/5)
-			if unacked, _ := f.Kept(); unacked > 0 {
+			sum, n := 0.0, 0
+			for at := 10; at < 20 && at < (512<<10)/rate; at++ {
 				backlog, known = f.Backlog()
 				require.True(t, known)
-				require.InDelta(t, (512<<10)/rate-10, backlog.Seconds(), float64((512<<10)/rate)/5)
+				sum, n = sum+backlog.Seconds()-float64((512<<10)/rate-at), n+1
+				time.Sleep(time.Second)
+			}
+			if n > 0 { // at 2 KiB/s one measurement is one of a few pieces, and by turns too high and too low
+				require.InDelta(t, 0, sum/float64(n), float64((512<<10)/rate)/5)
 			}
 			for _, f := range []*Flow{f, peer} {
 				f.Close(net.ErrClosed)

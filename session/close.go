@@ -53,7 +53,31 @@ func (s *Session) closeFrom(caller handler.Kind) error {
 	<-s.ended
 	<-s.writerDone
 	s.awaitCarriers()
+	s.awaitClosings()
 	return s.closeError()
+}
+
+// awaitClosings waits, at the end of the session, for the streams that are being closed to say what did not arrive.
+func (s *Session) awaitClosings() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.closings > 0 {
+		stirred := s.stirring()
+		s.mu.Unlock()
+		<-stirred
+		s.mu.Lock()
+	}
+}
+
+// endClosing ends the closing of a stream that closings counts, and notes what did not arrive. s.mu is held.
+func (s *Session) endClosing(err error) {
+	var failed *Error
+	if errors.As(err, &failed) {
+		s.noteLost(failed)
+	}
+	s.closings--
+	s.checkIdle()
+	s.stirLocked()
 }
 
 // Abort ends the session at once: what has not arrived is lost, and what waits to be handled or read on this side is dropped. Calls

@@ -165,6 +165,7 @@ func (s *Session) forgetDedicated(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.dedicated, st)
+	s.depart(st.arrival)
 	if st.ends != nil {
 		delete(s.numbered, st.ends.number)
 	}
@@ -203,7 +204,7 @@ func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve fu
 		err.Code = cmp.Or(err.Code, frame.CodeGoingAway) // a REFUSE says why
 		return nil, nil, err
 	}
-	if h.Number != 0 && s.exchangesEnds() && !s.takeNumber(st, h.Number) {
+	if h.Number != 0 && h.Resumable == 0 && s.exchangesEnds() && !s.takeNumber(st, h.Number) {
 		s.forgetDedicated(st)
 		return nil, nil, &Error{Code: frame.CodeProtocol, Text: "the number of this stream is another one's"}
 	}
@@ -214,7 +215,7 @@ func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve fu
 func (s *Session) takeNumber(st *Stream, number uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.numbered[number] != nil {
+	if s.numbered[number] != nil || s.arrivals[number] != nil {
 		return false
 	}
 	s.addEnds(st, number)
@@ -238,7 +239,7 @@ func (a *Acceptor) answerStream(conn net.Conn, h *frame.Hello, ack func(*frame.H
 		return c, err
 	}
 	if h.Resumable != 0 {
-		return a.answerResumable(h, accept, s)
+		return a.answerResumable(conn, h, accept, s)
 	}
 	st, serve, err := a.admitStream(h, s)
 	if err != nil {
@@ -314,7 +315,11 @@ func (d *dedicated) Write(p []byte) (int, error) {
 		wrote = &d.ends.wrote
 	}
 	wrote.Add(uint64(len(p))) // before the peer can have read it
-	n, err := d.Conn.Write(p)
+	var n int
+	err := net.ErrClosed
+	if !d.closed.Load() { // else Close may have seen that nothing was written
+		n, err = d.Conn.Write(p)
+	}
 	wrote.Add(-uint64(len(p) - n))
 	if n > 0 {
 		d.s.touch()

@@ -56,6 +56,17 @@ func (s *Session) number(st *Stream) uint64 {
 	return s.lastNumber
 }
 
+// nextNumber gives a resumable stream that this side opens a number, when the peer knows what it is for: 0 otherwise.
+func (s *Session) nextNumber() uint64 {
+	if !s.exchangesEnds() {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastNumber++
+	return s.lastNumber
+}
+
 // addEnds makes the ends of st known under their number. s.mu is held.
 func (s *Session) addEnds(st *Stream, number uint64) {
 	if s.numbered == nil {
@@ -168,15 +179,16 @@ func (d *dedicated) Close() error {
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.closings--
-		s.checkIdle()
-		s.stirLocked()
+		s.endClosing(nil) // the caller has the error
 	}()
-	if lost != nil || d.wrote() == 0 {
+	switch {
+	case !d.hasUnread():
 		return d.Conn.Close()
-	}
-	if d.ends == nil {
+	case lost != nil:
 		_ = d.Conn.Close() // what it would say is less than what follows
+		return d.undelivered(&Error{Outcome: Unknown, Code: lost.Code, Err: lost.cause()})
+	case d.ends == nil:
+		_ = d.Conn.Close() // likewise
 		return d.undelivered(&Error{Outcome: Unknown, Text: "the peer does not say what it has read"})
 	}
 	_ = d.Conn.SetReadDeadline(past) // wakes Read
@@ -270,13 +282,16 @@ func (d *dedicated) leave() {
 
 // endWithSession ends a dedicated stream with its session, which err has ended.
 func (st *Stream) endWithSession(err *Error, inOrder bool) {
-	cause := &Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: Unknown, Err: err.cause()}
+	because := func() *Error {
+		return &Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: Unknown, Err: err.cause()}
+	}
+	cause := because()
 	switch c := st.conn.(type) {
 	case *resumable:
 		c.endWithSession(cause, inOrder)
 	case *dedicated:
-		if c.hasUnread() && !c.closed.Load() {
-			st.noteUnread(cause)
+		if c.hasUnread() && !c.closed.Load() { // else its Close says so
+			st.noteUnread(c.undelivered(because()))
 		}
 		if inOrder && !c.closed.Load() {
 			c.retire(cause)
@@ -291,13 +306,9 @@ func (st *Stream) endWithSession(err *Error, inOrder bool) {
 
 // noteUnread notes that the peer is not known to have all that was written to a dedicated stream which its session ended.
 func (st *Stream) noteUnread(cause *Error) {
-	failed := *cause
-	if failed.Text == "" {
-		failed.Text = "it is not known how much of what was written has arrived"
-	}
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	st.s.noteLost(&failed)
+	st.s.noteLost(cause)
 }
 
 // hasUnread reports whether the peer is not known to have read all that was written.
@@ -329,13 +340,7 @@ func (s *Session) endOneDedicated(st *Stream) {
 		err := st.closeWithSession()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		var failed *Error
-		if errors.As(err, &failed) {
-			s.noteLost(failed)
-		}
-		s.closings--
-		s.checkIdle()
-		s.stirLocked()
+		s.endClosing(err)
 	})
 }
 

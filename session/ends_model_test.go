@@ -193,6 +193,7 @@ func (m *endsModel) run() {
 	}
 	closing.Wait()
 	m.work.Wait()
+	time.Sleep(time.Minute) // handlers may still run after a session that was lost
 	m.check(closed)
 }
 

@@ -204,12 +204,13 @@ func (s *Session) serveStream(serve func(*Stream), st *Stream) {
 
 // closeServed closes a stream that its handler has left. What does not arrive is told by Session.Close.
 func (s *Session) closeServed(st *Stream) {
-	var failed *Error
-	if errors.As(st.Close(), &failed) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.noteLost(failed)
-	}
+	s.mu.Lock()
+	s.closings++
+	s.mu.Unlock()
+	err := st.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endClosing(err)
 }
 
 func (s *Session) endServeStream() {

@@ -51,7 +51,7 @@ func (s *Session) openResumable(ctx context.Context, name string) (*Stream, erro
 	if err := s.addDedicated(st); err != nil {
 		return nil, err
 	}
-	conn, err := s.dialResumable(ctx, name)
+	conn, err := s.dialResumable(ctx, name, s.nextNumber())
 	if err != nil {
 		s.forgetDedicated(st)
 		if st := s.openedAndReset(name, err); st != nil {
@@ -67,19 +67,20 @@ func (s *Session) openResumable(ctx context.Context, name string) (*Stream, erro
 }
 
 // dialResumable opens what carries a resumable stream. An opening that is cut is made again, until ctx ends, or the peer would have
-// given up a stream that was open.
-func (s *Session) dialResumable(ctx context.Context, name string) (conn *resume.Conn, err error) {
+// given up a stream that was open. number tells the peer that it is the same stream; if it is 0, and the peer may have begun to serve
+// the stream, that is the end of it.
+func (s *Session) dialResumable(ctx context.Context, name string, number uint64) (conn *resume.Conn, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	var cutAt time.Time // when the first attempt was cut; zero: none was
 	attempt := func(ctx context.Context) (err error) {
-		conn, err = s.tryResumable(ctx, name)
+		conn, err = s.tryResumable(ctx, name, number)
 		return err
 	}
 	final := func(err error) bool {
 		switch {
-		case s.Err() != nil || !s.wasCut(err, !cutAt.IsZero()):
+		case s.Err() != nil || !s.wasCut(err, !cutAt.IsZero()), number == 0 && mayHaveArrived(err):
 			return true
 		case cutAt.IsZero():
 			cutAt = time.Now()
@@ -110,23 +111,29 @@ func (s *Session) wasCut(err error, before bool) bool {
 		!errors.Is(err, resume.ErrBusy) && !errors.Is(err, resume.ErrInvalid)
 }
 
+// mayHaveArrived reports whether the peer may have got the hello of an opening that failed with err.
+func mayHaveArrived(err error) bool {
+	var e *Error
+	return !errors.As(err, &e) || e.Outcome != NotSent || e.Op == "hello"
+}
+
 // tryResumable makes one attempt to open what carries a resumable stream.
-func (s *Session) tryResumable(ctx context.Context, name string) (*resume.Conn, error) {
+func (s *Session) tryResumable(ctx context.Context, name string, number uint64) (*resume.Conn, error) {
 	var carriers atomic.Uint64
 	var lost atomic.Bool
 	o := s.streamOptions(maxReattach + s.cfg.HandshakeTimeout)
 	o.OnState = func(c resume.StateChange) { lost.Store(c.State == resume.StateDetached) }
 	return resume.DialContext(ctx, o, func(ctx context.Context) (net.Conn, error) {
-		kind := frame.ResumableAgain
+		h := &frame.Hello{Role: frame.RoleStream, SessionID: s.id, Name: name, Resumable: frame.ResumableAgain}
 		if carriers.Add(1) == 1 {
-			kind = frame.ResumableNew
+			h.Resumable, h.Number = frame.ResumableNew, number
 		}
-		return s.openStreamCarrier(context.WithValue(ctx, lostKey{}, lost.Load() || s.State() == StateDetached), name, kind)
+		return s.openStreamCarrier(context.WithValue(ctx, lostKey{}, lost.Load() || s.State() == StateDetached), h)
 	})
 }
 
 // openStreamCarrier opens a carrier of a resumable stream and does the session's part of its hello.
-func (s *Session) openStreamCarrier(ctx context.Context, name string, kind frame.Resumable) (net.Conn, error) {
+func (s *Session) openStreamCarrier(ctx context.Context, h *frame.Hello) (net.Conn, error) {
 	if err := s.beginRedial(); err != nil {
 		return nil, err
 	}
@@ -136,7 +143,7 @@ func (s *Session) openStreamCarrier(ctx context.Context, name string, kind frame
 		return nil, &Error{Outcome: NotSent, Err: err}
 	}
 	defer func() { <-s.greeting }()
-	c, err := greet(ctx, conn, s.peer, &frame.Hello{Role: frame.RoleStream, SessionID: s.id, Name: name, Resumable: kind}, &s.cfg)
+	c, err := greet(ctx, conn, s.peer, h, &s.cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +269,7 @@ func (s *Session) closeListener() {
 }
 
 // answerResumable takes a carrier of a resumable stream, of which accept sends the ACK.
-func (a *Acceptor) answerResumable(h *frame.Hello, accept func() (carrier, error), s *Session) (func(), error) {
+func (a *Acceptor) answerResumable(raw net.Conn, h *frame.Hello, accept func() (carrier, error), s *Session) (func(), error) {
 	if !s.resumesStreams() {
 		return nil, &Error{Code: frame.CodeUnsupported, Text: "the streams of this session end with their carriers"}
 	}
@@ -271,7 +278,7 @@ func (a *Acceptor) answerResumable(h *frame.Hello, accept func() (carrier, error
 		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
 	}
 	if h.Resumable == frame.ResumableNew {
-		return a.answerNew(h, accept, s, l)
+		return a.answerNew(raw, h, accept, s, l)
 	}
 	c, err := accept()
 	if err != nil {
@@ -286,17 +293,27 @@ func (a *Acceptor) answerResumable(h *frame.Hello, accept func() (carrier, error
 	return func() {}, err
 }
 
-// answerNew opens a resumable stream.
-func (a *Acceptor) answerNew(h *frame.Hello, accept func() (carrier, error), s *Session, l *resume.Listener) (func(), error) {
-	st, serve, err := a.admitStream(h, s)
+// answerNew opens a resumable stream, or goes on with the opening of one.
+func (a *Acceptor) answerNew(raw net.Conn, h *frame.Hello, accept func() (carrier, error), s *Session, l *resume.Listener) (func(), error) {
+	at, err := s.arrive(h.Number, raw)
 	if err != nil {
 		return nil, err
 	}
+	if at.conn != nil {
+		return answerAgain(at, accept, l)
+	}
+	st, serve, err := a.admitStream(h, s)
+	if err != nil {
+		s.opened(at, nil)
+		return nil, err
+	}
+	st.arrival = at
 	c, err := accept()
 	var conn *resume.Conn
 	if err == nil {
 		conn, err = l.Serve(c.forFlow())
 	}
+	s.opened(at, conn)
 	if conn == nil { // refused, or it has resumed another stream: that counts already
 		s.forgetDedicated(st)
 		return func() {}, err

@@ -121,7 +121,7 @@ func TestAResumableStreamOutlivesACutWithinAnyHello(t *testing.T) {
 	}
 }
 
-// An opening that is cut, after any number of bytes, is made again by itself.
+// An opening that is cut, after any number of bytes, is made again by itself, and one handler runs for it.
 func TestAResumableStreamThatIsCutWhileItOpensIsOpenedAgain(t *testing.T) {
 	for name, sealed := range map[string]bool{"plain": false, "sealed": true} {
 		t.Run(name, func(t *testing.T) {
@@ -131,8 +131,14 @@ func TestAResumableStreamThatIsCutWhileItOpensIsOpenedAgain(t *testing.T) {
 					here.Keys, there.Keys = keyring(t, 0), keyring(t, 0)
 				}
 				r := newStreamRoad(t, here, there, faultnet.LinkOptions{Delay: time.Millisecond})
+				var served atomic.Int64
+				r.mux.SetStream("count", func(st *Stream) {
+					served.Add(1)
+					_, _ = io.Copy(st, st)
+				})
 				for n := int64(0); n < 600; n += 7 {
 					left := 3
+					served.Store(0)
 					r.set(func() {
 						r.prepare = func(_ int, l *faultnet.Link) {
 							if left--; left >= 0 {
@@ -140,7 +146,7 @@ func TestAResumableStreamThatIsCutWhileItOpensIsOpenedAgain(t *testing.T) {
 							}
 						}
 					})
-					st, err := r.dialer.OpenStream(within(t, time.Minute), "echo", outlasting)
+					st, err := r.dialer.OpenStream(within(t, time.Minute), "count", outlasting)
 					require.NoError(t, err, "cut at %d", n)
 					r.set(func() { r.prepare = nil })
 					echoes(t, st, fmt.Sprintf("after a cut at %d", n))
@@ -148,6 +154,7 @@ func TestAResumableStreamThatIsCutWhileItOpensIsOpenedAgain(t *testing.T) {
 						asError(t, err, Unknown) // the cut has taken the acknowledgement of the end
 					}
 					time.Sleep(time.Minute) // what the peer has made of the attempts before ends with its patience
+					require.EqualValues(t, 1, served.Load(), "handlers after a cut at %d", n)
 				}
 				wantZero(t, r.dialer)
 				wantZero(t, r.accepted)

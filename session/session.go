@@ -109,6 +109,8 @@ type Session struct {
 	dedicated  map[*Stream]struct{}   // open dedicated streams, of both sides
 	numbered   map[uint64]*streamEnds // of dedicated streams, by number; see dedicated_end.go
 	lastNumber uint64                 // of a dedicated stream that this side opened
+	arrivals   map[uint64]*arrival    // of resumable streams that the peer has opened, by number
+	unheard    []uint64               // those of them that have ended and may still be opened again, the oldest first
 	lanes      map[*lane]struct{}     // what stands on streams: see lanes.go
 	listener   *resume.Listener       // of resumable ones that the peer opens; nil before the first. See resumable.go
 

@@ -24,6 +24,7 @@ type Stream struct {
 	dedicated bool
 	closed    atomic.Bool
 	ends      *streamEnds // of a dedicated stream; nil when they are not exchanged
+	arrival   *arrival    // of a resumable stream that the peer has opened; nil otherwise
 	closing   bool        // it is being closed with its session; guarded by s.mu
 }
 
@@ -43,8 +44,8 @@ type StreamOptions struct {
 	// Resumable makes a dedicated stream outlive the connection that carries it, as the session does: after a loss it goes on
 	// over another one, and it moves with the session. It keeps up to ReplayWindow each way, ends as lost when it has been
 	// without a connection for the ResumeWindow, and after Close counts against MaxStreams until what was written has arrived.
-	// An opening that is cut is made again, for as long as the ResumeWindow; the peer may then have begun to serve a stream that
-	// nobody uses, which ends as lost.
+	// An opening that is cut is made again, for as long as the ResumeWindow, and the peer's handler runs once; with a peer that does
+	// not exchange ends (PROTOCOL.md, 5.9) it is an error with outcome Unknown instead, if the handler may have begun to run.
 	// OpenStream returns an error that matches ErrUnsupported, with outcome NotSent, when the session ends with its carrier or
 	// the peer does not know such streams. It means nothing for a shared stream, which always outlives its carrier.
 	Resumable bool

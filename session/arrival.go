@@ -1,0 +1,102 @@
+package session
+
+import (
+	"errors"
+	"net"
+
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/resume"
+)
+
+// An arrival is a resumable stream that the peer opens under a number. When its opening is cut the peer does not know whether there is a
+// stream, and says HELLO and NEW again: the number tells that it is the same one, so that no second handler runs for it (spec 5.11).
+type arrival struct {
+	s      *Session
+	number uint64 // 0: the peer gives none, and does not open it again
+
+	// The rest is guarded by s.mu.
+	raw     net.Conn      // on which the opening is in progress
+	settled chan struct{} // closed when it is over
+	conn    *resume.Conn  // nil until then
+	over    bool          // the stream has ended, with code
+	code    frame.Code
+}
+
+// arrive returns the stream of a number: one that is there, or else a new one, which opened is then called for. An opening that is still
+// in progress on an earlier carrier is given up, for the peer has.
+func (s *Session) arrive(number uint64, raw net.Conn) (*arrival, error) {
+	at := &arrival{s: s, number: number, raw: raw, settled: make(chan struct{})}
+	if number == 0 || !s.exchangesEnds() {
+		at.number = 0
+		return at, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		was := s.arrivals[number]
+		switch {
+		case s.numbered[number] != nil:
+			return nil, &Error{Code: frame.CodeProtocol, Text: "the number of this stream is another one's"}
+		case was == nil:
+			if s.arrivals == nil {
+				s.arrivals = make(map[uint64]*arrival)
+			}
+			s.arrivals[number] = at
+			return at, nil
+		case was.conn != nil:
+			return was, nil
+		}
+		s.mu.Unlock()
+		drop(was.raw, frame.CodeCancelled)
+		<-was.settled // at once, for its carrier has ended
+		s.mu.Lock()
+	}
+}
+
+// opened ends an opening: conn is the stream's, or nil if it came to nothing.
+func (s *Session) opened(at *arrival, conn *resume.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at.raw, at.conn = nil, conn
+	if conn == nil {
+		delete(s.arrivals, at.number)
+	}
+	close(at.settled)
+}
+
+// depart takes an arrival off the books whose stream has ended. If the peer was never heard on it, it may still open the stream, and is
+// told then how that ended: so many of these are kept as there may be streams. s.mu is held.
+func (s *Session) depart(at *arrival) {
+	if at == nil || at.number == 0 || s.arrivals[at.number] != at {
+		return
+	}
+	if at.conn.Heard() {
+		delete(s.arrivals, at.number)
+		return
+	}
+	at.over, at.code = true, frame.CodeCancelled
+	var reset *streamReset
+	if errors.As(at.conn.Err(), &reset) {
+		at.code = reset.code
+	}
+	s.unheard = append(s.unheard, at.number)
+	if len(s.unheard) > s.cfg.MaxStreams {
+		delete(s.arrivals, s.unheard[0])
+		s.unheard = s.unheard[1:]
+	}
+}
+
+// answerAgain goes on with the opening of a stream that is there, or says how it has ended.
+func answerAgain(at *arrival, accept func() (carrier, error), l *resume.Listener) (func(), error) {
+	c, err := accept()
+	if err != nil {
+		return nil, err
+	}
+	at.s.mu.Lock()
+	over, code := at.over, at.code
+	at.s.mu.Unlock()
+	if over {
+		return func() { drop(c.raw, frame.LastWord+code) }, nil
+	}
+	return func() {}, l.ServeAgain(at.conn, c.forFlow())
+}
