@@ -50,7 +50,7 @@ type framed struct {
 	queue    []*buffer // blocks that no strand has taken
 	turn     bool      // a Write has its turn
 	number   uint64    // of the next block that a strand takes
-	sending  int       // blocks that strands have taken and not sent
+	sending  []uint64  // numbers of the blocks that strands have taken and not sent, in order
 	ended    bool      // CloseWrite
 	saidEnd  bool      // END is sent, or being sent
 	outErr   error     // why nothing more can leave, though the lane has not ended: the peer reads no more

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/peerlane/peerlane/frame"
@@ -67,8 +68,9 @@ func (f *framed) send(st strand) {
 	defer f.leave()
 	defer f.sentAll()
 	var z packer
+	var after uint64
 	for {
-		b, number, do := f.takeBlock()
+		b, number, do := f.takeBlock(after)
 		switch do {
 		case sendNothing:
 			return
@@ -88,9 +90,10 @@ func (f *framed) send(st strand) {
 			_ = st.CloseWrite() // likewise
 			return
 		}
+		after = number + 1
 		wire := b.seal(number, f.zstd, &z)
 		_, err := st.Write(wire)
-		f.sent(b, len(wire))
+		f.sent(b, number, len(wire))
 		if err != nil {
 			f.outFailed(err)
 		}
@@ -115,8 +118,10 @@ const (
 	endStrand // its half close alone
 )
 
-// takeBlock waits for a block to send, or for the end of the direction, and returns its number.
-func (f *framed) takeBlock() (*buffer, uint64, job) {
+// takeBlock waits for a block to send, or for the end of the direction, and returns its number. All of the strand's own are
+// below after: while an earlier one than those has not left, the strand waits. Its next block would lie unread at the peer, in a window that the streams of a
+// QUIC connection share, and might leave no room there for the one that is due (spec 4.5).
+func (f *framed) takeBlock(after uint64) (*buffer, uint64, job) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for {
@@ -125,17 +130,17 @@ func (f *framed) takeBlock() (*buffer, uint64, job) {
 			return nil, 0, sendNothing
 		case f.outErr != nil:
 			return nil, 0, endStrand
-		case len(f.queue) > 0:
+		case len(f.queue) > 0 && (len(f.sending) == 0 || f.sending[0] >= after):
 			b := f.queue[0]
 			f.queue = append(f.queue[:0], f.queue[1:]...)
 			number := f.number
 			f.number++
-			f.sending++
+			f.sending = append(f.sending, number)
 			f.changed.Broadcast()
 			return b, number, sendBlock
-		case f.ended && f.saidEnd:
+		case f.saidEnd:
 			return nil, 0, endStrand
-		case f.ended && f.sending == 0:
+		case f.ended && len(f.queue)+len(f.sending) == 0:
 			f.saidEnd = true
 			f.changed.Broadcast()
 			return nil, f.number, sendEnd
@@ -145,12 +150,13 @@ func (f *framed) takeBlock() (*buffer, uint64, job) {
 }
 
 // sent gives back a block that a strand has tried to send.
-func (f *framed) sent(b *buffer, wire int) {
+func (f *framed) sent(b *buffer, number uint64, wire int) {
 	raw := len(b.raw)
 	b.free()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.sending--
+	i := slices.Index(f.sending, number)
+	f.sending = slices.Delete(f.sending, i, i+1)
 	f.raw += uint64(raw)
 	f.wire += uint64(wire)
 	f.changed.Broadcast()

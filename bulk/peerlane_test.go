@@ -104,6 +104,29 @@ func TestAPeerThatReadsNoMoreStillAnswersOverQUIC(t *testing.T) {
 	}
 }
 
+// Strands share the window of their QUIC connection: blocks that wait for their turn must leave room there for the one that is due.
+func TestStrandsLeaveRoomForTheBlockThatIsDue(t *testing.T) {
+	for _, tr := range []testnet.Transport{testnet.TCPTLS, testnet.QUIC} {
+		for _, strands := range []int{2, 4, 16} {
+			t.Run(fmt.Sprintf("%s/%d", tr, strands), func(t *testing.T) {
+				r := newRoad(t, tr, false)
+				const blocks = 200
+				drained := make(chan int64, 1)
+				bulk.Handle(r.server, "sink", nil, func(l *bulk.Lane) { drained <- drain(l) })
+				l, err := bulk.Open(t.Context(), r.session, "sink", &bulk.Options{Mode: bulk.Dedicated, Strands: strands})
+				require.NoError(t, err)
+				body := make([]byte, pourSize)
+				for range blocks {
+					_, err := l.Write(body)
+					require.NoError(t, err)
+				}
+				require.NoError(t, l.Close())
+				require.EqualValues(t, blocks*pourSize, <-drained)
+			})
+		}
+	}
+}
+
 // BenchmarkBulk measures one direction of lanes in writes of 256 KiB beside a raw libp2p stream.
 func BenchmarkBulk(b *testing.B) {
 	for _, tr := range []testnet.Transport{testnet.TCPTLS, testnet.QUIC} {
