@@ -371,7 +371,9 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 	drained, sessions := a.close()
 	drainAll(sessions)
 	a.mu.Lock()
-	a.caller = handler.Here()
+	if kind := handler.Here(); kind != handler.None {
+		a.caller = kind
+	}
 	a.spareCaller()
 	a.mu.Unlock()
 	var cause error

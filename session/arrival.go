@@ -46,8 +46,9 @@ func (s *Session) arrive(number uint64, raw net.Conn) (*arrival, error) {
 		case was.conn != nil:
 			return was, nil
 		}
+		raw := was.raw
 		s.mu.Unlock()
-		drop(was.raw, frame.CodeCancelled)
+		drop(raw, frame.CodeCancelled)
 		<-was.settled // at once, for its carrier has ended
 		s.mu.Lock()
 	}

@@ -378,6 +378,9 @@ func (s *Session) onError(h frame.Header, p []byte) error {
 	switch c := s.pending[h.ID]; {
 	case c != nil:
 		refused := remote(f)
+		if f.Code == frame.CodeClosed { // by the handler, which the answer can only be about
+			refused.Err = ErrSessionLost
+		}
 		if !c.sent && refused.Outcome == Unknown {
 			refused.Outcome = NotSent // a handler starts with the whole request
 		}

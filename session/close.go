@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
@@ -23,8 +24,9 @@ import (
 // A peer that does not exchange ends takes GOAWAY(closed) for the last word: this side settles first, and sends it then.
 
 // Close ends the session in order. New work is refused from then on. What was accepted before is completed: one-way messages are
-// handled by the peer, calls in both directions are answered, and streams that are open are closed as Stream.Close does, so that
-// the peer reads what was written and then io.EOF. What has arrived from the peer can still be read.
+// handled by the peer, calls in both directions are answered, and streams that are open are closed, so that the peer reads what was
+// written and then io.EOF. What has arrived from the peer on shared and resumable streams can still be read; other dedicated streams end
+// as with Stream.Close.
 //
 // Close returns nil when all that was accepted has arrived. It gives up when there has been no progress for CloseTimeout; a slow
 // link is progress. The error is then, and after a loss of the session, an *Error with Op "close" that wraps one *Error for each
@@ -33,8 +35,9 @@ import (
 //
 // A peer that goes on sending messages, or reads on slowly, is progress too: Abort ends a Close that waits longer than the application wants.
 //
-// Close may be called from a handler, for which it does not wait. Later calls wait for the end too and return the same. The host may
-// be closed right after Close.
+// Close may be called from a handler, for which it does not wait: the request that it serves is answered with CodeClosed. A handler of
+// another session that calls Close is taken for one of this session, if one of its kind runs there. OnUndelivered must not call Close,
+// which would wait for it. Later calls wait for the end too and return the same. The host may be closed right after Close.
 func (s *Session) Close() error {
 	return s.closeFrom(handler.Here())
 }
@@ -51,6 +54,11 @@ func (s *Session) closeFrom(caller handler.Kind) error {
 		s.settleAndEnd()
 	}
 	<-s.ended
+	return s.awaitClosed()
+}
+
+// awaitClosed waits until nothing of a session that has ended runs but handlers, and returns what did not arrive.
+func (s *Session) awaitClosed() error {
 	<-s.writerDone
 	s.awaitCarriers()
 	s.awaitClosings()
@@ -70,10 +78,10 @@ func (s *Session) awaitClosings() {
 }
 
 // endClosing ends the closing of a stream that closings counts, and notes what did not arrive. s.mu is held.
-func (s *Session) endClosing(err error) {
+func (s *Session) endClosing(of streamConn, err error) {
 	var failed *Error
 	if errors.As(err, &failed) {
-		s.noteLost(failed)
+		s.noteLost(of, failed)
 	}
 	s.closings--
 	s.checkIdle()
@@ -123,6 +131,7 @@ func (s *Session) beginClosing(reason *Error) (first bool) {
 		s.endStreams()
 		return false
 	}
+	s.forgetUnwanted()
 	s.phase, s.leaving, s.farewell = phaseClosing, reason, nil
 	s.parting.Store(true)
 	s.endStreams()
@@ -136,7 +145,7 @@ func (s *Session) beginClosing(reason *Error) (first bool) {
 
 // settleAndEnd waits until everything is settled, exchanges the last word and ends the session. One goroutine does it.
 func (s *Session) settleAndEnd() {
-	if !s.awaitProgress(s.isSettled, s.progress) || !s.sayGoodbye() {
+	if !s.awaitProgress(s.isSettled, s.endProgress) || !s.sayGoodbye() {
 		s.giveUp()
 		return
 	}
@@ -149,11 +158,19 @@ func (s *Session) settleAndEnd() {
 // sayGoodbye exchanges the last word with the peer, and reports whether that succeeded.
 func (s *Session) sayGoodbye() bool {
 	s.mu.Lock()
+	s.answerExempted()
 	s.sayLast(frame.CodeClosed)
 	s.mu.Unlock()
 	return s.awaitProgress(func() bool {
 		return s.isAway() || s.isFlushed() && s.peerPhase >= phaseOver
-	}, s.progress)
+	}, s.endProgress)
+}
+
+// answerExempted answers the requests whose handlers have called Close: what they return afterwards is not sent any more. s.mu is held.
+func (s *Session) answerExempted() {
+	for _, m := range s.serving {
+		_ = m.refuseLocked(frame.Failure{Code: frame.CodeClosed, Text: "its handler has closed the session"}) // it may have its answer
+	}
 }
 
 // giveUp ends the session although something is not settled. The peer is told if it takes that within the grace.
@@ -259,8 +276,7 @@ func (s *Session) progress() uint64 {
 	return n
 }
 
-// awaitProgress waits until done, and reports whether that came before there had been no progress for CloseTimeout. A session that
-// ends only because the peer closed it gives the peer, which waits as well, all the time that a carrier lives. Both functions are
+// awaitProgress waits until done, and reports whether that came before there had been no progress for CloseTimeout. Both functions are
 // called with s.mu held.
 func (s *Session) awaitProgress(done func() bool, progress func() uint64) bool {
 	limit := s.cfg.CloseTimeout
@@ -282,7 +298,7 @@ func (s *Session) awaitProgress(done func() bool, progress func() uint64) bool {
 		}
 		s.mu.Lock()
 		now := time.Now()
-		if n := progress(); n != seen || s.peerWaits() {
+		if n := progress(); n != seen {
 			seen, at = n, now
 		}
 		if now.Sub(at) >= limit {
@@ -291,6 +307,15 @@ func (s *Session) awaitProgress(done func() bool, progress func() uint64) bool {
 		tick.Reset(max(min(limit/4, limit-now.Sub(at)), time.Millisecond))
 	}
 	return true
+}
+
+// endProgress is progress of the end of the session. One that ends only because the peer closed it gives the peer, which waits as well, all
+// the time that a carrier lives. s.mu is held.
+func (s *Session) endProgress() uint64 {
+	if s.peerWaits() {
+		s.waits++
+	}
+	return s.progress() + s.waits
 }
 
 // peerWaits reports whether the session ends only because the peer has closed it, and the peer still waits for what is in flight. s.mu
@@ -365,16 +390,40 @@ func (s *Session) endStreams() {
 // maxLost bounds the errors that closeError wraps.
 const maxLost = 256
 
-// noteLost notes that something did not arrive, or is not known to have arrived, for closeError. s.mu is held.
-func (s *Session) noteLost(err *Error) {
-	for _, e := range s.lostThings {
-		if e.Op == "stream" && e.Op == err.Op && e.Link == err.Link && e.Text == err.Text {
-			return // its own Close has said the same
-		}
+// lost is something that did not arrive, or is not known to have arrived.
+type lost struct {
+	of  streamConn // nil: it is not a stream
+	err *Error
+	at  time.Duration // Session.elapsed
+}
+
+// noteLost notes something that is lost for closeError; a stream is noted once. s.mu is held.
+func (s *Session) noteLost(of streamConn, err *Error) {
+	if of != nil && slices.ContainsFunc(s.lostThings, func(l lost) bool { return l.of == of }) {
+		return
+	}
+	closing := s.phase >= phaseClosing || s.err != nil
+	if !closing {
+		s.forgetUnwanted()
+	}
+	if len(s.lostThings) == maxLost && err.Remote && !closing {
+		return // there are enough of them to tell
 	}
 	if s.lostCount++; len(s.lostThings) < maxLost {
-		s.lostThings = append(s.lostThings, err)
+		s.lostThings = append(s.lostThings, lost{of, err, s.elapsed()})
 	}
+}
+
+// unwantedFor is how long it is remembered that the peer did not want the rest of a stream: perhaps because it is closing the session, which
+// it says behind all that it had queued.
+const unwantedFor = 10 * time.Minute
+
+// forgetUnwanted forgets the streams of which the peer has not wanted the rest for a while. s.mu is held.
+func (s *Session) forgetUnwanted() {
+	before := s.elapsed() - unwantedFor
+	n := len(s.lostThings)
+	s.lostThings = slices.DeleteFunc(s.lostThings, func(l lost) bool { return l.err.Remote && l.at < before })
+	s.lostCount -= n - len(s.lostThings)
 }
 
 // closeError returns what Close returns of a session that has ended.
@@ -385,13 +434,16 @@ func (s *Session) closeError() error {
 	if s.lostCount == 0 {
 		return nil
 	}
-	failed := &Error{Op: "close", Peer: s.peer, Outcome: s.lostThings[0].Outcome}
+	failed := &Error{Op: "close", Peer: s.peer, Outcome: Unknown}
+	if len(s.lostThings) > 0 {
+		failed.Outcome = s.lostThings[0].err.Outcome
+	}
 	all := make([]error, 0, len(s.lostThings)+2)
-	for _, e := range s.lostThings {
-		if e.Outcome != failed.Outcome {
+	for _, l := range s.lostThings {
+		if l.err.Outcome != failed.Outcome {
 			failed.Outcome = Unknown
 		}
-		all = append(all, e)
+		all = append(all, l.err)
 	}
 	if more := s.lostCount - len(s.lostThings); more > 0 {
 		failed.Outcome = Unknown

@@ -27,7 +27,12 @@ type dedicated struct {
 	sent   atomic.Uint64 // bytes that have been written, without ends
 	tapped bool          // what comes is counted below the seal
 	closed atomic.Bool
-	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
+	ending struct {
+		begun atomic.Bool
+		done  chan struct{} // closed when the first Close returns
+		err   error         // what it returns
+	}
+	cause atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 
 	retired    atomic.Bool // the session has ended in order
 	writeEnded atomic.Bool // the application has ended its direction
@@ -39,7 +44,9 @@ func (st *Stream) attach(c carrier) error {
 	st.s.mu.Lock()
 	err := st.s.err
 	if err == nil {
-		st.conn = &dedicated{Conn: c.sealed, raw: c.raw, s: st.s, name: st.name, ends: st.ends, tapped: c.tap != nil}
+		d := &dedicated{Conn: c.sealed, raw: c.raw, s: st.s, name: st.name, ends: st.ends, tapped: c.tap != nil}
+		d.ending.done = make(chan struct{})
+		st.conn = d
 		if c.tap != nil {
 			c.tap.unacked.Store(&st.s.unacked)
 		}
@@ -272,7 +279,11 @@ func (s *Session) boundHeard(conn net.Conn, d time.Duration) (stop func()) {
 		_, err := s.Ping(ctx)
 		return err
 	}
-	return lively.After(d, ping, func() { _ = conn.SetDeadline(deadline.Past) }) // wakes the hello
+	end := lively.After(d, ping, func() { _ = conn.SetDeadline(deadline.Past) }) // wakes the hello
+	return func() {
+		end()
+		_ = conn.SetDeadline(time.Time{}) // the time may have been over just then
+	}
 }
 
 // awaitStart reads sealedStart.

@@ -165,7 +165,18 @@ func (s *Session) checkNumber(h frame.Header) error {
 
 // Close implements Stream.
 func (d *dedicated) Close() error {
-	if d.closed.Swap(true) {
+	e := &d.ending
+	if e.begun.Swap(true) {
+		<-e.done
+		return e.err
+	}
+	defer close(e.done)
+	e.err = d.closeNow()
+	return e.err
+}
+
+func (d *dedicated) closeNow() error {
+	if d.closed.Swap(true) { // by Reset
 		return nil
 	}
 	s := d.s
@@ -179,7 +190,7 @@ func (d *dedicated) Close() error {
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.endClosing(nil) // the caller has the error
+		s.endClosing(nil, nil) // the caller has the error
 	}()
 	switch {
 	case !d.hasUnread():
@@ -232,6 +243,12 @@ func (d *dedicated) endWrite(ended <-chan struct{}) {
 	case <-ended:
 	case <-grace.C:
 		d.wakeWriter()
+	}
+	grace.Reset(partingGrace)
+	select {
+	case <-ended:
+	case <-grace.C: // a conn that heeds no deadline
+		drop(d.raw, frame.CodeCancelled)
 		<-ended
 	}
 }
@@ -308,7 +325,7 @@ func (st *Stream) endWithSession(err *Error, inOrder bool) {
 func (st *Stream) noteUnread(cause *Error) {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	st.s.noteLost(cause)
+	st.s.noteLost(st.conn, cause)
 }
 
 // hasUnread reports whether the peer is not known to have read all that was written.
@@ -340,7 +357,7 @@ func (s *Session) endOneDedicated(st *Stream) {
 		err := st.closeWithSession()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.endClosing(err)
+		s.endClosing(st.conn, err)
 	})
 }
 

@@ -19,7 +19,7 @@ import (
 //	closes, also when the peer does not within CloseTimeout
 
 // Shutdown drains the session: it takes no new work, tells the peer so, waits until all calls, handlers, one-way messages
-// and streams of both sides have ended, and closes. When ctx ends first the rest is cut off, and the ctx's error is
+// and streams of both sides have ended, and closes. When the session is lost first, the error is that of Close. When ctx ends first the rest is cut off, and the ctx's error is
 // returned.
 func (s *Session) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
@@ -27,7 +27,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	s.mu.Unlock()
 	select {
 	case <-s.ended:
-		return nil
+		return s.awaitClosed()
 	case <-ctx.Done():
 		s.cutOff(&Error{Op: "shutdown", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
 		return &Error{Op: "shutdown", Peer: s.peer, Err: errors.Join(ctx.Err(), s.closeError())}
@@ -119,6 +119,7 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 		s.leaveWhenIdle(leaving)
 	case f.Code == frame.CodeClosed && s.peerPhase < phaseClosing:
 		s.onClosing(leaving)
+	case f.Code == frame.CodeClosed && s.exchangesEnds(): // said again
 	default:
 		s.leaveWhenIdle(leaving)
 		s.peerPhase = phaseOver

@@ -242,7 +242,7 @@ func (l *outLane) abort(err *Error) {
 		}
 		e := end(o, outcome)
 		l.note(e)
-		l.s.noteLost(e)
+		l.s.noteLost(nil, e)
 		if l.s.cfg.OnUndelivered != nil {
 			l.untold = append(l.untold, e)
 		}

@@ -3,7 +3,10 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // A lane stands on a stream and holds back what was written to it: blocks, or records. Close has each put that on its stream, and waits,
@@ -35,11 +38,18 @@ func (s *Session) AddLane(flush func(ctx context.Context) error) (remove func())
 	}
 }
 
-// flushLanes calls flush of all lanes.
+// flushLanes calls flush of all lanes, once, and waits. Nothing new is opened from then on.
 func (s *Session) flushLanes() {
 	s.mu.Lock()
+	if flushed := s.flushed; flushed != nil {
+		s.mu.Unlock()
+		<-flushed
+		return
+	}
+	flushed := make(chan struct{})
+	defer close(flushed)
 	lanes := s.lanes
-	s.lanes = nil
+	s.lanes, s.flushed = nil, flushed
 	over := s.err != nil || s.phase >= phaseClosing
 	s.mu.Unlock()
 	if over || len(lanes) == 0 {
@@ -51,12 +61,15 @@ func (s *Session) flushLanes() {
 	var all sync.WaitGroup
 	for l := range lanes {
 		all.Go(func() {
-			err := l.flush(ctx)
+			var err error
+			if exited := hook.Do(func() { err = l.flush(ctx) }); exited != nil {
+				err = fmt.Errorf("flush %w", exited)
+			}
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			left--
 			if err != nil {
-				s.noteLost(s.laneError(err))
+				s.noteLost(nil, s.laneError(err))
 			}
 			s.stirLocked()
 		})

@@ -136,13 +136,17 @@ func (m *Message) reply(head outgoing, value []byte) error {
 
 // refuse answers with a failure, once.
 func (m *Message) refuse(f frame.Failure) error {
-	s := m.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	return m.refuseLocked(f)
+}
+
+// refuseLocked is refuse. s.mu is held.
+func (m *Message) refuseLocked(f frame.Failure) error {
 	if err := m.claimReply(); err != nil {
 		return err
 	}
-	s.controlFailure(frame.TypeError, m.id, f)
+	m.s.controlFailure(frame.TypeError, m.id, f)
 	m.onSent()
 	return nil
 }

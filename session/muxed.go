@@ -30,6 +30,7 @@ type muxed struct {
 	openErr    *Error
 	askedAt    time.Duration // OPEN has left, as Session.elapsed
 	accepted   bool
+	wasReset   bool      // Reset has been called
 	ended      bool      // out of the table
 	closed     bool      // Close has been called
 	writable   sync.Cond // L is &s.mu
@@ -97,6 +98,11 @@ func (s *Session) openShared(ctx context.Context, name string, bulk bool) (*Stre
 		return fail(&Error{Code: frame.CodeUnavailable, Outcome: NotSent,
 			Text: fmt.Sprintf("%d streams open, the peer takes no more", s.limits.MaxStreams)})
 	}
+	if s.mineKept >= 2*int(s.limits.MaxStreams) {
+		s.mu.Unlock()
+		return fail(&Error{Code: frame.CodeUnavailable, Outcome: NotSent, RetryAfter: retryHint,
+			Text: fmt.Sprintf("the peer has not acknowledged the ends of %d streams", s.mineKept-s.mine)})
+	}
 	s.mine++
 	s.enqueue((*opening)(st))
 	s.mu.Unlock()
@@ -139,6 +145,7 @@ func (o *opening) next(b []byte) ([]byte, bool) {
 	}
 	st.id, st.askedAt = st.s.newID(), st.s.elapsed()
 	st.s.streams[st.id] = st
+	st.s.mineKept++
 	b = frame.AppendHeader(b, frame.Header{Length: len(st.name), Type: frame.TypeStreamOpen, ID: st.id})
 	return append(b, st.name...), false
 }
@@ -170,7 +177,7 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	}
 	if refusal.Code != frame.CodeOK {
 		s.stats.refused.Add(1)
-		s.controlFailure(frame.TypeStreamReset, h.ID, refusal)
+		s.refuse(frame.TypeStreamReset, h.ID, refusal)
 		return nil
 	}
 	st := newMuxed(s, name, false)
@@ -210,7 +217,7 @@ func (s *Session) closeServed(st *Stream) {
 	err := st.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.endClosing(err)
+	s.endClosing(st.conn, err)
 }
 
 func (s *Session) endServeStream() {
@@ -226,7 +233,7 @@ func (st *muxed) end(err error) {
 		return
 	}
 	st.leave()
-	if st.broken == nil && st.sent > 0 && !st.received {
+	if st.broken == nil && st.sent > 0 && !st.received && !st.wasReset {
 		st.broken = st.unsettled(err)
 	}
 	if !st.accepted {
@@ -250,14 +257,19 @@ func (st *muxed) end(err error) {
 func (st *muxed) leave() {
 	st.ended = true
 	delete(st.s.streams, st.id)
-	if !st.mine {
+	switch {
+	case !st.mine:
 		st.s.theirsKept--
+	case st.id != 0:
+		st.s.mineKept--
 	}
+	st.s.forgetReceipts(st)
 	st.uncount()
 	st.writeDue.Stop()
 	if st.bulk && st.queued {
 		st.s.releaseHeld((*writing)(st))
 	}
+	st.s.stirLocked()
 	st.s.checkIdle()
 }
 
@@ -313,7 +325,7 @@ func (st *muxed) unsettled(err error) *Error {
 func (st *muxed) abort(err *Error) {
 	if !st.received && !st.ended && (st.sent > 0 || st.finAsked) {
 		st.broken = st.unsettled(st.ending(err))
-		st.s.noteLost(st.broken)
+		st.s.noteLost(st, st.broken)
 	}
 	st.end(st.ending(err))
 }
@@ -407,14 +419,14 @@ func (st *muxed) cutWrite() {
 // awaitReceived waits until the peer's session has what was written, its end included.
 func (st *muxed) awaitReceived() error {
 	s := st.s
-	settled := func() bool { return st.received || st.ended }
+	settled := func() bool { return st.received || st.ended || st.sent == 0 }
 	done := s.awaitProgress(settled, s.progress)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case st.broken != nil:
 		return st.broken
-	case done || settled() || st.sent == 0 && !st.finSent:
+	case done || settled() || st.sent == 0:
 		return nil
 	case s.err != nil:
 		return st.unsettled(st.ending(s.err))
@@ -428,6 +440,7 @@ func (st *muxed) Reset(code frame.Code) error {
 	defer st.s.mu.Unlock()
 	if !st.ended {
 		st.s.controlFailure(frame.TypeStreamReset, st.id, frame.Failure{Code: code})
+		st.wasReset = true
 		st.end(net.ErrClosed)
 	}
 	st.in.fail(net.ErrClosed, dropUnread)

@@ -29,7 +29,7 @@ func (s *Session) onRequest(h frame.Header, p []byte) error {
 	m.in.begin(start, h.Flags)
 	if f := s.admit(m, len(body)); f.Code != frame.CodeOK {
 		s.stats.refused.Add(1)
-		s.controlFailure(frame.TypeError, h.ID, f)
+		s.refuse(frame.TypeError, h.ID, f)
 		return nil
 	}
 	now := s.touchCall()

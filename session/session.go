@@ -102,7 +102,8 @@ type Session struct {
 	streams    map[uint64]*muxed      // shared streams: see muxed.go
 	mine       int                    // how many this side opened, counting those not yet accepted
 	theirsOpen int                    // how many the peer did
-	theirsKept int                    // of them, those in streams: also ended ones whose end the peer has not acknowledged
+	mineKept   int                    // how many of this side's are in streams: also ended ones whose end the peer has not acknowledged
+	theirsKept int                    // the same of the peer's
 	streaming  int                    // stream handlers that run, also of ended streams
 	watch      *time.Timer            // of the streams' flights; nil before the first. See flight.go
 	watching   bool                   // it runs
@@ -134,7 +135,9 @@ type Session struct {
 	unasked    []*muxed           // the end of their way out is in a batch, and no receipt has been asked for
 	receipts   []receipt          // asked for, in order
 	closings   int                // dedicated streams that are being closed
-	lostThings []*Error           // what did not arrive, at most maxLost
+	lostThings []lost             // what did not arrive, at most maxLost
+	waits      uint64             // see endProgress
+	flushed    chan struct{}      // made by the first Close; closed when lanes have put on their streams what they held back
 	lostCount  int                // in all
 
 	heartbeat heartbeat // see heartbeat.go
@@ -380,6 +383,8 @@ func (s *Session) refusal(op, link string) *Error {
 		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: s.err.Code, Err: s.err.cause()}
 	case s.phase >= phaseClosing:
 		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: s.leaving.Code, Err: s.leaving.cause()}
+	case s.flushed != nil:
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeClosed, Err: ErrClosed}
 	case s.phase >= phaseDraining || s.peerPhase >= phaseDraining:
 		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeGoingAway}
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -228,6 +229,15 @@ func (s *Session) onReceipts(id uint64) {
 	}
 }
 
+// forgetReceipts forgets what was asked for of a stream that has ended otherwise. s.mu is held.
+func (s *Session) forgetReceipts(st *muxed) {
+	if st.received || !st.finSent {
+		return
+	}
+	s.unasked = slices.DeleteFunc(s.unasked, func(other *muxed) bool { return other == st })
+	s.receipts = slices.DeleteFunc(s.receipts, func(r receipt) bool { return r.st == st })
+}
+
 // nextSource returns whose turn it is, or nil. On a scarce carrier streams come after everything else, and bulk does not
 // come at all. s.mu is held.
 func (s *Session) nextSource() source {
@@ -291,7 +301,7 @@ func (s *Session) control(h frame.Header, payload []byte) {
 		return // an answer is missing from now on: the reader or the heartbeat ends the session
 	}
 	switch h.Type {
-	case frame.TypePing, frame.TypeGoAway, frame.TypeEnd, frame.TypeMessageAck, frame.TypeStreamCredit, frame.TypeStreamTaken:
+	case frame.TypePing, frame.TypePong, frame.TypeGoAway, frame.TypeEnd, frame.TypeMessageAck, frame.TypeStreamCredit, frame.TypeStreamTaken:
 	default:
 		s.urgentValue = true
 	}
@@ -304,6 +314,14 @@ func (s *Session) control(h frame.Header, payload []byte) {
 // controlFailure queues a control frame whose body is f. s.mu is held.
 func (s *Session) controlFailure(t frame.Type, id uint64, f frame.Failure) {
 	s.control(frame.Header{Type: t, ID: id}, frame.AppendFailure(nil, f))
+}
+
+// refuse queues the answer to something that the peer has opened and this side does not take. It is not worth waiting for, or a peer could
+// hold up the end of the session by opening things. s.mu is held.
+func (s *Session) refuse(t frame.Type, id uint64, f frame.Failure) {
+	value := s.urgentValue
+	s.controlFailure(t, id, f)
+	s.urgentValue = value
 }
 
 // newID returns the next id of something this side opens; ids on the wire only grow. s.mu is held.

@@ -14,7 +14,8 @@ type Ping = func(ctx context.Context) error
 // steps is how often the peer is asked within the time.
 const steps = 5
 
-// After calls expire, in a goroutine of its own, once d has passed in which the peer answers. stop ends that, unless it has begun.
+// After calls expire, in a goroutine of its own, once d has passed in which the peer answers. stop ends that; when expire
+// has been called, stop waits until it has returned.
 func After(d time.Duration, ping Ping, expire func()) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &wait{ctx: ctx, ping: ping, expire: expire, left: d, step: max(d/steps, 1)}
@@ -59,22 +60,20 @@ func (w *wait) tick() {
 	if !deaf {
 		deaf = w.ping(w.ctx) != nil
 	}
-	if w.count(deaf) {
-		w.expire()
-	}
+	w.count(deaf)
 }
 
-// count takes a step off what is left, and reports whether that was the last.
-func (w *wait) count(deaf bool) (expired bool) {
+// count takes a step off what is left, and calls expire at the last. stop waits for that.
+func (w *wait) count(deaf bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.deaf = deaf
 	if w.ctx.Err() != nil {
-		return false
+		return
 	}
 	if w.left -= w.step; w.left <= 0 {
-		return true
+		w.expire()
+		return
 	}
 	w.timer.Reset(min(w.step, w.left))
-	return false
 }
