@@ -65,26 +65,104 @@ func TestStreamsWhoseEndsAreNotAcknowledgedAreBounded(t *testing.T) {
 	})
 }
 
-// Frames that bring the end no nearer are no progress: a peer cannot hold up Close with them.
-func TestFramesThatSettleNothingDoNotHoldUpClose(t *testing.T) {
+// Streams that the peer resets leave nothing behind, though it has not acknowledged their ends.
+func TestResetStreamsLeaveNoReceipts(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		w := mute(t, AcceptorConfig{}, func(frame.Header) {})
-		w.s.cfg.Mux.SetDefaultStream(func(st *Stream) { <-st.Session().Done() })
-		w.push(frame.TypeStreamOpen, 0, 1, []byte("x"))
-		require.NoError(t, w.s.Send(t.Context(), "never acknowledged", nil))
+		w := mute(t, AcceptorConfig{Config: Config{MaxStreams: 2}}, func(frame.Header) {})
+		w.s.cfg.Mux.SetDefaultStream(func(*Stream) {})
+		for i := range uint64(100) {
+			w.push(frame.TypeStreamOpen, 0, 1+2*i, []byte("x"))
+			synctest.Wait()
+			w.push(frame.TypeStreamReset, 0, 1+2*i, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeCancelled}))
+			synctest.Wait()
+		}
+		w.s.mu.Lock()
+		defer w.s.mu.Unlock()
+		if len(w.s.receipts)+len(w.s.unasked)+len(w.s.streams) > 0 || w.s.theirsKept+w.s.theirsOpen+w.s.streaming > 0 {
+			t.Errorf("%d receipts, %d streams, %d kept", len(w.s.receipts), len(w.s.streams), w.s.theirsKept)
+		}
+	})
+}
+
+// Frames that bring the end no nearer are no progress: a peer cannot hold up Close with them, whatever they are.
+func TestFramesThatSettleNothingDoNotHoldUpClose(t *testing.T) {
+	opened := uint64(1001)
+	for name, push := range map[string]func(w *wire){
+		"credit": func(w *wire) { w.push(frame.TypeStreamCredit, 0, 1, frame.AppendCredit(nil, 1)) },
+		"data":   func(w *wire) { w.push(frame.TypeStreamData, 0, 1, []byte("x")) },
+		"error": func(w *wire) {
+			w.push(frame.TypeError, 0, 2, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeInternal}))
+		},
+		"optional":       func(w *wire) { w.push(0xF0, 0, 7, make([]byte, 1000)) },
+		"small optional": func(w *wire) { w.push(0xF0, 0, 7, make([]byte, 10)) },
+		"ping":           func(w *wire) { w.push(frame.TypePing, 0, 1, nil) },
+		"open":           func(w *wire) { opened += 2; w.push(frame.TypeStreamOpen, 0, opened, []byte("x")) },
+		"request": func(w *wire) {
+			opened += 2
+			w.push(frame.TypeRequest, 0, opened, append(make([]byte, 8), 1, 'x'))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				w := mute(t, AcceptorConfig{}, func(frame.Header) {})
+				w.s.cfg.Mux.SetDefaultStream(func(st *Stream) { <-st.Session().Done() })
+				w.push(frame.TypeStreamOpen, 0, 1, []byte("x"))
+				require.NoError(t, w.s.Send(t.Context(), "never acknowledged", nil))
+				synctest.Wait()
+				began := time.Now()
+				done := make(chan error, 1)
+				go func() { done <- w.s.Close() }()
+				for time.Since(began) < time.Minute && len(done) == 0 {
+					time.Sleep(time.Second)
+					push(w)
+				}
+				require.Less(t, time.Since(began), w.s.cfg.CloseTimeout+2*partingGrace)
+				asError(t, <-done, Unknown)
+			})
+		})
+	}
+}
+
+// The same over a session that outlives its carrier, where what it sends is acknowledged.
+func TestRefusalsDoNotHoldUpCloseThatAreAcknowledged(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newRawResumer(t, AcceptorConfig{})
+		p.say(segment(segStart, 0, 0, ""))
+		require.NoError(t, p.s.Send(t.Context(), "never acknowledged", nil))
 		synctest.Wait()
 		began := time.Now()
 		done := make(chan error, 1)
-		go func() { done <- w.s.Close() }()
-		for time.Since(began) < time.Minute && len(done) == 0 {
+		go func() { done <- p.s.Close() }()
+		for id := uint64(1); time.Since(began) < time.Minute && len(done) == 0; id += 2 {
 			time.Sleep(time.Second)
-			w.push(frame.TypeStreamCredit, 0, 1, frame.AppendCredit(nil, 1))
-			w.push(frame.TypeStreamData, 0, 1, []byte("x"))
-			w.push(frame.TypeError, 0, 2, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeInternal}))
-			w.push(0xF0, 0, 7, make([]byte, 1000)) // an optional type
-			w.push(frame.TypePing, 0, 1, nil)
+			b := frame.AppendHeader(nil, frame.Header{Length: 1, Type: frame.TypeStreamOpen, ID: id})
+			p.say(segment(segData, len(b)+1, p.received.Load(), string(b)+"x"))
 		}
-		require.Less(t, time.Since(began), w.s.cfg.CloseTimeout+2*partingGrace)
-		asError(t, <-done, Unknown)
+		require.Less(t, time.Since(began), p.s.cfg.CloseTimeout+2*partingGrace)
+	})
+}
+
+// A peer that says that it closes the session, and then nothing, does not hold up the Close of a stream.
+func TestAStreamsCloseIsBoundedWhileThePeerCloses(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := mute(t, AcceptorConfig{}, func(frame.Header) {})
+		closed := make(chan error, 1)
+		w.s.cfg.Mux.SetDefaultStream(func(st *Stream) {
+			_, _ = st.Write([]byte("x"))
+			time.Sleep(time.Second)
+			began := time.Now()
+			closed <- st.Close()
+			require.Equal(t, w.s.cfg.CloseTimeout, time.Since(began))
+		})
+		w.push(frame.TypeStreamOpen, 0, 1, []byte("x"))
+		synctest.Wait()
+		w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeClosed}))
+		w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeClosed})) // said again
+		require.Equal(t, frame.CodeTimeout, asError(t, <-closed, Unknown).Code)
+		w.s.mu.Lock()
+		defer w.s.mu.Unlock()
+		if w.s.peerPhase != phaseClosing {
+			t.Errorf("GOAWAY said twice is not END")
+		}
 	})
 }

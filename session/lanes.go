@@ -62,16 +62,18 @@ func (s *Session) flushLanes() {
 	for l := range lanes {
 		all.Go(func() {
 			var err error
-			if exited := hook.Do(func() { err = l.flush(ctx) }); exited != nil {
-				err = fmt.Errorf("flush %w", exited)
-			}
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			left--
-			if err != nil {
-				s.noteLost(nil, s.laneError(err))
-			}
-			s.stirLocked()
+			hook.Run(func() { err = l.flush(ctx) }, func(why *hook.Failure) {
+				if why != nil {
+					err = fmt.Errorf("flush %w", why)
+				}
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				left--
+				if err != nil {
+					s.noteLost(nil, s.laneError(err))
+				}
+				s.stirLocked()
+			})
 		})
 	}
 	s.awaitProgress(func() bool { return left == 0 }, s.progress)
