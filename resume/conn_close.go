@@ -49,7 +49,8 @@ func (c *Conn) Abort(err error) {
 	f.close(err)
 }
 
-// End ends the Conn at once, as Abort does, but what was received can still be read, up to io.EOF if the other side's end has come.
+// End is Abort for a Conn whose reader goes on: what was received can still be read, up to io.EOF if the other side's end has come. Write
+// and everything else return err.
 func (c *Conn) End(err error) {
 	f := c.flow
 	f.mu.Lock()
@@ -58,18 +59,17 @@ func (c *Conn) End(err error) {
 	f.close(err)
 }
 
-// Acked returns how many bytes of what was written the other side has acknowledged, and whether that is all of it, the end of
-// CloseWrite included. What is acknowledged is with the other side's application or, after CloseWrite, waits for it in memory.
+// Acked returns how many bytes of what was written the other side has acknowledged, the end of CloseWrite counted as one, and whether that
+// is all. What is acknowledged is with the other side's application or, after CloseWrite, waits for it in memory.
 func (c *Conn) Acked() (n uint64, all bool) {
 	c.flow.mu.Lock()
 	defer c.flow.mu.Unlock()
 	return c.flow.out.acked, c.flow.out.acked == c.flow.out.end
 }
 
-// AwaitAcked waits until the other side has acknowledged all that has been written so far, or the Conn has ended.
-func (c *Conn) AwaitAcked() {
-	_ = c.flow.AwaitAcked() // Acked and Undelivered tell
-}
+// AwaitAcked waits until the other side has acknowledged all that has been written so far, the end of CloseWrite included. The error is
+// why the Conn has ended before, as Err returns it.
+func (c *Conn) AwaitAcked() error { return c.flow.AwaitAcked() }
 
 // Err returns why the Conn has ended, or nil while it has not: an error that matches net.ErrClosed after Close, ErrLost, ErrProtocol, or
 // what Abort, End or Options.Final gave.

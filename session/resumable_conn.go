@@ -102,7 +102,7 @@ func (r *resumable) closeWithSession() error {
 	watch := make(chan struct{})
 	go func() {
 		defer close(watch)
-		r.AwaitAcked()
+		_ = r.AwaitAcked() // Acked and lost tell
 		r.s.mu.Lock()
 		defer r.s.mu.Unlock()
 		r.s.stirLocked()

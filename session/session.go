@@ -134,7 +134,7 @@ type Session struct {
 	valueEnd   uint64             // offset in the flow behind the last thing worth waiting for
 	unasked    []*muxed           // the end of their way out is in a batch, and no receipt has been asked for
 	receipts   []receipt          // asked for, in order
-	closings   int                // dedicated streams that are being closed
+	closings   int                // streams that are being closed, and tell what did not arrive
 	lostThings []lost             // what did not arrive, at most maxLost
 	waits      uint64             // see endProgress
 	flushed    chan struct{}      // made by the first Close; closed when lanes have put on their streams what they held back
