@@ -39,7 +39,7 @@ type Flow struct {
 
 	sign *time.Timer // until the other side hears unasked of what has come; nil before the first time. See pace.go
 
-	background sync.WaitGroup // senders that are goroutines of their own, and carriers being closed
+	background int // goroutines that send, or close a carrier; guarded by mu
 	heard      atomic.Uint64  // Reads of carriers that brought bytes
 	heardAt    atomic.Int64   // when there was last a sign that a carrier lives, in nanoseconds after born
 	writeBegan atomic.Int64   // when the Write in progress began, in nanoseconds after born; 0: none
@@ -261,7 +261,7 @@ func (f *Flow) detach(err error) bool {
 
 // drop ends a carrier that is of no more use, in a goroutine, for a Close may wait for the network.
 func (f *Flow) drop(c *carrier) {
-	f.background.Go(func() { f.end(c) })
+	f.inBackground(func() { f.end(c) })
 }
 
 // end closes a carrier that is of no more use. mu is not held.
@@ -338,7 +338,7 @@ func (f *Flow) left() bool {
 	}
 	f.old = nil
 	f.changed.Broadcast()
-	f.background.Go(func() {
+	f.inBackground(func() {
 		_ = c.conn.Close() // all of it has arrived
 	})
 	return true
@@ -400,8 +400,32 @@ func (f *Flow) close(err error) {
 	f.tell(closed, err)
 }
 
+// inBackground calls fn in a goroutine that Wait waits for. mu is held.
+func (f *Flow) inBackground(fn func()) {
+	f.background++
+	go func() {
+		fn()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.leaveBackground()
+	}()
+}
+
+// leaveBackground ends a goroutine that background counts. mu is held.
+func (f *Flow) leaveBackground() {
+	if f.background--; f.background == 0 && f.err != nil {
+		f.changed.Broadcast()
+	}
+}
+
 // Wait waits until a closed flow has nothing running any more.
-func (f *Flow) Wait() { f.background.Wait() }
+func (f *Flow) Wait() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for f.background > 0 {
+		f.changed.Wait()
+	}
+}
 
 // Err returns why the flow is closed, or nil.
 func (f *Flow) Err() error {

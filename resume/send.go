@@ -296,15 +296,15 @@ func (f *Flow) sendLater() {
 // sendInBackground goes on with sending in a goroutine, which ends when nothing is due. mu is held.
 func (f *Flow) sendInBackground() {
 	f.out.sending = true
-	f.background.Add(1)
+	f.background++
 	go f.out.sender() // made once: an acknowledgement allocates nothing
 }
 
 // sendRest is the goroutine of sendInBackground.
 func (f *Flow) sendRest() {
-	defer f.background.Done()
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	defer f.leaveBackground()
 	f.out.sending = false
 	f.send(forEver)
 }

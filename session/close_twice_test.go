@@ -93,6 +93,29 @@ func TestCloseOfAStreamWithNothingToTellIsNil(t *testing.T) {
 	}
 }
 
+// Reset ends a Close that waits: nothing that was written counts any more.
+func TestResetEndsACloseThatWaits(t *testing.T) {
+	for name, opts := range map[string]*StreamOptions{"shared": nil, "dedicated": {Dedicated: true}} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				p := newPair(t, Config{}, AcceptorConfig{Config: Config{StreamWindow: 4096}})
+				p.mux.SetStream("x", func(st *Stream) { <-st.Session().Done() })
+				st, err := p.dialer.OpenStream(t.Context(), "x", opts)
+				require.NoError(t, err)
+				go func() { _, _ = st.Write(make([]byte, 10_000)) }()
+				synctest.Wait()
+				closed := make(chan error, 1)
+				go func() { closed <- st.Close() }()
+				synctest.Wait()
+				began := time.Now()
+				require.NoError(t, st.Reset(frame.CodeCancelled))
+				require.NoError(t, <-closed)
+				require.LessOrEqual(t, time.Since(began), 2*partingGrace)
+			})
+		})
+	}
+}
+
 // A Close that waits ends when the peer resets the stream.
 func TestCloseOfAStreamEndsWithItsReset(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

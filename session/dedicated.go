@@ -34,6 +34,7 @@ type dedicated struct {
 	}
 	cause atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 
+	cut        atomic.Bool // Reset has ended a Close that waited
 	retired    atomic.Bool // the session has ended in order
 	writeEnded atomic.Bool // the application has ended its direction
 	readEnded  atomic.Bool // Read has come to the end of the peer's direction, or failed for good
@@ -355,6 +356,7 @@ func (d *dedicated) because(err error) error {
 // Reset implements Stream.
 func (d *dedicated) Reset(code frame.Code) error {
 	if d.closed.Swap(true) {
+		d.cutClose()
 		return nil
 	}
 	if code == frame.CodeOK || code == frame.CodeClosed {

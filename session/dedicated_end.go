@@ -220,12 +220,12 @@ func (d *dedicated) awaitTaken() error {
 		defer close(ended)
 		_ = d.CloseWrite() // what the peer has read tells
 	}()
-	s.awaitProgress(func() bool { return e.peerDone || e.peerTook >= e.wrote.Load() }, func() uint64 { return e.peerTook })
+	s.awaitProgress(func() bool { return d.cut.Load() || e.peerDone || e.peerTook >= e.wrote.Load() }, func() uint64 { return e.peerTook })
 	d.endWrite(ended)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case e.peerTook >= e.wrote.Load():
+	case e.peerTook >= e.wrote.Load(), d.cut.Load():
 		return nil
 	case e.peerDone:
 		return d.undelivered(&Error{Outcome: Rejected, Remote: true, Code: frame.CodeUnread})
@@ -233,6 +233,17 @@ func (d *dedicated) awaitTaken() error {
 		return d.undelivered(&Error{Outcome: Unknown, Code: s.err.Code, Err: s.err.cause()})
 	}
 	return d.undelivered(&Error{Outcome: Unknown, Code: frame.CodeTimeout, Err: fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)})
+}
+
+// cutClose ends a Close that waits for the peer.
+func (d *dedicated) cutClose() {
+	if !d.ending.begun.Load() || d.cut.Swap(true) {
+		return
+	}
+	drop(d.raw, frame.CodeCancelled)
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
+	d.s.stirLocked()
 }
 
 // endWrite waits for the end of CloseWrite, and cuts it short where it has to wait.
