@@ -39,10 +39,10 @@ type Flow struct {
 
 	sign *time.Timer // until the other side hears unasked of what has come; nil before the first time. See pace.go
 
-	background int // goroutines that send, or close a carrier; guarded by mu
-	heard      atomic.Uint64  // Reads of carriers that brought bytes
-	heardAt    atomic.Int64   // when there was last a sign that a carrier lives, in nanoseconds after born
-	writeBegan atomic.Int64   // when the Write in progress began, in nanoseconds after born; 0: none
+	background int           // goroutines that send, or close a carrier; guarded by mu
+	heard      atomic.Uint64 // Reads of carriers that brought bytes
+	heardAt    atomic.Int64  // when there was last a sign that a carrier lives, in nanoseconds after born
+	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after born; 0: none
 }
 
 // FlowConfig is for NewFlow.
