@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -204,4 +205,64 @@ func TestCloseOfTheSessionLosesNoBlock(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The session's Close waits for a lane in blocks that is being closed: both say nil, and all is read, or both say what is lost.
+func TestCloseOfTheSessionWaitsForALaneThatIsBeingClosed(t *testing.T) {
+	for _, name := range []string{"shared, compressed", "dedicated, 4 strands", "dedicated, 3 strands, compressed"} {
+		size := 3 * max(kinds[name].Strands, 1) * maxBlock // Write returns, and the peer's lane has not all of it
+		t.Run(name, func(t *testing.T) {
+			closeBoth := func(t *testing.T, there func(*Lane)) (ofLane, ofSession error, read int) {
+				p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond, Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
+				got := make(chan int, 1)
+				Handle(p.toBob, "lane", nil, func(l *Lane) {
+					there(l)
+					n, _ := io.Copy(io.Discard, l)
+					got <- int(n)
+				})
+				l, err := Open(t.Context(), p.alice, "lane", kinds[name])
+				require.NoError(t, err)
+				body := make([]byte, size)
+				_, err = rand.NewChaCha8([32]byte{}).Read(body)
+				require.NoError(t, err)
+				_, err = l.Write(body)
+				require.NoError(t, err)
+				closed := make(chan error, 1)
+				go func() { closed <- l.Close() }()
+				synctest.Wait()
+				ofSession = p.alice.Close()
+				return <-closed, ofSession, <-got
+			}
+			bubble(t, func(t *testing.T) {
+				ofLane, ofSession, read := closeBoth(t, func(*Lane) { time.Sleep(3 * time.Second) })
+				require.NoError(t, ofLane)
+				require.NoError(t, ofSession)
+				require.Equal(t, size, read)
+			})
+			bubble(t, func(t *testing.T) {
+				ofLane, ofSession, _ := closeBoth(t, func(*Lane) { time.Sleep(time.Minute) })
+				require.Error(t, ofLane)
+				require.Error(t, ofSession)
+			})
+		})
+	}
+}
+
+// A lane that was aborted is no loss to the Close of its session.
+func TestCloseOfTheSessionIsNoErrorAfterAbort(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond, Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
+		here, _ := p.lanes(t, kinds["shared, compressed"])
+		body := make([]byte, 400<<10)
+		_, err := rand.NewChaCha8([32]byte{}).Read(body)
+		require.NoError(t, err)
+		_, err = here.Write(body)
+		require.NoError(t, err)
+		closed := make(chan error, 1)
+		go func() { closed <- p.alice.Close() }()
+		synctest.Wait()
+		require.Empty(t, closed)
+		require.NoError(t, here.Abort(frame.CodeCancelled))
+		require.NoError(t, <-closed)
+	})
 }

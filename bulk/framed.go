@@ -239,7 +239,7 @@ func (f *framed) Close() error {
 	case f.err != nil:
 		return f.err
 	case f.outErr != nil && f.dropped > 0:
-		return f.outErr
+		return errors.Join(append(errs, f.outErr)...)
 	}
 	return errors.Join(errs...)
 }
@@ -274,17 +274,16 @@ func (f *framed) awaitEnd() {
 	}
 }
 
-// flush ends the way out because the session is being closed, and waits until the strands have taken all of it.
+// flush ends the way out because the session is being closed, and waits until the strands have taken all of it, also while Close does.
+// What Reset has dropped is no loss.
 func (f *framed) flush(ctx context.Context) error {
-	if err := f.CloseWrite(); err != nil {
-		return nil // Close or Reset sees to it
-	}
+	_ = f.CloseWrite() // after Close, it has ended already
 	defer context.AfterFunc(ctx, func() { f.fail(fmt.Errorf("the session ends: %w", os.ErrDeadlineExceeded), frame.CodeCancelled) })()
 	f.awaitSent()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case f.number == 0 && f.dropped == 0:
+	case f.number == 0 && f.dropped == 0, f.err == net.ErrClosed:
 		return nil // there was nothing to lose
 	case f.err != nil:
 		return f.err
