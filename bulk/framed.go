@@ -53,6 +53,7 @@ type framed struct {
 	sending  []uint64  // numbers of the blocks that strands have taken and not sent, in order
 	ended    bool      // CloseWrite
 	saidEnd  bool      // END is sent, or being sent
+	endOn    strand    // that which has sent END; nil: none has
 	outErr   error     // why nothing more can leave, though the lane has not ended: the peer reads no more
 	dropped  int       // blocks that were written and will not leave
 	writeDue deadline.Deadline
@@ -246,7 +247,10 @@ func (f *framed) Close() error {
 
 // lost returns the error of a strand's Close, unless the peer has read all but END: it needs that no more when it has closed too.
 func (f *framed) lost(st strand, err error) error {
-	if t, ok := st.(interface{ Untaken() (uint64, bool) }); ok && err != nil {
+	f.mu.Lock()
+	sentEnd := f.endOn == st
+	f.mu.Unlock()
+	if t, ok := st.(interface{ Untaken() (uint64, bool) }); ok && err != nil && sentEnd {
 		if n, known := t.Untaken(); known && n <= blockHead {
 			return nil
 		}

@@ -82,9 +82,7 @@ func (f *framed) send(st strand) {
 			if err == nil {
 				_, err = st.Write(head[:])
 			}
-			if err != nil {
-				f.outFailed(err, 0)
-			}
+			f.sentEnd(st, err)
 			_ = st.CloseWrite() // END says it all
 			return
 		case endStrand:
@@ -99,6 +97,17 @@ func (f *framed) send(st strand) {
 			f.outFailed(err, 1)
 		}
 	}
+}
+
+// sentEnd notes that a strand has sent END, or could not.
+func (f *framed) sentEnd(st strand, err error) {
+	if err != nil {
+		f.outFailed(err, 0)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.endOn = st
 }
 
 // sentAll ends send.

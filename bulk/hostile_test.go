@@ -309,3 +309,61 @@ func TestAStrandThatIsLostEndsTheLane(t *testing.T) {
 		require.NoError(t, f.Close())
 	})
 }
+
+// takenStrand is a strand of which the peer has left some bytes unread.
+type takenStrand struct {
+	rawStrand
+	untaken uint64
+}
+
+var errUntaken = errors.New("the peer has not read all")
+
+func (s takenStrand) Untaken() (uint64, bool) { return s.untaken, true }
+
+func (s takenStrand) Close() error {
+	_ = s.rawStrand.Close()
+	if s.untaken > 0 {
+		return errUntaken
+	}
+	return nil
+}
+
+// The peer may leave END unread, and nothing else: not the last bytes of a block on another strand.
+func TestOnlyENDMayBeLeftUnread(t *testing.T) {
+	for _, c := range []struct {
+		untaken [2]uint64 // of the strand that sends END, and of the other one
+		lost    bool
+	}{
+		{untaken: [2]uint64{0, 0}},
+		{untaken: [2]uint64{blockHead, 0}},
+		{untaken: [2]uint64{blockHead + 1, 0}, lost: true},
+		{untaken: [2]uint64{0, 1}, lost: true},
+		{untaken: [2]uint64{0, blockHead}, lost: true},
+		{untaken: [2]uint64{blockHead, blockHead}, lost: true},
+	} {
+		bubble(t, func(t *testing.T) {
+			f := newFramed(false, 2)
+			for i := range c.untaken {
+				here, _ := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+				require.True(t, f.join(i, &takenStrand{rawStrand: rawStrand{here}}))
+			}
+			_, err := f.Write([]byte("word"))
+			require.NoError(t, err)
+			require.NoError(t, f.CloseWrite())
+			synctest.Wait()
+			for _, st := range f.strands {
+				of := 1
+				if f.endOn == st {
+					of = 0
+				}
+				st.(*takenStrand).untaken = c.untaken[of]
+			}
+			err = f.Close()
+			if c.lost {
+				require.ErrorIs(t, err, errUntaken)
+			} else {
+				require.NoError(t, err)
+			}
+		})
+	}
+}
