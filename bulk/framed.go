@@ -209,7 +209,7 @@ func (f *framed) CloseRead() error {
 	return nil
 }
 
-// closeTimeout is how long Close waits without progress for what was written to leave.
+// closeTimeout is session.Config's CloseTimeout by default.
 const closeTimeout = 5 * time.Second
 
 // Close implements net.Conn: it waits until what was written has left, and the strands have closed, which wait for the peer.
@@ -283,7 +283,7 @@ func (f *framed) awaitEnd() {
 func (f *framed) flush(ctx context.Context) error {
 	_ = f.CloseWrite() // after Close, it has ended already
 	defer context.AfterFunc(ctx, func() { f.fail(fmt.Errorf("the session ends: %w", os.ErrDeadlineExceeded), frame.CodeCancelled) })()
-	f.awaitSent()
+	<-f.allSent() // ctx ends when there is no progress
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -297,23 +297,17 @@ func (f *framed) flush(ctx context.Context) error {
 	return nil
 }
 
-// awaitSent waits until the strands have sent what there is, and gives up when nothing has moved for closeTimeout.
+// awaitSent waits until the strands have sent what there is. When nothing has moved for as long as a Close of the session's streams waits,
+// it ends the lane.
 func (f *framed) awaitSent() {
-	wake := make(chan struct{})
-	go func() { // ends with the senders, which the end of the lane ends
-		defer close(wake)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		for f.senders > 0 {
-			f.changed.Wait()
-		}
-	}()
-	tick := time.NewTimer(closeTimeout / 4)
+	sent := f.allSent()
+	limit := f.closeTimeout()
+	tick := time.NewTimer(limit / 4)
 	defer tick.Stop()
 	seen, at := f.moved(), time.Now()
 	for {
 		select {
-		case <-wake:
+		case <-sent:
 			return
 		case <-tick.C:
 		}
@@ -321,20 +315,44 @@ func (f *framed) awaitSent() {
 		if n := f.moved(); n != seen {
 			seen, at = n, now
 		}
-		left := closeTimeout - now.Sub(at)
+		left := limit - now.Sub(at)
 		if left <= 0 {
-			f.fail(fmt.Errorf("nothing has moved for %v: %w", closeTimeout, os.ErrDeadlineExceeded), frame.CodeCancelled)
+			f.fail(fmt.Errorf("nothing has moved for %v: %w", limit, os.ErrDeadlineExceeded), frame.CodeCancelled)
+			<-sent
+			return
 		}
-		tick.Reset(max(time.Millisecond, min(closeTimeout/4, left)))
+		tick.Reset(max(time.Millisecond, min(limit/4, left)))
 	}
+}
+
+// allSent returns a channel that is closed when the senders have ended. Its goroutine ends with them, which the end of the lane ends.
+func (f *framed) allSent() <-chan struct{} {
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for f.senders > 0 {
+			f.changed.Wait()
+		}
+	}()
+	return sent
+}
+
+// closeTimeout returns how long Close waits without progress for what was written to leave.
+func (f *framed) closeTimeout() time.Duration {
+	if st, ok := f.first().(interface{ CloseTimeout() time.Duration }); ok {
+		return st.CloseTimeout()
+	}
+	return closeTimeout
 }
 
 // moved returns a number that changes while something leaves.
 func (f *framed) moved() uint64 {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.wire
-	for _, st := range f.strands {
+	n, strands := f.wire, f.strands // which grow only
+	f.mu.Unlock()
+	for _, st := range strands {
 		if m, ok := st.(interface{ Moved() uint64 }); ok {
 			n += m.Moved()
 		}

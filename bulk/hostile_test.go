@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
@@ -364,6 +365,53 @@ func TestOnlyENDMayBeLeftUnread(t *testing.T) {
 			} else {
 				require.NoError(t, err)
 			}
+		})
+	}
+}
+
+// stuckStrand is a strand whose Write ends only some time after Reset.
+type stuckStrand struct {
+	rawStrand
+	limit time.Duration
+	after time.Duration
+	asked *int
+	over  chan struct{}
+}
+
+func (s stuckStrand) CloseTimeout() time.Duration { return s.limit }
+
+func (s stuckStrand) Moved() uint64 {
+	*s.asked++
+	return 0
+}
+
+func (s stuckStrand) Write([]byte) (int, error) {
+	<-s.over
+	return 0, net.ErrClosed
+}
+
+func (s stuckStrand) Reset(code frame.Code) error {
+	time.AfterFunc(s.after, func() { close(s.over) })
+	return s.rawStrand.Reset(code)
+}
+
+// Close gives up after the CloseTimeout of the strand's session, and does not spin while the strand takes its time to end.
+func TestCloseHasTheTimeoutOfTheSession(t *testing.T) {
+	for _, limit := range []time.Duration{100 * time.Millisecond, 20 * time.Second} {
+		bubble(t, func(t *testing.T) {
+			here, _ := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+			st := stuckStrand{rawStrand{here}, limit, time.Minute, new(int), make(chan struct{})}
+			f := newFramed(false, 1)
+			require.True(t, f.join(0, st))
+			_, err := f.Write([]byte("word"))
+			require.NoError(t, err)
+			synctest.Wait()
+			began := time.Now()
+			err = f.Close()
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.ErrorContains(t, err, limit.String())
+			require.Equal(t, limit+time.Minute, time.Since(began))
+			require.Less(t, *st.asked, 10)
 		})
 	}
 }
