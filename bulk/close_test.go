@@ -266,3 +266,51 @@ func TestCloseOfTheSessionIsNoErrorAfterAbort(t *testing.T) {
 		require.NoError(t, <-closed)
 	})
 }
+
+// A reader that is slow and steady is progress, on every lane of one strand, also to a Close of the session, and for bytes that shrink.
+func TestASlowReaderIsProgress(t *testing.T) {
+	const size, rate = 3 << 20, 40_000
+	for name, opts := range kinds {
+		if opts != nil && opts.Strands > 1 {
+			continue // strands wait for each other
+		}
+		for _, shrinks := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, shrinks), func(t *testing.T) {
+				for _, ofSession := range []bool{false, true} {
+					bubble(t, func(t *testing.T) {
+						p := newPair(t, faultnet.LinkOptions{Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
+						got := make(chan int, 1)
+						Handle(p.toBob, "lane", nil, func(l *Lane) {
+							n, err := 0, error(nil)
+							for b := make([]byte, rate/10); err == nil; {
+								var k int
+								k, err = l.Read(b)
+								n += k
+								time.Sleep(time.Second * time.Duration(k) / rate)
+							}
+							got <- n
+						})
+						l, err := Open(t.Context(), p.alice, "lane", opts)
+						require.NoError(t, err)
+						body := make([]byte, size)
+						_, err = rand.NewChaCha8([32]byte{}).Read(body)
+						require.NoError(t, err)
+						if shrinks {
+							for i := range body {
+								body[i] &= 0x1f
+							}
+						}
+						_, err = l.Write(body)
+						require.NoError(t, err)
+						if ofSession {
+							require.NoError(t, p.alice.Close())
+						} else {
+							require.NoError(t, l.Close())
+						}
+						require.Equal(t, size, <-got)
+					})
+				}
+			})
+		}
+	}
+}

@@ -59,6 +59,7 @@ type framed struct {
 	writeDue deadline.Deadline
 
 	current  *buffer  // the block that Read takes from; nil: none
+	taken    uint64   // bytes that Read has returned
 	next     uint64   // number of the block that is due after it
 	held     []uint64 // numbers of the blocks that wait for their turn, one of a strand
 	fin      bool     // END has come, and all before it

@@ -16,6 +16,9 @@ import (
 func (f *framed) receive(st strand) {
 	defer f.leave()
 	z := unpacker{zstd: f.zstd}
+	if f.limit == 1 { // others read ahead: blocks that nobody reads must not fill a window that strands share (spec 4.5)
+		z.pace = &follower{f: f}
+	}
 	for {
 		b, k, err := readBlock(st, &z)
 		switch {
@@ -33,6 +36,53 @@ func (f *framed) receive(st strand) {
 			return
 		}
 	}
+}
+
+// follower reads the body of a block from its strand in step with the application, which still reads the block before it. So the window of
+// the strand opens, and the writer sees progress, as the application reads, and not in jumps of a block, between which a slow reader
+// would look like one that has stopped.
+type follower struct {
+	f  *framed
+	st io.Reader
+	block
+	got  int    // bytes of the body
+	from uint64 // framed.taken when it began
+}
+
+const (
+	readAhead = 64 << 10 // so many bytes before a block's start, before compression, the application is when all of it is read
+	readStep  = 32 << 10 // the application has read as many more when a follower goes on
+)
+
+// follow returns the follower for one block.
+func (w *follower) follow(st io.Reader, k block) io.Reader {
+	w.f.mu.Lock()
+	defer w.f.mu.Unlock()
+	w.st, w.block, w.got, w.from = st, k, 0, w.f.taken
+	return w
+}
+
+// Read implements io.Reader.
+func (w *follower) Read(p []byte) (int, error) {
+	n, err := w.st.Read(p[:min(len(p), w.await())])
+	w.got += n
+	return n, err
+}
+
+// await waits until some of the body may be read, and returns how much. Once the application is close, or waits, all of it may be.
+func (w *follower) await() int {
+	f := w.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for w.raw > readAhead && f.current != nil && len(f.current.raw) > readAhead && f.err == nil && !f.deaf && !f.fin {
+		done := f.taken - w.from
+		way := done + uint64(len(f.current.raw)) - readAhead
+		if n := int(uint64(w.length)*min(done+readStep, way)/way) - w.got; n > 0 {
+			return n
+		}
+		f.changed.Wait()
+	}
+	return w.length - w.got
 }
 
 func (f *framed) isDeaf() bool {
@@ -120,6 +170,11 @@ func (f *framed) Read(p []byte) (int, error) {
 		case f.current != nil && f.err == nil:
 			b := f.current
 			n := copy(p, b.raw)
+			before := f.taken / readStep
+			f.taken += uint64(n)
+			if f.taken/readStep != before {
+				f.changed.Broadcast() // a follower may wait
+			}
 			if b.raw = b.raw[n:]; len(b.raw) == 0 {
 				f.current = nil
 				b.free()
