@@ -38,14 +38,15 @@ type framed struct {
 	mu      sync.Mutex
 	changed sync.Cond // anything below
 	strands []strand
-	joined  uint32      // a bit for each strand's number
-	coming  bool        // further strands may join
-	late    *time.Timer // ends that; nil: nobody does by time
-	running int         // goroutines of the strands
-	senders int         // of them, those that send
-	err     error       // why the lane has ended; nil while it has not
-	closed  bool        // Close or Reset
-	over    bool        // nothing runs, and nothing will
+	joined  uint32        // a bit for each strand's number
+	coming  bool          // further strands may join
+	late    *time.Timer   // ends that; nil: nobody does by time
+	running int           // goroutines of the strands, and their reset
+	senders int           // of them, those that send
+	err     error         // why the lane has ended; nil while it has not
+	reset   *strandsReset // for unlock to do; nil: none
+	closed  bool          // Close or Reset
+	over    bool          // nothing runs, and nothing will
 
 	queue    []*buffer // blocks that no strand has taken
 	turn     bool      // a Write has its turn
@@ -79,17 +80,23 @@ func newFramed(zstd bool, strands int) *framed {
 
 // join adds strand n, and reports whether the lane still takes it. The strand's two goroutines are counted in running.
 func (f *framed) join(n int, st strand) bool {
+	joined, deaf := f.add(n, st)
+	if deaf {
+		_ = st.CloseRead() // it is new
+	}
+	return joined
+}
+
+// add is join, but for what CloseRead has to do with the strand: deaf says that it has been called.
+func (f *framed) add(n int, st strand) (joined, deaf bool) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	if f.err != nil || f.over || n >= f.limit || f.joined&(1<<n) != 0 || n > 0 && !f.coming {
-		return false
+		return false, false
 	}
 	f.joined |= 1 << n
 	f.strands = append(f.strands, st)
 	f.open++
-	if f.deaf {
-		_ = st.CloseRead() // it is new
-	}
 	f.running += 2
 	f.senders++
 	go f.send(st)
@@ -97,13 +104,13 @@ func (f *framed) join(n int, st strand) bool {
 	if len(f.strands) == f.limit {
 		f.settleLocked()
 	}
-	return true
+	return true, f.deaf
 }
 
 // settle says that no further strands join, after d.
 func (f *framed) settle(d time.Duration) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	switch {
 	case !f.coming || f.over:
 	case d <= 0:
@@ -130,7 +137,7 @@ func (f *framed) checkLocked() {
 	}
 }
 
-// leave ends a goroutine of a strand.
+// leave ends a goroutine of a strand, or their reset.
 func (f *framed) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -165,10 +172,11 @@ func (f *framed) dropQueue() {
 // fail ends the lane for a reason, and its strands with it.
 func (f *framed) fail(err error, code frame.Code) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.failLocked(err, code)
 }
 
+// failLocked is fail for who holds mu: unlock resets the strands.
 func (f *framed) failLocked(err error, code frame.Code) {
 	if f.err != nil {
 		return
@@ -176,11 +184,30 @@ func (f *framed) failLocked(err error, code frame.Code) {
 	f.err = err
 	f.changed.Broadcast()
 	if !errors.Is(err, session.ErrClosed) { // otherwise the session ends its streams in order, and flush has been called
-		for _, st := range f.strands {
-			_ = st.Reset(code) // the reason is what counts
-		}
+		f.reset = &strandsReset{f.strands, code}
+		f.running++ // done waits for it
 	}
 	f.endLocked()
+}
+
+// strandsReset is a reset of strands that is due.
+type strandsReset struct {
+	strands []strand
+	code    frame.Code
+}
+
+// unlock gives up mu, and resets the strands if the lane has failed meanwhile: that is I/O. It is for who may have called failLocked.
+func (f *framed) unlock() {
+	due := f.reset
+	f.reset = nil
+	f.mu.Unlock()
+	if due == nil {
+		return
+	}
+	for _, st := range due.strands {
+		_ = st.Reset(due.code) // the reason is what counts
+	}
+	f.leave()
 }
 
 // CloseWrite implements strand.
@@ -198,15 +225,17 @@ func (f *framed) CloseWrite() error {
 // CloseRead implements strand.
 func (f *framed) CloseRead() error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	var strands []strand
 	if !f.deaf {
 		f.deaf = true
-		for _, st := range f.strands {
-			_ = st.CloseRead() // one that has ended may say so
-		}
+		strands = f.strands
 		f.endLocked()
 	}
 	f.changed.Broadcast()
+	f.mu.Unlock()
+	for _, st := range strands {
+		_ = st.CloseRead() // one that has ended may say so
+	}
 	return nil
 }
 
@@ -364,7 +393,7 @@ func (f *framed) moved() uint64 {
 // Reset implements strand.
 func (f *framed) Reset(code frame.Code) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.closed = true
 	f.failLocked(net.ErrClosed, code)
 	return nil

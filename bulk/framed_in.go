@@ -94,7 +94,7 @@ func (f *framed) isDeaf() bool {
 // deliver waits until a block is due and the one before has been read. It reports false when the lane has ended.
 func (f *framed) deliver(b *buffer, k block) bool {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.awaitTurn(k.number)
 	switch {
 	case f.err != nil:
@@ -150,7 +150,7 @@ func (f *framed) due() string {
 // strandEnded takes note that the peer has ended a strand.
 func (f *framed) strandEnded() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.open--
 	f.checkLocked()
 }

@@ -177,7 +177,7 @@ func (f *framed) sent(b *buffer, number uint64, wire int) {
 // not left for err.
 func (f *framed) outFailed(err error, lost int) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.dropped += lost
 	if !endsOneWay(err) {
 		f.failLocked(err, frame.CodeCancelled)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -412,6 +413,84 @@ func TestCloseHasTheTimeoutOfTheSession(t *testing.T) {
 			require.ErrorContains(t, err, limit.String())
 			require.Equal(t, limit+time.Minute, time.Since(began))
 			require.Less(t, *st.asked, 10)
+		})
+	}
+}
+
+// ioStrand is a strand whose ends are seen.
+type ioStrand struct {
+	rawStrand
+	io func()
+}
+
+func (s ioStrand) CloseRead() error {
+	s.io()
+	return s.rawStrand.CloseRead()
+}
+
+func (s ioStrand) Reset(code frame.Code) error {
+	s.io()
+	return s.rawStrand.Reset(code)
+}
+
+// Resets and CloseReads of strands are I/O: nobody holds the lane's lock meanwhile, and the lane is not over before them.
+func TestStrandsAreEndedOutsideTheLock(t *testing.T) {
+	for name, end := range map[string]func(f *framed, far []rawStrand){
+		"Reset":     func(f *framed, _ []rawStrand) { _ = f.Reset(frame.CodeCancelled) },
+		"CloseRead": func(f *framed, _ []rawStrand) { _ = f.CloseRead() },
+		"fail":      func(f *framed, _ []rawStrand) { f.fail(io.ErrClosedPipe, frame.CodeCancelled) },
+		"settle": func(f *framed, far []rawStrand) {
+			for _, st := range far {
+				_ = st.CloseWrite()
+			}
+			synctest.Wait()
+			f.settle(0)
+		},
+		"no block": func(_ *framed, far []rawStrand) { _, _ = far[0].Write(make([]byte, blockHead)) },
+		"a number twice": func(_ *framed, far []rawStrand) {
+			_, _ = far[0].Write(rawBlock(0, "a"))
+			synctest.Wait()
+			_, _ = far[1].Write(rawBlock(0, "a"))
+		},
+		"a loss": func(_ *framed, far []rawStrand) { far[0].Link().Cut() },
+		"join after CloseRead": func(f *framed, _ []rawStrand) {
+			_ = f.CloseRead()
+			here, _ := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+			require.True(t, f.join(2, ioStrand{rawStrand{here}, func() {
+				require.True(t, f.mu.TryLock())
+				f.mu.Unlock()
+			}}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				f := newFramed(false, 3)
+				far := make([]rawStrand, 2)
+				var ended atomic.Int32
+				for i := range far {
+					here, there := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+					far[i] = rawStrand{there}
+					require.True(t, f.join(i, ioStrand{rawStrand{here}, func() {
+						time.Sleep(time.Second)
+						if !f.mu.TryLock() {
+							t.Error("the lock is held")
+							return
+						}
+						f.mu.Unlock()
+						select {
+						case <-f.done:
+							t.Error("the lane is over")
+						default:
+						}
+						ended.Add(1)
+					}}))
+				}
+				end(f, far)
+				time.Sleep(time.Minute)
+				require.EqualValues(t, len(far), ended.Load())
+				_ = f.Reset(frame.CodeCancelled)
+				<-f.done
+			})
 		})
 	}
 }
