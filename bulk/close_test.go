@@ -22,7 +22,7 @@ import (
 func TestCloseOfALaneLosesNothingSilently(t *testing.T) {
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(25) {
+			for seed := range uint64(100) {
 				bubble(t, func(t *testing.T) { closeAtRandom(t, opts, rand.New(rand.NewPCG(seed, 5)), seed) })
 			}
 		})

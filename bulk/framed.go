@@ -44,6 +44,7 @@ type framed struct {
 	running int           // goroutines of the strands, and their reset
 	senders int           // of them, those that send
 	err     error         // why the lane has ended; nil while it has not
+	dead    bool          // err is set, and what has come is not read any more either
 	reset   *strandsReset // for unlock to do; nil: none
 	closed  bool          // Close or Reset
 	over    bool          // nothing runs, and nothing will
@@ -137,6 +138,13 @@ func (f *framed) checkLocked() {
 	}
 }
 
+// isReadLocked reports whether a lane that has failed has no block left to read: its writer may have been told that the peer has those that
+// have come.
+func (f *framed) isReadLocked() bool {
+	f.dead = f.dead || f.err != nil && f.current == nil && len(f.held) == f.open && !slices.Contains(f.held, f.next)
+	return f.dead
+}
+
 // leave ends a goroutine of a strand, or their reset.
 func (f *framed) leave() {
 	f.mu.Lock()
@@ -182,6 +190,7 @@ func (f *framed) failLocked(err error, code frame.Code) {
 		return
 	}
 	f.err = err
+	f.dead = f.closed || errors.Is(err, ErrProtocol)
 	f.changed.Broadcast()
 	if !errors.Is(err, session.ErrClosed) { // otherwise the session ends its streams in order, and flush has been called
 		f.reset = &strandsReset{f.strands, code}
@@ -396,6 +405,8 @@ func (f *framed) Reset(code frame.Code) error {
 	defer f.unlock()
 	f.closed = true
 	f.failLocked(net.ErrClosed, code)
+	f.dead = true // it may have failed before
+	f.changed.Broadcast()
 	return nil
 }
 

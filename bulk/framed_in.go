@@ -26,10 +26,10 @@ func (f *framed) receive(st strand) {
 			f.strandEnded()
 			return
 		case errors.Is(err, ErrProtocol):
-			f.fail(err, frame.CodeProtocol)
+			f.strandFailed(err, frame.CodeProtocol)
 			return
 		case err != nil:
-			f.fail(err, frame.CodeCancelled)
+			f.strandFailed(err, frame.CodeCancelled)
 			return
 		}
 		if !f.deliver(b, k) {
@@ -97,7 +97,7 @@ func (f *framed) deliver(b *buffer, k block) bool {
 	defer f.unlock()
 	f.awaitTurn(k.number)
 	switch {
-	case f.err != nil:
+	case f.dead:
 		b.free()
 		return false
 	case f.deaf:
@@ -126,13 +126,16 @@ func (f *framed) deliver(b *buffer, k block) bool {
 // awaitTurn waits while a block may not be read yet.
 func (f *framed) awaitTurn(number uint64) {
 	waits := func() bool {
-		return f.err == nil && !f.deaf && !f.fin && number >= f.next && (number > f.next || f.current != nil)
+		return !f.isReadLocked() && !f.deaf && !f.fin && number >= f.next && (number > f.next || f.current != nil)
 	}
 	if !waits() {
 		return
 	}
 	f.held = append(f.held, number)
 	f.checkLocked()
+	if f.isReadLocked() {
+		f.changed.Broadcast()
+	}
 	for waits() {
 		f.changed.Wait()
 	}
@@ -153,6 +156,18 @@ func (f *framed) strandEnded() {
 	defer f.unlock()
 	f.open--
 	f.checkLocked()
+	if f.isReadLocked() {
+		f.changed.Broadcast()
+	}
+}
+
+// strandFailed is strandEnded for one that ended otherwise than in order.
+func (f *framed) strandFailed(err error, code frame.Code) {
+	f.mu.Lock()
+	defer f.unlock()
+	f.failLocked(err, code)
+	f.open--
+	f.changed.Broadcast()
 }
 
 // Read implements net.Conn.
@@ -167,7 +182,7 @@ func (f *framed) Read(p []byte) (int, error) {
 			return 0, os.ErrDeadlineExceeded
 		case len(p) == 0:
 			return 0, nil
-		case f.current != nil && f.err == nil:
+		case f.current != nil && !f.dead:
 			b := f.current
 			n := copy(p, b.raw)
 			before := f.taken / readStep
@@ -183,7 +198,7 @@ func (f *framed) Read(p []byte) (int, error) {
 			return n, nil
 		case f.fin:
 			return 0, io.EOF
-		case f.err != nil:
+		case f.isReadLocked():
 			return 0, f.err
 		}
 		f.changed.Wait()

@@ -2,6 +2,7 @@ package bulk
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -493,4 +494,56 @@ func TestStrandsAreEndedOutsideTheLock(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A lane that is lost has its reader read what has come, in turn, and then the loss: its writer may have been told that it has arrived.
+func TestWhatHasComeIsReadBeforeALoss(t *testing.T) {
+	for name, lose := range map[string]func(f *framed, far []rawStrand){
+		"a strand": func(_ *framed, far []rawStrand) { far[2].Link().Cut() },
+		"a write": func(f *framed, _ []rawStrand) {
+			f.outFailed(io.ErrClosedPipe, 1)
+		},
+	} {
+		for _, gap := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, gap), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					f, far := rawLane(false, 3, faultnet.LinkOptions{})
+					_, _ = far[0].Write(rawBlock(0, "one "))
+					_, _ = far[1].Write(rawBlock(1, "two "))
+					if gap {
+						_, _ = far[0].Write(rawBlock(3, "four"))
+					} else {
+						_, _ = far[0].Write(rawBlock(2, "three"))
+					}
+					synctest.Wait()
+					lose(f, far)
+					synctest.Wait()
+					_, err := f.Write([]byte("x"))
+					require.Error(t, err)
+					got, err := io.ReadAll(f)
+					require.Error(t, err)
+					if gap {
+						require.Equal(t, "one two ", string(got))
+					} else {
+						require.Equal(t, "one two three", string(got))
+					}
+					<-f.done
+					require.Error(t, f.err)
+				})
+			})
+		}
+	}
+	t.Run("Abort", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			f, far := rawLane(false, 2, faultnet.LinkOptions{})
+			_, _ = far[0].Write(cat(rawBlock(0, "one"), rawBlock(1, "two")))
+			synctest.Wait()
+			far[1].Link().Cut()
+			synctest.Wait()
+			require.NoError(t, f.Reset(frame.CodeCancelled))
+			<-f.done
+			_, err := f.Read(make([]byte, 1))
+			require.ErrorIs(t, err, net.ErrClosed)
+		})
+	})
 }
