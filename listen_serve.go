@@ -40,25 +40,30 @@ func (l *Listener) serve() {
 			return
 		}
 		conn, err := l.accept()
-		if err != nil || !l.startServing(conn) {
+		if err != nil {
 			return
 		}
-		l.handlers.Go(func() {
+		if !l.startServing(conn) {
+			conn.resetWith(frame.CodeGoingAway)
+			return
+		}
+		go func() {
+			defer l.handlers.Done()
 			defer func() { <-places }()
 			l.serveConn(conn)
-		})
+		}()
 	}
 }
 
-// startServing enters a conn among those that Close ends, and reports false, with the conn reset, if it came too late.
+// startServing enters a conn among those that Close ends and Shutdown waits for, and reports false if it came too late.
 func (l *Listener) startServing(conn *Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		conn.resetWith(frame.CodeGoingAway)
 		return false
 	}
 	l.serving[conn] = struct{}{}
+	l.handlers.Add(1)
 	return true
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/frame"
@@ -207,4 +208,35 @@ func TestServeNamesTheInvalidArgument(t *testing.T) {
 	_, err = ListenConfig{}.Serve(h, testTag, func(*Conn) {})
 	require.ErrorIs(t, err, ErrInUse)
 	require.Equal(t, DefaultMaxConns, ListenConfig{}.withDefaults().MaxConns)
+}
+
+// resetStream is a stream that calls reset when it is reset.
+type resetStream struct {
+	*pipeEnd
+	reset func()
+}
+
+func (s resetStream) ResetWithError(code network.StreamErrorCode) error {
+	s.reset()
+	return s.pipeEnd.ResetWithError(code)
+}
+
+// A conn that comes as the listener closes is reset by no one who holds the listener's lock: a reset is I/O.
+func TestAConnThatComesTooLateIsResetOutsideTheLock(t *testing.T) {
+	h := testHost(t)
+	for resets := 0; resets == 0; { // until serve takes the conn: it may see the end of the listener first
+		l, err := newListener(h, testTag, ListenConfig{})
+		require.NoError(t, err)
+		l.handler = func(*Conn) { t.Error("the listener is closed") }
+		_, far := newPipe()
+		c := newLoopbackConn(far, l, l.opts)
+		c.stream = resetStream{far, func() {
+			resets++
+			require.True(t, l.mu.TryLock())
+			l.mu.Unlock()
+		}}
+		require.Equal(t, frame.CodeOK, l.offer(c))
+		require.True(t, l.markClosed())
+		l.serve()
+	}
 }

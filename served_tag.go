@@ -27,9 +27,11 @@ type servedTag struct {
 	sessions *Listener
 	legacy   *Listener // nil: not served
 
-	wg sync.WaitGroup // accept loops, carriers and legacy calls
+	wg sync.WaitGroup // accept loops, carriers, legacy calls, and the Closes of idle sessions
 
 	mu    sync.Mutex
+	down  bool                          // wg is waited for: nothing that it does not count may enter
+	idle  map[*session.Session]struct{} // those that are being closed as idle
 	calls map[*legacyCall]struct{}
 	peers map[peer.ID]int                   // of calls
 	lost  map[*session.Session]network.Conn // what the sessions that are detached were on
@@ -76,7 +78,7 @@ func (s *Server) serve(tag protocol.ID, handler Handler) error {
 
 // newTag returns the tag, not yet listening. s.mu is held.
 func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
-	t := &servedTag{server: s, tag: tag, handler: handler,
+	t := &servedTag{server: s, tag: tag, handler: handler, idle: make(map[*session.Session]struct{}),
 		calls: make(map[*legacyCall]struct{}), peers: make(map[peer.ID]int),
 		lost: make(map[*session.Session]network.Conn)}
 	mux := s.mux.Child()
@@ -203,6 +205,9 @@ func (t *servedTag) legacyCalls() []*legacyCall {
 func (t *servedTag) shutdown(ctx context.Context) error {
 	err := t.acceptor.Shutdown(ctx)
 	_ = t.sessions.Close() // a listener's Close does not fail
+	t.mu.Lock()
+	t.down = true
+	t.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -257,13 +262,42 @@ func (s *Server) reap() {
 	}
 }
 
-// reapSession ends one session if it is idle: in order by IdleTimeout, at once by MaxIdleTime.
+// reapSession ends one session if it is idle: by a drain, or, when nothing has moved on it for MaxIdleTime, also if something is open.
 func (s *Server) reapSession(t *servedTag, c *session.Session, now time.Time) {
 	last, idle := c.IdleSince()
 	switch quiet := now.Sub(last); {
 	case idle && t.handler != nil && quiet >= s.cfg.IdleTimeout, idle && quiet >= s.cfg.MaxIdleTime:
 		c.Drain("idle")
-	case quiet >= s.cfg.MaxIdleTime && c.Snapshot().InFlightIn == 0:
-		t.wg.Go(func() { _ = c.Close() }) // what has not moved for so long is given up
+	case quiet >= s.cfg.MaxIdleTime && c.Snapshot().InFlightIn == 0 && t.enterIdle(c):
+		go t.closeIdle(c)
 	}
+}
+
+// enterIdle reports whether c is to be closed as idle, once. Then the caller calls closeIdle.
+func (t *servedTag) enterIdle(c *session.Session) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, closing := t.idle[c]; closing || t.down {
+		return false
+	}
+	t.idle[c] = struct{}{}
+	t.wg.Add(1)
+	return true
+}
+
+// closeIdle closes a session in order, and gives it up after CloseTimeout: what is open on it has not moved for MaxIdleTime.
+func (t *servedTag) closeIdle(c *session.Session) {
+	defer t.wg.Done()
+	aborted := make(chan struct{})
+	late := time.AfterFunc(t.server.cfg.CloseTimeout, func() {
+		defer close(aborted)
+		c.Abort()
+	})
+	_ = c.Close() // nobody waits for what did not move
+	if !late.Stop() {
+		<-aborted
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.idle, c)
 }

@@ -1,12 +1,15 @@
 package peerlane
 
 import (
+	"log/slog"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/testnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -89,5 +92,50 @@ func TestMaxIdleTimeClosesWhatNothingMovesOn(t *testing.T) {
 		close(stuck.release)
 		require.NoError(t, await(t, done, "the long call"))
 		waitInfo(t, s, 0)
+	})
+}
+
+// A session that MaxIdleTime ends is closed by one goroutine, however often the reaper comes, and given up after CloseTimeout though its
+// peer goes on handling what it was sent. Nothing begins once the tag is being shut down.
+func TestMaxIdleTimeClosesASessionOnceAndBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Server{cfg: ServerConfig{}.withDefaults(), log: slog.New(slog.DiscardHandler)}
+		acceptor, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "server", Mux: session.NewMux(), ResumeWindow: -1}})
+		require.NoError(t, err)
+		tag := &servedTag{server: s, acceptor: acceptor, idle: make(map[*session.Session]struct{})}
+		here, there := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+		tag.wg.Go(func() { _ = acceptor.Serve(here, "client") })
+		mux := session.NewMux()
+		over := make(chan struct{})
+		mux.SetLink("slow", func(*session.Message) {
+			select {
+			case <-time.After(time.Second):
+			case <-over:
+			}
+		})
+		c, err := session.Dial(t.Context(), there, "server", nil, session.Config{Local: "client", Mux: mux, ResumeWindow: -1})
+		require.NoError(t, err)
+		idle := acceptor.Sessions()[0]
+		for range 100 {
+			require.NoError(t, idle.Send(t.Context(), "slow", nil))
+		}
+		synctest.Wait()
+
+		began := time.Now()
+		for range 3 {
+			s.reapSession(tag, idle, began.Add(s.cfg.MaxIdleTime))
+			synctest.Wait()
+			require.Len(t, goroutinesIn("session.(*Session).Close("), 1)
+			time.Sleep(time.Second)
+		}
+		<-idle.Done()
+		require.InDelta(t, s.cfg.CloseTimeout.Seconds(), time.Since(began).Seconds(), 2)
+		synctest.Wait()
+		require.Empty(t, tag.idle)
+		tag.down = true
+		require.False(t, tag.enterIdle(idle))
+		c.Abort()
+		tag.wg.Wait()
+		close(over)
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/frame"
@@ -56,11 +57,9 @@ func goroutinesIn(functions ...string) []string {
 func requireNoGoroutines(t testing.TB) {
 	t.Helper()
 	of := []string{"peerlane/session.", "peerlane.(*servedTag)", "peerlane.(*Server)", "peerlane.(*pool)"}
-	left := func() bool { return len(goroutinesIn(of...)) > 0 }
-	for until := time.Now().Add(patience); left() && time.Now().Before(until); {
-		time.Sleep(5 * time.Millisecond)
+	if !assert.Eventually(t, func() bool { return len(goroutinesIn(of...)) == 0 }, patience, 5*time.Millisecond) {
+		require.FailNow(t, "goroutines are left", strings.Join(goroutinesIn(of...), "\n\n"))
 	}
-	require.False(t, left(), "goroutines are left:\n%s", strings.Join(goroutinesIn(of...), "\n\n"))
 }
 
 // Row: P14, D2, D28, P8 (MaxConcurrentConns)

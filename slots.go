@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,7 +75,7 @@ type slots struct {
 	held    map[*slot]struct{}
 	sure    int           // so many conns may be open at once without a second look; at least 1
 	trying  int           // held slots that are tentative
-	waiting []*slotWaiter // oldest first
+	waiting []*slotWaiter // in turn: those that were refused, and then the oldest first
 	timer   *time.Timer   // calls tick while dials wait, and forget when nothing is held
 	left    time.Time     // when a slot has last come back
 
@@ -179,13 +180,13 @@ func (s *slots) grant(look time.Duration) *slot {
 // enqueue adds a waiter, at the front if it was there before. t.mu is held.
 func (s *slots) enqueue(again bool) *slotWaiter {
 	w := &slotWaiter{got: make(chan *slot, 1), since: time.Now()}
+	if len(s.waiting) >= maxSlotWaiters {
+		s.evict()
+	}
 	if again {
 		s.waiting = append([]*slotWaiter{w}, s.waiting...)
 	} else {
 		s.waiting = append(s.waiting, w)
-	}
-	if len(s.waiting) > maxSlotWaiters {
-		s.next().got <- nil
 	}
 	if len(s.waiting) == 1 {
 		s.paused = time.Time{}
@@ -194,7 +195,19 @@ func (s *slots) enqueue(again bool) *slotWaiter {
 	return w
 }
 
-// next takes the oldest waiter off the queue. t.mu is held.
+// evict has the waiter give way that has waited for longest: not one that has its turn before it. t.mu is held.
+func (s *slots) evict() {
+	oldest := 0
+	for i, w := range s.waiting {
+		if w.since.Before(s.waiting[oldest].since) {
+			oldest = i
+		}
+	}
+	s.waiting[oldest].got <- nil
+	s.waiting = slices.Delete(s.waiting, oldest, oldest+1)
+}
+
+// next takes the first waiter off the queue. t.mu is held.
 func (s *slots) next() *slotWaiter {
 	w := s.waiting[0]
 	s.waiting[0] = nil

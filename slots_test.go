@@ -292,6 +292,43 @@ func TestTheOldestDialGivesWayWhereTooManyWait(t *testing.T) {
 	})
 }
 
+// A dial that was refused has its turn before the others: it does not give way, to itself or to a later one, while an older one waits.
+func TestADialThatWasRefusedDoesNotGiveWay(t *testing.T) {
+	withSlots(t, func(t slotTest) {
+		all := t.take(2)
+		all[1].refuse() // one slot is left, and is held
+		errs := make(chan error, maxSlotWaiters)
+		ctx, cancel := context.WithCancel(t.Context())
+		take := func(again bool) { _, err := t.table.take(ctx, t.key, again, nil); errs <- err }
+		for range maxSlotWaiters {
+			go take(false)
+		}
+		synctest.Wait()
+		time.Sleep(time.Millisecond)
+		refused := make(chan *slot, 1)
+		go func() {
+			got, err := t.table.take(ctx, t.key, true, nil)
+			if err != nil {
+				panic(err)
+			}
+			refused <- got
+		}()
+		require.ErrorContains(t, <-errs, "1024 dials wait already")
+		go take(false)
+		require.ErrorContains(t, <-errs, "1024 dials wait already")
+		synctest.Wait()
+		require.Empty(t, errs)
+		require.Empty(t, refused)
+		all[0].release()
+		own := <-refused
+		cancel()
+		for range maxSlotWaiters - 1 {
+			require.ErrorIs(t, <-errs, context.Canceled)
+		}
+		own.release()
+	})
+}
+
 func TestOnlyALimitOnStreamsIsWaitedFor(t *testing.T) {
 	limit := &network.StreamError{ErrorCode: network.StreamResourceLimitExceeded, Remote: true}
 	require.True(t, isFull(streamBroken("negotiate", limit)))

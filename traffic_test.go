@@ -31,15 +31,9 @@ func TestAConnectionLivesWhileAnythingMovesOrAPingIsAnswered(t *testing.T) {
 			require.True(t, areAlive(t.Context(), conns, 2*time.Second), "a ping is answered")
 			fault.Freeze()
 			require.False(t, areAlive(t.Context(), conns, 2*time.Second), "nothing moves")
-			moving, stop := context.WithCancel(t.Context())
-			go func() {
-				for moving.Err() == nil {
-					trafficOn(conns[0]).move(time.Now())
-					time.Sleep(10 * time.Millisecond)
-				}
-			}()
+			moving := time.AfterFunc(time.Second, func() { trafficOn(conns[0]).move(time.Now()) })
+			defer moving.Stop()
 			require.True(t, areAlive(t.Context(), conns, 2*time.Second), "something of ours moves")
-			stop()
 			ended, end := context.WithCancel(t.Context())
 			end()
 			require.False(t, areAlive(ended, conns, time.Hour))

@@ -105,6 +105,7 @@ type unpacker struct {
 	zstd   bool // was agreed on
 	head   [blockHead]byte
 	packed []byte
+	pace   *follower // reads the bodies; nil: nothing holds that back
 }
 
 // readBlock reads one block. It returns io.EOF at the end of the strand, between blocks. An END has no buffer.
@@ -121,6 +122,9 @@ func readBlock(r io.Reader, z *unpacker) (*buffer, block, error) {
 		return nil, k, nil
 	case k.kind == blockZstd && !z.zstd:
 		return nil, k, protocolErrorf("a zstd block, which was not agreed on")
+	}
+	if z.pace != nil {
+		r = z.pace.follow(r, k)
 	}
 	b := newBuffer()
 	if err := b.fill(r, k, z); err != nil {

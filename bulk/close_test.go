@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -21,7 +22,7 @@ import (
 func TestCloseOfALaneLosesNothingSilently(t *testing.T) {
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(25) {
+			for seed := range uint64(100) {
 				bubble(t, func(t *testing.T) { closeAtRandom(t, opts, rand.New(rand.NewPCG(seed, 5)), seed) })
 			}
 		})
@@ -203,5 +204,113 @@ func TestCloseOfTheSessionLosesNoBlock(t *testing.T) {
 				require.True(t, bytes.Equal(body, got), "%d bytes", len(got))
 			})
 		})
+	}
+}
+
+// The session's Close waits for a lane in blocks that is being closed: both say nil, and all is read, or both say what is lost.
+func TestCloseOfTheSessionWaitsForALaneThatIsBeingClosed(t *testing.T) {
+	for _, name := range []string{"shared, compressed", "dedicated, 4 strands", "dedicated, 3 strands, compressed"} {
+		size := 3 * max(kinds[name].Strands, 1) * maxBlock // Write returns, and the peer's lane has not all of it
+		t.Run(name, func(t *testing.T) {
+			closeBoth := func(t *testing.T, there func(*Lane)) (ofLane, ofSession error, read int) {
+				p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond, Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
+				got := make(chan int, 1)
+				Handle(p.toBob, "lane", nil, func(l *Lane) {
+					there(l)
+					n, _ := io.Copy(io.Discard, l)
+					got <- int(n)
+				})
+				l, err := Open(t.Context(), p.alice, "lane", kinds[name])
+				require.NoError(t, err)
+				body := make([]byte, size)
+				_, err = rand.NewChaCha8([32]byte{}).Read(body)
+				require.NoError(t, err)
+				_, err = l.Write(body)
+				require.NoError(t, err)
+				closed := make(chan error, 1)
+				go func() { closed <- l.Close() }()
+				synctest.Wait()
+				ofSession = p.alice.Close()
+				return <-closed, ofSession, <-got
+			}
+			bubble(t, func(t *testing.T) {
+				ofLane, ofSession, read := closeBoth(t, func(*Lane) { time.Sleep(3 * time.Second) })
+				require.NoError(t, ofLane)
+				require.NoError(t, ofSession)
+				require.Equal(t, size, read)
+			})
+			bubble(t, func(t *testing.T) {
+				ofLane, ofSession, _ := closeBoth(t, func(*Lane) { time.Sleep(time.Minute) })
+				require.Error(t, ofLane)
+				require.Error(t, ofSession)
+			})
+		})
+	}
+}
+
+// A lane that was aborted is no loss to the Close of its session.
+func TestCloseOfTheSessionIsNoErrorAfterAbort(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond, Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
+		here, _ := p.lanes(t, kinds["shared, compressed"])
+		body := make([]byte, 400<<10)
+		_, err := rand.NewChaCha8([32]byte{}).Read(body)
+		require.NoError(t, err)
+		_, err = here.Write(body)
+		require.NoError(t, err)
+		closed := make(chan error, 1)
+		go func() { closed <- p.alice.Close() }()
+		synctest.Wait()
+		require.Empty(t, closed)
+		require.NoError(t, here.Abort(frame.CodeCancelled))
+		require.NoError(t, <-closed)
+	})
+}
+
+// A reader that is slow and steady is progress, on every lane of one strand, also to a Close of the session, and for bytes that shrink.
+func TestASlowReaderIsProgress(t *testing.T) {
+	const size, rate = 3 << 20, 40_000
+	for name, opts := range kinds {
+		if opts != nil && opts.Strands > 1 {
+			continue // strands wait for each other
+		}
+		for _, shrinks := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, shrinks), func(t *testing.T) {
+				for _, ofSession := range []bool{false, true} {
+					bubble(t, func(t *testing.T) {
+						p := newPair(t, faultnet.LinkOptions{Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
+						got := make(chan int, 1)
+						Handle(p.toBob, "lane", nil, func(l *Lane) {
+							n, err := 0, error(nil)
+							for b := make([]byte, rate/10); err == nil; {
+								var k int
+								k, err = l.Read(b)
+								n += k
+								time.Sleep(time.Second * time.Duration(k) / rate)
+							}
+							got <- n
+						})
+						l, err := Open(t.Context(), p.alice, "lane", opts)
+						require.NoError(t, err)
+						body := make([]byte, size)
+						_, err = rand.NewChaCha8([32]byte{}).Read(body)
+						require.NoError(t, err)
+						if shrinks {
+							for i := range body {
+								body[i] &= 0x1f
+							}
+						}
+						_, err = l.Write(body)
+						require.NoError(t, err)
+						if ofSession {
+							require.NoError(t, p.alice.Close())
+						} else {
+							require.NoError(t, l.Close())
+						}
+						require.Equal(t, size, <-got)
+					})
+				}
+			})
+		}
 	}
 }

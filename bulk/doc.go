@@ -30,7 +30,8 @@
 //
 // A lane ends when both sides have ended their direction, by Close, by Abort, or with what carries it. Who has opened it closes it; the
 // one that Handle serves is closed when its function returns, and aborted when that panics or ends its goroutine. Close waits until what
-// was written is with the peer, and says that this is not known when nothing moves within 5 s; Abort drops it.
+// was written is with the peer, and says that this is not known when nothing moves within 5 s, or the session's CloseTimeout; Abort
+// drops it.
 //
 // # Cancellation
 //

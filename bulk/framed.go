@@ -38,14 +38,16 @@ type framed struct {
 	mu      sync.Mutex
 	changed sync.Cond // anything below
 	strands []strand
-	joined  uint32      // a bit for each strand's number
-	coming  bool        // further strands may join
-	late    *time.Timer // ends that; nil: nobody does by time
-	running int         // goroutines of the strands
-	senders int         // of them, those that send
-	err     error       // why the lane has ended; nil while it has not
-	closed  bool        // Close or Reset
-	over    bool        // nothing runs, and nothing will
+	joined  uint32        // a bit for each strand's number
+	coming  bool          // further strands may join
+	late    *time.Timer   // ends that; nil: nobody does by time
+	running int           // goroutines of the strands, and their reset
+	senders int           // of them, those that send
+	err     error         // why the lane has ended; nil while it has not
+	dead    bool          // err is set, and what has come is not read any more either
+	reset   *strandsReset // for unlock to do; nil: none
+	closed  bool          // Close or Reset
+	over    bool          // nothing runs, and nothing will
 
 	queue    []*buffer // blocks that no strand has taken
 	turn     bool      // a Write has its turn
@@ -53,11 +55,13 @@ type framed struct {
 	sending  []uint64  // numbers of the blocks that strands have taken and not sent, in order
 	ended    bool      // CloseWrite
 	saidEnd  bool      // END is sent, or being sent
+	endOn    strand    // that which has sent END; nil: none has
 	outErr   error     // why nothing more can leave, though the lane has not ended: the peer reads no more
 	dropped  int       // blocks that were written and will not leave
 	writeDue deadline.Deadline
 
 	current  *buffer  // the block that Read takes from; nil: none
+	taken    uint64   // bytes that Read has returned
 	next     uint64   // number of the block that is due after it
 	held     []uint64 // numbers of the blocks that wait for their turn, one of a strand
 	fin      bool     // END has come, and all before it
@@ -77,17 +81,23 @@ func newFramed(zstd bool, strands int) *framed {
 
 // join adds strand n, and reports whether the lane still takes it. The strand's two goroutines are counted in running.
 func (f *framed) join(n int, st strand) bool {
+	joined, deaf := f.add(n, st)
+	if deaf {
+		_ = st.CloseRead() // it is new
+	}
+	return joined
+}
+
+// add is join, but for what CloseRead has to do with the strand: deaf says that it has been called.
+func (f *framed) add(n int, st strand) (joined, deaf bool) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	if f.err != nil || f.over || n >= f.limit || f.joined&(1<<n) != 0 || n > 0 && !f.coming {
-		return false
+		return false, false
 	}
 	f.joined |= 1 << n
 	f.strands = append(f.strands, st)
 	f.open++
-	if f.deaf {
-		_ = st.CloseRead() // it is new
-	}
 	f.running += 2
 	f.senders++
 	go f.send(st)
@@ -95,13 +105,13 @@ func (f *framed) join(n int, st strand) bool {
 	if len(f.strands) == f.limit {
 		f.settleLocked()
 	}
-	return true
+	return true, f.deaf
 }
 
 // settle says that no further strands join, after d.
 func (f *framed) settle(d time.Duration) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	switch {
 	case !f.coming || f.over:
 	case d <= 0:
@@ -128,7 +138,14 @@ func (f *framed) checkLocked() {
 	}
 }
 
-// leave ends a goroutine of a strand.
+// isReadLocked reports whether a lane that has failed has no block left to read: its writer may have been told that the peer has those that
+// have come.
+func (f *framed) isReadLocked() bool {
+	f.dead = f.dead || f.err != nil && f.current == nil && len(f.held) == f.open && !slices.Contains(f.held, f.next)
+	return f.dead
+}
+
+// leave ends a goroutine of a strand, or their reset.
 func (f *framed) leave() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -163,22 +180,43 @@ func (f *framed) dropQueue() {
 // fail ends the lane for a reason, and its strands with it.
 func (f *framed) fail(err error, code frame.Code) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.failLocked(err, code)
 }
 
+// failLocked is fail for who holds mu: unlock resets the strands.
 func (f *framed) failLocked(err error, code frame.Code) {
 	if f.err != nil {
 		return
 	}
 	f.err = err
+	f.dead = f.closed || errors.Is(err, ErrProtocol)
 	f.changed.Broadcast()
 	if !errors.Is(err, session.ErrClosed) { // otherwise the session ends its streams in order, and flush has been called
-		for _, st := range f.strands {
-			_ = st.Reset(code) // the reason is what counts
-		}
+		f.reset = &strandsReset{f.strands, code}
+		f.running++ // done waits for it
 	}
 	f.endLocked()
+}
+
+// strandsReset is a reset of strands that is due.
+type strandsReset struct {
+	strands []strand
+	code    frame.Code
+}
+
+// unlock gives up mu, and resets the strands if the lane has failed meanwhile: that is I/O. It is for who may have called failLocked.
+func (f *framed) unlock() {
+	due := f.reset
+	f.reset = nil
+	f.mu.Unlock()
+	if due == nil {
+		return
+	}
+	for _, st := range due.strands {
+		_ = st.Reset(due.code) // the reason is what counts
+	}
+	f.leave()
 }
 
 // CloseWrite implements strand.
@@ -196,19 +234,21 @@ func (f *framed) CloseWrite() error {
 // CloseRead implements strand.
 func (f *framed) CloseRead() error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	var strands []strand
 	if !f.deaf {
 		f.deaf = true
-		for _, st := range f.strands {
-			_ = st.CloseRead() // one that has ended may say so
-		}
+		strands = f.strands
 		f.endLocked()
 	}
 	f.changed.Broadcast()
+	f.mu.Unlock()
+	for _, st := range strands {
+		_ = st.CloseRead() // one that has ended may say so
+	}
 	return nil
 }
 
-// closeTimeout is how long Close waits without progress for what was written to leave.
+// closeTimeout is session.Config's CloseTimeout by default.
 const closeTimeout = 5 * time.Second
 
 // Close implements net.Conn: it waits until what was written has left, and the strands have closed, which wait for the peer.
@@ -239,14 +279,17 @@ func (f *framed) Close() error {
 	case f.err != nil:
 		return f.err
 	case f.outErr != nil && f.dropped > 0:
-		return f.outErr
+		return errors.Join(append(errs, f.outErr)...)
 	}
 	return errors.Join(errs...)
 }
 
 // lost returns the error of a strand's Close, unless the peer has read all but END: it needs that no more when it has closed too.
 func (f *framed) lost(st strand, err error) error {
-	if t, ok := st.(interface{ Untaken() (uint64, bool) }); ok && err != nil {
+	f.mu.Lock()
+	sentEnd := f.endOn == st
+	f.mu.Unlock()
+	if t, ok := st.(interface{ Untaken() (uint64, bool) }); ok && err != nil && sentEnd {
 		if n, known := t.Untaken(); known && n <= blockHead {
 			return nil
 		}
@@ -274,17 +317,16 @@ func (f *framed) awaitEnd() {
 	}
 }
 
-// flush ends the way out because the session is being closed, and waits until the strands have taken all of it.
+// flush ends the way out because the session is being closed, and waits until the strands have taken all of it, also while Close does.
+// What Reset has dropped is no loss.
 func (f *framed) flush(ctx context.Context) error {
-	if err := f.CloseWrite(); err != nil {
-		return nil // Close or Reset sees to it
-	}
+	_ = f.CloseWrite() // after Close, it has ended already
 	defer context.AfterFunc(ctx, func() { f.fail(fmt.Errorf("the session ends: %w", os.ErrDeadlineExceeded), frame.CodeCancelled) })()
-	f.awaitSent()
+	<-f.allSent() // ctx ends when there is no progress
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
-	case f.number == 0 && f.dropped == 0:
+	case f.number == 0 && f.dropped == 0, f.err == net.ErrClosed:
 		return nil // there was nothing to lose
 	case f.err != nil:
 		return f.err
@@ -294,23 +336,17 @@ func (f *framed) flush(ctx context.Context) error {
 	return nil
 }
 
-// awaitSent waits until the strands have sent what there is, and gives up when nothing has moved for closeTimeout.
+// awaitSent waits until the strands have sent what there is. When nothing has moved for as long as a Close of the session's streams waits,
+// it ends the lane.
 func (f *framed) awaitSent() {
-	wake := make(chan struct{})
-	go func() { // ends with the senders, which the end of the lane ends
-		defer close(wake)
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		for f.senders > 0 {
-			f.changed.Wait()
-		}
-	}()
-	tick := time.NewTimer(closeTimeout / 4)
+	sent := f.allSent()
+	limit := f.closeTimeout()
+	tick := time.NewTimer(limit / 4)
 	defer tick.Stop()
 	seen, at := f.moved(), time.Now()
 	for {
 		select {
-		case <-wake:
+		case <-sent:
 			return
 		case <-tick.C:
 		}
@@ -318,20 +354,44 @@ func (f *framed) awaitSent() {
 		if n := f.moved(); n != seen {
 			seen, at = n, now
 		}
-		left := closeTimeout - now.Sub(at)
+		left := limit - now.Sub(at)
 		if left <= 0 {
-			f.fail(fmt.Errorf("nothing has moved for %v: %w", closeTimeout, os.ErrDeadlineExceeded), frame.CodeCancelled)
+			f.fail(fmt.Errorf("nothing has moved for %v: %w", limit, os.ErrDeadlineExceeded), frame.CodeCancelled)
+			<-sent
+			return
 		}
-		tick.Reset(max(time.Millisecond, min(closeTimeout/4, left)))
+		tick.Reset(max(time.Millisecond, min(limit/4, left)))
 	}
+}
+
+// allSent returns a channel that is closed when the senders have ended. Its goroutine ends with them, which the end of the lane ends.
+func (f *framed) allSent() <-chan struct{} {
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		for f.senders > 0 {
+			f.changed.Wait()
+		}
+	}()
+	return sent
+}
+
+// closeTimeout returns how long Close waits without progress for what was written to leave.
+func (f *framed) closeTimeout() time.Duration {
+	if st, ok := f.first().(interface{ CloseTimeout() time.Duration }); ok {
+		return st.CloseTimeout()
+	}
+	return closeTimeout
 }
 
 // moved returns a number that changes while something leaves.
 func (f *framed) moved() uint64 {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	n := f.wire
-	for _, st := range f.strands {
+	n, strands := f.wire, f.strands // which grow only
+	f.mu.Unlock()
+	for _, st := range strands {
 		if m, ok := st.(interface{ Moved() uint64 }); ok {
 			n += m.Moved()
 		}
@@ -342,9 +402,11 @@ func (f *framed) moved() uint64 {
 // Reset implements strand.
 func (f *framed) Reset(code frame.Code) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.closed = true
 	f.failLocked(net.ErrClosed, code)
+	f.dead = true // it may have failed before
+	f.changed.Broadcast()
 	return nil
 }
 

@@ -16,6 +16,9 @@ import (
 func (f *framed) receive(st strand) {
 	defer f.leave()
 	z := unpacker{zstd: f.zstd}
+	if f.limit == 1 { // others read ahead: blocks that nobody reads must not fill a window that strands share (spec 4.5)
+		z.pace = &follower{f: f}
+	}
 	for {
 		b, k, err := readBlock(st, &z)
 		switch {
@@ -23,16 +26,63 @@ func (f *framed) receive(st strand) {
 			f.strandEnded()
 			return
 		case errors.Is(err, ErrProtocol):
-			f.fail(err, frame.CodeProtocol)
+			f.strandFailed(err, frame.CodeProtocol)
 			return
 		case err != nil:
-			f.fail(err, frame.CodeCancelled)
+			f.strandFailed(err, frame.CodeCancelled)
 			return
 		}
 		if !f.deliver(b, k) {
 			return
 		}
 	}
+}
+
+// follower reads the body of a block from its strand in step with the application, which still reads the block before it. So the window of
+// the strand opens, and the writer sees progress, as the application reads, and not in jumps of a block, between which a slow reader
+// would look like one that has stopped.
+type follower struct {
+	f  *framed
+	st io.Reader
+	block
+	got  int    // bytes of the body
+	from uint64 // framed.taken when it began
+}
+
+const (
+	readAhead = 64 << 10 // so many bytes before a block's start, before compression, the application is when all of it is read
+	readStep  = 32 << 10 // the application has read as many more when a follower goes on
+)
+
+// follow returns the follower for one block.
+func (w *follower) follow(st io.Reader, k block) io.Reader {
+	w.f.mu.Lock()
+	defer w.f.mu.Unlock()
+	w.st, w.block, w.got, w.from = st, k, 0, w.f.taken
+	return w
+}
+
+// Read implements io.Reader.
+func (w *follower) Read(p []byte) (int, error) {
+	n, err := w.st.Read(p[:min(len(p), w.await())])
+	w.got += n
+	return n, err
+}
+
+// await waits until some of the body may be read, and returns how much. Once the application is close, or waits, all of it may be.
+func (w *follower) await() int {
+	f := w.f
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for w.raw > readAhead && f.current != nil && len(f.current.raw) > readAhead && f.err == nil && !f.deaf && !f.fin {
+		done := f.taken - w.from
+		way := done + uint64(len(f.current.raw)) - readAhead
+		if n := int(uint64(w.length)*min(done+readStep, way)/way) - w.got; n > 0 {
+			return n
+		}
+		f.changed.Wait()
+	}
+	return w.length - w.got
 }
 
 func (f *framed) isDeaf() bool {
@@ -44,10 +94,10 @@ func (f *framed) isDeaf() bool {
 // deliver waits until a block is due and the one before has been read. It reports false when the lane has ended.
 func (f *framed) deliver(b *buffer, k block) bool {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.awaitTurn(k.number)
 	switch {
-	case f.err != nil:
+	case f.dead:
 		b.free()
 		return false
 	case f.deaf:
@@ -76,13 +126,16 @@ func (f *framed) deliver(b *buffer, k block) bool {
 // awaitTurn waits while a block may not be read yet.
 func (f *framed) awaitTurn(number uint64) {
 	waits := func() bool {
-		return f.err == nil && !f.deaf && !f.fin && number >= f.next && (number > f.next || f.current != nil)
+		return !f.isReadLocked() && !f.deaf && !f.fin && number >= f.next && (number > f.next || f.current != nil)
 	}
 	if !waits() {
 		return
 	}
 	f.held = append(f.held, number)
 	f.checkLocked()
+	if f.isReadLocked() {
+		f.changed.Broadcast()
+	}
 	for waits() {
 		f.changed.Wait()
 	}
@@ -100,9 +153,21 @@ func (f *framed) due() string {
 // strandEnded takes note that the peer has ended a strand.
 func (f *framed) strandEnded() {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	defer f.unlock()
 	f.open--
 	f.checkLocked()
+	if f.isReadLocked() {
+		f.changed.Broadcast()
+	}
+}
+
+// strandFailed is strandEnded for one that ended otherwise than in order.
+func (f *framed) strandFailed(err error, code frame.Code) {
+	f.mu.Lock()
+	defer f.unlock()
+	f.failLocked(err, code)
+	f.open--
+	f.changed.Broadcast()
 }
 
 // Read implements net.Conn.
@@ -117,9 +182,14 @@ func (f *framed) Read(p []byte) (int, error) {
 			return 0, os.ErrDeadlineExceeded
 		case len(p) == 0:
 			return 0, nil
-		case f.current != nil && f.err == nil:
+		case f.current != nil && !f.dead:
 			b := f.current
 			n := copy(p, b.raw)
+			before := f.taken / readStep
+			f.taken += uint64(n)
+			if f.taken/readStep != before {
+				f.changed.Broadcast() // a follower may wait
+			}
 			if b.raw = b.raw[n:]; len(b.raw) == 0 {
 				f.current = nil
 				b.free()
@@ -128,7 +198,7 @@ func (f *framed) Read(p []byte) (int, error) {
 			return n, nil
 		case f.fin:
 			return 0, io.EOF
-		case f.err != nil:
+		case f.isReadLocked():
 			return 0, f.err
 		}
 		f.changed.Wait()

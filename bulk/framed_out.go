@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/session"
 )
 
 // Write implements net.Conn: it returns once all of p waits to be sent, of which there is at most a block for each strand.
@@ -81,9 +82,7 @@ func (f *framed) send(st strand) {
 			if err == nil {
 				_, err = st.Write(head[:])
 			}
-			if err != nil {
-				f.outFailed(err)
-			}
+			f.sentEnd(st, err)
 			_ = st.CloseWrite() // END says it all
 			return
 		case endStrand:
@@ -95,9 +94,20 @@ func (f *framed) send(st strand) {
 		_, err := st.Write(wire)
 		f.sent(b, number, len(wire))
 		if err != nil {
-			f.outFailed(err)
+			f.outFailed(err, 1)
 		}
 	}
+}
+
+// sentEnd notes that a strand has sent END, or could not.
+func (f *framed) sentEnd(st strand, err error) {
+	if err != nil {
+		f.outFailed(err, 0)
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.endOn = st
 }
 
 // sentAll ends send.
@@ -162,12 +172,14 @@ func (f *framed) sent(b *buffer, number uint64, wire int) {
 	f.changed.Broadcast()
 }
 
-// outFailed ends the way out alone when the peer reads no more, as far as that can be told from a loss: who reads finds out about
-// that. Other errors end the lane.
-func (f *framed) outFailed(err error) {
+// outFailed ends the way out alone when the peer reads no more, as far as that can be told from a loss, or the session is being closed:
+// what has arrived can still be read, and a loss ends the strands' Reads too. Other errors end the lane. lost is how many blocks have
+// not left for err.
+func (f *framed) outFailed(err error, lost int) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+	defer f.unlock()
+	f.dropped += lost
+	if !endsOneWay(err) {
 		f.failLocked(err, frame.CodeCancelled)
 		return
 	}
@@ -175,4 +187,13 @@ func (f *framed) outFailed(err error) {
 		f.outErr = err
 		f.dropQueue()
 	}
+}
+
+func endsOneWay(err error) bool {
+	for _, one := range []error{syscall.EPIPE, syscall.ECONNRESET, session.ErrClosed, session.ErrSessionLost, session.ErrGoingAway} {
+		if errors.Is(err, one) {
+			return true
+		}
+	}
+	return false
 }

@@ -2,17 +2,20 @@ package bulk
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
@@ -307,5 +310,240 @@ func TestAStrandThatIsLostEndsTheLane(t *testing.T) {
 		require.Equal(t, err, werr)
 		require.False(t, errors.Is(err, net.ErrClosed))
 		require.NoError(t, f.Close())
+	})
+}
+
+// takenStrand is a strand of which the peer has left some bytes unread.
+type takenStrand struct {
+	rawStrand
+	untaken uint64
+}
+
+var errUntaken = errors.New("the peer has not read all")
+
+func (s takenStrand) Untaken() (uint64, bool) { return s.untaken, true }
+
+func (s takenStrand) Close() error {
+	_ = s.rawStrand.Close()
+	if s.untaken > 0 {
+		return errUntaken
+	}
+	return nil
+}
+
+// The peer may leave END unread, and nothing else: not the last bytes of a block on another strand.
+func TestOnlyENDMayBeLeftUnread(t *testing.T) {
+	for _, c := range []struct {
+		untaken [2]uint64 // of the strand that sends END, and of the other one
+		lost    bool
+	}{
+		{untaken: [2]uint64{0, 0}},
+		{untaken: [2]uint64{blockHead, 0}},
+		{untaken: [2]uint64{blockHead + 1, 0}, lost: true},
+		{untaken: [2]uint64{0, 1}, lost: true},
+		{untaken: [2]uint64{0, blockHead}, lost: true},
+		{untaken: [2]uint64{blockHead, blockHead}, lost: true},
+	} {
+		bubble(t, func(t *testing.T) {
+			f := newFramed(false, 2)
+			for i := range c.untaken {
+				here, _ := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+				require.True(t, f.join(i, &takenStrand{rawStrand: rawStrand{here}}))
+			}
+			_, err := f.Write([]byte("word"))
+			require.NoError(t, err)
+			require.NoError(t, f.CloseWrite())
+			synctest.Wait()
+			for _, st := range f.strands {
+				of := 1
+				if f.endOn == st {
+					of = 0
+				}
+				st.(*takenStrand).untaken = c.untaken[of]
+			}
+			err = f.Close()
+			if c.lost {
+				require.ErrorIs(t, err, errUntaken)
+			} else {
+				require.NoError(t, err)
+			}
+		})
+	}
+}
+
+// stuckStrand is a strand whose Write ends only some time after Reset.
+type stuckStrand struct {
+	rawStrand
+	limit time.Duration
+	after time.Duration
+	asked *int
+	over  chan struct{}
+}
+
+func (s stuckStrand) CloseTimeout() time.Duration { return s.limit }
+
+func (s stuckStrand) Moved() uint64 {
+	*s.asked++
+	return 0
+}
+
+func (s stuckStrand) Write([]byte) (int, error) {
+	<-s.over
+	return 0, net.ErrClosed
+}
+
+func (s stuckStrand) Reset(code frame.Code) error {
+	time.AfterFunc(s.after, func() { close(s.over) })
+	return s.rawStrand.Reset(code)
+}
+
+// Close gives up after the CloseTimeout of the strand's session, and does not spin while the strand takes its time to end.
+func TestCloseHasTheTimeoutOfTheSession(t *testing.T) {
+	for _, limit := range []time.Duration{100 * time.Millisecond, 20 * time.Second} {
+		bubble(t, func(t *testing.T) {
+			here, _ := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+			st := stuckStrand{rawStrand{here}, limit, time.Minute, new(int), make(chan struct{})}
+			f := newFramed(false, 1)
+			require.True(t, f.join(0, st))
+			_, err := f.Write([]byte("word"))
+			require.NoError(t, err)
+			synctest.Wait()
+			began := time.Now()
+			err = f.Close()
+			require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+			require.ErrorContains(t, err, limit.String())
+			require.Equal(t, limit+time.Minute, time.Since(began))
+			require.Less(t, *st.asked, 10)
+		})
+	}
+}
+
+// ioStrand is a strand whose ends are seen.
+type ioStrand struct {
+	rawStrand
+	io func()
+}
+
+func (s ioStrand) CloseRead() error {
+	s.io()
+	return s.rawStrand.CloseRead()
+}
+
+func (s ioStrand) Reset(code frame.Code) error {
+	s.io()
+	return s.rawStrand.Reset(code)
+}
+
+// Resets and CloseReads of strands are I/O: nobody holds the lane's lock meanwhile, and the lane is not over before them.
+func TestStrandsAreEndedOutsideTheLock(t *testing.T) {
+	for name, end := range map[string]func(f *framed, far []rawStrand){
+		"Reset":     func(f *framed, _ []rawStrand) { _ = f.Reset(frame.CodeCancelled) },
+		"CloseRead": func(f *framed, _ []rawStrand) { _ = f.CloseRead() },
+		"fail":      func(f *framed, _ []rawStrand) { f.fail(io.ErrClosedPipe, frame.CodeCancelled) },
+		"settle": func(f *framed, far []rawStrand) {
+			for _, st := range far {
+				_ = st.CloseWrite()
+			}
+			synctest.Wait()
+			f.settle(0)
+		},
+		"no block": func(_ *framed, far []rawStrand) { _, _ = far[0].Write(make([]byte, blockHead)) },
+		"a number twice": func(_ *framed, far []rawStrand) {
+			_, _ = far[0].Write(rawBlock(0, "a"))
+			synctest.Wait()
+			_, _ = far[1].Write(rawBlock(0, "a"))
+		},
+		"a loss": func(_ *framed, far []rawStrand) { far[0].Link().Cut() },
+		"join after CloseRead": func(f *framed, _ []rawStrand) {
+			_ = f.CloseRead()
+			here, _ := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+			require.True(t, f.join(2, ioStrand{rawStrand{here}, func() {
+				require.True(t, f.mu.TryLock())
+				f.mu.Unlock()
+			}}))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				f := newFramed(false, 3)
+				far := make([]rawStrand, 2)
+				var ended atomic.Int32
+				for i := range far {
+					here, there := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
+					far[i] = rawStrand{there}
+					require.True(t, f.join(i, ioStrand{rawStrand{here}, func() {
+						time.Sleep(time.Second)
+						if !f.mu.TryLock() {
+							t.Error("the lock is held")
+							return
+						}
+						f.mu.Unlock()
+						select {
+						case <-f.done:
+							t.Error("the lane is over")
+						default:
+						}
+						ended.Add(1)
+					}}))
+				}
+				end(f, far)
+				time.Sleep(time.Minute)
+				require.EqualValues(t, len(far), ended.Load())
+				_ = f.Reset(frame.CodeCancelled)
+				<-f.done
+			})
+		})
+	}
+}
+
+// A lane that is lost has its reader read what has come, in turn, and then the loss: its writer may have been told that it has arrived.
+func TestWhatHasComeIsReadBeforeALoss(t *testing.T) {
+	for name, lose := range map[string]func(f *framed, far []rawStrand){
+		"a strand": func(_ *framed, far []rawStrand) { far[2].Link().Cut() },
+		"a write": func(f *framed, _ []rawStrand) {
+			f.outFailed(io.ErrClosedPipe, 1)
+		},
+	} {
+		for _, gap := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, gap), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					f, far := rawLane(false, 3, faultnet.LinkOptions{})
+					_, _ = far[0].Write(rawBlock(0, "one "))
+					_, _ = far[1].Write(rawBlock(1, "two "))
+					if gap {
+						_, _ = far[0].Write(rawBlock(3, "four"))
+					} else {
+						_, _ = far[0].Write(rawBlock(2, "three"))
+					}
+					synctest.Wait()
+					lose(f, far)
+					synctest.Wait()
+					_, err := f.Write([]byte("x"))
+					require.Error(t, err)
+					got, err := io.ReadAll(f)
+					require.Error(t, err)
+					if gap {
+						require.Equal(t, "one two ", string(got))
+					} else {
+						require.Equal(t, "one two three", string(got))
+					}
+					<-f.done
+					require.Error(t, f.err)
+				})
+			})
+		}
+	}
+	t.Run("Abort", func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
+			f, far := rawLane(false, 2, faultnet.LinkOptions{})
+			_, _ = far[0].Write(cat(rawBlock(0, "one"), rawBlock(1, "two")))
+			synctest.Wait()
+			far[1].Link().Cut()
+			synctest.Wait()
+			require.NoError(t, f.Reset(frame.CodeCancelled))
+			<-f.done
+			_, err := f.Read(make([]byte, 1))
+			require.ErrorIs(t, err, net.ErrClosed)
+		})
 	})
 }

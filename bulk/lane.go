@@ -92,11 +92,11 @@ func (l *Lane) CloseWrite() error { return l.conn.CloseWrite() }
 func (l *Lane) CloseRead() error { return l.conn.CloseRead() }
 
 // Close ends both directions in order: the peer reads what was written and then io.EOF. What was not read is dropped, and the peer's Writes
-// fail. It waits as session.Stream.Close does, until what was written is with the peer, and gives up when nothing has moved for 5 s, or
-// for the session's CloseTimeout. Then, and when the lane has failed before or the peer reads no more, it returns a *session.Error with
+// fail. It waits as session.Stream.Close does, until what was written is with the peer, and gives up when nothing has moved for
+// the session's CloseTimeout. Then, and when the lane has failed before or the peer reads no more, it returns a *session.Error with
 // outcome Unknown or Rejected. A second Close returns nil, as one after Abort does, and one of a lane that nothing was written to.
 func (l *Lane) Close() error {
-	l.end()
+	defer l.end()()
 	err := l.conn.Close()
 	if err == nil || l.written.Load() == 0 {
 		return nil
@@ -116,18 +116,21 @@ func (l *Lane) Close() error {
 // Abort drops the lane at once in both directions, also what has been written and has not arrived, and tells the peer code: its calls
 // return a *session.Error with it.
 func (l *Lane) Abort(code frame.Code) error {
-	l.end()
+	defer l.end()()
 	return l.conn.Reset(code)
 }
 
-func (l *Lane) end() {
-	if !l.over.Swap(true) {
-		l.pace.close()
-		if l.leave != nil {
-			l.leave()
-		}
-		l.opts.Registry.remove(l)
+// end begins the end of the lane. The caller calls left once conn has ended: until then the session's Close waits for the lane too.
+func (l *Lane) end() (left func()) {
+	if l.over.Swap(true) {
+		return func() {}
 	}
+	l.pace.close()
+	l.opts.Registry.remove(l)
+	if l.leave == nil {
+		return func() {}
+	}
+	return l.leave
 }
 
 // LocalAddr returns the carrier's local address.

@@ -140,6 +140,7 @@ func BenchmarkBulk(b *testing.B) {
 			{"sealed", true, &bulk.Options{Mode: bulk.Dedicated}},
 			{"shared", false, nil},
 			{"strands", false, &bulk.Options{Mode: bulk.Dedicated, Strands: 4}},
+			{"zstd", false, &bulk.Options{Compress: true}},
 		} {
 			b.Run(string(tr)+"/"+kind.name, func(b *testing.B) {
 				r := newRoad(b, tr, kind.sealed)
