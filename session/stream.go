@@ -134,6 +134,9 @@ func (st *Stream) Untaken() (n uint64, known bool) {
 	return c.ends.wrote.Load() - c.ends.peerTook, true
 }
 
+// CloseTimeout returns how long Close waits without progress: the CloseTimeout of the session's Config.
+func (st *Stream) CloseTimeout() time.Duration { return st.s.cfg.CloseTimeout }
+
 // Dedicated reports whether the stream is a connection of its own.
 func (st *Stream) Dedicated() bool { return st.dedicated }
 
