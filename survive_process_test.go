@@ -176,7 +176,7 @@ func TestSurviveNotTheDeathOfThePeersProcessButWithoutAHang(t *testing.T) {
 
 	began := time.Now()
 	require.NoError(t, await(t, sendTo(t, c, again, "next"), "the next call"))
-	require.Less(t, time.Since(began), time.Second)
+	require.Less(t, time.Since(began), 3*time.Second)
 	again.next("run next")
 	require.NoError(t, await(t, sendTo(t, c, again, "third"), "the third call"))
 	again.next("run third")
@@ -219,7 +219,7 @@ func TestSurviveAPauseOfThePeersProcess(t *testing.T) {
 		}())
 	}
 	lost := log.await(t, session.StateDetached, 1)
-	require.Less(t, lost.At.Sub(stopped), 2*childBeat+500*time.Millisecond)
+	require.Less(t, lost.At.Sub(stopped), 2*childBeat+2*time.Second)
 	pass(1500*time.Millisecond - time.Since(stopped))
 	serving.signal(syscall.SIGCONT)
 	back := time.Now()
@@ -251,13 +251,13 @@ func TestSurviveAPauseOnlyForTheResumeWindow(t *testing.T) {
 	took := time.Since(stopped)
 	require.ErrorIs(t, err, session.ErrSessionLost)
 	requireTyped(t, err, session.Unknown)
-	require.InDelta(t, (2*childBeat + window).Seconds(), took.Seconds(), 1)
+	require.InDelta(t, (2*childBeat + window).Seconds(), took.Seconds(), 2)
 	log.await(t, session.StateEnded, 1)
 	require.Equal(t, []session.State{session.StateConnected, session.StateDetached, session.StateEnded}, log.states())
 	serving.signal(syscall.SIGCONT)
 	back := time.Now()
 	require.NoError(t, await(t, sendTo(t, c, serving, "next"), "the next call"))
 	serving.next("run next")
-	require.Less(t, time.Since(back), time.Second)
+	require.Less(t, time.Since(back), 3*time.Second)
 	t.Logf("given up after %v; the next call took %v", took, time.Since(back))
 }

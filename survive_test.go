@@ -324,7 +324,7 @@ func TestSurviveASilentLossThatOnlyTheHeartbeatSees(t *testing.T) {
 		f.Vanish(true)
 		began := time.Now()
 		lost := log.await(t, session.StateDetached, 1)
-		require.Less(t, lost.At.Sub(began), 2*quick+500*time.Millisecond)
+		require.Less(t, lost.At.Sub(began), 2*quick+2*time.Second)
 		require.ErrorIs(t, lost.Err, session.ErrSessionLost)
 		close(stuck.release)
 		pass(quick)
@@ -365,7 +365,7 @@ func TestSurviveAnUnreachablePeerWhoseNextCallWorksAtOnce(t *testing.T) {
 			began := time.Now()
 			_, err = c.Send(t.Context(), b.ID(), callTag, nil)
 			require.NoError(t, err)
-			require.Less(t, time.Since(began), time.Second)
+			require.Less(t, time.Since(began), 3*time.Second)
 			t.Logf("answered after %v", time.Since(began))
 		})
 	}
@@ -398,7 +398,7 @@ func TestSurviveAServerHostThatComesBackAnew(t *testing.T) {
 	began := time.Now()
 	_, err = c.Send(t.Context(), again.ID(), callTag, nil)
 	require.NoError(t, err)
-	require.Less(t, time.Since(began), time.Second)
+	require.Less(t, time.Since(began), 3*time.Second)
 	t.Logf("answered after %v", time.Since(began))
 }
 
@@ -453,7 +453,7 @@ func TestSurviveForTheShorterOfBothResumeWindows(t *testing.T) {
 			requireTyped(t, err, session.Unknown)
 			for _, log := range []*stepLog{here, there} {
 				end, lost := log.await(t, session.StateEnded, 1), log.await(t, session.StateDetached, 1)
-				require.InDelta(t, short.Seconds(), end.At.Sub(lost.At).Seconds(), 0.4, "seconds from the loss to the end")
+				require.InDelta(t, short.Seconds(), end.At.Sub(lost.At).Seconds(), 2, "seconds from the loss to the end")
 				require.Equal(t, []session.State{session.StateConnected, session.StateDetached, session.StateEnded}, log.states())
 			}
 			await(t, stuck.ended, "the end of the handler's ctx")
