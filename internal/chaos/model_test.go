@@ -293,7 +293,7 @@ func (m *model) run() {
 
 // finish ends what has not ended, and asks each session what was lost.
 func (m *model) finish() {
-	m.note("finish")
+	m.note("finish after %d steps", m.stepsNow())
 	var all sync.WaitGroup
 	for _, k := range m.talks {
 		for side, s := range k.sides {
@@ -328,4 +328,10 @@ func brief(err error) string {
 		text = text[:300] + "..."
 	}
 	return text
+}
+
+func (m *model) stepsNow() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.steps
 }
