@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -23,12 +24,12 @@ func (m *model) addMessage(name string, x *message) {
 }
 
 // send sends one-way messages on one side of a session, and asks now and then what has become of them.
-func (m *model) send(k *talk, side int) {
-	d := newDice(m.plan.seed, m.name("sender"))
+func (m *model) send(k *talk, side int, own string) {
+	d := newDice(m.plan.seed, own)
 	s := k.sides[side]
 	for i := range d.IntN(60) {
 		d.pause(5)
-		name := m.name("message")
+		name := fmt.Sprint(own, ".", i)
 		x := &message{talk: k, sender: side, index: i + 1, size: d.IntN(3000)}
 		if d.oneIn(20) {
 			x.size = d.IntN(50_000)
@@ -90,12 +91,12 @@ func maybeShort(d dice) (context.Context, context.CancelFunc) {
 }
 
 // call calls one side of a session from the other.
-func (m *model) call(k *talk, side int) {
-	d := newDice(m.plan.seed, m.name("caller"))
+func (m *model) call(k *talk, side int, own string) {
+	d := newDice(m.plan.seed, own)
 	s := k.sides[side]
-	for range d.IntN(12) {
-		d.pause(10)
-		name := m.name("call")
+	for i := range d.IntN(20) {
+		d.pause(15)
+		name := fmt.Sprint(own, ".", i)
 		x := &message{talk: k, sender: side, call: true, size: d.IntN(3 * m.plan.unit())}
 		m.addMessage(name, x)
 		ctx, cancel := maybeShort(d)
@@ -130,11 +131,11 @@ func (m *model) called(name string, x *message, reply []byte, err error) {
 }
 
 // callByRoad makes calls of the tag's.
-func (m *model) callByRoad() {
-	d := newDice(m.plan.seed, m.name("client"))
-	for range d.IntN(12) {
-		d.pause(10)
-		name := m.name("call")
+func (m *model) callByRoad(own string) {
+	d := newDice(m.plan.seed, own)
+	for i := range d.IntN(20) {
+		d.pause(15)
+		name := fmt.Sprint(own, ".", i)
 		x := &message{sender: dialing, call: true, size: d.IntN(3 * m.plan.unit())}
 		m.addMessage(name, x)
 		ctx, cancel := maybeShort(d)

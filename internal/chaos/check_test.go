@@ -157,6 +157,7 @@ func (w *way) fault() string {
 	missing := w.read < w.wrote || w.ended && !w.eof && !ownEnd && w.served
 	switch {
 	case w.quit || w.dropped || w.aborted: // what the reader does not want, and what the writer drops, is theirs
+	case w.talk.cut[1-w.writer] && errors.Is(w.readErr, session.ErrClosed): // Abort drops what waits to be read on its side, and is the reader's
 	case missing && len(named) == 0 && w.endErr == nil:
 		return "LOST SILENTLY"
 	case w.eof && (slices.Contains(named, session.NotSent) || slices.Contains(named, session.Rejected)):
@@ -187,8 +188,10 @@ func (l *log) fault() string {
 	if !l.closed { // nobody has come to use it at this side: OpenStream failed, or the session ended before
 		return map[bool]string{true: "written and never closed"}[l.wrote > 0]
 	}
+	// Who closes his side reads no more of what has come: record.Stream.Close says so, and Session.Close calls it.
+	ownEnd := errors.Is(l.readErr, record.ErrClosed)
 	if l.closeErr == nil {
-		if l.read < l.wrote && !l.quit && !l.aborted {
+		if l.read < l.wrote && !l.quit && !l.aborted && !ownEnd {
 			return "LOST SILENTLY"
 		}
 		return ""
@@ -205,8 +208,8 @@ func (l *log) fault() string {
 
 // totals count what has run.
 type totals struct {
-	runs, messages, calls, streams, lanes, logs, records, bytes, resumes, ends, drains, aborts, cuts, freezes, otherFaults atomic.Uint64
-	tcp, quic, sealed, bare, mortal                                                                                        atomic.Uint64
+	runs, messages, calls, streams, lanes, logs, records, bytes, resumes, ends, drains, aborts, cuts, freezes, otherFaults, late atomic.Uint64
+	tcp, quic, sealed, bare, mortal                                                                                              atomic.Uint64
 }
 
 func (s *totals) fault(name string) {
@@ -231,8 +234,8 @@ func (s *totals) ran(p plan) {
 
 func (s *totals) String() string {
 	return fmt.Sprintf("%d runs (%d TCP, %d QUIC, %d sealed, %d on bare conns, %d without a resume window), %d messages, %d calls, %d streams, "+
-		"%d bulk lanes, %d record streams, %d bytes, %d records, %d cuts, %d freezes, %d other faults, %d resumes, %d ends, %d drains, %d aborts",
+		"%d bulk lanes, %d record streams, %d bytes, %d records, %d cuts, %d freezes, %d other faults, %d resumes, %d ends, %d drains, %d aborts, %d handlers that outlived their sessions",
 		s.runs.Load(), s.tcp.Load(), s.quic.Load(), s.sealed.Load(), s.bare.Load(), s.mortal.Load(), s.messages.Load(), s.calls.Load(),
 		s.streams.Load(), s.lanes.Load(), s.logs.Load(), s.bytes.Load(), s.records.Load(), s.cuts.Load(), s.freezes.Load(), s.otherFaults.Load(),
-		s.resumes.Load(), s.ends.Load(), s.drains.Load(), s.aborts.Load())
+		s.resumes.Load(), s.ends.Load(), s.drains.Load(), s.aborts.Load(), s.late.Load())
 }

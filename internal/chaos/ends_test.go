@@ -16,32 +16,30 @@ func (m *model) startWork() {
 	for _, k := range m.talks {
 		d := newDice(m.plan.seed, "work of "+m.name("talk"))
 		for side := range sideNames {
-			for range d.IntN(2) + d.IntN(2) { // one after the other: the order of two senders is not known
-				m.goWork(func() { m.call(k, side) })
+			if !d.oneIn(4) { // one at most: the order of two senders is not known
+				m.goWork("message", func(own string) { m.send(k, side, own) })
 			}
-			if !d.oneIn(4) {
-				m.goWork(func() { m.send(k, side) })
-			}
-			for range d.IntN(3) {
-				m.goWork(func() { m.openStream(k, side, "shared", nil) })
-			}
-			for range d.IntN(3) {
-				m.goWork(func() { m.openLane(k, side) })
-			}
-			for range d.IntN(3) {
-				m.goWork(func() { m.openLog(k, side) })
-			}
+			m.goSome(d, 2, "call", func(own string) { m.call(k, side, own) })
+			m.goSome(d, 2, "shared", func(own string) { m.openStream(k, side, own, nil) })
+			m.goSome(d, 2, "bulk", func(own string) { m.openLane(k, side, own) })
+			m.goSome(d, 2, "record", func(own string) { m.openLog(k, side, own) })
 		}
-		for range d.IntN(3) {
-			m.goWork(func() { m.openStream(k, dialing, "dedicated", &session.StreamOptions{Dedicated: true}) })
-		}
-		for range d.IntN(3) {
-			m.goWork(func() {
-				m.openStream(k, dialing, "resumable", &session.StreamOptions{Dedicated: true, Resumable: true})
-			})
-		}
+		m.goSome(d, 2, "dedicated", func(own string) { m.openStream(k, dialing, own, dedicated) })
+		m.goSome(d, 2, "resumable", func(own string) { m.openStream(k, dialing, own, resumable) })
 	}
-	m.goWork(m.callByRoad)
+	m.goWork("client", m.callByRoad)
+}
+
+var (
+	dedicated = &session.StreamOptions{Dedicated: true}
+	resumable = &session.StreamOptions{Dedicated: true, Resumable: true}
+)
+
+// goSome starts some workers of a kind, or none.
+func (m *model) goSome(d dice, most int, kind string, f func(name string)) {
+	for range d.IntN(most + 1) {
+		m.goWork(kind, f)
+	}
 }
 
 // breakIt breaks the network now and then, and mends it.
@@ -105,13 +103,17 @@ func (m *model) end(d dice, k *talk, side int) {
 	begin := func() error { return s.Close() }
 	switch d.IntN(20) {
 	case 0:
-		how, begin = "abort", func() error { s.Abort(); return nil }
+		how, begin = "abort", func() error { m.cutOne(k, side); s.Abort(); return nil }
 		m.sum.aborts.Add(1)
 	case 1, 2, 3:
 		how, begin = "shutdown", func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(d.IntN(2500))*time.Millisecond)
 			defer cancel()
-			return s.Shutdown(ctx)
+			err := s.Shutdown(ctx)
+			if err != nil {
+				m.cutOne(k, side)
+			}
+			return err
 		}
 		m.sum.drains.Add(1)
 	case 4, 5:
@@ -130,15 +132,22 @@ func (m *model) end(d dice, k *talk, side int) {
 	m.sum.ends.Add(1)
 }
 
+// cutOne notes that a side has cut off a session.
+func (m *model) cutOne(k *talk, side int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k.cut[side] = true
+}
+
 // endSide ends all of one side.
 func (m *model) endSide(d dice) {
 	how := "close of the dialing side"
 	begin := func() error { return m.road.endDialing() }
 	switch d.IntN(10) {
 	case 0:
-		how, begin = "end of the dialing host", m.a.Close
+		how, begin = "end of the dialing host", func() error { m.cutOff(dialing); return m.a.Close() }
 	case 1:
-		how, begin = "end of the accepting host", m.b.Close
+		how, begin = "end of the accepting host", func() error { m.cutOff(accepting); return m.b.Close() }
 	case 2, 3, 4, 5:
 		how, begin = "shutdown of the accepting side", func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(d.IntN(3000))*time.Millisecond)

@@ -44,8 +44,7 @@ func (m *model) way(k *talk, name string, writer int) *way {
 }
 
 // openStream opens a stream of a kind and uses it.
-func (m *model) openStream(k *talk, side int, kind string, opts *session.StreamOptions) {
-	name := m.name(kind)
+func (m *model) openStream(k *talk, side int, name string, opts *session.StreamOptions) {
 	newDice(m.plan.seed, "opener of "+name).pause(20)
 	m.road.handlers(1-side).SetStream(name, func(st *session.Stream) { m.serveStream(k, 1-side, st) })
 	st, err := k.sides[side].OpenStream(context.Background(), name, opts)
@@ -74,8 +73,7 @@ func (m *model) useStream(k *talk, side int, st *session.Stream) {
 }
 
 // openLane opens a lane of bulk, serves it at the other side, and uses it.
-func (m *model) openLane(k *talk, side int) {
-	name := m.name("bulk")
+func (m *model) openLane(k *talk, side int, name string) {
 	d := newDice(m.plan.seed, "opener of "+name)
 	opts := &bulk.Options{Compress: d.oneIn(2), Mode: bulk.Mode(d.IntN(2)), HandshakeTimeout: setupPatience}
 	if opts.Mode == bulk.Dedicated && d.oneIn(2) {
@@ -124,7 +122,7 @@ func (u *use) run(k *talk, side int, name string) {
 
 func (u *use) write() {
 	key := keyOf(u.out.name + sideNames[u.out.writer])
-	for range u.d.IntN(12) {
+	for range u.d.IntN(30) {
 		u.d.pause(10)
 		p := make([]byte, u.d.IntN(u.m.plan.unit()))
 		for i := range p {

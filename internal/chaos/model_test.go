@@ -37,9 +37,8 @@ type model struct {
 	road  road
 
 	mu       sync.Mutex
-	idle     *sync.Cond // waits for busy to be 0
-	busy     int        // workers and handlers that run
-	steps    int        // of all workers
+	busy     int // workers and handlers that run
+	steps    int // of all workers
 	stepped  chan struct{}
 	names    int
 	events   []string
@@ -59,6 +58,7 @@ type talk struct {
 	sides  [2]*session.Session
 	closed [2]error  // what Close returns at the end
 	lost   [2]losses // what that names
+	cut    [2]bool   // this side has cut off what it had, by Abort, the end of its host, or a Shutdown whose time was over
 	last   [2]int    // of the one-way messages of each side, the last that was handled
 }
 
@@ -123,12 +123,10 @@ type log struct {
 }
 
 func newModel(t *testing.T, seed uint64, sum *totals) *model {
-	m := &model{
+	return &model{
 		t: t, plan: newPlan(seed), sum: sum, began: time.Now(), stepped: make(chan struct{}), opened: make(chan struct{}),
 		sessions: map[frame.SessionID]*session.Session{}, messages: map[string]*message{},
 	}
-	m.idle = sync.NewCond(&m.mu)
-	return m
 }
 
 // note keeps what has happened for who looks at a failure.
@@ -163,15 +161,16 @@ func (m *model) leave() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.busy--
-	m.idle.Broadcast()
 	m.stepLocked(0)
 }
 
-func (m *model) goWork(f func()) {
+// goWork starts a worker, which has a name of its own.
+func (m *model) goWork(kind string, f func(name string)) {
+	name := m.name(kind)
 	m.enter()
 	go func() {
 		defer m.leave()
-		f()
+		f(name)
 	}()
 }
 
@@ -207,12 +206,29 @@ func (m *model) pace(n int) {
 	}
 }
 
-// awaitIdle waits for all workers and handlers.
-func (m *model) awaitIdle() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for m.busy > 0 {
-		m.idle.Wait()
+// awaitIdle waits for all workers and handlers, for so long, or with zero to the end. One that reads a dedicated stream whose connection
+// has died silently outlives its session until the transport finds that out, which takes QUIC 30 s.
+func (m *model) awaitIdle(most time.Duration) {
+	var late <-chan time.Time
+	if most > 0 {
+		timer := time.NewTimer(most)
+		defer timer.Stop()
+		late = timer.C
+	}
+	for {
+		m.mu.Lock()
+		busy, stepped := m.busy, m.stepped
+		m.mu.Unlock()
+		if busy == 0 {
+			return
+		}
+		select {
+		case <-stepped:
+		case <-late:
+			m.note("%d outlive their sessions", busy)
+			m.sum.late.Add(uint64(busy))
+			return
+		}
 	}
 }
 
@@ -284,10 +300,10 @@ func (m *model) run() {
 	m.endIt()
 	m.finish()
 	breaking.Wait()
-	m.awaitIdle()
-	_, _ = m.a.Close(), m.b.Close() // by the end of a host nothing can be lost any more
+	m.awaitIdle(patience)
+	_, _ = m.a.Close(), m.b.Close() // all sessions have ended: nothing can be lost any more
 	m.road.done()
-	m.awaitIdle()
+	m.awaitIdle(0)
 	m.check()
 }
 
@@ -307,7 +323,7 @@ func (m *model) finish() {
 	}
 	all.Wait()
 	_ = m.road.endDialing() // has nothing but sessions without work, and those above
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	m.shutdown(ctx)
 	m.note("finished")
@@ -319,6 +335,22 @@ func (m *model) shutdown(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.shutdownErr = errors.Join(m.shutdownErr, err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		m.cutOffLocked(accepting)
+	}
+}
+
+// cutOff notes that a side has cut off all its sessions.
+func (m *model) cutOff(side int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cutOffLocked(side)
+}
+
+func (m *model) cutOffLocked(side int) {
+	for _, k := range m.talks {
+		k.cut[side] = true
+	}
 }
 
 // brief is an error's text, or its beginning.

@@ -44,8 +44,7 @@ func recordOptions(d dice) *record.Options {
 }
 
 // openLog opens a record stream, serves it at the other side, and uses it.
-func (m *model) openLog(k *talk, side int) {
-	name := m.name("record")
+func (m *model) openLog(k *talk, side int, name string) {
 	d := newDice(m.plan.seed, "opener of "+name)
 	theirs := recordOptions(d)
 	accept := func(record.AcceptInfo) (*record.Options, error) { return theirs, nil }

@@ -22,6 +22,8 @@ const (
 
 	// closeTimeout is short, so that a run in which it passes ends soon.
 	closeTimeout = 2 * time.Second
+	// patience is how long what outlives its session is waited for. Then the accepting side cuts it off, or its host ends.
+	patience = 3 * time.Second
 	// setupPatience bounds what is done before the first fault.
 	setupPatience = time.Minute
 )
