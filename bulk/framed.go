@@ -57,13 +57,15 @@ type framed struct {
 	dropped  int       // blocks that were written and will not leave
 	writeDue deadline.Deadline
 
-	current  *buffer  // the block that Read takes from; nil: none
-	next     uint64   // number of the block that is due after it
-	held     []uint64 // numbers of the blocks that wait for their turn, one of a strand
-	fin      bool     // END has come, and all before it
-	open     int      // strands that the peer has not ended
-	deaf     bool     // CloseRead, or Close
-	unwanted bool     // a block has come after Close
+	current  *buffer            // the block that Read takes from; nil: none
+	next     uint64             // number of the block that is due after it
+	held     []uint64           // numbers of the blocks that wait for their turn, one of a strand
+	kept     map[uint64]arrival // blocks that had come when the lane failed, one of a strand: they are still read
+	forgets  bool               // nothing that has come is read any more: Reset, or a breach of the protocol
+	fin      bool               // END has come, and all before it
+	open     int                // strands that the peer has not ended
+	deaf     bool               // CloseRead, or Close
+	unwanted bool               // a block has come after Close
 	readDue  deadline.Deadline
 
 	raw, wire uint64 // bytes of blocks sent: before compression, and after
@@ -172,6 +174,7 @@ func (f *framed) failLocked(err error, code frame.Code) {
 		return
 	}
 	f.err = err
+	f.forgets = f.closed || errors.Is(err, ErrProtocol)
 	f.changed.Broadcast()
 	if !errors.Is(err, session.ErrClosed) { // otherwise the session ends its streams in order, and flush has been called
 		for _, st := range f.strands {

@@ -48,7 +48,7 @@ func (f *framed) deliver(b *buffer, k block) bool {
 	f.awaitTurn(k.number)
 	switch {
 	case f.err != nil:
-		b.free()
+		f.keep(b, k)
 		return false
 	case f.deaf:
 		b.free()
@@ -71,6 +71,41 @@ func (f *framed) deliver(b *buffer, k block) bool {
 	}
 	f.changed.Broadcast()
 	return true
+}
+
+// An arrival is a block that has come, and what its head says.
+type arrival struct {
+	raw  *buffer
+	head block
+}
+
+// keep puts aside a block that has come to a lane that has failed, for Read. f.mu is held.
+func (f *framed) keep(b *buffer, k block) {
+	if f.forgets || f.deaf {
+		b.free()
+		return
+	}
+	if f.kept == nil {
+		f.kept = make(map[uint64]arrival)
+	}
+	f.kept[k.number] = arrival{b, k}
+	f.takeKept()
+}
+
+// takeKept makes the block that is due the current one, if it is among those that are kept. f.mu is held.
+func (f *framed) takeKept() {
+	k, ok := f.kept[f.next]
+	if !ok || f.current != nil || f.fin {
+		return
+	}
+	delete(f.kept, f.next)
+	if f.fin = k.head.kind == blockEnd; f.fin {
+		k.raw.free()
+	} else {
+		f.current = k.raw
+		f.next++
+	}
+	f.changed.Broadcast()
 }
 
 // awaitTurn waits while a block may not be read yet.
@@ -117,12 +152,13 @@ func (f *framed) Read(p []byte) (int, error) {
 			return 0, os.ErrDeadlineExceeded
 		case len(p) == 0:
 			return 0, nil
-		case f.current != nil && f.err == nil:
+		case f.current != nil && !f.forgets:
 			b := f.current
 			n := copy(p, b.raw)
 			if b.raw = b.raw[n:]; len(b.raw) == 0 {
 				f.current = nil
 				b.free()
+				f.takeKept()
 				f.changed.Broadcast()
 			}
 			return n, nil

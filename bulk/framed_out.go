@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/session"
 )
 
 // Write implements net.Conn: it returns once all of p waits to be sent, of which there is at most a block for each strand.
@@ -90,7 +91,7 @@ func (f *framed) send(st strand) {
 		}
 		wire := b.seal(number, f.zstd, &z)
 		_, err := st.Write(wire)
-		f.sent(b, len(wire))
+		f.sent(b, len(wire), err)
 		if err != nil {
 			f.outFailed(err)
 		}
@@ -144,24 +145,27 @@ func (f *framed) takeBlock() (*buffer, uint64, job) {
 	}
 }
 
-// sent gives back a block that a strand has tried to send.
-func (f *framed) sent(b *buffer, wire int) {
+// sent gives back a block that a strand has tried to send; with an error it has not left whole.
+func (f *framed) sent(b *buffer, wire int, err error) {
 	raw := len(b.raw)
 	b.free()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sending--
+	if err != nil {
+		f.dropped++
+	}
 	f.raw += uint64(raw)
 	f.wire += uint64(wire)
 	f.changed.Broadcast()
 }
 
-// outFailed ends the way out alone when the peer reads no more, as far as that can be told from a loss: who reads finds out about
-// that. Other errors end the lane.
+// outFailed ends the way out alone when the peer reads no more, as far as that can be told from a loss, and when the session has ended:
+// who reads finds out about that, behind what has come. Other errors end the lane.
 func (f *framed) outFailed(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+	if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) && !isSessionEnd(err) {
 		f.failLocked(err, frame.CodeCancelled)
 		return
 	}
@@ -169,4 +173,9 @@ func (f *framed) outFailed(err error) {
 		f.outErr = err
 		f.dropQueue()
 	}
+}
+
+// isSessionEnd reports whether err is the end of a stream with its session, from which what has come can still be read.
+func isSessionEnd(err error) bool {
+	return errors.Is(err, session.ErrClosed) || errors.Is(err, session.ErrGoingAway) || errors.Is(err, session.ErrSessionLost)
 }
