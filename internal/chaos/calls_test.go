@@ -204,6 +204,6 @@ func (m *model) undelivered(e *session.Error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if x := m.messages[e.Link]; x != nil {
-		x.told = append(x.told, e.Outcome)
+		x.told = append(x.told, e)
 	}
 }

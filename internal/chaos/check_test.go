@@ -11,8 +11,8 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// losses are the outcomes that an error names, by link or stream.
-type losses map[string][]session.Outcome
+// losses are the errors that an error names a link or stream in.
+type losses map[string][]*session.Error
 
 // lossesOf returns what err names.
 func lossesOf(err error) losses {
@@ -23,7 +23,7 @@ func lossesOf(err error) losses {
 
 func (l losses) add(err error) {
 	if e, ok := err.(*session.Error); ok && e.Link != "" { //nolint:errorlint // the tree is walked
-		l[e.Link] = append(l[e.Link], e.Outcome)
+		l[e.Link] = append(l[e.Link], e)
 	}
 	switch e := err.(type) { //nolint:errorlint // likewise
 	case interface{ Unwrap() []error }:
@@ -33,6 +33,11 @@ func (l losses) add(err error) {
 	case interface{ Unwrap() error }:
 		l.add(e.Unwrap())
 	}
+}
+
+// says reports whether a loss has one of these outcomes.
+func says(named []*session.Error, outcomes ...session.Outcome) bool {
+	return slices.ContainsFunc(named, func(e *session.Error) bool { return slices.Contains(outcomes, e.Outcome) })
 }
 
 // check looks at all of it, after everything has ended.
@@ -128,7 +133,7 @@ func (x *message) oneWayFault(name string) string {
 	switch {
 	case x.handled == 0 && len(named) == 0:
 		return "LOST SILENTLY"
-	case x.handled > 0 && (slices.Contains(named, session.NotSent) || slices.Contains(named, session.Rejected)):
+	case x.handled > 0 && says(named, session.NotSent, session.Rejected):
 		return "handled, and said not to be"
 	}
 	return ""
@@ -160,10 +165,19 @@ func (w *way) fault() string {
 	case w.talk.cut[1-w.writer] && errors.Is(w.readErr, session.ErrClosed): // Abort drops what waits to be read on its side, and is the reader's
 	case missing && len(named) == 0 && w.endErr == nil:
 		return "LOST SILENTLY"
-	case w.eof && (slices.Contains(named, session.NotSent) || slices.Contains(named, session.Rejected)):
+	case w.eof && says(w.saidOf(named), session.NotSent, session.Rejected):
 		return "read to its end, and said not to be sent"
 	}
 	return ""
+}
+
+// saidOf returns the errors that speak of what was written to the lane itself. The session names the streams of a lane of bulk, also one
+// whose hello alone was not read because the lane was over before: a strand that has carried nothing of it.
+func (w *way) saidOf(named []*session.Error) []*session.Error {
+	if strings.HasPrefix(w.name, "bulk") {
+		return lossesOf(w.endErr)[w.name]
+	}
+	return named
 }
 
 func (l *log) String() string {

@@ -75,7 +75,7 @@ type message struct {
 	refused bool // its handler answered with an error
 	garbled bool
 	early   bool // it was handled behind a later one
-	told    []session.Outcome
+	told    []*session.Error
 }
 
 // A way is one direction of one stream or lane.
