@@ -167,6 +167,9 @@ func (m *model) handleMessage(side int, msg *session.Message) {
 	m.enter()
 	defer m.leave()
 	reply, err := m.handled(side, msg.Link, msg.Value, msg.Session())
+	if strings.HasPrefix(msg.Link, "bye") {
+		_ = msg.Session().Close() // finish asks again
+	}
 	if err != nil {
 		_ = msg.Refuse(err) // who has given up, or wants no reply, has none
 		return

@@ -158,7 +158,8 @@ func (w *way) fault() string {
 	}
 	named := slices.Concat(lossesOf(w.endErr)[w.name], w.talk.lost[w.writer][w.name])
 	// Its reader has closed the session before it came to the end, or had all of it when the stream's own connection broke.
-	ownEnd := errors.Is(w.readErr, session.ErrClosed) || !strings.HasPrefix(w.name, "shared") && w.readErr != nil
+	ownEnd := errors.Is(w.readErr, session.ErrClosed) ||
+		(strings.HasPrefix(w.name, "dedicated") || strings.HasPrefix(w.name, "bulk")) && w.readErr != nil
 	missing := w.read < w.wrote || w.ended && !w.eof && !ownEnd && w.served
 	switch {
 	case w.quit || w.dropped || w.aborted: // what the reader does not want, and what the writer drops, is theirs
@@ -222,8 +223,8 @@ func (l *log) fault() string {
 
 // totals count what has run.
 type totals struct {
-	runs, messages, calls, streams, lanes, logs, records, bytes, resumes, ends, drains, aborts, cuts, freezes, otherFaults, late atomic.Uint64
-	tcp, quic, sealed, bare, mortal                                                                                              atomic.Uint64
+	runs, messages, calls, streams, lanes, logs, records, bytes, resumes, ends, drains, aborts, cuts, freezes, otherFaults, moves, late atomic.Uint64
+	tcp, quic, sealed, bare, mortal                                                                                                     atomic.Uint64
 }
 
 func (s *totals) fault(name string) {
@@ -248,8 +249,8 @@ func (s *totals) ran(p plan) {
 
 func (s *totals) String() string {
 	return fmt.Sprintf("%d runs (%d TCP, %d QUIC, %d sealed, %d on bare conns, %d without a resume window), %d messages, %d calls, %d streams, "+
-		"%d bulk lanes, %d record streams, %d bytes, %d records, %d cuts, %d freezes, %d other faults, %d resumes, %d ends, %d drains, %d aborts, %d handlers that outlived their sessions",
+		"%d bulk lanes, %d record streams, %d bytes, %d records, %d cuts, %d freezes, %d other faults, %d hand-overs, %d resumes, %d ends, %d drains, %d aborts, %d handlers that outlived their sessions",
 		s.runs.Load(), s.tcp.Load(), s.quic.Load(), s.sealed.Load(), s.bare.Load(), s.mortal.Load(), s.messages.Load(), s.calls.Load(),
-		s.streams.Load(), s.lanes.Load(), s.logs.Load(), s.bytes.Load(), s.records.Load(), s.cuts.Load(), s.freezes.Load(), s.otherFaults.Load(),
+		s.streams.Load(), s.lanes.Load(), s.logs.Load(), s.bytes.Load(), s.records.Load(), s.cuts.Load(), s.freezes.Load(), s.otherFaults.Load(), s.moves.Load(),
 		s.resumes.Load(), s.ends.Load(), s.drains.Load(), s.aborts.Load(), s.late.Load())
 }

@@ -49,7 +49,7 @@ func (m *model) breakIt() {
 	for range d.IntN(4) {
 		at += d.IntN(someWork)
 		m.pace(at)
-		name, mend := breakSomething(d, m.a, m.b, m.fault)
+		name, mend := m.breakSomething(d)
 		m.note("fault: %s", name)
 		m.sum.fault(name)
 		time.Sleep(time.Duration(d.IntN(500)) * time.Millisecond) // how long it lasts
@@ -123,13 +123,25 @@ func (m *model) end(d dice, k *talk, side int) {
 			return s.Err()
 		}
 		m.sum.drains.Add(1)
-	case 6:
+	case 6, 7:
+		how, begin = "close from a handler", func() error { return m.closeFromHandler(d, k, side) }
+	case 8:
 		how, begin = "nothing", func() error { return nil }
 	}
 	m.note("%s by %s of %d", how, sideNames[side], k.id)
 	err := begin()
 	m.note("%s by %s of %d is over: %s", how, sideNames[side], k.id, brief(err))
 	m.sum.ends.Add(1)
+}
+
+// closeFromHandler has the handler of a call close the session.
+func (m *model) closeFromHandler(d dice, k *talk, side int) error {
+	name := m.name("bye")
+	x := &message{talk: k, sender: 1 - side, call: true, size: d.IntN(1000)}
+	m.addMessage(name, x)
+	reply, err := k.sides[1-side].Call(context.Background(), name, bytesOf(name, x.size))
+	m.called(name, x, reply, err)
+	return err
 }
 
 // cutOne notes that a side has cut off a session.

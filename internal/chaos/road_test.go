@@ -207,34 +207,52 @@ func (r *bareRoad) done() {
 }
 
 // breakSomething is one fault. It returns its name, and what ends it.
-func breakSomething(d dice, a, b host.Host, f faultnet.Fault) (name string, mend func()) {
-	udp, _ := f.(*faultnet.UDP)
+func (m *model) breakSomething(d dice) (name string, mend func()) {
 	nothing := func() {}
-	switch d.IntN(7) {
+	switch d.IntN(9) {
 	case 0, 1:
-		f.Cut()
+		m.fault.Cut()
 		return "cut", nothing
 	case 2:
-		f.Freeze()
-		return "freeze", f.Thaw
+		m.fault.Freeze()
+		return "freeze", m.fault.Thaw
 	case 3:
-		f.SetDelay(time.Duration(5+d.IntN(25)) * time.Millisecond)
-		return "delay", func() { f.SetDelay(0) }
+		m.fault.SetDelay(time.Duration(5+d.IntN(25)) * time.Millisecond)
+		return "delay", func() { m.fault.SetDelay(0) }
 	case 4:
-		_ = a.Network().ClosePeer(b.ID()) // who is not connected need not be closed
+		_ = m.a.Network().ClosePeer(m.b.ID()) // who is not connected need not be closed
 		return "close by the dialing host", nothing
 	case 5:
-		_ = b.Network().ClosePeer(a.ID()) // likewise
+		_ = m.b.Network().ClosePeer(m.a.ID()) // likewise
 		return "close by the accepting host", nothing
+	case 6, 7:
+		return m.move(d), nothing
 	}
-	if udp == nil {
-		f.(*faultnet.TCP).CutAfter(int64(d.IntN(200_000)))
-		return "cut after some bytes", nothing
+	if udp, ok := m.fault.(*faultnet.UDP); ok {
+		if d.oneIn(3) {
+			udp.Rebind()
+			return "rebind", nothing
+		}
+		udp.SetLoss(0.01+d.Float64()/25, d.Uint64())
+		return "loss", func() { udp.SetLoss(0, 0) }
 	}
-	if d.oneIn(3) {
-		udp.Rebind()
-		return "rebind", nothing
+	m.fault.(*faultnet.TCP).CutAfter(int64(d.IntN(200_000)))
+	return "cut after some bytes", nothing
+}
+
+// move has a session change to another carrier, or look whether its own is alive.
+func (m *model) move(d dice) string {
+	s := m.talks[d.IntN(len(m.talks))].sides[dialing]
+	if d.oneIn(4) {
+		s.Probe()
+		return "probe"
 	}
-	udp.SetLoss(0.01+d.Float64()/25, d.Uint64())
-	return "loss", func() { udp.SetLoss(0, 0) }
+	m.goWork("move", func(string) {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if s.Reconnect(ctx) == nil {
+			m.sum.moves.Add(1)
+		}
+	})
+	return "move"
 }
