@@ -54,7 +54,7 @@ func (m *model) check() {
 	}
 	for name, x := range m.messages {
 		if fault := x.fault(name); fault != "" {
-			m.t.Errorf("seed %d: %s: %s: %+v; Close: %s", m.plan.seed, name, fault, *x, x.closeText())
+			m.t.Errorf("seed %d: %s: %s: %s; Close: %s", m.plan.seed, name, fault, x, x.closeText())
 		}
 	}
 	for _, w := range m.ways {
@@ -150,10 +150,14 @@ func (w *way) fault() string {
 	if w.garbled {
 		return "came as something else"
 	}
-	if w.read > w.wrote {
+	most := w.wrote
+	if !strings.HasPrefix(w.name, "shared") && !strings.HasPrefix(w.name, "resumable") {
+		most += w.rest // of a Write that was cut off QUIC and the seal count less than may have left: its outcome is not known
+	}
+	if w.read > most {
 		return "more came than was written"
 	}
-	if w.eof && w.read != w.wrote {
+	if w.eof && w.read < w.wrote {
 		return "an end in order before the end"
 	}
 	named := slices.Concat(lossesOf(w.endErr)[w.name], w.talk.lost[w.writer][w.name])

@@ -133,7 +133,7 @@ func (u *use) write() {
 		u.m.sum.bytes.Add(uint64(n))
 		u.m.step()
 		if err != nil {
-			u.out.writeErr = err
+			u.out.writeErr, u.out.rest = err, len(p)-n
 			return
 		}
 	}

@@ -78,6 +78,15 @@ type message struct {
 	told    []*session.Error
 }
 
+func (x *message) String() string {
+	from := "the road's choice"
+	if x.talk != nil {
+		from = fmt.Sprint(x.talk.id)
+	}
+	return fmt.Sprintf("by %s on %s, number %d: %d bytes, returned %v (%v), handled %d times, refused %v, told %v",
+		sideNames[x.sender], from, x.index, x.size, x.done, x.err, x.handled, x.refused, x.told)
+}
+
 // A way is one direction of one stream or lane.
 type way struct {
 	talk   *talk
@@ -86,6 +95,7 @@ type way struct {
 
 	wrote    int
 	writeErr error
+	rest     int   // of the Write that has failed with it, beyond what it said it had written
 	ended    bool  // Close or CloseWrite has returned nil
 	endErr   error // of both
 	backErr  error // how the writer's own reading ended, if by an error
