@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 func TestWhatIsQueuedBehindAStuckWriterIsLetGo(t *testing.T) {
@@ -97,4 +99,34 @@ func TestIdleSinceTellsTheLastUse(t *testing.T) {
 		require.Equal(t, "bob", p.dialer.Peer())
 		require.NotNil(t, p.dialer.Conn())
 	})
+}
+
+// What somebody has cut off has not stood still: Close says that nothing moved for CloseTimeout only when that is so.
+func TestCloseThatIsCutOffIsNoTimeout(t *testing.T) {
+	for name, cut := range map[string]func(r *road){
+		"this side": func(r *road) { r.dialer.Abort() },
+		"the peer":  func(r *road) { r.accepted.Abort() },
+		"nobody":    func(*road) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{Delay: time.Millisecond})
+				release := make(chan struct{})
+				r.mux.SetLink("stuck", func(*Message) { <-release })
+				require.NoError(t, r.dialer.Send(t.Context(), "stuck", nil))
+				closed := make(chan error, 1)
+				go func() { closed <- r.dialer.Close() }()
+				time.Sleep(time.Second)
+				cut(r)
+				err := <-closed
+				require.Len(t, lostThings(t, err), 1, "%v", err)
+				if name == "nobody" {
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+				} else {
+					require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+				}
+				close(release)
+			})
+		})
+	}
 }
