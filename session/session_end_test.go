@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"testing"
 	"testing/synctest"
@@ -128,5 +130,40 @@ func TestCloseThatIsCutOffIsNoTimeout(t *testing.T) {
 				close(release)
 			})
 		})
+	}
+}
+
+// The reader of a dedicated stream whose own connection has died silently learns from the session that it has had all of it: its Read does
+// not outlive the session until a transport gives up.
+func TestAReadOfADedicatedStreamEndsWithItsSessionOnADeadConnection(t *testing.T) {
+	for _, size := range []int{0, 1000} {
+		for _, sealed := range []bool{false, true} {
+			t.Run(fmt.Sprint(size, sealed), func(t *testing.T) {
+				inBubble(t, func(t *testing.T) {
+					cfg := Config{}
+					if sealed {
+						cfg.Keys = keyring(t, 0)
+					}
+					r := newRoad(t, cfg, AcceptorConfig{Config: cfg}, faultnet.LinkOptions{Delay: time.Millisecond})
+					read := make(chan error, 1)
+					r.mux.SetStream("in", func(st *Stream) {
+						n, err := io.Copy(io.Discard, st)
+						require.EqualValues(t, size, n)
+						read <- err
+					})
+					st, err := r.dialer.OpenStream(t.Context(), "in", &StreamOptions{Dedicated: true})
+					require.NoError(t, err)
+					_, err = st.Write(make([]byte, size))
+					require.NoError(t, err)
+					time.Sleep(time.Second)
+					r.link(-1).Vanish()
+					require.NoError(t, r.dialer.Close())
+					began := time.Now()
+					require.NoError(t, <-read)
+					require.Less(t, time.Since(began), time.Second)
+					r.link(-1).Cut()
+				})
+			})
+		}
 	}
 }
