@@ -177,7 +177,7 @@ func (u *use) closeIt() {
 func (u *use) read(d dice, most int) {
 	w := u.in
 	key := keyOf(w.name + sideNames[w.writer])
-	p := make([]byte, 1+d.IntN(10_000))
+	p := make([]byte, 300+d.IntN(10_000))
 	for i := 0; i != most; i++ {
 		d.pause(5)
 		n, err := u.lane.Read(p)
