@@ -19,7 +19,7 @@ func (m *model) startWork() {
 			if !d.oneIn(4) { // one at most: the order of two senders is not known
 				m.goWork("message", func(own string) { m.send(k, side, own) })
 			}
-			m.goSome(d, 2, "call", func(own string) { m.call(k, side, own) })
+			m.goSome(d, 3, "call", func(own string) { m.call(k, side, own) })
 			m.goSome(d, 2, "shared", func(own string) { m.openStream(k, side, own, nil) })
 			m.goSome(d, 2, "bulk", func(own string) { m.openLane(k, side, own) })
 			m.goSome(d, 2, "record", func(own string) { m.openLog(k, side, own) })

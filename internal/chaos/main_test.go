@@ -13,13 +13,13 @@ import (
 )
 
 var (
-	runFor  = flag.Duration("chaos.for", 0, "how long runs are begun; 0: 8 s, or for as long as -chaos.runs takes")
+	runFor  = flag.Duration("chaos.for", 0, "how long runs are begun; 0: 6 s, or for as long as -chaos.runs takes")
 	runs    = flag.Int("chaos.runs", 0, "how many runs there are at most; 0: 4, or as many as -chaos.for allows")
 	runSeed = flag.Uint64("chaos.seed", 0, "the seed of the first run, the next has the next; 0: random")
 )
 
 const (
-	shortFor, shortRuns = 8 * time.Second, 4
+	shortFor, shortRuns = 6 * time.Second, 4
 
 	// watchdog is how long a run may take: many times what the longest wait in it should.
 	watchdog = 2 * time.Minute
