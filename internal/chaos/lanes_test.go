@@ -169,7 +169,7 @@ func (u *use) closeWrite() {
 
 func (u *use) closeIt() {
 	err := u.lane.Close()
-	u.out.ended = u.out.ended || err == nil
+	u.out.ended = u.out.ended || err == nil && u.out.wrote > 0 // Close of what nothing was written to says nothing
 	u.out.endErr = errors.Join(u.out.endErr, err)
 }
 
