@@ -4,8 +4,11 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
 FUZZTIME ?= 3s
 NETTEST ?= 5
+CHAOS ?= 1h
+ENDS ?= 50000
+KILLS ?= 40
 
-.PHONY: test race grid nettest vet lint fuzz examples demo bench tidy cover fmt vuln
+.PHONY: test race grid nettest nightly vet lint fuzz examples demo bench tidy cover fmt vuln
 
 fmt: ; gofmt -l -w .
 
@@ -18,6 +21,14 @@ grid: ; go test -count=1 ./internal/slowlink -args -grid
 nettest:
 	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
 	go test -race -count=1 -run 'Nettest|ConnIsANetConn' ./resume ./session ./bulk ./internal/faultnet
+
+# What takes hours: docs/NIGHTLY.md says how to read a failure, and keeps what was run.
+nightly:
+	go test ./internal/chaos -count=1 -timeout 0 -v -args -chaos.for=$(CHAOS)
+	go test ./session -count=1 -timeout 0 -run TestNothingIsLostSilently -args -ends.seeds=$(ENDS)
+	go test ./transfer -count=1 -timeout 0 -run TestATransferSurvivesTheDeathOfItsProcesses -args -kills=$(KILLS) -size=268435456
+	go test ./examples/replicate -count=1 -timeout 0 -args -kills=$(KILLS)
+	go test . -count=1 -timeout 0 -run Nettest -args -nettest.count=50
 
 vet:
 	go vet ./...

@@ -262,3 +262,34 @@ func TestCloseOfTheSessionLosesNoRecord(t *testing.T) {
 		h.links[0].Thaw()
 	})
 }
+
+// What comes while Close waits for its own records to leave is for nobody, its end too: it is no breach of the protocol.
+//
+// Row: N12
+func TestCloseTakesTheEndBehindRecordsThatItSkips(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newTwins(t, nil, nil, faultnet.LinkOptions{Rate: 32 << 10, Buffer: 4 << 10})
+		const n = 10
+		for range n {
+			_, err := w.both[0].WriteRecord(t.Context(), make([]byte, 30_000))
+			require.NoError(t, err)
+		}
+		closed := make(chan error, 1)
+		go func() { closed <- w.both[0].Close() }()
+		time.Sleep(time.Second)
+		_, err := w.both[1].WriteRecord(t.Context(), []byte("late"))
+		require.NoError(t, err)
+		quiet(time.Second)
+		require.NoError(t, w.both[1].CloseWrite())
+		for seq := range uint64(n) {
+			expectRecord(t, w.both[1], seq+1)
+		}
+		_, err = w.both[1].ReadRecord(soon(t, time.Minute))
+		require.Equal(t, io.EOF, err)
+		require.NoError(t, <-closed)
+		quiet(time.Second)
+		err = w.both[1].Close()
+		require.ErrorIs(t, err, record.ErrPeerClosed)
+		require.ErrorContains(t, err, "was not given records 1 to 1")
+	})
+}

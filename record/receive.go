@@ -97,6 +97,10 @@ func (r *reader) number(h header) error {
 	case kindRewind:
 		return s.in.onRewind(seq)
 	}
+	if s.closedFor() && s.in.failed == 0 { // of the records before it, some may have been skipped
+		s.in.ended = true
+		return nil
+	}
 	if err := s.in.onEnd(seq); err != nil {
 		return err
 	}

@@ -178,7 +178,7 @@ func (s *Session) giveUp() {
 	s.mu.Lock()
 	s.sayLast(frame.CodeTimeout)
 	reason := s.leaving
-	s.gaveUp = true
+	s.gaveUp = s.gaveUp || s.err == nil && !s.impatient // otherwise somebody has cut it off
 	s.mu.Unlock()
 	s.awaitFor(min(s.cfg.CloseTimeout, partingGrace), func() bool { return s.state == StateDetached || s.isFlushed() })
 	s.fail(reason)

@@ -298,7 +298,7 @@ func (c carrier) awaitStart() error {
 
 // Read implements Stream.
 func (d *dedicated) Read(p []byte) (int, error) {
-	n, err := d.Conn.Read(p)
+	n, err := d.readConn(p)
 	if n > 0 {
 		if !d.tapped {
 			d.s.unacked.Add(uint64(n))
@@ -318,6 +318,15 @@ func (d *dedicated) Read(p []byte) (int, error) {
 		}
 	}
 	return n, d.because(err)
+}
+
+// readConn reads from the conn, but when the session has ended in order and the application has had all: a conn that has died silently may
+// not say so for long.
+func (d *dedicated) readConn(p []byte) (int, error) {
+	if d.retired.Load() && d.ends != nil && d.ends.isRead(0) {
+		return 0, io.EOF
+	}
+	return d.Conn.Read(p)
 }
 
 // Write implements Stream.

@@ -185,6 +185,9 @@ func (d *dedicated) closeNow() error {
 	s.closings++
 	if d.ends != nil {
 		d.ends.say(true)
+		if lost == nil { // also where nothing is waited for: the peer's Read need not wait for the conn to end
+			s.control(frame.Header{Type: frame.TypeStreamEnd, ID: d.ends.number}, frame.AppendOffset(nil, d.ends.wrote.Load()))
+		}
 	}
 	s.mu.Unlock()
 	defer func() {
@@ -211,9 +214,6 @@ func (d *dedicated) closeNow() error {
 // awaitTaken ends the way out and waits until the peer's application has read it.
 func (d *dedicated) awaitTaken() error {
 	s, e := d.s, d.ends
-	s.mu.Lock()
-	s.control(frame.Header{Type: frame.TypeStreamEnd, ID: e.number}, frame.AppendOffset(nil, e.wrote.Load()))
-	s.mu.Unlock()
 	_ = d.Conn.SetWriteDeadline(time.Time{}) // it may have passed
 	ended := make(chan struct{})
 	go func() { // a key's end record may have to wait for room
@@ -293,8 +293,11 @@ func (d *dedicated) retire(cause *Error) {
 	d.cause.Store(cause)
 	d.retired.Store(true)
 	d.wakeWriter()
-	if d.readEnded.Load() {
+	switch {
+	case d.readEnded.Load():
 		d.leave()
+	case d.ends != nil && d.ends.isRead(0):
+		_ = d.Conn.SetReadDeadline(past) // wakes Read, which has had all
 	}
 }
 

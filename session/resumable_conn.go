@@ -153,12 +153,13 @@ func (r *resumable) await(done func() bool) error {
 	s.checkIdle()
 	s.stirLocked()
 	failed := &Error{Op: "stream", Peer: s.peer, Link: r.name, Outcome: Unknown}
+	over := r.isDone() // asked first: from then on it is known what is lost
 	_, all := r.Acked()
 	left := r.lost()
 	switch {
-	case left == 0 && (all || r.isDone()):
+	case left == 0 && (all || over):
 		return nil
-	case finished || done():
+	case finished || over:
 		failed.Text = endedBefore(left)
 		failed.Code = frame.CodeClosed
 	case s.err != nil:

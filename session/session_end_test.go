@@ -2,6 +2,9 @@ package session
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"os"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 func TestWhatIsQueuedBehindAStuckWriterIsLetGo(t *testing.T) {
@@ -97,4 +101,69 @@ func TestIdleSinceTellsTheLastUse(t *testing.T) {
 		require.Equal(t, "bob", p.dialer.Peer())
 		require.NotNil(t, p.dialer.Conn())
 	})
+}
+
+// What somebody has cut off has not stood still: Close says that nothing moved for CloseTimeout only when that is so.
+func TestCloseThatIsCutOffIsNoTimeout(t *testing.T) {
+	for name, cut := range map[string]func(r *road){
+		"this side": func(r *road) { r.dialer.Abort() },
+		"the peer":  func(r *road) { r.accepted.Abort() },
+		"nobody":    func(*road) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{Delay: time.Millisecond})
+				release := make(chan struct{})
+				r.mux.SetLink("stuck", func(*Message) { <-release })
+				require.NoError(t, r.dialer.Send(t.Context(), "stuck", nil))
+				closed := make(chan error, 1)
+				go func() { closed <- r.dialer.Close() }()
+				time.Sleep(time.Second)
+				cut(r)
+				err := <-closed
+				require.Len(t, lostThings(t, err), 1, "%v", err)
+				if name == "nobody" {
+					require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+				} else {
+					require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+				}
+				close(release)
+			})
+		})
+	}
+}
+
+// The reader of a dedicated stream whose own connection has died silently learns from the session that it has had all of it: its Read does
+// not outlive the session until a transport gives up.
+func TestAReadOfADedicatedStreamEndsWithItsSessionOnADeadConnection(t *testing.T) {
+	for _, size := range []int{0, 1000} {
+		for _, sealed := range []bool{false, true} {
+			t.Run(fmt.Sprint(size, sealed), func(t *testing.T) {
+				inBubble(t, func(t *testing.T) {
+					cfg := Config{}
+					if sealed {
+						cfg.Keys = keyring(t, 0)
+					}
+					r := newRoad(t, cfg, AcceptorConfig{Config: cfg}, faultnet.LinkOptions{Delay: time.Millisecond})
+					read := make(chan error, 1)
+					r.mux.SetStream("in", func(st *Stream) {
+						n, err := io.Copy(io.Discard, st)
+						require.EqualValues(t, size, n)
+						read <- err
+					})
+					st, err := r.dialer.OpenStream(t.Context(), "in", &StreamOptions{Dedicated: true})
+					require.NoError(t, err)
+					_, err = st.Write(make([]byte, size))
+					require.NoError(t, err)
+					time.Sleep(time.Second)
+					r.link(-1).Vanish()
+					require.NoError(t, r.dialer.Close())
+					began := time.Now()
+					require.NoError(t, <-read)
+					require.Less(t, time.Since(began), time.Second)
+					r.link(-1).Cut()
+				})
+			})
+		}
+	}
 }

@@ -1,0 +1,88 @@
+package chaos
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+var (
+	runFor  = flag.Duration("chaos.for", 0, "how long runs are begun; 0: 6 s, or for as long as -chaos.runs takes")
+	runs    = flag.Int("chaos.runs", 0, "how many runs there are at most; 0: 4, or as many as -chaos.for allows")
+	runSeed = flag.Uint64("chaos.seed", 0, "the seed of the first run, the next has the next; 0: random")
+)
+
+const (
+	shortFor, shortRuns = 6 * time.Second, 4
+
+	// watchdog is how long a run may take: many times what the longest wait in it should.
+	watchdog = 2 * time.Minute
+	// leakPatience is how long what a run has started may live on: a ping of a superseded connection has 3 s.
+	leakPatience = 30 * time.Second
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// Nothing is lost silently on real hosts: what a call accepted with a nil error was delivered in order and once, or is named in an error;
+// an end in order follows all of what was written; what was delivered is not named as not sent; and everything ends.
+//
+// Row: N12, N24
+func TestNothingIsLostSilentlyOnRealHosts(t *testing.T) {
+	bound, most := *runFor, *runs
+	if bound == 0 && most == 0 {
+		bound, most = shortFor, shortRuns
+	}
+	first := *runSeed
+	if first == 0 {
+		first = rand.Uint64()>>1 | 1
+	}
+	var sum totals
+	began := time.Now()
+	for i := 0; (most == 0 || i < most) && (bound == 0 || time.Since(began) < bound) && !t.Failed(); i++ {
+		oneRun(t, first+uint64(i), &sum)
+	}
+	t.Logf("%v: seeds from %d: %s", time.Since(began).Round(time.Second), first, sum.String())
+}
+
+// oneRun makes the run of a seed, to the end of the last goroutine.
+func oneRun(t *testing.T, seed uint64, sum *totals) {
+	before := goleak.IgnoreCurrent()
+	again := fmt.Sprintf("go test ./internal/chaos -count=1 -v -args -chaos.seed=%d -chaos.runs=1", seed)
+	ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		m := newModel(t, seed, sum)
+		dog := time.AfterFunc(watchdog, func() {
+			stacks := make([]byte, 64<<20)
+			stacks = stacks[:runtime.Stack(stacks, true)]
+			fmt.Fprintf(os.Stderr, "%s\n\n%s\nseed %d has not ended within %v; again: %s\n", stacks, m.history(), seed, watchdog, again)
+			os.Exit(1)
+		})
+		defer dog.Stop()
+		m.run()
+		if t.Failed() || *runs == 1 {
+			t.Logf("%s", m.history())
+		}
+	})
+	if !ok {
+		t.Errorf("seed %d failed; again: %s", seed, again)
+		return
+	}
+	if err := leaked(before); err != nil {
+		t.Errorf("seed %d has left goroutines: %v; again: %s", seed, err, again)
+	}
+}
+
+// leaked waits until no goroutine is left but those of before, and returns an error that tells of them when they stay.
+func leaked(before goleak.Option) error {
+	for began := time.Now(); ; {
+		err := goleak.Find(before)
+		if err == nil || time.Since(began) > leakPatience {
+			return err
+		}
+	}
+}
