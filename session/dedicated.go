@@ -364,9 +364,16 @@ func (d *dedicated) because(err error) error {
 
 // Reset implements Stream.
 func (d *dedicated) Reset(code frame.Code) error {
-	if d.closed.Swap(true) {
+	if !d.abort(code) {
 		d.cutClose()
-		return nil
+	}
+	return nil
+}
+
+// abort resets the stream, and reports false if it has been closed.
+func (d *dedicated) abort(code frame.Code) bool {
+	if d.closed.Swap(true) {
+		return false
 	}
 	if code == frame.CodeOK || code == frame.CodeClosed {
 		code = frame.CodeCancelled // an orderly close would look like the end of the data
@@ -378,5 +385,5 @@ func (d *dedicated) Reset(code frame.Code) error {
 	}
 	drop(d.raw, code)
 	_ = d.Conn.SetDeadline(deadline.Past) // wakes whoever waits in the seal
-	return nil
+	return true
 }

@@ -330,7 +330,8 @@ func (st *Stream) endWithSession(err *Error, inOrder bool) {
 		}
 		c.cause.Store(cause)
 		if !inOrder {
-			_ = st.Reset(frame.CodeClosed) // its session is gone: there is nobody to tell
+			st.leave()
+			c.abort(frame.CodeClosed) // a Close in progress sees that the session has ended
 		}
 	}
 }
