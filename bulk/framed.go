@@ -289,8 +289,8 @@ func (f *framed) lost(st strand, err error) error {
 	f.mu.Lock()
 	sentEnd := f.endOn == st
 	f.mu.Unlock()
-	if t, ok := st.(interface{ Untaken() (uint64, bool) }); ok && err != nil && sentEnd {
-		if n, known := t.Untaken(); known && n <= blockHead {
+	if t, ok := st.(interface{ Unread() (uint64, bool) }); ok && err != nil && sentEnd {
+		if n, known := t.Unread(); known && n <= blockHead {
 			return nil
 		}
 	}
@@ -392,8 +392,8 @@ func (f *framed) moved() uint64 {
 	n, strands := f.wire, f.strands // which grow only
 	f.mu.Unlock()
 	for _, st := range strands {
-		if m, ok := st.(interface{ Moved() uint64 }); ok {
-			n += m.Moved()
+		if m, ok := st.(interface{ WriteProgress() uint64 }); ok {
+			n += m.WriteProgress()
 		}
 	}
 	return n

@@ -170,7 +170,7 @@ func (h *handler) run(l *Lane, st *session.Stream, key laneKey) {
 	if l.framed != nil {
 		l.framed.join(0, st)
 		l.framed.settle(strandsTimeout)
-		l.leave = st.Session().AddLane(l.framed.flush)
+		l.leave = st.Session().FlushOnClose(l.framed.flush)
 	}
 	l.opts.Registry.add(l)
 	returned := false

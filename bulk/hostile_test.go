@@ -321,7 +321,7 @@ type takenStrand struct {
 
 var errUntaken = errors.New("the peer has not read all")
 
-func (s takenStrand) Untaken() (uint64, bool) { return s.untaken, true }
+func (s takenStrand) Unread() (uint64, bool) { return s.untaken, true }
 
 func (s takenStrand) Close() error {
 	_ = s.rawStrand.Close()
@@ -382,7 +382,7 @@ type stuckStrand struct {
 
 func (s stuckStrand) CloseTimeout() time.Duration { return s.limit }
 
-func (s stuckStrand) Moved() uint64 {
+func (s stuckStrand) WriteProgress() uint64 {
 	*s.asked++
 	return 0
 }

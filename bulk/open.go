@@ -44,7 +44,7 @@ func Open(ctx context.Context, s *session.Session, name string, opts *Options) (
 	if theirs.zstd || theirs.count > 1 { // spec 2.3
 		l.inBlocks(theirs)
 		l.framed.join(0, st)
-		l.leave = s.AddLane(l.framed.flush)
+		l.leave = s.FlushOnClose(l.framed.flush)
 		l.why = errors.Join(why, l.addStrands(ctx, s, ours, theirs.count))
 	}
 	if err := ctx.Err(); err != nil {

@@ -155,7 +155,7 @@ func (s *Stream) tellLog(applied uint64) error {
 // start begins the two loops, which end with the stream.
 func (s *Stream) start() {
 	if st, ok := s.conn.(*session.Stream); ok {
-		s.leave = st.Session().AddLane(s.flush)
+		s.leave = st.Session().FlushOnClose(s.flush)
 	}
 	s.opts.Registry.add(s)
 	s.running.Go(s.writeLoop)
@@ -378,18 +378,18 @@ func (s *Stream) moved() uint64 {
 		s.partings++
 	}
 	n := s.pace.Moved() + s.out.acked + s.partings
-	if c, ok := s.conn.(mover); ok {
-		n += c.Moved()
+	if c, ok := s.conn.(progressing); ok {
+		n += c.WriteProgress()
 	}
 	return n
 }
 
-// mover is a conn that says how far it is, also within a Write: a *session.Stream.
-type mover interface{ Moved() uint64 }
+// progressing is a conn that says how far it is, also within a Write: a *session.Stream.
+type progressing interface{ WriteProgress() uint64 }
 
 // put writes to the conn, so that moved can tell.
 func (s *Stream) put(b []byte) (err error) {
-	if _, ok := s.conn.(mover); ok {
+	if _, ok := s.conn.(progressing); ok {
 		_, err = s.conn.Write(b)
 	} else {
 		_, err = s.pace.Write(s.conn, b)

@@ -27,7 +27,7 @@ func TestASecondCloseWaitsForTheLanes(t *testing.T) {
 		})
 		st, err := p.dialer.OpenStream(t.Context(), "x", nil)
 		require.NoError(t, err)
-		p.dialer.AddLane(func(context.Context) error {
+		p.dialer.FlushOnClose(func(context.Context) error {
 			for range 10 {
 				time.Sleep(100 * time.Millisecond)
 				if _, err := st.Write([]byte("block")); err != nil {
@@ -36,7 +36,7 @@ func TestASecondCloseWaitsForTheLanes(t *testing.T) {
 			}
 			return nil
 		})
-		p.dialer.AddLane(func(context.Context) error { panic("a lane of the application's") })
+		p.dialer.FlushOnClose(func(context.Context) error { panic("a lane of the application's") })
 		errs := make([]error, 2)
 		var all sync.WaitGroup
 		for i := range errs {

@@ -17,10 +17,11 @@ type lane struct {
 	flush func(context.Context) error
 }
 
-// AddLane has Close call flush, once, before it ends the streams: flush ends the way out of what stands on a stream, and returns when the
-// stream has taken all of it. Its error is part of that of Close. ctx ends when there has been no progress for CloseTimeout, and with the
-// session. remove takes it back. A nil flush does nothing.
-func (s *Session) AddLane(flush func(ctx context.Context) error) (remove func()) {
+// FlushOnClose registers flush for Close to call, once, before it ends the streams. flush is for code that keeps back what was written to it,
+// such as a record stream: it hands all of that to its stream, and returns when the stream has taken it, or when ctx ends: after CloseTimeout
+// without progress, or with the session. Close waits for flush, and its error includes that of flush; a panic of flush is such an error. remove
+// unregisters flush. A nil flush does nothing, and one that is registered after Close was called is not called.
+func (s *Session) FlushOnClose(flush func(ctx context.Context) error) (remove func()) {
 	if flush == nil {
 		return func() {}
 	}

@@ -97,9 +97,10 @@ func (st *Stream) SetBulk(bulk bool) {
 	}
 }
 
-// Moved returns a number that changes while the stream's way out makes progress, also within a Write or a Close that has not returned: for
-// who gives up only when nothing moves. It stands still while the peer does not read.
-func (st *Stream) Moved() uint64 {
+// WriteProgress returns a number that changes while the stream sends, also during a Write or a Close that has not returned, and stays the same
+// while the peer does not read. It serves callers that give up after a time without progress; it may go down, and on a shared stream it counts
+// what other lanes of the session send.
+func (st *Stream) WriteProgress() uint64 {
 	switch c := st.conn.(type) {
 	case *muxed:
 		st.s.mu.Lock()
@@ -122,9 +123,9 @@ func (st *Stream) Moved() uint64 {
 	return 0
 }
 
-// Untaken returns how many of the bytes that were written the peer's application is not known to have read. Only the peer of a dedicated
+// Unread returns how many of the bytes that were written the peer's application is not known to have read. Only the peer of a dedicated
 // stream that is not resumable says that, and only when both sides exchange ends: otherwise known is false.
-func (st *Stream) Untaken() (n uint64, known bool) {
+func (st *Stream) Unread() (n uint64, known bool) {
 	c, ok := st.conn.(*dedicated)
 	if !ok || c.ends == nil {
 		return 0, false
