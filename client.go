@@ -272,6 +272,7 @@ func (c *Client) GetConnectionsInfo() []ConnectionInfo { return c.pool.info(time
 // Close closes all keepers and sessions in order, side by side, as Session.Close does: calls in flight are waited for, and one-way
 // messages are handled. It returns nil, or what Session.Close returns of each session of which something did not arrive. Later calls
 // of Send, Connect and Keep return an error that matches ErrStopped, whatever their arguments; a second Close returns nil.
+// A handler of the client's that calls Close waits for itself, for CloseTimeout; Session.Close does not.
 func (c *Client) Close() error {
 	var wg sync.WaitGroup
 	wg.Go(c.keepers.close)

@@ -188,7 +188,9 @@ func (s *Server) admit(pid string) error {
 // Stop stops the server: its tags are no longer served, what is being handled is given ReadTimeout to end, and the rest is cut off,
 // which is an error. What had been accepted of the sessions' streams and messages is completed as Session.Close does, and what did not
 // arrive is an error too. After it nothing of the server is left but handlers that do not heed their ctx. A second Stop waits for the
-// first, or for Shutdown, and returns nil. A handler may call Stop and is not waited for.
+// first, or for Shutdown, and returns nil. A handler may call Stop and is not waited for; since
+// it is not known which one calls, neither is the last handler of each other tag. Two handlers that call Stop wait for each other until the
+// bound.
 func (s *Server) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ReadTimeout)
 	defer cancel()

@@ -391,7 +391,7 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 	}
 	lost := []error{cause}
 	for _, s := range sessions {
-		lost = append(lost, s.closeError())
+		lost = append(lost, s.awaitClosed())
 	}
 	if err := errors.Join(lost...); err != nil {
 		return &Error{Op: "shutdown", Err: err}
@@ -409,6 +409,7 @@ func (a *Acceptor) spareCaller() {
 		go func() {
 			s.mu.Lock()
 			s.exempt(kind)
+			s.asked = true // its streams end as with Close
 			s.mu.Unlock()
 			s.closeFor(&Error{Op: "session", Peer: s.peer, Code: frame.CodeGoingAway, Text: "drained"})
 		}()

@@ -328,7 +328,9 @@ func (c *call) addReply(p []byte) error {
 	if err := c.reply.add(p); err != nil {
 		return err
 	}
-	c.s.moved++
+	if len(p) > 0 {
+		c.s.moved++
+	}
 	if c.reply.complete() {
 		c.finish(nil)
 	}
@@ -378,7 +380,7 @@ func (s *Session) onError(h frame.Header, p []byte) error {
 	switch c := s.pending[h.ID]; {
 	case c != nil:
 		refused := remote(f)
-		if f.Code == frame.CodeClosed { // by the handler, which the answer can only be about
+		if f.Code == frame.CodeClosed && s.peerPhase >= phaseClosing { // the request's own handler has closed the session
 			refused.Err = ErrSessionLost
 		}
 		if !c.sent && refused.Outcome == Unknown {

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -33,7 +34,8 @@ import (
 // message or stream that did not arrive, or is not known to have arrived, with its outcome; calls that were given up have returned
 // their own. With CodeTimeout it matches os.ErrDeadlineExceeded. A session that has no carrier and nothing to complete ends at once.
 //
-// A peer that goes on sending messages, or reads on slowly, is progress too: Abort ends a Close that waits longer than the application wants.
+// A peer that keeps sending messages, reads slowly, or sends anything at all while it owes an answer, is progress too: Abort ends a Close that
+// takes longer than the application wants.
 //
 // Close may be called from a handler, for which it does not wait: the request that it serves is answered with CodeClosed. A handler of
 // another session that calls Close is taken for one of this session, if one of its kind runs there. OnUndelivered must not call Close,
@@ -159,7 +161,11 @@ func (s *Session) settleAndEnd() {
 func (s *Session) sayGoodbye() bool {
 	s.mu.Lock()
 	s.answerExempted()
-	s.sayLast(frame.CodeClosed)
+	code := frame.CodeClosed
+	if s.inbox.busy() { // a handler that has called Close: the peer would wait for what stands behind it
+		code = frame.CodeTimeout
+	}
+	s.sayLast(code)
 	s.mu.Unlock()
 	return s.awaitProgress(func() bool {
 		return s.isAway() || s.isFlushed() && s.peerPhase >= phaseOver
@@ -168,7 +174,7 @@ func (s *Session) sayGoodbye() bool {
 
 // answerExempted answers the requests whose handlers have called Close: what they return afterwards is not sent any more. s.mu is held.
 func (s *Session) answerExempted() {
-	for _, m := range s.serving {
+	for _, m := range maps.Clone(s.serving) {
 		_ = m.refuseLocked(frame.Failure{Code: frame.CodeClosed, Text: "its handler has closed the session"}) // it may have its answer
 	}
 }
@@ -233,7 +239,20 @@ func (s *Session) isSettled() bool {
 
 // owes reports whether this side has something to complete for the peer. s.mu is held.
 func (s *Session) owes() bool {
-	return len(s.serving) > s.exempted[handler.Call] || s.inbox.busy() && s.exempted[handler.OneWay] == 0
+	return s.owesAnswers() || s.inbox.busy() && s.exempted[handler.OneWay] == 0
+}
+
+// owesAnswers reports whether a request waits for its answer whose handler has not called Close. s.mu is held.
+func (s *Session) owesAnswers() bool {
+	if len(s.serving) > 0 && s.running > s.exempted[handler.Call] {
+		return true
+	}
+	for _, m := range s.serving {
+		if m.returned || !m.started {
+			return true
+		}
+	}
+	return false
 }
 
 // isOwed reports whether something that was accepted on this side is not known to have arrived. s.mu is held.
@@ -321,7 +340,7 @@ func (s *Session) endProgress() uint64 {
 // peerWaits reports whether the session ends only because the peer has closed it, and the peer still waits for what is in flight. s.mu
 // is held.
 func (s *Session) peerWaits() bool {
-	return !s.asked && s.peerPhase == phaseClosing && s.state != StateDetached
+	return !s.asked && !s.hurried && s.peerPhase == phaseClosing && s.phase < phaseOver && s.state != StateDetached
 }
 
 // exempt lets the end of the session not wait for one handler of a kind, the one that calls Close. s.mu is held.
@@ -412,6 +431,13 @@ func (s *Session) noteLost(of streamConn, err *Error) {
 	if s.lostCount++; len(s.lostThings) < maxLost {
 		s.lostThings = append(s.lostThings, lost{of, err, s.elapsed()})
 	}
+}
+
+// forgetLost takes back what noteLost has noted of a stream. s.mu is held.
+func (s *Session) forgetLost(of streamConn) {
+	n := len(s.lostThings)
+	s.lostThings = slices.DeleteFunc(s.lostThings, func(l lost) bool { return l.of == of })
+	s.lostCount -= n - len(s.lostThings)
 }
 
 // unwantedFor is how long it is remembered that the peer did not want the rest of a stream: perhaps because it is closing the session, which

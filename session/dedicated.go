@@ -207,6 +207,12 @@ func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve fu
 	if serve = a.cfg.Mux.stream(h.Name); serve == nil {
 		return nil, nil, &Error{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", h.Name)}
 	}
+	s.mu.Lock()
+	crowded := s.streaming >= 2*s.cfg.MaxStreams
+	s.mu.Unlock()
+	if crowded {
+		return nil, nil, &Error{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
+	}
 	st = &Stream{s: s, name: h.Name, dedicated: true}
 	if err := s.addDedicated(st); err != nil {
 		err.Code = cmp.Or(err.Code, frame.CodeGoingAway) // a REFUSE says why

@@ -20,7 +20,7 @@ import (
 
 // Shutdown drains the session: it takes no new work, tells the peer so, waits until all calls, handlers, one-way messages
 // and streams of both sides have ended, and closes. When the session is lost first, the error is that of Close. When ctx ends first the rest is cut off, and the ctx's error is
-// returned.
+// returned. A handler of the session that calls Shutdown waits for itself.
 func (s *Session) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	s.drainLocked(frame.Failure{Code: frame.CodeGoingAway})
@@ -30,7 +30,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 		return s.awaitClosed()
 	case <-ctx.Done():
 		s.cutOff(&Error{Op: "shutdown", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
-		return &Error{Op: "shutdown", Peer: s.peer, Err: errors.Join(ctx.Err(), s.closeError())}
+		return &Error{Op: "shutdown", Peer: s.peer, Err: errors.Join(ctx.Err(), s.awaitClosed())}
 	}
 }
 
@@ -51,6 +51,7 @@ func (s *Session) Draining() bool {
 // drainLocked begins a drain from this side, once.
 func (s *Session) drainLocked(f frame.Failure) {
 	if s.phase >= phaseDraining || s.err != nil {
+		s.hurried = s.hurried || s.phase == phaseClosing // the application waits as well
 		return
 	}
 	s.phase, s.farewell = phaseDraining, &f

@@ -53,11 +53,14 @@ func (s *Session) flushLanes() {
 	s.lanes, s.flushed = nil, flushed
 	over := s.err != nil || s.phase >= phaseClosing
 	s.mu.Unlock()
-	if over || len(lanes) == 0 {
+	if len(lanes) == 0 {
 		return
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
+	if over { // nothing leaves any more: flush says what is left
+		cancel()
+	}
 	left := len(lanes)
 	var all sync.WaitGroup
 	for l := range lanes {

@@ -164,7 +164,7 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	serve := s.cfg.Mux.stream(name)
 	var refusal frame.Failure
 	switch {
-	case s.phase >= phaseDraining:
+	case s.phase >= phaseDraining, s.flushed != nil:
 		refusal.Code = frame.CodeGoingAway
 	case serve == nil:
 		refusal = frame.Failure{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", name)}
@@ -234,7 +234,7 @@ func (st *muxed) end(err error) {
 	}
 	st.leave()
 	if st.broken == nil && st.sent > 0 && !st.received && !st.wasReset {
-		st.broken = st.unsettled(err)
+		st.breakOff(st.unsettled(err))
 	}
 	if !st.accepted {
 		var failure *Error
@@ -304,6 +304,14 @@ func (st *muxed) onReceived() {
 	st.leaveIfDone()
 }
 
+// breakOff notes why bytes that had been sent were dropped. Session.Close names a stream that the application has not closed. s.mu is held.
+func (st *muxed) breakOff(err *Error) {
+	st.broken = err
+	if !st.closed && !st.wasReset {
+		st.s.noteLost(st, err)
+	}
+}
+
 // unsettled returns the error for bytes of the way out that are not known to have arrived, because of err.
 func (st *muxed) unsettled(err error) *Error {
 	failed := &Error{}
@@ -361,7 +369,7 @@ func (st *muxed) onReset(f frame.Failure) {
 	err := remote(f)
 	err.Op, err.Peer, err.Link = "stream", st.s.peer, st.name
 	if st.sent > 0 && st.broken == nil {
-		st.broken = st.unsettled(err)
+		st.breakOff(st.unsettled(err))
 	}
 	st.end(err)
 	st.in.fail(err, dropUnread)
@@ -425,6 +433,7 @@ func (st *muxed) awaitReceived() error {
 	defer s.mu.Unlock()
 	switch {
 	case st.broken != nil:
+		s.forgetLost(st) // the caller has the error
 		return st.broken
 	case done || settled() || st.sent == 0:
 		return nil
@@ -438,6 +447,7 @@ func (st *muxed) awaitReceived() error {
 func (st *muxed) Reset(code frame.Code) error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
+	st.s.forgetLost(st)
 	if !st.ended {
 		st.s.controlFailure(frame.TypeStreamReset, st.id, frame.Failure{Code: code})
 		st.wasReset = true

@@ -157,7 +157,7 @@ func (st *muxed) onStop(f frame.Failure) {
 	}
 	if f.Code == frame.CodeUnread && st.broken == nil {
 		err.Outcome = Rejected
-		st.broken = err
+		st.breakOff(err)
 	}
 	st.out = nil
 	st.askFin()

@@ -74,8 +74,10 @@ func (s *Session) dialResumable(ctx context.Context, name string, number uint64)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	var cutAt time.Time // when the first attempt was cut; zero: none was
+	arrived := false    // the peer may serve it
 	attempt := func(ctx context.Context) (err error) {
 		conn, err = s.tryResumable(ctx, name, number)
+		arrived = arrived || err != nil && mayHaveArrived(err)
 		return err
 	}
 	final := func(err error) bool {
@@ -87,7 +89,11 @@ func (s *Session) dialResumable(ctx context.Context, name string, number uint64)
 		}
 		return time.Since(cutAt) >= s.keptFor
 	}
-	return conn, s.cfg.Backoff.Retry(ctx, nil, attempt, final)
+	err = s.cfg.Backoff.Retry(ctx, nil, attempt, final)
+	if err != nil && arrived && !mayHaveArrived(err) { // whatever became of the last attempt
+		err = &Error{Op: "hello", Outcome: Unknown, Err: err}
+	}
+	return conn, err
 }
 
 // wasCut reports whether a stream's opening failed with err for want of a carrier, or because that broke: before can be true only after
@@ -114,7 +120,7 @@ func (s *Session) wasCut(err error, before bool) bool {
 // mayHaveArrived reports whether the peer may have got the hello of an opening that failed with err.
 func mayHaveArrived(err error) bool {
 	var e *Error
-	return !errors.As(err, &e) || e.Outcome != NotSent || e.Op == "hello"
+	return !errors.As(err, &e) || !e.refused && (e.Outcome != NotSent || e.Op == "hello")
 }
 
 // tryResumable makes one attempt to open what carries a resumable stream.

@@ -159,7 +159,7 @@ func (st *Stream) CloseRead() error { return st.conn.CloseRead() }
 // Close waits until all that was written is with the peer: in the memory of its session, for a dedicated stream that is not resumable
 // with its application. It gives up when there has been no progress for CloseTimeout, and then and when the stream or the session has
 // failed returns an *Error with outcome Unknown; what is under way may still arrive. The outcome is Rejected when the peer has closed the
-// stream without reading the rest. A peer of a version that does not exchange ends never says what it has read of a dedicated stream:
+// stream without reading the rest; the peer of a resumable stream does not tell that. A peer of a version that does not exchange ends never says what it has read of a dedicated stream:
 // then the outcome is Unknown at once. After Reset, and when nothing was written, Close returns nil at once. A second Close waits too, and
 // returns the same. Use Reset to end a stream at once.
 func (st *Stream) Close() error {
