@@ -9,17 +9,17 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// A lane stands on a stream and holds back what was written to it: blocks, or records. Close has each put that on its stream, and waits,
-// before it ends the streams.
+// A lane runs on top of a stream and buffers data written to it: blocks or records. Close makes each lane write its buffered data to its
+// stream, and waits for that before it ends the streams.
 
-// lane is one of them.
+// lane is one such lane.
 type lane struct {
 	flush func(context.Context) error
 }
 
-// AddLane has Close call flush, once, before it ends the streams: flush ends the way out of what stands on a stream, and returns when the
-// stream has taken all of it. Its error is part of that of Close. ctx ends when there has been no progress for CloseTimeout, and with the
-// session. remove takes it back. A nil flush does nothing.
+// AddLane registers flush, which Close calls once, before it ends the streams. flush ends the lane's writing direction, and returns when
+// the stream has accepted all of it. Its error becomes part of the error of Close. ctx ends when there has been no progress for
+// CloseTimeout, and with the session. remove unregisters flush. A nil flush does nothing.
 func (s *Session) AddLane(flush func(ctx context.Context) error) (remove func()) {
 	if flush == nil {
 		return func() {}
@@ -38,7 +38,7 @@ func (s *Session) AddLane(flush func(ctx context.Context) error) (remove func())
 	}
 }
 
-// flushLanes calls flush of all lanes, once, and waits. Nothing new is opened from then on.
+// flushLanes calls the flush functions of all lanes, once, and waits for them. The session refuses new work from then on.
 func (s *Session) flushLanes() {
 	s.mu.Lock()
 	if flushed := s.flushed; flushed != nil {
@@ -81,7 +81,7 @@ func (s *Session) flushLanes() {
 	all.Wait()
 }
 
-// laneError returns what a flush has returned as the session's error.
+// laneError returns the error of a flush as a session error.
 func (s *Session) laneError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
