@@ -106,7 +106,7 @@ func (d *Dialer) backoff() *swarm.DialBackoff {
 	return nil
 }
 
-// clearBackoff makes a Dial that a user asked for try at once, however often dialing has failed before.
+// clearBackoff makes libp2p dial the peer's addresses at once, however often dialing them has failed before.
 func (d *Dialer) clearBackoff(pid peer.ID) {
 	if b := d.backoff(); b != nil {
 		b.Clear(pid)
