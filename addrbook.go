@@ -12,9 +12,8 @@ import (
 	"github.com/peerlane/peerlane/internal/dialaddr"
 )
 
-// An addrBook remembers at which addresses a host has reached peers, for the next dial. The peerstore forgets: identify
-// removes what the peer does not announce, as the outer address of a port forward, and a disconnected peer's addresses
-// expire.
+// An addrBook remembers the addresses at which a host has reached peers, for the next dial. The peerstore forgets them: identify removes
+// addresses that the peer does not announce, such as the outer address of a port forward, and the addresses of a disconnected peer expire.
 //
 // A host has one book while at least one Client follows the host; Keepers and Dialers on it use the same one.
 type addrBook struct {
@@ -24,33 +23,32 @@ type addrBook struct {
 
 	mu    sync.Mutex
 	peers map[peer.ID]*knownPeer
-	free  int                             // peers that nobody holds
-	dials map[network.Conn][]ma.Multiaddr // what to dial for a live connection again, where its own address does not say
+	free  int                             // peers without holds
+	dials map[network.Conn][]ma.Multiaddr // how to dial a live connection again, where its own address is not enough
 	turn  uint64                          // counts uses
 }
 
-// A knownPeer is what an addrBook knows of one peer.
+// A knownPeer is what an addrBook knows about one peer.
 type knownPeer struct {
 	addrs []ma.Multiaddr // the newest first
-	last  network.Conn   // that addrs were taken from last; nil once it is closed
-	holds int            // sessions and keepers to the peer
-	used  uint64         // when, as a turn
+	last  network.Conn   // connection that addrs was last taken from; nil once it is closed
+	holds int            // sessions with and keepers of the peer
+	used  uint64         // turn of the last use
 }
 
 const (
 	maxKnownAddrs = 8    // of one peer
-	maxKnownPeers = 1024 // to which there is neither a session nor a keeper
+	maxKnownPeers = 1024 // without a session or a keeper
 )
 
-// books is the addrBook of each host that has one. It is keyed by Network because several host.Host values may stand on
-// one.
+// books holds the addrBook of each host that has one. The key is the Network because several host.Host values may share one.
 var books struct {
 	sync.Mutex
 
 	byHost map[network.Network]*addrBook
 }
 
-// openBook returns the host's book for one more client, which must call close.
+// openBook returns the host's book for one more client. The client must call close.
 func openBook(h host.Host) *addrBook {
 	books.Lock()
 	defer books.Unlock()
@@ -78,7 +76,7 @@ func bookOf(h host.Host) *addrBook {
 	return books.byHost[h.Network()]
 }
 
-// close ends one client's use of the book; the last one's ends the book.
+// close ends one client's use of the book. The last client's close ends the book.
 func (b *addrBook) close() {
 	books.Lock()
 	defer books.Unlock()
@@ -89,7 +87,8 @@ func (b *addrBook) close() {
 	b.host.Network().StopNotify(b.conns)
 }
 
-// onConnected notes as what a connection was dialed: while it is new the peerstore still knows. It must not block.
+// onConnected records the addresses by which a connection was dialed, because the peerstore still has them while the connection is new. It
+// must not block.
 func (b *addrBook) onConnected(c network.Conn) {
 	if c.Stat().Direction != network.DirOutbound {
 		return
@@ -111,8 +110,8 @@ func (b *addrBook) onDisconnected(c network.Conn) {
 	}
 }
 
-// dialedAs returns the addresses by which a connection that this host has dialed can be dialed again: the names and
-// certificate hashes that are known to lead there, and its own address.
+// dialedAs returns the addresses by which a connection dialed by this host can be dialed again: the names and certificate hashes known to
+// lead there, and its own address.
 func (b *addrBook) dialedAs(c network.Conn) []ma.Multiaddr {
 	remote := b.dialable(c.RemoteMultiaddr())
 	var out []ma.Multiaddr
@@ -127,7 +126,7 @@ func (b *addrBook) dialedAs(c network.Conn) []ma.Multiaddr {
 	return out
 }
 
-// dialable returns the address of a dialed connection as it can be dialed again: through a relay that has dialed this host
+// dialable returns the address of a dialed connection in a form that can be dialed again. If the relay of a circuit has dialed this host,
 // the relay's own port is not known.
 func (b *addrBook) dialable(remote ma.Multiaddr) ma.Multiaddr {
 	hop, circuit := ma.SplitFunc(remote, func(c ma.Component) bool { return c.Protocol().Code == ma.P_P2P })
@@ -146,8 +145,7 @@ func (b *addrBook) dialable(remote ma.Multiaddr) ma.Multiaddr {
 	return remote
 }
 
-// remember notes that a connection has carried a stream. Only one that this host has dialed says where the peer can be
-// dialed.
+// remember records that a connection has carried a stream. Only a connection dialed by this host shows where the peer can be dialed.
 func (b *addrBook) remember(c network.Conn) {
 	if b == nil || c.Stat().Direction != network.DirOutbound {
 		return
@@ -176,7 +174,7 @@ func (b *addrBook) remember(c network.Conn) {
 	}
 }
 
-// addrs returns where a peer has been reached, the newest first.
+// addrs returns the addresses at which a peer has been reached, the newest first.
 func (b *addrBook) addrs(pid peer.ID) []ma.Multiaddr {
 	if b == nil {
 		return nil
@@ -192,7 +190,7 @@ func (b *addrBook) addrs(pid peer.ID) []ma.Multiaddr {
 	return slices.Clone(k.addrs)
 }
 
-// hold keeps what is known of a peer until release, however long that is.
+// hold keeps the entry of a peer until release.
 func (b *addrBook) hold(pid peer.ID) {
 	if b == nil {
 		return
@@ -218,7 +216,7 @@ func (b *addrBook) release(pid peer.ID) {
 	}
 }
 
-// knownLocked returns the peer's entry, which it makes if need be. b.mu is held.
+// knownLocked returns the peer's entry, and creates it if needed. b.mu is held.
 func (b *addrBook) knownLocked(pid peer.ID) *knownPeer {
 	b.turn++
 	k := b.peers[pid]
@@ -232,8 +230,7 @@ func (b *addrBook) knownLocked(pid peer.ID) *knownPeer {
 	return k
 }
 
-// trimLocked forgets the peer that nobody holds and that has not been used for the longest, if there are too many. b.mu is
-// held.
+// trimLocked forgets the least recently used peer without holds, if there are too many. b.mu is held.
 func (b *addrBook) trimLocked() {
 	if b.free <= maxKnownPeers {
 		return

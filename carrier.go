@@ -10,13 +10,13 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// carrier is a conn as the session floor knows it: one that can be reset with a code, and that says whether what it lets
-// through is limited. On a limited relay it may have a budget, which its reads and writes are counted against.
+// carrier is a conn in the form that sessions use: it can be reset with a code, and reports whether it is limited in what it lets through.
+// On a limited relay it may have a budget, against which its reads and writes count.
 type carrier struct {
 	*Conn
 	hostDone <-chan struct{}
 	budget   *budget
-	gone     func() // ends a Write that waits for the budget's end; nil without a budget
+	gone     func() // ends a Write that waits for the end of the budget; nil without a budget
 	done     <-chan struct{}
 }
 
@@ -31,10 +31,10 @@ func newCarrier(c *Conn, b *budget, h host.Host) *carrier {
 	return k
 }
 
-// Limited reports whether the conn is through a relay that cuts it after some bytes or some time.
+// Limited reports whether the conn runs through a relay that cuts it after a number of bytes or a time.
 func (c *carrier) Limited() bool { return c.Path().Limited }
 
-// Moved returns when there was last a sign that the connection under the carrier lives, on any conn of ours.
+// Moved returns when the connection under the carrier last gave a sign of life, on any conn of ours.
 func (c *carrier) Moved() time.Time {
 	if c.traffic == nil {
 		return time.Time{}
@@ -42,7 +42,7 @@ func (c *carrier) Moved() time.Time {
 	return c.traffic.made.Add(time.Duration(c.traffic.moved.Load()))
 }
 
-// Unanswered returns how many bytes have come on the connection for conns that are no carriers.
+// Unanswered returns how many bytes have been received on the connection for conns that are no carriers.
 func (c *carrier) Unanswered() uint64 {
 	if c.traffic == nil {
 		return 0
@@ -50,7 +50,7 @@ func (c *carrier) Unanswered() uint64 {
 	return c.traffic.unanswered.Load()
 }
 
-// Read counts what the relay has let through.
+// Read counts the bytes that the relay has let through.
 func (c *carrier) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.budget != nil {
@@ -59,7 +59,7 @@ func (c *carrier) Read(p []byte) (int, error) {
 	return n, c.explain("read", err)
 }
 
-// explain returns err, or for a carrier whose host has been closed that this is why.
+// explain returns err, or an error that names a closed host as the cause.
 func (c *carrier) explain(op string, err error) error {
 	if err == nil || !isClosed(c.hostDone) {
 		return err
@@ -67,7 +67,7 @@ func (c *carrier) explain(op string, err error) error {
 	return hostClosed(op, err)
 }
 
-// Write waits once the budget is spent: until the carrier is given up, or the budget turns out to be nobody's to keep.
+// Write waits once the budget is spent, until the carrier is given up or the budget turns out not to apply any more.
 func (c *carrier) Write(p []byte) (int, error) {
 	if c.budget == nil {
 		n, err := c.Conn.Write(p)
@@ -85,7 +85,7 @@ func (c *carrier) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-// Reset drops the conn at once and tells the peer code.
+// Reset drops the conn at once and sends code to the peer.
 func (c *carrier) Reset(code frame.Code) error {
 	c.resetWith(code)
 	c.leave()
@@ -104,8 +104,8 @@ func (c *carrier) leave() {
 	}
 }
 
-// PathOf returns over what a session's carrier runs, or ran last. It is the zero Path for nil, and for a session that is not
-// of this package.
+// PathOf returns the path of a session's current or last carrier. It is the zero Path for nil, and for a session that is not of this
+// package.
 func PathOf(s *session.Session) Path {
 	if s == nil {
 		return Path{}

@@ -20,8 +20,8 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// A Client calls peers. Its calls to one peer and tag share one session, which is opened by the first and kept for the
-// next. It is safe for concurrent use.
+// A Client calls peers. Its calls to one peer and tag share one session. The first call opens the session, and later calls reuse it. A
+// Client is safe for concurrent use.
 type Client struct {
 	cfg     ClientConfig
 	mux     *session.Mux
@@ -48,25 +48,25 @@ func NewClient(h host.Host, config *ClientConfig) (*Client, error) {
 
 type idempotentKey struct{}
 
-// WithIdempotent returns a ctx whose Sends may run more than once at the peer: Send then also retries what may have been
-// sent.
+// WithIdempotent returns a ctx for Sends that may safely run more than once at the peer: Send then also retries a request that may have
+// been sent.
 func WithIdempotent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idempotentKey{}, true)
 }
 
-// Send calls tag at the peer with request and returns its response, which belongs to the caller. It connects if need be.
-// A peer that only knows pointsub v0.0.2 is called in its way, unless a pre-shared key is in use. ReadTimeout bounds all of
-// it: connecting, the answer, the retries and the waits between them.
+// Send calls tag at the peer with request and returns its response, which belongs to the caller. It connects if needed. It calls a peer
+// that only knows pointsub v0.0.2 with that protocol, unless a pre-shared key is in use. ReadTimeout bounds all of it: connecting, the
+// answer, the retries and the waits between them.
 //
-// Send tries again, MaxRetries times, only when the request has surely not reached the peer (outcome NotSent), or, under
-// WithIdempotent, when that is not known (Unknown). Going on to a new session because the kept one has been drained or lost
-// before the request was sent does not count. It does not try again what cannot get better: a peer that does not
-// serve tag, an unsuitable key, a request over a size limit. All tries together wait for a connection as ConnectTimeout says. The
-// error is, or wraps, an *Error whose Outcome says what may
-// have happened at the peer; it matches ctx's error when that ended, os.ErrDeadlineExceeded when ReadTimeout passed,
-// ErrTooLarge, ErrNotServed, ErrUnavailable (see RetryAfter), ErrUnreachable, ErrRelayOnly, or ErrStopped after Close and on a
-// host that has been closed. When
-// the handler returned an error, the outcome is Delivered and Text is the handler's.
+// Send retries up to MaxRetries times, and only if the request is known not to have reached the peer (outcome NotSent) or, under
+// WithIdempotent, if that is not known (Unknown). A switch to a new session because the kept one was drained or lost before the request was
+// sent is not a retry. Send does not retry an error that cannot improve: a peer that does not serve tag, an unsuitable key, a request over
+// a size limit. All tries together wait for a connection as ConnectTimeout says.
+//
+// The error is, or wraps, an *Error whose Outcome says what may have happened at the peer. It matches ctx's error when that ended,
+// os.ErrDeadlineExceeded when ReadTimeout passed, ErrTooLarge, ErrNotServed, ErrUnavailable (see RetryAfter), ErrUnreachable, ErrRelayOnly,
+// or ErrStopped after Close and on a host that has been closed. When the handler returned an error, the outcome is Delivered and Text is
+// the handler's.
 func (c *Client) Send(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte) ([]byte, error) {
 	if c.pool.ctx.Err() != nil {
 		return nil, stopped("send", pid, tag)
@@ -78,7 +78,7 @@ func (c *Client) Send(ctx context.Context, pid peer.ID, tag protocol.ID, request
 	began := time.Now()
 	wait := c.cfg.newWait(c.cfg.MaxRetries + 1)
 	kept, moved, err := c.pool.kept(pid, tag), false, error(nil)
-	if kept.session != nil { // nothing to wait for but the answer, which the session bounds by itself
+	if kept.session != nil { // only the answer is left to wait for, and the session bounds that
 		var response []byte
 		if response, moved, err = c.callOver(ctx, kept, tag, request); err == nil {
 			return response, nil
@@ -102,13 +102,13 @@ func (c *Client) Send(ctx context.Context, pid peer.ID, tag protocol.ID, request
 	}
 }
 
-// retries is what a Send has tried again so far.
+// retries counts the retries of a Send so far.
 type retries struct {
 	moves   moves
-	counted int // those that MaxRetries bounds
+	counted int // those counted against MaxRetries
 }
 
-// beforeNext waits until a Send that has failed with err may be tried again, or returns why it may not.
+// beforeNext waits until a Send that has failed with err may be tried again, or returns an error if it may not.
 func (c *Client) beforeNext(ctx context.Context, r *retries, pid peer.ID, tag protocol.ID, moved bool, err error) error {
 	if !c.retryable(ctx, err) {
 		return err
@@ -130,7 +130,7 @@ func (c *Client) beforeNext(ctx context.Context, r *retries, pid peer.ID, tag pr
 	return nil
 }
 
-// outOfTime returns the error of a Send that has failed with err: where bound has ended it and not ctx, one that says so.
+// outOfTime returns the error of a Send that has failed with err. If bound ended the Send and ctx did not, the error says so.
 func (c *Client) outOfTime(ctx, bound context.Context, pid peer.ID, tag protocol.ID, err error) error {
 	if bound.Err() == nil || ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return err
@@ -144,26 +144,26 @@ func (c *Client) outOfTime(ctx, bound context.Context, pid peer.ID, tag protocol
 	return out
 }
 
-// moves counts how often a Send went on to another session because the one it had was drained or had ended before the
-// request was sent, or because the connection turned out to be dead. That is no retry: it is how MaxRequestsPerConn, idle
-// timeouts and a peer's restart show.
+// moves counts how often a Send moved to another session because the session was drained or had ended before the request was sent, or
+// because the connection proved dead. A move is no retry: it is the normal effect of MaxRequestsPerConn, idle timeouts and a peer's
+// restart.
 type moves struct {
 	n     int
-	until time.Time // when no more of them are free
+	until time.Time // when moves stop being free
 }
 
-// moveInterval is the wait before the second move in a row; it doubles as retries do.
+// moveInterval is the wait before the second move in a row. It doubles with each further move, as for retries.
 const moveInterval = 10 * time.Millisecond
 
-// next returns the wait before the next move, and whether it is free: the first is, and while the peer drains its sessions
-// in order every one until the Send has moved about for ReadTimeout. A connection that broke is given the time to be
-// noticed by libp2p, which else hands it out again.
+// next returns the wait before the next move, and whether the move is free. The first move is free. While the peer drains its sessions in
+// order, every move is free for at most ReadTimeout. The wait after a broken connection gives libp2p time to notice, because otherwise
+// libp2p would return the same connection again.
 func (m *moves) next(err error, c *ClientConfig) (wait time.Duration, free bool) {
 	now := time.Now()
 	if m.n == 0 {
 		m.until = now.Add(c.ReadTimeout)
 	}
-	drained := errors.Is(err, ErrGoingAway) || errors.Is(err, session.ErrClosed) // the latter when the drain was over
+	drained := errors.Is(err, ErrGoingAway) || errors.Is(err, session.ErrClosed) // ErrClosed when the drain was already complete
 	if m.n > 0 || !drained {
 		wait = backoff(min(moveInterval, c.RetryInterval), max(m.n-1, 0))
 	}
@@ -171,8 +171,8 @@ func (m *moves) next(err error, c *ClientConfig) (wait time.Duration, free bool)
 	return wait, m.n == 1 || drained && now.Before(m.until)
 }
 
-// sendOnce tries once. moved reports whether the session takes no more calls, had not begun with this one, and did not end
-// by a timeout; or that the connection closed while a session was being opened on it.
+// sendOnce tries once. moved reports that the session accepts no more calls, did not begin with this call, and did not end by a timeout, or
+// that the connection closed while a session was being opened on it.
 func (c *Client) sendOnce(ctx context.Context, pid peer.ID, tag protocol.ID, request []byte, w *wait) (response []byte, moved bool,
 	err error) {
 	link, err := c.pool.get(ctx, pid, tag, w)
@@ -182,7 +182,7 @@ func (c *Client) sendOnce(ctx context.Context, pid peer.ID, tag protocol.ID, req
 	return c.callOver(ctx, link, tag, request)
 }
 
-// callOver calls tag over link. moved is sendOnce's.
+// callOver calls tag over link. moved has the meaning it has in sendOnce.
 func (c *Client) callOver(ctx context.Context, link link, tag protocol.ID, request []byte) (response []byte, moved bool, err error) {
 	if link.session != nil {
 		response, err = link.session.Call(ctx, "", request)
@@ -220,27 +220,27 @@ func (c *Client) retryable(ctx context.Context, err error) bool {
 	}
 }
 
-// closedUnderDial reports whether err is that of a dial whose connection the peer closed: that is no refusal.
+// closedUnderDial reports whether err is the error of a dial whose connection the peer closed, which is no refusal.
 func closedUnderDial(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Outcome == session.Rejected && errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// backoff returns the wait before retry n: interval doubled n times, up to tenfold, spread over half to one and a half.
+// backoff returns the wait before retry n: interval doubled n times, up to tenfold, randomly scaled by a half to one and a half.
 func backoff(interval time.Duration, n int) time.Duration {
-	interval = min(interval, math.MaxInt64/32) // which is nine years
+	interval = min(interval, math.MaxInt64/32) // nine years
 	d := min(interval<<min(n, 4), 10*interval)
 	return d/2 + rand.N(d+1)
 }
 
-// Connect opens a session of its own to tag at the peer, for messages, calls and streams; the caller closes it, or Close
-// does. It returns ErrModernPSKRequired unless UseModernPSKClient came before or AdmitAll is set; otherwise the errors are
-// those of Send, with outcome NotSent, and nothing is retried.
+// Connect opens a separate session to tag at the peer, for messages, calls and streams. The caller closes it, or Close does. Connect
+// returns ErrModernPSKRequired unless UseModernPSKClient was called before or AdmitAll is set. Otherwise the errors are those of Send, with
+// outcome NotSent, and nothing is retried.
 func (c *Client) Connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*session.Session, error) {
 	return c.connect(ctx, pid, tag, c.cfg.newWait(1))
 }
 
-// connect is Connect for a caller that waits for a connection as long as w says.
+// connect is Connect for a caller that waits for a connection as w allows.
 func (c *Client) connect(ctx context.Context, pid peer.ID, tag protocol.ID, w *wait) (*session.Session, error) {
 	if c.pool.ctx.Err() != nil {
 		return nil, stopped("connect", pid, tag)
@@ -251,22 +251,22 @@ func (c *Client) connect(ctx context.Context, pid peer.ID, tag protocol.ID, w *w
 	return c.pool.connect(ctx, pid, tag, w)
 }
 
-// SetLink sets who handles messages that peers send back on this client's sessions to the link name; nil unsets it. It
-// panics when name is longer than 255 bytes.
+// SetLink sets the handler of messages that peers send back to the link name on this client's sessions. Nil unsets it. It panics if name is
+// longer than 255 bytes.
 func (c *Client) SetLink(name string, fn func(*session.Message)) { c.mux.SetLink(name, fn) }
 
-// SetDefaultLink sets who handles messages to links that nobody else handles. Nil unsets it.
+// SetDefaultLink sets the handler of messages to links without a handler. Nil unsets it.
 func (c *Client) SetDefaultLink(fn func(*session.Message)) { c.mux.SetDefaultLink(fn) }
 
-// SetStream sets who serves streams that peers open back on this client's sessions under name; nil unsets it. It panics
-// when name is longer than 255 bytes.
+// SetStream sets the handler of streams that peers open back under name on this client's sessions. Nil unsets it. It panics if name is
+// longer than 255 bytes.
 func (c *Client) SetStream(name string, fn func(*session.Stream)) { c.mux.SetStream(name, fn) }
 
-// RegisterCodec makes k known to the client's sessions. It returns an error for a nil codec, and for a name that is empty,
-// longer than 255 bytes, or taken.
+// RegisterCodec registers k for the client's sessions. It returns an error if the codec is nil or its name is empty, longer than 255 bytes,
+// or taken.
 func (c *Client) RegisterCodec(k session.Codec) error { return c.mux.RegisterCodec(k) }
 
-// GetConnectionsInfo returns the sessions that are open now.
+// GetConnectionsInfo returns the currently open sessions.
 func (c *Client) GetConnectionsInfo() []ConnectionInfo { return c.pool.info(time.Now()) }
 
 // Close closes all keepers and sessions in order, side by side, as Session.Close does: calls in flight are waited for, and one-way
@@ -281,7 +281,7 @@ func (c *Client) Close() error {
 	return err
 }
 
-// notServedBy turns the refusal of the session protocol into ErrLegacyPeer, with a code, when the peer serves the plain tag.
+// notServedBy turns the refusal of the session protocol into ErrLegacyPeer, with a code, if the peer serves the plain tag.
 func notServedBy(h host.Host, key poolKey, code frame.Code, err error) error {
 	if !errors.Is(err, ErrNotServed) {
 		return err

@@ -7,39 +7,36 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// ClientConfig is for NewClient. The names, types and defaults of the first nine fields are pointsub's. A zero field
-// takes its default, except that a zero MaxRetries means no retries; a negative one is an error that names the field.
+// ClientConfig is the configuration of NewClient. The names, types and defaults of the first nine fields are pointsub's. A zero field takes
+// its default, except that a zero MaxRetries means no retries. A negative MaxRetries is an error that names the field.
 type ClientConfig struct {
-	// ReadTimeout bounds every Send, connecting and retries included, and every call on a session of Connect or Keep; a ctx
-	// that ends earlier comes first. If zero, 30 s.
+	// ReadTimeout bounds every Send, connecting and retries included, and every call on a session of Connect or Keep. A ctx that ends
+	// earlier takes precedence. If zero, 30 s.
 	ReadTimeout time.Duration
-	// WriteTimeout is how long a peer may take nothing of what is written to it before its carrier is dropped. If
-	// zero, 30 s.
+	// WriteTimeout is how long a peer may accept none of the data written to it before its carrier is dropped. If zero, 30 s.
 	WriteTimeout time.Duration
-	// ConnectTimeout bounds the time without progress while a peer is connected and a session opened: the wait for a
-	// connection, and then each step on it. libp2p dials eight addresses of a peer at a time, and waits 5 s for a private
-	// and 15 s for a public one; the wait grows by as much for every further eight, so that each address has its turn.
-	// All tries of a Send share one wait, 1+MaxRetries times as long, and a dial under way is not started over. A Keeper
-	// and a session that looks for another connection wait as long as libp2p dials. If zero, 5 s.
+	// ConnectTimeout bounds the time without progress while connecting to a peer and opening a session: the wait for a connection, and then
+	// each step on it. libp2p dials eight addresses of a peer at a time, and waits 5 s for a private and 15 s for a public one. The wait
+	// grows by as much for every further eight addresses, so that each is dialed. All tries of a Send share one wait, 1+MaxRetries times as
+	// long, and a dial under way is not restarted. A Keeper, and a session that looks for another connection, wait as long as libp2p dials.
+	// If zero, 5 s.
 	ConnectTimeout time.Duration
-	// MaxRetries is how often a Send is tried again when the request has surely not been sent: see Send.
-	// DefaultClientConfig sets 3.
+	// MaxRetries is how often a Send is retried when the request is known not to have been sent: see Send. DefaultClientConfig sets 3.
 	MaxRetries int
-	// RetryInterval is the wait before the first retry; it doubles each time up to tenfold, and is spread by half.
-	// If zero, 1 s.
+	// RetryInterval is the wait before the first retry. It doubles each time, up to tenfold, and varies randomly by half. If zero, 1 s.
 	RetryInterval time.Duration
-	// MaxBlockSize is the most bytes of one request, response or message, whichever side sends it; exactly as many pass. Of
-	// both sides the smaller one holds. If zero, 32 MiB. At most 1 GiB.
+	// MaxBlockSize is the size limit of one request, response or message in either direction; a block of exactly this size passes. The
+	// smaller of both sides' limits applies. If zero, 32 MiB. At most 1 GiB.
 	MaxBlockSize int
-	// EnableCompression lets both sides compress what shrinks by it. DefaultClientConfig sets it.
+	// EnableCompression lets both sides compress data that shrinks. DefaultClientConfig sets it.
 	EnableCompression bool
-	// MaxIdleConns is the most sessions that are kept open with nothing in flight, over all peers; the one idle for
-	// the longest goes first. If zero, 100. At most 2^20.
+	// MaxIdleConns is the maximum number of idle sessions kept open, over all peers. The one idle for the longest closes first. If zero,
+	// 100. At most 2^20.
 	MaxIdleConns int
-	// IdleConnTimeout closes a session that has had nothing in flight for so long. If zero, 5 min.
+	// IdleConnTimeout closes a session that has been idle for this long. If zero, 5 min.
 	IdleConnTimeout time.Duration
 
-	// Path says over which paths sessions may run. If zero, PathAuto.
+	// Path sets the paths on which sessions may run. If zero, PathAuto.
 	Path PathPolicy
 	// DirectWait bounds the wait for a direct connection: see PathPolicy. If zero, 5 s, or ConnectTimeout if that is
 	// shorter.
@@ -48,21 +45,21 @@ type ClientConfig struct {
 	AdmitAll bool
 	// Heartbeat is the silence after which a session's peer is probed; after twice as long its carrier is lost. If zero, 5 s.
 	Heartbeat time.Duration
-	// ResumeWindow is how long a session outlives its connection while another is looked for; the shorter one of both sides
-	// holds. If zero, 60 s. If negative, a session ends with its connection.
+	// ResumeWindow is how long a session outlives its connection while it looks for another one. The shorter window of both sides applies.
+	// If zero, 60 s. If negative, a session ends with its connection.
 	ResumeWindow time.Duration
-	// ReplayWindow caps what a session keeps for another connection until its peer has acknowledged it; what is to be sent
-	// waits at the cap. If zero, 1 MiB. 4 KiB to 64 MiB.
+	// ReplayWindow bounds the unacknowledged data that a session keeps for another connection. Sending waits when it is full. If zero, 1
+	// MiB. 4 KiB to 64 MiB.
 	ReplayWindow int
-	// CloseTimeout is how long Close of the client, a keeper, a session or a stream waits without progress for what was accepted to
-	// arrive; a slow link is progress. If zero, 5 s.
+	// CloseTimeout is how long Close of the client, a keeper, a session or a stream waits without progress for accepted work to arrive. A
+	// slow link counts as progress. If zero, 5 s.
 	CloseTimeout time.Duration
 	// OnState, if not nil, is called with each step of a session: connected, detached, resumed, migrated, ended. It must
 	// not block.
 	OnState func(*session.Session, session.StateChange)
 	// OnUndelivered, if not nil, is called with the failure of each one-way message. It must not block.
 	OnUndelivered func(*Error)
-	// Logger gets what a person should act on. If nil, nothing is logged.
+	// Logger receives events that an operator may need to act on. If nil, nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -106,7 +103,7 @@ func (c ClientConfig) withDefaults() ClientConfig {
 	return c
 }
 
-// sessionConfig returns what the client's sessions are made with.
+// sessionConfig returns the configuration of the client's sessions.
 func (c *ClientConfig) sessionConfig(mux *session.Mux) session.Config {
 	return session.Config{
 		Mux: mux, Logger: c.Logger, Agent: agent, OnUndelivered: c.OnUndelivered,

@@ -30,30 +30,30 @@ import (
 //
 //   - net.ErrClosed, after Close or after CloseRead or CloseWrite of that side;
 //   - os.ErrDeadlineExceeded, a net.Error with Timeout, after a deadline;
-//   - an *Error that matches syscall.ECONNRESET if the stream was reset or its connection lost; Remote says who did
-//     it and Code why. If the connection was lost it matches io.ErrUnexpectedEOF too.
+//   - an *Error that matches syscall.ECONNRESET if the stream was reset or its connection lost; Remote says which side did it and Code
+//     why. If the connection was lost, the error matches io.ErrUnexpectedEOF too.
 type Conn struct {
 	stream       network.MuxedStream
-	under        network.Conn // what carries the stream; nil on a loopback conn
+	under        network.Conn // the stream's connection; nil on a loopback conn
 	localPeer    peer.ID
 	remotePeer   peer.ID
 	tag          protocol.ID
 	local        net.Addr
 	remote       net.Addr
-	stopsSending bool // CloseRead of the stream tells the peer that nobody reads any more
-	// linger is how long a closed conn waits for the peer to end its side before it gives up the stream: where nothing
-	// else tells the peer that nobody reads, and where the conn holds a slot. Zero if it does not wait.
+	stopsSending bool // CloseRead of the stream makes the peer stop sending
+	// linger is how long a closed conn waits for the peer to end its side before it gives up the stream. It applies where the transport
+	// cannot make the peer stop sending, and where the conn holds a slot. Zero if the conn does not wait.
 	linger time.Duration
 	slot   *slot // nil if the conn was not dialed, or not by an application
 
 	traffic *traffic // on under; nil on a loopback conn
-	carries bool     // a session: it tells the peer of what comes
+	carries bool     // carries a session, which acknowledges received bytes to the peer
 
 	readMu sync.Mutex // held across stream.Read: one token wakes one reader of a yamux stream
-	early  []byte     // read by the dialer before there was a reader
+	early  []byte     // read by the dialer before the application's first Read
 
 	writeMu sync.Mutex // held across stream.Write: two writers overrun a yamux window and kill the connection
-	slicer  slicer     // of what is written
+	slicer  slicer     // of written data
 
 	mu            sync.Mutex // never held across I/O
 	readDeadline  time.Time
@@ -62,15 +62,15 @@ type Conn struct {
 	readClosed    bool
 	writeClosed   bool
 	finSent       bool  // the stream is ended towards the peer
-	finished      bool  // someone has taken on to release the stream
+	finished      bool  // a caller of over releases the stream
 	ended         bool  // Read has seen io.EOF
-	broken        error // what Read fails with since the stream was reset or its connection lost
+	broken        error // why Read fails since the stream was reset or its connection lost
 }
 
-// lingerTime is how long a Close waits for the peer's end in the background, where it does.
+// lingerTime is how long a Close waits in the background for the peer's end, where it does.
 const lingerTime = 5 * time.Second
 
-// connOptions say how a conn names its ends.
+// connOptions set how a conn names its ends.
 type connOptions struct {
 	style AddrStyle
 	port  uint16 // of the remote address
@@ -96,8 +96,8 @@ func newConn(s network.Stream, tag protocol.ID, opts connOptions) *Conn {
 	return c
 }
 
-// stopsSending reports whether the transport has a way to tell the peer that nobody reads any more. QUIC, WebTransport and
-// WebRTC carry streams themselves, name no muxer, and have one. Yamux has none.
+// stopsSending reports whether the transport can make the peer stop sending. QUIC, WebTransport and WebRTC carry streams themselves, name
+// no muxer, and can. Yamux cannot.
 func stopsSending(under network.Conn) bool {
 	if under.ConnState().StreamMultiplexer != "" {
 		return false
@@ -121,8 +121,8 @@ func (c *Conn) LocalAddr() net.Addr { return c.local }
 // RemoteAddr returns the address of the peer, in the style set by the Dialer or ListenConfig.
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
-// Read reads up to len(p) bytes. It returns io.EOF once the peer has closed its write side and everything was read, and
-// fails as described at Conn. A Read of no bytes never blocks.
+// Read reads up to len(p) bytes. It returns io.EOF once the peer has closed its write side and all data was read, and fails as described at
+// Conn. A Read of no bytes never blocks.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
@@ -146,8 +146,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return 0, c.readError(err)
 }
 
-// Write writes all of p, or fails as described at Conn and returns how much was handed to the transport. A nil error
-// means that the transport has taken the bytes, not that the peer has read them.
+// Write writes all of p. If it fails, as described at Conn, it returns how many bytes were handed to the transport. A nil error means that
+// the transport has taken the bytes, not that the peer has read them.
 func (c *Conn) Write(p []byte) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -161,7 +161,7 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, c.writeError(err)
 }
 
-// writeSlices writes p in slices, of which each one that had to wait is a sign that the connection lives. writeMu is held.
+// writeSlices writes p in slices. Each slice that had to wait for room is a sign of life of the connection. writeMu is held.
 func (c *Conn) writeSlices(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		slice := p[n : n+c.slicer.next(len(p)-n)]
@@ -182,7 +182,7 @@ func (c *Conn) writeSlices(p []byte) (n int, err error) {
 	return n, err
 }
 
-// noteRead notes that n bytes have come.
+// noteRead records that n bytes have arrived.
 func (c *Conn) noteRead(n int) {
 	if c.traffic == nil {
 		return
@@ -193,14 +193,14 @@ func (c *Conn) noteRead(n int) {
 	}
 }
 
-// checkRead returns why a Read may not start, nil if it may.
+// checkRead returns why a Read may not start, or nil if it may.
 func (c *Conn) checkRead() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return checkSide(c.closed || c.readClosed, c.readDeadline)
 }
 
-// checkWrite returns why a Write may not start, nil if it may.
+// checkWrite returns why a Write may not start, or nil if it may.
 func (c *Conn) checkWrite() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -217,8 +217,8 @@ func checkSide(closed bool, deadline time.Time) error {
 	return nil
 }
 
-// readError maps what stream.Read returned: a side that was closed meanwhile comes first, so that the same state gives
-// the same error whatever the timing.
+// readError maps an error of stream.Read. If a side was closed meanwhile, that error takes precedence, so that the same state gives the
+// same error regardless of timing.
 func (c *Conn) readError(err error) error {
 	if err == nil {
 		return nil
@@ -270,7 +270,7 @@ func (c *Conn) writeError(err error) error {
 	return c.opError("write", mapped)
 }
 
-// leaveSlot gives back the slot of a conn that is broken: the peer's side has ended.
+// leaveSlot releases the slot of a broken conn: the peer's side has ended.
 func (c *Conn) leaveSlot(why error) {
 	if isFull(why) {
 		c.slot.refuse()
@@ -278,7 +278,7 @@ func (c *Conn) leaveSlot(why error) {
 	c.slot.release()
 }
 
-// mapError turns a transport's error into one of those described at Conn. It is the only place that does.
+// mapError turns a transport's error into one of those described at Conn. No other function does.
 func (c *Conn) mapError(op string, err error) error {
 	if errors.Is(err, io.ErrShortWrite) {
 		return err
@@ -310,7 +310,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.setDeadlines(t, true, false)
 }
 
-// SetWriteDeadline is SetReadDeadline for Writes. A Write that fails so may have written a part.
+// SetWriteDeadline is SetReadDeadline for Writes. A Write that fails this way may have written part of its data.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	return c.setDeadlines(t, false, true)
 }

@@ -17,17 +17,17 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// Dial connects to a peer if need be and opens a conn on a tag, as a zero Dialer does: over a direct connection, or a
-// relay without limits. The returned conn is a *Conn. Beside the addresses in the host's peerstore it dials those at which
-// a Client on the same host has reached the peer.
+// Dial connects to a peer if needed and opens a conn on a tag, as a zero Dialer does: over a direct connection, or a relay without limits.
+// The returned conn is a *Conn. In addition to the addresses in the host's peerstore, Dial uses those at which a Client on the same host
+// has reached the peer.
 //
-// A nil error means that the protocol was negotiated: the peer serves the tag, and its Accept gets a conn even if nobody
-// writes. The peer may still refuse the conn after the negotiation, because of libp2p's limits or a full backlog. Such a
-// refusal is the error of the first Read or Write, matches ErrUnavailable, and has the Outcome Rejected.
+// A nil error means that the protocol was negotiated: the peer serves the tag, and its Accept gets a conn even if nothing is written. The
+// peer may still refuse the conn after the negotiation, because of libp2p's limits or a full backlog. Such a refusal is the error of the
+// first Read or Write, matches ErrUnavailable, and has the Outcome Rejected.
 //
-// libp2p's limits rarely refuse a conn in that way, because Dial counts the conns of this host to the peer on the tag: at
-// 64 it waits for one to end, on both sides, or opens more one after the other while the peer accepts them. If ctx or
-// Dialer.Timeout ends first, it fails with ErrUnavailable. See ConnsPerPeer in package node to raise the limit.
+// libp2p's limits rarely refuse a conn in that way, because Dial counts the conns of this host to the peer on the tag. At 64 it waits until
+// one has ended on both sides, or opens further ones, one at a time, while the peer accepts them. If ctx or Dialer.Timeout ends first, it
+// fails with ErrUnavailable. See ConnsPerPeer in package node to raise the limit.
 //
 // Dial fails with a *net.OpError around an *Error that matches ErrNotServed, ErrRelayOnly, ErrUnreachable, ErrUnavailable
 // (a limit of either side), ErrInvalid, ErrStopped (the host is closed), or the ctx's error; its Outcome is NotSent or
@@ -48,7 +48,7 @@ const (
 	DefaultDirectWait  = 5 * time.Second  // of Dialer.DirectWait
 )
 
-// A Dialer opens conns to peers. Its fields are not changed by use; it may be copied and used concurrently.
+// A Dialer opens conns to peers. Use does not change its fields. A Dialer may be copied and used concurrently.
 type Dialer struct {
 	// Host is the libp2p host to dial from. It must not be nil.
 	Host host.Host
@@ -56,20 +56,19 @@ type Dialer struct {
 	// Tag is the protocol ID to open. It must not be empty.
 	Tag protocol.ID
 
-	// Path says which paths are good enough. If zero, PathAuto.
+	// Path sets which paths are acceptable. If zero, PathAuto.
 	Path PathPolicy
 
 	// DirectWait bounds the wait for a direct connection to a peer that is connected over a relay only: see
 	// PathPolicy. If zero, 5 s. If negative, it is invalid.
 	DirectWait time.Duration
 
-	// MinRelayData refuses a limited relay that lets through fewer bytes each way, with ErrRelayOnly. If zero, any
+	// MinRelayData makes the Dialer refuse a limited relay that lets through fewer bytes each way, with ErrRelayOnly. If zero, any relay
 	// will do. If negative, it is invalid.
 	MinRelayData int64
 
-	// Timeout bounds the whole dial: connecting, waiting for a direct connection, waiting for another conn to end where
-	// the peer's limit is reached, and negotiating. A ctx that ends
-	// earlier comes first. If zero, 30 s. If negative, only the ctx bounds it.
+	// Timeout bounds the whole dial: connecting, waiting for a direct connection, waiting for another conn to end where the peer's limit is
+	// reached, and negotiating. A ctx that ends earlier takes precedence. If zero, 30 s. If negative, only the ctx bounds it.
 	Timeout time.Duration
 
 	// AddrStyle is the style of the conns' LocalAddr and RemoteAddr. If zero, AddrPeer.
@@ -110,10 +109,10 @@ func (d *Dialer) validate(tags []protocol.ID) error {
 	return d.AddrStyle.validate("Dialer.AddrStyle")
 }
 
-// maxTagLen is what multistream carries: 1024 bytes with the newline.
+// maxTagLen is the longest tag that multistream carries: 1024 bytes with the newline.
 const maxTagLen = 1023
 
-// validateTag refuses what multistream cannot carry or would take for its own words.
+// validateTag refuses a tag that multistream cannot carry or would take for its own messages.
 func validateTag(field string, tag protocol.ID) error {
 	switch {
 	case tag == "":
@@ -132,10 +131,9 @@ func (d *Dialer) Dial(ctx context.Context, pid peer.ID) (*Conn, error) {
 	return c, err
 }
 
-// DialContext is Dial for code that has a network and an address: http.Transport.DialContext, grpc.WithContextDialer.
-// The network is "tcp" or "libp2p", "tcp4" or "tcp6"; the address "<peer id>" or "<peer id>:<port>", where the port
-// only shows in RemoteAddr under AddrPeerPort. Where host names are lower-cased on their way, use the Peer ID's CID
-// form, peer.ToCid(id).
+// DialContext is Dial for code that has a network and an address: http.Transport.DialContext, grpc.WithContextDialer. The network is "tcp",
+// "libp2p", "tcp4" or "tcp6". The address is "<peer id>" or "<peer id>:<port>", where the port only shows in RemoteAddr under AddrPeerPort.
+// Where host names are lower-cased on the way, use the Peer ID's CID form, peer.ToCid(id).
 func (d *Dialer) DialContext(ctx context.Context, netw, address string) (net.Conn, error) {
 	switch netw {
 	case "tcp", "tcp4", "tcp6", Network:
@@ -158,7 +156,7 @@ func (d *Dialer) open(ctx context.Context, pid peer.ID, tags ...protocol.ID) (*C
 	return d.openPort(ctx, pid, 0, false, tags...)
 }
 
-// openPort is open with the port that the conn's RemoteAddr shows. With wait set it waits for a slot at the peer.
+// openPort is open with the port that the conn's RemoteAddr shows. If wait is set, it waits for a slot at the peer.
 func (d *Dialer) openPort(
 	ctx context.Context, pid peer.ID, port uint16, wait bool, tags ...protocol.ID,
 ) (*Conn, protocol.ID, error) {
@@ -186,15 +184,15 @@ func (d *Dialer) openPort(
 	return use.openRemote(ctx, pid, port, tags)
 }
 
-// maxOpens is how many times openRemote tries where connections prove dead: one may show it when the stream is opened, again while
-// libp2p takes it off its list, or only when the stream is used.
+// maxOpens is how many times openRemote tries when connections prove dead. A connection may do so when the stream is opened, again while
+// libp2p removes it from its list, or only when the stream is used.
 const maxOpens = 3
 
-// openRemote tries again where a connection proves dead: one that the other side left without a word looks alive until it is used.
+// openRemote tries again when a connection proves dead: one that the other side left silently looks alive until it is used.
 func (d *Dialer) openRemote(
 	ctx context.Context, pid peer.ID, port uint16, tags []protocol.ID,
 ) (*Conn, protocol.ID, error) {
-	var dead *network.ConnError // which may come before the connection says so itself
+	var dead *network.ConnError // may arrive before the connection itself reports that it is closed
 	for try := 1; ; try++ {
 		last := try == maxOpens
 		s, err := d.openStream(ctx, pid)
@@ -218,11 +216,11 @@ func (d *Dialer) openRemote(
 			return nil, "", err
 		}
 		cancel()
-		_ = s.Conn().Close() // it is dead, and is not to be found again
+		_ = s.Conn().Close() // it is dead, and must not be found again
 	}
 }
 
-// bound returns a ctx for one step on a connection that there is.
+// bound returns a ctx for one step on an existing connection.
 func (d *Dialer) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if d.step > 0 {
 		return context.WithTimeout(ctx, d.step)
@@ -230,11 +228,11 @@ func (d *Dialer) bound(ctx context.Context) (context.Context, context.CancelFunc
 	return context.WithCancel(ctx)
 }
 
-// negotiate settles on one of tags, and resets the stream if it cannot. It returns as soon as ctx ends. Host.NewStream
-// would put the negotiation off to the first Read or Write where the peer is known to serve the tag.
+// negotiate settles on one of tags, and resets the stream if it cannot. It returns as soon as ctx ends. Host.NewStream would postpone the
+// negotiation to the first Read or Write where the peer is known to serve the tag.
 func negotiate(ctx context.Context, s network.Stream, tags []protocol.ID) (protocol.ID, error) {
 	stop := context.AfterFunc(ctx, func() {
-		_ = s.SetDeadline(past) // a full send queue does not see a reset
+		_ = s.SetDeadline(past) // a full send queue does not notice a reset
 		_ = s.ResetWithError(network.StreamProtocolNegotiationFailed)
 	})
 	tag, err := selectOneOf(tags, s)
@@ -252,7 +250,7 @@ func negotiate(ctx context.Context, s network.Stream, tags []protocol.ID) (proto
 	return tag, nil
 }
 
-// negotiateFailed returns the typed error for what negotiate returned.
+// negotiateFailed returns the typed error for an error of negotiate.
 func negotiateFailed(ctx context.Context, err error, tags []protocol.ID) *Error {
 	var out *Error
 	switch {
@@ -280,7 +278,7 @@ func (d *Dialer) dialError(pid peer.ID, err error) error {
 	return out
 }
 
-// notServed is the error for a peer that serves none of tags.
+// notServed returns the error for a peer that serves none of tags.
 func notServed(tags []protocol.ID) *Error {
 	return &Error{Op: "negotiate", Link: string(tags[0]), Remote: true, Code: frame.CodeNotFound, Err: ErrNotServed}
 }

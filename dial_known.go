@@ -11,7 +11,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// addrs returns where the peer can be dialed: what the peerstore knows, and where it has been reached before.
+// addrs returns the addresses at which the peer can be dialed: those in the peerstore, and those at which it has been reached before.
 func (d *Dialer) addrs(pid peer.ID) []ma.Multiaddr {
 	all := d.Host.Peerstore().Addrs(pid)
 	for _, a := range bookOf(d.Host).addrs(pid) {
@@ -22,7 +22,7 @@ func (d *Dialer) addrs(pid peer.ID) []ma.Multiaddr {
 	return all
 }
 
-// dial has libp2p dial the peer, unless there is a connection that ctx allows.
+// dial makes libp2p dial the peer, unless there is a connection that ctx allows.
 func (d *Dialer) dial(ctx context.Context, pid peer.ID) error {
 	if first, others := d.headStart(pid); len(first) > 0 {
 		return d.dialFirst(ctx, ctx, pid, first, others)
@@ -30,25 +30,25 @@ func (d *Dialer) dial(ctx context.Context, pid peer.ID) error {
 	return d.connectTo(ctx, pid)
 }
 
-// dialDirect has libp2p dial the peer's direct addresses, unless there is a direct connection.
+// dialDirect makes libp2p dial the peer's direct addresses, unless there is a direct connection.
 func (d *Dialer) dialDirect(ctx context.Context, pid peer.ID) error {
 	direct := network.WithForceDirectDial(ctx, "peerlane")
 	first, others := d.headStart(pid)
-	if len(d.paths(pid)) == 0 && hasAddr(first, isDirect) { // such a dial heeds no backoff, and there is nothing to force
+	if len(d.paths(pid)) == 0 && hasAddr(first, isDirect) { // a forced dial ignores the backoff, and there is nothing to force
 		return d.dialFirst(ctx, direct, pid, first, others)
 	}
 	return d.connectTo(direct, pid)
 }
 
-// connectTo hands what is known of the peer to libp2p. What libp2p knows by itself it forgets: see addrBook.
+// connectTo dials the peer with the addresses in the book as well, because libp2p forgets them: see addrBook.
 func (d *Dialer) connectTo(ctx context.Context, pid peer.ID) error {
 	return d.Host.Connect(ctx, peer.AddrInfo{ID: pid, Addrs: bookOf(d.Host).addrs(pid)})
 }
 
-// headStart returns the addresses at which the peer has been reached, and the others, where the former need a head start:
-// libp2p ranks addresses by transport and port and dials eight of a peer at a time, so that an address that works may wait
-// for the timeout of eight that do not. Where there are no more than that, or nothing is known, it returns none. Relays are
-// no more than others where the peer has been reached directly.
+// headStart returns the addresses at which the peer has been reached, and the others, if the former need a head start. libp2p ranks
+// addresses by transport and port and dials eight of a peer at a time, so an address that works may wait for the timeout of eight that do
+// not. If the peer has no more than eight addresses, or none at which it was reached, headStart returns none. If the peer has been reached
+// directly, relays count as others.
 func (d *Dialer) headStart(pid peer.ID) (first, others []ma.Multiaddr) {
 	known := bookOf(d.Host).addrs(pid)
 	if hasAddr(known, isDirect) {
@@ -64,12 +64,12 @@ func (d *Dialer) headStart(pid peer.ID) (first, others []ma.Multiaddr) {
 	return known, slices.DeleteFunc(all, func(a ma.Multiaddr) bool { return slices.ContainsFunc(known, a.Equal) })
 }
 
-// headStartTime is how long the addresses that worked are dialed alone. It is libp2p's own time between two addresses.
+// headStartTime is how long the addresses that worked are dialed alone. It is the time that libp2p itself leaves between two addresses.
 const headStartTime = swarm.PublicTCPDelay
 
-// dialFirst dials addresses alone, and after headStartTime, or when they fail, all as ctx says, without giving up the first
-// ones. libp2p has no way to say which to dial, so the others are on its backoff for that time; who else dials this peer
-// meanwhile is held to the same.
+// dialFirst dials addresses alone. After headStartTime, or when they fail, it dials all of them under ctx, without giving up the first
+// ones. libp2p cannot be told which addresses to dial, so the others are on its backoff list for that time. This affects other dials to the
+// same peer as well.
 func (d *Dialer) dialFirst(firstCtx, ctx context.Context, pid peer.ID, first, others []ma.Multiaddr) error {
 	for _, a := range others {
 		d.backoff().AddBackoff(pid, a)
@@ -93,12 +93,12 @@ func (d *Dialer) dialFirst(firstCtx, ctx context.Context, pid peer.ID, first, ot
 	d.clearBackoff(pid)
 	err = d.connectTo(ctx, pid)
 	cancel()
-	//nolint:errcheck // the dial that was overtaken: the other one's error counts
+	//nolint:errcheck // the overtaken dial: the other one's error counts
 	<-done
 	return err
 }
 
-// backoff returns the host's list of addresses that are not dialed for now, nil if it has none.
+// backoff returns the host's list of addresses that are not dialed for now, or nil if it has none.
 func (d *Dialer) backoff() *swarm.DialBackoff {
 	if sw, ok := d.Host.Network().(interface{ Backoff() *swarm.DialBackoff }); ok {
 		return sw.Backoff()
@@ -106,7 +106,7 @@ func (d *Dialer) backoff() *swarm.DialBackoff {
 	return nil
 }
 
-// clearBackoff makes a Dial that a person asked for try at once, however often dialing has failed before.
+// clearBackoff makes libp2p dial the peer's addresses at once, however often dialing them has failed before.
 func (d *Dialer) clearBackoff(pid peer.ID) {
 	if b := d.backoff(); b != nil {
 		b.Clear(pid)

@@ -15,22 +15,22 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// A PathPolicy says over which paths a Dialer opens conns. None of them waits for what cannot come: where no direct
-// connection is possible the answer comes at once.
+// A PathPolicy sets the paths over which a Dialer opens conns. No policy waits when a direct connection is impossible: the answer then
+// comes at once.
 type PathPolicy uint8
 
-// The path policies. "A direct connection is possible" means: the peer has a direct address that is not tried yet, or
-// both sides can punch holes (the peer speaks DCUtR, and this host does too or has a public address).
+// The path policies. "A direct connection is possible" means that the peer has a direct address that has not been tried yet, or that both
+// sides can punch holes (the peer speaks DCUtR, and this host does too or has a public address).
 const (
-	// PathAuto takes a direct connection or a relay without limits. If there is only a limited relay and a direct
-	// connection is possible, it waits for one for DirectWait. Then it fails with ErrRelayOnly: a conn that a relay
-	// cuts after 128 KiB is never handed out unasked.
+	// PathAuto takes a direct connection or a relay without limits. If there is only a limited relay and a direct connection is possible,
+	// it waits up to DirectWait for one, and then fails with ErrRelayOnly: it never returns a conn that a relay cuts after 128 KiB unless
+	// asked to.
 	PathAuto PathPolicy = 0
-	// DirectOnly takes a direct connection, dials one if there is none, and never waits for a hole punch. If the
-	// peer has nothing but relays, it fails with ErrRelayOnly.
+	// DirectOnly takes a direct connection, dials one if there is none, and never waits for a hole punch. If the peer has only relays, it
+	// fails with ErrRelayOnly.
 	DirectOnly PathPolicy = 1
-	// PreferDirect takes a direct connection; if there are only relays and a direct connection is possible, it waits
-	// for one for DirectWait. Then it takes the relay, limited or not.
+	// PreferDirect takes a direct connection. If there are only relays and a direct connection is possible, it waits up to DirectWait for
+	// one. Then it takes the relay, limited or not.
 	PreferDirect PathPolicy = 2
 	// AllowRelay takes the best connection there is, a limited relay included, and does not wait.
 	AllowRelay PathPolicy = 3
@@ -67,7 +67,7 @@ func (p PathPolicy) wanted(path Path) bool {
 	}
 }
 
-// accepts reports whether the dialer takes path once nothing better is to be had.
+// accepts reports whether the dialer takes path once no better one is available.
 func (d *Dialer) accepts(path Path) bool {
 	if d.Path.wanted(path) || d.Path == PreferDirect {
 		return !path.Limited || path.RelayData == 0 || path.RelayData >= d.MinRelayData
@@ -75,8 +75,8 @@ func (d *Dialer) accepts(path Path) bool {
 	return false
 }
 
-// openStream returns a stream, not yet negotiated, over a path that the policy accepts. It opens on whatever connection
-// the network thinks best and then looks at it: asking first would race with connections that come and go.
+// openStream returns a stream, not yet negotiated, over a path that the policy accepts. It opens the stream on the connection that the
+// network prefers and then checks the path: checking first would race with connections that come and go.
 func (d *Dialer) openStream(ctx context.Context, pid peer.ID) (network.Stream, error) {
 	if err := d.connect(ctx, pid); err != nil {
 		return nil, err
@@ -99,7 +99,7 @@ func (d *Dialer) openStream(ctx context.Context, pid peer.ID) (network.Stream, e
 	return nil, d.relayOnly(pid, errConnGone) // of two connections, the better one
 }
 
-// errConnGone says that a connection that was there closed before it could be used. It makes openRemote try again.
+// errConnGone means that an existing connection closed before it could be used. It makes openRemote try again.
 var errConnGone = fmt.Errorf("the connection closed: %w", network.ErrNoConn)
 
 func openFailed(ctx context.Context, err error) error {
@@ -114,7 +114,7 @@ func openFailed(ctx context.Context, err error) error {
 	return dialFailed(ctx, "open stream", err)
 }
 
-// connect makes a connection to the peer that the policy accepts, if there is none.
+// connect opens a connection to the peer that the policy accepts, if there is none.
 func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
 	have := d.paths(pid)
 	if anyPath(have, d.Path.wanted) {
@@ -145,7 +145,7 @@ func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
 		return connectFailed(ctx, ctx.Err())
 	case anyPath(have, d.accepts):
 		return nil
-	case len(have) == 0: // it closed again at once
+	case len(have) == 0: // the connection closed again at once
 		return connectFailed(ctx, errConnGone)
 	}
 	return d.relayOnly(pid, gone)
@@ -161,8 +161,8 @@ func (d *Dialer) connectDirect(ctx context.Context, pid peer.ID) error {
 	return connectFailed(ctx, err)
 }
 
-// awaitDirect waits until there is a direct connection, DirectWait or ctx is over, or none is to be hoped for. It reports
-// whether one has come; it may have gone again.
+// awaitDirect waits until there is a direct connection, until DirectWait or ctx is over, or until none is possible any more. It reports
+// whether one has come; it may have closed again.
 func (d *Dialer) awaitDirect(ctx context.Context, pid peer.ID) bool {
 	dialable := hasAddr(d.addrs(pid), isDirect)
 	if d.Path == AllowRelay || !dialable && !d.canPunch(pid) {
@@ -189,7 +189,7 @@ func (d *Dialer) awaitDirect(ctx context.Context, pid peer.ID) bool {
 	}
 }
 
-// watchConns returns a channel that receives when a connection to the peer comes that the policy wants.
+// watchConns returns a channel that receives when there is a new connection to the peer that the policy accepts without waiting.
 func (d *Dialer) watchConns(pid peer.ID) (came <-chan struct{}, stop func()) {
 	ch := make(chan struct{}, 1)
 	watch := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
@@ -205,8 +205,8 @@ func (d *Dialer) watchConns(pid peer.ID) (came <-chan struct{}, stop func()) {
 	return ch, func() { d.Host.Network().StopNotify(watch) }
 }
 
-// canPunch reports whether a direct connection may come about by hole punching or connection reversal. A peer that was
-// not identified yet may.
+// canPunch reports whether hole punching or connection reversal may give a direct connection. It may for a peer that was not identified
+// yet.
 func (d *Dialer) canPunch(pid peer.ID) bool {
 	protos, err := d.Host.Peerstore().GetProtocols(pid)
 	if err != nil || len(protos) == 0 {
@@ -244,7 +244,7 @@ func anyPath(paths []Path, ok func(Path) bool) bool {
 	return false
 }
 
-// relayOnly returns the error for a peer with no path that the policy accepts: which relay, its limits, what to do.
+// relayOnly returns the error for a peer without a path that the policy accepts. The error names the relay, its limits, and a remedy.
 func (d *Dialer) relayOnly(pid peer.ID, cause error) error {
 	why := "only relay addresses are known"
 	for _, p := range d.paths(pid) {
@@ -271,7 +271,7 @@ func describeRelay(p Path) string {
 	return fmt.Sprintf("relay %s, limited to %d bytes each way and %v", p.Relay, p.RelayData, p.RelayDuration)
 }
 
-// connectFailed returns the typed error for a failed connect, nil for nil.
+// connectFailed returns the typed error for a failed connect, or nil for nil.
 func connectFailed(ctx context.Context, err error) error {
 	if err == nil {
 		return nil

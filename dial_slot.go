@@ -16,13 +16,13 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// openSlot is openRemote for conns that are closed and opened all the time, as those of an http.Transport: where the limit
-// of either side is reached it waits until ctx ends for a conn of this host to end, instead of failing.
+// openSlot is openRemote for conns that are opened and closed all the time, such as those of an http.Transport. Where either side's limit
+// is reached, it does not fail: it waits until a conn of this host ends, or until ctx ends.
 func (d *Dialer) openSlot(
 	ctx context.Context, pid peer.ID, port uint16, tags []protocol.ID,
 ) (*Conn, protocol.ID, error) {
 	var refused error
-	var alone time.Time // since when dials are refused though this host holds no slot
+	var alone time.Time // since when dials have been refused though this host holds no slot
 	key := slotKey{from: d.Host.Network(), to: pid, tag: tags[0]}
 	for {
 		own, err := dialSlots.take(ctx, key, refused != nil, hostDone(d.Host))
@@ -84,7 +84,7 @@ func isFull(err error) bool {
 		errors.As(err, &se) && se.ErrorCode == network.StreamResourceLimitExceeded
 }
 
-// noSlot returns the error of a dial that has waited in vain: with the peer's refusal, if there was one.
+// noSlot returns the error of a dial that has waited in vain, with the peer's refusal if there was one.
 func (d *Dialer) noSlot(pid peer.ID, tag protocol.ID, wait, refused error) error {
 	out := &Error{Op: "negotiate", Link: string(tag), Code: frame.CodeUnavailable, Outcome: session.NotSent}
 	var typed *Error
@@ -97,7 +97,7 @@ func (d *Dialer) noSlot(pid peer.ID, tag protocol.ID, wait, refused error) error
 	return d.dialError(pid, out)
 }
 
-// occupy makes the conn hold a slot. A tentative one has to last a moment: it fails if the peer refuses it or ctx ends.
+// occupy makes the conn hold a slot. A tentative slot must last a moment: occupy fails if the peer refuses the conn or ctx ends.
 func (c *Conn) occupy(ctx context.Context, own *slot) *Error {
 	c.slot, c.linger = own, lingerTime
 	own.carry(c.under)
@@ -112,8 +112,8 @@ func (c *Conn) occupy(ctx context.Context, own *slot) *Error {
 	return nil
 }
 
-// lookForRefusal waits for limit or the first byte, and returns the peer's refusal if that comes. Everything else is
-// left to Read. Nobody else has the conn yet.
+// lookForRefusal waits for limit or the first byte, and returns the peer's refusal if one arrives. It leaves everything else to Read. No
+// other goroutine has the conn yet.
 func (c *Conn) lookForRefusal(ctx context.Context, limit time.Duration) *Error {
 	if transportOf(c.under) == ma.ProtocolWithCode(ma.P_WEBRTC_DIRECT).Name {
 		return nil // a read deadline in the middle of a message breaks its framing
@@ -136,7 +136,7 @@ func (c *Conn) lookForRefusal(ctx context.Context, limit time.Duration) *Error {
 		c.early = first
 	case err != nil && err != io.EOF && !isTimeout(err):
 		if failed := streamBroken("negotiate", err); isFull(failed) {
-			_ = c.stream.ResetWithError(0) // releases what this side holds of it
+			_ = c.stream.ResetWithError(0) // releases this side's resources
 			return dialFailed(ctx, "negotiate", failed)
 		}
 	}

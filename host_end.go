@@ -8,10 +8,10 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// errHostClosed is why what runs on a host that has been closed has ended.
+// errHostClosed is the cause when an operation ends because its host has been closed.
 var errHostClosed = fmt.Errorf("the host is closed: %w", ErrStopped)
 
-// hostDone returns a channel that is closed when the host is, as libp2p's swarm has one; nil if the host has none.
+// hostDone returns a channel that is closed with the host, as libp2p's swarm has one, or nil if the host has none.
 func hostDone(h host.Host) <-chan struct{} {
 	if n, ok := h.Network().(interface{ Done() <-chan struct{} }); ok {
 		return n.Done()
@@ -28,8 +28,8 @@ func isClosed(done <-chan struct{}) bool {
 	}
 }
 
-// hostClosed returns the typed error of an operation on a closed host. It shows the cause, if any, and does not match it: a
-// connection that is lost with its host is closed, not lost.
+// hostClosed returns the typed error of an operation on a closed host. The error shows the cause, if any, but does not match it: a
+// connection lost with its host is closed, not lost.
 func hostClosed(op string, cause error) *Error {
 	err := errHostClosed
 	if cause != nil {

@@ -17,10 +17,10 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// How a keeper paces itself beside Backoff.
+// Pacing of a keeper in addition to Backoff.
 const (
-	briefLife = time.Second // a session that has lived no longer makes the keeper cautious: see onEnded
-	kickEvery = time.Second // how often a connection that comes may end a wait
+	briefLife = time.Second // a session that lived no longer slows the keeper down: see onEnded
+	kickEvery = time.Second // how often a new connection may end a wait
 )
 
 // A Keeper keeps sessions to one peer and tag open. All methods are safe for concurrent use.
@@ -34,27 +34,27 @@ type Keeper struct {
 	peer    peer.ID
 	tag     protocol.ID
 	cfg     KeeperConfig
-	ctx     context.Context // ends with Close and with giving up
+	ctx     context.Context // ends with Close, or when the keeper gives up
 	stop    context.CancelFunc
 	conns   *network.NotifyBundle
 	done    chan struct{}         // closed when run has ended
 	results chan keeperResult     // of open, to run
 	ended   chan *session.Session // to run
-	kick    chan struct{}         // a connection to the peer has come
+	kick    chan struct{}         // signals a new connection to the peer
 
-	// Of run alone.
+	// The fields below belong to run.
 	timer    *time.Timer
-	waiting  bool      // until timer fires
-	due      time.Time // when it does
-	failures int       // attempts that failed in a row
-	brief    int       // sessions with a brief life in a row
-	round    int       // which attempts belong together: see onFailed
+	waiting  bool      // for timer
+	due      time.Time // when timer fires
+	failures int       // failed attempts in a row
+	brief    int       // short-lived sessions in a row
+	round    int       // groups attempts that belong together: see onFailed
 	came     bool      // the peer has connected during an attempt
 	kicked   time.Time
 
 	mu       sync.Mutex
-	sessions []*session.Session // that have not ended, as far as run knows
-	turn     int                // where the next Get begins to look
+	sessions []*session.Session // those that have not ended, as far as run knows
+	turn     int                // where the next Get starts its search
 	changed  chan struct{}      // closed when sessions or err change
 	last     error              // of the last attempt, if it failed
 	err      error
@@ -64,28 +64,29 @@ type Keeper struct {
 	tasks   sync.WaitGroup
 }
 
-// keeperResult is what came of one attempt.
+// keeperResult is the result of one attempt.
 type keeperResult struct {
 	session *session.Session
 	err     error
 	round   int
 }
 
-// Keep keeps sessions of its own to tag at the peer open, as Connect opens them, until the Keeper or c is closed. It opens
-// all of them at once and does not wait for that. A session that has ended, by whomever, is replaced at once; one that is
-// only detached resumes by itself, and is not. When more sessions in a row than the keeper keeps have ended within a second
-// of their opening, also by this side's hand, each further one is replaced after a wait, as after a failed attempt: the
-// first after Backoff.Min, the next after twice that, up to Backoff.Max. A session that has lived longer ends the row. After
-// an attempt that failed the next is a single one, after a wait. A new connection to the peer ends a wait. A nil config
-// means the defaults.
+// Keep keeps separate sessions to tag at the peer open, opened as by Connect, until the Keeper or c is closed. It begins to open all of
+// them at once, and does not wait for them. A session that has ended, on either side, is replaced at once. A session that is only detached
+// resumes by itself, and is not replaced.
 //
-// The keeper gives up after MaxAttempts, and at once when the peer cannot be expected to change its mind: ErrInvalid,
-// ErrNotAllowed, ErrLegacyPeer, ErrPSKMismatch, ErrPSKRequired, ErrPSKTampered, session.ErrVersion. A peer that does not serve
-// tag (ErrNotServed) may do so later. It gives up with ErrStopped when the host is closed. The addresses at which the peer was
-// reached are remembered as long as the keeper runs, however long the peer is away.
+// When more sessions in a row than the keeper keeps have ended within a second of their opening, even if this side ended them, each further
+// one is replaced after a wait, as after a failed attempt: the first after Backoff.Min, the next after twice that, up to Backoff.Max. A
+// longer-lived session ends the row. After a failed attempt the keeper waits and makes a single attempt. A new connection to the peer ends
+// a wait. A nil config means the defaults.
 //
-// Keep returns ErrModernPSKRequired where Connect does, ErrStopped after Close, and for a peer, a tag or a field of config
-// that is out of range an error that matches ErrInvalid and names it.
+// The keeper gives up after MaxAttempts, and at once if no further attempt can succeed: ErrInvalid, ErrNotAllowed, ErrLegacyPeer,
+// ErrPSKMismatch, ErrPSKRequired, ErrPSKTampered, session.ErrVersion. A peer that does not serve tag (ErrNotServed) may do so later. The
+// keeper gives up with ErrStopped when the host is closed. While the keeper runs, it remembers the addresses at which the peer was reached,
+// however long the peer is away.
+//
+// Keep returns ErrModernPSKRequired where Connect does, and ErrStopped after Close. If the peer, the tag or a field of config is out of
+// range, it returns an error that matches ErrInvalid and names it.
 func (c *Client) Keep(pid peer.ID, tag protocol.ID, config *KeeperConfig) (*Keeper, error) {
 	if c.pool.ctx.Err() != nil {
 		return nil, stopped("keep", pid, tag)
@@ -131,8 +132,8 @@ func newKeeper(c *Client, pid peer.ID, tag protocol.ID, cfg KeeperConfig) *Keepe
 	return k
 }
 
-// run opens sessions, and is the only one to call OnEvent. It owns the fields that are named so, and ends when the keeper is
-// closed or has given up, which it tells by closing done.
+// run opens sessions, and is the only caller of OnEvent. It owns the fields marked so. It ends when the keeper is closed or has given up,
+// and then closes done.
 func (k *Keeper) run() {
 	defer close(k.done)
 	defer k.client.pool.book.release(k.peer)
@@ -160,11 +161,11 @@ func (k *Keeper) run() {
 	closed := k.closed
 	k.mu.Unlock()
 	if closed {
-		_ = k.closeSessions() // Close closes the same sessions, and returns what did not arrive
+		_ = k.closeSessions() // Close closes the same sessions, and returns their errors
 	}
 }
 
-// openMissing begins an attempt for each session that is missing; only one while the last has failed.
+// openMissing begins an attempt for each missing session, or only one if the last attempt failed.
 func (k *Keeper) openMissing() {
 	if k.waiting {
 		return
@@ -187,8 +188,8 @@ func (k *Keeper) openMissing() {
 	}
 }
 
-// open makes one attempt. It is a goroutine of its own that pool.openingTime bounds, and reports to run: nobody waits for
-// the attempt, so it is not cut off while libp2p dials.
+// open makes one attempt, in its own goroutine that pool.openingTime bounds, and reports to run. No caller waits for the attempt, so it is
+// not cut off while libp2p dials.
 func (k *Keeper) open(round int) {
 	s, err := k.client.connect(k.ctx, k.peer, k.tag, nil)
 	select {
@@ -198,7 +199,7 @@ func (k *Keeper) open(round int) {
 	}
 }
 
-// onResult takes what came of an attempt.
+// onResult handles the result of an attempt.
 func (k *Keeper) onResult(r keeperResult) {
 	k.opening.Add(-1)
 	if k.ctx.Err() != nil {
@@ -226,7 +227,7 @@ func (k *Keeper) onResult(r keeperResult) {
 	k.emit(KeeperEvent{Kind: KeeperOpened, Session: r.session, Attempt: attempt})
 }
 
-// onFailed gives up or waits. Attempts that were made side by side fail together: they count once.
+// onFailed gives up or waits. Attempts made side by side fail together and count once.
 func (k *Keeper) onFailed(r keeperResult) {
 	counts := r.round == k.round
 	if counts {
@@ -247,8 +248,8 @@ func (k *Keeper) onFailed(r keeperResult) {
 	k.emit(event)
 }
 
-// onEnded takes a session out. It is replaced at once, but a peer that takes sessions only to end them is not allowed to keep
-// this side busy: once each session has been replaced that way, the next ones wait as after a failure.
+// onEnded removes a session. The session is replaced at once, but a peer that accepts sessions only to end them must not keep this side
+// busy: once each session has been replaced that way, the next ones wait as after a failure.
 func (k *Keeper) onEnded(s *session.Session) {
 	if k.ctx.Err() != nil {
 		return
@@ -266,7 +267,7 @@ func (k *Keeper) onEnded(s *session.Session) {
 	k.emit(event)
 }
 
-// giveUp ends the keeper, but not the sessions that it has.
+// giveUp ends the keeper, but not its sessions.
 func (k *Keeper) giveUp(cause error, attempts int) {
 	err := &Error{Op: "keep", Peer: k.peer.String(), Link: string(k.tag), Outcome: session.NotSent,
 		Text: fmt.Sprintf("gave up at attempt %d", attempts), Err: cause}
@@ -284,7 +285,7 @@ func (k *Keeper) giveUp(cause error, attempts int) {
 	k.stop()
 }
 
-// wait puts the next attempt off: for longer than Backoff says if the peer has asked for it, but never over Backoff.Max.
+// wait delays the next attempt, longer than Backoff says if the peer has asked for that, but never longer than Backoff.Max.
 func (k *Keeper) wait(failures int, cause error) {
 	d := k.cfg.Backoff.Wait(failures)
 	var e *Error
@@ -295,7 +296,7 @@ func (k *Keeper) wait(failures int, cause error) {
 	k.timer.Reset(d)
 }
 
-// left returns how much of the wait is left.
+// left returns the rest of the wait.
 func (k *Keeper) left() time.Duration {
 	if !k.waiting {
 		return 0
@@ -308,7 +309,7 @@ func (k *Keeper) endWait() {
 	k.timer.Stop()
 }
 
-// onConnected tells run of a connection to the peer, unless an attempt has made it. It must not block.
+// onConnected notifies run of a connection to the peer, unless an attempt has made it. It must not block.
 func (k *Keeper) onConnected(c network.Conn) {
 	if c.RemotePeer() != k.peer || c.Stat().Direction == network.DirOutbound && k.opening.Load() > 0 {
 		return
@@ -319,7 +320,7 @@ func (k *Keeper) onConnected(c network.Conn) {
 	}
 }
 
-// onKick ends the wait, or has the attempt that is under way followed by another at once if it fails.
+// onKick ends the wait or, during an attempt, makes another one follow at once if the attempt fails.
 func (k *Keeper) onKick() {
 	if !k.waiting {
 		k.came = true
@@ -328,8 +329,8 @@ func (k *Keeper) onKick() {
 	}
 }
 
-// mayKick reports whether a connection that has come may end a wait now. Where each attempt leads to a connection that comes
-// to nothing, as with two keepers at a peer that drops both, there would be no wait at all.
+// mayKick reports whether a new connection may end a wait now. If every attempt leads to a connection that fails, as with two keepers of a
+// peer that drops both, there would otherwise be no wait at all.
 func (k *Keeper) mayKick() bool {
 	now := time.Now()
 	if !k.kicked.IsZero() && now.Sub(k.kicked) < kickEvery {
@@ -339,7 +340,7 @@ func (k *Keeper) mayKick() bool {
 	return true
 }
 
-// isPermanent reports whether err says that no further attempt can succeed.
+// isPermanent reports whether err means that no further attempt can succeed.
 func isPermanent(err error) bool {
 	for _, permanent := range []error{ErrModernPSKRequired, ErrPSKMismatch, ErrPSKRequired, ErrPSKTampered, ErrNotAllowed,
 		ErrInvalid, ErrLegacyPeer, ErrStopped, session.ErrVersion} {
@@ -350,7 +351,7 @@ func isPermanent(err error) bool {
 	return false
 }
 
-// change makes a change under mu, and wakes those who wait for one.
+// change calls f under mu, and wakes those who wait for a change.
 func (k *Keeper) change(f func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -365,8 +366,8 @@ func (k *Keeper) emit(event KeeperEvent) {
 	}
 }
 
-// Err returns nil while the keeper keeps sessions, and afterwards why it does not: an error that matches ErrStopped once it
-// was closed, or an *Error that wraps that of the last attempt once it has given up. The first of the two stays.
+// Err returns nil while the keeper keeps sessions, and the reason afterwards: an error that matches ErrStopped once it was closed, or an
+// *Error that wraps the error of the last attempt once it has given up. The first of the two stays.
 func (k *Keeper) Err() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -376,8 +377,8 @@ func (k *Keeper) Err() error {
 // Done returns a channel that is closed when the keeper has given up, or has been closed and its sessions have ended.
 func (k *Keeper) Done() <-chan struct{} { return k.done }
 
-// Close ends the keeper and closes its sessions in order, also those it still has after giving up. It returns nil, or what
-// Session.Close returns of each session of which something did not arrive. A second Close waits for the first and returns the same.
+// Close ends the keeper and closes its sessions in order, including those that it still has after giving up. It returns nil, or the errors
+// of Session.Close for the sessions with undelivered work. A second Close waits for the first and returns the same.
 func (k *Keeper) Close() error {
 	k.change(func() {
 		k.closed = true
@@ -394,7 +395,7 @@ func (k *Keeper) Close() error {
 
 func (k *Keeper) stopped() error { return stopped("keep", k.peer, k.tag) }
 
-// closeSessions closes the sessions. run has taken its last one.
+// closeSessions closes the sessions. run no longer adds any.
 func (k *Keeper) closeSessions() error {
 	k.mu.Lock()
 	sessions := slices.Clone(k.sessions)

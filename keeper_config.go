@@ -8,19 +8,17 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// KeeperConfig is for Client.Keep. The zero value is useful.
+// KeeperConfig is the configuration of Client.Keep. The zero value is useful.
 type KeeperConfig struct {
-	// Sessions is how many are kept open. If zero, 1. At most 64.
+	// Sessions is the number of sessions to keep open. If zero, 1. At most 64.
 	Sessions int
-	// Backoff is the wait after an attempt that failed: Min after the first, twice as long after each further one in a
-	// row, up to Max; each wait is shortened by up to a half at random. If Min is zero, 50 ms; if Max is, 5 s, or Min if
-	// that is longer.
+	// Backoff is the wait after a failed attempt: Min after the first, twice as long after each further one in a row, up to Max. Each wait
+	// is shortened at random by up to a half. If Min is zero, 50 ms. If Max is zero, 5 s, or Min if that is longer.
 	Backoff resume.Backoff
-	// MaxAttempts is how many attempts in a row may fail before the keeper gives up. If zero, it never does for that
-	// reason.
+	// MaxAttempts is how many attempts in a row may fail before the keeper gives up. If zero, there is no limit.
 	MaxAttempts int
-	// OnEvent, if not nil, is called with each event, one after the other. It must not block, so it must neither Get from
-	// nor Close the keeper or its client.
+	// OnEvent, if not nil, is called with each event, one at a time. It must not block, so it must not call Get or Close of the keeper or
+	// Close of its client.
 	OnEvent func(KeeperEvent)
 }
 
@@ -46,7 +44,7 @@ func (c KeeperConfig) withDefaults() KeeperConfig {
 	return c
 }
 
-// A KeeperEventKind is what happened to a Keeper.
+// A KeeperEventKind is the kind of a KeeperEvent.
 type KeeperEventKind uint8
 
 // The kinds of events.
@@ -68,11 +66,11 @@ func (k KeeperEventKind) String() string {
 	return fmt.Sprintf("keeper event %d", uint8(k))
 }
 
-// A KeeperEvent tells of one step of a Keeper. What Close does is no event.
+// A KeeperEvent reports one step of a Keeper. Close causes no event.
 type KeeperEvent struct {
 	Kind    KeeperEventKind
 	Session *session.Session // KeeperOpened and KeeperEnded
 	Err     error            // why the session ended, why the attempt failed, or what Keeper.Err returns
-	Attempt int              // which in a row: KeeperOpened after so many, KeeperFailed and KeeperGaveUp at so many; from 1
-	Wait    time.Duration    // KeeperEnded and KeeperFailed: until the next attempt; the peer's coming ends it earlier
+	Attempt int              // number of the attempt in a row, from 1; KeeperOpened: how many attempts it took
+	Wait    time.Duration    // KeeperEnded and KeeperFailed: until the next attempt; a connection from the peer ends it earlier
 }

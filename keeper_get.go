@@ -9,7 +9,7 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// Sessions returns the sessions that are alive now, the detached ones too.
+// Sessions returns the sessions that are alive now, including detached ones.
 func (k *Keeper) Sessions() []*session.Session {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -22,9 +22,9 @@ func (k *Keeper) Sessions() []*session.Session {
 	return alive
 }
 
-// Get returns the session that has the fewest calls in flight, of those that are on a carrier and take new work. If there is
-// none it waits for one, until ctx ends; the error then matches ctx's and names what made the last attempt fail. After the
-// keeper has given up Get returns what sessions are left, and then the error of Err; after Close that error at once.
+// Get returns the session with the fewest calls in flight, among those that are on a carrier and accept new work. If there is none, it
+// waits for one until ctx ends; the error then matches ctx's error and names the failure of the last attempt. After the keeper has given
+// up, Get returns the remaining sessions, and once there are none the error of Err. After Close it returns that error at once.
 func (k *Keeper) Get(ctx context.Context) (*session.Session, error) {
 	for {
 		s, detached, changed, err := k.pick()
@@ -38,8 +38,8 @@ func (k *Keeper) Get(ctx context.Context) (*session.Session, error) {
 	}
 }
 
-// pick returns the session for Get; or those of which one may resume, and a channel that tells of a change; or an error when
-// there is nothing to wait for.
+// pick returns the session for Get; or the detached sessions that may resume, and a channel that is closed at the next change; or an error
+// when there is nothing to wait for.
 func (k *Keeper) pick() (best *session.Session, detached []*session.Session, changed <-chan struct{}, err error) {
 	k.mu.Lock()
 	sessions, closed := slices.Clone(k.sessions), k.closed
@@ -67,14 +67,14 @@ func (k *Keeper) pick() (best *session.Session, detached []*session.Session, cha
 	return best, detached, changed, err
 }
 
-// awaitOne waits until one of the detached sessions is so no more, changed is closed, or ctx ends.
+// awaitOne waits until one of the detached sessions is no longer detached, changed is closed, or ctx ends.
 func awaitOne(ctx context.Context, detached []*session.Session, changed <-chan struct{}) {
 	ctx, cancel := context.WithCancel(ctx)
 	var waits sync.WaitGroup
 	for _, s := range detached {
 		s.Probe()
 		waits.Go(func() {
-			_ = s.AwaitCarrier(ctx) // the caller looks again
+			_ = s.AwaitCarrier(ctx) // the caller checks again
 			cancel()
 		})
 	}
@@ -96,14 +96,14 @@ func (k *Keeper) getFailed(cause error) error {
 	return &Error{Op: "get", Peer: k.peer.String(), Link: string(k.tag), Outcome: session.NotSent, Err: cause}
 }
 
-// A keeperSet is the keepers of a client that have neither given up nor been closed.
+// A keeperSet holds the keepers of a client that have neither given up nor been closed.
 type keeperSet struct {
 	mu     sync.Mutex
 	closed bool
 	all    map[*Keeper]struct{}
 }
 
-// add reports whether k has been added: not once the client has been closed.
+// add reports whether k has been added, which fails once the client has been closed.
 func (s *keeperSet) add(k *Keeper) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +123,7 @@ func (s *keeperSet) remove(k *Keeper) {
 	delete(s.all, k)
 }
 
-// close closes the keepers, side by side, and lets no more come.
+// close closes the keepers concurrently, and accepts no more.
 func (s *keeperSet) close() {
 	s.mu.Lock()
 	s.closed = true

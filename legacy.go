@@ -15,8 +15,8 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// The wire of pointsub v0.0.2 (spec 2.2): one conn per call; the request and the response are each a 4-byte big-endian
-// length and so many bytes; the server closes after the response; the client closes nothing before it has read it.
+// The wire of pointsub v0.0.2 (spec 2.2): one conn per call; the request and the response are each a 4-byte big-endian length and that many
+// bytes; the server closes after the response; the client closes nothing before it has read the response.
 
 // legacyErrorPrefix is how a pointsub server puts a handler's error into the response.
 const legacyErrorPrefix = "处理请求失败: "
@@ -26,8 +26,8 @@ const (
 	legacyChunk  = 64 << 10
 )
 
-// A legacyDeadline moves a deadline of a conn while bytes move: it allows so long without progress, and no longer than
-// until in all; a zero until sets no such bound.
+// A legacyDeadline extends a deadline of a conn while bytes move. It bounds the time without progress, and the total by until; a zero until
+// sets no such bound.
 type legacyDeadline struct {
 	set   func(time.Time) error
 	each  time.Duration
@@ -70,7 +70,7 @@ func writeLegacy(w io.Writer, value []byte, deadline legacyDeadline) error {
 	return nil
 }
 
-// readLegacySize reads a length, and refuses one over limit with an *Error of CodeTooLarge.
+// readLegacySize reads a length, and rejects one over limit with an *Error of CodeTooLarge.
 func readLegacySize(r io.Reader, limit int) (int, error) {
 	var b [legacyHeader]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
@@ -92,8 +92,8 @@ func truncated(err error) error {
 	return err
 }
 
-// readLegacyBody reads n bytes. It holds no more than has arrived plus one chunk until all are there; hold is asked
-// before each chunk.
+// readLegacyBody reads n bytes. Until all have arrived, it holds no more than the arrived bytes plus one chunk. It calls hold before each
+// chunk.
 func readLegacyBody(r io.Reader, n int, hold func(int) bool) ([]byte, error) {
 	var parts [][]byte
 	for left := n; left > 0; {
@@ -138,7 +138,7 @@ func callLegacy(ctx context.Context, conn *Conn, request []byte, c *ClientConfig
 	return nil, failed
 }
 
-// exchangeLegacy sends a request and takes the response, within ReadTimeout in all.
+// exchangeLegacy sends a request and reads the response, within ReadTimeout in total.
 func exchangeLegacy(conn *Conn, request []byte, c *ClientConfig) ([]byte, error) {
 	until := time.Now().Add(c.ReadTimeout)
 	if err := writeLegacy(conn, request, legacyDeadline{conn.SetWriteDeadline, c.WriteTimeout, until}); err != nil {
@@ -156,10 +156,10 @@ func exchangeLegacy(conn *Conn, request []byte, c *ClientConfig) ([]byte, error)
 type legacyCall struct {
 	conn    *Conn
 	started time.Time
-	in, out atomic.Uint64 // bytes of the request that came, and of the response that left or is leaving
+	in, out atomic.Uint64 // received bytes of the request, and sent bytes of the response
 }
 
-// serveLegacy serves one call of an old peer, and reports what an operator should know.
+// serveLegacy serves one call of an old peer, and logs events that an operator should know about.
 func (s *Server) serveLegacy(t *servedTag, conn *Conn) error {
 	call := &legacyCall{conn: conn, started: time.Now()}
 	if !t.addLegacy(call) {
@@ -191,7 +191,7 @@ func (s *Server) serveLegacy(t *servedTag, conn *Conn) error {
 	return served
 }
 
-// answerLegacy sends what a handler has returned.
+// answerLegacy sends a handler's result.
 func (s *Server) answerLegacy(call *legacyCall, response []byte, err error) error {
 	conn := call.conn
 	if err != nil {
@@ -206,12 +206,11 @@ func (s *Server) answerLegacy(call *legacyCall, response []byte, err error) erro
 		conn.resetWith(frame.CodeTimeout)
 		return err
 	}
-	conn.linger = 0 // the client has nothing more to say, and never closes: to wait for that would use up its streams
+	conn.linger = 0 // the client sends nothing more and never closes: waiting for that would use up its streams
 	return conn.Close()
 }
 
-// readLegacyRequest reads a request: the header within ConnectTimeout, the rest with no more than ReadTimeout between two
-// of its parts.
+// readLegacyRequest reads a request: the header within ConnectTimeout, the rest with at most ReadTimeout between two of its parts.
 func (s *Server) readLegacyRequest(call *legacyCall, held *int) ([]byte, error) {
 	_ = call.conn.SetReadDeadline(time.Now().Add(s.cfg.ConnectTimeout)) // a closed conn fails in the read
 	n, err := readLegacySize(call.conn, s.cfg.MaxBlockSize)
@@ -229,7 +228,7 @@ func (s *Server) readLegacyRequest(call *legacyCall, held *int) ([]byte, error) 
 	})
 }
 
-// countingReader adds what it reads to n.
+// countingReader adds the number of bytes read to n.
 type countingReader struct {
 	io.Reader
 	n *atomic.Uint64
@@ -241,8 +240,8 @@ func (r countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// watchCaller calls gone when the caller breaks its stream, until stop is called. That it ends its direction in order, or
-// sends more than its request, is no such break. The goroutine ends with stop, which waits for it.
+// watchCaller calls gone when the caller breaks its stream, until stop is called. A caller that ends its direction in order, or sends more
+// than its request, does not break it. The goroutine ends with stop, which waits for it.
 func watchCaller(conn *Conn, gone func()) (stop func()) {
 	_ = conn.SetReadDeadline(time.Time{}) // a closed conn fails in the read
 	done := make(chan struct{})
@@ -268,7 +267,7 @@ func (s *Server) runLegacy(t *servedTag, conn *Conn, request []byte) ([]byte, er
 	return t.handler(ctx, &Request{Peer: conn.RemotePeer(), Tag: t.tag, Value: request})
 }
 
-// codeOf returns the code to reset a legacy conn with.
+// codeOf returns the code for resetting a legacy conn.
 func codeOf(err error) frame.Code {
 	var e *Error
 	if errors.As(err, &e) && e.Code != frame.CodeOK {

@@ -28,21 +28,21 @@ type pool struct {
 	host   host.Host
 	cfg    *ClientConfig
 	mux    *session.Mux
-	quota  *session.Quota // bounds what peers may make this side run and hold
+	quota  *session.Quota // bounds the work and memory that peers may cause on this side
 	dialer Dialer
 	ctx    context.Context // ends with close
 	end    context.CancelFunc
 
 	mu      sync.Mutex
 	keys    *psk.Keyring
-	used    bool // a session has been asked for: too late for a key
+	used    bool // a session has been requested: too late to set a key
 	closed  bool
 	entries map[poolKey]*poolEntry
 	old     map[poolKey]chan struct{}    // places for calls to peers that speak pointsub's wire
-	open    map[*session.Session]poolKey // every session that has not ended, those of Connect and those that drain too
+	open    map[*session.Session]poolKey // every session that has not ended, including draining ones and those of Connect
 	reaper  *time.Timer                  // looks for idle sessions while there are entries
 	budgets map[network.Conn]*budget     // of connections through limited relays
-	tasks   sync.WaitGroup               // openings, and what helps sessions to a better carrier
+	tasks   sync.WaitGroup               // openings, and goroutines that move sessions to a better carrier
 
 	watchOnce sync.Once   // of watch, at the first session
 	book      *addrBook   // set by watch; nil when the pool was closed before
@@ -65,14 +65,14 @@ type poolEntry struct {
 	err  error
 }
 
-// link is what a call goes over: a session, or a conn to an old peer.
+// link carries a call: a session, or a conn to an old peer.
 type link struct {
 	session *session.Session
 	conn    *Conn
-	done    func() // gives back the place of a call to an old peer
+	done    func() // releases the place of a call to an old peer
 }
 
-// What peers may make a client run and hold by calling back on its sessions.
+// Limits for the work and memory that peers may cause by calling back on a client's sessions.
 const (
 	maxPeerCalls = 1000
 	maxPeerBytes = 1 << 30
@@ -113,7 +113,7 @@ func stopped(op string, pid peer.ID, tag protocol.ID) *Error {
 	return &Error{Op: op, Peer: pid.String(), Link: string(tag), Outcome: session.NotSent, Err: ErrStopped}
 }
 
-// sleep waits for d. The error is ctx's, or that of a closed client.
+// sleep waits for d. It returns ctx's error, or that of a closed client.
 func (p *pool) sleep(ctx context.Context, d time.Duration, pid peer.ID, tag protocol.ID) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -134,7 +134,7 @@ func (p *pool) bound(ctx context.Context) (context.Context, context.CancelFunc) 
 	return ctx, func() { unwatch(); cancel() }
 }
 
-// because returns the error of a closed client when that is why err came, and not ctx.
+// because returns the error of a closed client if that, and not ctx, caused err.
 func (p *pool) because(ctx context.Context, err error, op string, key poolKey) error {
 	if err != nil && ctx.Err() == nil && p.ctx.Err() != nil {
 		return stopped(op, key.peer, key.tag)
@@ -142,7 +142,7 @@ func (p *pool) because(ctx context.Context, err error, op string, key poolKey) e
 	return err
 }
 
-// kept returns the session that a call may go over at once, or nothing.
+// kept returns the session that a call may use at once, or nothing.
 func (p *pool) kept(pid peer.ID, tag protocol.ID) link {
 	p.mu.Lock()
 	e := p.entries[poolKey{pid, tag}]
@@ -154,7 +154,7 @@ func (p *pool) kept(pid peer.ID, tag protocol.ID) link {
 	return e.link
 }
 
-// get returns what a call to key goes over. It waits for a connection as long as w says.
+// get returns the link for a call to key. It waits for a connection as w allows.
 func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID, w *wait) (link, error) {
 	key := poolKey{pid, tag}
 	p.mu.Lock()
@@ -184,8 +184,8 @@ func (p *pool) get(ctx context.Context, pid peer.ID, tag protocol.ID, w *wait) (
 	return p.await(ctx, key, e, w)
 }
 
-// awaitCarrier waits, as a call that has to connect does, until a session that has lost its carrier has another, which it
-// then looks for at once.
+// awaitCarrier waits until a session that has lost its carrier has another, as a call that has to connect does. The session starts to look
+// for one at once.
 func (p *pool) awaitCarrier(ctx context.Context, s *session.Session, key poolKey, w *wait) error {
 	if s.State() != session.StateDetached {
 		return nil
@@ -196,7 +196,7 @@ func (p *pool) awaitCarrier(ctx context.Context, s *session.Session, key poolKey
 	defer cancel()
 	err := s.AwaitCarrier(short)
 	w.spent += time.Since(began)
-	if err == nil || s.Err() != nil { // a call says what became of the session
+	if err == nil || s.Err() != nil { // a call reports what became of the session
 		return nil
 	}
 	var cause error = ErrUnreachable
@@ -207,7 +207,7 @@ func (p *pool) awaitCarrier(ctx context.Context, s *session.Session, key poolKey
 		Text: "the session has lost its connection and has no other yet", Err: cause}
 }
 
-// isOpen reports whether the opening is done and brought a session. p.mu is held.
+// isOpen reports whether the opening is complete and gave a session. p.mu is held.
 func (e *poolEntry) isOpen() bool {
 	select {
 	case <-e.ready:
@@ -217,14 +217,14 @@ func (e *poolEntry) isOpen() bool {
 	}
 }
 
-// openingTime bounds opening a session, however many addresses the peer has: libp2p's own bound on dialing one, and
-// ConnectTimeout each for finding a direct connection, the stream, its protocol and the hello.
+// openingTime bounds opening a session, however many addresses the peer has: libp2p's own bound on dialing one, and ConnectTimeout for each
+// of finding a direct connection, the stream, its protocol and the hello.
 func (p *pool) openingTime() time.Duration {
 	return network.DialPeerTimeout + 4*min(p.cfg.ConnectTimeout, time.Hour)
 }
 
-// startOpening begins to open a session for key, in a goroutine that ends within openingTime, or when nobody waits for it
-// any more. p.mu is held.
+// startOpening begins to open a session for key, in a goroutine that ends within openingTime, or when no caller waits for it any more. p.mu
+// is held.
 func (p *pool) startOpening(key poolKey) *poolEntry {
 	ctx, cancel := context.WithTimeout(p.ctx, p.openingTime())
 	e := &poolEntry{ready: make(chan struct{}), cancel: cancel}
@@ -238,17 +238,17 @@ func (p *pool) startOpening(key poolKey) *poolEntry {
 	return e
 }
 
-// finishOpening makes what was opened known to those who wait, and returns what is to be dropped.
+// finishOpening gives the opened link to the waiters, and returns a link to drop.
 func (p *pool) finishOpening(key poolKey, e *poolEntry, l link, err error) (unused link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		unused, l, err = l, link{}, stopped("send", key.peer, key.tag)
 	}
-	if l.session != nil && p.entries[key] != e { // everybody has left: the books would not find it again
+	if l.session != nil && p.entries[key] != e { // all waiters have left: the session would not be found again
 		unused, l, err = l, link{}, context.Canceled
 	}
-	if l.conn != nil { // it told what the peer speaks; each call opens its own
+	if l.conn != nil { // it showed what the peer speaks; each call opens its own
 		unused, l = l, link{}
 		p.old[key] = make(chan struct{}, maxLegacyCalls)
 	}
@@ -267,7 +267,7 @@ func (p *pool) finishOpening(key poolKey, e *poolEntry, l link, err error) (unus
 	return unused
 }
 
-// keep enters a session in the books until it has ended. p.mu is held.
+// keep registers a session until it has ended. p.mu is held.
 func (p *pool) keep(s *session.Session, key poolKey) {
 	p.open[s] = key
 	p.book.hold(key.peer)
@@ -279,7 +279,7 @@ func (p *pool) keep(s *session.Session, key poolKey) {
 	})
 }
 
-// drop ends a link that nobody has used.
+// drop ends an unused link.
 func (l link) drop() {
 	if l.session != nil {
 		_ = l.session.Close() // nothing has been sent on it
@@ -312,13 +312,13 @@ func (p *pool) await(ctx context.Context, key poolKey, e *poolEntry, w *wait) (l
 	p.mu.Lock()
 	places := p.old[key]
 	p.mu.Unlock()
-	if places == nil { // another caller has found meanwhile that the peer has learnt sessions
+	if places == nil { // another caller has found meanwhile that the peer supports sessions now
 		return p.get(ctx, key.peer, key.tag, w)
 	}
 	return p.getLegacy(ctx, key, places, w)
 }
 
-// leave gives up an opening that nobody else waits for.
+// leave gives up an opening without other waiters.
 func (p *pool) leave(key poolKey, e *poolEntry) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -344,8 +344,8 @@ func (p *pool) dial(ctx context.Context, key poolKey) (link, error) {
 	})
 }
 
-// openLink opens a session, or a conn on the plain tag. unserved is asked for the error of a dial that failed. A connection
-// that closes under the hello, as a relay's does that is left at that moment, is tried again once: nothing has been sent.
+// openLink opens a session, or a conn on the plain tag. It calls unserved with the error of a failed dial. A connection that closes during
+// the hello, such as a relay's that is being left, is tried again once: nothing has been sent.
 func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tags []protocol.ID,
 	unserved func(error) error) (link, error) {
 	for again := false; ; again = true {
@@ -375,13 +375,13 @@ func (p *pool) greet(ctx context.Context, conn *Conn, b *budget, key poolKey, ke
 	reopen := func(ctx context.Context) (net.Conn, error) { return p.reopen(ctx, key) }
 	s, err := session.Dial(ctx, newCarrier(conn, b, p.host), key.peer.String(), reopen, cfg)
 	var e *Error
-	if errors.As(err, &e) && e.Remote && e.Code == frame.CodeGoingAway { // it only waits for its sessions to end
+	if errors.As(err, &e) && e.Remote && e.Code == frame.CodeGoingAway { // the peer only waits for its sessions to end
 		e.Err = ErrNotServed
 	}
 	return s, err
 }
 
-// connect opens a session that the pool does not share. It waits for a connection as long as w says.
+// connect opens a session that the pool does not share. It waits for a connection as w allows.
 func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID, w *wait) (*session.Session, error) {
 	key := poolKey{pid, tag}
 	p.mu.Lock()
@@ -425,7 +425,7 @@ func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID, w *wai
 	return s, nil
 }
 
-// info returns the open sessions, those of Connect and those that drain too.
+// info returns the open sessions, including draining ones and those of Connect.
 func (p *pool) info(now time.Time) []ConnectionInfo {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -438,7 +438,7 @@ func (p *pool) info(now time.Time) []ConnectionInfo {
 	return all
 }
 
-// close ends everything and waits for that. It returns what did not arrive of the sessions that were open.
+// close ends everything and waits for that. It returns the errors about undelivered work of the open sessions.
 func (p *pool) close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -460,7 +460,7 @@ func (p *pool) close() error {
 	return err
 }
 
-// closeSessions closes sessions side by side, and returns what did not arrive of them.
+// closeSessions closes sessions concurrently, and returns the errors about undelivered work.
 func closeSessions(all []*session.Session) error {
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup

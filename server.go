@@ -19,8 +19,8 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// ErrStopped says that the Server has been stopped, the Client closed, or the host under them closed, which ends both. It
-// matches net.ErrClosed.
+// ErrStopped means that the Server has been stopped, the Client closed, or the host under them closed, which ends both. It matches
+// net.ErrClosed.
 var ErrStopped = fmt.Errorf("stopped: %w", session.ErrClosed)
 
 // StreamHandler answers one request. The request belongs to the handler. An error reaches the caller as an *Error with
@@ -29,14 +29,14 @@ type StreamHandler func(request []byte) (response []byte, err error)
 
 // Request is one call as a Handler sees it.
 type Request struct {
-	Peer  peer.ID     // who calls, authenticated by libp2p
-	Tag   protocol.ID // what was called
+	Peer  peer.ID     // the caller, authenticated by libp2p
+	Tag   protocol.ID // the called tag
 	Value []byte      // the body; it belongs to the handler
 }
 
-// Handler answers one request. ctx ends when the caller gives up or is gone, when its deadline passes, and when the
-// server is cut off. An error reaches the caller as an *Error with outcome Delivered and its text, or with its own Code,
-// Text and RetryAfter if it is an *Error with a Code. The response must not change afterwards.
+// Handler answers one request. ctx ends when the caller gives up or is gone, when its deadline passes, and when the server is cut off. An
+// error reaches the caller as an *Error with outcome Delivered and its text, or, if it is an *Error with a Code, with its own Code, Text
+// and RetryAfter. The response must not change afterwards.
 type Handler func(ctx context.Context, req *Request) ([]byte, error)
 
 // A Server serves tags on a host: calls, one-way messages and streams of the sessions that peers open, and the calls of
@@ -47,19 +47,19 @@ type Server struct {
 	log    *slog.Logger
 	mux    *session.Mux
 	quota  *session.Quota
-	allow  map[string]bool // Peer IDs as text; nil: everybody
+	allow  map[string]bool // Peer IDs as text; nil: all peers
 	ctx    context.Context // ends when the server is cut off
 	cutOff context.CancelFunc
 	down   chan struct{} // closed when Shutdown is done
 
-	hurried context.Context // ends when Stop or a Shutdown waits no longer for what is being handled
+	hurried context.Context // ends when Stop or a Shutdown no longer waits for running handlers
 	hurry   context.CancelCauseFunc
 
 	mu      sync.Mutex
 	keys    *psk.Keyring
 	tags    map[protocol.ID]*servedTag
 	stopped bool
-	ending  []*servedTag // those that Shutdown has taken out of tags
+	ending  []*servedTag // tags that Shutdown has removed from tags
 	watched bool         // watchHost runs, or has run
 	reaper  *time.Timer  // looks for idle sessions while there are tags
 }
@@ -126,22 +126,22 @@ func (s *Server) Listen(tag protocol.ID) error {
 	return s.serve(tag, nil)
 }
 
-// SetLink sets who handles messages to the link name on all tags, one-way or not; nil unsets it. It panics when name is
-// longer than 255 bytes.
+// SetLink sets the handler of messages, one-way or not, to the link name on all tags. Nil unsets it. It panics if name is longer than 255
+// bytes.
 func (s *Server) SetLink(name string, fn func(*session.Message)) { s.mux.SetLink(name, fn) }
 
-// SetDefaultLink sets who handles messages to links that nobody else handles. Nil unsets it.
+// SetDefaultLink sets the handler of messages to links without a handler. Nil unsets it.
 func (s *Server) SetDefaultLink(fn func(*session.Message)) { s.mux.SetDefaultLink(fn) }
 
-// SetStream sets who serves streams opened under name on all tags; nil unsets it. The stream is closed when fn returns. It
-// panics when name is longer than 255 bytes.
+// SetStream sets the handler of streams opened under name on all tags. Nil unsets it. The stream is closed when fn returns. It panics if
+// name is longer than 255 bytes.
 func (s *Server) SetStream(name string, fn func(*session.Stream)) { s.mux.SetStream(name, fn) }
 
-// SetDefaultStream sets who serves streams that nobody else serves. Nil unsets it.
+// SetDefaultStream sets the handler of streams without a handler. Nil unsets it.
 func (s *Server) SetDefaultStream(fn func(*session.Stream)) { s.mux.SetDefaultStream(fn) }
 
-// RegisterCodec makes c known to the server's sessions. It returns an error for a nil codec, and for a name that is empty,
-// longer than 255 bytes, or taken.
+// RegisterCodec registers c for the server's sessions. It returns an error if the codec is nil or its name is empty, longer than 255 bytes,
+// or taken.
 func (s *Server) RegisterCodec(c session.Codec) error { return s.mux.RegisterCodec(c) }
 
 // Sessions returns the sessions that are open now, over all tags.
@@ -153,7 +153,7 @@ func (s *Server) Sessions() []*session.Session {
 	return all
 }
 
-// GetConnectionsInfo returns what is open now: the sessions, and the calls of old peers that are being served.
+// GetConnectionsInfo returns the open sessions, and the calls of old peers that are being served.
 func (s *Server) GetConnectionsInfo() []ConnectionInfo {
 	now := time.Now()
 	var all []ConnectionInfo
@@ -177,7 +177,7 @@ func (s *Server) servedTags() []*servedTag {
 	return all
 }
 
-// admit decides about a peer before its hello is looked at.
+// admit decides whether to accept a peer, before its hello is examined.
 func (s *Server) admit(pid string) error {
 	if s.allow != nil && !s.allow[pid] {
 		return &Error{Code: frame.CodeNotAllowed, Text: "this peer is not on the list"}
@@ -201,8 +201,8 @@ func (s *Server) Stop() error {
 	return s.stop(ctx)
 }
 
-// Shutdown is Stop with a bound of the caller's: what is still being handled when ctx ends is cut off, and an error that matches the
-// ctx's is returned. Beside another Shutdown or Stop, the bound that is over first cuts off.
+// Shutdown is Stop with a bound chosen by the caller: when ctx ends, it cuts off the work still running and returns an error that matches
+// the ctx's. During another Shutdown or Stop, the earlier bound applies.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if s.beginStop() {
 		return s.stop(ctx)
@@ -231,8 +231,8 @@ func (s *Server) beginStop() bool {
 	return true
 }
 
-// stop does the work of Stop and Shutdown. All tags drain at once; they are waited for one after the other in this goroutine, which may
-// be a handler's.
+// stop does the work of Stop and Shutdown. All tags drain at the same time. This goroutine, which may be a handler's, waits for them one
+// after the other.
 func (s *Server) stop(ctx context.Context) error {
 	defer close(s.down)
 	defer context.AfterFunc(ctx, func() { s.hurry(ctx.Err()) })()
@@ -253,8 +253,8 @@ func (s *Server) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// watchHost stops the server when its host is closed: at once, for no carrier is left and none will come. It ends then, or
-// when the server is down.
+// watchHost stops the server at once when its host is closed, because no carrier is left and none will come. It ends then, or when the
+// server is down.
 func (s *Server) watchHost() {
 	select {
 	case <-hostDone(s.host):
@@ -271,6 +271,6 @@ func (s *Server) watchHost() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if s.beginStop() {
-		_ = s.stop(ctx) // what is left is cut off at once, and that is meant
+		_ = s.stop(ctx) // intended: cuts off the rest at once
 	}
 }

@@ -9,44 +9,41 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// ServerConfig is for NewServer. The names, types and defaults of the first twelve fields are pointsub's. A zero field
+// ServerConfig is the configuration of NewServer. The names, types and defaults of the first twelve fields are pointsub's. A zero field
 // takes its default; a negative one is an error that names the field.
 type ServerConfig struct {
 	// ReadTimeout is how long a request that arrives in parts may make no progress before it is refused, and how long
 	// Stop waits for handlers. If zero, 30 s.
 	ReadTimeout time.Duration
-	// WriteTimeout is how long a peer may take nothing of what is written to it before its carrier is dropped. If
-	// zero, 30 s.
+	// WriteTimeout is how long a peer may accept none of the data written to it before its carrier is dropped. If zero, 30 s.
 	WriteTimeout time.Duration
-	// MaxBlockSize is the most bytes of one request, response or message, whichever side sends it; exactly as many pass. Of
-	// both sides the smaller one holds. If zero, 32 MiB. At most 1 GiB.
+	// MaxBlockSize is the size limit of one request, response or message in either direction; a block of exactly this size passes. The
+	// smaller of both sides' limits applies. If zero, 32 MiB. At most 1 GiB.
 	MaxBlockSize int
-	// MaxConcurrentConns is the most calls that are served at once, and the most sessions that are open at once, over
-	// all peers. What comes beyond is refused with ErrUnavailable and a hint when to try again. If zero, 1000. At
-	// most 2^20.
+	// MaxConcurrentConns limits the calls served at a time, and the sessions open at a time, over all peers. Calls and sessions beyond the
+	// limit are refused with ErrUnavailable and a retry hint. If zero, 1000. At most 2^20.
 	MaxConcurrentConns int
 	// ConnectTimeout bounds the hello of a new carrier, and the arrival of an old peer's request header. If zero, 5 s.
 	ConnectTimeout time.Duration
-	// MaxRequestsPerConn is how many requests a session serves before it is drained; a Client goes on with a new one
-	// unasked. If zero, 10000.
+	// MaxRequestsPerConn is how many requests a session serves before it is drained. A Client then continues with a new session
+	// automatically. If zero, 10000.
 	MaxRequestsPerConn int
-	// IdleTimeout drains the sessions of Start and Handle that nothing has moved on for that long, at most a quarter of it
-	// late. If zero, 60 s.
+	// IdleTimeout drains the sessions of Start and Handle that have been without traffic for this long, at most a quarter of it late. If
+	// zero, 60 s.
 	IdleTimeout time.Duration
-	// BufferPoolSize caps the one-way messages that a session holds for their handler: each counts its bytes and 64 more.
-	// While they are below the cap the peer may send another, of any size up to MaxBlockSize; at the cap its Send waits. If
-	// zero, 1 MiB. At most 1 GiB.
+	// BufferPoolSize limits the one-way messages that a session holds for their handler. Each counts its bytes and 64 more. Below the limit
+	// the peer may send another message of any size up to MaxBlockSize; at the limit its Send waits. If zero, 1 MiB. At most 1 GiB.
 	BufferPoolSize int
-	// EnableCompression lets both sides compress what shrinks by it. DefaultServerConfig sets it.
+	// EnableCompression lets both sides compress data that shrinks. DefaultServerConfig sets it.
 	EnableCompression bool
-	// CleanupInterval caps the time between two looks for idle sessions, of which there are four in the shorter one of
-	// IdleTimeout and MaxIdleTime in any case, and at most one a millisecond. If zero, 5 min.
+	// CleanupInterval limits the time between two checks for idle sessions. In any case there are four checks in the shorter one of
+	// IdleTimeout and MaxIdleTime, and at most one a millisecond. If zero, 5 min.
 	CleanupInterval time.Duration
-	// MaxIdleTime closes every session, of Listen too and also with streams open, on which nothing has moved for that
-	// long, at most a quarter of it late; a call that is being handled is not idle. If zero, 30 min.
+	// MaxIdleTime closes every session that has been without traffic for this long, at most a quarter of it late. That includes sessions of
+	// Listen and sessions with open streams; a session with a running call is not idle. If zero, 30 min.
 	MaxIdleTime time.Duration
-	// MaxMemoryUsage is the most bytes that requests, messages and replies may hold, over all peers. A request or message
-	// that comes beyond is refused with ErrUnavailable; a reply is not. If zero, 1 GiB.
+	// MaxMemoryUsage limits the bytes that requests, messages and replies may hold, over all peers. A request or message beyond it is
+	// refused with ErrUnavailable; a reply is not. If zero, 1 GiB.
 	MaxMemoryUsage uint64
 
 	// AllowPeers, if not nil, admits only these peers; others get ErrNotAllowed.
@@ -56,19 +53,19 @@ type ServerConfig struct {
 	AdmitAll bool
 	// Heartbeat is the silence after which a session's peer is probed; after twice as long its carrier is lost. If zero, 5 s.
 	Heartbeat time.Duration
-	// ResumeWindow is how long a session outlives its connection while another is looked for; the shorter one of both sides
-	// holds. If zero, 60 s. If negative, a session ends with its connection.
+	// ResumeWindow is how long a session outlives its connection while it looks for another one. The shorter window of both sides applies.
+	// If zero, 60 s. If negative, a session ends with its connection.
 	ResumeWindow time.Duration
-	// ReplayWindow caps what a session keeps for another connection until its peer has acknowledged it; what is to be sent
-	// waits at the cap. If zero, 1 MiB. 4 KiB to 64 MiB.
+	// ReplayWindow limits the unacknowledged data that a session keeps for another connection. Sending waits when it is full. If zero, 1
+	// MiB. 4 KiB to 64 MiB.
 	ReplayWindow int
-	// CloseTimeout is how long Close of a session or a stream waits without progress for what was accepted to arrive; a slow link is
+	// CloseTimeout is how long Close of a session or a stream waits without progress for accepted work to arrive. A slow link counts as
 	// progress. If zero, 5 s.
 	CloseTimeout time.Duration
 	// OnState, if not nil, is called with each step of a session: connected, detached, resumed, migrated, ended. It must
 	// not block.
 	OnState func(*session.Session, session.StateChange)
-	// Logger gets what a person should act on. If nil, nothing is logged.
+	// Logger receives events that an operator may need to act on. If nil, nothing is logged.
 	Logger *slog.Logger
 }
 
@@ -118,7 +115,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 	return c
 }
 
-// sessionConfig returns what the sessions of one tag are made with.
+// sessionConfig returns the configuration of the sessions of one tag.
 func (c *ServerConfig) sessionConfig(mux *session.Mux, quota *session.Quota) session.Config {
 	return session.Config{
 		Mux: mux, Quota: quota, Logger: c.Logger, Agent: agent,

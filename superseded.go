@@ -6,11 +6,10 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// A connection that has gone silent stays in a libp2p host for half a minute or more, and counts against its limits: by
-// default a host admits eight from one peer. So a server closes the connection of a carrier that a session had to give up,
-// when nothing else is on it and it answers no ping.
+// A silent connection stays in a libp2p host for half a minute or more, and counts against its limits: by default a host admits eight from
+// one peer. So a server closes the connection of a carrier that a session had to give up, if nothing else is on it and it answers no ping.
 
-// onState follows the steps of a session, and tells the application of them.
+// onState follows the steps of a session, and reports them to the application.
 func (t *servedTag) onState(s *session.Session, change session.StateChange) {
 	switch change.State {
 	case session.StateDetached:
@@ -23,7 +22,7 @@ func (t *servedTag) onState(s *session.Session, change session.StateChange) {
 	}
 }
 
-// remember notes the connection of the carrier that a session has lost.
+// remember records the connection of the carrier that a session has lost.
 func (t *servedTag) remember(s *session.Session, change session.StateChange) {
 	c, ok := change.Conn.(*carrier)
 	if !ok || c.under == nil {
@@ -34,8 +33,8 @@ func (t *servedTag) remember(s *session.Session, change session.StateChange) {
 	t.lost[s] = c.under
 }
 
-// closeSuperseded closes the connection of the carrier that a session has lost, once it is on another connection, if no
-// stream is left on it and it answers no ping.
+// closeSuperseded closes the connection of a session's lost carrier, once the session is on another connection, if no stream is left on it
+// and it answers no ping.
 func (t *servedTag) closeSuperseded(s *session.Session, change session.StateChange) {
 	t.mu.Lock()
 	old := t.lost[s]

@@ -15,24 +15,24 @@ import (
 	msmux "github.com/multiformats/go-multistream"
 )
 
-// Conns share the connection under them, and the queue before it: what one of them fills keeps the others silent. So what moves on
-// one is a sign that the connection lives, for all.
+// Conns share the connection under them and its send queue: bytes of one conn delay the others. So traffic on one conn is a sign of life of
+// the connection, for all of them.
 
-// traffic is what moves on one libp2p connection, on all conns of ours together.
+// traffic records the traffic of all our conns on one libp2p connection.
 type traffic struct {
 	made       time.Time
-	moved      atomic.Int64  // when a Read last brought bytes, or a Write had to wait for room and got it, in nanoseconds after made
-	unanswered atomic.Uint64 // bytes that have come on conns that are no carriers: nothing tells the peer of them
+	moved      atomic.Int64  // when a Read last returned bytes, or a Write had to wait for room and got it, in nanoseconds after made
+	unanswered atomic.Uint64 // bytes received on conns that are no carriers: nothing acknowledges them to the peer
 }
 
-// traffics finds what moves on a connection while a conn on it is in use. It is of the process, for a host's connections are
-// shared by all who use the host.
+// traffics maps a connection to its traffic while a conn on it is in use. It is global to the process, because all users of a host share
+// its connections.
 var traffics = struct {
 	sync.Mutex
 	of map[network.Conn]weak.Pointer[traffic]
 }{of: make(map[network.Conn]weak.Pointer[traffic])}
 
-// trafficOn returns what moves on c.
+// trafficOn returns the traffic of c.
 func trafficOn(c network.Conn) *traffic {
 	traffics.Lock()
 	defer traffics.Unlock()
@@ -45,10 +45,10 @@ func trafficOn(c network.Conn) *traffic {
 	return t
 }
 
-// move notes that something has moved.
+// move records that something has moved.
 func (t *traffic) move(now time.Time) { t.moved.Store(int64(now.Sub(t.made))) }
 
-// forgetTraffic forgets a connection on which nothing of ours is left.
+// forgetTraffic forgets a connection without conns of ours.
 func forgetTraffic(c network.Conn) {
 	traffics.Lock()
 	defer traffics.Unlock()
@@ -57,11 +57,11 @@ func forgetTraffic(c network.Conn) {
 	}
 }
 
-// roomWait is how long a Write takes at least that had to wait for room: what was before it has gone on its way.
+// roomWait is the least duration of a Write that had to wait for room, which means that earlier bytes have left.
 const roomWait = 100 * time.Millisecond
 
-// A slicer cuts what is written into pieces that take about half a second: a secure channel and a muxer let nothing of a piece be
-// seen before all of it has come.
+// A slicer cuts written data into pieces that take about half a second, because a secure channel and a muxer show nothing of a piece before
+// all of it has arrived.
 type slicer struct {
 	size    int
 	written uint64
@@ -72,10 +72,10 @@ const (
 	leastSlice = 4 << 10
 	mostSlice  = 1 << 20
 	sliceTime  = 500 * time.Millisecond
-	blindSlice = 16 // at first a piece is at most this part of what has been written: it may all be in a queue
+	blindSlice = 16 // at first a piece is at most this fraction of the bytes written: they may all be in a queue
 )
 
-// next returns how many of n bytes are written next.
+// next returns the size of the next piece of n bytes.
 func (s *slicer) next(n int) int {
 	if s.size == 0 {
 		s.size = firstSlice
@@ -83,7 +83,7 @@ func (s *slicer) next(n int) int {
 	return min(n, s.size)
 }
 
-// took notes that a piece of n bytes has taken d.
+// took records that a piece of n bytes took d.
 func (s *slicer) took(n int, d time.Duration) {
 	s.written += uint64(n)
 	switch {
@@ -94,11 +94,11 @@ func (s *slicer) took(n int, d time.Duration) {
 	}
 }
 
-// errSilentConn is why an attempt is given up: the connection that it is on is dead.
+// errSilentConn is the cause when an attempt is given up because its connection is dead.
 var errSilentConn = errors.New("the connection is silent")
 
-// whileAlive returns a ctx that ends with errSilentConn as its cause when conns are dead: nothing of ours has moved on any of them for a
-// wait, and none has answered a ping. stop ends that, and reports whether it has happened.
+// whileAlive returns a ctx that ends with errSilentConn as its cause once all of conns are dead: for the given wait none of our traffic has
+// moved on any of them, and none has answered a ping. stop ends the watch, and reports whether conns were found dead.
 func whileAlive(ctx context.Context, conns []network.Conn, wait time.Duration) (alive context.Context, stop func() bool) {
 	alive, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
@@ -115,7 +115,7 @@ func whileAlive(ctx context.Context, conns []network.Conn, wait time.Duration) (
 	}
 }
 
-// areAlive reports, after a wait, whether one of conns lives. When ctx ends it returns false at once.
+// areAlive reports, after the wait, whether any of conns is alive. When ctx ends it returns false at once.
 func areAlive(ctx context.Context, conns []network.Conn, wait time.Duration) bool {
 	bounded, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -145,17 +145,18 @@ func areAlive(ctx context.Context, conns []network.Conn, wait time.Duration) boo
 	return answered.Load()
 }
 
-// answersPing reports whether the peer answers on c before ctx ends: one that does not know the ping protocol says so.
+// answersPing reports whether the peer answers on c before ctx ends. A peer that does not know the ping protocol answers too, with a
+// refusal.
 func answersPing(ctx context.Context, c network.Conn) bool {
 	s, err := c.NewStream(network.WithAllowLimitedConn(ctx, "peerlane/ping"))
 	if err != nil {
 		return false
 	}
-	defer func() { _ = s.Reset() }() // nothing more is to be said
+	defer func() { _ = s.Reset() }() // nothing more to send
 	stop := context.AfterFunc(ctx, func() { _ = s.SetDeadline(past) })
 	defer stop()
 	if err := s.SetProtocol(ping.ID); err != nil {
-		return false // too many streams: nobody knows
+		return false // too many streams: the answer is unknown
 	}
 	err = msmux.SelectProtoOrFail(protocol.ID(ping.ID), s)
 	var unknown msmux.ErrNotSupported[protocol.ID]

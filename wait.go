@@ -21,15 +21,15 @@ const (
 	publicDialTime  = 15 * time.Second
 )
 
-// A wait is for how long a caller waits for a connection, over all its tries, which do not start over. It does not end while
-// libp2p has still to dial the last of the peer's addresses, nor while there is a connection, on which each step has a bound
-// of its own. A nil wait has no end. It is used by one goroutine.
+// A wait bounds how long a caller waits for a connection, over all its tries; a new try does not restart it. It does not end while libp2p
+// has yet to dial the last of the peer's addresses, nor while there is a connection, where each step has its own bound. A nil wait has no
+// end. It is used by one goroutine.
 type wait struct {
 	most  time.Duration
 	spent time.Duration
 }
 
-// newWait returns the wait of a caller that tries so many times.
+// newWait returns the wait of a caller with the given number of tries.
 func (c *ClientConfig) newWait(tries int) *wait {
 	if c.ConnectTimeout > math.MaxInt64/time.Duration(max(tries, 1)) {
 		return &wait{most: math.MaxInt64}
@@ -42,7 +42,7 @@ func (w *wait) isOver() bool { return w.left() <= 0 }
 
 func (w *wait) left() time.Duration { return w.most - w.spent }
 
-// begin returns a ctx that ends when w does while there is no connection to pid, and what must be called when that wait is
+// begin returns a ctx that ends when w does while there is no connection to pid, and a function that the caller must call when this wait is
 // over.
 func (w *wait) begin(ctx context.Context, p *pool, pid peer.ID) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -72,8 +72,8 @@ func (w *wait) begin(ctx context.Context, p *pool, pid peer.ID) (context.Context
 	}
 }
 
-// progress returns how much longer a caller waits who began then with so much left. libp2p dials eight addresses of a peer
-// at a time, so the ninth has its turn when one of these has failed: each further round adds to what is left.
+// progress returns how much longer a caller waits that began at the given time with left to go. libp2p dials eight addresses of a peer at a
+// time, so it dials the ninth when one of these has failed: each further round adds to left.
 func (p *pool) progress(pid peer.ID, began time.Time, left time.Duration) time.Duration {
 	if len(p.dialer.paths(pid)) > 0 {
 		return p.cfg.ConnectTimeout
@@ -92,7 +92,7 @@ func (p *pool) progress(pid peer.ID, began time.Time, left time.Duration) time.D
 	return left + time.Duration(rounds)*turn - time.Since(began)
 }
 
-// noConnection is the error of a caller whose wait has ended.
+// noConnection returns the error of a caller whose wait has ended.
 func (p *pool) noConnection(pid peer.ID) error {
 	return p.dialer.dialError(pid, &Error{Op: "connect", Code: frame.CodeTimeout, Outcome: session.NotSent,
 		Err: fmt.Errorf("%w: %w", ErrUnreachable, context.DeadlineExceeded)})

@@ -15,12 +15,12 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// Open opens a record stream under name at the peer of a session, and returns once the peer has accepted it. It is carried by a
-// shared stream, and so outlives the session's carriers. opts may be nil.
+// Open opens a record stream under name at the peer of a session, and returns once the peer has accepted it. The stream runs on a shared
+// stream, and so outlives the session's carriers. opts may be nil.
 //
-// The error is that of session.OpenStream, or an *Error: it matches ErrNotTaken when the peer's application refuses the stream,
-// with its own code; ErrHistory when the places of the two sides do not fit together; ErrVersion, ErrInvalid, ErrStore, and the
-// ctx's error.
+// The error is that of session.OpenStream, or an *Error. The *Error matches ErrNotTaken when the peer's application refuses the stream,
+// with the application's code; ErrHistory when the positions of the two sides do not fit together; or ErrVersion, ErrInvalid, ErrStore, or
+// the ctx's error.
 func Open(ctx context.Context, s *session.Session, name string, opts *Options) (*Stream, error) {
 	if s == nil {
 		return nil, &Error{Op: "open", Name: name, Err: fmt.Errorf("%w: session is nil", ErrInvalid)}
@@ -37,8 +37,8 @@ func Open(ctx context.Context, s *session.Session, name string, opts *Options) (
 	return open(ctx, st, identity{name, s.Peer()}, opts)
 }
 
-// OpenConn is Open on a conn: any byte stream with deadlines, the other end of which is given to AcceptConn. The stream owns conn, also
-// when OpenConn fails.
+// OpenConn is Open on a conn: any byte stream with deadlines whose other end is passed to AcceptConn. The stream owns conn, even if
+// OpenConn fails.
 func OpenConn(ctx context.Context, conn net.Conn, opts *Options) (*Stream, error) {
 	return open(ctx, conn, identity{}, opts)
 }
@@ -47,7 +47,7 @@ func open(ctx context.Context, conn net.Conn, who identity, opts *Options) (*Str
 	return establish(ctx, conn, who, opts, context.WithTimeout, (*handshake).open)
 }
 
-// AcceptConn is the other side of OpenConn.
+// AcceptConn is the accepting side of OpenConn.
 func AcceptConn(ctx context.Context, conn net.Conn, opts *Options) (*Stream, error) {
 	return accept(ctx, conn, identity{}, opts)
 }
@@ -56,10 +56,10 @@ func accept(ctx context.Context, conn net.Conn, who identity, opts *Options) (*S
 	return establish(ctx, conn, who, opts, context.WithTimeout, (*handshake).accept)
 }
 
-// bounder bounds the hello to some time.
+// bounder bounds the time of the hello.
 type bounder = func(context.Context, time.Duration) (context.Context, context.CancelFunc)
 
-// whileHeard bounds to time in which the peer of s is heard.
+// whileHeard counts only the time in which the peer of s is heard.
 func whileHeard(s *session.Session) bounder {
 	ping := func(ctx context.Context) error {
 		_, err := s.Ping(ctx)
@@ -78,12 +78,12 @@ type handshake struct {
 	o     Options
 	lease *lease
 	ours  hello
-	said  bool // ours has left
+	said  bool // ours has been sent
 
 	theirs hello
 }
 
-// establish makes a stream of a conn by a hello, within the time for that.
+// establish makes a stream from a conn by exchanging hellos, within the time for that.
 func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, bound bounder, greet greeter) (*Stream, error) {
 	o := opts.withDefaults()
 	if conn == nil {
@@ -91,7 +91,7 @@ func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, 
 	}
 	s, err := prepare(ctx, conn, who, o, bound, greet)
 	if err != nil {
-		_ = conn.Close() // the first error is what counts
+		_ = conn.Close() // only the first error counts
 		var e *Error
 		if errors.As(err, &e) {
 			e.Name = who.name
@@ -123,10 +123,10 @@ func prepare(ctx context.Context, conn net.Conn, who identity, o Options, bound 
 		if !interrupt() {
 			err = context.Cause(ctx)
 		}
-		if why != nil { // the Store's
+		if why != nil { // in the Store
 			err = storeError(why)
 			defer why.Rethrow()
-			defer func() { _ = conn.Close() }() // nobody else will
+			defer func() { _ = conn.Close() }() // Rethrow skips the Close in establish
 		}
 		if err != nil {
 			p.sayWhyNot(err)
@@ -141,7 +141,7 @@ func prepare(ctx context.Context, conn net.Conn, who identity, o Options, bound 
 	return s, nil
 }
 
-// open is the opener's greeter.
+// open does the opener's part of the hello.
 func (p *handshake) open(ctx context.Context) (*Stream, error) {
 	place, err := p.lease.look(ctx)
 	if err != nil {
@@ -172,13 +172,13 @@ func (p *handshake) open(ctx context.Context) (*Stream, error) {
 	return s, err
 }
 
-// accept is that of the other side. What has gone wrong before ACCEPT is told by REFUSE.
+// accept does the accepting side's part of the hello. A failure before ACCEPT is reported with REFUSE.
 func (p *handshake) accept(ctx context.Context) (s *Stream, err error) {
 	p.ours.kind = helloAccept
 	if p.theirs, err = readHello(p.br, helloOpen); err != nil {
 		return nil, err
 	}
-	place, err := p.lease.look(ctx) // not before: a conn without a hello takes no store over
+	place, err := p.lease.look(ctx) // not earlier: a conn without a hello takes no Store over
 	if err != nil {
 		return nil, err
 	}
@@ -195,7 +195,7 @@ func (p *handshake) accept(ctx context.Context) (s *Stream, err error) {
 	return s, err
 }
 
-// answer makes this side's ACCEPT. An opener that knows it is asked for a frame when another may want the Store at the same time.
+// answer makes this side's ACCEPT. It asks an opener that supports this for a frame, if another stream may want the Store at the same time.
 func (p *handshake) answer(place Place) {
 	p.ours = p.o.hello(helloAccept, place)
 	if p.o.Store != nil {
@@ -203,7 +203,8 @@ func (p *handshake) answer(place Place) {
 	}
 }
 
-// takeOver takes the Store over, where it stands at place, once the opener has: one that cannot say so has before it opened.
+// takeOver takes the Store over at place, once the opener has taken over its own. An opener that cannot confirm this has done so before it
+// opened.
 func (p *handshake) takeOver(ctx context.Context, place Place) (Place, error) {
 	if err := p.fits(place); err != nil {
 		return place, err
@@ -229,7 +230,7 @@ func (p *handshake) say() error {
 	return err
 }
 
-// awaitConfirm waits for the opener's first frame: it has taken its own place over then, or says why it will not (spec 3.8).
+// awaitConfirm waits for the opener's first frame: the opener has then taken over its own Store, or says why it will not (spec 3.8).
 func (p *handshake) awaitConfirm() error {
 	b, err := p.br.Peek(headerSize)
 	if err != nil {
@@ -239,7 +240,7 @@ func (p *handshake) awaitConfirm() error {
 	if err != nil || h.kind != kindClose {
 		return err
 	}
-	_, _ = p.br.Discard(headerSize) // has been peeked
+	_, _ = p.br.Discard(headerSize) // already peeked
 	body := make([]byte, h.length)  // at most closeHead + maxText
 	if _, err := io.ReadFull(p.br, body); err != nil {
 		return cutShort(err)
@@ -248,7 +249,7 @@ func (p *handshake) awaitConfirm() error {
 	return &Error{Op: "open", Remote: true, Code: code, Text: text}
 }
 
-// fits reports why this side, standing at place, cannot go on as the hellos say, or nil.
+// fits returns why this side, at position place, cannot continue as the hellos say, or nil.
 func (p *handshake) fits(place Place) error {
 	write, err := begin(p.ours, p.theirs)
 	if err != nil {
@@ -273,7 +274,7 @@ func (p *handshake) fits(place Place) error {
 	return nil
 }
 
-// sayWhyNot tells the peer why there will be no stream: with REFUSE, or behind a hello of this side, with CLOSE.
+// sayWhyNot reports to the peer why there will be no stream: with REFUSE or, after a hello of this side, with CLOSE.
 func (p *handshake) sayWhyNot(err error) {
 	var e *Error
 	if p.ours.kind == 0 || errors.As(err, &e) && e.Remote || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
@@ -281,7 +282,7 @@ func (p *handshake) sayWhyNot(err error) {
 	}
 	code, text := codeOf(err), cut(err.Error())
 	if code == CodeStore {
-		text = "" // it may name what is this side's alone
+		text = "" // it may name things that concern only this side
 	}
 	words := make([]byte, 0, helloPrefix+6+len(text))
 	if p.said {
@@ -289,29 +290,28 @@ func (p *handshake) sayWhyNot(err error) {
 	} else {
 		words = appendRefusal(words, code, text)
 	}
-	_ = p.conn.SetWriteDeadline(time.Now().Add(time.Second)) // a conn that is closed needs none
+	_ = p.conn.SetWriteDeadline(time.Now().Add(time.Second)) // a closed conn needs none
 	_, _ = p.conn.Write(words)                               // the peer may be gone
 }
 
-// A Registrar has handlers for the streams that peers open: a peerlane.Server, a peerlane.Client, a session.Mux.
+// A Registrar registers handlers for the streams that peers open: a peerlane.Server, a peerlane.Client, a session.Mux.
 type Registrar interface {
 	SetStream(name string, fn func(*session.Stream))
 }
 
-// AcceptInfo is what AcceptFunc decides on.
+// AcceptInfo is the argument of an AcceptFunc.
 type AcceptInfo struct {
 	Name    string
 	Session *session.Session
 }
 
-// An AcceptFunc says whether a record stream is taken, and with which Options. An error refuses it: the peer is told its text, and if
-// it is an *Error with a Code of the application's, that.
+// An AcceptFunc decides whether to accept a record stream, and with which Options. An error refuses the stream. The peer receives the
+// error's text and, if it is an *Error with an application's Code, that code.
 type AcceptFunc func(AcceptInfo) (*Options, error)
 
-// Handle has serve called with every record stream that a peer opens under name, in a goroutine of its own. accept may be nil: then
-// all are taken, with the Options that are the default. The stream is closed when serve returns; when it panics, or ends its goroutine,
-// the peer is told that with CodeInternal. Without serve no stream is taken. Handle panics where at does: when at is nil, or name is
-// longer than 255 bytes.
+// Handle calls serve, in a separate goroutine, with every record stream that a peer opens under name. accept may be nil: then all streams
+// are accepted, with default Options. The stream is closed when serve returns. If serve panics or ends its goroutine, the peer receives
+// CodeInternal. If serve is nil, no stream is accepted. Handle panics where at does: if at is nil, or name is longer than 255 bytes.
 func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
 	if serve == nil {
 		accept = refuse(accept)
@@ -319,23 +319,23 @@ func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
 	at.SetStream(name, func(st *session.Stream) {
 		s, err := answer(st, accept)
 		if err != nil {
-			return // the peer has been told
+			return // the peer has been notified
 		}
 		hook.Run(func() { serve(s) }, func(why *hook.Failure) {
 			if why == nil {
-				_ = s.Close() // what could not leave, the peer misses itself
+				_ = s.Close() // the peer itself detects missing records
 				return
 			}
 			s.refuse(s.opError("serve", fmt.Errorf("%w: %w", errHandler, why)), CodeInternal, errHandler.Error())
 			<-s.done
-			why.Rethrow() // is the session's to report, as the end of this goroutine
+			why.Rethrow() // the session reports it, as the end of this goroutine
 		})
 	})
 }
 
 var errHandler = errors.New("the handler has failed")
 
-// refuse returns an AcceptFunc that asks accept, and takes nothing.
+// refuse returns an AcceptFunc that calls accept, but accepts nothing.
 func refuse(accept AcceptFunc) AcceptFunc {
 	return func(info AcceptInfo) (*Options, error) {
 		if accept != nil {
@@ -344,7 +344,7 @@ func refuse(accept AcceptFunc) AcceptFunc {
 				return nil, err
 			}
 			if o := opts.withDefaults(); o.validate() != nil {
-				return opts, nil // they are why
+				return opts, nil // they are the reason
 			}
 		}
 		return nil, errors.New("nothing serves it")

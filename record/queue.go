@@ -2,28 +2,28 @@ package record
 
 import "time"
 
-// The way in of a stream:
+// The receiving side of a stream:
 //
 //	readLoop ── checked ── chunks: │ taken, may be in use │ to be taken │ ── ReadRecord ──> application ── AckRecord
 //
-// inbound is what a stream reads. Stream.mu guards it.
+// inbound is the receiving state of a stream. Stream.mu guards it.
 type inbound struct {
-	next      uint64 // the record that comes next
-	delivered uint64 // the last that the application has been given
-	applied   uint64 // the last that it says it has applied
-	told      uint64 // the last that the peer has been told of, or is being told of
-	skip      uint64 // the last that a stream before has applied, when that is beyond what the hello has said
+	next      uint64 // number of the next record to arrive
+	delivered uint64 // the last record given to the application
+	applied   uint64 // the last record that the application has reported as applied
+	told      uint64 // the last record acknowledged, or being acknowledged, to the peer
+	skip      uint64 // the last record that an earlier stream has applied, if beyond the position in the hello
 
 	head, tail *inChunk
-	lent       *inChunk // its bytes are in the hands of the last ReadBatch; head, or no longer in the list
+	lent       *inChunk // lent to the application by the last ReadBatch; head, or no longer in the list
 	filling    bool     // readLoop is reading into tail
-	bytes      int      // of records that have not been taken
+	bytes      int      // of records not yet taken
 
-	ended     bool     // END has come: next - 1 was the last
-	failed    uint64   // everything from this record on is dropped until it comes again; 0: nothing is
+	ended     bool     // END has arrived: next - 1 was the last record
+	failed    uint64   // everything from this record on is dropped until it is sent again; 0: none
 	failure   *failure // to be sent
-	ackNow    bool     // the peer is to be told what is applied
-	readSince int      // bytes that were taken since it was told
+	ackNow    bool     // the applied position must be sent to the peer
+	readSince int      // bytes taken since it was last sent
 	delay     *time.Timer
 	delaying  bool // delay runs
 }
@@ -33,7 +33,7 @@ func (in *inbound) begin(first uint64) {
 	in.delivered, in.applied, in.told = first-1, first-1, first-1
 }
 
-// space returns the chunk for n bytes more, with room for them unless it is a chunk of their own, and marks it as being filled.
+// space returns the chunk for the next n bytes, with room for them unless they get a chunk of their own, and marks it as being filled.
 func (in *inbound) space(n int) *inChunk {
 	in.filling = true
 	c := in.tail
@@ -50,7 +50,7 @@ func (in *inbound) space(n int) *inChunk {
 	return c
 }
 
-// first returns the next record of the queue without taking it off, or false.
+// first returns the next record of the queue without removing it, or false.
 func (in *inbound) first() (*inChunk, bool) {
 	for c := in.head; c != nil; c = in.head {
 		if c.count > 0 {
@@ -64,7 +64,7 @@ func (in *inbound) first() (*inChunk, bool) {
 	return nil, false
 }
 
-// unlink takes the first chunk, of which nothing is left, off the queue.
+// unlink removes the first chunk, which is used up, from the queue.
 func (in *inbound) unlink() {
 	c := in.head
 	in.head = c.next
@@ -76,10 +76,10 @@ func (in *inbound) unlink() {
 	}
 }
 
-// take takes the next record of c, the first chunk.
+// take removes the next record of c, the first chunk, and returns it.
 func (in *inbound) take(c *inChunk) Record {
 	before := len(c.buf) - c.off
-	payload, rest, _ := nextRecord(c.buf[c.off:]) // has been checked
+	payload, rest, _ := nextRecord(c.buf[c.off:]) // already checked
 	r := Record{Seq: in.delivered + 1, Payload: payload}
 	c.off = len(c.buf) - len(rest)
 	c.count--
@@ -89,7 +89,7 @@ func (in *inbound) take(c *inChunk) Record {
 	return r
 }
 
-// giveBack ends the loan of the last read.
+// giveBack ends the loan of the last ReadBatch.
 func (in *inbound) giveBack() {
 	c := in.lent
 	in.lent = nil
@@ -104,12 +104,12 @@ func (in *inbound) giveBack() {
 	c.free()
 }
 
-// clear drops everything that has not been taken.
+// clear drops all records that have not been taken.
 func (in *inbound) clear() {
 	for c := in.head; c != nil; {
 		next := c.next
 		if c == in.tail && in.filling {
-			c.off, c.count = len(c.buf), 0 // readLoop is at it, and drops it itself
+			c.off, c.count = len(c.buf), 0 // readLoop is using it, and drops it itself
 			in.head, in.bytes = c, 0
 			return
 		}
@@ -121,24 +121,24 @@ func (in *inbound) clear() {
 	in.head, in.tail, in.bytes = nil, nil, 0
 }
 
-// onRewind takes the peer's word that it sends again what has failed.
+// onRewind handles the peer's notice that it sends failed records again.
 func (in *inbound) onRewind(seq uint64) error {
 	switch {
 	case in.failed == 0:
 		return protocolErrorf("REWIND to %d, and nothing has failed", seq)
 	case seq < in.failed:
 		return protocolErrorf("REWIND to %d, and %d has failed", seq, in.failed)
-	case seq > in.failed: // of the failure before
+	case seq > in.failed: // refers to the previous failure
 		return nil
 	}
 	in.next, in.failed, in.ended = seq, 0, false
 	return nil
 }
 
-// onEnd takes the peer's word that there are no more records.
+// onEnd handles the peer's notice that there are no more records.
 func (in *inbound) onEnd(next uint64) error {
 	switch {
-	case in.failed > 0: // comes again
+	case in.failed > 0: // END is sent again too
 		return nil
 	case in.ended || next != in.next:
 		return protocolErrorf("END at %d, after record %d", next, in.next-1)

@@ -7,20 +7,20 @@ import (
 	"time"
 )
 
-// The way out of a stream:
+// The sending side of a stream:
 //
 //	WriteRecord ── room in the window ── number ── chunk ──> kept: │ sent, not acknowledged │ unsent │
 //	                                                               head                     unsent   tail
 //
-// writer.go takes what is unsent; an acknowledgement frees what is at the head.
+// writer.go sends the unsent records. An acknowledgement frees records at the head.
 
-// outbound is what a stream writes. Stream.mu guards it.
+// outbound is the sending state of a stream. Stream.mu guards it.
 type outbound struct {
-	next    uint64 // of the next record
-	acked   uint64 // the last that the peer has applied
-	reached uint64 // the last that has been sent, or is being sent
-	written uint64 // the last that the conn has taken
-	durable uint64 // the last that the Store has, if there is one
+	next    uint64 // number of the next record
+	acked   uint64 // the last record that the peer has applied
+	reached uint64 // the last record sent or being sent
+	written uint64 // the last record that the conn has taken
+	durable uint64 // the last record in the Store, if there is one
 
 	head, unsent, tail *outChunk // unsent: the first with unsent records; nil: none has
 	bytes              int       // of the records of all chunks
@@ -29,22 +29,22 @@ type outbound struct {
 	window      int // records and
 	windowBytes int // bytes that may be in the chunks: the lower of both sides'
 	largest     int // record
-	fill        int // bytes of records from which on a chunk takes no more
+	fill        int // bytes of records after which a chunk takes no more
 
 	waiting  int        // callers that wait for room
 	barriers []*barrier // callers that wait for an acknowledgement, or for the Store
 
 	failed   *RecordFailure // retryable, and Resend has not been called; or final
 	leaving  bool           // the last frame is being sent
-	rewindTo uint64         // REWIND is due, with this number; 0: it is not
-	gone     error          // the peer has closed, and takes no more; nil: it has not
-	given    uint64         // the last record that its application was given, as it has said then
+	rewindTo uint64         // REWIND must be sent with this number; 0: not due
+	gone     error          // the error when the peer has closed and accepts no more; nil: it has not
+	given    uint64         // the last record that the peer's application was given, as the peer reported
 	ended    bool           // CloseWrite
 	saidEnd  bool           // END has been sent
-	closing  error          // Close, or a failure of this side that is final: why; nil while neither is
-	scratch  []byte         // for frames that are no chunk's
+	closing  error          // why this side closes, by Close or a final failure; nil while it does not
+	scratch  []byte         // for frames outside of a chunk
 	linger   *time.Timer    // runs while the writer waits for more records
-	hurried  uint64         // the last record that is not to wait for others: it has, or somebody waits for it
+	hurried  uint64         // the last record that must not wait for more records
 }
 
 func (o *outbound) begin(first uint64, ours, theirs hello, fill int) {
@@ -55,17 +55,17 @@ func (o *outbound) begin(first uint64, ours, theirs hello, fill int) {
 	o.fill = max(1, min(fill, o.windowBytes/4))
 }
 
-// largestRecord returns how many bytes a record of this side may have.
+// largestRecord returns the size limit of a record of this side.
 func largestRecord(ours, theirs hello) int {
 	return int(min(theirs.largest, min(ours.bytes, theirs.bytes)-maxLengthSize))
 }
 
-// tooLarge says that the record seq, which is kept, cannot be sent to this peer.
+// tooLarge returns the error for a stored record seq that is too large for this peer.
 func tooLarge(seq uint64, payload []byte, largest int) error {
 	return fmt.Errorf("%w: record %d has %d bytes, and the peer takes %d", ErrTooLarge, seq, len(payload), largest)
 }
 
-// loadTail takes what the Store has kept of the records that the peer has not applied: those up to next.
+// loadTail loads the records from the Store that the peer has not applied: those up to next.
 func (s *Stream) loadTail(next uint64) error {
 	o := &s.out
 	o.durable = next - 1
@@ -82,7 +82,7 @@ func (s *Stream) loadTail(next uint64) error {
 			return tooLarge(r.Seq, r.Payload, o.largest)
 		}
 		if t := o.tail; t != nil && (t.count >= max(1, o.window/4) || t.size()+recordSize(len(r.Payload)) > o.windowBytes) {
-			t.open = false // what the peer has room for is a part of what is kept
+			t.open = false // the peer may have room for only a part of the stored records
 		}
 		o.add(r.Payload)
 	}
@@ -92,7 +92,7 @@ func (s *Stream) loadTail(next uint64) error {
 	return nil
 }
 
-// add keeps one record, for which there is room, and gives it a number.
+// add appends one record, for which there is room, and numbers it.
 func (o *outbound) add(payload []byte) {
 	n := recordSize(len(payload))
 	c := o.tail
@@ -114,25 +114,25 @@ func (o *outbound) add(payload []byte) {
 	o.next++
 }
 
-// room reports whether records more, of size bytes with their lengths, are within the window.
+// room reports whether the window has room for the given number of records, whose size with their lengths is size.
 func (o *outbound) room(records, size int) bool {
 	return int(o.next-1-o.acked)+records <= o.window && o.bytes+size <= o.windowBytes
 }
 
-// WriteRecord takes one record and returns its number, from 1. It waits while the window is full; with a Store, until that has
-// the record. It does not wait for the peer: that is Barrier's. The payload may be reused at once.
+// WriteRecord accepts one record and returns its number, from 1. It waits while the window is full and, with a Store, until the Store has
+// the record. It does not wait for the peer: use Barrier for that. The payload may be reused at once.
 //
-// The error is an *Error: it matches ctx's, and seq is 0 when nothing has been taken, otherwise the number of what the Store has not
-// been seen to have; ErrTooLarge for more than the peer takes; ErrClosed,
-// ErrPeerClosed, or why the stream has ended. Or it is the *RecordFailure that Resend has not been called for.
+// The error is an *Error. If it matches the ctx's error, seq is 0 if the record was not accepted, and otherwise the number of a record that
+// the Store may not have. It may also match ErrTooLarge for a record over the peer's limit, ErrClosed, ErrPeerClosed, or say why the stream
+// has ended. Or the error is a *RecordFailure without a Resend.
 func (s *Stream) WriteRecord(ctx context.Context, payload []byte) (seq uint64, err error) {
 	one := [1][]byte{payload}
 	return s.write(ctx, one[:])
 }
 
-// WriteBatch takes all payloads, as consecutive records, or none, and returns the number of the last. It is otherwise as
-// WriteRecord: what does not fit into an empty window is ErrTooLarge. With the window of the
-// default, or any from 256 KiB on, it allocates nothing.
+// WriteBatch accepts all payloads, as consecutive records, or none, and returns the number of the last. It is otherwise like WriteRecord. A
+// batch that does not fit into an empty window is ErrTooLarge. With the default window, or any from 256 KiB on, WriteBatch allocates
+// nothing.
 func (s *Stream) WriteBatch(ctx context.Context, payloads [][]byte) (last uint64, err error) {
 	return s.write(ctx, payloads)
 }
@@ -168,7 +168,7 @@ func (s *Stream) write(ctx context.Context, payloads [][]byte) (uint64, error) {
 	return last, nil
 }
 
-// sizeOf returns how many bytes payloads are in a BATCH, or why they cannot be written at all. mu is held.
+// sizeOf returns the size of payloads in a BATCH, or an error if they can never be written. mu is held.
 func (s *Stream) sizeOf(payloads [][]byte) (int, error) {
 	size := 0
 	for _, p := range payloads {
@@ -201,11 +201,11 @@ func (s *Stream) writeFailure() error {
 	return nil
 }
 
-// awaitRoom waits until there is room, in the order in which callers have come. mu is held, and released meanwhile.
+// awaitRoom waits until there is room, in the order in which callers arrived. mu is held, and released while it waits.
 func (s *Stream) awaitRoom(ctx context.Context, records, size int) error {
 	s.out.waiting++
 	defer func() { s.out.waiting-- }()
-	s.wake.Signal() // no others can come that a record could wait for
+	s.wake.Signal() // the queued records need not wait for more: no caller can add any
 	s.mu.Unlock()
 	select {
 	case s.turn <- struct{}{}:
@@ -238,8 +238,8 @@ func (s *Stream) awaitRoom(ctx context.Context, records, size int) error {
 	return nil
 }
 
-// CloseWrite says that no more is written: the peer reads io.EOF behind what was. Barriers, and the other direction, go on. A second
-// one does nothing.
+// CloseWrite ends the writing direction: the peer reads the written records and then io.EOF. Barriers and the other direction continue. A
+// second call does nothing.
 func (s *Stream) CloseWrite() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -252,7 +252,7 @@ func (s *Stream) CloseWrite() error {
 	return nil
 }
 
-// acknowledged takes the peer's word that it has applied all up to seq. mu is held.
+// acknowledged handles the peer's notice that it has applied everything up to seq. mu is held.
 func (s *Stream) acknowledged(seq uint64) error {
 	o := &s.out
 	if seq < o.acked || seq > o.reached {
@@ -268,12 +268,12 @@ func (s *Stream) acknowledged(seq uint64) error {
 	o.settleBarriers(func(b *barrier) bool { return !b.durable && b.seq <= seq }, nil)
 	s.signal(s.roomy)
 	if o.unsent != nil {
-		s.wake.Signal() // what the Store has kept may go on
+		s.wake.Signal() // records from the Store may now be sent
 	}
 	return nil
 }
 
-// forget lets go of c, the first chunk, all of which has been acknowledged.
+// forget releases c, the first chunk, once all its records are acknowledged.
 func (o *outbound) forget(c *outChunk) {
 	o.head = c.next
 	if o.head == nil {
@@ -289,7 +289,7 @@ func (o *outbound) forget(c *outChunk) {
 	c.free()
 }
 
-// drop lets go of everything. No writer is at it.
+// drop releases all chunks. The writer uses none of them.
 func (o *outbound) drop() {
 	for c := o.head; c != nil; {
 		next := c.next
@@ -302,7 +302,7 @@ func (o *outbound) drop() {
 	}
 }
 
-// onFail takes the peer's word that a record cannot be applied. mu is held.
+// onFail handles the peer's notice that a record cannot be applied. mu is held.
 func (s *Stream) onFail(f failure) error {
 	if err := s.acknowledged(f.applied); err != nil {
 		return err
@@ -313,14 +313,14 @@ func (s *Stream) onFail(f failure) error {
 	}
 	s.stats.failuresIn++
 	o.failed = &RecordFailure{FailedSeq: f.seq, Applied: f.applied, Code: f.code, Retryable: f.retryable, Message: f.message}
-	o.rewindTo, o.reached = 0, f.seq-1 // nothing from there on can be acknowledged before it is sent again
+	o.rewindTo, o.reached = 0, f.seq-1 // no later record can be acknowledged before it is sent again
 	o.settleBarriers(func(b *barrier) bool { return !b.durable && b.seq >= f.seq }, func(*barrier) error { return o.failed })
 	s.signal(s.roomy)
 	return nil
 }
 
-// Resend sends the record that has failed, and all after it, again, after a failure that is retryable. Without one it does nothing.
-// The error is the *RecordFailure when that is final, or why the stream has ended.
+// Resend sends the failed record and all later ones again, after a retryable failure. Without a failure it does nothing. The error is the
+// *RecordFailure if that is final, or why the stream has ended.
 func (s *Stream) Resend() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -339,7 +339,7 @@ func (s *Stream) Resend() error {
 	return nil
 }
 
-// rewind makes everything from seq on unsent. mu is held, and the writer is at nothing.
+// rewind makes everything from seq on unsent. mu is held, and the writer is idle.
 func (o *outbound) rewind(seq uint64) {
 	c := o.head
 	for c.last() < seq {
@@ -358,7 +358,7 @@ func (o *outbound) rewind(seq uint64) {
 // everyone selects all waits.
 func everyone(*barrier) bool { return true }
 
-// settleBarriers ends those waits that which selects.
+// settleBarriers ends the waits selected by which.
 func (o *outbound) settleBarriers(which func(*barrier) bool, why func(*barrier) error) {
 	o.barriers = slices.DeleteFunc(o.barriers, func(b *barrier) bool {
 		if !which(b) {

@@ -20,14 +20,14 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// A Stream is one side of a record stream: it writes records and learns what the peer has applied, and it reads records and says
-// what it has applied. All methods are safe for concurrent use; records are best read by one goroutine.
+// A Stream is one side of a record stream. It writes records and learns which of them the peer has applied, and it reads records and
+// reports which of them it has applied. All methods are safe for concurrent use; it is best to read records in one goroutine.
 //
 //	WriteRecord ── window ── chunk ──┐                                              ┌── queue ── ReadRecord
 //	AckRecord, Fail ─────────────────┴─> writeLoop ── conn ══════ conn ── readLoop ─┤
 //	                                                                                └── acks, failures ── Barrier
 //
-// It is open until Close, a CLOSE of the peer, a failure that is not retryable, or the end of what carries it.
+// It is open until Close, a CLOSE of the peer, a failure that is not retryable, or the end of the conn or session below it.
 type Stream struct {
 	conn     net.Conn
 	br       *bufio.Reader // of conn; readLoop's
@@ -35,38 +35,38 @@ type Stream struct {
 	name     string
 	peer     string
 	opened   time.Time
-	id       uint64 // among all of this process
+	id       uint64 // unique in this process
 	batchAck bool   // both sides know acknowledgements in a BATCH
-	given    bool   // both sides say in CLOSE what the application has been given
-	store    Store  // nil: none
+	given    bool   // both sides report in CLOSE which records the application was given
+	store    Store  // nil if there is none
 	lease    *lease // of the Store
 	log      LogID  // the log that this side writes
-	leave    func() // ends the session's hold on the stream; nil: it is on no session's
+	leave    func() // removes the stream from its session's lanes; nil if it is on no session
 	peerLog  LogID  // the log that this side reads
 
 	ended    chan struct{} // closed when err is set
 	done     chan struct{} // closed when both loops have returned
 	running  sync.WaitGroup
-	readable chan struct{} // a reader is to look again; 1 slot
-	roomy    chan struct{} // the writer at the head of turn is to look again; 1 slot
-	turn     chan struct{} // holds a value while somebody waits for room
+	readable chan struct{} // tells a reader to look again; 1 slot
+	roomy    chan struct{} // tells the writer at the head of turn to look again; 1 slot
+	turn     chan struct{} // holds a value while a writer waits for room
 
-	heard atomic.Bool // the peer has said something behind its hello, or has answered that of this side
+	heard atomic.Bool // the peer has sent something after its hello, or has answered this side's hello
 
 	copied []byte      // for the later parts of a chunk; writeLoop's
-	pace   steady.Pace // of the conn's way out; writeLoop's
+	pace   steady.Pace // of the conn's writing side; writeLoop's
 
 	mu        sync.Mutex
 	wake      sync.Cond   // writeLoop waits on it
 	err       error       // why the stream has ended; nil while it has not
-	lastWords []byte      // CLOSE of a stream that has ended for what this side has found
-	mute      bool        // the conn takes no more
-	broke     error       // because it has failed with this
-	grace     *time.Timer // ends the stream when the peer's last words do not come
-	dropped   bool        // the conn has been ended at once
-	parting   bool        // nothing runs but the conn's Close, which bounds itself
-	partings  uint64      // how often that was seen
-	notTaken  error       // what that has returned
+	lastWords []byte      // the CLOSE that reports an error found by this side
+	mute      bool        // the conn accepts no more
+	broke     error       // the error that it failed with
+	grace     *time.Timer // ends the stream if the peer's last frames do not arrive
+	dropped   bool        // the conn was ended at once
+	parting   bool        // only the conn's Close is running, which bounds itself
+	partings  uint64      // how often parting was seen
+	notTaken  error       // the error of that Close
 	out       outbound    // see send.go
 	in        inbound     // see receive.go
 
@@ -75,8 +75,8 @@ type Stream struct {
 
 var lastID atomic.Uint64
 
-// newStream returns the stream of p, of which the hellos are done. place is where this side stands: when a stream before it has worked on
-// since then, that is beyond what its hello has said.
+// newStream returns the stream of p, whose hellos are complete. place is this side's position. If an earlier stream has continued since the
+// hello, it is beyond the position in the hello.
 func newStream(p *handshake, place Place) (*Stream, error) {
 	if err := p.fits(place); err != nil {
 		return nil, err
@@ -92,7 +92,7 @@ func newStream(p *handshake, place Place) (*Stream, error) {
 		readable: make(chan struct{}, 1), roomy: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 	s.wake.L = &s.mu
-	write, _ := begin(ours, theirs) // fits has asked
+	write, _ := begin(ours, theirs) // fits has checked this
 	read, _ := begin(theirs, ours)
 	s.out.begin(write, ours, theirs, o.BatchBytes)
 	s.in.begin(read)
@@ -105,7 +105,7 @@ func newStream(p *handshake, place Place) (*Stream, error) {
 	return s, s.tellLog(read - 1)
 }
 
-// place returns where the stream stands, as its Store is told or will be.
+// place returns the stream's position, as its Store has been told or will be.
 func (s *Stream) place() Place {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +116,7 @@ func (s *Stream) placeLocked() Place {
 	return Place{Log: s.log, Next: s.out.durable + 1, Acked: s.out.acked, Peer: s.peerLog, Applied: s.in.applied}
 }
 
-// yield ends the stream for another that takes its Store over, unless that one cannot go on from here.
+// yield ends the stream for another that takes its Store over, unless the other one cannot continue from here.
 func (s *Stream) yield(to *handshake) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,7 +125,7 @@ func (s *Stream) yield(to *handshake) error {
 	if err := to.fits(place); err != nil {
 		return err
 	}
-	first, _ := begin(to.ours, to.theirs) // fits has asked
+	first, _ := begin(to.ours, to.theirs) // fits has checked this
 	largest := largestRecord(to.ours, to.theirs)
 	for c := s.out.head; c != nil; c = c.next {
 		n := max(first, c.first)
@@ -140,7 +140,7 @@ func (s *Stream) yield(to *handshake) error {
 	return nil
 }
 
-// tellLog tells the Store which log this stream reads, and from where. One that has to know better refuses it.
+// tellLog reports to the Store which log this stream reads, and from where. A Store that knows better refuses.
 func (s *Stream) tellLog(applied uint64) error {
 	if s.store == nil {
 		return nil
@@ -152,7 +152,7 @@ func (s *Stream) tellLog(applied uint64) error {
 	return storeError(err)
 }
 
-// start begins the two loops, which end with the stream.
+// start starts the two loops, which end with the stream.
 func (s *Stream) start() {
 	if st, ok := s.conn.(*session.Stream); ok {
 		s.leave = st.Session().FlushOnClose(s.flush)
@@ -163,8 +163,8 @@ func (s *Stream) start() {
 	go s.finish()
 }
 
-// finish waits for the loops, gives back what the stream held, waits until the peer has what the conn has taken, and says that the stream
-// is done. It is a goroutine of its own.
+// finish waits for the loops, releases what the stream held, waits until the peer has the data that the conn has taken, and marks the
+// stream as done. It runs in its own goroutine.
 func (s *Stream) finish() {
 	s.running.Wait()
 	s.mu.Lock()
@@ -182,7 +182,7 @@ func (s *Stream) finish() {
 			if !untold {
 				return nil
 			}
-			return s.store.Applied(s.peerLog, place) // for want of time; the peer asks when it comes back
+			return s.store.Applied(s.peerLog, place) // not told for lack of time; the peer asks when it returns
 		})
 	}, func(why *hook.Failure) {
 		if why != nil {
@@ -201,31 +201,31 @@ func (s *Stream) finish() {
 	})
 }
 
-// identity is how a stream is called.
+// identity is the name of a stream and its peer.
 type identity struct{ name, peer string }
 
-// Name returns the name the stream was opened under; of a stream on a bare conn, "".
+// Name returns the name the stream was opened under, or "" for a stream on a bare conn.
 func (s *Stream) Name() string { return s.name }
 
-// Peer returns the peer, as the session names it; of a stream on a bare conn, "".
+// Peer returns the peer, as the session names it, or "" for a stream on a bare conn.
 func (s *Stream) Peer() string { return s.peer }
 
-// PeerLog returns the name of the log that this side reads: what its place is in. It is the same over all streams of a peer that
+// PeerLog returns the name of the log that this side reads, to which its position belongs. It is the same for all streams of a peer that
 // keeps its log in a Store.
 func (s *Stream) PeerLog() LogID { return s.peerLog }
 
-// Done returns a channel that is closed when the stream has ended and nothing of it runs any more.
+// Done returns a channel that is closed when the stream has ended and nothing of it is running.
 func (s *Stream) Done() <-chan struct{} { return s.done }
 
-// Err returns why the stream has ended, or nil while it has not: ErrClosed after Close, otherwise an *Error. A stream that the peer
-// has closed in order has not ended: what has come can be read and acknowledged until Close.
+// Err returns why the stream has ended, or nil while it has not: ErrClosed after Close, otherwise an *Error. A stream that the peer has
+// closed in order has not ended: received records can be read and acknowledged until Close.
 func (s *Stream) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.err
 }
 
-// fail ends the stream for a reason, once: whoever waits learns it.
+// fail ends the stream with err, once, and wakes all waiters.
 func (s *Stream) fail(err error) {
 	s.mu.Lock()
 	first := s.failLocked(err)
@@ -235,25 +235,25 @@ func (s *Stream) fail(err error) {
 		return
 	}
 	if c, ok := s.conn.(resetter); ok {
-		_ = c.Reset(frame.CodeCancelled) // wakes the loops; the reason is what counts
+		_ = c.Reset(frame.CodeCancelled) // wakes the loops; only err counts
 	} else {
-		_ = s.conn.Close() // likewise
+		_ = s.conn.Close() // same
 	}
 }
 
-// resetter is a conn whose Close waits for the peer, and that can be ended at once: a *session.Stream.
+// resetter is a conn whose Close waits for the peer, but that can also be ended at once: a *session.Stream.
 type resetter interface{ Reset(code frame.Code) error }
 
-// wakeReader has readLoop end, when nothing more is to be read. What the conn has taken of the last frames still leaves.
+// wakeReader makes readLoop end when no more will be read. The last frames that the conn has taken are still sent.
 func (s *Stream) wakeReader() {
 	if _, ok := s.conn.(resetter); ok {
 		_ = s.conn.SetReadDeadline(deadline.Past) // closeConn waits for the peer
 	} else {
-		_ = s.conn.Close() // the reason is what counts
+		_ = s.conn.Close() // only the stream's error counts
 	}
 }
 
-// closeConn closes a conn whose Close waits until the peer has what was written. The Store is free by then.
+// closeConn closes a conn whose Close waits until the peer has the written data. The Store is free by then.
 func (s *Stream) closeConn() {
 	s.mu.Lock()
 	s.parting = !s.dropped
@@ -267,7 +267,7 @@ func (s *Stream) closeConn() {
 	s.notTaken = err
 }
 
-// refuse ends the stream for what this side has found, and has the writer tell the peer before it closes the conn.
+// refuse ends the stream because of an error found by this side. The writer reports it to the peer before it closes the conn.
 func (s *Stream) refuse(err error, code Code, text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -277,7 +277,7 @@ func (s *Stream) refuse(err error, code Code, text string) {
 func (s *Stream) refuseLocked(err error, code Code, text string) {
 	if s.failLocked(err) {
 		s.lastWords = appendClose(nil, code, cut(text))
-		_ = s.conn.SetWriteDeadline(time.Now().Add(min(s.opts.CloseTimeout, time.Second))) // a conn that is closed needs none
+		_ = s.conn.SetWriteDeadline(time.Now().Add(min(s.opts.CloseTimeout, time.Second))) // a closed conn needs none
 	}
 }
 
@@ -293,7 +293,7 @@ func (s *Stream) failLocked(err error) bool {
 	return true
 }
 
-// endedLocked returns what calls return once the stream has ended. mu is held.
+// endedLocked returns the error of calls on a stream that has ended. mu is held.
 func (s *Stream) endedLocked(op string) error {
 	err := s.err
 	var e *Error
@@ -308,10 +308,10 @@ func (s *Stream) endedLocked(op string) error {
 	return &Error{Op: op, Name: s.name, Applied: s.out.acked, Err: err}
 }
 
-// opError returns err as that of a call.
+// opError returns err as the error of a call.
 func (s *Stream) opError(op string, err error) error { return &Error{Op: op, Name: s.name, Err: err} }
 
-// broken returns why the stream ends when its conn has failed with err.
+// broken returns the error of a stream whose conn has failed with err.
 func (s *Stream) broken(err error) error {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
@@ -319,15 +319,15 @@ func (s *Stream) broken(err error) error {
 	return s.opError("carry", err)
 }
 
-// Close closes the stream in order: what was written leaves, the peer's application reads it and then io.EOF, and both sides apply
-// nothing more. It waits until the peer's side has all of it, not for acknowledgements: that is Barrier's. It gives up when nothing has
+// Close closes the stream in order: written records are sent, the peer's application reads them and then io.EOF, and neither side applies
+// more. Close waits until the peer's side has all records, but not for acknowledgements: use Barrier for that. It gives up when nothing has
 // moved for CloseTimeout.
 //
-// It returns nil when all that was written is with the peer, or acknowledged. Otherwise the error is an *Error, whose Applied says what is
-// known to be applied; of the records behind that it is not known what became, or its text says that they are lost. It matches
-// os.ErrDeadlineExceeded after CloseTimeout; ErrPeerClosed when the peer has closed before it read all; a *RecordFailure that Resend was not
-// called for; or why the stream has ended. A second Close waits and returns the same. It may be called by the function of Apply, or of
-// Handle.
+// It returns nil if all written records have reached the peer or are acknowledged. Otherwise the error is an *Error whose Applied is the
+// last record known to be applied. The fate of the records behind it is unknown, unless the text says that they are lost. The error matches
+// os.ErrDeadlineExceeded after CloseTimeout, or ErrPeerClosed if the peer closed before it read all records; or it is a *RecordFailure
+// without a Resend, or the reason why the stream has ended. A second Close waits and returns the same. Close may be called by the function
+// of Apply or of Handle.
 func (s *Stream) Close() error {
 	s.mu.Lock()
 	s.closeLocked(ErrClosed)
@@ -344,10 +344,10 @@ func (s *Stream) flush(ctx context.Context) error {
 	return s.Close()
 }
 
-// awaitDone waits until the stream is done, and gives it up when nothing has moved for CloseTimeout.
+// awaitDone waits until the stream is done, and ends it when nothing has moved for CloseTimeout.
 func (s *Stream) awaitDone() {
 	limit := s.opts.CloseTimeout
-	tick := time.NewTimer(max(limit/4, time.Millisecond)) // a limit of less is no reason to spin
+	tick := time.NewTimer(max(limit/4, time.Millisecond)) // a very short limit must not make this spin
 	defer tick.Stop()
 	seen, at := s.moved(), time.Now()
 	for {
@@ -370,7 +370,7 @@ func (s *Stream) awaitDone() {
 	}
 }
 
-// moved counts what moves of the way out. While the conn itself closes it always counts on.
+// moved counts progress of the writing direction. While the conn itself closes, every call counts as progress.
 func (s *Stream) moved() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -387,7 +387,7 @@ func (s *Stream) moved() uint64 {
 // progressing is a conn that says how far it is, also within a Write: a *session.Stream.
 type progressing interface{ WriteProgress() uint64 }
 
-// put writes to the conn, so that moved can tell.
+// put writes to the conn in a way that moved can follow.
 func (s *Stream) put(b []byte) (err error) {
 	if _, ok := s.conn.(progressing); ok {
 		_, err = s.conn.Write(b)
@@ -397,7 +397,7 @@ func (s *Stream) put(b []byte) (err error) {
 	return err
 }
 
-// closeError returns what Close returns of a stream that is done. mu is held.
+// closeError returns the result of Close for a stream that is done. mu is held.
 func (s *Stream) closeError() error {
 	o := &s.out
 	last := o.next - 1
@@ -406,7 +406,7 @@ func (s *Stream) closeError() error {
 	switch {
 	case s.err != o.closing && !errors.Is(s.err, ErrClosed) && !errors.Is(s.err, ErrPeerClosed):
 		return s.endedLocked("close")
-	case o.closing != nil && o.closing != ErrClosed: // Fail has said why
+	case o.closing != nil && o.closing != ErrClosed: // Fail has already reported why
 		return nil
 	case given >= last && (o.gone != nil || s.notTaken == nil || errors.Is(s.err, ErrPeerClosed)):
 		return nil
@@ -426,7 +426,7 @@ func (s *Stream) closeError() error {
 	return &Error{Op: "close", Name: s.name, Applied: o.acked, Err: why}
 }
 
-// closeLocked has the writer close the stream once all has left: why is what calls return from now on. mu is held.
+// closeLocked makes the writer close the stream once everything has been sent. Calls return why from now on. mu is held.
 func (s *Stream) closeLocked(why error) {
 	o := &s.out
 	if s.err != nil || o.closing != nil {
@@ -440,8 +440,8 @@ func (s *Stream) closeLocked(why error) {
 	s.signal(s.roomy)
 }
 
-// CloseWithError closes the stream at once, for a reason that the peer is told: code, CodeApplication or above, and text, of which
-// the first 1024 bytes count. What is written and has not left is dropped. Another code is ErrRange.
+// CloseWithError closes the stream at once and sends code and text to the peer. code must be CodeApplication or above; otherwise the error
+// is ErrRange. Only the first 1024 bytes of text count. Written records that have not been sent are dropped.
 func (s *Stream) CloseWithError(code Code, text string) error {
 	if code < CodeApplication {
 		return s.opError("close", fmt.Errorf("%w: %v is not the application's", ErrRange, code))
@@ -451,7 +451,7 @@ func (s *Stream) CloseWithError(code Code, text string) error {
 	return nil
 }
 
-// cut returns as much of text as may be sent, and no part of a letter.
+// cut shortens text to the length that may be sent, without splitting a character.
 func cut(text string) string {
 	if len(text) <= maxText {
 		return text
@@ -461,10 +461,10 @@ func cut(text string) string {
 			return text[:n]
 		}
 	}
-	return text[:maxText] // of what is no UTF-8
+	return text[:maxText] // text is not UTF-8
 }
 
-// signal wakes whoever waits on ch, or is about to.
+// signal wakes the goroutine that waits on ch, or is about to.
 func (s *Stream) signal(ch chan struct{}) {
 	select {
 	case ch <- struct{}{}:

@@ -7,25 +7,25 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// job is what the writer has taken on: first the Store is told, then the conn.
+// job is the writer's current work: first for the Store, then for the conn.
 type job struct {
-	before  []byte    // frames that go before the BATCH
-	chunk   *outChunk // whose records are sent; nil: none are
-	buf     []byte    // its buffer, as it was
-	off     int       // where the records to send begin there
+	before  []byte    // frames to send before the BATCH
+	chunk   *outChunk // its records are sent; nil: none are
+	buf     []byte    // its buffer at that time
+	off     int       // where the records to send begin in buf
 	from    uint64    // number of the first of them
-	count   int       // without a chunk: they are kept, and not sent
-	after   []byte    // frames that go behind the BATCH
-	ack     uint64    // the place to keep, and to tell; 0: none
-	riding  bool      // the acknowledgement rides in the BATCH
-	closing bool      // the last frame is among them
+	count   int       // without a chunk: records to store, not to send
+	after   []byte    // frames to send behind the BATCH
+	ack     uint64    // the position to store and acknowledge; 0: none
+	riding  bool      // the acknowledgement is part of the BATCH
+	closing bool      // the job contains the last frame
 }
 
-// writeLoop is the only goroutine that writes to the conn, and tells the Store: records, acknowledgements and failures leave one
-// after the other. It ends when the stream has ended, which it does itself after the last frame of Close.
+// writeLoop is the only goroutine that writes to the conn and reports to the Store: it sends records, acknowledgements and failures one
+// after the other. It ends when the stream has ended. It ends the stream itself after the last frame of Close.
 func (s *Stream) writeLoop() {
 	hook.Run(s.writeJobs, func(why *hook.Failure) {
-		if why != nil { // the Store's
+		if why != nil { // in the Store
 			s.refuse(s.opError("carry", storeError(why)), CodeStore, "")
 		}
 		s.sayLastWords()
@@ -67,7 +67,7 @@ func (s *Stream) nextJob() (job, bool) {
 	}
 }
 
-// takeJob returns what is to be done next. mu is held.
+// takeJob returns the next work. mu is held.
 func (s *Stream) takeJob() (job, bool) {
 	o := &s.out
 	var j job
@@ -105,7 +105,7 @@ func (s *Stream) appendLast(b []byte) []byte {
 	return appendClose(b, CodeDone, "")
 }
 
-// takeAck makes what this side has applied, and a failure, a part of j. mu is held.
+// takeAck adds this side's applied position, and a failure, to j. mu is held.
 func (s *Stream) takeAck(j *job) {
 	in := &s.in
 	now := in.ackNow || in.failure != nil || s.out.closing != nil
@@ -118,7 +118,7 @@ func (s *Stream) takeAck(j *job) {
 		}
 	}
 	if in.failure != nil {
-		in.failure.applied = in.applied // of records before it, some may have been applied since
+		in.failure.applied = in.applied // some records before the failed one may have been applied since
 		j.before = in.failure.append(j.before)
 		in.failure = nil
 		s.stats.failuresOut++
@@ -133,7 +133,7 @@ func (s *Stream) dueChunk() *outChunk {
 	case c == nil || o.failed != nil || o.gone != nil || o.closing != nil && o.closing != ErrClosed:
 		return nil
 	case o.sentBytes > 0 && (o.sentBytes+len(c.buf)-c.off > o.windowBytes || c.last() > o.acked+uint64(o.window)):
-		return nil // of what the Store has kept: the window is smaller now
+		return nil // records from the Store may exceed a window that has become smaller
 	case s.opts.Linger > 0 && o.lingers(c):
 		s.startLinger()
 		return nil
@@ -141,7 +141,7 @@ func (s *Stream) dueChunk() *outChunk {
 	return c
 }
 
-// lingers reports whether c's unsent records, which are the first, may wait for others.
+// lingers reports whether the unsent records of c, the first chunk, may wait for more records.
 func (o *outbound) lingers(c *outChunk) bool {
 	if o.ended || o.waiting > 0 || c.first+uint64(c.sent) <= o.hurried {
 		return false
@@ -149,7 +149,7 @@ func (o *outbound) lingers(c *outChunk) bool {
 	return c.open && len(c.buf)-c.off < o.fill
 }
 
-// startLinger begins the time that records wait for others, unless it runs. mu is held.
+// startLinger starts the timer for which records wait for more, unless it is running. mu is held.
 func (s *Stream) startLinger() {
 	o := &s.out
 	if o.linger != nil {
@@ -167,7 +167,7 @@ func (s *Stream) startLinger() {
 	o.linger = timer
 }
 
-// takeChunk makes the unsent records of j's chunk those of j. mu is held.
+// takeChunk adds the unsent records of j's chunk to j. mu is held.
 func (s *Stream) takeChunk(j *job) {
 	o, c := &s.out, j.chunk
 	j.buf, j.off = c.buf, c.off
@@ -175,7 +175,7 @@ func (s *Stream) takeChunk(j *job) {
 	o.sentBytes += len(c.buf) - c.off
 	c.sent, c.off, c.busy = c.count, len(c.buf), true
 	if c.size() >= o.fill/2 {
-		c.open = false // what comes is sent without a copy
+		c.open = false // later records are sent without a copy
 	}
 	o.unsent = c.next
 	o.reached = j.from + uint64(j.count) - 1
@@ -186,8 +186,7 @@ func (s *Stream) takeChunk(j *job) {
 	s.stats.batchesOut++
 }
 
-// takeHeld makes records that cannot be sent now, and that the Store does not have, those of j: their writers wait for the Store.
-// mu is held.
+// takeHeld adds records to j that cannot be sent now and that the Store does not have: their writers wait for the Store. mu is held.
 func (s *Stream) takeHeld(j *job) {
 	o := &s.out
 	if s.store == nil || o.failed == nil && o.gone == nil || o.closing != nil {
@@ -201,7 +200,7 @@ func (s *Stream) takeHeld(j *job) {
 	}
 }
 
-// keep tells the Store what it has to have before the peer is told.
+// keep passes j's changes to the Store, before the peer learns of them.
 func (s *Stream) keep(j *job) error {
 	if s.store == nil {
 		return nil
@@ -220,7 +219,7 @@ func (s *Stream) keep(j *job) error {
 	acked = s.lease.settled(acked)
 	last := j.from + uint64(j.count) - 1
 	if from > last {
-		return nil // sent again
+		return nil // these are sent again
 	}
 	if err := s.store.Append(max(from, j.from), recordsOf(j.buf[j.off:], j.from, from), acked); err != nil {
 		return storeError(err)
@@ -232,7 +231,7 @@ func (s *Stream) keep(j *job) error {
 	return nil
 }
 
-// send writes the frames of j, unless the conn takes no more.
+// send writes the frames of j, unless the conn accepts no more.
 func (s *Stream) send(j *job) error {
 	s.mu.Lock()
 	mute := s.mute
@@ -256,7 +255,7 @@ func (s *Stream) send(j *job) error {
 	return nil
 }
 
-// batchOf returns the BATCH of j: the chunk's own bytes when it is the first of the chunk, otherwise a copy.
+// batchOf returns the BATCH of j: the chunk's own bytes if it is the chunk's first BATCH, otherwise a copy.
 func (s *Stream) batchOf(j *job) []byte {
 	buf, off := j.buf, j.off
 	if off > batchRoomAck {
@@ -270,7 +269,7 @@ func (s *Stream) batchOf(j *job) []byte {
 	return buf[off-size:]
 }
 
-// finishJob takes note of what has been done.
+// finishJob records that j is done.
 func (s *Stream) finishJob(j *job, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -293,11 +292,11 @@ func (s *Stream) finishJob(j *job, err error) {
 	}
 }
 
-// lastWords is for how long a stream whose conn takes no more is still read from: what the peer said before it ended the stream has
-// arrived, and counts.
+// lastWords is how long a stream is still read after its conn has stopped accepting data. Frames that the peer sent before it ended the
+// stream have arrived, and count.
 const lastWords = 100 * time.Millisecond
 
-// fallMute gives up writing to the conn. mu is held.
+// fallMute stops writing to the conn. mu is held.
 func (s *Stream) fallMute(err error) {
 	if s.mute {
 		return
@@ -306,7 +305,7 @@ func (s *Stream) fallMute(err error) {
 	s.grace = time.AfterFunc(lastWords, func() { s.fail(s.broken(err)) })
 }
 
-// sayLastWords tells the peer why this side has ended the stream, if there is something to tell.
+// sayLastWords reports to the peer why this side has ended the stream, if there is something to report.
 func (s *Stream) sayLastWords() {
 	s.mu.Lock()
 	words := s.lastWords
@@ -320,8 +319,8 @@ func (s *Stream) sayLastWords() {
 	s.wakeReader()
 }
 
-// left ends the stream after its last frame has been sent. When the conn has not taken that, the peer's last words are waited for: it
-// may have closed the stream too.
+// left ends the stream after its last frame has been sent. If the conn did not accept that frame, it first waits for the peer's last
+// frames: the peer may have closed the stream too.
 func (s *Stream) left() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

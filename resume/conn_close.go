@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// Close ends the Conn (spec 7.3). Calls that wait return net.ErrClosed. The other side reads what was written and then io.EOF, and its
-// Writes fail with syscall.EPIPE. Close does not wait for that: it goes on in the background, over further carriers if need
-// be, for at most Options.CloseTimeout; Done tells when. A second Close does nothing.
+// Close ends the Conn (spec 7.3). Waiting calls return net.ErrClosed. The other side reads the written data and then io.EOF, and its Writes
+// fail with syscall.EPIPE. Close does not wait for that. Delivery continues in the background, over further carriers if needed, for at most
+// Options.CloseTimeout; Done reports its end. A second Close does nothing.
 func (c *Conn) Close() error {
 	f := c.flow
 	f.mu.Lock()
@@ -20,7 +20,7 @@ func (c *Conn) Close() error {
 	c.deafen()
 	f.out.closing = true
 	f.finish()
-	f.expire() // wakes a Write that is in the carrier's
+	f.expire() // wakes a Write that blocks in the carrier
 	if f.err != nil {
 		return nil
 	}
@@ -33,9 +33,9 @@ func (c *Conn) Close() error {
 	return nil
 }
 
-// Abort ends the Conn at once. What was written and has not arrived is lost, also after Close, and so is what was not read;
-// calls return err. err is the reason that Options.Drop is given, which may tell the other side: otherwise it finds a loss, and
-// learns when it resumes that nobody knows the Conn. Nothing happens if the Conn has ended already.
+// Abort ends the Conn at once. Undelivered data is lost, even after Close, and so is unread data; calls return err. Options.Drop receives
+// err as the reason, and may send it to the other side. Otherwise the other side sees a lost carrier, and learns when it resumes that the
+// Conn is unknown. Abort does nothing if the Conn has already ended.
 func (c *Conn) Abort(err error) {
 	f := c.flow
 	f.mu.Lock()
@@ -45,12 +45,12 @@ func (c *Conn) Abort(err error) {
 	}
 	c.aborted = err
 	c.in.drop()
-	f.expire() // wakes a Write that is in the carrier's
+	f.expire() // wakes a Write that blocks in the carrier
 	f.close(err)
 }
 
-// End is Abort for a Conn whose reader goes on: what was received can still be read, up to io.EOF if the other side's end has come. Write
-// and everything else return err.
+// End is Abort for a Conn whose reader continues: received data can still be read, up to io.EOF if the other side's end has arrived. Write
+// and all other calls return err.
 func (c *Conn) End(err error) {
 	f := c.flow
 	f.mu.Lock()
@@ -59,27 +59,27 @@ func (c *Conn) End(err error) {
 	f.close(err)
 }
 
-// Acked returns how many bytes of what was written the other side has acknowledged, the end of CloseWrite counted as one, and whether that
-// is all. What is acknowledged is with the other side's application or, after CloseWrite, waits for it in memory.
+// Acked returns how many of the written bytes the other side has acknowledged, and whether that is all of them. The end sent by CloseWrite
+// counts as one byte. Acknowledged data is with the other side's application or, after CloseWrite, waits for it in memory.
 func (c *Conn) Acked() (n uint64, all bool) {
 	c.flow.mu.Lock()
 	defer c.flow.mu.Unlock()
 	return c.flow.out.acked, c.flow.out.acked == c.flow.out.end
 }
 
-// AwaitAcked waits until the other side has acknowledged all that has been written so far, the end of CloseWrite included. The error is
-// why the Conn has ended before, as Err returns it.
+// AwaitAcked waits until the other side has acknowledged everything written so far, including the end sent by CloseWrite. If the Conn ends
+// first, it returns the error of Err.
 func (c *Conn) AwaitAcked() error { return c.flow.AwaitAcked() }
 
-// Err returns why the Conn has ended, or nil while it has not: an error that matches net.ErrClosed after Close, ErrLost, ErrProtocol, or
-// what Abort, End or Options.Final gave.
+// Err returns why the Conn has ended, or nil while it has not. The error matches net.ErrClosed after Close, or ErrLost or ErrProtocol, or
+// is the one from Abort, End or Options.Final.
 func (c *Conn) Err() error { return c.flow.Err() }
 
-// Heard reports whether anything of the other side has come after the hello of the first carrier.
+// Heard reports whether anything of the other side has arrived after the hello of the first carrier.
 func (c *Conn) Heard() bool { return c.flow.Heard() > 0 }
 
-// Undelivered returns how many bytes the other side had not acknowledged when the Conn ended, the end of the direction counted
-// as one unless the other side has ended too; 0 while the Conn has not ended. It may have received some of them.
+// Undelivered returns how many bytes the other side had not acknowledged when the Conn ended, or 0 while it has not ended. The end of the
+// direction counts as one byte unless the other side has ended too. The other side may have received some of them.
 func (c *Conn) Undelivered() int {
 	c.flow.mu.Lock()
 	defer c.flow.mu.Unlock()
@@ -95,7 +95,7 @@ func (c *Conn) drop(carrier net.Conn) {
 	c.opts.Drop(carrier, reason)
 }
 
-// abandon closes the flow, whatever has been delivered.
+// abandon closes the flow, whether or not everything has been delivered.
 func (c *Conn) abandon() {
 	c.flow.mu.Lock()
 	defer c.flow.mu.Unlock()
@@ -110,8 +110,8 @@ func (c *Conn) abandonLocked() {
 	c.flow.close(err)
 }
 
-// CloseWrite ends this side's direction: the other side reads what was written and then io.EOF. Reading goes on. A second
-// one does nothing.
+// CloseWrite ends this side's direction: the other side reads the written data and then io.EOF. Reading continues. A second call does
+// nothing.
 func (c *Conn) CloseWrite() error {
 	f := c.flow
 	f.mu.Lock()
@@ -126,8 +126,8 @@ func (c *Conn) CloseWrite() error {
 	return nil
 }
 
-// CloseRead ends the other side's direction: what was not read is lost, and the other side's Writes fail with
-// syscall.EPIPE. Writing goes on. A second one does nothing.
+// CloseRead ends the other side's direction: unread data is lost, and the other side's Writes fail with syscall.EPIPE. Writing continues. A
+// second call does nothing.
 func (c *Conn) CloseRead() error {
 	c.flow.mu.Lock()
 	defer c.flow.mu.Unlock()
@@ -138,7 +138,7 @@ func (c *Conn) CloseRead() error {
 	return nil
 }
 
-// deafen makes the conn forget what has come and what comes. Flow.mu is held.
+// deafen drops the received data and all data that still arrives. Flow.mu is held.
 func (c *Conn) deafen() {
 	c.deaf = true
 	c.flow.consume(c.in.drop())

@@ -9,67 +9,67 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// A Flow is one side of a byte stream each way that outlives the carriers it runs on. It does no hello and opens no
-// carrier: its owner finds a carrier, agrees with the other side on who has received how much, and attaches it.
+// A Flow is one side of a bidirectional byte stream that outlives its carriers. It does no hello and opens no carrier. Its owner finds a
+// carrier, agrees with the other side on how much each has received, and attaches the carrier.
 //
 //	            ┌───────────── Attach ─────────────┐
 //	detached ───┴─> attached ── carrier fails ─────┴─> detached ── Patience over, Close ──> closed
 //	                   │  ▲
-//	            Attach live: each direction ends on the old carrier in order and goes on over the new one
+//	            Attach live: each direction ends on the old carrier in order and continues on the new one
 //
-// Write may be called by several goroutines, Read by one, which must read all the time: what the other side acknowledges
-// comes in with what it sends. Everything else is safe for concurrent use.
+// Write may be called by several goroutines, Read by one. That goroutine must always be reading, because acknowledgements arrive with the
+// other side's data. Everything else is safe for concurrent use.
 type Flow struct {
 	cfg  FlowConfig
 	born time.Time
 
 	mu          sync.Mutex
-	changed     sync.Cond // anything below that somebody waits for
+	changed     sync.Cond // signals changes of the fields below to waiters
 	err         error     // why the flow is closed; nil while it is not
-	undelivered int       // bytes that were not acknowledged when it was closed
+	undelivered int       // unacknowledged bytes at the time it was closed
 
 	cur      *carrier    // the newest carrier; nil while detached
-	old      *carrier    // the one before, until both directions have left it
-	users    int         // goroutines in the Read or Write of a carrier, also of one that has been dropped
+	old      *carrier    // the previous one, until both directions have left it
+	users    int         // goroutines in Read or Write of a carrier, including dropped ones
 	patience *time.Timer // runs while detached
-	handover *time.Timer // runs while a carrier has ended in order and none has followed
+	handover *time.Timer // runs while a carrier has ended in order and no other has followed
 
 	out outbound // see send.go
 	in  inbound  // see receive.go
 
-	sign *time.Timer // until the other side hears unasked of what has come; nil before the first time. See pace.go
+	sign *time.Timer // until the unasked sign of received bytes is due; nil before the first one. See pace.go
 
 	background int           // goroutines that send, or close a carrier; guarded by mu
 	heard      atomic.Uint64 // Reads of carriers that brought bytes
-	heardAt    atomic.Int64  // when there was last a sign that a carrier lives, in nanoseconds after born
+	heardAt    atomic.Int64  // when a carrier last gave a sign of life, in nanoseconds after born
 	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after born; 0: none
 }
 
-// FlowConfig is for NewFlow.
+// FlowConfig is the configuration of NewFlow.
 type FlowConfig struct {
-	// Window caps what is kept until the other side has acknowledged it, in bytes, with 12 for each Write; Write waits at
-	// the cap. If zero, 1 MiB. At least MinWindow.
+	// Window bounds the unacknowledged bytes that the flow keeps, with 12 more for each Write. Write waits when the window is full. If
+	// zero, 1 MiB. At least MinWindow.
 	Window int
 	// Patience is how long the flow stays detached before it is closed with ErrLost. If zero, 60 s. If negative, it is
 	// closed at once.
 	Patience time.Duration
-	// Unasked is how long after bytes of the other side have come it is told what has been received, though it has not asked: it
-	// may watch for silence while its own bytes fill the way. If zero, only a side that asks is told.
+	// Unasked is the time after which the other side is notified of received bytes although it has not asked. It may be watching for
+	// silence while its own bytes fill the carrier. If zero, only a side that asks is notified.
 	Unasked time.Duration
-	// OnLost, if not nil, is called when the last carrier has failed, with the reason. It must not block.
+	// OnLost, if not nil, is called with the reason when the last carrier has failed. It must not block.
 	OnLost func(error)
-	// OnSettled, if not nil, is called when the flow has come to run on conn alone, in both directions. It must not block.
+	// OnSettled, if not nil, is called once the flow uses only conn, in both directions. It must not block.
 	OnSettled func(conn net.Conn)
-	// Drop, if not nil, ends a carrier that has failed, or that the other side has given up, in place of its Close.
+	// Drop, if not nil, ends a carrier that has failed or that the other side has given up, instead of its Close.
 	Drop func(net.Conn)
 
-	lazy bool // what was read counts as taken only when consume says so, or with the FIN; see Conn
+	lazy bool // data read counts as taken only when consume says so, or with the FIN; see Conn
 
-	// note, if not nil, is called with mu held for every event, in their order. It must not call the flow.
+	// note, if not nil, is called with mu held for every event, in order. It must not call the flow.
 	note func(event, error)
 }
 
-// An event is what FlowConfig.note tells.
+// An event is the argument of FlowConfig.note.
 type event uint8
 
 const (
@@ -87,29 +87,29 @@ func (f *Flow) tell(e event, err error) {
 // MinWindow is the least FlowConfig.Window.
 const MinWindow = 1 << 10
 
-// handoverTimeout is how long a flow waits for the carrier that is to follow one that has ended in order (spec 6.5).
+// handoverTimeout is how long a flow waits for the successor of a carrier that has ended in order (spec 6.5).
 const handoverTimeout = 5 * time.Second
 
-// lastWords is for how long a carrier is still read from when a Write to it has failed: what the other side said before it
-// ended the carrier has arrived, and counts.
+// lastWords is how long a carrier is still read after a Write to it has failed. Data that the other side sent before it ended the carrier
+// has arrived, and counts.
 const lastWords = 100 * time.Millisecond
 
-// carrier is what a flow runs on for a while. Flow.mu guards all but conn and read.
+// carrier is a connection that a flow runs on for a while. Flow.mu guards all fields but conn and read.
 type carrier struct {
 	conn      net.Conn
 	outBegun  bool // START is sent, or being sent
-	outDone   bool // END is sent, or being sent: the way out goes on over the next carrier
-	outEnded  bool // END has been sent whole
+	outDone   bool // END is sent, or being sent: this direction continues on the next carrier
+	outEnded  bool // END has been sent completely
 	inDone    bool // END has been received
 	outFailed bool // a Write has failed
 	mover     mover
 	read      reader
 }
 
-// A mover is a carrier that shares a connection with others, and knows when there was last a sign on any of them that it lives.
+// A mover is a carrier that shares a connection with others, and knows when any of them last gave a sign of life.
 type mover interface{ Moved() time.Time }
 
-// NewFlow returns a flow that is detached; its Patience begins now.
+// NewFlow returns a detached flow. Its Patience begins now.
 func NewFlow(cfg FlowConfig) *Flow {
 	if cfg.Window == 0 {
 		cfg.Window = 1 << 20
@@ -128,8 +128,8 @@ func NewFlow(cfg FlowConfig) *Flow {
 	return f
 }
 
-// Received returns the offset of the next byte of the other side, and whether the carrier is alive, so that another may
-// follow it in order. It is what a hello tells.
+// Received returns the offset of the other side's next byte, and whether the carrier is alive, so that another may follow it in order. A
+// hello sends both.
 func (f *Flow) Received() (offset uint64, live bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -150,7 +150,7 @@ func (f *Flow) sentAtLeast(offset uint64) bool {
 	return offset <= f.out.reached
 }
 
-// Carrier returns the newest carrier, as it was attached, or nil while there is none.
+// Carrier returns the newest carrier, as passed to Attach, or nil while there is none.
 func (f *Flow) Carrier() net.Conn {
 	if c := f.carrier(); c != nil {
 		return c.conn
@@ -165,13 +165,12 @@ func (f *Flow) Attached() bool {
 	return f.cur != nil
 }
 
-// Attach gives the flow a carrier, of which the hello is done. received is what the other side has said of itself there.
-// live is whether both sides have said that the carrier before is alive: then each direction goes on over the new one after
-// its last byte on the old, and nothing waits. Otherwise what the flow had is dropped, and each direction starts again from
-// what has been received.
+// Attach gives the flow a carrier whose hello is complete. received is the offset that the other side sent in the hello. live is whether
+// both sides have declared the previous carrier alive. If so, each direction continues on the new carrier after its last byte on the old
+// one, and nothing waits. Otherwise Attach drops the carriers the flow had, and each direction restarts from the offset received.
 //
-// The flow owns conn from then on, also when Attach fails: with ErrProtocol when received is impossible, ErrDetached when
-// another carrier was faster, or the reason of Close.
+// The flow owns conn from then on, even if Attach fails. The error is ErrProtocol if received is impossible, ErrDetached if another carrier
+// was faster, or the reason of Close.
 func (f *Flow) Attach(conn net.Conn, received uint64, live bool) error {
 	f.mu.Lock()
 	c := &carrier{conn: conn}
@@ -204,7 +203,7 @@ func (f *Flow) attach(c *carrier, received uint64, live bool) error {
 		return protocolErrorf("the other side has received %d bytes of %d", received, f.out.reached)
 	case live && f.cur != nil && f.old == nil: // spec 6.1
 		f.old, f.cur = f.cur, c
-		f.out.stopDue = f.out.stopped // a STOP leaves no gap behind, if it is lost with the old one
+		f.out.stopDue = f.out.stopped // a STOP lost with the old carrier would leave no gap to detect
 		f.out.pace.reset()
 		return nil
 	}
@@ -218,8 +217,8 @@ func (f *Flow) attach(c *carrier, received uint64, live bool) error {
 	return nil
 }
 
-// Pause drops the carrier, if there is one, and returns once nothing uses it: what Received says then stays so until the
-// next Attach. The error is ErrDetached when another has been attached meanwhile, or the reason of Close.
+// Pause drops the carrier, if there is one, and returns once nothing uses it. The result of Received then does not change until the next
+// Attach. The error is ErrDetached if another carrier has been attached meanwhile, or the reason of Close.
 func (f *Flow) Pause() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -228,7 +227,7 @@ func (f *Flow) Pause() error {
 
 func (f *Flow) detachAndWait() error {
 	f.detach(ErrDetached)
-	for f.users > 0 && f.err == nil && f.cur == nil { // another carrier is used from now on, and may be for ever
+	for f.users > 0 && f.err == nil && f.cur == nil { // the users of another carrier may stay for ever
 		f.changed.Wait()
 	}
 	if f.err == nil && f.cur != nil {
@@ -237,7 +236,7 @@ func (f *Flow) detachAndWait() error {
 	return f.err
 }
 
-// detach drops the carriers for the reason err, and reports whether there were any.
+// detach drops the carriers with the reason err, and reports whether there were any.
 func (f *Flow) detach(err error) bool {
 	if f.cur == nil {
 		return false
@@ -251,7 +250,7 @@ func (f *Flow) detach(err error) bool {
 	f.changed.Broadcast()
 	switch {
 	case f.err != nil:
-	case f.cfg.lazy && f.in.finished && f.in.stopped: // the other side has closed: there is nobody to come back to
+	case f.cfg.lazy && f.in.finished && f.in.stopped: // the other side has closed: no peer to reconnect to
 		f.close(errOver)
 	default:
 		f.tell(detached, err)
@@ -259,19 +258,19 @@ func (f *Flow) detach(err error) bool {
 	return true
 }
 
-// drop ends a carrier that is of no more use, in a goroutine, for a Close may wait for the network.
+// drop ends a carrier that is no longer used. It does so in a goroutine, because a Close may wait for the network.
 func (f *Flow) drop(c *carrier) {
 	f.inBackground(func() { f.end(c) })
 }
 
-// end closes a carrier that is of no more use. mu is not held.
+// end closes a carrier that is no longer used. mu is not held.
 func (f *Flow) end(c *carrier) {
 	if f.cfg.Drop == nil || hook.Do(func() { f.cfg.Drop(c.conn) }) != nil {
-		_ = c.conn.Close() // the flow goes on without it
+		_ = c.conn.Close() // the flow continues without it
 	}
 }
 
-// startPatience begins the time that the flow may be detached.
+// startPatience starts the timer that bounds how long the flow may be detached.
 func (f *Flow) startPatience() {
 	if f.err != nil {
 		return
@@ -300,20 +299,20 @@ func (f *Flow) Detach(err error) {
 	}
 }
 
-// failed takes note of an error of c. mu is not held.
+// failed handles an error of c. mu is not held.
 func (f *Flow) failed(c *carrier, err error) {
 	f.mu.Lock()
 	lost := false
 	var settled net.Conn
 	switch {
 	case f.err != nil:
-	case c == f.old: // both directions go on over the new one; if bytes are missing, the other side finds the gap
+	case c == f.old: // both directions continue on the new one; if bytes are missing, the other side detects the gap
 		f.old = nil
 		f.drop(c)
 		f.out.askDue = true // a number without bytes leaves no gap, and may have been lost
 		f.sendLater()
 		settled = f.cur.conn
-	case c == f.cur && f.old != nil && !f.old.outDone && !f.old.inDone: // the old one still does
+	case c == f.cur && f.old != nil && !f.old.outDone && !f.old.inDone: // both directions are still on the old one
 		f.cur, f.old = f.old, nil
 		f.drop(c)
 	case c == f.cur:
@@ -339,12 +338,12 @@ func (f *Flow) left() bool {
 	f.old = nil
 	f.changed.Broadcast()
 	f.inBackground(func() {
-		_ = c.conn.Close() // all of it has arrived
+		_ = c.conn.Close() // all data on it has arrived
 	})
 	return true
 }
 
-// settle tells the owner that the flow runs on its newest carrier alone. mu is held, and released meanwhile.
+// settle notifies the owner that the flow runs only on its newest carrier. mu is held, and released during the call.
 func (f *Flow) settle() {
 	if !f.left() || f.cfg.OnSettled == nil {
 		return
@@ -355,7 +354,7 @@ func (f *Flow) settle() {
 	f.mu.Lock()
 }
 
-// awaitNext bounds the time until a carrier follows cur, on which the other side has sent END.
+// awaitNext bounds the time until a carrier follows cur. The other side has sent END on cur.
 func (f *Flow) awaitNext() {
 	c := f.cur
 	f.handover = time.AfterFunc(handoverTimeout, func() {
@@ -368,8 +367,7 @@ func (f *Flow) awaitNext() {
 	})
 }
 
-// Close closes the flow for the reason err: calls return it from then on, and the carrier is dropped. A second Close does
-// nothing.
+// Close closes the flow with the reason err. Calls return err from then on, and the carrier is dropped. A second Close does nothing.
 func (f *Flow) Close(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -382,7 +380,7 @@ func (f *Flow) close(err error) {
 	}
 	f.err = err
 	if f.undelivered = int(f.out.end - f.out.acked); f.undelivered == 1 && f.out.finished && f.in.finished {
-		f.undelivered = 0 // the end alone, and the other side has ended as well
+		f.undelivered = 0 // only the end is missing, and the other side has ended too
 	}
 	f.detach(err)
 	f.patience.Stop()
@@ -411,14 +409,14 @@ func (f *Flow) inBackground(fn func()) {
 	}()
 }
 
-// leaveBackground ends a goroutine that background counts. mu is held.
+// leaveBackground ends a goroutine counted in background. mu is held.
 func (f *Flow) leaveBackground() {
 	if f.background--; f.background == 0 && f.err != nil {
 		f.changed.Broadcast()
 	}
 }
 
-// Wait waits until a closed flow has nothing running any more.
+// Wait waits until no goroutine of a closed flow runs.
 func (f *Flow) Wait() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -434,11 +432,11 @@ func (f *Flow) Err() error {
 	return f.err
 }
 
-// Heard returns how many Reads of carriers have brought bytes.
+// Heard returns how many Reads of carriers have returned bytes.
 func (f *Flow) Heard() uint64 { return f.heard.Load() }
 
-// LastHeard returns when there was last a sign that the carrier lives: a Read that brought bytes, a Write that had to wait for room and
-// got it, or what a carrier with a method Moved() time.Time says of the connection under it. It is a watch on silence.
+// LastHeard returns when the carrier last gave a sign of life: a Read that returned bytes, a Write that had to wait for room and got it,
+// or, for a carrier with a method Moved() time.Time, what that reports of the connection under it. Use it to detect silence.
 func (f *Flow) LastHeard() time.Time {
 	at := f.born.Add(time.Duration(f.heardAt.Load()))
 	if c := f.carrier(); c != nil && c.mover != nil {
@@ -449,13 +447,13 @@ func (f *Flow) LastHeard() time.Time {
 	return at
 }
 
-// hear notes a sign that the carrier lives.
+// hear records a sign of life of the carrier.
 func (f *Flow) hear() { f.heardAt.Store(int64(f.elapsed())) }
 
-// Stuck returns for how long the way out has made no progress that somebody waits for, or 0: how long the carrier has been
-// taking what is being written now or, if that is longer, how long the other side has acknowledged nothing while a Write waits
-// for room in the window or AwaitAcked waits. Time without a carrier does not count, and a new one begins anew; and what the other
-// side sends meanwhile gives it time, for its acknowledgement waits behind that.
+// Stuck returns how long the writing direction has made no progress while something waits for it, or 0. That is how long the carrier has
+// been taking the current Write or, if longer, how long the other side has acknowledged nothing while a Write waits for room in the window
+// or AwaitAcked waits. Time without a carrier does not count, and a new carrier starts from zero. Data from the other side extends the
+// time, because the acknowledgement waits behind it.
 func (f *Flow) Stuck() time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -470,24 +468,24 @@ func (f *Flow) Stuck() time.Duration {
 	return stuck
 }
 
-// elapsed returns how old the flow is, which is cheaper to know than the time.
+// elapsed returns the age of the flow. That is cheaper to get than the current time.
 func (f *Flow) elapsed() time.Duration { return time.Since(f.born) }
 
-// Acked returns the offset up to which the other side has acknowledged what was written.
+// Acked returns the offset up to which the other side has acknowledged the written bytes.
 func (f *Flow) Acked() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.out.acked
 }
 
-// Reached returns the offset up to which a carrier has been given what was written: what lies beyond has certainly not been received.
+// Reached returns the offset up to which written bytes have been handed to a carrier. Bytes beyond it have certainly not been received.
 func (f *Flow) Reached() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.out.reached
 }
 
-// Kept returns how many bytes of segments the other side has not acknowledged, and how many bytes have been sent again.
+// Kept returns how many bytes of segments are unacknowledged, and how many bytes have been sent again.
 func (f *Flow) Kept() (unacked int, resent uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

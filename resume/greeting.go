@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A door is how a new Conn is handed out.
+// A door says how a new Conn is handed out.
 type door bool
 
 const (
@@ -16,9 +16,9 @@ const (
 	forServe  door = true
 )
 
-// hear does the accepting side's part of the hello (spec 3), and returns the new Conn, if there is one, or why there is none.
-// It owns the carrier until a Conn does, and ends after HandshakeTimeout or when the carrier is closed. admit comes before.
-// NEW opens again, if that is not nil.
+// hear does the accepting side's part of the hello (spec 3). It returns the new Conn, if the hello opened one, or the reason for refusing
+// it. It owns the carrier until a Conn does, and ends after HandshakeTimeout or when the carrier is closed. admit must be called first. If
+// again is not nil, NEW opens again instead of a new Conn.
 func (l *Listener) hear(carrier net.Conn, w door, again *Conn) (*Conn, error) {
 	defer l.running.Done()
 	defer func() { <-l.slots }()
@@ -43,11 +43,11 @@ type greeting struct {
 	end     *time.Timer // closes the carrier
 	done    bool        // heard has been called
 	door    door
-	again   *Conn // what NEW opens again; nil: it opens a new one
+	again   *Conn // the Conn that NEW opens again; nil: it opens a new one
 	opened  *Conn // for Serve
 }
 
-// heard ends the time for the hello. It reports whether it is the first to do so, and the carrier is still there.
+// heard stops the timer of the hello. It reports whether this is the first call and the carrier is still open.
 func (g *greeting) heard() bool {
 	if g.done {
 		return false
@@ -64,7 +64,7 @@ func (g *greeting) heard() bool {
 	return g.end.Stop()
 }
 
-// answer does what h asks for, and returns why not.
+// answer handles the request h, and returns an error if it is refused.
 func (g *greeting) answer(h hello) error {
 	var err error
 	switch {
@@ -77,14 +77,14 @@ func (g *greeting) answer(h hello) error {
 	default:
 		err = protocolErrorf("%v from the dialing side", h.kind)
 	}
-	if err != nil && !g.done { // after ACCEPT the carrier is a Conn's, or closed
+	if err != nil && !g.done { // after ACCEPT the carrier belongs to a Conn, or is closed
 		g.refuse(err)
 	}
 	return err
 }
 
-// refuse says why, if it is one who can understand it, and waits for the other side to read it and leave: a carrier that is
-// closed with bytes unread may lose what was written.
+// refuse sends the reason, if the other side can understand it, and waits until the other side has read it and left: a carrier that is
+// closed with unread bytes may lose written ones.
 func (g *greeting) refuse(err error) {
 	code := refuseProtocol
 	switch {
@@ -120,7 +120,7 @@ func (g *greeting) open(h hello) error {
 		return err
 	}
 	c.start()
-	_ = c.adopt(g.carrier, hello{}, false) // if it has been resumed already, that is as well
+	_ = c.adopt(g.carrier, hello{}, false) // if it has been resumed already, that counts
 	if g.door == forServe {
 		g.opened = c
 	} else {
@@ -129,7 +129,7 @@ func (g *greeting) open(h hello) error {
 	return nil
 }
 
-// accepted is the ACCEPT of a NEW.
+// accepted returns the ACCEPT for a NEW.
 func (c *Conn) accepted() hello {
 	return hello{kind: messageAccept, id: c.id, patience: c.opts.patience(), buffer: uint32(c.opts.Window)}
 }
@@ -183,10 +183,10 @@ func (g *greeting) resume(h hello) error {
 	if err := g.say(answer); err != nil {
 		return err
 	}
-	return c.adopt(g.carrier, h, answer.live) // ErrStale if a later attempt was faster: that is the one that counts
+	return c.adopt(g.carrier, h, answer.live) // ErrStale if a later attempt was faster: that one counts
 }
 
-// reopen answers a RESUME (spec 3.5). What it says of this side holds until a later attempt.
+// reopen answers a RESUME (spec 3.5). The offset in its answer holds until a later attempt.
 func (c *Conn) reopen(h hello) (hello, error) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
@@ -211,7 +211,7 @@ func (c *Conn) reopen(h hello) (hello, error) {
 	return hello{kind: messageAccept, id: c.id, attempt: h.attempt, live: live, received: received}, nil
 }
 
-// adopt gives the conn the carrier on which h came, unless a later attempt came first.
+// adopt gives c the carrier that h arrived on, unless a later attempt came first.
 func (c *Conn) adopt(carrier net.Conn, h hello, live bool) error {
 	c.turn.Lock()
 	defer c.turn.Unlock()

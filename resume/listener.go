@@ -8,16 +8,14 @@ import (
 	"time"
 )
 
-// A Listener accepts [Conn]s on the carriers that another listener accepts, and gives later carriers to those of them that
-// they resume.
+// A Listener accepts [Conn]s on the carriers of another listener, and assigns later carriers to the Conns that they resume.
 //
-// It has one goroutine that accepts carriers, and one for each hello, of which there are at most 256: when there is one more,
-// the oldest is given up. So who connects and says nothing is in nobody's way. Carriers that come in another way are for
-// Serve.
+// It has one goroutine that accepts carriers, and one for each hello. At most 256 hellos run at a time: one more ends the oldest. So a
+// client that connects and sends nothing does not block others. Carriers from other sources go to Serve.
 type Listener struct {
 	opts  Options
-	under net.Listener // nil: there is only Serve
-	ready chan *Conn   // of Backlog slots, each of which is reserved before it is filled
+	under net.Listener // nil if there is only Serve
+	ready chan *Conn   // Backlog slots, each reserved before it is filled
 	over  chan struct{}
 	slots chan struct{} // one for each hello in progress
 
@@ -25,16 +23,16 @@ type Listener struct {
 
 	mu       sync.Mutex
 	err      error            // why Accept fails; nil while it does not
-	reserved int              // slots of ready that are filled, or are going to be
+	reserved int              // slots of ready that are filled or about to be
 	greeting []net.Conn       // the carriers of the hellos in progress, the oldest first
-	conns    map[connID]*Conn // all that may be resumed
-	detached []*Conn          // those of them without a carrier, the longest without first
+	conns    map[connID]*Conn // every Conn that may be resumed
+	detached []*Conn          // those of conns without a carrier, the longest detached first
 }
 
 const maxHellos = 256
 
-// NewListener returns a Listener on under, which it owns from then on. The error is ErrInvalid, and under is not touched
-// then. under may be nil: then all carriers come by Serve.
+// NewListener returns a Listener on under, which it owns from then on. If it fails, the error is ErrInvalid and under is not touched. under
+// may be nil: then all carriers come through Serve.
 func NewListener(opts *Options, under net.Listener) (*Listener, error) {
 	o := opts.withDefaults()
 	if err := o.validate(); err != nil {
@@ -54,7 +52,7 @@ func NewListener(opts *Options, under net.Listener) (*Listener, error) {
 	return l, nil
 }
 
-// Addr returns the address of the listener below, or nil when there is none.
+// Addr returns the address of the listener below, or nil if there is none.
 func (l *Listener) Addr() net.Addr {
 	if l.under == nil {
 		return nil
@@ -62,8 +60,8 @@ func (l *Listener) Addr() net.Addr {
 	return l.under.Addr()
 }
 
-// Accept returns the next new Conn, which is a *Conn. The error matches net.ErrClosed after Close, and is that of the
-// listener below when that has failed.
+// Accept returns the next new Conn, as a *Conn. The error matches net.ErrClosed after Close. If the listener below has failed, it is that
+// listener's error.
 func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.ready:
@@ -72,20 +70,20 @@ func (l *Listener) Accept() (net.Conn, error) {
 		l.mu.Unlock()
 		return c, nil
 	case <-l.over:
-		return nil, &net.OpError{Op: "accept", Net: "resume", Addr: l.Addr(), Err: l.err} // does not change any more
+		return nil, &net.OpError{Op: "accept", Net: "resume", Addr: l.Addr(), Err: l.err} // l.err does not change any more
 	}
 }
 
-// Close closes the listener below, gives up the hellos in progress and the Conns that wait for Accept, and returns when they
-// have ended. Accepted Conns live on, but nothing can resume them any more: one that is without a carrier, or comes to be, is
-// lost at once. To let them come to their end, keep the Listener until they have. A second Close does nothing.
+// Close closes the listener below, ends the hellos in progress and the Conns that wait for Accept, and returns once they have ended.
+// Accepted Conns live on, but can no longer be resumed: one without a carrier, now or later, is lost at once. To let them finish, keep the
+// Listener until they have ended. A second Close does nothing.
 func (l *Listener) Close() error {
 	err := l.fail(net.ErrClosed)
 	l.running.Wait()
 	return err
 }
 
-// fail makes Accept return cause, unless it fails already, and ends what Close says.
+// fail makes Accept return cause, unless it fails already, and ends everything that Close ends.
 func (l *Listener) fail(cause error) error {
 	l.mu.Lock()
 	if l.err != nil {
@@ -103,7 +101,7 @@ func (l *Listener) fail(cause error) error {
 	}
 	l.mu.Unlock()
 	for _, carrier := range greeting {
-		_ = carrier.Close() // its hello ends
+		_ = carrier.Close() // ends its hello
 	}
 	if l.under == nil {
 		return nil
@@ -111,8 +109,8 @@ func (l *Listener) fail(cause error) error {
 	return l.under.Close()
 }
 
-// serve accepts carriers. It owns them until their hello begins, ends when the listener below has failed for good, and tells
-// Accept why.
+// serve accepts carriers, and owns them until their hello begins. It ends when the listener below has failed for good, and makes Accept
+// return that error.
 func (l *Listener) serve() {
 	for failures := 0; ; {
 		carrier, err := l.under.Accept()
@@ -120,7 +118,7 @@ func (l *Listener) serve() {
 		case err == nil:
 			failures = 0
 			if l.admit(carrier) {
-				go func() { _, _ = l.hear(carrier, forAccept, nil) }() // whoever dialed learns of it
+				go func() { _, _ = l.hear(carrier, forAccept, nil) }() // the dialing side receives the error
 			}
 		case ok && temporary.Temporary(): // such as too many open files
 			failures++
@@ -128,7 +126,7 @@ func (l *Listener) serve() {
 				return
 			}
 		default:
-			_ = l.fail(err) // the cause is what counts
+			_ = l.fail(err) // only the cause counts
 			return
 		}
 	}
@@ -146,10 +144,10 @@ func (l *Listener) pause(d time.Duration) bool {
 	}
 }
 
-// Serve does the accepting side's hello on a carrier that does not come from the listener below. It returns a Conn if the
-// other side has opened one, which Accept then does not return, and nil if the carrier has resumed one. It owns the carrier
-// from then on, and returns within HandshakeTimeout. The error is why there is neither: net.ErrClosed after Close, ErrBusy,
-// ErrUnknown, ErrStale, ErrProtocol, ErrStranger, that of the carrier, or ErrInvalid for a nil one.
+// Serve does the accepting side's hello on a carrier that does not come from the listener below. If the other side has opened a Conn, Serve
+// returns it, and Accept does not. If the carrier has resumed a Conn, Serve returns nil. Serve owns the carrier from then on, and returns
+// within HandshakeTimeout. The error says why there is neither: net.ErrClosed after Close, ErrBusy, ErrUnknown, ErrStale, ErrProtocol,
+// ErrStranger, the carrier's error, or ErrInvalid for a nil carrier.
 func (l *Listener) Serve(carrier net.Conn) (*Conn, error) {
 	if carrier == nil {
 		return nil, fmt.Errorf("%w: carrier is nil", ErrInvalid)
@@ -160,9 +158,10 @@ func (l *Listener) Serve(carrier net.Conn) (*Conn, error) {
 	return l.hear(carrier, forServe, nil)
 }
 
-// ServeAgain is Serve for a carrier on which the dialing side opens c again, which Serve has returned: it has not heard that c was opened,
-// and the layer above knows that it means c (spec 3.9). c goes on over this carrier. A RESUME is answered as Serve does. The errors
-// are those of Serve; ErrProtocol is also that of a c on which the dialing side has been heard, and ErrInvalid of one that is not l's.
+// ServeAgain is Serve for a carrier on which the dialing side opens c again. Serve has returned c before, but the dialing side has not
+// received the answer, and the layer above knows that it means c (spec 3.9). c continues on this carrier. ServeAgain answers a RESUME as
+// Serve does. The errors are those of Serve. ErrProtocol also means that something of the dialing side was received on c, and ErrInvalid
+// that c does not belong to l.
 func (l *Listener) ServeAgain(c *Conn, carrier net.Conn) error {
 	if carrier == nil {
 		return fmt.Errorf("%w: carrier is nil", ErrInvalid)
@@ -178,8 +177,8 @@ func (l *Listener) ServeAgain(c *Conn, carrier net.Conn) error {
 	return err
 }
 
-// admit begins the hello on a carrier, and gives up the oldest one in progress if there are too many. It reports whether hear
-// is to go on with it.
+// admit begins the hello on a carrier, and ends the oldest one in progress if there are too many. It reports whether the caller must call
+// hear.
 func (l *Listener) admit(carrier net.Conn) bool {
 	l.mu.Lock()
 	var oldest net.Conn

@@ -5,36 +5,36 @@ import (
 	"time"
 )
 
-// A pace is how fast the other side acknowledges on the present carrier, and what follows from it: how many bytes one segment
-// and one Write of the carrier have. On a slow carrier they are few, for nothing gets past them, neither a number nor a sign of
-// life; and each of them asks, so that the pace is known and the other side heard. Flow.mu guards it.
+// A pace is the rate at which the other side acknowledges on the present carrier, and the size limit that follows from it for one segment
+// and one Write of the carrier. On a slow carrier the limit is small, because neither a number nor a sign of life can pass bytes under way.
+// There each segment asks for a number, so that the pace is known and the other side is heard. Flow.mu guards it.
 type pace struct {
 	rate   float64       // bytes a second; 0: not measured yet
-	since  time.Duration // when the stretch began that is being measured, as Flow.elapsed
-	from   uint64        // what was acknowledged then
-	begun  bool          // something has been on its way since then
-	fresh  bool          // nothing was on its way before: a round trip is part of the stretch
-	blind  uint64        // bytes that have left before the first was acknowledged
-	number int           // of bytes of one piece
+	since  time.Duration // start of the stretch being measured, as Flow.elapsed
+	from   uint64        // the acknowledged offset at that time
+	begun  bool          // something has been under way since then
+	fresh  bool          // nothing was under way before: the stretch includes a round trip
+	blind  uint64        // bytes sent before the first acknowledgement
+	number int           // bytes of one piece
 	known  atomic.Int64  // the same, or maxPiece without a rate; read without mu
 }
 
 const (
-	pieceTime = 500 * time.Millisecond // how long a piece may take
-	paceSpan  = 250 * time.Millisecond // the least stretch that lowers the rate
-	minPiece  = 5 << 10                // also the first on a carrier of which nothing is known
-	blindPart = 32                     // there a piece may be this part of what has left
-	maxPiece  = largeChunk             // on a fast carrier pieces are as they come
+	pieceTime = 500 * time.Millisecond // how long one piece may take
+	paceSpan  = 250 * time.Millisecond // the shortest stretch that lowers the rate
+	minPiece  = 5 << 10                // also the first piece on a carrier whose rate is unknown
+	blindPart = 32                     // on such a carrier, a piece is at most this fraction of the bytes sent
+	maxPiece  = largeChunk             // on a fast carrier, pieces are not cut smaller
 )
 
-// reset forgets what was measured: it is another carrier.
+// reset forgets the measurements, for a new carrier.
 func (p *pace) reset() {
 	p.rate, p.begun, p.blind = 0, false, 0
 	p.number = minPiece
 	p.known.Store(maxPiece)
 }
 
-// leave notes that n bytes leave, when all before from has been acknowledged.
+// leave records that n bytes are being sent, with everything before from acknowledged.
 func (p *pace) leave(now time.Duration, from, n uint64) {
 	if p.rate == 0 {
 		p.blind += n
@@ -45,8 +45,8 @@ func (p *pace) leave(now time.Duration, from, n uint64) {
 	}
 }
 
-// hear notes that all before acked has been acknowledged, and whether that is all that has left. What was acknowledged of a first
-// few bytes tells at least how fast the carrier is; only a stretch in which it was never idle tells that it is slower than before.
+// hear records that everything before acked has been acknowledged, and whether that is everything sent. The acknowledgement of a few first
+// bytes gives a lower bound of the rate. Only a stretch in which the carrier was never idle can show that it has become slower.
 func (p *pace) hear(now time.Duration, acked uint64, all bool) {
 	if !p.begun {
 		return
@@ -64,18 +64,18 @@ func (p *pace) hear(now time.Duration, acked uint64, all bool) {
 	p.begun = !all
 }
 
-// piece returns how many bytes a segment, and a Write of the carrier, may have.
+// piece returns the size limit of a segment and of a Write of the carrier.
 func (p *pace) piece() int { return p.number }
 
-// slow reports whether bytes are cut smaller than they would be on a fast carrier.
+// slow reports whether pieces are smaller than on a fast carrier.
 func (p *pace) slow() bool { return p.piece() < maxPiece }
 
-// Piece returns how many bytes take about half a second to get to the other side, at the rate at which it has acknowledged on this
-// carrier: from 5 KiB to 136 KiB, which it also returns while no rate has been measured.
+// Piece returns the number of bytes that reach the other side in about half a second, at the acknowledgement rate of this carrier. It is
+// between 5 KiB and 136 KiB, and 136 KiB while no rate has been measured.
 func (f *Flow) Piece() int { return int(f.out.pace.known.Load()) - headerSize }
 
-// Backlog returns how long what has been sent and not acknowledged takes to get there, at the rate at which the other side has
-// acknowledged on this carrier. It is 0 when there is nothing, and known is false when no rate has been measured.
+// Backlog returns how long the sent, unacknowledged bytes take to arrive, at the acknowledgement rate of this carrier. d is 0 if there are
+// none. known is false if no rate has been measured.
 func (f *Flow) Backlog() (d time.Duration, known bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -90,8 +90,8 @@ func (f *Flow) Backlog() (d time.Duration, known bool) {
 	return time.Duration(min(float64(n)/o.pace.rate, 3600) * float64(time.Second)), true
 }
 
-// owe notes that bytes of the other side have come, which it has to hear of though it may not have asked: a segment within
-// FlowConfig.Unasked says that this side lives, and what it has. mu is held.
+// owe records that bytes of the other side have arrived. The other side must learn of them even if it has not asked: within
+// FlowConfig.Unasked a segment tells it that this side lives, and what this side has received. mu is held.
 func (f *Flow) owe() {
 	f.in.unsaid = true
 	if f.in.signing || f.cfg.Unasked <= 0 {
@@ -105,7 +105,7 @@ func (f *Flow) owe() {
 	}
 }
 
-// signDue sends a number if no segment has left since bytes came.
+// signDue sends a number if no segment has been sent since bytes arrived.
 func (f *Flow) signDue() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -115,7 +115,7 @@ func (f *Flow) signDue() {
 	}
 }
 
-// Sign sends the other side a number that it has not asked for, as a sign of life: for an owner that has heard it on another
+// Sign sends the other side an unasked number, as a sign of life. It serves an owner that has received bytes of the other side on another
 // carrier.
 func (f *Flow) Sign() {
 	f.mu.Lock()

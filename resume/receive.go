@@ -6,25 +6,25 @@ import (
 	"time"
 )
 
-// The way into a flow: the one goroutine that reads takes segments off the carrier and hands their bytes on. It never waits
-// for the way out.
+// The receiving side of a flow: the one goroutine that reads takes segments off the carrier and passes their bytes on. It never waits for
+// the sending side.
 
-// inbound is what a flow receives. Flow.mu guards it.
+// inbound is the receiving state of a flow. Flow.mu guards it.
 type inbound struct {
 	received uint64 // offset of the next byte
 	taken    uint64 // offset of the first byte that the application has not taken
-	answerAt uint64 // the other side is to be told once taken is here; 0: it has not asked
+	answerAt uint64 // the other side must be notified once taken reaches this; 0: it has not asked
 	finished bool   // FIN has been received
 	stopped  bool   // the other side takes no more bytes
-	unsaid   bool   // bytes have come since a segment was sent last
+	unsaid   bool   // bytes have arrived since a segment was last sent
 	signing  bool   // Flow.sign runs
 }
 
-// reader takes the segments of one carrier apart. Its buffer is small: long segments go past it.
+// reader parses the segments of one carrier. Its buffer is small: long segments bypass it.
 type reader struct {
 	buf    []byte
 	r, w   int
-	left   int    // bytes of the segment in progress that have not been read
+	left   int    // unread bytes of the segment in progress
 	at     uint64 // their offset
 	begun  bool   // START has come
 	asking bool   // the segment in progress is an ASK
@@ -32,21 +32,21 @@ type reader struct {
 
 const readBuffer = 4 << 10
 
-// batch is what one Read of a flow has found.
+// batch is the result of one Read of a flow.
 type batch struct {
 	n        int    // bytes for the caller
-	passed   int    // bytes that have come, those included that had come before
+	passed   int    // bytes that arrived, including repeated ones
 	number   uint64 // the last number of the other side
 	answerAt uint64 // the end of the last whole ASK; 0: none
-	probed   bool   // an ASK without bytes
-	end      bool   // END: the last thing on this carrier
-	fin      bool   // FIN
-	stop     bool   // STOP
+	probed   bool   // an ASK without bytes arrived
+	end      bool   // END arrived: the last segment on this carrier
+	fin      bool   // FIN arrived
+	stop     bool   // STOP arrived
 	any      bool   // a segment was read
 }
 
-// Read returns bytes of the other side, in order and once each, io.EOF after its CloseWrite, ErrProtocol when it breaks the
-// protocol, which closes the flow, or the reason of Close. It waits while there is no carrier.
+// Read returns bytes of the other side, in order and once each, and io.EOF after the other side's CloseWrite. It returns ErrProtocol if the
+// other side breaks the protocol, which closes the flow, or the reason of Close. It waits while there is no carrier.
 func (f *Flow) Read(p []byte) (int, error) {
 	for len(p) > 0 {
 		c, from, err := f.startReading()
@@ -95,7 +95,7 @@ func (f *Flow) startReading() (*carrier, uint64, error) {
 	}
 }
 
-// endReading takes over what a Read has found on c. The error matches ErrProtocol.
+// endReading applies the result of a Read on c. The error matches ErrProtocol.
 func (f *Flow) endReading(c *carrier, from uint64, got *batch) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -122,7 +122,7 @@ func (f *Flow) endReadingLocked(c *carrier, from uint64, got *batch) error {
 		in.finished = true
 		in.received++
 	}
-	if !f.cfg.lazy || in.finished { // what is kept after FIN needs no credit any more, and can be forgotten by its sender
+	if !f.cfg.lazy || in.finished { // data kept after FIN needs no more credit, so its sender may forget it
 		in.taken = in.received
 	}
 	if got.number > f.out.reached {
@@ -142,8 +142,8 @@ func (f *Flow) endReadingLocked(c *carrier, from uint64, got *batch) error {
 	return nil
 }
 
-// acknowledged takes note of what the other side has taken. What is being sent again, though it has arrived before, stays
-// until it is sent. mu is held.
+// acknowledged handles the number of the other side. Data being sent again stays until it is sent, even if it has arrived before. mu is
+// held.
 func (f *Flow) acknowledged(number uint64) {
 	o := &f.out
 	until := min(number, o.sent)
@@ -157,12 +157,12 @@ func (f *Flow) acknowledged(number uint64) {
 	}
 	o.taken = max(o.taken, number)
 	o.ack(until)
-	o.unasked = min(o.unasked, o.held) // what comes unasked, with data, need not be asked for
+	o.unasked = min(o.unasked, o.held) // a number that comes unasked, with data, need not be asked for
 	f.changed.Broadcast()
 }
 
-// arrived notes that n bytes of the other side have come. An acknowledgement that somebody waits for may stand behind them: the time
-// that they have filled does not count, as long as that can be so. mu is held.
+// arrived records that n bytes of the other side have arrived. An acknowledgement that a call waits for may be queued behind them. As long
+// as that is possible, the time these bytes took does not count. mu is held.
 func (o *outbound) arrived(n uint64, elapsed func() time.Duration) {
 	if o.waiters == 0 {
 		return
@@ -176,11 +176,11 @@ func (o *outbound) arrived(n uint64, elapsed func() time.Duration) {
 }
 
 const (
-	slowest    = 1 << 10  // bytes a second that fill a carrier
-	mostBehind = 64 << 20 // bytes that can be on their way: the largest window
+	slowest    = 1 << 10  // bytes a second that count as a full carrier
+	mostBehind = 64 << 20 // most bytes that can be under way: the largest window
 )
 
-// answer tells the other side what has been taken, if it has asked for that (spec 5.4), or if now is set. mu is held.
+// answer sends the other side the number of bytes taken, if it has asked for that (spec 5.4) or now is set. mu is held.
 func (f *Flow) answer(now bool) {
 	in := &f.in
 	if in.answerAt > 0 && in.taken >= in.answerAt {
@@ -192,17 +192,17 @@ func (f *Flow) answer(now bool) {
 	}
 }
 
-// consume notes that the application has taken n bytes more. mu is held.
+// consume records that the application has taken n more bytes. mu is held.
 func (f *Flow) consume(n int) {
 	in := &f.in
 	if in.finished {
-		return // all of it counts as taken
+		return // all data counts as taken
 	}
 	in.taken += uint64(n)
 	f.answer(in.taken-f.out.told >= uint64(f.cfg.Window/4)) // spec 5.5
 }
 
-// stop tells the other side that nothing more will be taken. mu is held.
+// stop notifies the other side that this side takes no more bytes. mu is held.
 func (f *Flow) stop() {
 	if !f.out.stopped {
 		f.out.stopped, f.out.stopDue = true, true
@@ -210,7 +210,7 @@ func (f *Flow) stop() {
 	}
 }
 
-// endIn notes that the other side goes on over the next carrier. mu is held.
+// endIn records that the other side continues on the next carrier. mu is held.
 func (f *Flow) endIn(c *carrier) {
 	c.inDone = true
 	switch c {
@@ -222,8 +222,8 @@ func (f *Flow) endIn(c *carrier) {
 	}
 }
 
-// take reads from c into p until it has found something and would have to wait for more, or the next byte has no place in p.
-// from is the offset of the next byte for p.
+// take reads from c into p until it has found something and would have to wait for more, or p has no room for the next byte. from is the
+// offset of the next byte for p.
 func (f *Flow) take(c *carrier, p []byte, from uint64, got *batch) error {
 	r := &c.read
 	for !got.end && !got.fin {
@@ -254,7 +254,7 @@ func (f *Flow) take(c *carrier, p []byte, from uint64, got *batch) error {
 // errIdle ends a take that has found something and would have to wait for more.
 var errIdle = errors.New("nothing more at once")
 
-// next takes the header at the front of the buffer.
+// next parses the header at the front of the buffer.
 func (r *reader) next(from uint64, got *batch) error {
 	h := headerOf(r.buf[r.r:])
 	if err := h.check(); err != nil {
@@ -267,13 +267,13 @@ func (r *reader) next(from uint64, got *batch) error {
 	got.any = true
 	switch h.kind {
 	case kindStart:
-		if h.number > from+uint64(got.n) { // spec 4.5: no break of the protocol
+		if h.number > from+uint64(got.n) { // spec 4.5: not a protocol violation
 			return errGap
 		}
 		r.begun, r.at = true, h.number
 		return nil
 	case kindEnd:
-		if h.number != r.at { // spec 6.3; which may be before what has been received, of what the sender was about to send again
+		if h.number != r.at { // spec 6.3; r.at may be below the received offset, when the sender was about to send bytes again
 			return protocolErrorf("END at %d, not at %d", h.number, r.at)
 		}
 		got.end = true
@@ -284,7 +284,7 @@ func (r *reader) next(from uint64, got *batch) error {
 	case kindStop:
 		got.stop = true
 	case kindAsk:
-		if h.length == 0 { // is answered at once, and again when all before it has been taken
+		if h.length == 0 { // answered at once, and again once everything before it has been taken
 			got.probed, got.answerAt = true, r.at
 		}
 	}
@@ -293,7 +293,7 @@ func (r *reader) next(from uint64, got *batch) error {
 	return nil
 }
 
-// passed notes that n bytes of the segment in progress have been read.
+// passed records that n bytes of the segment in progress have been read.
 func (r *reader) passed(n int, got *batch) {
 	r.left -= n
 	r.at += uint64(n)
@@ -331,7 +331,7 @@ func (f *Flow) takeBytes(c *carrier, p []byte, got *batch) error {
 	return noProgress(err)
 }
 
-// skip passes over up to n bytes of the segment in progress, which are here already.
+// skip discards up to n bytes of the segment in progress, which have arrived before.
 func (f *Flow) skip(c *carrier, got *batch, n uint64) error {
 	r := &c.read
 	if r.r == r.w {
@@ -343,7 +343,7 @@ func (f *Flow) skip(c *carrier, got *batch, n uint64) error {
 	return nil
 }
 
-// fill reads more behind what is in the buffer; it does not wait when a segment has been found.
+// fill reads more bytes behind those in the buffer. It does not wait if a segment has been found.
 func (f *Flow) fill(c *carrier, got *batch) error {
 	r := &c.read
 	if got.any || got.n > 0 {
@@ -364,7 +364,7 @@ func (f *Flow) fill(c *carrier, got *batch) error {
 	return noProgress(err)
 }
 
-// noProgress returns the error of a Read that brought nothing: a carrier that ends is lost.
+// noProgress returns the error of a Read that returned no bytes: a carrier that ends is lost.
 func noProgress(err error) error {
 	if err == nil || err == io.EOF {
 		return io.ErrUnexpectedEOF

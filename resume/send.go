@@ -11,39 +11,39 @@ import (
 	"github.com/peerlane/peerlane/internal/deadline"
 )
 
-// The way out of a flow:
+// The sending side of a flow:
 //
 //	Write ── keeps a segment ──> replay ──┐
 //	reader: an answer is due ─────────────┴─> send ── one Write at a time ──> carrier
 //
-// send runs in the goroutine of a Write when nobody else sends: then a Write costs no switch to another goroutine. What a
-// Write's deadline cuts short is finished by a goroutine of the flow.
+// send runs in the goroutine of a Write unless another goroutine is sending, so that a Write costs no goroutine switch. When a Write's
+// deadline cuts it short, a goroutine of the flow sends the rest.
 
-// outbound is what a flow sends. Flow.mu guards it.
+// outbound is the sending state of a flow. Flow.mu guards it.
 type outbound struct {
 	replay
 	sending bool   // a goroutine is in send
-	job     job    // of that goroutine
+	job     job    // of the goroutine in send
 	sender  func() // sendRest
-	woken   bool   // the carrier's write deadline has been moved, to wake the sender
+	woken   bool   // the carrier's write deadline has been moved to wake the sender
 
-	taken    uint64            // what the other side's application has taken, as it says
-	credit   int               // how much it may leave untaken; 0: that is not bounded
+	taken    uint64            // what the other side's application has taken, as reported
+	credit   int               // how much it may leave untaken; 0: unbounded
 	unasked  int               // bytes of segments sent since the other side was last asked for its number
-	askDue   bool              // the other side is to be asked, though nothing is unsent
-	answer   bool              // the other side has asked, or is to be told
+	askDue   bool              // the other side must be asked, even if nothing is unsent
+	answer   bool              // the other side has asked, or must be notified
 	stopped  bool              // this side takes no more bytes
 	stopDue  bool              // STOP has not been sent on this carrier
-	finished bool              // FIN is kept: nothing can be written any more
-	closing  bool              // the flow is to be closed once all of it is delivered
+	finished bool              // FIN is kept: no more writes
+	closing  bool              // close the flow once everything is delivered
 	due      deadline.Deadline // of Write
-	told     uint64            // the last number that was sent
-	resent   uint64            // bytes that were sent again
+	told     uint64            // the last number sent
+	resent   uint64            // bytes sent again
 
 	waiters   int           // calls that wait for an acknowledgement
-	progress  time.Duration // Flow.elapsed when the first of them began, or when there last was any
-	behind    uint64        // bytes that have come since, behind which the acknowledgement may wait
-	arrivedAt time.Duration // when the last of them came
+	progress  time.Duration // Flow.elapsed when the first of them began to wait, or at the last progress
+	behind    uint64        // bytes received since, which the acknowledgement may be queued behind
+	arrivedAt time.Duration // when the last of these bytes arrived
 
 	pace pace // see pace.go
 }
@@ -51,9 +51,9 @@ type outbound struct {
 // An ackWait is a call that may have to wait for an acknowledgement.
 type ackWait bool
 
-// begin notes that the call waits, if it has not yet. mu is held.
+// begin records that the call waits, if it does not already. mu is held.
 func (w *ackWait) begin(f *Flow) {
-	if bool(*w) || f.cfg.lazy { // a Conn's other side acknowledges what its application has taken, which may take its time
+	if bool(*w) || f.cfg.lazy { // a Conn's other side acknowledges only the bytes that its application has taken, which may take long
 		return
 	}
 	*w = true
@@ -62,23 +62,23 @@ func (w *ackWait) begin(f *Flow) {
 	}
 }
 
-// end notes that the call waits no more. mu is held.
+// end records that the call no longer waits. mu is held.
 func (w *ackWait) end(f *Flow) {
 	if *w {
 		f.out.waiters--
 	}
 }
 
-// job is what is being written to a carrier.
+// job is the data being written to a carrier.
 type job struct {
-	c       *carrier // nil: nothing is
+	c       *carrier // nil: nothing is being written
 	left    []byte
-	from    *chunk               // what left is a part of; nil if that is scratch
-	ends    bool                 // END is among it
+	from    *chunk               // the chunk that left is part of; nil if that is scratch
+	ends    bool                 // left contains END
 	scratch [2 * headerSize]byte // for segments without bytes
 }
 
-// granted returns how many of n bytes the other side is ready to hold.
+// granted returns how many of n bytes the other side has room for.
 func (o *outbound) granted(n int) int {
 	if o.credit == 0 {
 		return n
@@ -86,8 +86,8 @@ func (o *outbound) granted(n int) int {
 	return min(n, max(0, o.credit-int(o.end-o.taken)))
 }
 
-// askEvery returns after how many bytes of segments the other side is to be asked for its number, early enough that Write
-// need not wait for the answer.
+// askEvery returns the number of segment bytes after which to ask the other side for its number, early enough that Write need not wait for
+// the answer.
 func (o *outbound) askEvery() int {
 	every := o.limit / 2
 	if o.credit > 0 {
@@ -105,13 +105,12 @@ func (o *outbound) restart(received uint64) {
 	o.resent += max(o.sent, from) - from
 	o.rewind(from)
 	o.unasked, o.stopDue = 0, o.stopped
-	o.askDue = o.credit > 0 && o.end > o.taken // the last number may have been lost, and credit does not follow from received
+	o.askDue = o.credit > 0 && o.end > o.taken // the last number may have been lost, and received does not imply credit
 }
 
-// Write keeps p until the other side has acknowledged it, and sends it when there is a carrier. It waits while the window
-// is full, and for the carrier to take p when it is the one that writes to it. The error is the reason of Close,
-// os.ErrDeadlineExceeded past the write deadline, net.ErrClosed after CloseWrite, and one that matches EPIPE when the other
-// side takes no more.
+// Write keeps p until the other side has acknowledged it, and sends it when there is a carrier. It waits while the window is full, and, if
+// this call does the sending, for the carrier to take p. The error is the reason of Close, os.ErrDeadlineExceeded past the write deadline,
+// net.ErrClosed after CloseWrite, or one that matches EPIPE when the other side accepts no more.
 func (f *Flow) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -140,7 +139,7 @@ func (f *Flow) write(p []byte) (int, error) {
 	}
 }
 
-// awaitRoom waits until something has changed, and sees to it that the other side tells what it has taken.
+// awaitRoom waits until something has changed, and makes the other side report what it has taken.
 func (f *Flow) awaitRoom(w *ackWait) {
 	w.begin(f)
 	if f.out.unasked > 0 {
@@ -175,19 +174,19 @@ func (f *Flow) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// expire wakes every Write, also one that is in the carrier's. mu is held.
+// expire wakes every Write, including one that blocks in the carrier. mu is held.
 func (f *Flow) expire() {
 	o := &f.out
 	o.due.Pass()
 	f.changed.Broadcast()
 	if o.job.c != nil && !o.woken {
 		o.woken = true
-		_ = o.job.c.conn.SetWriteDeadline(deadline.Past) // a carrier that is closed needs no waking
+		_ = o.job.c.conn.SetWriteDeadline(deadline.Past) // a closed carrier needs no waking
 	}
 }
 
-// CloseWrite ends this side's direction: the other side reads io.EOF after what was written. A second one does nothing.
-// The error is the reason of Close.
+// CloseWrite ends this side's direction: the other side reads io.EOF after the written data. A second call does nothing. The error is the
+// reason of Close.
 func (f *Flow) CloseWrite() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -198,7 +197,7 @@ func (f *Flow) CloseWrite() error {
 	return nil
 }
 
-// finish ends the way out. mu is held.
+// finish ends the writing direction. mu is held.
 func (f *Flow) finish() {
 	if f.err != nil || f.out.finished {
 		return
@@ -209,12 +208,12 @@ func (f *Flow) finish() {
 	f.sendLater()
 }
 
-// forEver is the end of a sender that has no Write to return from.
+// forEver is the end for a sender that has no Write to return from.
 const forEver = ^uint64(0)
 
-// send writes what is due to the carrier until nothing is. A Write's send leaves the rest to a goroutine when all before
-// end has been sent, or when its deadline has passed. It does nothing while another goroutine does it. mu is held, and
-// released during each Write.
+// send writes due data to the carrier until nothing is due. When it runs in a Write, it leaves the rest to a goroutine once everything
+// before end has been sent or the Write's deadline has passed. It does nothing while another goroutine sends. mu is held, and released
+// during each Write.
 func (f *Flow) send(end uint64) {
 	o := &f.out
 	if o.sending {
@@ -235,13 +234,13 @@ func (f *Flow) send(end uint64) {
 	}
 }
 
-// maxWrite is how many bytes a Write of a carrier has: what a slow one has to take within the time of a WriteTimeout.
+// maxWrite is the size limit of a Write of a carrier: a slow carrier must take this much within a WriteTimeout.
 const maxWrite = 68 << 10
 
-// roomWait is how long a Write of a carrier takes at least that had to wait for room: what was before it has gone on its way.
+// roomWait is the least duration of a Write of a carrier that had to wait for room, which means that earlier bytes have left.
 const roomWait = 100 * time.Millisecond
 
-// sendSome writes what it can of the job. mu is held, and released meanwhile.
+// sendSome writes as much of the job as one Write takes. mu is held, and released during the Write.
 func (f *Flow) sendSome() {
 	j := &f.out.job
 	c := j.c
@@ -258,7 +257,7 @@ func (f *Flow) sendSome() {
 	woken := f.out.woken
 	if woken {
 		f.out.woken = false
-		_ = c.conn.SetWriteDeadline(time.Time{}) // a carrier that is closed fails in its next Write
+		_ = c.conn.SetWriteDeadline(time.Time{}) // a closed carrier fails in its next Write
 	}
 	j.left = j.left[n:]
 	switch {
@@ -267,7 +266,7 @@ func (f *Flow) sendSome() {
 	case err == nil && len(j.left) > 0:
 		return // the rest follows
 	case woken && errors.Is(err, os.ErrDeadlineExceeded) && len(j.left) > 0:
-		return // the rest follows; a carrier that cannot go on after a deadline, as TLS, fails then
+		return // the rest follows; a carrier that cannot continue after a deadline, such as TLS, fails then
 	}
 	if j.from != nil {
 		f.out.done(j.from)
@@ -286,18 +285,18 @@ func (f *Flow) sendSome() {
 	f.closeIfDone()
 }
 
-// sendLater sends in a goroutine of its own, unless somebody sends already. mu is held.
+// sendLater sends in its own goroutine, unless a goroutine is already sending. mu is held.
 func (f *Flow) sendLater() {
 	if !f.out.sending && f.cur != nil {
 		f.sendInBackground()
 	}
 }
 
-// sendInBackground goes on with sending in a goroutine, which ends when nothing is due. mu is held.
+// sendInBackground continues sending in a goroutine, which ends when nothing is due. mu is held.
 func (f *Flow) sendInBackground() {
 	f.out.sending = true
 	f.background++
-	go f.out.sender() // made once: an acknowledgement allocates nothing
+	go f.out.sender() // created once, so that an acknowledgement allocates nothing
 }
 
 // sendRest is the goroutine of sendInBackground.
@@ -309,7 +308,7 @@ func (f *Flow) sendRest() {
 	f.send(forEver)
 }
 
-// due makes what is to be written next the job, and reports whether there is anything. mu is held.
+// due makes the next data to write the job, and reports whether there is any. mu is held.
 func (f *Flow) due() bool {
 	c, o := f.cur, &f.out
 	if f.err != nil || c == nil {
@@ -346,7 +345,7 @@ func (f *Flow) due() bool {
 	return true
 }
 
-// dueData returns the next segments with bytes, and the chunk they are in, or one without any, appended to b. mu is held.
+// dueData returns the next segments with bytes and their chunk, or one segment without bytes, appended to b. mu is held.
 func (f *Flow) dueData(b []byte) ([]byte, *chunk) {
 	o := &f.out
 	k := kindData
@@ -370,7 +369,7 @@ func (f *Flow) dueData(b []byte) ([]byte, *chunk) {
 	return b, nil
 }
 
-// probe asks the other side for its number: whoever lives answers (spec 5.4).
+// probe asks the other side for its number: a live peer answers (spec 5.4).
 func (f *Flow) probe() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -378,7 +377,7 @@ func (f *Flow) probe() {
 	f.sendLater()
 }
 
-// closeIfDone closes a flow that is to be closed once all of it is delivered, if that is so. mu is held.
+// closeIfDone closes a closing flow once everything is delivered. mu is held.
 func (f *Flow) closeIfDone() {
 	o := &f.out
 	if !o.closing || f.err != nil {

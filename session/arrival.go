@@ -8,22 +8,22 @@ import (
 	"github.com/peerlane/peerlane/resume"
 )
 
-// An arrival is a resumable stream that the peer opens under a number. When its opening is cut the peer does not know whether there is a
-// stream, and says HELLO and NEW again: the number tells that it is the same one, so that no second handler runs for it (spec 5.11).
+// An arrival is a resumable stream that the peer opens under a number. When its opening is cut, the peer does not know whether the stream
+// exists, and sends HELLO and NEW again. The number identifies the stream, so that no second handler runs for it (spec 5.11).
 type arrival struct {
 	s      *Session
-	number uint64 // 0: the peer gives none, and does not open it again
+	number uint64 // 0: the peer sends none, and does not retry the opening
 
 	// The rest is guarded by s.mu.
-	raw     net.Conn      // on which the opening is in progress
-	settled chan struct{} // closed when it is over
-	conn    *resume.Conn  // nil until then
+	raw     net.Conn      // the carrier that the opening is in progress on
+	settled chan struct{} // closed when the opening is over
+	conn    *resume.Conn  // nil until the opening is over
 	over    bool          // the stream has ended, with code
 	code    frame.Code
 }
 
-// arrive returns the stream of a number: one that is there, or else a new one, which opened is then called for. An opening that is still
-// in progress on an earlier carrier is given up, for the peer has.
+// arrive returns the stream with the given number: the existing one, or a new one, for which the caller must call opened. It abandons an
+// opening still in progress on an earlier carrier, as the peer has.
 func (s *Session) arrive(number uint64, raw net.Conn) (*arrival, error) {
 	at := &arrival{s: s, number: number, raw: raw, settled: make(chan struct{})}
 	if number == 0 || !s.exchangesEnds() {
@@ -49,12 +49,12 @@ func (s *Session) arrive(number uint64, raw net.Conn) (*arrival, error) {
 		raw := was.raw
 		s.mu.Unlock()
 		drop(raw, frame.CodeCancelled)
-		<-was.settled // at once, for its carrier has ended
+		<-was.settled // immediate, because its carrier has ended
 		s.mu.Lock()
 	}
 }
 
-// opened ends an opening: conn is the stream's, or nil if it came to nothing.
+// opened ends an opening. conn is the stream's, or nil if the opening failed.
 func (s *Session) opened(at *arrival, conn *resume.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,8 +65,8 @@ func (s *Session) opened(at *arrival, conn *resume.Conn) {
 	close(at.settled)
 }
 
-// depart takes an arrival off the books whose stream has ended. If the peer was never heard on it, it may still open the stream, and is
-// told then how that ended: so many of these are kept as there may be streams. s.mu is held.
+// depart forgets an arrival whose stream has ended. If nothing was ever received from the peer on it, the peer may still open the stream
+// and must then learn how it ended. At most MaxStreams of these are kept. s.mu is held.
 func (s *Session) depart(at *arrival) {
 	if at == nil || at.number == 0 || s.arrivals[at.number] != at {
 		return
@@ -87,7 +87,7 @@ func (s *Session) depart(at *arrival) {
 	}
 }
 
-// answerAgain goes on with the opening of a stream that is there, or says how it has ended.
+// answerAgain continues the opening of an existing stream, or reports how it ended.
 func answerAgain(at *arrival, accept func() (carrier, error), l *resume.Listener) (func(), error) {
 	c, err := accept()
 	if err != nil {

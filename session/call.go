@@ -9,14 +9,14 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// A call is one request of this side, from Call to its answer. A call is a place in the peer's MaxInFlight from the
-// moment it is queued until it is finished.
+// A call is one request of this side, from Call to its answer. It occupies a place in the peer's MaxInFlight from the moment it is queued
+// until it is finished.
 type call struct {
 	s     *Session
 	out   outgoing
 	reply assembly
 	done  chan struct{} // one token: finished
-	timer *time.Timer   // stands in for a ctx without a deadline
+	timer *time.Timer   // replaces the deadline of a ctx without one
 
 	// Guarded by s.mu.
 	placed   bool // holds one of the peer's places
@@ -25,11 +25,11 @@ type call struct {
 	failure  *Error
 }
 
-// maxFreeCalls bounds the finished calls that a session keeps for the next ones.
+// maxFreeCalls bounds the finished calls that a session keeps for reuse.
 const maxFreeCalls = 128
 
-// newCall returns a fresh call, or a finished one. Calls are kept by session and not by process: a channel belongs to
-// the synctest bubble it was made in.
+// newCall returns a new call or a recycled one. Calls are pooled per session and not per process, because a channel belongs to the synctest
+// bubble that made it.
 func (s *Session) newCall() *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,10 +44,10 @@ func (s *Session) newCall() *call {
 // Call sends value to the handler of link at the peer and returns its answer, which belongs to the caller. The link ""
 // is the tag's own handler. value must not change before Call returns.
 //
-// The error is an *Error whose Outcome says what may have happened. It matches the ctx's own error when the ctx ended,
-// os.ErrDeadlineExceeded when RequestTimeout passed, ErrTooLarge at once when value is over MaxMessage of either side, ErrNotFound
-// when nobody handles link, ErrUnavailable when the peer is over a limit, and ErrSessionLost, ErrClosed or ErrGoingAway
-// when the session ended. Text holds the words of a handler that answered with an error.
+// The error is an *Error whose Outcome says what may have happened. It matches the ctx's error when the ctx ended, os.ErrDeadlineExceeded
+// when RequestTimeout passed, ErrTooLarge at once when value exceeds either side's MaxMessage, ErrNotFound when the peer has no handler for
+// link, ErrUnavailable when the peer is over a limit, and ErrSessionLost, ErrClosed or ErrGoingAway when the session ended. If the handler
+// answered with an error, Text is its message.
 func (s *Session) Call(ctx context.Context, link string, value []byte) ([]byte, error) {
 	reply, err := s.call(ctx, "call", outgoing{start: frame.Start{Link: link}}, value)
 	if err != nil {
@@ -56,8 +56,8 @@ func (s *Session) Call(ctx context.Context, link string, value []byte) ([]byte, 
 	return reply.value, nil
 }
 
-// SendWait sends value to the handler of link at the peer and waits for its Reply. It is Call otherwise: concurrent
-// SendWaits are handled concurrently, and are not ordered with Send.
+// SendWait sends value to the handler of link at the peer and waits for its Reply. It is otherwise like Call: concurrent SendWaits are
+// handled concurrently, and are not ordered with Send.
 func (s *Session) SendWait(ctx context.Context, link string, value []byte) (*Message, error) {
 	a, err := s.call(ctx, "send", outgoing{start: frame.Start{Link: link}}, value)
 	if err != nil {
@@ -66,7 +66,7 @@ func (s *Session) SendWait(ctx context.Context, link string, value []byte) (*Mes
 	return &Message{s: s, Value: a.value, codec: a.codec, oneWay: true}, nil
 }
 
-// answer is what a call brought.
+// answer is the result of a call.
 type answer struct {
 	value []byte
 	codec string
@@ -108,7 +108,7 @@ func (s *Session) call(ctx context.Context, op string, head outgoing, value []by
 	return c.result(op, link)
 }
 
-// patience returns how long a call that begins now waits, 0 for ever, and whether the ctx sees to it.
+// patience returns how long a call that begins now waits, 0 meaning forever, and whether the ctx enforces that.
 func (s *Session) patience(ctx context.Context, now time.Duration) (wait time.Duration, byCtx bool) {
 	wait = max(s.cfg.RequestTimeout, 0)
 	deadline, ok := ctx.Deadline()
@@ -122,8 +122,8 @@ func (s *Session) patience(ctx context.Context, now time.Duration) (wait time.Du
 	return left, true
 }
 
-// mostOut returns the most bytes of one request, response or message that this side sends, and whether its own MaxMessage
-// says so rather than the peer's.
+// mostOut returns the size limit of a request, response or message that this side sends, and whether the limit is this side's MaxMessage
+// rather than the peer's.
 func (s *Session) mostOut() (n int, ours bool) {
 	if theirs := int(s.limits.MaxMessage); theirs <= s.cfg.MaxMessage {
 		return theirs, false
@@ -131,7 +131,7 @@ func (s *Session) mostOut() (n int, ours bool) {
 	return s.cfg.MaxMessage, true
 }
 
-// checkSize refuses what is over MaxMessage of either side.
+// checkSize refuses a value that exceeds either side's MaxMessage, and a link name that is too long.
 func (s *Session) checkSize(op, link string, n int) error {
 	if len(link) > frame.MaxName {
 		return &Error{Op: op, Peer: s.peer, Link: link[:frame.MaxName], Outcome: NotSent, Code: frame.CodeTooLarge,
@@ -156,7 +156,7 @@ func (c *call) startTimer(d time.Duration) <-chan time.Time {
 	return c.timer.C
 }
 
-// begin queues the request, now or when the peer has a place for it.
+// begin queues the request now, or once the peer has a place for it.
 func (c *call) begin(op string) error {
 	s := c.s
 	s.mu.Lock()
@@ -193,7 +193,7 @@ func (c *call) abort(err *Error) {
 	c.finish(&Error{Outcome: c.s.outcomeOf(&c.out), Code: err.Code, Err: err.cause()})
 }
 
-// finish ends the call, once, and hands its place to the next. s.mu is held.
+// finish ends the call, once, and gives its place to the next. s.mu is held.
 func (c *call) finish(failure *Error) {
 	if c.finished {
 		return
@@ -216,14 +216,14 @@ func (c *call) finish(failure *Error) {
 	c.done <- struct{}{}
 }
 
-// placeNext gives free places to the calls that wait. s.mu is held.
+// placeNext gives free places to waiting calls. s.mu is held.
 func (s *Session) placeNext() {
 	for s.err == nil && s.inFlight < s.limits.MaxInFlight && s.waiting.len() > 0 {
 		s.waiting.pop().place()
 	}
 }
 
-// gaveUp tells the line of those that wait for a place.
+// gaveUp reports whether the call no longer waits for a place.
 func (c *call) gaveUp() bool { return c.finished }
 
 // abortQueued ends the calls and openings that have not begun to leave. s.mu is held.
@@ -243,7 +243,7 @@ func (s *Session) abortQueued(err *Error) {
 	}
 }
 
-// giveUp ends the call for err unless it has just been answered, and tells the peer if the request has begun to leave.
+// giveUp ends the call with err unless it has just been answered. It cancels the request at the peer if any of it has been sent.
 func (c *call) giveUp(err *Error) {
 	c.s.mu.Lock()
 	if !c.finished {
@@ -264,7 +264,7 @@ func (c *call) giveUp(err *Error) {
 	<-c.done
 }
 
-// result returns what the finished call brought, and recycles it.
+// result returns the result of the finished call, and recycles the call.
 func (c *call) result(op, link string) (answer, error) {
 	if c.timer != nil {
 		c.timer.Stop()
@@ -283,7 +283,7 @@ func (c *call) result(op, link string) (answer, error) {
 	return answer{value: value, codec: c.reply.start.Codec}, nil
 }
 
-// recycle gives the call back, unless a queue may still hold it.
+// recycle returns the call to the pool, unless a queue may still hold it.
 func (c *call) recycle() {
 	if !c.sent {
 		return
@@ -296,7 +296,7 @@ func (c *call) recycle() {
 	}
 }
 
-// onResponse takes the first part of an answer. s.mu is held.
+// onResponse handles the first part of an answer. s.mu is held.
 func (s *Session) onResponse(h frame.Header, p []byte) error {
 	start, body, err := s.consumeStart(h, p)
 	if err != nil {
@@ -323,7 +323,7 @@ func (s *Session) onResponse(h frame.Header, p []byte) error {
 	return c.addReply(body)
 }
 
-// addReply takes a part of the answer. s.mu is held.
+// addReply handles a part of the answer. s.mu is held.
 func (c *call) addReply(p []byte) error {
 	if err := c.reply.add(p); err != nil {
 		return err
@@ -345,7 +345,7 @@ func (s *Session) checkOurs(h frame.Header) error {
 	return nil
 }
 
-// outcomes says what each refusal of the peer means for the work it refuses; codes that are not listed leave it Unknown.
+// outcomes maps each refusal of the peer to the outcome of the refused work. Codes that are not listed mean Unknown.
 var outcomes = map[frame.Code]Outcome{
 	frame.CodeInternal:      Delivered,
 	frame.CodeApplication:   Delivered,
@@ -365,7 +365,7 @@ func remote(f frame.Failure) *Error {
 	return &Error{Remote: true, Code: f.Code, Outcome: outcomes[f.Code], RetryAfter: f.RetryAfter, Text: f.Text}
 }
 
-// onError takes the failure of a request or one-way message of this side, or the end of a RESPONSE its owner abandoned.
+// onError handles the failure of a request or one-way message of this side, or the end of a RESPONSE that its sender abandoned.
 func (s *Session) onError(h frame.Header, p []byte) error {
 	f, err := frame.ConsumeFailure(p)
 	if err != nil {
@@ -384,7 +384,7 @@ func (s *Session) onError(h frame.Header, p []byte) error {
 			refused.Err = ErrSessionLost
 		}
 		if !c.sent && refused.Outcome == Unknown {
-			refused.Outcome = NotSent // a handler starts with the whole request
+			refused.Outcome = NotSent // a handler starts only with the whole request
 		}
 		c.finish(refused)
 	case !s.lane.undelivered(h.ID, remote(f)):

@@ -14,37 +14,38 @@ import (
 // The end of a session in order (spec 5.9):
 //
 //	this side                                   the peer
-//	Close: new work is refused; what was accepted begins to leave
+//	Close: refuses new work, begins to send accepted work
 //	GOAWAY(closed) ───────────────────────────> new work is refused; Writes in progress are cut short
-//	             <───────────────────────────── GOAWAY(closed), behind what was accepted there
-//	... both: what was accepted is received, handled and answered ...
+//	             <───────────────────────────── GOAWAY(closed), behind the work accepted there
+//	... both receive, handle and answer the accepted work ...
 //	END ──────────────────────────────────────>
 //	             <───────────────────────────── END
 //	the carrier is closed
 //
-// A peer that does not exchange ends takes GOAWAY(closed) for the last word: this side settles first, and sends it then.
+// A peer that does not exchange ends treats GOAWAY(closed) as the last frame. For such a peer, this side settles first and sends GOAWAY
+// afterwards.
 
-// Close ends the session in order. New work is refused from then on. What was accepted before is completed: one-way messages are
-// handled by the peer, calls in both directions are answered, and streams that are open are closed, so that the peer reads what was
-// written and then io.EOF. What has arrived from the peer on shared and resumable streams can still be read; other dedicated streams end
-// as with Stream.Close.
+// Close ends the session in order. It refuses new work and completes the work accepted before: the peer handles one-way messages, calls
+// in both directions are answered, and open streams are closed, so that the peer reads the written data and then io.EOF. Data received on
+// shared and resumable streams can still be read; other dedicated streams end as with Stream.Close.
 //
-// Close returns nil when all that was accepted has arrived. It gives up when there has been no progress for CloseTimeout; a slow
-// link is progress. The error is then, and after a loss of the session, an *Error with Op "close" that wraps one *Error for each
-// message or stream that did not arrive, or is not known to have arrived, with its outcome; calls that were given up have returned
-// their own. With CodeTimeout it matches os.ErrDeadlineExceeded. A session that has no carrier and nothing to complete ends at once.
+// Close returns nil once everything accepted has arrived. It gives up after CloseTimeout without progress; a slow link counts as
+// progress. Its error is then, and after a loss of the session, an *Error with Op "close". It wraps one *Error, with its outcome, for
+// each message or stream that did not arrive or is not known to have arrived. Calls that were given up have returned their own errors. An
+// error with CodeTimeout matches os.ErrDeadlineExceeded. A session that has no carrier and nothing to complete ends at once.
 //
 // A peer that keeps sending messages, reads slowly, or sends anything at all while it owes an answer, is progress too: Abort ends a Close that
 // takes longer than the application wants.
 //
-// Close may be called from a handler, for which it does not wait: the request that it serves is answered with CodeClosed. A handler of
-// another session that calls Close is taken for one of this session, if one of its kind runs there. OnUndelivered must not call Close,
-// which would wait for it. Later calls wait for the end too and return the same. The host may be closed right after Close.
+// Close may be called from a handler. It does not wait for that handler, and answers the handler's request with CodeClosed. When a
+// handler of another session calls Close while a handler of the same kind runs in this session, Close takes the caller for a handler of
+// this session. OnUndelivered must not call Close, because Close waits for it. Later calls also wait for the end and return the same
+// error. The host may be closed once Close has returned.
 func (s *Session) Close() error {
 	return s.closeFrom(handler.Here())
 }
 
-// closeFrom is Close, called by a handler of this kind.
+// closeFrom is Close called by a handler of the given kind.
 func (s *Session) closeFrom(caller handler.Kind) error {
 	s.flushLanes()
 	s.mu.Lock()
@@ -59,7 +60,7 @@ func (s *Session) closeFrom(caller handler.Kind) error {
 	return s.awaitClosed()
 }
 
-// awaitClosed waits until nothing of a session that has ended runs but handlers, and returns what did not arrive.
+// awaitClosed waits until only handlers of an ended session still run, and returns the error that lists undelivered work.
 func (s *Session) awaitClosed() error {
 	<-s.writerDone
 	s.awaitCarriers()
@@ -67,7 +68,7 @@ func (s *Session) awaitClosed() error {
 	return s.closeError()
 }
 
-// awaitClosings waits, at the end of the session, for the streams that are being closed to say what did not arrive.
+// awaitClosings waits, at the end of the session, until the streams being closed have reported undelivered data.
 func (s *Session) awaitClosings() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,7 +80,7 @@ func (s *Session) awaitClosings() {
 	}
 }
 
-// endClosing ends the closing of a stream that closings counts, and notes what did not arrive. s.mu is held.
+// endClosing ends the closing of a stream counted in closings, and notes undelivered data. s.mu is held.
 func (s *Session) endClosing(of streamConn, err error) {
 	var failed *Error
 	if errors.As(err, &failed) {
@@ -90,14 +91,14 @@ func (s *Session) endClosing(of streamConn, err error) {
 	s.stirLocked()
 }
 
-// Abort ends the session at once: what has not arrived is lost, and what waits to be handled or read on this side is dropped. Calls
-// return an error that matches ErrClosed, and one-way messages that were not acknowledged are reported to OnUndelivered and Flush. The
-// peer is told if its carrier takes that within a second.
+// Abort ends the session at once. Undelivered data is lost, and received data that has not been handled or read is dropped. Calls return
+// an error that matches ErrClosed, and unacknowledged one-way messages are reported to OnUndelivered and Flush. The peer is notified if
+// its carrier accepts the frame within a second.
 func (s *Session) Abort() {
 	s.cutOff(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
 }
 
-// closeFor ends the session in order because the peer has closed it, or because it is drained.
+// closeFor ends the session in order because the peer has closed it, or because the drain is complete.
 func (s *Session) closeFor(reason *Error) {
 	s.mu.Lock()
 	first := s.beginClosing(reason)
@@ -108,7 +109,7 @@ func (s *Session) closeFor(reason *Error) {
 	<-s.ended
 }
 
-// cutOff ends the session without waiting for what is in flight.
+// cutOff ends the session without waiting for work in flight.
 func (s *Session) cutOff(reason *Error) {
 	s.mu.Lock()
 	s.beginClosing(reason)
@@ -120,14 +121,13 @@ func (s *Session) cutOff(reason *Error) {
 	s.awaitCarriers()
 }
 
-// beginClosing takes no new work from now on and begins to end what is open. It reports whether this is the first call. s.mu is
-// held.
+// beginClosing refuses new work from now on and begins to end open streams. It reports whether this is the first call. s.mu is held.
 func (s *Session) beginClosing(reason *Error) (first bool) {
 	if s.err != nil {
 		return false
 	}
 	if s.phase >= phaseClosing {
-		if !reason.Remote && s.leaving.Remote { // both have closed: this side's own word counts
+		if !reason.Remote && s.leaving.Remote { // both have closed: this side's own reason counts
 			s.leaving = reason
 		}
 		s.endStreams()
@@ -145,7 +145,7 @@ func (s *Session) beginClosing(reason *Error) (first bool) {
 	return true
 }
 
-// settleAndEnd waits until everything is settled, exchanges the last word and ends the session. One goroutine does it.
+// settleAndEnd waits until everything is settled, exchanges the last frames and ends the session. It runs in one goroutine.
 func (s *Session) settleAndEnd() {
 	if !s.awaitProgress(s.isSettled, s.endProgress) || !s.sayGoodbye() {
 		s.giveUp()
@@ -157,7 +157,7 @@ func (s *Session) settleAndEnd() {
 	s.fail(reason)
 }
 
-// sayGoodbye exchanges the last word with the peer, and reports whether that succeeded.
+// sayGoodbye exchanges the last frames with the peer, and reports whether that succeeded.
 func (s *Session) sayGoodbye() bool {
 	s.mu.Lock()
 	s.answerExempted()
@@ -172,14 +172,15 @@ func (s *Session) sayGoodbye() bool {
 	}, s.endProgress)
 }
 
-// answerExempted answers the requests whose handlers have called Close: what they return afterwards is not sent any more. s.mu is held.
+// answerExempted answers the requests whose handlers have called Close. Replies from these handlers are no longer sent. s.mu is held.
 func (s *Session) answerExempted() {
 	for _, m := range maps.Clone(s.serving) {
 		_ = m.refuseLocked(frame.Failure{Code: frame.CodeClosed, Text: "its handler has closed the session"}) // it may have its answer
 	}
 }
 
-// giveUp ends the session although something is not settled. The peer is told if it takes that within the grace.
+// giveUp ends the session although some work is not settled. The peer is notified if the carrier accepts the frame within the grace
+// period.
 func (s *Session) giveUp() {
 	s.mu.Lock()
 	s.sayLast(frame.CodeTimeout)
@@ -190,17 +191,17 @@ func (s *Session) giveUp() {
 	s.fail(reason)
 }
 
-// partingGrace bounds how long the last word to a peer may take that does not keep up.
+// partingGrace bounds how long sending the last frame may take to a peer that does not keep up.
 const partingGrace = time.Second
 
-// sayLast sends the last frame of this side, once. Code says whether all is settled: CodeClosed, or CodeTimeout if not. s.mu is held.
+// sayLast sends the last frame of this side, once. The code is CodeClosed if everything is settled, and CodeTimeout if not. s.mu is held.
 func (s *Session) sayLast(code frame.Code) {
 	if s.err != nil || s.phase >= phaseOver {
 		return
 	}
 	if s.exchangesEnds() {
 		s.farewell = nil
-		if s.saidGoAway < phaseClosing { // given up before its turn came
+		if s.saidGoAway < phaseClosing { // gave up before the queued GOAWAY was sent
 			s.goAwayLocked(frame.Failure{Code: frame.CodeClosed})
 		}
 		s.controlFailure(frame.TypeEnd, 0, frame.Failure{Code: code})
@@ -211,7 +212,7 @@ func (s *Session) sayLast(code frame.Code) {
 	s.wake.Signal()
 }
 
-// onPeerEnd takes the peer's last word. s.mu is held.
+// onPeerEnd handles the peer's END. s.mu is held.
 func (s *Session) onPeerEnd(p []byte) error {
 	f, err := frame.ConsumeFailure(p)
 	if err != nil {
@@ -222,22 +223,22 @@ func (s *Session) onPeerEnd(p []byte) error {
 	}
 	s.peerPhase = phaseOver
 	s.moved++
-	if f.Code != frame.CodeClosed { // the peer waits no longer for what is in flight
+	if f.Code != frame.CodeClosed { // the peer no longer waits for work in flight
 		s.impatient = true
 	}
 	s.stirLocked()
 	return nil
 }
 
-// isSettled reports whether nothing is left that the end of the session has to wait for, or can wait for. s.mu is held.
+// isSettled reports whether the end of the session has nothing left that it must, or can, wait for. s.mu is held.
 func (s *Session) isSettled() bool {
 	if s.peerPhase == phaseOver && !s.exchangesEnds() {
-		return !s.inbox.busy() || s.exempted[handler.OneWay] > 0 // nothing else will be heard
+		return !s.inbox.busy() || s.exempted[handler.OneWay] > 0 // nothing more will arrive
 	}
 	return !s.owes() && !s.isOwed() && (s.peerPhase >= phaseClosing || !s.exchangesEnds() || s.isAway())
 }
 
-// owes reports whether this side has something to complete for the peer. s.mu is held.
+// owes reports whether this side has work to complete for the peer. s.mu is held.
 func (s *Session) owes() bool {
 	return s.owesAnswers() || s.inbox.busy() && s.exempted[handler.OneWay] == 0
 }
@@ -255,7 +256,7 @@ func (s *Session) owesAnswers() bool {
 	return false
 }
 
-// isOwed reports whether something that was accepted on this side is not known to have arrived. s.mu is held.
+// isOwed reports whether anything accepted on this side is not known to have arrived. s.mu is held.
 func (s *Session) isOwed() bool {
 	if s.farewell != nil || s.inFlight > 0 || s.waiting.len() > 0 || s.lane.charge > 0 || s.lane.waiting.len() > 0 ||
 		len(s.receipts) > 0 || len(s.unasked) > 0 || s.closings > 0 || !s.isFlushed() {
@@ -269,25 +270,25 @@ func (s *Session) isOwed() bool {
 	return false
 }
 
-// isAway reports whether there is no carrier and nothing that this side needs another one for. s.mu is held.
+// isAway reports whether there is no carrier and nothing that needs another one. s.mu is held.
 func (s *Session) isAway() bool { return s.state == StateDetached && !s.hasValue() }
 
-// hasValue reports whether anything of worth waits for its acknowledgement, or to be sent. s.mu is held.
+// hasValue reports whether anything worth waiting for is still to be sent or acknowledged. s.mu is held.
 func (s *Session) hasValue() bool {
 	return s.inFlight > 0 || s.waiting.len() > 0 || s.lane.charge > 0 || s.lane.waiting.len() > 0 ||
 		len(s.receipts) > 0 || len(s.unasked) > 0 || s.closings > 0 || s.flow != nil && s.flow.Acked() < s.valueEnd ||
 		s.ready.len() > 0 || s.later.len() > 0 || s.held.len() > 0 || s.outgoing.Load() || s.urgentValue
 }
 
-// isFlushed reports whether a carrier has been given all that is to be sent. s.mu is held.
+// isFlushed reports whether all outbound frames have been handed to a carrier. s.mu is held.
 func (s *Session) isFlushed() bool { return !s.outgoing.Load() && !s.hasOutbound() }
 
-// progress counts what brings the end of the session nearer: frames that settle something, bytes of what is owed or awaited, and what
-// the peer acknowledges. Other frames do not count, or a peer could hold up Close with them. s.mu is held.
+// progress counts the events that bring the end of the session nearer: frames that settle work, bytes of work owed or awaited, and
+// acknowledgements by the peer. Other frames do not count, or a peer could hold up Close with them. s.mu is held.
 func (s *Session) progress() uint64 {
 	n := s.moved + s.written.Load()
 	if s.inFlight > 0 || s.partial > 0 {
-		n += s.arrived.Load() // a large frame of a slow peer may take long
+		n += s.arrived.Load() // a large frame from a slow peer may take long
 	}
 	if s.flow != nil {
 		n += min(s.flow.Acked(), s.valueEnd)
@@ -295,8 +296,8 @@ func (s *Session) progress() uint64 {
 	return n
 }
 
-// awaitProgress waits until done, and reports whether that came before there had been no progress for CloseTimeout. Both functions are
-// called with s.mu held.
+// awaitProgress waits until done returns true, or until there has been no progress for CloseTimeout, and reports which: true if done. It
+// calls both functions with s.mu held.
 func (s *Session) awaitProgress(done func() bool, progress func() uint64) bool {
 	limit := s.cfg.CloseTimeout
 	tick := time.NewTimer(limit)
@@ -328,8 +329,8 @@ func (s *Session) awaitProgress(done func() bool, progress func() uint64) bool {
 	return true
 }
 
-// endProgress is progress of the end of the session. One that ends only because the peer closed it gives the peer, which waits as well, all
-// the time that a carrier lives. s.mu is held.
+// endProgress returns the progress of the end of the session. A session that ends only because the peer closed it also counts the peer's
+// waiting: the peer has as long as its carrier lives. s.mu is held.
 func (s *Session) endProgress() uint64 {
 	if s.peerWaits() {
 		s.waits++
@@ -337,13 +338,13 @@ func (s *Session) endProgress() uint64 {
 	return s.progress() + s.waits
 }
 
-// peerWaits reports whether the session ends only because the peer has closed it, and the peer still waits for what is in flight. s.mu
-// is held.
+// peerWaits reports whether the session ends only because the peer has closed it, and the peer still waits for work in flight. s.mu is
+// held.
 func (s *Session) peerWaits() bool {
 	return !s.asked && !s.hurried && s.peerPhase == phaseClosing && s.phase < phaseOver && s.state != StateDetached
 }
 
-// exempt lets the end of the session not wait for one handler of a kind, the one that calls Close. s.mu is held.
+// exempt makes the end of the session not wait for one handler of a kind: the one that calls Close. s.mu is held.
 func (s *Session) exempt(kind handler.Kind) {
 	if kind != handler.None {
 		s.exempted[kind]++
@@ -351,7 +352,7 @@ func (s *Session) exempt(kind handler.Kind) {
 	}
 }
 
-// awaitFor waits until done, which is called with s.mu held, or for d.
+// awaitFor waits until done returns true, for at most d. It calls done with s.mu held.
 func (s *Session) awaitFor(d time.Duration, done func() bool) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -374,7 +375,7 @@ func (s *Session) awaitFor(d time.Duration, done func() bool) {
 	}
 }
 
-// stirring returns a channel that is closed when something changes that an end waits for. s.mu is held.
+// stirring returns a channel that is closed at the next change that a waiting end must see. s.mu is held.
 func (s *Session) stirring() <-chan struct{} {
 	if s.stirred == nil {
 		s.stirred = make(chan struct{})
@@ -382,7 +383,7 @@ func (s *Session) stirring() <-chan struct{} {
 	return s.stirred
 }
 
-// stirLocked wakes what waits for an end. s.mu is held.
+// stirLocked wakes the goroutines that wait for an end. s.mu is held.
 func (s *Session) stirLocked() {
 	if s.stirred != nil {
 		close(s.stirred)
@@ -390,8 +391,8 @@ func (s *Session) stirLocked() {
 	}
 }
 
-// endStreams closes the streams that are open for the peer to read to their end, when this side closes the session, and cuts short
-// the Writes in progress when the peer does: it will not grant credit for them. s.mu is held.
+// endStreams ends the open streams. When this side closes the session, it closes them so that the peer can read them to their end. When
+// the peer closes it, endStreams cuts short the Writes in progress, because the peer will grant no more credit. s.mu is held.
 func (s *Session) endStreams() {
 	for _, st := range s.streams {
 		if s.peerPhase >= phaseClosing {
@@ -406,17 +407,17 @@ func (s *Session) endStreams() {
 	}
 }
 
-// maxLost bounds the errors that closeError wraps.
+// maxLost bounds how many errors closeError wraps.
 const maxLost = 256
 
-// lost is something that did not arrive, or is not known to have arrived.
+// lost is a message or stream that did not arrive, or is not known to have arrived.
 type lost struct {
-	of  streamConn // nil: it is not a stream
+	of  streamConn // nil if it is not a stream
 	err *Error
 	at  time.Duration // Session.elapsed
 }
 
-// noteLost notes something that is lost for closeError; a stream is noted once. s.mu is held.
+// noteLost records lost work for closeError. It records a stream once. s.mu is held.
 func (s *Session) noteLost(of streamConn, err *Error) {
 	if of != nil && slices.ContainsFunc(s.lostThings, func(l lost) bool { return l.of == of }) {
 		return
@@ -426,7 +427,7 @@ func (s *Session) noteLost(of streamConn, err *Error) {
 		s.forgetUnwanted()
 	}
 	if len(s.lostThings) == maxLost && err.Remote && !closing {
-		return // there are enough of them to tell
+		return // the error lists enough of them already
 	}
 	if s.lostCount++; len(s.lostThings) < maxLost {
 		s.lostThings = append(s.lostThings, lost{of, err, s.elapsed()})
@@ -444,7 +445,7 @@ func (s *Session) forgetLost(of streamConn) {
 // it says behind all that it had queued.
 const unwantedFor = 10 * time.Minute
 
-// forgetUnwanted forgets the streams of which the peer has not wanted the rest for a while. s.mu is held.
+// forgetUnwanted forgets the streams whose rest the peer refused more than unwantedFor ago. s.mu is held.
 func (s *Session) forgetUnwanted() {
 	before := s.elapsed() - unwantedFor
 	n := len(s.lostThings)
@@ -452,7 +453,7 @@ func (s *Session) forgetUnwanted() {
 	s.lostCount -= n - len(s.lostThings)
 }
 
-// closeError returns what Close returns of a session that has ended.
+// closeError returns the result of Close for a session that has ended.
 func (s *Session) closeError() error {
 	<-s.finished
 	s.mu.Lock()

@@ -11,79 +11,77 @@ import (
 	"github.com/peerlane/peerlane/resume"
 )
 
-// Config is one side's settings. The zero value is useful. Sizes are bytes.
+// Config is the configuration of one side. The zero value is useful. Sizes are in bytes.
 type Config struct {
 	// Local names this side and is bound into the PSK handshake: a Peer ID in its text form. Both sides must agree on it.
 	Local string
-	// Tag names what the session is for and is bound into the PSK handshake too: the application's protocol ID. Both
-	// sides must agree on it.
+	// Tag names the purpose of the session, as the application's protocol ID, and is bound into the PSK handshake too. Both sides must
+	// agree on it.
 	Tag string
 	// Keys, if not nil, requires the pre-shared key on every carrier; nil refuses peers that use one.
 	Keys *psk.Keyring
-	// Mux holds the handlers. If nil, nothing is served.
+	// Mux holds the handlers. If nil, nothing is handled.
 	Mux *Mux
 	// Quota bounds what all sessions that share it may run and hold. If nil, only the limits below apply.
 	Quota *Quota
 
 	// HandshakeTimeout bounds the hello. If zero, 5 s.
 	HandshakeTimeout time.Duration
-	// WriteTimeout is how long the carrier may accept nothing before it is lost, or the peer acknowledge nothing when what is
-	// kept for another carrier is at the ReplayWindow. If zero, 30 s.
+	// WriteTimeout is how long the carrier may accept nothing before it is lost, or the peer acknowledge nothing while the ReplayWindow is
+	// full. If zero, 30 s.
 	WriteTimeout time.Duration
 	// ReadTimeout is how long a message that arrives in parts may make no progress before it is refused. If zero, 30 s.
 	ReadTimeout time.Duration
-	// RequestTimeout bounds every call; a ctx that ends earlier comes first. If zero, 30 s. If negative, there is no
-	// such bound.
+	// RequestTimeout bounds every call. A ctx that ends earlier takes precedence. If zero, 30 s. If negative, there is no such bound.
 	RequestTimeout time.Duration
-	// ResumeWindow is how long the session outlives its carrier while another is looked for; the shorter one of both sides
-	// holds. If zero, 60 s. If negative, the session ends with its carrier.
+	// ResumeWindow is how long the session outlives its carrier while it looks for another one. The shorter window of both sides applies.
+	// If zero, 60 s. If negative, the session ends with its carrier.
 	ResumeWindow time.Duration
 	// Backoff is how long the dialing side waits between its attempts to find another carrier. If its Max is set and less
 	// than its Min, or either is negative, it is invalid.
 	Backoff resume.Backoff
 	// Heartbeat is the silence after which the peer is probed. If zero, 5 s. If negative, never.
 	Heartbeat time.Duration
-	// HeartbeatTimeout is the silence after which the carrier is lost: no byte has come on its connection, and no Write that had to
-	// wait has got room. If zero, twice Heartbeat. At least Heartbeat.
+	// HeartbeatTimeout is the silence after which the carrier is lost: no byte has arrived on its connection, and no waiting Write has got
+	// room. If zero, twice Heartbeat. At least Heartbeat.
 	HeartbeatTimeout time.Duration
-	// CloseTimeout is how long Close of a session or stream waits without progress for what was accepted to arrive. If zero, 5 s.
+	// CloseTimeout is how long Close of a session or stream waits without progress for accepted work to arrive. If zero, 5 s.
 	CloseTimeout time.Duration
 
-	// MaxMessage caps one request, response or message that this side sends or takes, decompressed: one of exactly as many
-	// bytes passes. Of both sides the smaller one holds. If zero, 32 MiB. At most 1 GiB.
+	// MaxMessage limits one request, response or message in either direction, decompressed; one of exactly this size passes. The smaller of
+	// both sides' limits applies. If zero, 32 MiB. At most 1 GiB.
 	MaxMessage int
-	// MaxInFlight caps the peer's unanswered requests; the peer waits at the cap. If zero, 4096.
+	// MaxInFlight limits the peer's unanswered requests; the peer waits at the limit. If zero, 4096.
 	MaxInFlight int
-	// MessageWindow caps the one-way messages that wait for their handler: each counts its bytes and 64 more. While they
-	// are below the cap the peer may send another, of any size up to MaxMessage; at the cap it waits. If zero, 1 MiB.
+	// MessageWindow limits the one-way messages that wait for their handler. Each counts its bytes and 64 more. Below the limit the peer
+	// may send another message of any size up to MaxMessage; at the limit it waits. If zero, 1 MiB.
 	MessageWindow int
-	// MaxStreams caps the shared streams the peer has open. If zero, 128.
+	// MaxStreams limits the shared streams that the peer has open. If zero, 128.
 	MaxStreams int
-	// StreamWindow caps what waits unread on one shared stream; the peer waits at the cap. If zero, 512 KiB.
+	// StreamWindow limits the unread bytes on one shared stream; the peer waits at the limit. If zero, 512 KiB.
 	StreamWindow int
-	// ReplayWindow caps what is kept for another carrier until the peer has acknowledged it; what is to be sent waits at the
-	// cap. Both sides of a session may differ. If zero, 1 MiB. 4 KiB to 64 MiB.
+	// ReplayWindow limits the unacknowledged data kept for another carrier; sending waits when it is full. The two sides of a session may
+	// differ. If zero, 1 MiB. 4 KiB to 64 MiB.
 	ReplayWindow int
-	// MaxRequests drains the session after it has served so many requests. If zero, there is no such end.
+	// MaxRequests drains the session after it has served this many requests. If zero, there is no limit.
 	MaxRequests int
 
 	// DisableCompression neither sends compressed bodies nor accepts them.
 	DisableCompression bool
-	// Agent is told to the peer, for diagnostics. If empty, nothing is told.
+	// Agent is sent to the peer, for diagnostics. If empty, nothing is sent.
 	Agent string
 	// OnUndelivered, if not nil, is called with the failure of each one-way message. It must not block.
 	OnUndelivered func(*Error)
-	// OnState, if not nil, is called with each step of a session, one after the other, in a goroutine of its own: Close
-	// does not wait for it.
+	// OnState, if not nil, is called with each step of a session, one at a time, in a separate goroutine. Close does not wait for it.
 	OnState func(*Session, StateChange)
-	// Logger gets what a person should act on. If nil, nothing is logged.
+	// Logger receives events that an operator may need to act on. If nil, nothing is logged.
 	Logger *slog.Logger
 }
 
 // minReplayWindow is the least Config.ReplayWindow.
 const minReplayWindow = 4 << 10
 
-// withDefaults returns a copy with every zero field resolved, or an error that names the field that is out of range.
+// withDefaults returns a copy with every zero field resolved, or an error that names a field that is out of range.
 func (c Config) withDefaults() (Config, error) {
 	durations := []struct {
 		name     string
@@ -171,7 +169,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, nil
 }
 
-// limits returns what the hello states.
+// limits returns the limits for the hello.
 func (c *Config) limits() *frame.Limits {
 	return &frame.Limits{
 		MaxMessage:    uint32(c.MaxMessage),
@@ -182,7 +180,7 @@ func (c *Config) limits() *frame.Limits {
 	}
 }
 
-// caps returns the capabilities this side offers.
+// caps returns the capabilities that this side offers.
 func (c *Config) caps() frame.Caps {
 	caps := frame.CapBatchAck | frame.CapEnds
 	if !c.DisableCompression {
@@ -197,7 +195,7 @@ func (c *Config) caps() frame.Caps {
 // resumable reports whether this side keeps a session that has lost its carrier.
 func (c *Config) resumable() bool { return c.ResumeWindow > 0 }
 
-// patience returns what the hello states of ResumeWindow, in milliseconds.
+// patience returns the ResumeWindow for the hello, in milliseconds.
 func (c *Config) patience() uint32 {
 	if !c.resumable() {
 		return 0

@@ -12,39 +12,39 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// The ends of a dedicated stream are exchanged over its session, for its own connection carries the application's bytes and nothing else
-// (spec 5.10):
+// The ends of a dedicated stream are exchanged over its session, because its own connection carries only the application's bytes (spec
+// 5.10):
 //
 //	writer                                      reader
 //	Write ═══════ the stream's own conn ══════> Read
-//	                            <── STREAM_TAKEN: so much has been read ──
-//	Close ── STREAM_END: that was all of it ──>
-//	                            <── STREAM_TAKEN, and nothing more will be ──
+//	                            <── STREAM_TAKEN: bytes read so far ──
+//	Close ── STREAM_END: total bytes written ──>
+//	                            <── STREAM_TAKEN, final ──
 //	Close returns
 type streamEnds struct {
 	s      *Session
 	number uint64
 
-	wrote  atomic.Uint64 // bytes that this side's application has written
-	took   atomic.Uint64 // bytes that it has read
-	sayAt  atomic.Uint64 // the peer is to be told once took is here
-	saidAt atomic.Int64  // when it was told last, as Session.elapsed
+	wrote  atomic.Uint64 // bytes written by this side's application
+	took   atomic.Uint64 // bytes read by this side's application
+	sayAt  atomic.Uint64 // the peer must be notified once took reaches this
+	saidAt atomic.Int64  // when the peer was last notified, as Session.elapsed
 
 	// Guarded by s.mu.
-	saidDone bool   // the peer knows that nothing more will be read
+	saidDone bool   // the peer knows that this side reads no more
 	theirEnd uint64 // where the peer's direction ends; noEnd: not known
-	peerTook uint64 // bytes that the peer's application has read
-	peerDone bool   // nothing more will be read there
+	peerTook uint64 // bytes read by the peer's application
+	peerDone bool   // the peer reads no more
 }
 
 const (
 	noEnd    = ^uint64(0)
-	sayEvery = 4 << 20                // bytes after which a reader says how far it is, unasked
-	sayAfter = 250 * time.Millisecond // or time
-	sayOften = 64 << 10               // bytes, once the writer waits for it
+	sayEvery = 4 << 20                // bytes after which a reader reports unasked
+	sayAfter = 250 * time.Millisecond // or the time after which it does
+	sayOften = 64 << 10               // bytes, once the writer waits for the report
 )
 
-// number gives a dedicated stream that this side opens a number, when the peer exchanges ends.
+// number assigns a number to a dedicated stream that this side opens. It returns 0 when the peer does not exchange ends.
 func (s *Session) number(st *Stream) uint64 {
 	if !s.exchangesEnds() {
 		return 0
@@ -56,7 +56,7 @@ func (s *Session) number(st *Stream) uint64 {
 	return s.lastNumber
 }
 
-// nextNumber gives a resumable stream that this side opens a number, when the peer knows what it is for: 0 otherwise.
+// nextNumber returns the number for a resumable stream that this side opens, or 0 when the peer does not exchange ends.
 func (s *Session) nextNumber() uint64 {
 	if !s.exchangesEnds() {
 		return 0
@@ -67,7 +67,7 @@ func (s *Session) nextNumber() uint64 {
 	return s.lastNumber
 }
 
-// addEnds makes the ends of st known under their number. s.mu is held.
+// addEnds registers the ends of st under their number. s.mu is held.
 func (s *Session) addEnds(st *Stream, number uint64) {
 	if s.numbered == nil {
 		s.numbered = make(map[uint64]*streamEnds)
@@ -77,8 +77,8 @@ func (s *Session) addEnds(st *Stream, number uint64) {
 	s.numbered[number] = st.ends
 }
 
-// read notes what a Read of the stream has brought, and tells the writer when it is time. The end of the direction, and an error that is
-// not a deadline's, are the last of it.
+// read notes the result of a Read of the stream, and reports to the writer when a report is due. The end of the direction, and any error
+// other than a deadline's, makes it the last report.
 func (e *streamEnds) read(n int, err error) {
 	took := e.took.Add(uint64(n))
 	last := err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
@@ -89,14 +89,14 @@ func (e *streamEnds) read(n int, err error) {
 	}
 }
 
-// isRead reports whether the application has read all that the peer has written, n bytes more included, and the peer has ended.
+// isRead reports whether the peer has ended and the application will have read everything the peer wrote, with n more bytes included.
 func (e *streamEnds) isRead(n int) bool {
 	e.s.mu.Lock()
 	defer e.s.mu.Unlock()
 	return e.took.Load()+uint64(n) == e.theirEnd
 }
 
-// say tells the writer how much has been read. s.mu is held.
+// say reports to the writer how much has been read. s.mu is held.
 func (e *streamEnds) say(last bool) {
 	if e.saidDone || e.s.err != nil {
 		return
@@ -118,7 +118,7 @@ func (e *streamEnds) say(last bool) {
 	}
 }
 
-// onTaken takes the word of the reader of a dedicated stream. s.mu is held.
+// onTaken handles the report of a dedicated stream's reader. s.mu is held.
 func (s *Session) onTaken(h frame.Header, p []byte) error {
 	took, err := frame.ConsumeOffset(p)
 	if err != nil || !s.exchangesEnds() {
@@ -140,7 +140,7 @@ func (s *Session) onTaken(h frame.Header, p []byte) error {
 	return nil
 }
 
-// onStreamEnd takes the word of the writer of a dedicated stream that it has ended. s.mu is held.
+// onStreamEnd handles the notice of a dedicated stream's writer that it has ended. s.mu is held.
 func (s *Session) onStreamEnd(h frame.Header, p []byte) error {
 	end, err := frame.ConsumeOffset(p)
 	if err != nil || !s.exchangesEnds() {
@@ -199,26 +199,26 @@ func (d *dedicated) closeNow() error {
 	case !d.hasUnread():
 		return d.Conn.Close()
 	case lost != nil:
-		_ = d.Conn.Close() // what it would say is less than what follows
+		_ = d.Conn.Close() // its error would say less than the one below
 		return d.undelivered(&Error{Outcome: Unknown, Code: lost.Code, Err: lost.cause()})
 	case d.ends == nil:
-		_ = d.Conn.Close() // likewise
+		_ = d.Conn.Close() // same
 		return d.undelivered(&Error{Outcome: Unknown, Text: "the peer does not say what it has read"})
 	}
 	_ = d.Conn.SetReadDeadline(past) // wakes Read
 	err := d.awaitTaken()
-	_ = d.Conn.Close() // the peer has read all of it, or err says that it has not
+	_ = d.Conn.Close() // the peer has read everything, or err says that it has not
 	return err
 }
 
-// awaitTaken ends the way out and waits until the peer's application has read it.
+// awaitTaken ends the writing direction and waits until the peer's application has read it.
 func (d *dedicated) awaitTaken() error {
 	s, e := d.s, d.ends
 	_ = d.Conn.SetWriteDeadline(time.Time{}) // it may have passed
 	ended := make(chan struct{})
-	go func() { // a key's end record may have to wait for room
+	go func() { // the end record of a keyed conn may have to wait for room
 		defer close(ended)
-		_ = d.CloseWrite() // what the peer has read tells
+		_ = d.CloseWrite() // the peer's reports count, not this error
 	}()
 	s.awaitProgress(func() bool { return d.cut.Load() || e.peerDone || e.peerTook >= e.wrote.Load() }, func() uint64 { return e.peerTook })
 	d.endWrite(ended)
@@ -235,7 +235,7 @@ func (d *dedicated) awaitTaken() error {
 	return d.undelivered(&Error{Outcome: Unknown, Code: frame.CodeTimeout, Err: fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)})
 }
 
-// cutClose ends a Close that waits for the peer.
+// cutClose ends a Close that is waiting for the peer.
 func (d *dedicated) cutClose() {
 	if !d.ending.begun.Load() || d.cut.Swap(true) {
 		return
@@ -246,7 +246,7 @@ func (d *dedicated) cutClose() {
 	d.s.stirLocked()
 }
 
-// endWrite waits for the end of CloseWrite, and cuts it short where it has to wait.
+// endWrite waits for CloseWrite to return, and cuts it short when it blocks.
 func (d *dedicated) endWrite(ended <-chan struct{}) {
 	grace := time.NewTimer(partingGrace)
 	defer grace.Stop()
@@ -258,13 +258,13 @@ func (d *dedicated) endWrite(ended <-chan struct{}) {
 	grace.Reset(partingGrace)
 	select {
 	case <-ended:
-	case <-grace.C: // a conn that heeds no deadline
+	case <-grace.C: // a conn that ignores deadlines
 		drop(d.raw, frame.CodeCancelled)
 		<-ended
 	}
 }
 
-// undelivered completes the error of a Close.
+// undelivered fills in the error of a Close.
 func (d *dedicated) undelivered(e *Error) *Error {
 	e.Op, e.Peer, e.Link = "stream", d.s.peer, d.name
 	took := uint64(0)
@@ -277,7 +277,7 @@ func (d *dedicated) undelivered(e *Error) *Error {
 	return e
 }
 
-// wrote returns how many bytes the application has written.
+// wrote returns the number of bytes the application has written.
 func (d *dedicated) wrote() uint64 {
 	if d.ends != nil {
 		return d.ends.wrote.Load()
@@ -285,10 +285,10 @@ func (d *dedicated) wrote() uint64 {
 	return d.sent.Load()
 }
 
-// wakeWriter ends a Write that waits.
+// wakeWriter ends a waiting Write.
 func (d *dedicated) wakeWriter() { _ = d.Conn.SetWriteDeadline(past) }
 
-// retire ends the stream with its session, in order: what has been written by the peer can still be read, to its end.
+// retire ends the stream with its session, in order: data from the peer can still be read to its end.
 func (d *dedicated) retire(cause *Error) {
 	d.cause.Store(cause)
 	d.retired.Store(true)
@@ -301,17 +301,17 @@ func (d *dedicated) retire(cause *Error) {
 	}
 }
 
-// leave lets go of the conn of a retired stream that has been read to its end. A peer that still reads it must not take that for the end
-// of what this side's application had to say.
+// leave releases the conn of a retired stream that has been read to its end. A peer that still reads the conn must not mistake this for
+// the end of the data.
 func (d *dedicated) leave() {
 	if d.writeEnded.Load() {
-		_ = d.Conn.Close() // the peer has read what it wanted
+		_ = d.Conn.Close() // the peer has read all that it wanted
 	} else {
 		drop(d.raw, frame.CodeCancelled)
 	}
 }
 
-// endWithSession ends a dedicated stream with its session, which err has ended.
+// endWithSession ends a dedicated stream whose session ended with err.
 func (st *Stream) endWithSession(err *Error, inOrder bool) {
 	because := func() *Error {
 		return &Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: Unknown, Err: err.cause()}
@@ -321,7 +321,7 @@ func (st *Stream) endWithSession(err *Error, inOrder bool) {
 	case *resumable:
 		c.endWithSession(cause, inOrder)
 	case *dedicated:
-		if c.hasUnread() && !c.closed.Load() { // else its Close says so
+		if c.hasUnread() && !c.closed.Load() { // otherwise its Close reports it
 			st.noteUnread(c.undelivered(because()))
 		}
 		if inOrder && !c.closed.Load() {
@@ -336,14 +336,14 @@ func (st *Stream) endWithSession(err *Error, inOrder bool) {
 	}
 }
 
-// noteUnread notes that the peer is not known to have all that was written to a dedicated stream which its session ended.
+// noteUnread records that the peer is not known to have everything written to a dedicated stream that ended with its session.
 func (st *Stream) noteUnread(cause *Error) {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
 	st.s.noteLost(st.conn, cause)
 }
 
-// hasUnread reports whether the peer is not known to have read all that was written.
+// hasUnread reports whether the peer is not known to have read everything written.
 func (d *dedicated) hasUnread() bool {
 	if d.ends == nil {
 		return d.wrote() > 0
@@ -353,15 +353,15 @@ func (d *dedicated) hasUnread() bool {
 	return d.ends.peerTook < d.wrote()
 }
 
-// endDedicated closes the dedicated streams with their session, each in a goroutine that ends when the peer has what was written, or the
-// session has ended; Close waits for it. s.mu is held.
+// endDedicated closes the dedicated streams with their session, each in a goroutine. The goroutine ends once the peer has the written
+// data or the session has ended; Close waits for it. s.mu is held.
 func (s *Session) endDedicated() {
 	for st := range s.dedicated {
 		s.endOneDedicated(st)
 	}
 }
 
-// endOneDedicated is endDedicated for one of them. s.mu is held.
+// endOneDedicated does the work of endDedicated for one stream. s.mu is held.
 func (s *Session) endOneDedicated(st *Stream) {
 	if st.conn == nil || st.closing || st.closed.Load() && !isResumable(st) {
 		return
@@ -391,7 +391,7 @@ func (st *Stream) closeWithSession() error {
 	return st.Close()
 }
 
-// past is a deadline that has passed.
+// past is a deadline in the past.
 var past = time.Unix(1, 0)
 
 var _ io.Closer = (*dedicated)(nil)

@@ -9,14 +9,14 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// A drain lets what is in flight end and takes nothing new:
+// A drain completes the work in flight and accepts no new work:
 //
 //	this side                       the peer
-//	... sends what its own callers have queued; new work is refused with GOAWAY's code ...
-//	GOAWAY(last id served) ───────> new work is refused there, NotSent; what is in flight goes on
+//	... sends the requests its own callers have queued; refuses new work with GOAWAY's code ...
+//	GOAWAY(last id served) ───────> refuses new work, NotSent; work in flight continues
 //	... both wait until nothing is in flight ...
 //	                       <─────── closes the carrier
-//	closes, also when the peer does not within CloseTimeout
+//	closes, even if the peer has not done so within CloseTimeout
 
 // Shutdown drains the session: it takes no new work, tells the peer so, waits until all calls, handlers, one-way messages
 // and streams of both sides have ended, and closes. When the session is lost first, the error is that of Close. When ctx ends first the rest is cut off, and the ctx's error is
@@ -34,14 +34,14 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Drain begins a drain and returns at once; text is told to the peer. See Shutdown.
+// Drain begins a drain and returns at once. It sends text to the peer. See Shutdown.
 func (s *Session) Drain(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.drainLocked(frame.Failure{Code: frame.CodeGoingAway, Text: text})
 }
 
-// Draining reports whether the session takes no new work: either side drains it, or it has ended.
+// Draining reports whether the session accepts no new work, because either side drains it or it has ended.
 func (s *Session) Draining() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,14 +58,14 @@ func (s *Session) drainLocked(f frame.Failure) {
 	s.leaveWhenIdle(&Error{Op: "session", Peer: s.peer, Code: frame.CodeGoingAway, Text: "drained"})
 }
 
-// goAwayLocked tells the peer that requests after the last one accepted are not served.
+// goAwayLocked notifies the peer that requests after the last accepted one are not served.
 func (s *Session) goAwayLocked(f frame.Failure) {
 	s.controlFailure(frame.TypeGoAway, s.lastPeerID, f)
 	s.saidGoAway = s.phase
 }
 
-// sayFarewell sends the GOAWAY of a drain as soon as all that callers have queued here has begun to leave. The peer closes
-// when it is idle, so what it has not yet heard of would be lost. s.mu is held.
+// sayFarewell sends the GOAWAY of a drain once everything that callers have queued has begun to leave. The peer closes when it is idle,
+// so requests that it has not yet seen would be lost. s.mu is held.
 func (s *Session) sayFarewell() {
 	if s.farewell != nil && !s.backlog() {
 		s.goAwayLocked(*s.farewell)
@@ -73,7 +73,7 @@ func (s *Session) sayFarewell() {
 	}
 }
 
-// backlog reports whether anything of this side waits to begin. s.mu is held.
+// backlog reports whether any work of this side has not begun to leave. s.mu is held.
 func (s *Session) backlog() bool {
 	if s.waiting.len() > 0 || int(s.inFlight) > len(s.pending) || s.lane.waiting.len() > 0 || s.lane.queue.len() > 0 {
 		return true
@@ -92,7 +92,7 @@ func (s *Session) backlog() bool {
 	return s.mine > begun
 }
 
-// onGoAway takes the peer's word that it drains or closes. s.mu is held.
+// onGoAway handles the peer's notice that it drains or closes. s.mu is held.
 func (s *Session) onGoAway(h frame.Header, p []byte) error {
 	f, err := frame.ConsumeFailure(p)
 	if err != nil {
@@ -120,7 +120,7 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 		s.leaveWhenIdle(leaving)
 	case f.Code == frame.CodeClosed && s.peerPhase < phaseClosing:
 		s.onClosing(leaving)
-	case f.Code == frame.CodeClosed && s.exchangesEnds(): // said again
+	case f.Code == frame.CodeClosed && s.exchangesEnds(): // repeated
 	default:
 		s.leaveWhenIdle(leaving)
 		s.peerPhase = phaseOver
@@ -128,8 +128,8 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 	return nil
 }
 
-// onClosing takes the peer's word that it has closed the session: this side completes what was accepted, and closes it too. A peer that
-// does not exchange ends hears nothing any more. s.mu is held.
+// onClosing handles the peer's notice that it has closed the session. This side completes accepted work and closes the session too. A
+// peer that does not exchange ends reads nothing more. s.mu is held.
 func (s *Session) onClosing(leaving *Error) {
 	s.peerPhase = phaseClosing
 	s.moved++
@@ -139,14 +139,14 @@ func (s *Session) onClosing(leaving *Error) {
 		s.dropUnheard(leaving)
 	}
 	s.lane.refuseWaiting(leaving)
-	go s.closeFor(leaving) // the peer waits for our word before it lets go of the carrier
+	go s.closeFor(leaving) // the peer waits for this side's END before it closes the carrier
 	if s.phase >= phaseClosing {
 		s.endStreams()
 	}
 	s.stirLocked()
 }
 
-// dropUnheard gives up what a peer that has closed will not hear: the answers to its requests, and what Writes have not sent. s.mu is
+// dropUnheard gives up the data that a closed peer will not read: the answers to its requests, and the unsent part of Writes. s.mu is
 // held.
 func (s *Session) dropUnheard(leaving *Error) {
 	for _, m := range s.serving {
@@ -159,7 +159,7 @@ func (s *Session) dropUnheard(leaving *Error) {
 	}
 }
 
-// leaveWhenIdle ends the session for a reason once nothing is in flight. s.mu is held.
+// leaveWhenIdle ends the session with the given reason once nothing is in flight. s.mu is held.
 func (s *Session) leaveWhenIdle(reason *Error) {
 	if s.leaving != nil {
 		return
@@ -170,7 +170,7 @@ func (s *Session) leaveWhenIdle(reason *Error) {
 	s.checkIdle()
 }
 
-// finishDrain closes a drained session. It is a goroutine of its own; it ends when the session has ended.
+// finishDrain closes a drained session. It runs in its own goroutine, which ends when the session has ended.
 func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
 	for idle != nil {
 		select {
@@ -178,7 +178,7 @@ func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
 		case <-s.ended:
 			return
 		}
-		if !reason.Remote { // the peer closes first, when it sees the same
+		if !reason.Remote { // the peer closes first, once it is idle too
 			s.awaitFor(min(s.cfg.CloseTimeout, partingGrace), s.isAway)
 		}
 		if s.flow != nil && s.awaitValue() != nil { // the last answers may wait for another carrier
@@ -189,8 +189,8 @@ func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
 	s.closeFor(reason)
 }
 
-// awaitValue waits until the peer has acknowledged all that is worth it: not GOAWAY itself, for most likely a peer that is away with
-// nothing in flight has ended. The error is why the session has.
+// awaitValue waits until the peer has acknowledged everything worth waiting for. GOAWAY itself does not count: a peer without a carrier
+// and with nothing in flight has most likely ended. The error is the reason why the session ended.
 func (s *Session) awaitValue() error {
 	s.mu.Lock()
 	end := s.valueEnd
@@ -198,7 +198,7 @@ func (s *Session) awaitValue() error {
 	return s.flow.AwaitAckedTo(end)
 }
 
-// busyAgain returns what to wait for when something has come in since the drain was idle, or nil.
+// busyAgain returns the channel to wait on when work has arrived since the drain was idle, or nil.
 func (s *Session) busyAgain() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -209,7 +209,7 @@ func (s *Session) busyAgain() <-chan struct{} {
 	return s.idle
 }
 
-// checkIdle moves a drain on when something has ended. s.mu is held.
+// checkIdle continues a drain when some work has ended. s.mu is held.
 func (s *Session) checkIdle() {
 	if s.leaving == nil {
 		return

@@ -2,59 +2,58 @@ package session
 
 import "time"
 
-// A flight bounds what one direction of a shared stream has on its way, so that calls do not wait long behind it: all of a session
-// goes through the queues of one connection, and whatever a stream has put there comes first. The peer's credit says when bytes
-// have been read. From that the flight knows the least time they take, and that they take longer now because they queue; it then
-// allows as many as keep the queue short. That is the idea of TCP Vegas (Brakmo and Peterson 1995), with the least sample of a
-// round trip to judge by (CoDel, RFC 8289, section 3).
+// A flight bounds the bytes under way in one direction of a shared stream, so that calls do not wait long behind them: all data of a
+// session goes through the queues of one connection, and a stream's queued bytes come first. The peer's credit says when bytes have been
+// read. From that the flight learns the least time that they take, and that they take longer when they queue. It then allows only as many
+// as keep the queue short. That is the idea of TCP Vegas (Brakmo and Peterson 1995), with the least sample of a round trip as the reference
+// (CoDel, RFC 8289, section 3).
 //
-// When all that has left has been read, so much of it has been granted that leastFlight bytes may leave again. When it has not been
-// read, it is no longer on its way either: after a while without credit a flight allows more, up to the credit. See relaxFlights.
+// When all sent bytes have been read, enough credit has been granted that leastFlight bytes may leave again. When they have not been read,
+// they are no longer under way either: after a while without credit a flight allows more, up to the credit. See relaxFlights.
 type flight struct {
-	sent, heard uint64        // bytes of this direction that have left, and of those the peer has given credit for again
-	limit       int           // how many may be between the two; one fragment may begin below it
+	sent, heard uint64        // bytes of this direction that have been sent, and those for which the peer has granted credit again
+	limit       int           // limit of the difference; one fragment may begin below it
 	movedAt     time.Duration // when either grew last
 
-	marks   queue[mark]   // sent and not heard
+	marks   queue[mark]   // for the bytes between sent and heard
 	least   time.Duration // from sending to credit; zero before the first
-	leastAt time.Duration // when that was measured, as Session.elapsed
+	leastAt time.Duration // when least was measured, as Session.elapsed
 
-	// A round ends when all that was sent at its begin has been heard.
+	// A round ends when everything sent before its begin has been heard.
 	round     uint64        // sent at the begin
 	roundAt   time.Duration // when that was
 	roundFrom uint64        // heard at the begin
 	roundBest time.Duration
 	bounded   bool // it has been at the limit
 	known     bool // the limit has been lowered once: until then it doubles
-	before    int  // the limit, while it is lowered on a long way to see how long that is now; 0 otherwise
-	settling  bool // what is heard in this round had left before the limit was lowered
+	before    int  // the limit, while it is lowered on a long path to measure the path again; 0 otherwise
+	settling  bool // bytes heard in this round were sent before the limit was lowered
 }
 
-// A mark is when the bytes up to an offset have left.
+// A mark is the time when the bytes up to an offset were sent.
 type mark struct {
 	end   uint64
 	at    time.Duration
-	alone bool // with so little before them that they can hardly have queued
+	alone bool // with so few bytes before them that they can hardly have queued
 }
 
 const (
 	leastFlight   = 16 << 10 // bytes
 	firstFlight   = 64 << 10
 	leastFragment = 4 << 10
-	// What has been read is granted from mostGrant on, and from leastGrant on before a Read waits: on a slow way soon, on a fast one
-	// seldom.
+	// Read bytes are granted from mostGrant on, and from leastGrant on before a Read waits: soon on a slow path, seldom on a fast one.
 	leastGrant = 4 << 10
 	mostGrant  = 64 << 10
 
-	// How long the bytes of a stream may queue. While there are calls, about as long as the way takes, so that these take twice as
-	// long as without; in a program that just moves data, only as long as nobody minds who comes to call.
+	// How long the bytes of a stream may queue. While there are calls, about as long as the path takes, so that calls take twice as long as
+	// without. In a program that only moves data, short enough that a new call is not noticeably delayed.
 	mostQueue  = 50 * time.Millisecond
-	leastQueue = 200 * time.Microsecond // less is the scheduler's, and would cost throughput
+	leastQueue = 200 * time.Microsecond // shorter times are scheduling delays, and would cost throughput
 	attentive  = time.Second            // after a call or a message
 
-	leastRelax = 100 * time.Millisecond // between looks at the flights that hold up a Write
-	blindRelax = 500 * time.Millisecond // without credit, when nothing is known of the way
-	mostRelax  = 2 * time.Second        // whatever is known: a time may be that of a reader who pauses, or of credit that gathers
+	leastRelax = 100 * time.Millisecond // between checks of the flights that hold up a Write
+	blindRelax = 500 * time.Millisecond // without credit, when the path is unknown
+	mostRelax  = 2 * time.Second        // in any case: a measured time may include a reader's pause, or credit that accumulates
 
 	leastHolds = 10 * time.Second // how long a least time counts; after that, the next sample that has not queued replaces it
 )
@@ -66,13 +65,13 @@ func (f *flight) room() int {
 		return 0
 	}
 	if f.least == 0 {
-		return leastFragment // the first one has nothing before it, and tells how long a way it is
+		return leastFragment // the first one has nothing before it, and measures the path
 	}
-	soon := int(float64(f.limit) * float64(mostQueue/2) / float64(f.least)) // so that a fragment is no queue of its own on a long way
+	soon := int(float64(f.limit) * float64(mostQueue/2) / float64(f.least)) // so that a fragment does not form a queue of its own on a long path
 	return min(fragment, max(leastFragment, min(f.limit/4, soon)))
 }
 
-// leave notes that n bytes leave now.
+// leave records that n bytes are sent now.
 func (f *flight) leave(n int, now time.Duration) {
 	if f.sent == f.heard {
 		f.begin(now)
@@ -80,7 +79,7 @@ func (f *flight) leave(n int, now time.Duration) {
 	f.sent += uint64(n)
 	f.movedAt = now
 	if last := f.marks.len() - 1; last >= 0 && f.sent-f.marks.at(last).end < leastGrant {
-		return // small writes need no mark each
+		return // small writes need no mark of their own
 	}
 	f.marks.push(mark{f.sent, now, f.sent-f.heard <= leastFlight})
 }
@@ -91,11 +90,11 @@ func (f *flight) begin(now time.Duration) {
 	f.roundAt, f.roundFrom = now, f.heard
 }
 
-// isLong reports whether a round trip takes so long that a slow way, too, has more under way than leastFlight.
+// isLong reports whether a round trip is so long that even a slow path has more than leastFlight under way.
 func (f *flight) isLong() bool { return f.least > 2*mostQueue }
 
-// grain returns how long the bytes take, on a long way, that leave and are granted together, however short the queue is: if it is
-// slow, longer than they may queue.
+// grain returns how long, on a long path, the bytes take that are sent and granted together, however short the queue is. On a slow path
+// that is longer than they may queue.
 func (f *flight) grain(now time.Duration) time.Duration {
 	if !f.isLong() {
 		return 0
@@ -104,10 +103,10 @@ func (f *flight) grain(now time.Duration) time.Duration {
 	return time.Duration((2*leastFragment + leastGrant) / rate)
 }
 
-// hear takes the peer's credit for n more bytes. What is sent may queue for as long as most.
+// hear handles the peer's credit for n more bytes. Sent bytes may queue for at most most.
 func (f *flight) hear(n int, now, most time.Duration) {
 	f.movedAt = now
-	f.heard = min(f.heard+uint64(n), f.sent) // more is credit for what has not been sent: a window that grows
+	f.heard = min(f.heard+uint64(n), f.sent) // the rest is credit for unsent bytes: a growing window
 	for f.marks.len() > 0 && f.marks.peek().end <= f.heard {
 		f.sample(f.marks.pop(), now)
 	}
@@ -118,7 +117,7 @@ func (f *flight) hear(n int, now, most time.Duration) {
 	lower := !f.settling && fits < 1
 	switch {
 	case f.before > 0:
-		if !f.settling { // this round had the way for itself
+		if !f.settling { // nothing else was under way in this round
 			f.limit, f.before = f.before, 0
 		}
 		lower = false
@@ -136,7 +135,7 @@ func (f *flight) hear(n int, now, most time.Duration) {
 	f.settling = lower
 }
 
-// sample takes the time that the bytes of m took.
+// sample handles the time that the bytes of m took.
 func (f *flight) sample(m mark, now time.Duration) {
 	took := max(1, now-m.at)
 	if f.roundBest == 0 || took < f.roundBest {
@@ -147,7 +146,7 @@ func (f *flight) sample(m mark, now time.Duration) {
 	}
 }
 
-// relax allows more when there has been no credit for so long that what has left cannot be on its way any more.
+// relax allows more when there has been no credit for so long that sent bytes can no longer be under way.
 func (f *flight) relax(now time.Duration) {
 	wait := blindRelax
 	if f.least > 0 {
@@ -158,7 +157,7 @@ func (f *flight) relax(now time.Duration) {
 	}
 }
 
-// move forgets what was measured: it was another way. What has left and not been read goes out on the new one now.
+// move forgets the measurements, because the path has changed. Unread bytes are now sent on the new one.
 func (f *flight) move(now time.Duration) {
 	f.movedAt = now
 	for f.marks.len() > 0 {
@@ -168,7 +167,7 @@ func (f *flight) move(now time.Duration) {
 	f.begin(now)
 }
 
-// watchFlights sees to it that a flight that holds up a Write is looked at again. s.mu is held.
+// watchFlights makes sure that a flight that holds up a Write is checked again. s.mu is held.
 func (s *Session) watchFlights() {
 	if s.watching || s.err != nil {
 		return
@@ -190,7 +189,7 @@ func (s *Session) stopWatch() {
 	}
 }
 
-// relaxFlights has the flights that hold up a Write allow more if nothing moves. It is called by a timer, which ends with the session.
+// relaxFlights lets flights that hold up a Write allow more if nothing moves. A timer, which ends with the session, calls it.
 func (s *Session) relaxFlights() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -200,11 +199,11 @@ func (s *Session) relaxFlights() {
 		if len(st.out) > 0 && st.credit > 0 && st.flight.room() == 0 && !away {
 			st.flight.relax(now)
 		}
-		st.offer() // comes back here while it is held up
+		st.offer() // calls watchFlights again while it is held up
 	}
 }
 
-// mostQueueFor returns how long the bytes of streams may queue now, when they take least without. s.mu is held.
+// mostQueueFor returns how long the bytes of streams may queue now, if they take least without a queue. s.mu is held.
 func (s *Session) mostQueueFor(least time.Duration) time.Duration {
 	if last := time.Duration(s.lastCall.Load()); last == 0 || s.elapsed()-last > attentive {
 		return mostQueue

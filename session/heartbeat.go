@@ -12,8 +12,8 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// heartbeat watches a session from a timer: whether the peer is silent, whether the carrier takes what is written, and
-// whether what arrives in parts goes on. It costs nothing while data flows.
+// heartbeat watches a session from a timer: whether the peer is silent, whether the carrier accepts written data, and whether frames that
+// arrive in parts make progress. It costs nothing while data flows.
 type heartbeat struct {
 	s     *Session
 	every time.Duration
@@ -22,13 +22,13 @@ type heartbeat struct {
 	// Guarded by s.mu.
 	timer     *time.Timer
 	stopped   bool
-	heardAt   time.Time // when there was last a sign of life
+	heardAt   time.Time // when the last sign of life came
 	looked    time.Time // when the session was last looked at
-	probed    time.Time // when the carrier was probed
-	probeBy   time.Time // when the carrier is given up unless something has been heard; zero: it is not being probed
+	probed    time.Time // when the carrier was last probed
+	probeBy   time.Time // when the carrier is given up unless a sign of life comes; zero: no probe in progress
 	lastPing  uint64
-	answered  uint64        // bytes of which the peer has been told by a sign
-	pinged    time.Time     // when pingedID left; zero once it is answered, and on another carrier
+	answered  uint64        // received bytes for which the peer has been sent a sign
+	pinged    time.Time     // when pingedID was sent; zero once it is answered, and on another carrier
 	pingedID  uint64        // of the last PING that measures the round trip
 	resumedAt time.Duration // when the carrier was attached: nothing could make progress before
 	pingWaits []pingWait
@@ -67,7 +67,7 @@ func (h *heartbeat) stop() {
 	h.pingWaits = nil
 }
 
-// check looks at the session once, and ends it when it has been silent or stuck for too long.
+// check looks at the session once, and ends it if it has been silent or stuck for too long.
 func (h *heartbeat) check() {
 	err := h.look(time.Now())
 	switch {
@@ -79,10 +79,10 @@ func (h *heartbeat) check() {
 	}
 }
 
-// errCarrier marks what is wrong with the carrier, and not with the peer.
+// errCarrier marks a failure of the carrier rather than of the peer.
 var errCarrier = fmt.Errorf("the carrier is dead: %w", os.ErrDeadlineExceeded)
 
-// onCarrier begins to watch another carrier. s.mu is held.
+// onCarrier starts watching another carrier. s.mu is held.
 func (h *heartbeat) onCarrier() {
 	h.heardAt, h.pinged, h.probeBy = time.Now(), time.Time{}, time.Time{}
 	if h.s != nil {
@@ -146,11 +146,12 @@ func (h *heartbeat) onSilence(now time.Time) error {
 	return nil
 }
 
-// probeTime is what a peer has to answer after this side has slept, or its network has changed, when nothing is in the way.
+// probeTime is how long a peer has to answer, with nothing queued before the answer, after this side has slept or its network has
+// changed.
 const probeTime = 2 * time.Second
 
-// probePatience returns how long the answer to a probe may take: what is on its way comes first. Without a word for so long that
-// the heartbeat would give the carrier up, it is given up. s.mu is held.
+// probePatience returns how long the answer to a probe may take: the bytes already under way come first. It is at most the time without a
+// sign of life after which the heartbeat would give the carrier up. s.mu is held.
 func (h *heartbeat) probePatience() time.Duration {
 	most := h.s.cfg.WriteTimeout
 	if h.s.cfg.Heartbeat > 0 {
@@ -163,22 +164,22 @@ func (h *heartbeat) probePatience() time.Duration {
 	return most
 }
 
-// maxDrift is by how much the clocks of a process that has not slept may differ between two looks.
+// maxDrift is how far the two clocks of a process that has not slept may drift apart between two looks.
 const maxDrift = 2 * time.Second
 
-// awoke reports whether the machine has slept since the last look: the wall clock has gone on, and the monotonic one has
-// not. s.mu is held.
+// awoke reports whether the machine has slept since the last look: the wall clock has advanced, and the monotonic one has not. s.mu is
+// held.
 func (h *heartbeat) awoke(now time.Time) bool {
 	last := h.looked
 	h.looked = now
 	return !last.IsZero() && slept(now.Sub(last), now.Round(0).Sub(last.Round(0)))
 }
 
-// slept reports whether so much time by the monotonic and by the wall clock means that the machine has slept.
+// slept reports whether the machine has slept, given the time elapsed by the monotonic and by the wall clock.
 func slept(monotonic, wall time.Duration) bool { return wall-monotonic > maxDrift }
 
-// probe asks the peer for a word within probePatience; without one the carrier is given up. A session that is detached looks for
-// another at once. s.mu is held.
+// probe asks the peer to answer within probePatience, and gives the carrier up if it does not. A detached session redials at once. s.mu
+// is held.
 func (h *heartbeat) probe(now time.Time) {
 	s := h.s
 	switch {
@@ -193,8 +194,9 @@ func (h *heartbeat) probe(now time.Time) {
 	}
 }
 
-// Probe asks the peer for a word at once, and looks for another carrier when none comes within 2 s and the time that what is on its
-// way takes, or HeartbeatTimeout if that is less: for an owner who knows that the network has changed. On a session that is detached it ends the wait for the next attempt.
+// Probe asks the peer to answer at once. If no answer comes within 2 s plus the time for the bytes already under way, or within
+// HeartbeatTimeout if that is less, the session looks for another carrier. Call it when you know that the network has changed. On a
+// detached session it ends the wait for the next attempt.
 func (s *Session) Probe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,7 +205,7 @@ func (s *Session) Probe() {
 	}
 }
 
-// lastHeard returns when there was last a sign that the carrier lives.
+// lastHeard returns when the carrier last gave a sign of life.
 func (s *Session) lastHeard() time.Time {
 	if s.flow != nil {
 		return s.flow.LastHeard()
@@ -215,7 +217,7 @@ func (s *Session) lastHeard() time.Time {
 	return at
 }
 
-// stuck returns for how long the carrier has taken nothing of what is being written.
+// stuck returns how long the carrier has accepted none of the data being written.
 func (s *Session) stuck() time.Duration {
 	if s.flow != nil {
 		return s.flow.Stuck()
@@ -233,7 +235,7 @@ func (h *heartbeat) ping(now time.Time) {
 	h.s.control(frame.Header{Type: frame.TypePing, ID: h.lastPing}, nil)
 }
 
-// onPong takes the answer to the PING id and all before it. s.mu is held.
+// onPong handles the answer to the PING id and to all before it. s.mu is held.
 func (h *heartbeat) onPong(id uint64) {
 	if id >= h.pingedID && !h.pinged.IsZero() {
 		h.rtt.Store(int64(max(time.Since(h.pinged), 1)))
@@ -251,8 +253,8 @@ func (h *heartbeat) onPong(id uint64) {
 	h.pingWaits = kept
 }
 
-// refuseStalled refuses the requests that have been arriving without progress for ReadTimeout. A one-way message that
-// does so ends the session, for no other can pass it. s.mu is held.
+// refuseStalled refuses the requests that have made no progress for ReadTimeout while arriving. A stalled one-way message ends the
+// session, because no other can pass it. s.mu is held.
 func (s *Session) refuseStalled(now time.Duration) error {
 	for _, m := range s.serving {
 		late := !m.ctx.deadline.IsZero() && now > m.ctx.deadline.Sub(s.started)
@@ -267,7 +269,7 @@ func (s *Session) refuseStalled(now time.Duration) error {
 	return nil
 }
 
-// Ping returns how long the peer takes to answer. The error matches the ctx's own, or why the session ended.
+// Ping returns how long the peer takes to answer. The error matches the ctx's error, or says why the session ended.
 func (s *Session) Ping(ctx context.Context) (time.Duration, error) {
 	s.mu.Lock()
 	if s.err != nil {

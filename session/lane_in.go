@@ -7,22 +7,22 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// inLane is the receiving side of the lane. Its fields are guarded by the session's mu.
+// inLane is the receiving side of the one-way messages. Its fields are guarded by the session's mu.
 type inLane struct {
-	current *Message // the one that is not yet whole; nil if none
+	current *Message // the incomplete message; nil if none
 	queue   queue[*Message]
-	running bool   // deliver runs
-	charge  int    // of all that has begun to arrive and has not been acknowledged
-	handled uint64 // id of the last one handled
-	toAck   int    // charge of those handled and not acknowledged
+	running bool   // deliver is running
+	charge  int    // of all messages that have begun to arrive and are not acknowledged
+	handled uint64 // id of the last handled message
+	toAck   int    // charge of the handled messages that are not acknowledged
 }
 
-// busy reports whether a message has begun to arrive that has not been handled.
+// busy reports whether a message that has begun to arrive has not been handled.
 func (l *inLane) busy() bool { return l.running || l.current != nil || l.queue.len() > 0 }
 
 func (l *inLane) assembling(id uint64) bool { return l.current != nil && l.current.id == id }
 
-// onMessage takes the first part of a one-way message. s.mu is held.
+// onMessage handles the first part of a one-way message. s.mu is held.
 func (s *Session) onMessage(h frame.Header, p []byte) error {
 	start, body, err := s.consumeStart(h, p)
 	if err != nil {
@@ -54,7 +54,7 @@ func (s *Session) onMessage(h frame.Header, p []byte) error {
 	return s.addMessage(body)
 }
 
-// skip refuses a one-way message; what is still to come of it is passed over. s.mu is held.
+// skip refuses a one-way message and discards the rest of it. s.mu is held.
 func (s *Session) skip(m *Message, f frame.Failure) {
 	s.stats.refused.Add(1)
 	s.controlFailure(frame.TypeError, m.id, f)
@@ -64,7 +64,7 @@ func (s *Session) skip(m *Message, f frame.Failure) {
 	m.held = 0
 }
 
-// addMessage takes a part of the current one-way message, and hands it on when it is whole. s.mu is held.
+// addMessage handles a part of the current one-way message, and queues the message for delivery when it is complete. s.mu is held.
 func (s *Session) addMessage(p []byte) error {
 	m := s.inbox.current
 	if len(p) > 0 || m.in.progress == 0 { // an empty part is no progress
@@ -93,8 +93,8 @@ func (s *Session) addMessage(p []byte) error {
 	return nil
 }
 
-// deliver runs the handlers of the one-way messages that have arrived, one at a time. It is a goroutine of its own; it
-// ends when there is none left or the session has ended.
+// deliver runs the handlers of received one-way messages, one at a time. It runs in its own goroutine, which ends when no message is left
+// or the session has ended.
 func (s *Session) deliver() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +104,7 @@ func (s *Session) deliver() {
 	}
 }
 
-// delivered ends deliver, also when a handler has ended its goroutine by runtime.Goexit. s.mu is held.
+// delivered ends deliver, even if a handler has ended its goroutine with runtime.Goexit. s.mu is held.
 func (s *Session) delivered() {
 	if s.inbox.queue.len() > 0 {
 		go s.deliver()
@@ -114,7 +114,7 @@ func (s *Session) delivered() {
 	s.checkIdle()
 }
 
-// deliverNext runs the handler of the first message. s.mu is held, and released meanwhile.
+// deliverNext runs the handler of the first message. s.mu is held, and released while the handler runs.
 func (s *Session) deliverNext() {
 	m := s.inbox.queue.pop()
 	s.mu.Unlock()
@@ -132,7 +132,7 @@ func (s *Session) deliverNext() {
 	}
 }
 
-// ackMessages tells the sender how far the handling is, once it is worth a frame. s.mu is held.
+// ackMessages acknowledges the handled messages to the sender, once that is worth a frame. s.mu is held.
 func (s *Session) ackMessages() {
 	if s.inbox.queue.len() > 0 && s.inbox.toAck < s.cfg.MessageWindow/4 {
 		return
@@ -142,7 +142,7 @@ func (s *Session) ackMessages() {
 	s.control(frame.Header{Type: frame.TypeMessageAck, ID: s.inbox.handled}, nil)
 }
 
-// deliverOne runs the handler of one message. A failure is told to the sender.
+// deliverOne runs the handler of one message. It reports a failure to the sender.
 func (s *Session) deliverOne(m *Message) {
 	refuse := func(f frame.Failure) {
 		s.mu.Lock()
@@ -172,7 +172,7 @@ func (s *Session) deliverOne(m *Message) {
 	returned = true
 }
 
-// abortLocked gives back what the lane holds. s.mu is held.
+// abortLocked releases the messages held in the lane. s.mu is held.
 func (l *inLane) abortLocked(s *Session) {
 	if l.current != nil {
 		l.current.in.drop()

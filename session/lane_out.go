@@ -12,29 +12,29 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// One-way messages are a lane: each side's are handled by the other one at a time, in the order sent. MESSAGE_ACK tells
-// how far the handling is, which gives the sender both room in the window and the outcome.
+// One-way messages form a lane: the other side handles each side's messages one at a time, in the order sent. MESSAGE_ACK acknowledges the
+// handled messages, which gives the sender both room in the window and the outcome.
 
-// messageCharge is what a one-way message counts in the window beside its bytes.
+// messageCharge is the charge of a one-way message in the window in addition to its bytes.
 const messageCharge = 64
 
-// Bounds of the lane's failures that wait for Flush.
+// maxFailures bounds the lane's failures kept for Flush.
 const maxFailures = 64
 
 // outLane is the sending side of the lane. Its fields are guarded by the session's mu. It is a source.
 type outLane struct {
 	s       *Session
 	queue   queue[*oneWay] // admitted, in order, not yet sent whole
-	queued  bool           // the lane stands among the ready sources
+	queued  bool           // the lane is in the queue of ready sources
 	unacked queue[*oneWay] // begun and not acknowledged, in order
-	charge  int            // of all that is in queue or unacked
+	charge  int            // of all messages in queue or unacked
 	waiting line[*oneWay]  // not admitted: the window is full
 
 	admitted, handled uint64 // how many in all
 	flushers          []*flusher
 	failures          []error  // since the last Flush, at most maxFailures
 	failed            int      // since the last Flush
-	untold            []*Error // failures of abort that OnUndelivered has not been told
+	untold            []*Error // failures of abort not yet reported to OnUndelivered
 }
 
 // oneWay is one message of the lane.
@@ -47,10 +47,10 @@ type oneWay struct {
 	failed   bool // its failure has been reported
 }
 
-// gaveUp tells the line of those that wait for the window.
+// gaveUp reports whether the message no longer waits for the window.
 func (o *oneWay) gaveUp() bool { return o.gone }
 
-// onBegun and onSent have nothing to do: the lane keeps the books.
+// onBegun and onSent do nothing: the lane keeps its own books.
 func (o *oneWay) onBegun() {}
 func (o *oneWay) onSent()  {}
 
@@ -61,9 +61,9 @@ type flusher struct {
 	done   chan struct{}
 }
 
-// Send queues value for the handler of link at the peer and returns; value may change afterwards. One-way messages of a
-// session are handled one at a time in the order of Send, each once. Send waits for ctx while the peer's MessageWindow
-// is full. What becomes of it afterwards is told by Flush and by Config.OnUndelivered.
+// Send queues value for the handler of link at the peer and returns; value may change afterwards. One-way messages of a session are handled
+// one at a time in the order of Send, each once. Send waits for ctx while the peer's MessageWindow is full. Flush and Config.OnUndelivered
+// report what becomes of the message.
 //
 // The error is an *Error with outcome NotSent; it matches ErrTooLarge, the ctx's error, or why the session ended.
 func (s *Session) Send(ctx context.Context, link string, value []byte) error {
@@ -101,7 +101,7 @@ func (s *Session) send(ctx context.Context, head outgoing, value []byte) error {
 	return s.awaitAdmission(ctx, o)
 }
 
-// awaitAdmission waits until o has been queued.
+// awaitAdmission waits until o has been queued or refused, or ctx ends.
 func (s *Session) awaitAdmission(ctx context.Context, o *oneWay) error {
 	select {
 	case <-o.admitted:
@@ -137,7 +137,7 @@ func (l *outLane) admit(o *oneWay) {
 	}
 }
 
-// next sends the first message's next fragment, and goes on to the next message while they are small.
+// next sends the next fragment of the first message, and continues with the next messages while they are small.
 func (l *outLane) next(b []byte) ([]byte, bool) {
 	for full := len(b) + l.s.part; l.queue.len() > 0 && len(b) < full; {
 		o := *l.queue.peek()
@@ -156,12 +156,12 @@ func (l *outLane) next(b []byte) ([]byte, bool) {
 	return b, l.queued
 }
 
-// awaits reports whether id is a message that has begun and is not acknowledged.
+// awaits reports whether the first unacknowledged message has an id up to id.
 func (l *outLane) awaits(id uint64) bool {
 	return l.unacked.len() > 0 && (*l.unacked.peek()).out.id <= id
 }
 
-// onAck takes the peer's word that every message up to id has been handled.
+// onAck handles the peer's notice that every message up to id has been handled.
 func (l *outLane) onAck(id uint64) error {
 	if !l.awaits(id) || !l.s.ours(id) || id > l.s.lastID {
 		return fmt.Errorf("MESSAGE_ACK of id %d: %w", id, frame.ErrMalformed)
@@ -186,7 +186,7 @@ func (l *outLane) onAck(id uint64) error {
 	return nil
 }
 
-// undelivered notes the failure of the message id, once, and reports whether there is such a message.
+// undelivered records the failure of message id, once, and reports whether there was such a message without a failure.
 func (l *outLane) undelivered(id uint64, err *Error) bool {
 	i := sort.Search(l.unacked.len(), func(i int) bool { return l.unacked.at(i).out.id >= id })
 	if i == l.unacked.len() || l.unacked.at(i).out.id != id || l.unacked.at(i).failed {
@@ -204,7 +204,7 @@ func (l *outLane) undelivered(id uint64, err *Error) bool {
 	return true
 }
 
-// tell calls OnUndelivered, which may end its goroutine: this one is the session's.
+// tell calls OnUndelivered. OnUndelivered may end its goroutine, and this goroutine is the session's.
 func (l *outLane) tell(err *Error) {
 	if hook.Do(func() { l.s.cfg.OnUndelivered(err) }) != nil {
 		l.s.cfg.Logger.Error("OnUndelivered ended its goroutine", "link", err.Link, "peer", l.s.peer)
@@ -220,7 +220,7 @@ func (l *outLane) note(err *Error) {
 	}
 }
 
-// refuseWaiting ends the Sends that wait for room in the window: the peer takes no more.
+// refuseWaiting ends the Sends that wait for room in the window, because the peer accepts no more.
 func (l *outLane) refuseWaiting(err *Error) {
 	for l.waiting.len() > 0 {
 		o := l.waiting.pop()
@@ -229,7 +229,7 @@ func (l *outLane) refuseWaiting(err *Error) {
 	}
 }
 
-// abort ends the lane with the session: what has not been acknowledged is noted, for tellUndelivered too.
+// abort ends the lane with the session. It records the unacknowledged messages, for tellUndelivered too.
 func (l *outLane) abort(err *Error) {
 	l.queued = false
 	end := func(o *oneWay, outcome Outcome) *Error {
@@ -259,7 +259,7 @@ func (l *outLane) abort(err *Error) {
 	l.wakeFlushers(true)
 }
 
-// tellUndelivered calls OnUndelivered with what abort noted. s.mu is not held; the session has ended.
+// tellUndelivered calls OnUndelivered for the failures that abort recorded. s.mu is not held; the session has ended.
 func (l *outLane) tellUndelivered() {
 	for _, err := range l.untold {
 		l.tell(err)
@@ -279,9 +279,9 @@ func (l *outLane) wakeFlushers(all bool) {
 	l.flushers = kept
 }
 
-// Flush waits until the peer has handled every one-way message that Send took before. It returns the failures of one-way
-// messages since the last Flush, each an *Error with its outcome, joined; the ctx's error if that ended first; or, when
-// the session ended before all were acknowledged, what is not known to have been handled.
+// Flush waits until the peer has handled every one-way message that Send accepted before. It returns the joined failures of one-way
+// messages since the last Flush, each an *Error with its outcome. It returns the ctx's error if the ctx ended first. If the session ended
+// before all messages were acknowledged, the failures include each message not known to have been handled.
 func (s *Session) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	f := &flusher{target: s.lane.admitted, done: make(chan struct{})}

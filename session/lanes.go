@@ -9,10 +9,10 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// A lane stands on a stream and holds back what was written to it: blocks, or records. Close has each put that on its stream, and waits,
-// before it ends the streams.
+// A lane runs on top of a stream and buffers data written to it: blocks or records. Close makes each lane write its buffered data to its
+// stream, and waits for that before it ends the streams.
 
-// lane is one of them.
+// lane is one such lane.
 type lane struct {
 	flush func(context.Context) error
 }
@@ -39,7 +39,7 @@ func (s *Session) FlushOnClose(flush func(ctx context.Context) error) (remove fu
 	}
 }
 
-// flushLanes calls flush of all lanes, once, and waits. Nothing new is opened from then on.
+// flushLanes calls the flush functions of all lanes, once, and waits for them. The session refuses new work from then on.
 func (s *Session) flushLanes() {
 	s.mu.Lock()
 	if flushed := s.flushed; flushed != nil {
@@ -85,7 +85,7 @@ func (s *Session) flushLanes() {
 	all.Wait()
 }
 
-// laneError returns what a flush has returned as the session's error.
+// laneError returns the error of a flush as a session error.
 func (s *Session) laneError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {

@@ -13,7 +13,7 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// muxed is a shared stream. It lives in its session's table until both directions have ended.
+// muxed is a shared stream. It stays in its session's table until both directions have ended and the peer has acknowledged this side's.
 //
 //	opening ──ACCEPT──> open ──FIN sent──> half closed ──FIN received──> gone
 //	   └───────────RESET, session ended───────────────────────────────────^
@@ -22,49 +22,49 @@ type muxed struct {
 	id   uint64
 	name string
 	mine bool // this side opened it
-	bulk bool // not on a scarce carrier
+	bulk bool // held back on a scarce carrier
 
-	opened chan struct{} // closed when the peer has accepted, or openErr is set
+	opened chan struct{} // closed once the peer has accepted or openErr is set
 
 	// Guarded by s.mu.
 	openErr    *Error
-	askedAt    time.Duration // OPEN has left, as Session.elapsed
+	askedAt    time.Duration // when OPEN was sent, as Session.elapsed
 	accepted   bool
 	wasReset   bool      // Reset has been called
-	ended      bool      // out of the table
+	ended      bool      // removed from the table
 	closed     bool      // Close has been called
 	writable   sync.Cond // L is &s.mu
 	credit     int       // bytes the peer has room for
-	flight     flight    // of what is sent
+	flight     flight    // of the sent data
 	writing    bool      // a Write is in progress
-	out        []byte    // what it still has to send
-	taken      int       // how much of it has been sent
-	queued     bool      // stands among the ready sources
+	out        []byte    // the rest of the data to send
+	taken      int       // how many of its bytes have been sent
+	queued     bool      // in the queue of ready sources
 	finAsked   bool      // end the direction once out is empty
 	finSent    bool
-	sent       uint64            // bytes that have left
-	received   bool              // the peer's session has all of the way out, its end included
+	sent       uint64            // bytes sent
+	received   bool              // the peer's session has this direction whole, its end included
 	parted     bool              // it no longer counts against MaxStreams
-	saidUnread bool              // the peer knows that bytes of it were dropped
-	broken     *Error            // why bytes that had been sent were dropped, if they were
+	saidUnread bool              // the peer knows that some of its bytes were dropped
+	broken     *Error            // why sent bytes were dropped, if they were
 	writeErr   error             // why Write fails; nil while it does not
 	writeDue   deadline.Deadline // guarded by s.mu
 	window     int               // bytes the peer may still send
 	peerFin    bool              // the peer's direction has ended
 
-	// in has its own lock, taken after s.mu, so that Read does not hold up the session.
+	// in has its own lock, taken after s.mu, so that Read does not block the session.
 	in inbound
 }
 
-// inbound is what has arrived on a shared stream and has not been read.
+// inbound holds the received, unread data of a shared stream.
 type inbound struct {
 	mu       sync.Mutex
 	readable sync.Cond
 	buf      ring
 	owed     int   // bytes read since the last credit
 	fin      bool  // nothing more will arrive
-	stopped  bool  // CloseRead: nothing more is kept
-	err      error // why Read fails once buf is empty; at once if dropped
+	stopped  bool  // CloseRead: drops whatever arrives
+	err      error // why Read fails: once buf is empty, or at once if dropped
 	dropped  bool
 	due      deadline.Deadline
 }
@@ -152,7 +152,7 @@ func (o *opening) next(b []byte) ([]byte, bool) {
 
 func (o *opening) abort(err *Error) { (*muxed)(o).abort(err) }
 
-// onOpen takes the peer's OPEN. s.mu is held.
+// onOpen handles the peer's OPEN. s.mu is held.
 func (s *Session) onOpen(h frame.Header, p []byte) error {
 	if len(p) == 0 || len(p) > frame.MaxName {
 		return fmt.Errorf("stream name of %d bytes: %w", len(p), frame.ErrMalformed)
@@ -192,9 +192,9 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	return nil
 }
 
-// serveStream runs a stream's handler in a goroutine of its own, which ends when the handler does; the stream is closed when it has
-// returned, and reset when it has panicked or ended its goroutine. One that the handler had closed stays so: what it has written still
-// arrives. The caller has counted it in s.streaming.
+// serveStream runs a stream's handler in its own goroutine, which ends when the handler does. When the handler returns, serveStream
+// closes the stream; when it panics or ends its goroutine, serveStream resets it. A stream that the handler had closed stays closed, and
+// its written data still arrives. The caller has counted the stream in s.streaming.
 func (s *Session) serveStream(serve func(*Stream), st *Stream) {
 	defer s.endServeStream()
 	hook.Run(func() { serve(st) }, func(why *hook.Failure) {
@@ -203,13 +203,13 @@ func (s *Session) serveStream(serve func(*Stream), st *Stream) {
 			s.closeServed(st)
 			return
 		case !st.closed.Load():
-			_ = st.Reset(frame.CodeInternal) // reported by the log
+			_ = st.Reset(frame.CodeInternal) // the log reports why
 		}
 		s.logFailure(why, "stream", st.name)
 	})
 }
 
-// closeServed closes a stream that its handler has left. What does not arrive is told by Session.Close.
+// closeServed closes a stream whose handler has returned. Session.Close reports undelivered data.
 func (s *Session) closeServed(st *Stream) {
 	s.mu.Lock()
 	s.closings++
@@ -227,7 +227,7 @@ func (s *Session) endServeStream() {
 	s.checkIdle()
 }
 
-// end takes the stream out of the table and wakes whoever waits, with err. s.mu is held.
+// end removes the stream from the table and wakes all waiters with err. s.mu is held.
 func (st *muxed) end(err error) {
 	if st.ended {
 		return
@@ -253,7 +253,7 @@ func (st *muxed) end(err error) {
 	st.in.fail(err, keepUnread)
 }
 
-// leave takes the stream out of the table. s.mu is held.
+// leave removes the stream from the table. s.mu is held.
 func (st *muxed) leave() {
 	st.ended = true
 	delete(st.s.streams, st.id)
@@ -273,7 +273,7 @@ func (st *muxed) leave() {
 	st.s.checkIdle()
 }
 
-// uncount gives back the stream's place among MaxStreams, once. s.mu is held.
+// uncount releases the stream's place in MaxStreams, once. s.mu is held.
 func (st *muxed) uncount() {
 	if st.parted {
 		return
@@ -286,8 +286,8 @@ func (st *muxed) uncount() {
 	}
 }
 
-// leaveIfDone gives back the stream's place once both directions have ended, and takes it out of the table when the peer is known to
-// have all of this side's. s.mu is held.
+// leaveIfDone releases the stream's place once both directions have ended. It removes the stream from the table once the peer is known to
+// have all of this side's data. s.mu is held.
 func (st *muxed) leaveIfDone() {
 	if !st.finSent || !st.peerFin || st.ended {
 		return
@@ -298,7 +298,7 @@ func (st *muxed) leaveIfDone() {
 	}
 }
 
-// onReceived notes that the peer's session has all of the way out. s.mu is held.
+// onReceived records that the peer's session has the whole writing direction. s.mu is held.
 func (st *muxed) onReceived() {
 	st.received = true
 	st.leaveIfDone()
@@ -347,7 +347,7 @@ func (st *muxed) ending(err *Error) *Error {
 	return &Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: err.Code, Outcome: outcome, Err: err.cause()}
 }
 
-// onAccept takes the peer's word that it serves the stream. s.mu is held.
+// onAccept handles the peer's STREAM_ACCEPT. s.mu is held.
 func (st *muxed) onAccept() error {
 	if !st.mine || st.accepted {
 		return fmt.Errorf("STREAM_ACCEPT of id %d: %w", st.id, frame.ErrMalformed)
@@ -358,13 +358,13 @@ func (st *muxed) onAccept() error {
 	st.flight.least, st.flight.leastAt = max(1, now-st.askedAt), now
 	close(st.opened)
 	if st.s.asked {
-		st.askFin() // Close came while the peer was being asked
+		st.askFin() // Close was called before the peer accepted
 	}
 	st.s.stirLocked()
 	return nil
 }
 
-// onReset ends the stream by the peer's will. s.mu is held.
+// onReset ends the stream at the peer's request. s.mu is held.
 func (st *muxed) onReset(f frame.Failure) {
 	err := remote(f)
 	err.Op, err.Peer, err.Link = "stream", st.s.peer, st.name
@@ -414,7 +414,7 @@ func (st *muxed) Close() error {
 	return st.awaitReceived()
 }
 
-// cutWrite ends a Write in progress: what it has not sent stays behind. s.mu is held.
+// cutWrite ends a Write in progress and drops its unsent data. s.mu is held.
 func (st *muxed) cutWrite() {
 	if st.writeErr == nil && len(st.out) > 0 {
 		st.writeErr = st.ending(st.s.leaving)
@@ -424,7 +424,7 @@ func (st *muxed) cutWrite() {
 	st.writable.Broadcast()
 }
 
-// awaitReceived waits until the peer's session has what was written, its end included.
+// awaitReceived waits until the peer's session has the written data, its end included.
 func (st *muxed) awaitReceived() error {
 	s := st.s
 	settled := func() bool { return st.received || st.ended || st.sent == 0 }

@@ -10,7 +10,7 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// fate says what becomes of what has arrived and has not been read.
+// fate says whether received, unread data is kept.
 type fate bool
 
 const (
@@ -18,7 +18,7 @@ const (
 	dropUnread fate = false
 )
 
-// Write implements net.Conn: it returns once the writer has taken all of p. Concurrent Writes take turns.
+// Write implements net.Conn. It returns once the writer has taken all of p. Concurrent Writes take turns.
 func (st *muxed) Write(p []byte) (int, error) {
 	s := st.s
 	s.mu.Lock()
@@ -43,7 +43,7 @@ func (st *muxed) Write(p []byte) (int, error) {
 	}
 	n := st.taken
 	st.writing, st.out, st.taken = false, nil, 0
-	st.offer() // CloseWrite may have waited for this Write
+	st.offer() // a CloseWrite may be waiting for this Write
 	st.writable.Broadcast()
 	if n < len(p) {
 		return n, st.writeFailure()
@@ -87,7 +87,7 @@ func (st *muxed) mayLeave() bool {
 	return true
 }
 
-// askFin ends this direction once what is in progress has left. s.mu is held.
+// askFin ends this direction once the Write in progress has been sent. s.mu is held.
 func (st *muxed) askFin() {
 	if !st.finAsked {
 		st.finAsked = true
@@ -134,7 +134,7 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 
 func (w *writing) abort(err *Error) { (*muxed)(w).abort(err) }
 
-// onCredit takes the peer's word that it has room for n more bytes. s.mu is held.
+// onCredit handles the peer's grant of room for n more bytes. s.mu is held.
 func (st *muxed) onCredit(n uint32) error {
 	if uint64(st.credit)+uint64(n) > frame.MaxTotal {
 		return fmt.Errorf("credit of stream %d grows over %d: %w", st.id, frame.MaxTotal, frame.ErrTooLong)
@@ -148,7 +148,7 @@ func (st *muxed) onCredit(n uint32) error {
 	return nil
 }
 
-// onStop takes the peer's word that it reads no more: Write fails, and the direction is ended. s.mu is held.
+// onStop handles the peer's notice that it reads no more: Write fails, and this direction ends. s.mu is held.
 func (st *muxed) onStop(f frame.Failure) {
 	err := remote(f)
 	err.Op, err.Peer, err.Link = "stream", st.s.peer, st.name
@@ -165,7 +165,7 @@ func (st *muxed) onStop(f frame.Failure) {
 	st.writable.Broadcast()
 }
 
-// onData takes bytes of the peer. More than there was credit for resets this stream alone. s.mu is held.
+// onData handles data from the peer. Data beyond the credit resets only this stream. s.mu is held.
 func (st *muxed) onData(h frame.Header, p []byte) error {
 	if !st.accepted || len(p) == 0 && h.Flags&frame.FlagFin == 0 {
 		return fmt.Errorf("STREAM_DATA of %d bytes on id %d: %w", len(p), st.id, frame.ErrMalformed)
@@ -189,7 +189,7 @@ func (st *muxed) onData(h frame.Header, p []byte) error {
 	return nil
 }
 
-// sayUnread tells the peer, once, that bytes of it were dropped that nobody here has read. s.mu is held.
+// sayUnread notifies the peer, once, that some of its bytes were dropped unread. s.mu is held.
 func (st *muxed) sayUnread() {
 	if !st.saidUnread && !st.ended && st.s.exchangesEnds() {
 		st.saidUnread = true
@@ -236,8 +236,8 @@ func (st *muxed) grant(n int) {
 	st.s.control(frame.Header{Type: frame.TypeStreamCredit, ID: st.id}, frame.AppendCredit(nil, uint32(n)))
 }
 
-// read waits for bytes, and returns with them the credit to grant when that is worth a frame. Before it waits it returns without bytes
-// when there is credit to grant: the peer may wait for it. See flight.
+// read waits for bytes. With them it returns the credit to grant, if that is worth a frame. If there is credit to grant when it would
+// wait, it first returns without bytes, because the peer may be waiting for the credit. See flight.
 func (in *inbound) read(p []byte, window int) (n, credit int, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -267,7 +267,7 @@ func (in *inbound) read(p []byte, window int) (n, credit int, err error) {
 	}
 }
 
-// worth takes the credit to grant if it is as much as least, and else nothing. mu is held.
+// worth takes and returns the credit to grant if it is at least least, and returns 0 otherwise. mu is held.
 func (in *inbound) worth(least int) (credit int) {
 	if in.owed > 0 && in.owed >= least {
 		credit, in.owed = in.owed, 0
@@ -275,7 +275,7 @@ func (in *inbound) worth(least int) (credit int) {
 	return credit
 }
 
-// fail makes Read return err, at once or after what has arrived.
+// fail makes Read return err, either at once or after the received data.
 func (in *inbound) fail(err error, f fate) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -289,8 +289,8 @@ func (in *inbound) fail(err error, f fate) {
 	in.readable.Broadcast()
 }
 
-// stop forgets what has arrived and keeps nothing more. It reports whether the peer's direction had ended, and whether something
-// was forgotten.
+// stop drops the received data and keeps nothing more. It reports whether the peer's direction had ended, and whether any data was
+// dropped.
 func (in *inbound) stop() (fin, unread bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -2,7 +2,7 @@ package session
 
 import "github.com/peerlane/peerlane/frame"
 
-// A phase is how far one side of a session has come on the way to its end (spec 5.9). It only grows.
+// A phase is the progress of one side of a session toward its end (spec 5.9). It only grows.
 //
 //	open ──Drain──> draining ──idle──┐
 //	  └─────────Close────────────────┴──> closing ──all settled, or given up──> over
@@ -10,13 +10,13 @@ type phase uint8
 
 const (
 	phaseOpen     phase = iota // takes new work
-	phaseDraining              // GOAWAY: no new work; what is in flight runs to its end
-	phaseClosing               // GOAWAY with CodeClosed: as above, and the session ends once it has been settled
-	phaseOver                  // END, or GOAWAY from or to a peer that does not exchange ends: the last thing it says
+	phaseDraining              // GOAWAY: no new work; work in flight continues to its end
+	phaseClosing               // GOAWAY with CodeClosed: as above, and the session ends once everything is settled
+	phaseOver                  // END, or GOAWAY from or to a peer that does not exchange ends: this side's last frame
 )
 
-// isParted reports whether the two sides have nothing more to say to each other, so that the end of the carrier is that of the
-// session. s.mu is held.
+// isParted reports whether the two sides have no more frames to exchange, so that the end of the carrier is the end of the session. s.mu
+// is held.
 func (s *Session) isParted() bool {
 	switch {
 	case s.leaving == nil:
@@ -27,5 +27,5 @@ func (s *Session) isParted() bool {
 	return s.peerPhase == phaseOver || s.phase == phaseOver
 }
 
-// exchangesEnds reports whether both sides settle what is in flight before a session ends, and say so.
+// exchangesEnds reports whether both sides settle the work in flight before a session ends, and send END.
 func (s *Session) exchangesEnds() bool { return s.caps&frame.CapEnds != 0 }

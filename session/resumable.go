@@ -16,17 +16,17 @@ import (
 //
 //	dialing side                                        accepting side
 //	openResumable ── open, hello, seal ── NEW ────────> answerResumable ── Listener.Serve ──> a new Stream, and its handler
-//	carrier lost, session moved ── the same ── RESUME > answerResumable ── Listener.Serve ──> the Conn that is there
+//	carrier lost, session moved ── the same ── RESUME > answerResumable ── Listener.Serve ──> the existing Conn
 //
-// It stays among the session's dedicated streams until the Conn has ended: after Close, until what was written has arrived.
+// It stays among the session's dedicated streams until the Conn has ended: after Close, until the written data has arrived.
 
-// maxStreamPatience is the most that a resume.Conn has.
+// maxStreamPatience is the longest Patience of a resume.Conn.
 const maxStreamPatience = 7 * 24 * time.Hour
 
 // resumesStreams reports whether both sides let a dedicated stream outlive its carrier.
 func (s *Session) resumesStreams() bool { return s.flow != nil && s.caps&frame.CapResumeStreams != 0 }
 
-// streamOptions returns what the resumable streams of the session have in common. Each hello is bounded by timeout.
+// streamOptions returns the options shared by the resumable streams of the session. timeout bounds each hello.
 func (s *Session) streamOptions(timeout time.Duration) *resume.Options {
 	o := &resume.Options{
 		Window: s.cfg.ReplayWindow, Patience: min(max(s.keptFor, time.Millisecond), maxStreamPatience),
@@ -66,9 +66,9 @@ func (s *Session) openResumable(ctx context.Context, name string) (*Stream, erro
 	return st, nil
 }
 
-// dialResumable opens what carries a resumable stream. An opening that is cut is made again, until ctx ends, or the peer would have
-// given up a stream that was open. number tells the peer that it is the same stream; if it is 0, and the peer may have begun to serve
-// the stream, that is the end of it.
+// dialResumable opens the resume.Conn of a resumable stream. It retries an opening that is cut, until ctx ends or the peer would have
+// given up an open stream. number tells the peer that it is the same stream. If number is 0 and the peer may have begun to serve the
+// stream, dialResumable does not retry.
 func (s *Session) dialResumable(ctx context.Context, name string, number uint64) (conn *resume.Conn, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -96,8 +96,8 @@ func (s *Session) dialResumable(ctx context.Context, name string, number uint64)
 	return conn, err
 }
 
-// wasCut reports whether a stream's opening failed with err for want of a carrier, or because that broke: before can be true only after
-// another attempt that did. A refusal is the peer's word, and a timeout the caller's.
+// wasCut reports whether a stream's opening failed with err because there was no carrier or the carrier broke. before says that an
+// earlier attempt was cut. A refusal by the peer or a timeout of the caller is not a cut.
 func (s *Session) wasCut(err error, before bool) bool {
 	var e *Error
 	var timeout interface{ Timeout() bool }
@@ -105,7 +105,7 @@ func (s *Session) wasCut(err error, before bool) bool {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return false
 	case errors.As(err, &e):
-		if e.Remote && !e.refused && e.Code == frame.CodeCancelled { // the peer has seen it break first
+		if e.Remote && !e.refused && e.Code == frame.CodeCancelled { // the peer saw the carrier break first
 			return true
 		}
 		if e.Remote || e.Code != frame.CodeOK {
@@ -117,13 +117,13 @@ func (s *Session) wasCut(err error, before bool) bool {
 		!errors.Is(err, resume.ErrBusy) && !errors.Is(err, resume.ErrInvalid)
 }
 
-// mayHaveArrived reports whether the peer may have got the hello of an opening that failed with err.
+// mayHaveArrived reports whether the peer may have received the hello of an opening that failed with err.
 func mayHaveArrived(err error) bool {
 	var e *Error
 	return !errors.As(err, &e) || !e.refused && (e.Outcome != NotSent || e.Op == "hello")
 }
 
-// tryResumable makes one attempt to open what carries a resumable stream.
+// tryResumable makes one attempt to open the resume.Conn of a resumable stream.
 func (s *Session) tryResumable(ctx context.Context, name string, number uint64) (*resume.Conn, error) {
 	var carriers atomic.Uint64
 	var lost atomic.Bool
@@ -167,7 +167,7 @@ func (s *Session) openStreamCarrier(ctx context.Context, h *frame.Hello) (net.Co
 	return c.forFlow(), nil
 }
 
-// beginRedial counts a carrier that is being opened, so that the session's end waits for it, unless it has ended.
+// beginRedial counts a carrier that is being opened, so that the session's end waits for it. It fails if the session has ended.
 func (s *Session) beginRedial() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,7 +178,7 @@ func (s *Session) beginRedial() error {
 	return nil
 }
 
-// notOpened returns the error of a resumable stream that was not opened because of err.
+// notOpened returns the error of a resumable stream whose opening failed with err.
 func (s *Session) notOpened(name string, err error) error {
 	failed := &Error{Err: err}
 	var e *Error
@@ -188,7 +188,7 @@ func (s *Session) notOpened(name string, err error) error {
 		switch {
 		case !e.Remote && e.Op == "hello":
 			failed.Outcome = Unknown // HELLO may have arrived
-		case e.Remote && e.Code >= frame.LastWord: // served and reset, while this session ends
+		case e.Remote && e.Code >= frame.LastWord: // served and reset while this session ends
 			failed.Code, failed.Outcome = e.Code-frame.LastWord, Unknown
 		}
 	case errors.Is(err, resume.ErrBusy):
@@ -203,7 +203,7 @@ func (s *Session) notOpened(name string, err error) error {
 	return failed
 }
 
-// attachResumable makes conn the stream, or ends it when the session has ended meanwhile.
+// attachResumable makes conn the stream's connection, or ends conn if the session has ended meanwhile.
 func (st *Stream) attachResumable(conn *resume.Conn) error {
 	s := st.s
 	s.mu.Lock()
@@ -212,7 +212,7 @@ func (st *Stream) attachResumable(conn *resume.Conn) error {
 	if refused {
 		delete(s.dedicated, st)
 		err = s.refusal("open stream", st.name)
-		err.Outcome = Unknown // the peer has answered already
+		err.Outcome = Unknown // the peer has already answered
 	} else {
 		st.conn = &resumable{Conn: conn, s: s, name: st.name}
 		s.redials.Go(func() {
@@ -234,20 +234,20 @@ func (st *Stream) attachResumable(conn *resume.Conn) error {
 	return err
 }
 
-// noteUndelivered notes what the peer is not known to have of a stream that has ended. A Close in progress may say it too, but too late
-// for the session's.
+// noteUndelivered records the data of an ended stream that the peer is not known to have. A Stream.Close in progress may report it as
+// well, but too late for Session.Close.
 func (st *Stream) noteUndelivered() {
 	if left := st.conn.(*resumable).lost(); left > 0 {
 		st.noteUnread(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: frame.CodeClosed, Outcome: Unknown, Text: endedBefore(left)})
 	}
 }
 
-// endedBefore is the text of an error about a resumable stream that has ended.
+// endedBefore returns the error text for a resumable stream that has ended.
 func endedBefore(left int) string {
 	return fmt.Sprintf("the stream ended, and the peer has not said that it has the last %d bytes", left)
 }
 
-// streamListener returns what gives carriers to the resumable streams that the peer has opened.
+// streamListener returns the listener that assigns carriers to the resumable streams that the peer has opened.
 func (s *Session) streamListener() (*resume.Listener, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -270,11 +270,11 @@ func (s *Session) closeListener() {
 	l := s.listener
 	s.mu.Unlock()
 	if l != nil {
-		_ = l.Close() // there is nothing below it that could fail
+		_ = l.Close() // it has no listener below it that could fail
 	}
 }
 
-// answerResumable takes a carrier of a resumable stream, of which accept sends the ACK.
+// answerResumable accepts a carrier of a resumable stream. accept sends the ACK.
 func (a *Acceptor) answerResumable(raw net.Conn, h *frame.Hello, accept func() (carrier, error), s *Session) (func(), error) {
 	if !s.resumesStreams() {
 		return nil, &Error{Code: frame.CodeUnsupported, Text: "the streams of this session end with their carriers"}
@@ -299,7 +299,7 @@ func (a *Acceptor) answerResumable(raw net.Conn, h *frame.Hello, accept func() (
 	return func() {}, err
 }
 
-// answerNew opens a resumable stream, or goes on with the opening of one.
+// answerNew opens a resumable stream, or continues the opening of one.
 func (a *Acceptor) answerNew(raw net.Conn, h *frame.Hello, accept func() (carrier, error), s *Session, l *resume.Listener) (func(), error) {
 	at, err := s.arrive(h.Number, raw)
 	if err != nil {
@@ -320,7 +320,7 @@ func (a *Acceptor) answerNew(raw net.Conn, h *frame.Hello, accept func() (carrie
 		conn, err = l.Serve(c.forFlow())
 	}
 	s.opened(at, conn)
-	if conn == nil { // refused, or it has resumed another stream: that counts already
+	if conn == nil { // refused, or it resumed another stream, which is counted already
 		s.forgetDedicated(st)
 		return func() {}, err
 	}
@@ -332,7 +332,7 @@ func (a *Acceptor) answerNew(raw net.Conn, h *frame.Hello, accept func() (carrie
 	}, nil
 }
 
-// moveStreams moves the resumable streams of a session that has moved, on the dialing side.
+// moveStreams moves the resumable streams of a session that has moved. It runs on the dialing side.
 func (s *Session) moveStreams() {
 	s.mu.Lock()
 	var all []*resumable
@@ -343,6 +343,6 @@ func (s *Session) moveStreams() {
 	}
 	s.mu.Unlock()
 	for _, r := range all {
-		_ = r.Reconnect() // a stream that has ended stays where it is
+		_ = r.Reconnect() // a stream that has ended does not move
 	}
 }

@@ -17,11 +17,11 @@ type resumable struct {
 	s      *Session
 	name   string
 	closed atomic.Bool
-	reset  atomic.Bool           // by the application
+	reset  atomic.Bool           // the application has reset it
 	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 }
 
-// streamReset is why a stream has ended that this side has reset.
+// streamReset is the reason for the end of a stream that this side has reset.
 type streamReset struct{ code frame.Code }
 
 func (r *streamReset) Error() string { return "stream reset: " + r.code.String() }
@@ -48,7 +48,7 @@ func (r *resumable) Write(p []byte) (int, error) {
 // CloseWrite implements Stream.
 func (r *resumable) CloseWrite() error { return r.because(r.Conn.CloseWrite()) }
 
-// because returns why the stream ended as the session's errors are.
+// because returns err as a session error.
 func (r *resumable) because(err error) error {
 	if err == nil || err == io.EOF {
 		return err
@@ -61,7 +61,7 @@ func (r *resumable) because(err error) error {
 	switch {
 	case errors.As(err, &e):
 		*failed = *e
-		if end := r.s.ending(); end != nil && e.Code == frame.CodeCancelled { // the peer has ended its session first
+		if end := r.s.ending(); end != nil && e.Code == frame.CodeCancelled { // the peer ended its session first
 			*failed = Error{Peer: end.Peer, Code: end.Code, Err: end.cause()}
 		}
 	case errors.Is(err, resume.ErrProtocol):
@@ -75,7 +75,7 @@ func (r *resumable) because(err error) error {
 	return failed
 }
 
-// ending returns why the session has ended, or is about to end whatever is in flight, or nil.
+// ending returns why the session has ended or is about to end the work in flight, or nil.
 func (s *Session) ending() *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -95,14 +95,14 @@ func (r *resumable) Close() error {
 	return r.await(r.isDone)
 }
 
-// closeWithSession ends the way out because the session is being closed, and waits until the peer has all of it. What has arrived can
-// still be read.
+// closeWithSession ends the writing direction because the session is being closed, and waits until the peer has all of it. Received data
+// can still be read.
 func (r *resumable) closeWithSession() error {
-	_ = r.CloseWrite() // a stream that has ended says so below
+	_ = r.CloseWrite() // if the stream has ended, await reports it
 	watch := make(chan struct{})
 	go func() {
 		defer close(watch)
-		_ = r.AwaitAcked() // Acked and lost tell
+		_ = r.AwaitAcked() // Acked and lost report the result
 		r.s.mu.Lock()
 		defer r.s.mu.Unlock()
 		r.s.stirLocked()
@@ -116,8 +116,8 @@ func (r *resumable) closeWithSession() error {
 	return err
 }
 
-// lost returns how many bytes the peer is not known to have of a stream that has ended, its end counted as one; 0 if this side has reset
-// it. A peer that has reset it does not need the end.
+// lost returns how many bytes of an ended stream the peer is not known to have. The end of the stream counts as one byte. lost returns 0
+// if this side has reset the stream. A peer that has reset the stream does not need its end.
 func (r *resumable) lost() int {
 	left := r.Undelivered()
 	var e *Error
@@ -137,7 +137,7 @@ func (r *resumable) isDone() bool {
 	}
 }
 
-// await waits until done, and returns what has not arrived, if it is not known that everything has.
+// await waits until done returns true, and returns an error unless everything is known to have arrived.
 func (r *resumable) await(done func() bool) error {
 	s := r.s
 	s.mu.Lock()
@@ -181,7 +181,7 @@ func (r *resumable) Reset(code frame.Code) error {
 	return nil
 }
 
-// endWithSession ends the stream with its session. In order, what has arrived can still be read.
+// endWithSession ends the stream with its session. If inOrder, received data can still be read.
 func (r *resumable) endWithSession(cause *Error, inOrder bool) {
 	if !r.closed.Load() {
 		r.cause.Store(cause)
@@ -193,8 +193,8 @@ func (r *resumable) endWithSession(cause *Error, inOrder bool) {
 	}
 }
 
-// dropStream ends a carrier of a stream: in order if the stream has ended so, and else by a reset that says whether the stream
-// has ended with it.
+// dropStream ends a carrier of a stream: in order if the stream has ended in order, and otherwise by a reset whose code says whether the
+// stream has ended too.
 func dropStream(conn net.Conn, reason error) {
 	c := conn.(*flowConn)
 	var reset *streamReset
@@ -204,7 +204,7 @@ func dropStream(conn net.Conn, reason error) {
 	case errors.As(reason, &reset):
 		drop(c.raw, frame.LastWord+reset.code)
 	case errors.Is(reason, net.ErrClosed):
-		_ = c.Close() // the stream has ended whatever becomes of it
+		_ = c.Close() // the stream has ended in any case
 	case errors.Is(reason, resume.ErrProtocol):
 		drop(c.raw, frame.LastWord+frame.CodeProtocol)
 	default:
@@ -212,8 +212,8 @@ func dropStream(conn net.Conn, reason error) {
 	}
 }
 
-// lastWord returns what a stream ends with when a carrier of it fails with err, or another is refused with it; nil when it goes
-// on.
+// lastWord returns the error that a stream ends with when a carrier of it fails with err, or when another carrier is refused with err. It
+// returns nil if the stream continues.
 func (s *Session) lastWord(err error) error {
 	var e *Error
 	switch {

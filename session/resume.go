@@ -13,20 +13,20 @@ import (
 // A session on a resume.Flow outlives its carriers (spec 7):
 //
 //	carrier fails ── onLost ──> detached ── dialing side: redial ── open, hello, Attach ──> resumed
-//	                               └─ nobody came within the ResumeWindow, or the peer knows nothing of it ──> ended
+//	                               └─ no carrier within the ResumeWindow, or session unknown to the peer ──> ended
 //	Reconnect ── open, hello while the old carrier lives, Attach ──> migrated
 //
-// What the session has written and the peer has not acknowledged is in the flow, so everything above it goes on as if
-// nothing had happened. Without a flow, the end of the carrier is the end of the session.
+// The flow holds the data that the session has written and the peer has not acknowledged, so everything above it continues without
+// interruption. Without a flow, the end of the carrier is the end of the session.
 
-// flowConn is a carrier as the flow knows it.
+// flowConn is a carrier in the form that the flow uses.
 type flowConn struct {
 	net.Conn          // sealed when there is a key
 	raw      net.Conn // what Session.Conn returns
 	tap      *tap     // between the two; nil when there is no key
 }
 
-// resumeWindow returns how long both sides keep a session that is detached.
+// resumeWindow returns how long both sides keep a detached session.
 func (s *Session) resumeWindow(theirs uint32) time.Duration {
 	if theirs == 0 {
 		return s.cfg.ResumeWindow
@@ -34,7 +34,7 @@ func (s *Session) resumeWindow(theirs uint32) time.Duration {
 	return min(s.cfg.ResumeWindow, time.Duration(theirs)*time.Millisecond)
 }
 
-// newFlow puts the session on a flow, whose first carrier is to be c.
+// newFlow puts the session on a flow. c becomes the flow's first carrier.
 func (s *Session) newFlow(c carrier) {
 	s.keptFor = s.resumeWindow(c.theirs.Patience)
 	s.flow = resume.NewFlow(resume.FlowConfig{
@@ -47,10 +47,10 @@ func (s *Session) newFlow(c carrier) {
 	s.first = c.forFlow()
 }
 
-// startFlow gives the flow its first carrier: once everything is there that its loss needs.
+// startFlow attaches the flow's first carrier, once everything needed to handle its loss exists.
 func (s *Session) startFlow() {
 	if s.flow != nil {
-		_ = s.flow.Attach(s.first, 0, false) // a new flow takes its first carrier; one that is closed says so itself
+		_ = s.flow.Attach(s.first, 0, false) // a new flow accepts its first carrier; a closed one reports that itself
 	}
 }
 
@@ -66,7 +66,7 @@ func (s *Session) dropCarrier(conn net.Conn) {
 	drop(conn.(*flowConn).raw, code)
 }
 
-// awaitCarriers waits, after the session has ended, until nothing is done with a carrier any more.
+// awaitCarriers waits, after the session has ended, until no goroutine uses a carrier any more.
 func (s *Session) awaitCarriers() {
 	<-s.finished
 	if s.flow != nil {
@@ -78,13 +78,13 @@ func (s *Session) awaitCarriers() {
 	}
 }
 
-// onSettled takes note of the carrier that the session now runs on alone.
+// onSettled records the carrier that is now the session's only one.
 func (s *Session) onSettled(conn net.Conn) {
 	raw := conn.(*flowConn).raw
 	s.mu.Lock()
 	first := !s.settled
 	s.settled = true
-	if s.flow.Carrier() != conn { // it has failed already, or another has followed: their own words tell of that
+	if s.flow.Carrier() != conn { // it has failed already, or another has followed: separate calls report that
 		s.mu.Unlock()
 		return
 	}
@@ -95,7 +95,7 @@ func (s *Session) onSettled(conn net.Conn) {
 		for _, st := range s.streams {
 			st.flight.move(s.elapsed())
 		}
-		if s.state != StateDetached && !s.inOrder { // onLost comes late
+		if s.state != StateDetached && !s.inOrder { // onLost has not run yet
 			s.setState(StateDetached, s.lost("carrier", errSuperseded))
 		}
 		if s.state == StateDetached {
@@ -112,14 +112,14 @@ func (s *Session) onSettled(conn net.Conn) {
 	}
 }
 
-// onLost takes note that the session has no carrier any more. The dialing side looks for another.
+// onLost records that the session has lost its carrier. The dialing side looks for another.
 func (s *Session) onLost(err error) {
 	if end := s.endOf(err); end != nil {
 		s.fail(end)
 		return
 	}
 	s.mu.Lock()
-	if s.flow.Attached() { // another carrier was faster than this word
+	if s.flow.Attached() { // another carrier was attached before this call
 		s.mu.Unlock()
 		return
 	}
@@ -138,8 +138,8 @@ func (s *Session) onLost(err error) {
 	}
 }
 
-// endOf returns why the session ends with a carrier that failed with err, or nil when it goes on: it ends when the two
-// were to part anyway, when the peer has ended it with a code, and when this side has closed what its carriers come from.
+// endOf returns why the session ends with a carrier that failed with err, or nil if it continues. The session ends if the two sides were
+// about to part, if the peer has ended it with a code, or if this side has closed the source of its carriers.
 func (s *Session) endOf(err error) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,8 +164,8 @@ func (s *Session) endOf(err error) *Error {
 	return nil
 }
 
-// redial looks for a new carrier until the session has one or has ended. It is a goroutine of its own while the session is
-// detached, on the dialing side.
+// redial looks for a new carrier until the session has one or has ended. It runs in its own goroutine while the session is detached, on the
+// dialing side.
 func (s *Session) redial() {
 	for {
 		err := s.cfg.Backoff.Retry(s.ctx, s.kick, s.reattach, isFinal)
@@ -178,11 +178,11 @@ func (s *Session) redial() {
 			s.mu.Unlock()
 			return
 		}
-		s.mu.Unlock() // lost again, while onLost saw that this goroutine is at work
+		s.mu.Unlock() // lost again, while onLost saw that this goroutine is running
 	}
 }
 
-// refusedResume returns the error of a session that cannot go on because the peer, or the flow, says so.
+// refusedResume returns the error of a session that cannot continue, according to the peer or the flow.
 func (s *Session) refusedResume(err error) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,8 +203,8 @@ func (s *Session) refusedResume(err error) *Error {
 	return lost
 }
 
-// isFinal reports whether err says that no further attempt to resume can succeed: the peer has refused the session, not
-// only the moment, or the Opener is closed.
+// isFinal reports whether err means that no further attempt to resume can succeed: the peer has refused the session permanently, or the
+// Opener is closed.
 func isFinal(err error) bool {
 	if errors.Is(err, resume.ErrProtocol) || errors.Is(err, ErrClosed) {
 		return true
@@ -223,11 +223,11 @@ func isFinal(err error) bool {
 	return false
 }
 
-// maxReattach bounds one attempt to open a carrier, its hello not counted. libp2p takes up to 15 s for eight addresses that
-// do not answer, and as long again for the next eight.
+// maxReattach bounds one attempt to open a carrier, without its hello. libp2p takes up to 15 s for eight addresses that do not answer, and
+// as long again for the next eight.
 const maxReattach = 30 * time.Second
 
-// reattach opens a carrier and moves the session to it, unless it is detached no more when its turn comes.
+// reattach opens a carrier and moves the session to it, unless the session is no longer detached when its turn comes.
 func (s *Session) reattach(ctx context.Context) error {
 	if err := s.takeTurn(ctx); err != nil {
 		return err
@@ -239,7 +239,7 @@ func (s *Session) reattach(ctx context.Context) error {
 	return s.move(ctx)
 }
 
-// takeTurn waits until no other carrier is being found, or on the accepting side taken.
+// takeTurn waits until no other carrier is being opened or, on the accepting side, accepted.
 func (s *Session) takeTurn(ctx context.Context) error {
 	select {
 	case s.moving <- struct{}{}:
@@ -267,7 +267,7 @@ func (s *Session) move(ctx context.Context) error {
 			drop(conn, frame.CodeCancelled)
 			return err
 		}
-		s.onLost(errSuperseded) // it may have been on its way to another carrier: should this one fail, it has none
+		s.onLost(errSuperseded) // it may have been moving to another carrier: if that fails, the session has none
 		received, _ = s.flow.Received()
 	}
 	s.attempt++
@@ -279,7 +279,7 @@ func (s *Session) move(ctx context.Context) error {
 	return s.attach(c, c.theirs.Resume.Received, live && c.theirs.Resume.Live)
 }
 
-// attach puts the session on a further carrier, of which the hello is done.
+// attach puts the session on a further carrier whose hello is complete.
 func (s *Session) attach(c carrier, received uint64, inOrder bool) error {
 	s.mu.Lock()
 	s.inOrder = inOrder
@@ -289,19 +289,19 @@ func (s *Session) attach(c carrier, received uint64, inOrder bool) error {
 
 type lostKey struct{}
 
-// HasLostCarrier reports whether a ctx is that of an Opener which is to find a carrier for a session that has lost its own, or
-// a dedicated stream: the connection under that may be dead.
+// HasLostCarrier reports whether the Opener was called because the session, or a dedicated stream, has lost its carrier. The connection
+// under that carrier may be dead.
 func HasLostCarrier(ctx context.Context) bool {
 	lost, _ := ctx.Value(lostKey{}).(bool)
 	return lost
 }
 
-// Reconnect moves the session to a new carrier and returns when it is there. While the old one lives, nothing waits for
-// that: each direction goes on over the new carrier after its last byte on the old. A session that is detached looks for a
-// carrier at once, however long the wait until its next attempt would have been.
+// Reconnect moves the session to a new carrier and returns when the move is complete. While the old carrier lives, nothing waits for the
+// move: each direction continues on the new carrier after its last byte on the old. A detached session looks for a carrier at once, however
+// long its current wait is.
 //
-// The error is ErrUnsupported on the accepting side, and on a session that does not outlive its carrier; it matches
-// ctx's error, or why the session has ended, or else is why no carrier was found: the session goes on as it was.
+// The error is ErrUnsupported on the accepting side, and on a session that does not outlive its carrier. Otherwise it matches ctx's error,
+// or is why the session has ended, or why no carrier was found; in the last case the session continues unchanged.
 func (s *Session) Reconnect(ctx context.Context) error {
 	if s.flow == nil || !s.dialer {
 		return &Error{Op: "reconnect", Peer: s.peer, Code: frame.CodeUnsupported,
@@ -315,7 +315,7 @@ func (s *Session) Reconnect(ctx context.Context) error {
 		return err
 	}
 	defer s.giveTurn()
-	err := s.flow.AwaitSettled(ctx) // of a move before
+	err := s.flow.AwaitSettled(ctx) // of an earlier move
 	if err == nil {
 		err = s.move(ctx)
 	}
@@ -357,7 +357,7 @@ func (s *Session) AwaitCarrier(ctx context.Context) error {
 	}
 }
 
-// answerResume gives a session a further carrier.
+// answerResume accepts a further carrier for a session.
 func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string) (func(), error) {
 	s := a.find(h.SessionID)
 	if s == nil || s.peer != peer || s.flow == nil { // only its own peer may name a session
@@ -374,7 +374,7 @@ func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier,
 	}
 	s.attempt = h.Resume.Attempt
 	if h.Resume.Live {
-		_ = s.flow.AwaitSettled(ctx) // the end of the move before may be under way; if it does not come, this one is none
+		_ = s.flow.AwaitSettled(ctx) // the end of an earlier move may be in progress; if it does not come, this is no move
 	}
 	received, live := s.flow.Received()
 	if live = live && h.Resume.Live; !live {
@@ -394,5 +394,5 @@ func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier,
 	return func() {}, nil
 }
 
-// errSuperseded is why a carrier is given up that the other side has lost, or that has ended in order.
+// errSuperseded is the reason for giving up a carrier that the other side has lost, or that has ended in order.
 var errSuperseded = errors.New("the peer goes on over another carrier")

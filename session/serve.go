@@ -10,10 +10,10 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// retryHint is the RetryAfter of a refusal for want of room.
+// retryHint is the RetryAfter of a refusal for lack of room.
 const retryHint = 100 * time.Millisecond
 
-// onRequest takes the first part of a request. s.mu is held.
+// onRequest handles the first part of a request. s.mu is held.
 func (s *Session) onRequest(h frame.Header, p []byte) error {
 	start, body, err := s.consumeStart(h, p)
 	if err != nil {
@@ -46,7 +46,7 @@ func (s *Session) onRequest(h frame.Header, p []byte) error {
 	return s.addRequest(m, body, now)
 }
 
-// admit decides about a request by its head, and takes its place in the quota. s.mu is held.
+// admit decides whether to accept a request, from its head, and takes its place in the quota. s.mu is held.
 func (s *Session) admit(m *Message, arrived int) frame.Failure {
 	m.handleCall, m.handle = s.cfg.Mux.handler(m.Link)
 	switch {
@@ -83,7 +83,7 @@ func (s *Session) take(m *Message, n int) bool {
 	return true
 }
 
-// addRequest takes a part of a request's body, and starts the handler when it is whole. s.mu is held.
+// addRequest handles a part of a request's body, and starts the handler when the body is complete. s.mu is held.
 func (s *Session) addRequest(m *Message, p []byte, now time.Duration) error {
 	if err := m.in.add(p); err != nil {
 		return err
@@ -105,7 +105,7 @@ func (s *Session) addRequest(m *Message, p []byte, now time.Duration) error {
 	return nil
 }
 
-// onContinue takes a further part of a request, an answer or a one-way message. s.mu is held.
+// onContinue handles a further part of a request, an answer or a one-way message. s.mu is held.
 func (s *Session) onContinue(h frame.Header, p []byte) error {
 	if s.ours(h.ID) {
 		if c := s.pending[h.ID]; c != nil && c.reply.start.Total > 0 {
@@ -126,10 +126,10 @@ func (s *Session) onContinue(h frame.Header, p []byte) error {
 	if h.ID > s.lastPeerID {
 		return fmt.Errorf("CONTINUE of id %d, which was never opened: %w", h.ID, frame.ErrMalformed)
 	}
-	return nil // what is left of something refused or cancelled
+	return nil // the rest of something refused or cancelled
 }
 
-// refusePartial answers a request that is not yet whole with f and forgets it. s.mu is held.
+// refusePartial answers an incomplete request with f and forgets it. s.mu is held.
 func (s *Session) refusePartial(m *Message, f frame.Failure) {
 	s.stats.refused.Add(1)
 	m.replied = true
@@ -137,7 +137,7 @@ func (s *Session) refusePartial(m *Message, f frame.Failure) {
 	m.cancelLocked(context.Canceled)
 }
 
-// onCancel takes the peer's word that it no longer waits. s.mu is held.
+// onCancel handles the peer's notice that it no longer waits. s.mu is held.
 func (s *Session) onCancel(h frame.Header) error {
 	if s.ours(h.ID) || h.ID > s.lastPeerID {
 		return fmt.Errorf("CANCEL of id %d: %w", h.ID, frame.ErrMalformed)
@@ -149,13 +149,13 @@ func (s *Session) onCancel(h frame.Header) error {
 	return nil
 }
 
-// serve runs the handler of one request. It is a goroutine of its own; it ends when the handler returns, and reports to
-// the caller by the answer.
+// serve runs the handler of one request. It runs in its own goroutine, which ends when the handler returns. The answer reports the result
+// to the caller.
 func (s *Session) serve(m *Message) {
 	defer s.finishServe(m)
 	value, err := s.takeBody(m)
 	if err != nil {
-		_ = m.refuse(failureOf(err)) // the caller may have gone meanwhile
+		_ = m.refuse(failureOf(err)) // the caller may have left meanwhile
 		return
 	}
 	m.Value = value
@@ -191,18 +191,18 @@ func (s *Session) takeBody(m *Message) ([]byte, error) {
 	return value, nil
 }
 
-// answerCall runs a CallFunc and answers with what it returns.
+// answerCall runs a CallFunc and sends its result.
 func (s *Session) answerCall(m *Message) {
 	reply, err := m.handleCall(m)
 	if err != nil {
-		_ = m.refuse(gaveUp(m, failureOf(err), err)) // the caller may have gone meanwhile
+		_ = m.refuse(gaveUp(m, failureOf(err), err)) // the caller may have left meanwhile
 		return
 	}
-	_ = m.reply(outgoing{}, reply) // likewise; a reply that is too large has been refused
+	_ = m.reply(outgoing{}, reply) // same; a reply that is too large has been refused
 }
 
-// gaveUp returns what to tell of a handler that failed with err: one that only passes on that its ctx ended did not decide
-// anything, and the caller learns as much as from its own deadline.
+// gaveUp returns the failure to send for a handler that failed with err. A handler that only returned its ctx's error decided nothing, and
+// the caller learns no more than from its own deadline.
 func gaveUp(m *Message, f frame.Failure, err error) frame.Failure {
 	ended := m.Context().Err()
 	switch {
@@ -215,23 +215,23 @@ func gaveUp(m *Message, f frame.Failure, err error) frame.Failure {
 	return f
 }
 
-// unfinished answers in place of a handler that has not returned.
+// unfinished answers for a handler that did not return.
 func (s *Session) unfinished(m *Message, why *hook.Failure) {
 	s.logFailure(why, "link", m.Link)
 	s.mu.Lock()
-	told := why.Panic == nil && !m.later // finishServe does: there is no reply
+	told := why.Panic == nil && !m.later // otherwise finishServe answers: there is no reply
 	s.mu.Unlock()
 	if !told {
-		_ = m.refuse(unfinished(why)) // the caller may have gone meanwhile, or have its answer
+		_ = m.refuse(unfinished(why)) // the caller may have left meanwhile, or have its answer
 	}
 }
 
-// unfinished returns what the peer is told of a handler that has not returned.
+// unfinished returns the failure to send for a handler that did not return.
 func unfinished(why *hook.Failure) frame.Failure {
 	return frame.Failure{Code: frame.CodeInternal, Text: "handler " + why.Error()}
 }
 
-// logFailure logs that a handler of the application's has not returned.
+// logFailure logs that a handler of the application did not return.
 func (s *Session) logFailure(why *hook.Failure, kind, name string) {
 	if why.Panic == nil {
 		s.cfg.Logger.Error("handler ended its goroutine", kind, name, "peer", s.peer)
@@ -240,7 +240,7 @@ func (s *Session) logFailure(why *hook.Failure, kind, name string) {
 	s.cfg.Logger.Error("handler panicked", kind, name, "peer", s.peer, "panic", why.Panic, "stack", string(why.Stack))
 }
 
-// finishServe ends what serve began.
+// finishServe completes what serve began.
 func (s *Session) finishServe(m *Message) {
 	s.touch()
 	s.mu.Lock()

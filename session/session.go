@@ -14,8 +14,8 @@ import (
 	"github.com/peerlane/peerlane/resume"
 )
 
-// An Opener opens a further connection to the session's peer, for a dedicated stream, or in place of a carrier that was
-// lost. An error that matches ErrClosed says that there will be none any more, and ends the session.
+// An Opener opens a further connection to the session's peer, for a dedicated stream or to replace a lost carrier. An error that matches
+// ErrClosed means that no more connections will follow, and ends the session.
 type Opener func(ctx context.Context) (net.Conn, error)
 
 // A Session is one conversation with one peer. All methods are safe for concurrent use.
@@ -27,11 +27,11 @@ type Session struct {
 	dialer   bool          // this side sent HELLO
 	conn     io.ReadWriter // the flow, or without one the carrier, sealed when a key is in force
 	flow     *resume.Flow  // outlives the carriers; nil: the session ends with its carrier. See resume.go
-	keptFor  time.Duration // how long both sides keep what has no carrier
+	keptFor  time.Duration // how long both sides keep a session without a carrier
 	first    *flowConn     // the flow's first carrier
-	limits   frame.Limits  // what the peer is ready to receive
-	caps     frame.Caps    // what both sides can do
-	agent    string        // the peer's software, as it says
+	limits   frame.Limits  // the sizes that the peer accepts
+	caps     frame.Caps    // capabilities of both sides
+	agent    string        // the peer's software, as reported by the peer
 	open     Opener        // nil: no dedicated streams from this side
 	greeting chan struct{} // places for hellos of dedicated streams in progress
 	onEnd    func()        // called once when the session has ended; may be nil
@@ -43,21 +43,21 @@ type Session struct {
 	endCtx  context.CancelFunc
 
 	ended      chan struct{} // closed by fail
-	finished   chan struct{} // closed when fail knows what has not arrived
+	finished   chan struct{} // closed when fail has recorded undelivered work
 	readerDone chan struct{} // closed when readLoop has returned
 	writerDone chan struct{} // closed when writeLoop has returned
 
-	// mu guards what follows, and everything that a source does.
+	// mu guards the fields below, and everything that a source does.
 	mu  sync.Mutex
 	err *Error // why the session ended; nil while it lives
 
 	// Carriers: see resume.go and state.go.
 	state      State
 	stateSince time.Time
-	changed    chan struct{} // closed at the next step; nil: nobody waits for it
-	changes    []StateChange // which OnState has not been told of
-	telling    bool          // a goroutine is in OnState
-	inOrder    bool          // the carrier before was alive when the newest was attached
+	changed    chan struct{} // closed at the next step; nil: no waiter
+	changes    []StateChange // not yet reported to OnState
+	telling    bool          // a goroutine calls OnState
+	inOrder    bool          // the previous carrier was alive when the newest was attached
 	settled    bool          // the flow has been on its first carrier
 	redialing  bool          // redial runs
 	redials    sync.WaitGroup
@@ -68,20 +68,20 @@ type Session struct {
 	// Outbound: see writer.go.
 	wake     sync.Cond     // the writer waits on it
 	urgent   []byte        // whole control frames that go before anything else
-	overrun  bool          // urgent was full and a control frame was dropped: the session cannot go on
-	ready    queue[source] // what has frames to send, in turn
-	dropped  int           // at most so many of them are to be passed over
+	overrun  bool          // urgent was full and a control frame was dropped: the session cannot continue
+	ready    queue[source] // sources with frames to send, in turn
+	dropped  int           // at most this many of them have been dropped
 	later    queue[source] // streams, on a scarce carrier
 	held     queue[source] // bulk streams, until the carrier is not scarce
-	scarce   bool          // what the carrier lets through is limited
-	lastID   uint64        // of what this side opened
+	scarce   bool          // the carrier is limited in what it lets through
+	lastID   uint64        // of the last thing opened by this side
 	pong     uint64        // the PING to answer; 0: none
 	part     int           // payload bytes of the frames of a batch; see fillBatch
 	outgoing atomic.Bool   // a batch is on its way into the flow, or to the carrier
 
 	urgentValue bool   // something in urgent is worth waiting for
-	valuable    bool   // something in the batch is; the writer's own
-	flowEnd     uint64 // offset in the flow behind the last batch; the writer's own
+	valuable    bool   // something in the batch is; owned by the writer
+	flowEnd     uint64 // offset in the flow behind the last batch; owned by the writer
 
 	// Calls of this side: see call.go.
 	pending   map[uint64]*call // begun and not answered
@@ -92,19 +92,19 @@ type Session struct {
 	// Requests of the peer: see serve.go.
 	lastPeerID uint64
 	serving    map[uint64]*Message // neither answered nor cancelled
-	running    int                 // handlers, also of cancelled requests
-	partial    int                 // bodies of the peer that are not yet whole
+	running    int                 // running handlers, including those of cancelled requests
+	partial    int                 // incomplete bodies of the peer
 	names      map[string]string   // link and codec names the peer has used
 	served     int                 // requests accepted in all
 
 	lane       outLane                // one-way messages out: see lane_out.go
 	inbox      inLane                 // one-way messages in: see lane_in.go
 	streams    map[uint64]*muxed      // shared streams: see muxed.go
-	mine       int                    // how many this side opened, counting those not yet accepted
-	theirsOpen int                    // how many the peer did
-	mineKept   int                    // how many of this side's are in streams: also ended ones whose end the peer has not acknowledged
-	theirsKept int                    // the same of the peer's
-	streaming  int                    // stream handlers that run, also of ended streams
+	mine       int                    // streams opened by this side, including those not yet accepted
+	theirsOpen int                    // streams opened by the peer
+	mineKept   int                    // this side's streams in streams: including ended ones whose end the peer has not acknowledged
+	theirsKept int                    // the same for the peer's streams
+	streaming  int                    // running stream handlers, including those of ended streams
 	watch      *time.Timer            // of the streams' flights; nil before the first. See flight.go
 	watching   bool                   // it runs
 	dedicated  map[*Stream]struct{}   // open dedicated streams, of both sides
@@ -112,37 +112,37 @@ type Session struct {
 	lastNumber uint64                 // of a dedicated stream that this side opened
 	arrivals   map[uint64]*arrival    // of resumable streams that the peer has opened, by number
 	unheard    []uint64               // those of them that have ended and may still be opened again, the oldest first
-	lanes      map[*lane]struct{}     // what stands on streams: see lanes.go
+	lanes      map[*lane]struct{}     // lanes on top of streams: see lanes.go
 	listener   *resume.Listener       // of resumable ones that the peer opens; nil before the first. See resumable.go
 
 	// The end: see drain.go and close.go.
-	phase      phase // how far this side is
+	phase      phase // of this side
 	peerPhase  phase
-	saidGoAway phase              // in which the last GOAWAY was sent
+	saidGoAway phase              // phase in which the last GOAWAY was sent
 	farewell   *frame.Failure     // the GOAWAY of the drain, until it is sent
-	leaving    *Error             // why the session will end, once it drains or the peer has said so
+	leaving    *Error             // why the session will end, once it drains or the peer has closed
 	parting    atomic.Bool        // leaving is set
 	idle       chan struct{}      // closed when a drain has nothing left to wait for
 	idleShut   bool               // idle is closed
 	asked      bool               // the application has called Close
-	impatient  bool               // nothing is waited for any more
-	aborted    bool               // nothing of what has arrived is kept
-	gaveUp     bool               // the end came before all was settled
+	impatient  bool               // the end no longer waits for anything
+	aborted    bool               // received data is dropped
+	gaveUp     bool               // the session ended before everything was settled
 	exempted   [handler.Kinds]int // handlers that call Close, by kind
-	stirred    chan struct{}      // closed at the next change that an end waits for; nil: nothing waits
-	moved      uint64             // what has been settled; see progress
+	stirred    chan struct{}      // closed at the next change that an end waits for; nil: no waiter
+	moved      uint64             // counts settled work; see progress
 	valueEnd   uint64             // offset in the flow behind the last thing worth waiting for
-	unasked    []*muxed           // the end of their way out is in a batch, and no receipt has been asked for
-	receipts   []receipt          // asked for, in order
-	closings   int                // streams that are being closed, and tell what did not arrive
-	lostThings []lost             // what did not arrive, at most maxLost
+	unasked    []*muxed           // streams whose data ends in a batch, with no receipt requested yet
+	receipts   []receipt          // requested receipts, in order
+	closings   int                // streams that are being closed, and report undelivered data
+	lostThings []lost             // undelivered work, at most maxLost
 	waits      uint64             // see endProgress
 	hurried    bool               // drained after the peer had closed: its patience counts no more
 	flushed    chan struct{}      // made by the first Close; closed when lanes have put on their streams what they held back
 	lostCount  int                // in all
 
 	heartbeat heartbeat // see heartbeat.go
-	probesIn  uint64    // PING and PONG frames that have come
+	probesIn  uint64    // received PING and PONG frames
 
 	dull dull // see dull.go
 
@@ -151,9 +151,9 @@ type Session struct {
 	cut   cutter                   // likewise: of the Writes
 
 	// Counters.
-	heardAt    atomic.Int64  // without a flow: when there was last a sign that the carrier lives, in nanoseconds after started
-	unacked    atomic.Uint64 // bytes that dedicated streams have had, which nothing acknowledges
-	arrived    atomic.Uint64 // Reads that brought more than a heartbeat
+	heardAt    atomic.Int64  // without a flow: when the carrier last gave a sign of life, in nanoseconds after started
+	unacked    atomic.Uint64 // bytes received on dedicated streams, which nothing acknowledges
+	arrived    atomic.Uint64 // Reads that returned more than a heartbeat
 	written    atomic.Uint64 // batches that held more than a heartbeat, without a flow
 	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after started; 0: none
 	lastActive atomic.Int64  // when the application last sent or received, as elapsed
@@ -161,7 +161,7 @@ type Session struct {
 	stats      counters
 }
 
-// newSession returns a session on a carrier whose hello is done. The caller runs readLoop; run starts the rest.
+// newSession returns a session on a carrier whose hello is complete. The caller runs readLoop; run starts the rest.
 func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	s := &Session{
 		cfg: cfg, peer: peer, dialer: dialer,
@@ -194,7 +194,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 	return s
 }
 
-// bounded returns what the peer is ready to receive, as far as the format goes.
+// bounded returns the sizes that the peer accepts, within the limits of the format.
 func bounded(l frame.Limits) frame.Limits {
 	for _, n := range [...]*uint32{&l.MaxMessage, &l.MaxInFlight, &l.MessageWindow, &l.MaxStreams, &l.StreamWindow} {
 		*n = min(*n, frame.MaxTotal)
@@ -210,13 +210,13 @@ func (s *Session) run() {
 	s.tell()
 }
 
-// ID returns the session's 128-bit name.
+// ID returns the session's 128-bit id.
 func (s *Session) ID() frame.SessionID { return s.id }
 
 // Peer returns the peer's name, as the session's owner gave it.
 func (s *Session) Peer() string { return s.peer }
 
-// Conn returns the carrier that the session is on now, or was on last.
+// Conn returns the session's current or last carrier.
 func (s *Session) Conn() net.Conn {
 	return *s.raw.Load()
 }
@@ -227,8 +227,8 @@ func (s *Session) Context() context.Context { return s.ctx }
 // Done returns a channel that is closed when the session has ended; Err then says why.
 func (s *Session) Done() <-chan struct{} { return s.ended }
 
-// Err returns nil while the session lives and afterwards why it ended: an *Error that matches ErrClosed after Close on
-// this side, or when a carrier or the Opener said so, ErrGoingAway after a drain, and ErrSessionLost otherwise.
+// Err returns nil while the session lives, and afterwards why it ended: an *Error that matches ErrClosed after Close on this side or when a
+// carrier or the Opener reported it, ErrGoingAway after a drain, and ErrSessionLost otherwise.
 func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -238,28 +238,28 @@ func (s *Session) Err() error {
 	return s.err
 }
 
-// elapsed returns how long the session has lived, which is cheaper to know than the time.
+// elapsed returns the age of the session. That is cheaper to get than the current time.
 func (s *Session) elapsed() time.Duration { return time.Since(s.started) }
 
 // activeAt returns when the application last sent or received something.
 func (s *Session) activeAt() time.Time { return s.started.Add(time.Duration(s.lastActive.Load())) }
 
-// touch notes that the application sent or received something, and returns elapsed.
+// touch records that the application sent or received something, and returns elapsed.
 func (s *Session) touch() time.Duration {
 	now := s.elapsed()
 	s.lastActive.Store(int64(now))
 	return now
 }
 
-// touchCall notes, with touch, that a call or a message was sent or received.
+// touchCall records, in addition to touch, that a call or a message was sent or received.
 func (s *Session) touchCall() time.Duration {
 	now := s.touch()
 	s.lastCall.Store(int64(now))
 	return now
 }
 
-// fail ends the session for the reason err, once: everything that waits learns of it, and the carrier is dropped. A session that
-// both sides were about to end does so in order, and any other is lost.
+// fail ends the session with err, once. It wakes all waiters and drops the carrier. A session that ends with the reason of its Close or
+// drain, and was not aborted, ends in order; any other is lost.
 func (s *Session) fail(err *Error) {
 	s.mu.Lock()
 	inOrder := err == s.leaving && !s.aborted
@@ -267,7 +267,7 @@ func (s *Session) fail(err *Error) {
 	s.end(err, inOrder)
 }
 
-// end is fail. In order means that what has arrived is handled and read to its end; else it is dropped.
+// end does the work of fail. If inOrder, received data can still be handled and read to its end; otherwise it is dropped.
 func (s *Session) end(err *Error, inOrder bool) {
 	s.mu.Lock()
 	if s.err != nil {
@@ -299,8 +299,8 @@ func (s *Session) end(err *Error, inOrder bool) {
 	s.tell()
 }
 
-// dropCode returns the code that a carrier is reset with when err ends its session. A session that ends in order closes
-// its carrier: a reset would overtake the last answers.
+// dropCode returns the code for resetting a carrier when err ends its session. A session that ends in order closes its carrier instead,
+// because a reset would overtake the last answers.
 func dropCode(err *Error) frame.Code {
 	if err.Code == frame.CodeGoingAway {
 		return frame.CodeClosed
@@ -319,7 +319,7 @@ func (s *Session) attachedLocked() []*Stream {
 	return open
 }
 
-// abortAll ends everything that this session carries, but, in order, the messages that wait for their handler. s.mu is held.
+// abortAll ends everything on this session. If inOrder, it keeps the messages that wait for their handler. s.mu is held.
 func (s *Session) abortAll(err *Error, inOrder bool) {
 	for _, q := range [...]*queue[source]{&s.ready, &s.later, &s.held} {
 		for q.len() > 0 {
@@ -347,24 +347,24 @@ func (s *Session) abortAll(err *Error, inOrder bool) {
 	s.wake.Broadcast()
 }
 
-// drop ends a carrier at once: by a reset that tells the code where the carrier knows resets, else by closing it.
+// drop ends a carrier at once: by a reset with the code if the carrier supports resets, otherwise by closing it.
 func drop(conn net.Conn, code frame.Code) {
 	if r, ok := conn.(interface{ Reset(frame.Code) error }); ok && code != frame.CodeOK && code != frame.CodeClosed {
-		_ = r.Reset(code) // the carrier is given up: there is nobody to tell
+		_ = r.Reset(code) // the carrier is given up: no peer to notify
 		return
 	}
-	_ = conn.Close() // likewise
+	_ = conn.Close() // same
 }
 
-// lost returns the error of a session whose carrier broke with cause. A cause that matches ErrClosed is no loss: it says
-// that this side has closed what the session stood on.
+// lost returns the error of a session whose carrier failed with cause. A cause that matches ErrClosed is not a loss: this side has closed
+// what carried the session.
 func (s *Session) lost(op string, cause error) *Error {
 	if errors.Is(cause, ErrClosed) {
 		return &Error{Op: op, Peer: s.peer, Code: frame.CodeClosed, Err: cause}
 	}
 	var e *Error
 	if errors.As(cause, &e) {
-		cause = e // keep the code that a carrier's reset brought
+		cause = e // keep the code of a carrier's reset
 	}
 	if cause == io.EOF {
 		cause = io.ErrUnexpectedEOF

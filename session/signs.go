@@ -8,18 +8,19 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// A slow link is full of our own bytes, and whatever is asked behind them is answered late. So silence alone is not death:
+// A slow link is full of our own bytes, and the answer to anything sent behind them is late. So silence alone does not mean that the peer
+// is dead:
 //
-//   - Who gets bytes says so unasked, in time for the other side's heartbeat: the flow for its own (resume.FlowConfig.Unasked), the
-//     heartbeat for those that nobody acknowledges, of dedicated streams and of conns beside the session.
-//   - Each byte that comes counts, also in the middle of a sealed record and on a neighbour of the same connection, and so does a
-//     Write that had to wait and got room.
-//   - What leaves is cut into pieces of about half a second, so that a sign of life has a place between them.
+//   - The receiver of bytes sends an unasked sign of life, in time for the other side's heartbeat. The flow does so for its own bytes
+//     (resume.FlowConfig.Unasked), the heartbeat for unacknowledged ones: those of dedicated streams and of conns beside the session.
+//   - Each received byte counts, even in the middle of a sealed record or on a neighbour of the same connection. So does a Write that had
+//     to wait and got room.
+//   - Outbound data is cut into pieces of about half a second, so that a sign of life fits between them.
 
-// signEvery is how long after bytes have come the peer is told, at most: it may have a shorter Heartbeat than this side.
+// signEvery is the most time between received bytes and the sign sent for them. The peer may have a shorter Heartbeat than this side.
 const signEvery = 500 * time.Millisecond
 
-// unasked returns how long after bytes have come the peer is told.
+// unasked returns the time between received bytes and the sign sent for them.
 func (c *Config) unasked() time.Duration {
 	if c.Heartbeat < 0 {
 		return signEvery
@@ -27,15 +28,15 @@ func (c *Config) unasked() time.Duration {
 	return min(c.Heartbeat/2, signEvery)
 }
 
-// hear notes, without a flow, that the carrier lives.
+// hear records a sign of life of the carrier, in a session without a flow.
 func (s *Session) hear() { s.heardAt.Store(int64(s.elapsed())) }
 
-// A tap sees the Reads of a carrier below its seal: one that brings a part of a record is a sign of life too.
+// A tap observes the Reads of a carrier below its seal: a Read of part of a record is a sign of life too.
 type tap struct {
 	net.Conn
 	made    time.Time
-	at      atomic.Int64                  // when one last brought bytes, in nanoseconds after made
-	unacked atomic.Pointer[atomic.Uint64] // of the session, for a stream whose bytes nothing acknowledges; nil for others
+	at      atomic.Int64                  // when a Read last returned bytes, in nanoseconds after made
+	unacked atomic.Pointer[atomic.Uint64] // the session's counter, for a stream whose bytes nothing acknowledges; nil for others
 }
 
 func (t *tap) Read(p []byte) (int, error) {
@@ -49,7 +50,7 @@ func (t *tap) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// CloseWrite closes the writing side of the carrier if it can be closed by itself.
+// CloseWrite closes the writing side of the carrier if the carrier supports half close.
 func (t *tap) CloseWrite() error {
 	if c, ok := t.Conn.(interface{ CloseWrite() error }); ok {
 		return c.CloseWrite()
@@ -57,7 +58,7 @@ func (t *tap) CloseWrite() error {
 	return nil
 }
 
-// CloseRead closes the reading side of the carrier if it can be closed by itself.
+// CloseRead closes the reading side of the carrier if the carrier supports half close.
 func (t *tap) CloseRead() error {
 	if c, ok := t.Conn.(interface{ CloseRead() error }); ok {
 		return c.CloseRead()
@@ -65,8 +66,8 @@ func (t *tap) CloseRead() error {
 	return nil
 }
 
-// Moved returns when there was last a sign that the connection under the carrier lives: below the seal, and what a raw carrier with a
-// method of this name says.
+// Moved returns when the connection under the carrier last gave a sign of life: below the seal, or as reported by the Moved method of a
+// raw carrier that has one.
 func (c *flowConn) Moved() (at time.Time) {
 	if m, ok := c.raw.(interface{ Moved() time.Time }); ok {
 		at = m.Moved()
@@ -79,7 +80,7 @@ func (c *flowConn) Moved() (at time.Time) {
 	return at
 }
 
-// unanswered returns how many bytes have come that nothing else tells the peer of. s.mu is held.
+// unanswered returns the number of received bytes that nothing else acknowledges to the peer. s.mu is held.
 func (s *Session) unanswered() uint64 {
 	n := s.unacked.Load()
 	if c, ok := s.Conn().(interface{ Unanswered() uint64 }); ok {
@@ -91,8 +92,8 @@ func (s *Session) unanswered() uint64 {
 	return n
 }
 
-// sign tells the peer that this side lives when it has had bytes of the peer since it looked last, and nothing else says so: the
-// answer to what the peer asks may wait behind many more. s.mu is held.
+// sign sends a sign of life if bytes of the peer have arrived since the last look and nothing else acknowledges them: the answer to the
+// peer's PING may wait behind many more bytes. s.mu is held.
 func (h *heartbeat) sign() {
 	s := h.s
 	n := s.unanswered()
@@ -103,12 +104,12 @@ func (h *heartbeat) sign() {
 	if s.flow != nil {
 		s.flow.Sign()
 	} else if s.pong == 0 {
-		s.control(frame.Header{Type: frame.TypePong}, nil) // nobody waits for it
+		s.control(frame.Header{Type: frame.TypePong}, nil) // not the answer to any PING
 	}
 }
 
-// A cutter finds how many bytes of a carrier's Write take about signEvery, from how long the Writes before have taken: for a session
-// without a flow, which knows its pace.
+// A cutter estimates how many bytes a carrier's Write takes in about signEvery, from the duration of earlier Writes. It serves a session
+// without a flow; a flow knows its own pace.
 type cutter struct {
 	n       atomic.Int64
 	written uint64
@@ -116,10 +117,10 @@ type cutter struct {
 
 const leastCut = 4 << 10
 
-// piece returns how many bytes the next Write may have.
+// piece returns the size limit of the next Write.
 func (c *cutter) piece() int { return int(max(c.n.Load(), leastCut)) }
 
-// took notes that a Write of n bytes has taken d. One that did not have to wait says little: the bytes are in a queue.
+// took records that a Write of n bytes took d. A Write that did not have to wait says little, because the bytes may only be queued.
 func (c *cutter) took(n int, d time.Duration) {
 	c.written += uint64(n)
 	piece := int64(c.piece())

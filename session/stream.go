@@ -9,14 +9,14 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// A Stream is an ordered byte lane of a session, opened under a name: a net.Conn with half close. A shared stream is
-// multiplexed on the session's carrier and has a window of its own, so a stalled reader holds up nobody else; a dedicated
-// one is a connection of its own, or one after the other. Both behave alike. All methods are safe for concurrent use.
+// A Stream is an ordered byte stream of a session, opened under a name: a net.Conn with half close. A shared stream is multiplexed on the
+// session's carrier and has its own window, so a stalled reader does not hold up other streams. A dedicated stream has its own connection,
+// or a succession of them. Both kinds behave alike. All methods are safe for concurrent use.
 //
-// Read returns exactly io.EOF at the end of what the peer sent. After Close, calls match net.ErrClosed; past a deadline
-// they match os.ErrDeadlineExceeded. When the peer resets the stream, they return an *Error with Remote set and the
-// peer's Code and Text; when the session ends, one that matches ErrSessionLost, ErrClosed or ErrGoingAway; and ErrSessionLost
-// too when a dedicated stream that is resumable has found no carrier in time.
+// Read returns exactly io.EOF at the end of the peer's data. After Close, calls match net.ErrClosed; past a deadline they match
+// os.ErrDeadlineExceeded. When the peer resets the stream, they return an *Error with Remote set and the peer's Code and Text. When the
+// session ends, they return one that matches ErrSessionLost, ErrClosed or ErrGoingAway. A resumable dedicated stream that has found no
+// carrier in time also returns ErrSessionLost.
 type Stream struct {
 	conn      streamConn
 	s         *Session
@@ -28,7 +28,7 @@ type Stream struct {
 	closing   bool        // it is being closed with its session; guarded by s.mu
 }
 
-// streamConn is what carries a stream.
+// streamConn is the connection under a Stream.
 type streamConn interface {
 	net.Conn
 	CloseWrite() error
@@ -36,28 +36,28 @@ type streamConn interface {
 	Reset(frame.Code) error
 }
 
-// StreamOptions are for OpenStream.
+// StreamOptions are the options of OpenStream.
 type StreamOptions struct {
-	// Dedicated opens the stream on a connection of its own. It is ErrUnsupported on a session that cannot open any: on
-	// the accepting side.
+	// Dedicated opens the stream on its own connection. It returns ErrUnsupported on a session that cannot open connections: on the
+	// accepting side.
 	Dedicated bool
-	// Resumable makes a dedicated stream outlive the connection that carries it, as the session does: after a loss it goes on
-	// over another one, and it moves with the session. It keeps up to ReplayWindow each way, ends as lost when it has been
-	// without a connection for the ResumeWindow, and after Close counts against MaxStreams until what was written has arrived.
-	// An opening that is cut is made again, for as long as the ResumeWindow, and the peer's handler runs once; with a peer that does
-	// not exchange ends (PROTOCOL.md, 5.9) it is an error with outcome Unknown instead, if the handler may have begun to run.
-	// OpenStream returns an error that matches ErrUnsupported, with outcome NotSent, when the session ends with its carrier or
-	// the peer does not know such streams. It means nothing for a shared stream, which always outlives its carrier.
+	// Resumable makes a dedicated stream outlive its connection, as the session does: after a loss it continues over another connection,
+	// and it moves with the session. It buffers up to ReplayWindow each way. It ends as lost after a ResumeWindow without a connection.
+	// After Close it counts against MaxStreams until the written data has arrived. OpenStream retries an opening that is cut, for as long
+	// as the ResumeWindow, and the peer's handler runs once. With a peer that does not exchange ends (PROTOCOL.md, 5.9) it instead returns
+	// an error with outcome Unknown if the handler may have begun to run. OpenStream returns an error that matches ErrUnsupported, with
+	// outcome NotSent, when the session ends with its carrier or the peer does not support resumable streams. Resumable has no effect on a
+	// shared stream, which always outlives its carrier.
 	Resumable bool
-	// Bulk holds back what this side writes to a shared stream while the session's carrier is limited, as a relay's
-	// connection is that is cut after some bytes: Write waits.
+	// Bulk makes Write on a shared stream wait while the session's carrier is limited, such as a relay's connection that is cut after a
+	// number of bytes.
 	Bulk bool
 }
 
 // OpenStream opens a stream under name at the peer and returns once the peer serves it. opts may be nil.
 //
-// The error is an *Error: it matches ErrNotFound when nobody serves name, ErrUnavailable when the peer has MaxStreams
-// open, ErrGoingAway, ErrClosed or ErrSessionLost when the session takes no new work, and the ctx's error when that ended.
+// The error is an *Error. It matches ErrNotFound when the peer has no handler for name, ErrUnavailable when the peer has MaxStreams open,
+// ErrGoingAway, ErrClosed or ErrSessionLost when the session accepts no new work, and the ctx's error when the ctx ended.
 func (s *Session) OpenStream(ctx context.Context, name string, opts *StreamOptions) (*Stream, error) {
 	if name == "" || len(name) > frame.MaxName {
 		return nil, &Error{Op: "open stream", Peer: s.peer, Outcome: NotSent, Code: frame.CodeTooLarge,
@@ -75,8 +75,8 @@ func (st *Stream) Name() string { return st.name }
 // Session returns the stream's session.
 func (st *Stream) Session() *Session { return st.s }
 
-// Limited reports whether the stream runs on a connection of which what it lets through is limited, as a relay's: for a shared
-// stream, the session's carrier.
+// Limited reports whether the stream's connection is limited in what it lets through, as a relay's is. For a shared stream, that is the
+// session's carrier.
 func (st *Stream) Limited() bool {
 	if c, ok := st.conn.(*dedicated); ok {
 		return isScarce(c.raw)
@@ -84,7 +84,7 @@ func (st *Stream) Limited() bool {
 	return isScarce(st.s.Conn())
 }
 
-// SetBulk is StreamOptions.Bulk for a stream that is open, also one that the peer has opened. It means nothing for a dedicated one.
+// SetBulk sets StreamOptions.Bulk on an open stream, including one that the peer has opened. It has no effect on a dedicated stream.
 func (st *Stream) SetBulk(bulk bool) {
 	if m, ok := st.conn.(*muxed); ok {
 		st.s.mu.Lock()
@@ -141,20 +141,19 @@ func (st *Stream) CloseTimeout() time.Duration { return st.s.cfg.CloseTimeout }
 // Dedicated reports whether the stream is a connection of its own.
 func (st *Stream) Dedicated() bool { return st.dedicated }
 
-// Read reads what the peer wrote.
+// Read reads data from the peer.
 func (st *Stream) Read(p []byte) (int, error) { return st.conn.Read(p) }
 
-// Write waits until the carrier has taken all of p, or for the deadline.
+// Write writes p. It waits until the carrier has taken all of p, or for the deadline.
 func (st *Stream) Write(p []byte) (int, error) { return st.conn.Write(p) }
 
-// CloseWrite ends this side's direction: the peer reads io.EOF after what was written.
+// CloseWrite ends this side's direction: the peer reads io.EOF after the written data.
 func (st *Stream) CloseWrite() error { return st.conn.CloseWrite() }
 
-// CloseRead says that nothing more will be read: the peer's writes fail from then on.
+// CloseRead ends the peer's direction: this side reads no more, and the peer's Writes fail from then on.
 func (st *Stream) CloseRead() error { return st.conn.CloseRead() }
 
-// Close ends both directions: the peer reads what was written and then io.EOF. What was not read is dropped, and the peer's Writes
-// fail.
+// Close ends both directions: the peer reads the written data and then io.EOF. Unread data is dropped, and the peer's Writes fail.
 //
 // Close waits until all that was written is with the peer: in the memory of its session, for a dedicated stream that is not resumable
 // with its application. It gives up when there has been no progress for CloseTimeout, and then and when the stream or the session has
@@ -171,16 +170,14 @@ func (st *Stream) Close() error {
 	return err
 }
 
-// leave takes a stream that has a connection of its own out of the session's books. One that outlives it leaves them when it
-// has ended.
+// leave removes a stream with its own connection from the session's books. A resumable stream leaves them once it has ended.
 func (st *Stream) leave() {
 	if _, ok := st.conn.(*dedicated); ok {
 		st.s.forgetDedicated(st)
 	}
 }
 
-// Reset drops the stream at once in both directions, also what has been written and has not arrived, and tells the peer
-// code.
+// Reset drops the stream at once in both directions, including written data that has not arrived, and sends code to the peer.
 func (st *Stream) Reset(code frame.Code) error {
 	st.leave()
 	return st.conn.Reset(code)

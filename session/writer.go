@@ -12,26 +12,26 @@ import (
 	"github.com/peerlane/peerlane/resume"
 )
 
-// The way out of a session:
+// The writing side of a session:
 //
 //	callers ── queue a source ──> ready (round robin) ──┐
 //	reader, callers ── control frames ──> urgent ───────┴─> writeLoop ── one Write per batch ──> flow ──> carrier
 //
-// A source gives up at most one fragment a turn, so a large body leaves room for small ones. writeLoop is the only
-// goroutine that writes frames; where a flow stands below it, that serialises the Writes of the carrier.
+// A source sends at most one fragment a turn, so a large body leaves room for small ones. writeLoop is the only goroutine that writes
+// frames. Where there is a flow below it, the flow serialises the Writes of the carrier.
 
 const (
 	fragment    = frame.MaxPayload                    // most payload bytes a source sends in one turn
-	batchTarget = 64 << 10                            // a batch takes no further source once it is this long
-	maxPart     = frame.HeaderSize + frame.MaxPayload // bytes of one Write: the largest frame goes whole
-	maxUrgent   = 1 << 20                             // control frames that may wait; a peer that makes us queue more does not read
+	batchTarget = 64 << 10                            // a batch of this length takes no further source
+	maxPart     = frame.HeaderSize + frame.MaxPayload // bytes of one Write: the largest frame fits whole
+	maxUrgent   = 1 << 20                             // bytes of control frames that may wait; a peer that makes us queue more does not read
 )
 
 // A source has frames to send. Its methods are called with the session's mu held.
 type source interface {
 	// next appends frames of about one fragment to b and reports whether it has more to send now.
 	next(b []byte) (out []byte, more bool)
-	// abort ends it: the session has ended with err.
+	// abort ends the source: the session has ended with err.
 	abort(err *Error)
 }
 
@@ -41,7 +41,7 @@ var batches = sync.Pool{New: func() any {
 	return &b
 }}
 
-// writeLoop owns the carrier's write side. It ends when the session has ended. An error of the flow, or without one of the carrier,
+// writeLoop owns the carrier's write side. It ends when the session has ended. An error of the flow, or without a flow one of the carrier,
 // ends the session.
 func (s *Session) writeLoop() {
 	defer close(s.writerDone)
@@ -58,7 +58,7 @@ func (s *Session) writeLoop() {
 			return
 		}
 		if s.parting.Load() && s.flow != nil {
-			s.flow.AwaitSent() // another goroutine may be at the carrier; the end of the session ends this wait
+			s.flow.AwaitSent() // another goroutine may be writing to the carrier; the end of the session ends this wait
 		}
 		s.outgoing.Store(false)
 		if s.parting.Load() {
@@ -69,12 +69,12 @@ func (s *Session) writeLoop() {
 	}
 }
 
-// writeBatch writes what is to be written next.
+// writeBatch writes the next batch.
 func (s *Session) writeBatch() error {
 	if s.flow != nil {
 		b := resume.NewBatch()
 		batch := s.fillBatch(b.Buffer())
-		s.stats.bytesOut.Add(uint64(len(batch))) // before the peer can have it
+		s.stats.bytesOut.Add(uint64(len(batch))) // before the peer can receive it
 		_, err := s.flow.WriteBatch(b, batch)
 		s.noteWritten(len(batch))
 		return err
@@ -92,7 +92,7 @@ func (s *Session) writeBatch() error {
 	return err
 }
 
-// noteWritten notes that the flow has n bytes more, and whether they are worth waiting for.
+// noteWritten records that the flow has n more bytes, and whether they are worth waiting for.
 func (s *Session) noteWritten(n int) {
 	if s.flowEnd += uint64(n); s.valuable {
 		s.mu.Lock()
@@ -101,12 +101,11 @@ func (s *Session) noteWritten(n int) {
 	}
 }
 
-// heartbeatSize is more than a heartbeat has, in a segment and a sealed record, and less than anything else that is worth waiting for
-// arrives in.
+// heartbeatSize is more than the bytes of a heartbeat in a segment and a sealed record, and less than any other data worth waiting for.
 const heartbeatSize = 96
 
-// write writes a batch to a carrier without a flow, in parts of which each has WriteTimeout: the least that a slow carrier
-// must take in that time.
+// write writes a batch to a carrier without a flow, in pieces. Each piece has WriteTimeout: a slow carrier must take at least that much in
+// this time.
 func (s *Session) write(batch []byte) error {
 	defer s.writeBegan.Store(0)
 	for len(batch) > 0 {
@@ -127,10 +126,10 @@ func (s *Session) write(batch []byte) error {
 	return nil
 }
 
-// roomWait is how long a Write of the carrier takes at least that had to wait for room: what was before it has gone on its way.
+// roomWait is the least duration of a Write that had to wait for room, which means that earlier bytes have left.
 const roomWait = 100 * time.Millisecond
 
-// setPart sets how much of a body leaves as one frame: what the carrier takes at once. s.mu is held.
+// setPart sets how much of a body goes into one frame: the amount that the carrier takes at once. s.mu is held.
 func (s *Session) setPart() {
 	piece := 0
 	if s.flow != nil {
@@ -141,8 +140,8 @@ func (s *Session) setPart() {
 	s.part = min(fragment, piece-frame.HeaderSize)
 }
 
-// waitOutbound waits until there is something to write, and reports whether the writer goes on, and whether others than
-// the one that woke it are likely to add to what there is.
+// waitOutbound waits until there is something to write. It reports whether the writer continues, and whether callers other than the one
+// that woke it are likely to add to the batch.
 func (s *Session) waitOutbound() (more, company bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,12 +157,12 @@ func (s *Session) waitOutbound() (more, company bool) {
 	}
 }
 
-// hasOutbound reports whether anything is to be written. s.mu is held.
+// hasOutbound reports whether there is anything to write. s.mu is held.
 func (s *Session) hasOutbound() bool {
 	return len(s.urgent) > 0 || s.pong != 0 || s.phase < phaseOver && (s.ready.len() > 0 || s.later.len() > 0 || len(s.unasked) > 0)
 }
 
-// fillBatch appends what is to be written next.
+// fillBatch appends the next frames to b.
 func (s *Session) fillBatch(b []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,7 +172,7 @@ func (s *Session) fillBatch(b []byte) []byte {
 	if s.urgent = s.urgent[:0]; cap(s.urgent) > batchTarget {
 		s.urgent = nil
 	}
-	if s.pong != 0 { // behind what has been said of the frames before the PING
+	if s.pong != 0 { // behind the answers to frames that came before the PING
 		b = frame.AppendHeader(b, frame.Header{Type: frame.TypePong, ID: s.pong})
 		s.pong = 0
 	}
@@ -197,13 +196,13 @@ func (s *Session) fillBatch(b []byte) []byte {
 	return b
 }
 
-// A receipt is a PING that stands behind the end of a stream's way out: its PONG says that the peer's session has all of it.
+// A receipt is a PING sent behind the end of a stream's data. Its PONG means that the peer's session has all of that data.
 type receipt struct {
 	ping uint64
 	st   *muxed
 }
 
-// askReceipt appends a PING for the ways out that end in this batch. s.mu is held.
+// askReceipt appends a PING for the streams whose data ends in this batch. s.mu is held.
 func (s *Session) askReceipt(b []byte) []byte {
 	s.heartbeat.lastPing++
 	id := s.heartbeat.lastPing
@@ -214,7 +213,7 @@ func (s *Session) askReceipt(b []byte) []byte {
 	return frame.AppendHeader(b, frame.Header{Type: frame.TypePing, ID: id})
 }
 
-// onReceipts takes the answer to the PING id and all before it. s.mu is held.
+// onReceipts handles the answer to the PING id and to all before it. s.mu is held.
 func (s *Session) onReceipts(id uint64) {
 	n := 0
 	for n < len(s.receipts) && s.receipts[n].ping <= id {
@@ -229,7 +228,7 @@ func (s *Session) onReceipts(id uint64) {
 	}
 }
 
-// forgetReceipts forgets what was asked for of a stream that has ended otherwise. s.mu is held.
+// forgetReceipts forgets the receipts of a stream that has ended in another way. s.mu is held.
 func (s *Session) forgetReceipts(st *muxed) {
 	if st.received || !st.finSent {
 		return
@@ -238,8 +237,8 @@ func (s *Session) forgetReceipts(st *muxed) {
 	s.receipts = slices.DeleteFunc(s.receipts, func(r receipt) bool { return r.st == st })
 }
 
-// nextSource returns whose turn it is, or nil. On a scarce carrier streams come after everything else, and bulk does not
-// come at all. s.mu is held.
+// nextSource returns the source whose turn it is, or nil. On a scarce carrier, streams come after everything else, and bulk streams do not
+// send. s.mu is held.
 func (s *Session) nextSource() source {
 	for s.ready.len() > 0 {
 		src := s.ready.pop()
@@ -259,7 +258,7 @@ func (s *Session) nextSource() source {
 	return nil
 }
 
-// setScarce says whether what the carrier lets through is limited. s.mu is held.
+// setScarce sets whether the carrier is limited in what it lets through. s.mu is held.
 func (s *Session) setScarce(scarce bool) {
 	s.scarce = scarce
 	for s.held.len() > 0 && !scarce {
@@ -268,7 +267,7 @@ func (s *Session) setScarce(scarce bool) {
 	s.wake.Signal()
 }
 
-// releaseHeld takes a stream out of those that are held back, and reports whether it was among them. s.mu is held.
+// releaseHeld removes a stream from the held ones, and reports whether it was among them. s.mu is held.
 func (s *Session) releaseHeld(st *writing) (held bool) {
 	for range s.held.len() {
 		if src := s.held.pop(); src != source(st) {
@@ -280,13 +279,13 @@ func (s *Session) releaseHeld(st *writing) (held bool) {
 	return held
 }
 
-// isScarce reports whether a carrier says that what it lets through is limited.
+// isScarce reports whether a carrier says that it is limited in what it lets through.
 func isScarce(conn net.Conn) bool {
 	c, ok := conn.(interface{ Limited() bool })
 	return ok && c.Limited()
 }
 
-// enqueue adds a source to those that have something to send. s.mu is held.
+// enqueue adds a source to the ready queue. s.mu is held.
 func (s *Session) enqueue(src source) {
 	s.ready.push(src)
 	s.wake.Signal()
@@ -316,8 +315,8 @@ func (s *Session) controlFailure(t frame.Type, id uint64, f frame.Failure) {
 	s.control(frame.Header{Type: t, ID: id}, frame.AppendFailure(nil, f))
 }
 
-// refuse queues the answer to something that the peer has opened and this side does not take. It is not worth waiting for, or a peer could
-// hold up the end of the session by opening things. s.mu is held.
+// refuse queues the refusal of something that the peer has opened. The frame is not worth waiting for: otherwise a peer could hold up the
+// end of the session by opening things. s.mu is held.
 func (s *Session) refuse(t frame.Type, id uint64, f frame.Failure) {
 	value := s.urgentValue
 	s.controlFailure(t, id, f)
@@ -340,7 +339,7 @@ func (s *Session) newID() uint64 {
 // ours reports whether this side opened id.
 func (s *Session) ours(id uint64) bool { return id%2 == 1 == s.dialer }
 
-// acceptID checks the id of something the peer opens: of its kind and greater than all before. s.mu is held.
+// acceptID checks the id of something that the peer opens: the peer's parity, and greater than all before. s.mu is held.
 func (s *Session) acceptID(t frame.Type, id uint64) error {
 	if s.ours(id) || id <= s.lastPeerID {
 		return fmt.Errorf("%v opens id %d after %d: %w", t, id, s.lastPeerID, frame.ErrMalformed)
@@ -349,7 +348,7 @@ func (s *Session) acceptID(t frame.Type, id uint64) error {
 	return nil
 }
 
-// An outgoing is one request, response or one-way message on its way out, in fragments. It is a source.
+// An outgoing is one request, response or one-way message being sent in fragments. It is a source.
 type outgoing struct {
 	s     *Session
 	owner owner
@@ -357,14 +356,14 @@ type outgoing struct {
 	flags frame.Flags
 	start frame.Start
 	id    uint64 // 0 until begun, except for responses
-	body  []byte // what is left to send; belongs to the owner until sent or dropped
+	body  []byte // the rest to send; belongs to the owner until sent or dropped
 	whole bool   // all of it has been handed to the flow or the carrier
-	endAt uint64 // with whole: the offset in the flow behind it
+	endAt uint64 // with whole: the offset in the flow behind its last byte
 	begun bool   // the first fragment has left
 	gone  bool   // sent whole, or dropped
 }
 
-// An owner is told how far its outgoing is. s.mu is held.
+// An owner is notified of the progress of its outgoing. s.mu is held.
 type owner interface {
 	onBegun()
 	onSent()
@@ -378,9 +377,9 @@ func (o *outgoing) abort(err *Error) {
 	}
 }
 
-// drop makes the writer pass over what has not left. s.mu is held.
+// drop makes the writer skip the unsent part. s.mu is held.
 func (o *outgoing) drop() {
-	if o.gone || o.s == nil { // sent whole, or never queued
+	if o.gone || o.s == nil { // sent completely, or never queued
 		o.gone, o.body = true, nil
 		return
 	}
@@ -391,8 +390,7 @@ func (o *outgoing) drop() {
 	}
 }
 
-// compactReady takes what has been dropped out of the ready queue, in which it would stay while the writer waits. s.mu is
-// held.
+// compactReady removes dropped sources from the ready queue, where they would stay while the writer waits. s.mu is held.
 func (s *Session) compactReady() {
 	for range s.ready.len() {
 		src := s.ready.pop()
@@ -433,8 +431,8 @@ func (o *outgoing) next(b []byte) ([]byte, bool) {
 	return b, false
 }
 
-// outcomeOf returns what is known of a request or message that was not answered when the session ends: one that no carrier has been
-// given whole has not run. s.mu is held.
+// outcomeOf returns the outcome of a request or message that was not answered when the session ends. One that was never handed completely
+// to a carrier has not run. s.mu is held.
 func (s *Session) outcomeOf(o *outgoing) Outcome {
 	if !o.whole || s.flow != nil && o.endAt > s.flow.Reached() {
 		return NotSent
@@ -442,7 +440,7 @@ func (s *Session) outcomeOf(o *outgoing) Outcome {
 	return Unknown
 }
 
-// fill sets the body, compressed when both sides can and it pays.
+// fill sets the body. It compresses the body if both sides support it and it pays.
 func (o *outgoing) fill(body []byte) {
 	o.start.Total = len(body)
 	o.body = body

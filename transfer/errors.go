@@ -14,41 +14,41 @@ import (
 	"github.com/peerlane/peerlane/transfer/staging"
 )
 
-// A Code says what kind of failure it is, to programs and to the peer. The names are stable (spec 2.4).
+// A Code is the kind of a failure, for programs and for the peer. The names are stable (spec 2.4).
 type Code = manifest.Code
 
 // The codes.
 const (
-	CodeNoSpace       = staging.CodeNoSpace      // the receiver's disk is full: what has come is kept
-	CodeDenied        = staging.CodeDenied       // the system, or the peer's person, does not let this happen
-	CodePathUnsafe    = manifest.CodePathUnsafe  // a name that the receiver does not take
-	CodeExists        = manifest.CodeExists      // something else has that name at the receiver
-	CodeSourceChanged = source.CodeSourceChanged // the sender's file is not what it was
-	CodeHashMismatch  = Code("hash_mismatch")    // what came is not what was said
+	CodeNoSpace       = staging.CodeNoSpace      // the receiver's disk is full; received data is kept
+	CodeDenied        = staging.CodeDenied       // denied by the system, or declined by the user
+	CodePathUnsafe    = manifest.CodePathUnsafe  // a name that the receiver does not accept
+	CodeExists        = manifest.CodeExists      // the name is already taken at the receiver
+	CodeSourceChanged = source.CodeSourceChanged // the sender's file has changed
+	CodeHashMismatch  = Code("hash_mismatch")    // data does not match its hash
 	CodeTooLarge      = manifest.CodeTooLarge    // over a limit
-	CodeCanceled      = Code("canceled")         // this side, or the peer, has stopped it
+	CodeCanceled      = Code("canceled")         // this side or the peer has stopped it
 	CodeProtocol      = manifest.CodeProtocol    // the peer breaks the protocol
 	CodeIO            = staging.CodeIO           // a disk failed
 	CodeGone          = staging.CodeGone         // a received file was moved or deleted before the transfer finished
-	CodeBusy          = staging.CodeBusy         // not now: another process receives the same, or too much is going on; later may do
+	CodeBusy          = staging.CodeBusy         // temporarily refused: another process receives the same transfer, or there are too many
 	CodeNotFound      = Code("not_found")        // the peer has no such transfer, or does not know the token
-	CodeStalled       = Code("stalled")          // nothing came for too long
-	CodeLost          = Code("lost")             // the peer cannot be reached any more
-	CodeInvalid       = Code("invalid")          // the call itself is wrong
+	CodeStalled       = Code("stalled")          // nothing arrived for too long
+	CodeLost          = Code("lost")             // the peer can no longer be reached
+	CodeInvalid       = Code("invalid")          // the call has invalid arguments
 )
 
-// An Error says why a transfer, or one file of it, failed.
+// An Error is the failure of a transfer, or of one of its files.
 type Error struct {
 	Op     string // "push", "fetch", "receive", "serve"
-	Peer   string // whom with, or ""
-	Path   string // the file's, or "" if it is of the whole transfer: of the peer's choosing, not to be trusted
+	Peer   string // the other side, or ""
+	Path   string // the file's, or "" for the whole transfer; chosen by the peer, untrusted
 	Code   Code
-	Remote bool   // the peer said so
-	Text   string // what is wrong and what helps; untrusted when Remote
+	Remote bool   // reported by the peer
+	Text   string // the problem and its remedy; untrusted when Remote
 	Err    error  // the cause on this side, if any
 }
 
-// Error returns `op "path": text: cause`, leaving out what is empty.
+// Error returns `op "path": text: cause`, without the empty parts.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
@@ -95,7 +95,7 @@ func CodeOf(err error) Code {
 	return ""
 }
 
-// invalidf returns the error of a call that is wrong itself; the text names the argument.
+// invalidf returns the error of a call with invalid arguments. The text names the argument.
 func invalidf(format string, args ...any) *Error {
 	return &Error{Code: CodeInvalid, Text: fmt.Sprintf(format, args...)}
 }
@@ -104,7 +104,7 @@ func protocolErrorf(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", wire.ErrProtocol, fmt.Errorf(format, args...))
 }
 
-// whyOf returns what the peer is told about err. What is on this side's disk is not its business.
+// whyOf returns the report of err that the peer receives. It does not reveal details of this side's disk.
 func whyOf(err error) wire.Why {
 	code := CodeOf(err)
 	switch code {
@@ -113,7 +113,7 @@ func whyOf(err error) wire.Why {
 	case CodeGone:
 		return wire.Why{Code: string(code), Text: "a received file was moved or deleted before the transfer finished"}
 	case CodeNoSpace:
-		if ownText(err) != "" { // of a transfer that was not begun
+		if ownText(err) != "" { // the transfer had not begun
 			return wire.Why{Code: string(code), Text: "there is not enough room"}
 		}
 		return wire.Why{Code: string(code), Text: "the disk is full; what has come is kept"}
@@ -131,7 +131,7 @@ func whyOf(err error) wire.Why {
 	return wire.Why{Code: string(CodeIO), Text: "this side failed"}
 }
 
-// isTooManyOpen reports that this process, or system, can open no further file: another file fails with it too.
+// isTooManyOpen reports whether this process or system can open no more files, so that other files will fail too.
 func isTooManyOpen(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
@@ -152,18 +152,18 @@ func ownText(err error) string {
 	case errors.As(err, &e):
 		return e.Text
 	case errors.As(err, &file) && file.Err == nil:
-		return file.Text // whose path is said beside it
+		return file.Text // its path is reported separately
 	}
 	return ""
 }
 
-// said returns the error that the peer's words are.
+// said returns a failure reported by the peer as an error.
 func said(w wire.Why) *Error { return &Error{Code: Code(w.Code), Remote: true, Text: w.Text} }
 
-// mostTexts is how many files' failures are kept with the peer's words: what a peer can fill memory with is bounded, and nobody reads on.
+// mostTexts is how many file failures keep the peer's text. It bounds the memory that a peer can fill.
 const mostTexts = 1000
 
-// saidOfFile is said of one more file, after so many.
+// saidOfFile is said for a file failure that comes after before others.
 func saidOfFile(w wire.Why, before int) *Error {
 	if before >= mostTexts {
 		w.Text = ""
@@ -171,7 +171,7 @@ func saidOfFile(w wire.Why, before int) *Error {
 	return said(w)
 }
 
-// about returns err as the *Error of an op and a peer. One that is an *Error keeps what it says.
+// about returns err as the *Error of an op and a peer. An *Error keeps its other fields.
 func about(op, peer string, err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {

@@ -12,21 +12,20 @@ import (
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
 
-// Ref names what is to be fetched, and the right to it: what Share.Ref returns at the sender.
+// Ref identifies a tree to fetch, and carries the right to it. Share.Ref returns it at the sender.
 type Ref struct {
 	Root  [32]byte // of the manifest (manifest spec 3.2)
 	Token []byte   // at most 64 bytes; a longer one is CodeInvalid
 }
 
-// ID returns the name that the transfer has: 32 hexadecimal digits.
+// ID returns the name of the transfer: 32 hexadecimal digits.
 func (r Ref) ID() string { return idOf(r.Root) }
 
-// Fetch begins to fetch a tree to the directory dir, which must exist, from one source or several that share it. It returns at once:
-// Wait has the outcome. The end of ctx cancels it. o may be nil.
+// Fetch begins to fetch a tree into the directory dir, which must exist, from one or several sources that share it. It returns at once:
+// Wait returns the outcome. The end of ctx cancels it. o may be nil.
 //
-// What an earlier Fetch of the same Ref has left in dir, it goes on with. With several sources, each is asked for other pieces, and
-// one that sends what does not fit its hash is asked no more; the tree must have been hashed then. When a connection is lost, it
-// dials again.
+// Fetch resumes from the data of an earlier Fetch of the same Ref in dir. With several sources, it requests different pieces from each, and
+// drops one whose data does not match its hash; the tree must then have been hashed. When a connection is lost, Fetch dials again.
 func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *ReceiveOptions) *Transfer {
 	if o == nil {
 		o = &ReceiveOptions{}
@@ -54,7 +53,7 @@ func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *Receiv
 	return t
 }
 
-// validateSources returns an error that names what is wrong with the arguments of Fetch.
+// validateSources returns an error that names an invalid argument of Fetch.
 func validateSources(sources []Dialer, ref Ref, tokens [][]byte) error {
 	if len(sources) == 0 {
 		return invalidf("there is no source")
@@ -78,13 +77,13 @@ func validateSources(sources []Dialer, ref Ref, tokens [][]byte) error {
 	return nil
 }
 
-// fetch runs a receiver, with an origin for each source that is reached.
+// fetch runs a receiver, with an origin for each reached source.
 func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o ReceiveOptions) error {
 	disk, err := openRoot(dir)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = disk.Close() }() // what is to last has been synced
+	defer func() { _ = disk.Close() }() // durable data has been synced already
 	r := newReceiver(ctx, t, o, disk)
 	r.several = len(sources) > 1
 	if _, err := r.recall(ref.Root); err != nil {
@@ -108,7 +107,7 @@ func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir str
 	return err
 }
 
-// outcomes waits for several, and tells when all of them have failed.
+// outcomes waits for several functions, and reports when all of them have failed.
 type outcomes struct {
 	sync.WaitGroup
 	mu   sync.Mutex
@@ -118,14 +117,14 @@ type outcomes struct {
 
 func newOutcomes(n int) *outcomes { return &outcomes{all: n} }
 
-// Go runs fn. When all have failed, failed is told why.
+// Go runs fn. When all functions have failed, it calls failed with the reason.
 func (s *outcomes) Go(fn func() error, failed func(error)) {
 	s.WaitGroup.Go(func() {
 		err := fn()
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if err == nil {
-			return // all has come: what others have failed with does not matter
+			return // everything has arrived: the errors of others do not matter
 		}
 		s.errs = append(s.errs, err)
 		if len(s.errs) == s.all {
@@ -134,7 +133,7 @@ func (s *outcomes) Go(fn func() error, failed func(error)) {
 	})
 }
 
-// allFailed returns why no source is of use any more, with the code of the first that has failed.
+// allFailed returns the error when no source is usable any more, with the code of the first failure.
 func allFailed(errs []error) error {
 	all := errs[0]
 	for _, err := range errs[1:] {
@@ -146,17 +145,17 @@ func allFailed(errs []error) error {
 	return &Error{Code: about("", "", errs[0]).Code, Text: "no source is left", Err: all}
 }
 
-// from keeps one source being an origin, until the transfer is over or the source is of no more use, which it returns.
+// from keeps a source attached as an origin until the transfer is over, or until the source is no longer usable; it then returns why.
 func (r *receiver) from(dial Dialer, ref Ref) error {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.ctx))
 	defer cancel()
-	stop := context.AfterFunc(r.ctx, func() { // what is over still says goodbye
+	stop := context.AfterFunc(r.ctx, func() { // an attempt in progress when the receiver ends still closes properly
 		if !errors.Is(context.Cause(r.ctx), errOver) {
 			cancel()
 		}
 	})
 	defer stop()
-	looking, found := context.WithCancel(ctx) // for the source: that ends when all has come without it
+	looking, found := context.WithCancel(ctx) // the search for the source ends when everything has arrived without it
 	defer found()
 	stopToo := context.AfterFunc(r.ctx, found)
 	defer stopToo()
@@ -196,7 +195,7 @@ func (r *receiver) isAlone() bool {
 	return len(r.origins) == 0
 }
 
-// sourceEnded notes that one source is of no more use: what only it had fails.
+// sourceEnded records that a source is no longer usable. Files that only it had fail.
 func (r *receiver) sourceEnded() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -208,11 +207,11 @@ func (r *receiver) sourceEnded() {
 			}
 		}
 		r.planLocked(o)
-		return // what one does not lack, not all do
+		return // not all sources lack the file if one does not
 	}
 }
 
-// get asks for a tree, and takes it from there.
+// get requests a tree, and receives it.
 func (o *origin) get(ctx context.Context, ref Ref, begin func()) error {
 	r := o.r
 	known := false
@@ -250,7 +249,7 @@ func (o *origin) get(ctx context.Context, ref Ref, begin func()) error {
 	return o.run(ctx)
 }
 
-// readListing reads what the source has. When all has come from others meanwhile, it need not take long.
+// readListing reads the source's listing. If everything has arrived from others meanwhile, it stops early.
 func (o *origin) readListing(known bool) (listing, error) {
 	read := make(chan struct{})
 	defer close(read)

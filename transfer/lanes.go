@@ -15,7 +15,7 @@ import (
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
 
-// The names under which control and the data lanes are opened (spec 1.2).
+// The names under which the control stream and the data lanes are opened (spec 1.2).
 const (
 	controlName = "transfer"
 	dataName    = "transfer-data"
@@ -24,7 +24,7 @@ const (
 // Over TCP, a stream's window is the bound from about this round trip on, and several lanes have several.
 const lanesFrom = 20 * time.Millisecond
 
-// lanesFor returns how many data lanes are worth it, and at most most.
+// lanesFor returns how many data lanes are worthwhile, at most most.
 func lanesFor(s *session.Session, most int) int {
 	if s.RTT() < lanesFrom {
 		return 1
@@ -41,7 +41,7 @@ const (
 	mostLaneWait  = 2 * time.Second
 )
 
-// keepLanes keeps n data lanes of the transfer id open, and has run serve each, until ctx ends. It returns when all are over.
+// keepLanes keeps n data lanes of the transfer id open, and runs run on each, until ctx ends. It returns when all have ended.
 func keepLanes(ctx context.Context, s *session.Session, id wire.ID, n int, o Options, run func(context.Context, *bulk.Lane)) {
 	var slots sync.WaitGroup
 	for range n {
@@ -67,7 +67,7 @@ func keepLane(ctx context.Context, s *session.Session, id wire.ID, o Options, ru
 	}
 }
 
-// openLane opens a data lane and says whose it is.
+// openLane opens a data lane and sends the id of its transfer.
 func openLane(ctx context.Context, s *session.Session, id wire.ID, o Options) (*bulk.Lane, error) {
 	lane, err := bulk.Open(ctx, s, dataName, &bulk.Options{Mode: bulk.Dedicated, Compress: o.Compress, AllowLimited: o.AllowLimited})
 	if err != nil {
@@ -76,23 +76,23 @@ func openLane(ctx context.Context, s *session.Session, id wire.ID, o Options) (*
 	stop := context.AfterFunc(ctx, func() { _ = lane.Abort(frame.CodeCancelled) })
 	defer stop()
 	if _, err := lane.Write(wire.AppendLaneHello(nil, id)); err != nil {
-		_ = lane.Abort(frame.CodeCancelled) // the first error is what counts
+		_ = lane.Abort(frame.CodeCancelled) // only the first error counts
 		return nil, err
 	}
 	return lane, nil
 }
 
-// serveLane has run serve a lane, which the end of ctx aborts.
+// serveLane runs run on a lane. The end of ctx aborts the lane.
 func serveLane(ctx context.Context, lane *bulk.Lane, run func(context.Context, *bulk.Lane)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = lane.Abort(frame.CodeCancelled) })
 	defer stop()
 	run(ctx, lane)
-	_ = lane.Abort(frame.CodeCancelled) // a sender has closed it; a receiver has said nothing, and wants again what is missing
+	_ = lane.Abort(frame.CodeCancelled) // a sender has closed it; a receiver has sent nothing, and requests missing data again
 }
 
-// newLimiter returns what holds bytes to a rate, or nil. Its burst is what a timer can miss (5 ms), and a piece at least.
+// newLimiter returns a rate limiter, or nil for no limit. Its burst is what a timer can miss (5 ms), but at least one piece.
 func newLimiter(bytesPerSecond int) *rate.Limiter {
 	if bytesPerSecond == 0 {
 		return nil
@@ -100,7 +100,7 @@ func newLimiter(bytesPerSecond int) *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(bytesPerSecond), max(256<<10, bytesPerSecond/200))
 }
 
-// slice returns how many bytes to send or take at a time at a rate, so that some go every 250 ms.
+// slice returns how many bytes to send or receive at a time at a rate, so that some move every 250 ms.
 func slice(bytesPerSecond int) int {
 	if bytesPerSecond == 0 {
 		return 64 << 10

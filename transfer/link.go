@@ -12,11 +12,10 @@ import (
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
 
-// A Dialer returns a session with a peer that is open: an open one if there is, otherwise a new one. The session stays the
-// Dialer's.
+// A Dialer returns an open session with a peer: an existing one if there is one, otherwise a new one. The session remains the Dialer's.
 type Dialer func(ctx context.Context) (*session.Session, error)
 
-// helloTimeout bounds the wait for the other side's HELLO, and for what follows from it.
+// helloTimeout bounds the wait for the other side's HELLO, and for the frames that follow from it.
 const helloTimeout = 15 * time.Second
 
 // Waits between attempts to reach a peer again.
@@ -54,7 +53,7 @@ func openLink(ctx context.Context, s *session.Session, role wire.Role, o Options
 	return l, nil
 }
 
-// greet says HELLO and takes the answer (spec 3.1).
+// greet sends HELLO and handles the answer (spec 3.1).
 func (l *link) greet(role wire.Role, o Options) (wire.Hello, error) {
 	if err := l.ctl.send(wire.KindHello, false, wire.Hello{Role: role, Lanes: o.Lanes, Caps: wire.OurCaps, ID: l.id}.Append); err != nil {
 		return wire.Hello{}, err
@@ -77,8 +76,8 @@ func readHello(c *control) (wire.Hello, error) {
 	return wire.ConsumeHello(f.Body)
 }
 
-// run has talk talk the control stream, and keeps the data lanes open, served by lane, from the moment when it calls begin: before that
-// the other side does not know whose they are. It returns when talk does, and tells the peer why when that is an error.
+// run runs talk on the control stream, and keeps the data lanes open, served by lane, once talk has called begin: before that, the other
+// side does not know which transfer they belong to. It returns when talk does, and reports an error of talk to the peer.
 func (l *link) run(
 	ctx context.Context, o Options, lane func(context.Context, *bulk.Lane), talk func(ctx context.Context, begin func()) error,
 ) error {
@@ -97,27 +96,27 @@ func (l *link) run(
 	return err
 }
 
-// again reports whether it makes sense to reach for the peer again after err.
+// again reports whether it makes sense to try to reach the peer again after err.
 func again(err error) bool {
 	switch CodeOf(err) {
 	case "", CodeLost, CodeStalled:
 		return true
 	case CodeBusy:
-		return isSaid(err) // it may be our own last attempt
+		return isSaid(err) // it may refer to our own last attempt
 	}
 	return false
 }
 
-// isSaid reports whether err is the peer's words.
+// isSaid reports whether err was reported by the peer.
 func isSaid(err error) bool {
 	var e *Error
 	return errors.As(err, &e) && e.Remote
 }
 
-// persist calls attempt until it returns nil, or an error that another attempt does not help against, or until nothing has come
-// for o.Patience. The time that a connection has lasted counts only if it has stalled: a person may have taken as long to decide.
-// attempt returns when the peer was reached, or zero; it also was when it has said why not: the first attempt must reach it. isAlone:
-// nobody else brings anything.
+// persist calls attempt until it returns nil, or an error that another attempt cannot help, or until nothing has arrived for o.Patience.
+// The duration of a connection counts only if the connection has stalled, because a user may have taken that long to decide. attempt
+// returns when the peer was reached, or zero. A peer that has refused was reached too; the first attempt must reach it. isAlone reports
+// whether no other source delivers data.
 func (t *Transfer) persist(ctx context.Context, isAlone func() bool, attempt func(context.Context) (reached time.Time, err error)) error {
 	wait, last, most := firstRetry, time.Now(), t.meter.verified.Load()
 	reachedOnce := false
@@ -158,7 +157,7 @@ func errOr(cause, err error) error {
 	return err
 }
 
-// met notes whom a transfer is with.
+// met records the peer of a transfer.
 func (t *Transfer) met(s *session.Session) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

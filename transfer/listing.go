@@ -7,7 +7,7 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// listing is what a sender says that there is.
+// listing is a sender's description of its tree.
 type listing struct {
 	name    string
 	root    [32]byte
@@ -34,18 +34,17 @@ func isHashed(entries []manifest.Entry) (bool, error) {
 	return without == 0, nil
 }
 
-// isTree reports whether the entries are those that root names.
+// isTree reports whether root is the root of the entries.
 func isTree(entries []manifest.Entry, root [32]byte) bool {
 	is, err := manifest.Root(entries)
 	return err == nil && is == root
 }
 
-// listTimeout bounds the wait for each frame of what the sender says that there is. It is as long as a session looks for another
-// connection.
+// listTimeout bounds the wait for each frame of a listing. It is as long as a session looks for another connection.
 const listTimeout = time.Minute
 
-// readListing reads what a sender says that there is (spec 3.3). known: GET has said that the entries need not be said. hold, if not nil,
-// is told how many bytes of entries come, before they are kept, and may refuse them.
+// readListing reads a sender's listing (spec 3.3). known means that GET has said that the entries need not be sent. hold, if not nil, is
+// called with the number of bytes of arriving entries before they are kept, and may refuse them.
 func readListing(ctl *control, rules manifest.Rules, known bool, hold func(bytes int) error) (listing, error) {
 	f, err := ctl.readWithin(listTimeout)
 	if err != nil {
@@ -99,7 +98,7 @@ func (l *listing) add(check *manifest.Checker, i int) error {
 	return check.Add(l.entries[i])
 }
 
-// complete compares a listing with what the sender says of it.
+// complete compares a listing with the sender's summary of it.
 func (l *listing) complete(said wire.Listed, known bool) error {
 	l.root = said.Root
 	if known {

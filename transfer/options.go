@@ -9,54 +9,54 @@ import (
 	"github.com/peerlane/peerlane/transfer/staging"
 )
 
-// Options are what both sides of a transfer choose. The zero value is good.
+// Options are the options of either side of a transfer. The zero value is useful.
 type Options struct {
-	// Lanes is how many data lanes this side takes at most, 1 to 16. If zero, 4. How many there are, the opener decides: one, and
-	// over TCP with a round trip of 20 ms and more as many as both take.
+	// Lanes is how many data lanes this side accepts at most, 1 to 16. If zero, 4. The opener decides how many there are: one, or, over TCP
+	// with a round trip of 20 ms or more, as many as both sides accept.
 	Lanes int
-	// Rate bounds the bytes of files per second that this side sends or takes. If zero, it is not bounded.
+	// Rate limits the bytes of files per second that this side sends or receives. If zero, there is no limit.
 	Rate int
-	// Compress has data compressed with zstd where that pays. It takes both sides.
+	// Compress enables zstd compression of data where that pays. Both sides must set it.
 	Compress bool
-	// AllowLimited lets data pass a limited connection, as a relay's is that is cut after some bytes. Otherwise the transfer waits
-	// there until there is another one.
+	// AllowLimited lets data pass over a limited connection, such as a relay's that is cut after a number of bytes. Otherwise the transfer
+	// waits for another connection.
 	AllowLimited bool
-	// Patience is how long the opener tries to reach the peer again: it counts the time since the last verified byte, without
-	// the time that a connection lasted before it was lost. One that has stalled counts. An attempt that is under way when it is
-	// over may still succeed. The first attempt must reach the peer. If zero, 2 min; if negative, it does not try again.
+	// Patience is how long the opener tries to reach the peer again. It counts the time since the last verified byte, without the time that
+	// a connection lasted before it was lost. The time of a stalled connection counts. An attempt in progress when Patience is over may
+	// still succeed. The first attempt must reach the peer. If zero, 2 min; if negative, the opener does not try again.
 	Patience time.Duration
-	// StallAfter is how long nothing that a receiver has asked for may come, to the second, before it replaces the lanes, and
-	// after as long again the whole connection. It means nothing to a sender. If zero, 15 s.
+	// StallAfter is how long, to the second, nothing requested may arrive before a receiver replaces the lanes, and after as long again the
+	// whole connection. It has no effect on a sender. If zero, 15 s.
 	StallAfter time.Duration
-	// Event, if not nil, is told what happens beside the plain course. It is called from one goroutine at a time. The transfer goes on
-	// meanwhile, but it ends when all is told: Event must not Wait for it. While a call does not return, of what is no EventFileFailed or
-	// EventSourceDropped the first 128 are kept, and the last 128 to 384: what was between is not told.
+	// Event, if not nil, is called with each Event, from one goroutine at a time. The transfer continues meanwhile, but it ends only when
+	// all events are reported: Event must not call Wait. While a call does not return, EventFileFailed and EventSourceDropped are all kept;
+	// of the other events, the first 128 and the last 128 to 384 are kept, and those between are dropped.
 	Event func(Event)
 	// Registry, if not nil, lists the transfer while it runs.
 	Registry *Registry
 }
 
-// ReceiveOptions are a receiver's.
+// ReceiveOptions are the options of a receiver.
 type ReceiveOptions struct {
 	Options
-	// Rules say what is taken. If nil, manifest.LocalRules.
+	// Rules are the rules for accepted entries. If nil, manifest.LocalRules.
 	Rules *manifest.Rules
-	// Overwrite lets a file replace what has its name and is not the same, but never a folder.
+	// Overwrite lets a file replace a different file of its name, but never a folder.
 	Overwrite bool
-	// Sync says how much the disk is asked for. If zero, staging.SyncBatch.
+	// Sync is the durability policy. If zero, staging.SyncBatch.
 	Sync staging.SyncPolicy
-	// Verify says how much of what an earlier run has left is read again before it counts.
+	// Verify is how much data of an earlier run is read again before it counts.
 	Verify Verify
 	// Checksum compares the content of existing files with the sender's. By default, a file with the right size and time counts as
 	// received. If the tree was not hashed, the sender reads each such file too; if it was, VerifyAll does the same as Checksum. A file
 	// with different content is CodeExists, or is replaced with Overwrite.
 	Checksum bool
-	// Tokens, if not nil, are those of Fetch's sources, one for each, in the place of Ref's: what several senders of the same tree have
-	// given out. Each has at most 64 bytes.
+	// Tokens, if not nil, replace the token of Ref, one for each of Fetch's sources, when several senders of the same tree have issued
+	// their own. Each has at most 64 bytes.
 	Tokens [][]byte
 }
 
-// Verify says how much of what an earlier run has left is read again before it counts.
+// Verify is how much data of an earlier run is read again before it counts.
 type Verify uint8
 
 // The ways to verify on resume.

@@ -8,10 +8,10 @@ import (
 	"github.com/peerlane/peerlane/transfer/source"
 )
 
-// Push begins to send a tree to the peer of dial, whose Service has a Receive. It returns at once: Wait has the outcome. The end of
-// ctx cancels it. o may be nil. The tree stays the caller's, who closes it after the transfer.
+// Push begins to send a tree to the peer of dial, whose Service has a Receive. It returns at once: Wait returns the outcome. The end of ctx
+// cancels it. o may be nil. The tree remains the caller's, which must close it after the transfer.
 //
-// Files are hashed while they are sent. When the connection is lost, Push dials again, and goes on where the receiver says.
+// Files are hashed while they are sent. When the connection is lost, Push dials again and continues where the receiver says.
 func Push(ctx context.Context, dial Dialer, tree *source.Tree, o *Options) *Transfer {
 	if o == nil {
 		o = &Options{}
@@ -33,7 +33,7 @@ func Push(ctx context.Context, dial Dialer, tree *source.Tree, o *Options) *Tran
 	return t
 }
 
-// ended returns what Wait says: nil or an *Error.
+// ended returns the error of Wait: nil or an *Error.
 func ended(op, peer string, err error) error {
 	if err == nil {
 		return nil

@@ -31,16 +31,16 @@ func (in *incomingLink) pushed() error {
 	if err = o.validate(); err == nil {
 		err = in.receiveTo(own, t, o, dest.Dir, l)
 	}
-	in.ctl.close(err) // before anybody hears that it is over, and closes what carries it
+	in.ctl.close(err) // before the transfer is reported as over; this closes its stream
 	t.end(ended("receive", in.s.Peer(), err))
 	return err
 }
 
-// asked reads what there is, and asks the application.
+// asked reads the listing, and asks the application.
 func (in *incomingLink) asked(ctx context.Context) (listing, *Destination, error) {
 	list := heldList{v: in.v}
 	defer list.release()
-	l, err := readListing(in.ctl, manifest.Rules{Symlinks: true}, false, list.hold) // by the Destination's Rules later
+	l, err := readListing(in.ctl, manifest.Rules{Symlinks: true}, false, list.hold) // the Destination's Rules apply later
 	if err != nil {
 		return l, nil, err
 	}
@@ -48,20 +48,20 @@ func (in *incomingLink) asked(ctx context.Context) (listing, *Destination, error
 	return l, dest, err
 }
 
-// Bounds of the manifests that wait for a decision, in bytes as they come: in memory they take some times that.
+// Bounds of the manifests that wait for a decision, in bytes on the wire: in memory they take several times as much.
 const (
 	mostLists = 512 << 20 // of all peers: two of the largest
-	smallList = 1 << 20   // what is not counted of each, so that large ones do not shut out the small
+	smallList = 1 << 20   // this much of each is not counted, so that large ones do not exclude small ones
 )
 
-// heldList is what one push holds of mostLists.
+// heldList is the share of mostLists that one push holds.
 type heldList struct {
 	v     *Service
 	bytes int64
-	held  int64 // of them, in Service.lists
+	held  int64 // of these, counted in Service.lists
 }
 
-// hold takes room for n more bytes.
+// hold reserves room for n more bytes.
 func (h *heldList) hold(n int) error {
 	h.v.mu.Lock()
 	defer h.v.mu.Unlock()
@@ -75,7 +75,7 @@ func (h *heldList) hold(n int) error {
 	return nil
 }
 
-// release gives it back.
+// release releases the reserved room.
 func (h *heldList) release() {
 	h.v.mu.Lock()
 	defer h.v.mu.Unlock()
@@ -83,7 +83,7 @@ func (h *heldList) release() {
 	h.held = 0
 }
 
-// decide asks the application. What the peer says meanwhile, which can only be that it gives up, ends the asking.
+// decide asks the application. A frame of the peer, which can only mean that it gives up, ends the question.
 func (in *incomingLink) decide(ctx context.Context, l listing) (*Destination, error) {
 	what := Incoming{Peer: in.s.Peer(), Name: l.name, ID: idOf(l.root), LeftOut: int(l.left.Count), Entries: l.entries}
 	for i := range l.entries {
@@ -105,7 +105,7 @@ func (in *incomingLink) decide(ctx context.Context, l listing) (*Destination, er
 	return dest, nil
 }
 
-// refusal returns what the application's error, or nil, says to the peer: nothing, unless it is an *Error.
+// refusal returns the refusal for the peer, given the application's error or nil. It hides the error unless it is an *Error.
 func refusal(err error) error {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -114,7 +114,7 @@ func refusal(err error) error {
 	return e
 }
 
-// takePlace ends an earlier attempt to push the same, and waits for that end.
+// takePlace ends an earlier attempt to push the same tree, and waits for its end.
 func (v *Service) takePlace(ctx context.Context, key pushKey, cancel context.CancelCauseFunc) (done func(), err error) {
 	mine := &pushed{cancel, make(chan struct{})}
 	for {
@@ -150,7 +150,7 @@ func (in *incomingLink) receiveTo(ctx context.Context, t *Transfer, o ReceiveOpt
 	if err != nil {
 		return err
 	}
-	defer func() { _ = disk.Close() }() // what is to last has been synced
+	defer func() { _ = disk.Close() }() // durable data has been synced already
 	r := newReceiver(ctx, t, o, disk)
 	if err := r.begin(l, nil); err != nil {
 		r.fail(err)
@@ -175,7 +175,7 @@ func (in *incomingLink) receiveTo(ctx context.Context, t *Transfer, o ReceiveOpt
 	return err
 }
 
-// checkRules checks entries again, by the rules of their destination.
+// checkRules checks the entries again, by the rules of their destination.
 func checkRules(entries []manifest.Entry, rules manifest.Rules) error {
 	check, err := manifest.NewChecker(rules)
 	if err != nil {

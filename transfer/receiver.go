@@ -13,11 +13,11 @@ import (
 	"github.com/peerlane/peerlane/transfer/staging"
 )
 
-// The way of a file into a receiver:
+// How a receiver receives a file:
 //
 //	plan ── WANT ──> origin ── lane ──> lane's reader ── work ──> writers: verify, stage ──> settle: sync, name ──> finish
 //
-// A receiver takes one tree from one origin or several. It outlives them: what one has not brought, another one is asked for.
+// A receiver receives one tree from one or several origins. It outlives them: data that one did not deliver is requested from another.
 type receiver struct {
 	t     *Transfer
 	o     ReceiveOptions
@@ -25,13 +25,13 @@ type receiver struct {
 	limit *rate.Limiter
 	ctx   context.Context // ends with the receiver; its cause says why
 	fail  context.CancelCauseFunc
-	work  chan *delivery // pieces that have come
+	work  chan *delivery // received pieces
 	ready chan struct{}  // closed when begin has returned nil
-	ended chan struct{}  // closed when all is in its place
+	ended chan struct{}  // closed when every file is in its place
 
-	several   bool       // there may be more than one origin at a time
-	beginning sync.Mutex // one begin after the other
-	broken    error      // what the last one has failed with
+	several   bool       // there may be several origins at a time
+	beginning sync.Mutex // held by one begin at a time
+	broken    error      // the error of the last one
 
 	// What begin sets, constant after ready.
 	st      *staging.Staging
@@ -40,31 +40,31 @@ type receiver struct {
 	root    [32]byte
 
 	empty  []uint32      // files without bytes, for settle
-	settle chan struct{} // there is something to settle
+	settle chan struct{} // signals that there is something to settle
 
 	mu          sync.Mutex
 	files       []fileState
-	active      map[uint32]*active  // files of several pieces that are fileActive
-	fetched     []*active           // of those, what plan takes pieces from, in order
-	cursor      uint32              // the first entry that plan has not come to
-	again       []key               // what was wanted and is not any more: to be wanted first
+	active      map[uint32]*active  // files of several pieces in state fileActive
+	fetched     []*active           // those of active that plan takes pieces from, in order
+	cursor      uint32              // the first entry that plan has not reached
+	again       []key               // pieces that were lost on the way: they are requested first
 	aside       map[uint32]struct{} // files that no attached origin has: not planned until another one is attached
 	unsure      map[uint32]*unsure  // files that are fileUnsure
-	unasked     []uint32            // of those, whose root no origin is asked for
-	whole       []uint32            // to be named
+	unasked     []uint32            // those of unsure whose root has not been requested
+	whole       []uint32            // complete files that need their names
 	left        int                 // files that are neither in their place nor failed
 	origins     map[*origin]struct{}
-	sourcesLeft int           // that may still bring something, now or after another connection
+	sourcesLeft int           // those that may still deliver something, now or after another connection
 	synced      chan struct{} // closed after the next settling
-	stuck       []error       // why files that are here could not be named
-	over        bool          // left is 0 and all is settled: nothing more is wanted
-	sum         wire.Summary  // when over: what became of it
+	stuck       []error       // why complete files could not be named
+	over        bool          // left is 0 and everything is settled: nothing more is requested
+	sum         wire.Summary  // when over: the result
 }
 
-// openRoot opens the disk below a destination. Tests have one that breaks.
+// openRoot opens the disk below a destination. Tests use one that fails.
 var openRoot = staging.OpenRoot
 
-// maxPiece bounds the pieces that are taken: a handful of them is in memory.
+// maxPiece bounds the size of accepted pieces: several of them are in memory.
 const maxPiece = 16 << 20
 
 // writers is how many goroutines verify and write.
@@ -83,8 +83,8 @@ func newReceiver(ctx context.Context, t *Transfer, o ReceiveOptions, disk stagin
 // errOver is the cause of a receiver's ctx when it is done.
 var errOver = errors.New("the transfer is over")
 
-// run owns the receiver's goroutines. It returns when all is in its place, with nil, or with why it is not going to be; then nothing
-// of the receiver runs any more, and its state is closed. Origins come and go meanwhile.
+// run owns the receiver's goroutines. It returns nil once every file is in its place, or the reason why that is impossible. By then no
+// goroutine of the receiver runs, and its state is closed. Origins come and go meanwhile.
 func (r *receiver) run() error {
 	var side sync.WaitGroup
 	select {
@@ -99,12 +99,12 @@ func (r *receiver) run() error {
 	}
 	side.Go(r.watch)
 	err := r.settleAll()
-	r.fail(cmp.Or(err, errOver)) // the origins are told why
+	r.fail(cmp.Or(err, errOver)) // the origins receive the reason
 	side.Wait()
 	return r.close(err)
 }
 
-// close closes the state, and returns why the receiver has ended: err, or that this fails. A state in which nothing has come is deleted.
+// close closes the state, and returns why the receiver has ended: err, or the error of closing. It deletes a state without data.
 func (r *receiver) close(err error) error {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
@@ -121,7 +121,7 @@ func (r *receiver) close(err error) error {
 	return err
 }
 
-// kick has settle look whether there is something to do.
+// kick makes settle check whether there is something to do.
 func (r *receiver) kick() {
 	select {
 	case r.settle <- struct{}{}:

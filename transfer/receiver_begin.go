@@ -10,13 +10,13 @@ import (
 	"github.com/peerlane/peerlane/transfer/staging"
 )
 
-// stagingOptions are those of the receiver's state.
+// stagingOptions returns the options of the receiver's state.
 func (r *receiver) stagingOptions() *staging.Options {
 	return &staging.Options{Rules: r.o.Rules, Overwrite: r.o.Overwrite, Sync: r.o.Sync}
 }
 
-// recall goes on with what an earlier run has left of the tree with that root, and reports whether there is something. Otherwise
-// a sender has to say what there is.
+// recall resumes from the data of an earlier run for the tree with that root, and reports whether there is any. If not, a sender must send
+// its listing.
 func (r *receiver) recall(root [32]byte) (bool, error) {
 	st, err := staging.Open(r.disk, idOf(root), r.stagingOptions())
 	if err != nil {
@@ -26,18 +26,18 @@ func (r *receiver) recall(root [32]byte) (bool, error) {
 		return false, err
 	}
 	if !isTree(st.Entries(), root) {
-		return false, st.Close() // half of the root is equal: it is not the same tree
+		return false, st.Close() // only half of the root is equal: another tree
 	}
 	hashed, err := isHashed(st.Entries())
 	if err != nil {
-		_ = st.Close() // the first error is what counts
+		_ = st.Close() // only the first error counts
 		return false, err
 	}
 	return true, r.begin(listing{root: root, hashed: hashed, entries: st.Entries()}, st)
 }
 
-// begin prepares for a tree: what is there already, what is left to fetch, and whether there is room. st is its state, or nil if
-// that must be found or made. A second begin finds that it is the same tree.
+// begin prepares for a tree: it finds out what is already present, what is left to fetch, and whether there is room. st is the tree's
+// state, or nil if begin must find or make it. A second begin only checks that it is the same tree.
 func (r *receiver) begin(l listing, st *staging.Staging) (err error) {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
@@ -52,10 +52,10 @@ func (r *receiver) begin(l listing, st *staging.Staging) (err error) {
 	}
 	defer func() {
 		if r.broken = err; err != nil && r.st == nil && st != nil {
-			_ = st.Close() // the first error is what counts
+			_ = st.Close() // only the first error counts
 		}
 	}()
-	if r.ctx.Err() != nil { // close has been here, or comes when this has returned: nobody else would close the state
+	if r.ctx.Err() != nil { // close has run, or runs after this returns: nothing else would close the state
 		return context.Cause(r.ctx)
 	}
 	if err := checkSizes(l.entries); err != nil {
@@ -81,10 +81,10 @@ func (r *receiver) begin(l listing, st *staging.Staging) (err error) {
 	return nil
 }
 
-// named notes what the sender calls the tree.
+// named records the sender's name for the tree.
 func (r *receiver) named(name string) { r.t.listed(name, r.root) }
 
-// state finds or makes the state of a tree.
+// state finds or creates the state of a tree.
 func (r *receiver) state(l listing) (*staging.Staging, error) {
 	id := idOf(l.root)
 	st, err := staging.Open(r.disk, id, r.stagingOptions())
@@ -103,7 +103,7 @@ func (r *receiver) state(l listing) (*staging.Staging, error) {
 	return staging.Create(r.disk, id, l.entries, r.stagingOptions())
 }
 
-// checkSizes refuses files whose pieces are too large to be kept in memory.
+// checkSizes refuses files whose pieces are too large for memory.
 func checkSizes(entries []manifest.Entry) error {
 	for i := range entries {
 		shape, err := b3tree.ShapeOf(entries[i].Size)
@@ -114,7 +114,7 @@ func checkSizes(entries []manifest.Entry) error {
 	return nil
 }
 
-// survey finds out how far each file is.
+// survey determines the state of each file.
 func (r *receiver) survey() error {
 	r.files = make([]fileState, len(r.entries))
 	m := r.t.meter
@@ -161,7 +161,7 @@ func (r *receiver) surveyFile(e *manifest.Entry, id uint32) error {
 		}
 	case same:
 		return r.adopt(id)
-	case isPublished: // it was there a moment ago
+	case isPublished: // it was present a moment ago
 		if err := r.st.Reset(id); err != nil {
 			return err
 		}
@@ -180,10 +180,10 @@ func (r *receiver) surveyFile(e *manifest.Entry, id uint32) error {
 	return r.trimLayer(id, nil)
 }
 
-// samplePieces is how many pieces of a file are read again by VerifySample, beside the first and the last.
+// samplePieces is how many pieces of a file VerifySample reads again, in addition to the first and the last.
 const samplePieces = 64
 
-// resume takes up what an earlier run has left of a file, as far as it stands a look.
+// resume takes over a file's data from an earlier run, as far as it passes verification.
 func (r *receiver) resume(id uint32) error {
 	a := r.newActive(id)
 	have := piecesIn(a.shape, r.st.Have(id))
@@ -194,7 +194,7 @@ func (r *receiver) resume(id uint32) error {
 	if r.ctx.Err() != nil {
 		return context.Cause(r.ctx)
 	}
-	if err != nil { // not a word of the disk's is believed then
+	if err != nil { // then no data on the disk is trusted
 		r.t.tell(Event{EventFetchedAgain, "", r.entries[id].Path, err})
 		return r.st.Reset(id)
 	}
@@ -218,7 +218,7 @@ func (r *receiver) resume(id uint32) error {
 	return nil
 }
 
-// piecesIn returns the pieces that are all in the ranges.
+// piecesIn returns the pieces that lie completely in the ranges.
 func piecesIn(shape b3tree.Shape, ranges []staging.Range) []int {
 	var in []int
 	size := int64(shape.PieceSize())
@@ -235,7 +235,7 @@ func piecesIn(shape b3tree.Shape, ranges []staging.Range) []int {
 	return in
 }
 
-// recallLayer takes the hashes that the state has of a file.
+// recallLayer loads the hashes that the state has of a file.
 func (r *receiver) recallLayer(a *active, have []int) error {
 	b, err := r.st.Layer(a.id)
 	if err != nil {
@@ -258,7 +258,8 @@ func (r *receiver) recallLayer(a *active, have []int) error {
 	return err
 }
 
-// trimLayer forgets the hashes of pieces that are not here, unless the file's own hash vouches for them: they may come with others.
+// trimLayer forgets the hashes of pieces that are not present, unless the file's own hash vouches for them: the pieces may arrive with
+// others.
 func (r *receiver) trimLayer(id uint32, have []int) error {
 	if r.hashed {
 		return nil
@@ -270,7 +271,7 @@ func (r *receiver) trimLayer(id uint32, have []int) error {
 	return r.st.TrimLayer(id, keep)
 }
 
-// verify reads again some of the pieces that are here, or all, and compares them with their hashes.
+// verify reads some or all of the present pieces again, and compares them with their hashes.
 func (r *receiver) verify(a *active, have []int) error {
 	if r.o.Verify == VerifyNothing || len(have) == 0 {
 		return nil
@@ -298,15 +299,15 @@ func (r *receiver) verify(a *active, have []int) error {
 	return nil
 }
 
-// checkRoom refuses to begin what cannot end.
+// checkRoom refuses to begin a transfer that has no room to finish.
 func (r *receiver) checkRoom() error {
 	bytes, inodes := r.st.Needs()
-	for id := range r.unsure { // it is there, and most likely stays
+	for id := range r.unsure { // these files exist, and will most likely stay
 		bytes, inodes = bytes-r.entries[id].Size, inodes-1
 	}
 	freeBytes, freeInodes, err := staging.Free(r.disk)
 	if err != nil {
-		return nil // it is found out when it is full
+		return nil // a full disk is noticed later
 	}
 	if bytes > freeBytes {
 		return &Error{Code: CodeNoSpace, Text: fmt.Sprintf("%d bytes are needed, and %d are free: make room and try again", bytes, freeBytes)}

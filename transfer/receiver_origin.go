@@ -17,7 +17,7 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// origin is one sender that a receiver has, for as long as one control stream lasts.
+// origin is one sender of a receiver, for the life of one control stream.
 type origin struct {
 	r    *receiver
 	ctl  *control
@@ -25,31 +25,31 @@ type origin struct {
 	s    *session.Session
 	caps wire.Caps
 
-	heard atomic.Int64 // when bytes of a piece have last come, in ns since 1970
+	heard atomic.Int64 // when bytes of a piece last arrived, in ns since 1970
 
 	// Guarded by receiver.mu.
-	attached bool              // it may be asked
-	gone     bool              // it may not be asked any more
-	wanted   map[key]int64     // what it is to bring, and what that counts
-	inflight int64             // their sum
-	due      int64             // pieces and files that it may bring: what it was asked for, less what it has brought
-	window   int64             // what that may be
-	lossy    bool              // it has lost a lane, or another was faster: things come that are not wanted any more
-	fresh    bool              // the next WANT has it forget the earlier ones
-	lacks    map[uint32]*Error // files that it says it cannot bring, and why
-	unsure   int               // roots of files that are there already, which it is asked for
+	attached bool              // requests may be sent to it
+	gone     bool              // no more requests may be sent to it
+	wanted   map[key]int64     // what was requested from it, with weights
+	inflight int64             // sum of the weights
+	due      int64             // pieces and files that it may deliver: those requested, less those delivered
+	window   int64             // limit of inflight
+	lossy    bool              // it has lost a lane, or another origin was faster: data may arrive that is no longer wanted
+	fresh    bool              // the next WANT makes it forget the earlier ones
+	lacks    map[uint32]*Error // files that it cannot deliver, and why
+	unsure   int               // roots of existing files requested from it
 	bad      int               // wrong pieces
-	told     wire.Ack          // what it knows
+	told     wire.Ack          // what was last reported to it
 	lanes    map[*bulk.Lane]struct{}
-	last     time.Time // when the last piece came
-	answered time.Time // when it has last answered, or owed no answer
+	last     time.Time // when the last piece arrived
+	answered time.Time // when it last answered, or owed no answer
 	rate     float64   // bytes per second, over the last watch
 	since    int64     // bytes since the last watch
-	bytes    int64     // that have come
+	bytes    int64     // received bytes
 	stalls   int       // in a row
 	doubted  time.Time // since when it has been silent for too long; zero: it has not
-	asked    bool      // whether it hears this side and is heard
-	heedless time.Time // when a question was asked, after which it was still silent, that it has answered
+	asked    bool      // a ping to it is under way
+	heedless time.Time // when the last answered ping was sent
 }
 
 func (r *receiver) newOrigin(ctl *control, s *session.Session, caps wire.Caps) *origin {
@@ -59,7 +59,7 @@ func (r *receiver) newOrigin(ctl *control, s *session.Session, caps wire.Caps) *
 	}
 }
 
-// came notes that bytes have come. Receiver.mu guards it.
+// came records that bytes have arrived. Receiver.mu guards it.
 func (o *origin) came(n int) {
 	o.last = time.Now()
 	o.since += int64(n)
@@ -79,10 +79,10 @@ func (o *origin) removeLane(l *bulk.Lane) {
 	delete(o.lanes, l)
 }
 
-// giveUp ends the origin for err.
+// giveUp ends the origin with err.
 func (o *origin) giveUp(err error) { o.ctl.interrupt(err) }
 
-// run attaches the origin, and reads what it says until the transfer is complete, which is nil, or the origin is lost.
+// run attaches the origin, and reads its frames until the transfer is complete, which is nil, or the origin is lost.
 func (o *origin) run(ctx context.Context) error {
 	defer o.detach()
 	if err := o.attach(); err != nil {
@@ -110,7 +110,7 @@ func (o *origin) run(ctx context.Context) error {
 	}
 }
 
-// lost returns err, unless all is here.
+// lost returns err, unless everything has arrived.
 func (o *origin) lost(err error) error {
 	select {
 	case <-o.r.ended:
@@ -120,7 +120,7 @@ func (o *origin) lost(err error) error {
 	}
 }
 
-// attach lets the origin be asked.
+// attach allows requests to the origin.
 func (o *origin) attach() error {
 	if err := o.ctl.send(wire.KindAccept, false, nil); err != nil {
 		return err
@@ -132,10 +132,10 @@ func (o *origin) attach() error {
 	r.origins[o] = struct{}{}
 	r.t.meter.found()
 	if r.t.meter.isPaused() {
-		_ = o.ctl.send(wire.KindPause, false, whyOf(&Error{Code: CodeNoSpace}).Append) // its reader finds out
+		_ = o.ctl.send(wire.KindPause, false, whyOf(&Error{Code: CodeNoSpace}).Append) // a failure shows at the reader
 	}
 	if r.over {
-		_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // its reader finds out
+		_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // a failure shows at the reader
 		o.ctl.hurry(completeWait)
 		return nil
 	}
@@ -144,14 +144,14 @@ func (o *origin) attach() error {
 	return nil
 }
 
-// detach has what the origin was to bring be brought by others.
+// detach returns the origin's open requests, so that others can deliver the data.
 func (o *origin) detach() {
 	for _, l := range o.detachLanes() {
-		_ = l.Abort(frame.CodeCancelled) // its reader finds out
+		_ = l.Abort(frame.CodeCancelled) // a failure shows at the reader
 	}
 }
 
-// detachLanes is detach, but for the lanes that are to be aborted, which it returns: nobody holds a lock meanwhile.
+// detachLanes is detach, but returns the lanes to abort, so that no lock is held while they are aborted.
 func (o *origin) detachLanes() []*bulk.Lane {
 	r := o.r
 	r.mu.Lock()
@@ -169,7 +169,7 @@ func (o *origin) detachLanes() []*bulk.Lane {
 		return slices.Collect(maps.Keys(o.lanes))
 	}
 	for other := range r.origins {
-		for id := range other.lacks { // what one does not lack is not set aside
+		for id := range other.lacks { // a file that one origin has is not set aside
 			r.setAsideLocked(id)
 		}
 		break
@@ -180,7 +180,7 @@ func (o *origin) detachLanes() []*bulk.Lane {
 	return slices.Collect(maps.Keys(o.lanes))
 }
 
-// completed takes the answer to COMPLETE.
+// completed handles the answer to COMPLETE.
 func (o *origin) completed(f wire.Frame) error {
 	select {
 	case <-o.r.ended:
@@ -193,7 +193,7 @@ func (o *origin) completed(f wire.Frame) error {
 	return nil
 }
 
-// take acts on a frame of the sender.
+// take handles a frame of the sender.
 func (o *origin) take(f wire.Frame) error {
 	switch f.Kind {
 	case wire.KindLayer:
@@ -214,7 +214,7 @@ func (o *origin) take(f wire.Frame) error {
 	return protocolErrorf("%v from a sender", f.Kind)
 }
 
-// layered takes a part of a layer (spec 5.4).
+// layered handles a part of a layer (spec 5.4).
 func (r *receiver) layered(o *origin, l wire.Layer) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -250,7 +250,7 @@ func (r *receiver) layered(o *origin, l wire.Layer) error {
 	return nil
 }
 
-// lacking takes FAILED of a sender: the file fails when no other one has it.
+// lacking handles FAILED of a sender: the file fails if no other sender has it.
 func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -282,7 +282,7 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	return nil
 }
 
-// isLackedLocked reports whether no source has a file: one that is not attached just now may.
+// isLackedLocked reports whether no source has a file. A source that is not attached at the moment may have it.
 func (r *receiver) isLackedLocked(id uint32) bool {
 	return len(r.origins) >= r.sourcesLeft && !r.isHadLocked(id)
 }
@@ -297,16 +297,16 @@ func (r *receiver) isHadLocked(id uint32) bool {
 	return false
 }
 
-// lackLocked has a file fail that no source has.
+// lackLocked fails a file that no source has.
 func (r *receiver) lackLocked(id uint32, why *Error) {
 	if r.files[id] == fileWhole || r.files[id] == filePlaced {
-		return // it had come before
+		return // it has already arrived
 	}
 	delete(r.active, id)
 	r.failLocked(id, why)
 }
 
-// sources returns the origins as they stand.
+// sources returns the state of the origins.
 func (r *receiver) sources() []Source {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -10,7 +10,8 @@ import (
 	"github.com/peerlane/peerlane/transfer/staging"
 )
 
-// write owns the verifying and writing of deliveries, beside its like. It ends with the receiver, which what it cannot write ends.
+// write verifies and writes deliveries, as one of several such goroutines. It ends with the receiver, and a write failure ends the
+// receiver.
 func (r *receiver) write() {
 	for {
 		select {
@@ -28,7 +29,7 @@ func (r *receiver) write() {
 	}
 }
 
-// deliver takes a frame. Its error is this side's; what is wrong with the frame is its origin's.
+// deliver handles a frame. Its error is a failure of this side. A bad frame is its origin's failure.
 func (r *receiver) deliver(d *delivery) error {
 	switch d.h.Kind {
 	case wire.Pack:
@@ -47,7 +48,7 @@ func (r *receiver) deliver(d *delivery) error {
 	return r.piece(d, int(d.h.Piece), d.data)
 }
 
-// unpack takes the files of a PACK.
+// unpack handles the files of a PACK.
 func (r *receiver) unpack(d *delivery) error {
 	rest := d.data
 	for n := range d.h.Count {
@@ -73,17 +74,18 @@ func (r *receiver) unpack(d *delivery) error {
 	return nil
 }
 
-// verdict is what becomes of a piece that has come.
+// verdict is the decision about a received piece.
 type verdict uint8
 
 const (
-	dropped verdict = iota // it is here already, or its file has failed
-	taken                  // it is this goroutine's
-	refused                // nobody has wanted it, or not so often
+	dropped verdict = iota // it is already present, or its file has failed
+	taken                  // the calling goroutine handles it
+	refused                // it was not requested, or not as often
 )
 
-// claim takes a piece that has come, if it is still wanted. Of an origin that has lost a lane, what is not wanted any more is as good. But
-// none brings more than it was asked for: what that costs is bounded by what was asked, and not by what a frame says (spec 4.5).
+// claim claims a received piece, if it is still wanted. From an origin that has lost a lane, a piece that is no longer wanted is accepted
+// too. But no origin may deliver more than was requested from it: the cost is bounded by the requests, and not by the contents of a frame
+// (spec 4.5).
 func (r *receiver) claim(o *origin, k key) verdict {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -92,7 +94,7 @@ func (r *receiver) claim(o *origin, k key) verdict {
 		return refused
 	}
 	r.planLocked(o)
-	late := o.lossy || o.lacks[k.file()] != nil // what it has said that it lacks may have left before
+	late := o.lossy || o.lacks[k.file()] != nil // data may have been sent before the origin reported the file as lacking
 	if a := r.active[k.file()]; a != nil {
 		switch s := &a.state[k.piece()]; {
 		case *s == pieceHere || *s == pieceBusy:
@@ -120,7 +122,7 @@ func (r *receiver) claim(o *origin, k key) verdict {
 	return dropped
 }
 
-// single takes a file of one piece. hash is what the sender says, if the manifest does not.
+// single handles a file of one piece. hash is the sender's, if the manifest has none.
 func (r *receiver) single(o *origin, id uint32, hash, data []byte) error {
 	k := keyOf(id, 0)
 	switch r.claim(o, k) {
@@ -148,7 +150,7 @@ func (r *receiver) single(o *origin, id uint32, hash, data []byte) error {
 	return nil
 }
 
-// wholeLocked has a file that is all here be named, if it is still in that state: its sender may have said that it has failed.
+// wholeLocked queues a complete file for its name, if it is still in that state: its sender may have reported it as failed.
 func (r *receiver) wholeLocked(id uint32, was fileState) {
 	if r.files[id] != was {
 		return
@@ -160,7 +162,7 @@ func (r *receiver) wholeLocked(id uint32, was fileState) {
 	}
 }
 
-// piece takes one piece of a file of several; data is nil for zeros.
+// piece handles one piece of a file of several; data is nil for zeros.
 func (r *receiver) piece(d *delivery, i int, data []byte) error {
 	id, o := d.h.File, d.o
 	switch r.claim(o, keyOf(id, i)) {
@@ -175,7 +177,7 @@ func (r *receiver) piece(d *delivery, i int, data []byte) error {
 	a := r.active[id]
 	r.mu.Unlock()
 	if a == nil {
-		return nil // it has failed meanwhile
+		return nil // the file has failed meanwhile
 	}
 	cv, err := a.verify(d, i, data)
 	if err != nil {
@@ -208,10 +210,10 @@ func (r *receiver) piece(d *delivery, i int, data []byte) error {
 	return nil
 }
 
-// hereLocked notes that a piece is here, and what follows from the last one.
+// hereLocked records that a piece is present, and continues with the file after its last one.
 func (r *receiver) hereLocked(a *active, i int, cv b3tree.CV) {
 	if r.active[a.id] != a {
-		return // it has failed meanwhile
+		return // the file has failed meanwhile
 	}
 	a.state[i] = pieceHere
 	if a.tree == nil {
@@ -234,7 +236,7 @@ func (r *receiver) hereLocked(a *active, i int, cv b3tree.CV) {
 	}
 }
 
-// rooted takes the root of a file whose pieces are all here, and compares (spec 5.5).
+// rooted handles the root of a file whose pieces are all present, and compares it (spec 5.5).
 func (r *receiver) rooted(o *origin, said wire.Root) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -244,12 +246,12 @@ func (r *receiver) rooted(o *origin, said wire.Root) error {
 		return nil
 	}
 	a := r.active[said.File]
-	if a != nil && a.asked == o && a.left > 0 && !r.hashed { // some of it was lost since
+	if a != nil && a.asked == o && a.left > 0 && !r.hashed { // some of the file was lost since
 		a.asked = nil
 		return nil
 	}
 	if a == nil || a.asked != o || a.left > 0 || r.hashed {
-		if r.isSettledLocked(said.File) && !r.hashed { // it was asked for twice, as some of it was lost between
+		if r.isSettledLocked(said.File) && !r.hashed { // the root was requested twice, as some of the file was lost in between
 			return nil
 		}
 		return protocolErrorf("ROOT of file %d, which nobody has asked for", said.File)
@@ -268,7 +270,7 @@ func (r *receiver) rooted(o *origin, said wire.Root) error {
 	return r.startOverLocked(o, a)
 }
 
-// isSettledLocked reports whether a file is whole, in its place, or failed.
+// isSettledLocked reports whether a file is complete, in its place, or failed.
 func (r *receiver) isSettledLocked(id uint32) bool {
 	if int64(id) >= int64(len(r.files)) {
 		return false
@@ -277,7 +279,7 @@ func (r *receiver) isSettledLocked(id uint32) bool {
 	return s == fileWhole || s == filePlaced || s == fileFailed
 }
 
-// startOverLocked forgets what is here of a file: what an earlier run has left is not what the file is now.
+// startOverLocked forgets a file's present data: data of an earlier run does not match the current file.
 func (r *receiver) startOverLocked(o *origin, a *active) error {
 	e := &r.entries[a.id]
 	err := &Error{Op: "receive", Peer: o.peer, Path: e.Path, Code: CodeHashMismatch, Text: "the file that has come is not what the sender has"}
@@ -303,7 +305,7 @@ func (r *receiver) startOverLocked(o *origin, a *active) error {
 // badPieces is how many wrong pieces an only source may send.
 const badPieces = 3
 
-// bad has a piece that is not what it must be be fetched again, elsewhere if that is possible, and reports whether its origin is given up.
+// bad requeues a corrupt piece, for another origin if possible, and reports whether its origin is given up.
 func (r *receiver) bad(o *origin, k key, cause error) (drop bool) {
 	path := r.entries[k.file()].Path
 	err := &Error{Op: "receive", Peer: o.peer, Path: path, Code: CodeHashMismatch, Text: cause.Error()}
@@ -330,10 +332,10 @@ func (r *receiver) bad(o *origin, k key, cause error) (drop bool) {
 	return drop
 }
 
-// fullRetry is how often a full disk is looked at again.
+// fullRetry is how often a full disk is checked again.
 const fullRetry = time.Second
 
-// stage writes, and waits while the disk is full.
+// stage calls write, and waits while the disk is full.
 func (r *receiver) stage(write func() error) error {
 	for {
 		err := write()
@@ -355,9 +357,9 @@ func (r *receiver) stage(write func() error) error {
 	}
 }
 
-// pause tells all that the disk is full, as err says, or that there is room again.
+// pause reports to all origins that the disk is full, as err says, or that there is room again.
 func (r *receiver) pause(err error) {
-	r.mu.Lock() // so that what is told last is so
+	r.mu.Lock() // keeps the reports in order
 	defer r.mu.Unlock()
 	if !r.t.meter.setPaused(err != nil) {
 		return
@@ -369,9 +371,9 @@ func (r *receiver) pause(err error) {
 	}
 	for o := range r.origins {
 		if err == nil {
-			_ = o.ctl.send(wire.KindResume, false, nil) // its reader finds out
+			_ = o.ctl.send(wire.KindResume, false, nil) // a failure shows at the reader
 		} else {
-			_ = o.ctl.send(wire.KindPause, false, whyOf(err).Append) // likewise
+			_ = o.ctl.send(wire.KindPause, false, whyOf(err).Append) // same
 		}
 	}
 }

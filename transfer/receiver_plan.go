@@ -8,17 +8,17 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// Bounds of what is wanted from an origin and has not come.
+// Bounds of the requests to an origin that are still open.
 const (
 	firstWindow = 8 << 20 // bytes
 	mostWindow  = 256 << 20
 	mostWanted  = 16384 // pieces and files
-	mostLayers  = 8     // files whose layers are waited for
-	holeWeight  = 64    // a piece of a sparse file counts for so much less: most are holes
+	mostLayers  = 8     // files that wait for their layers
+	holeWeight  = 64    // a piece of a sparse file counts this much less: most are holes
 	stealKeys   = 16    // pieces that an idle origin takes over from a busy one at a time
 )
 
-// planLocked wants as much from an origin as it may have on its way.
+// planLocked requests as much from an origin as its window allows.
 func (r *receiver) planLocked(o *origin) {
 	if r.over || !o.attached || o.inflight > o.window/2 && !o.fresh {
 		return
@@ -33,9 +33,9 @@ func (r *receiver) planLocked(o *origin) {
 	p.send()
 }
 
-// askLocked asks an origin for the layers and roots that nobody is asked for.
+// askLocked asks an origin for the layers and roots that have not been requested.
 func (r *receiver) askLocked(o *origin) {
-	if r.hashed { // who has no layer yet is among them, and those that were set aside may be many
+	if r.hashed { // files without a layer are in fetched, and there may be many that were set aside
 		for _, a := range r.fetched {
 			r.askUnaskedLocked(o, a)
 		}
@@ -52,7 +52,7 @@ func (r *receiver) askUnaskedLocked(o *origin, a *active) {
 	}
 }
 
-// askForLocked asks for what a file needs next, if that is no piece.
+// askForLocked requests what a file needs next, if that is not a piece.
 func (r *receiver) askForLocked(o *origin, a *active) {
 	kind := wire.KindWantLayer
 	switch {
@@ -64,22 +64,22 @@ func (r *receiver) askForLocked(o *origin, a *active) {
 		return
 	}
 	a.asked = o
-	_ = o.ctl.send(kind, false, func(b []byte) []byte { return wire.AppendFile(b, a.id) }) // the reader finds out
+	_ = o.ctl.send(kind, false, func(b []byte) []byte { return wire.AppendFile(b, a.id) }) // a failure shows at the reader
 }
 
-// plan is a WANT in the making. Receiver.mu guards it.
+// plan is a WANT being built. Receiver.mu guards it.
 type plan struct {
 	r     *receiver
 	o     *origin
 	items []wire.Want
 }
 
-// full reports whether the origin has enough on its way.
+// full reports whether the origin has enough open requests.
 func (p *plan) full() bool {
 	return p.o.inflight >= p.o.window || len(p.o.wanted) >= mostWanted || len(p.items) >= wire.MaxWants
 }
 
-// want adds one piece, or a whole file of one.
+// want requests one piece, or a whole file of one piece.
 func (p *plan) want(k key, weight int64) {
 	p.o.wanted[k] = weight
 	p.o.inflight += weight
@@ -104,7 +104,7 @@ func (p *plan) want(k key, weight int64) {
 	p.items = append(p.items, w)
 }
 
-// skippable reports whether the entries from one to another are none that a WANT of several would bring.
+// skippable reports whether a WANT of several files would deliver none of the entries from one to another.
 func (r *receiver) skippable(from, to uint32) bool {
 	for ; from < to; from++ {
 		if e := &r.entries[from]; e.Kind == manifest.KindFile && e.Size > 0 {
@@ -114,7 +114,7 @@ func (r *receiver) skippable(from, to uint32) bool {
 	return true
 }
 
-// again wants what was lost on the way.
+// again requests pieces that were lost on the way.
 func (p *plan) again() {
 	kept := p.r.again[:0]
 	for i, k := range p.r.again {
@@ -139,15 +139,15 @@ func (r *receiver) isAsideLocked(id uint32) bool {
 	return is
 }
 
-// setAsideLocked has a file wait that no attached origin has, so that it holds up no other one. What plan finds of it in again and
-// fetched, it drops: takeUpLocked looks at all of the file.
+// setAsideLocked makes a file that no attached origin has wait, so that it does not block others. plan drops the file's pieces in again and
+// fetched; takeUpLocked scans the whole file again.
 func (r *receiver) setAsideLocked(id uint32) {
 	if len(r.origins) > 0 && !r.isHadLocked(id) {
 		r.aside[id] = struct{}{}
 	}
 }
 
-// takeUpLocked has all that waits be planned again: there is an origin that may have it.
+// takeUpLocked plans all waiting files again, because there is an origin that may have them.
 func (r *receiver) takeUpLocked() {
 	if len(r.aside) == 0 {
 		return
@@ -164,7 +164,7 @@ func (r *receiver) takeUpLocked() {
 	clear(r.aside)
 }
 
-// missingLocked reports whether a piece is neither here nor wanted.
+// missingLocked reports whether a piece is neither present nor requested.
 func (r *receiver) missingLocked(k key) bool {
 	if a := r.active[k.file()]; a != nil {
 		return a.state[k.piece()] == pieceNew
@@ -172,7 +172,7 @@ func (r *receiver) missingLocked(k key) bool {
 	return r.files[k.file()] == fileNew
 }
 
-// take marks what is missing as wanted, and wants it.
+// take marks a missing piece as wanted, and requests it.
 func (p *plan) take(k key) {
 	if a := p.r.active[k.file()]; a != nil {
 		a.state[k.piece()] = pieceWanted
@@ -182,7 +182,7 @@ func (p *plan) take(k key) {
 	p.want(k, p.r.weight(k))
 }
 
-// weight is what a piece counts in a window.
+// weight returns how much a piece counts in a window.
 func (r *receiver) weight(k key) int64 {
 	_, n := r.shapeOf(k.file()).Span(k.piece())
 	if r.entries[k.file()].Flags&manifest.FlagSparse != 0 {
@@ -191,7 +191,7 @@ func (r *receiver) weight(k key) int64 {
 	return int64(n)
 }
 
-// fetched wants pieces of files that are being fetched.
+// fetched requests pieces of files that are being fetched.
 func (p *plan) fetched() {
 	kept := p.r.fetched[:0]
 	for _, a := range p.r.fetched {
@@ -215,7 +215,7 @@ func (p *plan) fetched() {
 	p.r.fetched = kept
 }
 
-// further goes on to files that nothing was wanted of.
+// further continues with files that nothing was requested of.
 func (p *plan) further() {
 	r := p.r
 	for ; int(r.cursor) < len(r.entries) && !p.full() && len(r.fetched) < mostLayers; r.cursor++ {
@@ -231,7 +231,7 @@ func (p *plan) further() {
 			r.fetched = append(r.fetched, a)
 			r.askUnaskedLocked(p.o, a)
 			p.fetched()
-		case p.o.lacks[id] != nil: // another one has it
+		case p.o.lacks[id] != nil: // another origin has it
 			r.again = append(r.again, keyOf(id, 0))
 		default:
 			p.take(keyOf(id, 0))
@@ -239,7 +239,7 @@ func (p *plan) further() {
 	}
 }
 
-// steal has an origin that has nothing to do bring what another one is slow to.
+// steal requests from an idle origin some of the data that another origin is slow to deliver.
 func (p *plan) steal() {
 	if len(p.o.wanted) > 0 || len(p.r.origins) < 2 {
 		return
@@ -260,17 +260,17 @@ func (p *plan) steal() {
 	}
 }
 
-// send sends what was gathered.
+// send sends the WANT.
 func (p *plan) send() {
 	if len(p.items) == 0 {
-		return // a sender that has forgotten nothing brings what is here already, and that is dropped
+		return // a sender that forgot nothing delivers data that is already present, which is dropped
 	}
 	fresh := p.o.fresh
 	p.o.fresh = false
-	_ = p.o.ctl.send(wire.KindWant, fresh, func(b []byte) []byte { return wire.AppendWants(b, p.items) }) // the reader finds out
+	_ = p.o.ctl.send(wire.KindWant, fresh, func(b []byte) []byte { return wire.AppendWants(b, p.items) }) // a failure shows at the reader
 }
 
-// releaseLocked takes a piece off all that are to bring it: it has come from one. The others may bring it all the same.
+// releaseLocked removes a delivered piece from the requests of all origins. The others may still deliver it.
 func (r *receiver) releaseLocked(k key, from *origin) {
 	for o := range r.origins {
 		if weight, ok := o.wanted[k]; ok {
@@ -281,7 +281,7 @@ func (r *receiver) releaseLocked(k key, from *origin) {
 	}
 }
 
-// returnLocked puts back what an origin was to bring.
+// returnLocked puts back an origin's open requests.
 func (r *receiver) returnLocked(o *origin) {
 	for k := range o.wanted {
 		r.putBackLocked(k, o)
@@ -290,7 +290,7 @@ func (r *receiver) returnLocked(o *origin) {
 	o.inflight = 0
 }
 
-// putBackLocked has a piece that o was to bring be missing, unless another origin is to bring it too.
+// putBackLocked marks a piece requested from o as missing, unless it is requested from another origin too.
 func (r *receiver) putBackLocked(k key, o *origin) {
 	for other := range r.origins {
 		if _, too := other.wanted[k]; too && other != o {
@@ -311,7 +311,7 @@ func (r *receiver) putBackLocked(k key, o *origin) {
 	r.again = append(r.again, k)
 }
 
-// windowFor returns how many bytes to have on their way: twice what the way holds.
+// windowFor returns how many bytes may be under way: twice the capacity of the path.
 func windowFor(rate float64, seconds float64) int64 {
 	return int64(math.Min(mostWindow, math.Max(firstWindow, 2*rate*seconds)))
 }

@@ -11,19 +11,19 @@ import (
 	"github.com/peerlane/peerlane/transfer/staging"
 )
 
-// What is written is settled, which is synced, named and told, when there is so much of it, or after so long.
+// Written data is settled, which means synced, named and reported, after this many bytes or this time.
 const (
 	settleBytes = 32 << 20
-	mostDirty   = 2 * settleBytes // what the end of the process takes away, at most: writers wait for a sync then
+	mostDirty   = 2 * settleBytes // the most that the end of the process may lose: writers then wait for a sync
 	settleFiles = 2048
 	settleEvery = 2 * time.Second
 	tellEvery   = 200 * time.Millisecond
 )
 
-// completeWait bounds the wait for the answer to COMPLETE: the files are here, whatever it is.
+// completeWait bounds the wait for the answer to COMPLETE. The files are already in their places, whatever the answer.
 const completeWait = 10 * time.Second
 
-// settleAll settles what the writers write, until all is in its place. It owns the state's Sync, Publish and Finish.
+// settleAll settles written data until every file is in its place. It owns the state's Sync, Publish and Finish.
 func (r *receiver) settleAll() error {
 	if err := r.makeEmpty(); err != nil {
 		return err
@@ -33,7 +33,7 @@ func (r *receiver) settleAll() error {
 	last := time.Now()
 	for {
 		r.mu.Lock()
-		all := r.left == len(r.whole) // nothing else is to come
+		all := r.left == len(r.whole) // nothing else is expected
 		due := len(r.whole) >= settleFiles || all
 		r.mu.Unlock()
 		if due || r.st.Dirty() >= settleBytes || time.Since(last) >= settleEvery {
@@ -56,7 +56,7 @@ func (r *receiver) settleAll() error {
 	}
 }
 
-// makeEmpty makes the files without bytes.
+// makeEmpty creates the files without bytes.
 func (r *receiver) makeEmpty() error {
 	for _, id := range r.empty {
 		if err := r.stage(func() error { return r.st.WriteFile(id, nil) }); err != nil {
@@ -69,12 +69,12 @@ func (r *receiver) makeEmpty() error {
 	return nil
 }
 
-// settleLast keeps what a transfer that ends early has written.
+// settleLast syncs the written data of a transfer that ends early.
 func (r *receiver) settleLast() {
-	_ = r.st.Sync() // why the transfer ends is what counts
+	_ = r.st.Sync() // only the reason for the end of the transfer counts
 }
 
-// awaitSync waits while too much is written and not synced, or until the receiver ends.
+// awaitSync waits while too many written bytes are not synced, or until the receiver ends.
 func (r *receiver) awaitSync() {
 	for r.st.Dirty() >= mostDirty {
 		r.mu.Lock()
@@ -92,7 +92,7 @@ func (r *receiver) awaitSync() {
 	}
 }
 
-// tellSynced wakes who waits for a sync.
+// tellSynced wakes the goroutines that wait for a sync.
 func (r *receiver) tellSynced() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -100,7 +100,7 @@ func (r *receiver) tellSynced() {
 	r.synced = make(chan struct{})
 }
 
-// settleOnce names what is whole, and makes durable what is written. A full disk pauses.
+// settleOnce names complete files and makes written data durable. It pauses on a full disk.
 func (r *receiver) settleOnce() error {
 	defer r.tellSynced()
 	r.mu.Lock()
@@ -132,7 +132,7 @@ func (r *receiver) settleOnce() error {
 	if r.t.meter.isPaused() {
 		r.pause(nil)
 	}
-	r.t.meter.durable.Store(min(written, r.t.meter.verified.Load())) // some of it may have been forgotten since
+	r.t.meter.durable.Store(min(written, r.t.meter.verified.Load())) // some data may have been forgotten since
 	return nil
 }
 
@@ -146,8 +146,8 @@ func (r *receiver) wait(d time.Duration) error {
 	}
 }
 
-// settled notes which files have their names, and which have not, and returns the error of those that a full disk has held up: they
-// are tried again.
+// settled records which files have their names and which do not. It returns the error of files held up by a full disk, which are tried
+// again.
 func (r *receiver) settled(whole []uint32, failed map[uint32]error) (full error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -161,7 +161,7 @@ func (r *receiver) settled(whole []uint32, failed map[uint32]error) (full error)
 		case CodeOf(err) == staging.CodeNoSpace:
 			full = err
 			r.whole = append(r.whole, id)
-		default: // it stays where it is, for another run when its name is free
+		default: // it stays, for another run when its name is free
 			r.left--
 			r.stuck = append(r.stuck, err)
 		}
@@ -172,7 +172,7 @@ func (r *receiver) settled(whole []uint32, failed map[uint32]error) (full error)
 // mostStuck is how many files an error names.
 const mostStuck = 5
 
-// firstOf returns the first errors, and how many more there are.
+// firstOf joins the first errors, and adds the number of the others.
 func firstOf(errs []error) error {
 	if more := len(errs) - mostStuck; more > 0 {
 		errs = append(slices.Clone(errs[:mostStuck]), fmt.Errorf("and %d more files like these", more))
@@ -180,7 +180,7 @@ func firstOf(errs []error) error {
 	return errors.Join(errs...)
 }
 
-// failLocked has a file fail on this side, and tells the origins.
+// failLocked marks a file as failed on this side, and notifies the origins.
 func (r *receiver) failLocked(id uint32, err *Error) {
 	if r.files[id] == fileFailed || r.files[id] == filePlaced {
 		return
@@ -190,13 +190,13 @@ func (r *receiver) failLocked(id uint32, err *Error) {
 	err.Path = r.entries[id].Path
 	why := whyOf(err)
 	for o := range r.origins {
-		_ = o.ctl.send(wire.KindFailed, false, func(b []byte) []byte { return wire.AppendFailed(b, id, why) }) // its reader finds out
+		_ = o.ctl.send(wire.KindFailed, false, func(b []byte) []byte { return wire.AppendFailed(b, id, why) }) // a failure shows at the reader
 	}
 	r.t.fileFailed(err)
 	r.kick()
 }
 
-// ack tells the origins how far it is, when that has changed.
+// ack reports the progress to the origins, if it has changed.
 func (r *receiver) ack() {
 	m := r.t.meter
 	a := wire.Ack{Durable: uint64(max(0, m.durable.Load())), Verified: uint64(max(0, m.verified.Load())), Published: uint32(m.filesDone.Load())}
@@ -205,7 +205,7 @@ func (r *receiver) ack() {
 	for o := range r.origins {
 		if o.attached && o.told != a {
 			o.told = a
-			_ = o.ctl.send(wire.KindAck, false, a.Append) // its reader finds out
+			_ = o.ctl.send(wire.KindAck, false, a.Append) // a failure shows at the reader
 		}
 	}
 }
@@ -223,12 +223,12 @@ func (r *receiver) finish() (done bool, err error) {
 	}
 	r.t.meter.setPhase(PhaseFinish)
 	failed := 0
-	for id, s := range r.files { // nobody changes them any more
+	for id, s := range r.files { // nothing changes them any more
 		if s == fileFailed {
 			failed++
-			err := r.st.Adopt(uint32(id)) // it is left out: its sender has it no more, or its name is taken
+			err := r.st.Adopt(uint32(id)) // the file is skipped: its sender no longer has it, or its name is taken
 			if CodeOf(err) == CodeProtocol {
-				return false, r.wait(tellEvery) // a last piece of it is being written
+				return false, r.wait(tellEvery) // the last piece is being written
 			}
 			if err != nil {
 				return true, err
@@ -250,10 +250,10 @@ func (r *receiver) finish() (done bool, err error) {
 		Bytes: uint64(m.verified.Load()), Files: uint32(m.filesDone.Load()), Failed: uint32(failed),
 		Durable: r.o.Sync != staging.SyncNone,
 	}
-	close(r.ended) // before anybody can answer
+	close(r.ended) // before any origin can answer
 	for o := range r.origins {
 		if o.attached {
-			_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // its reader finds out
+			_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // a failure shows at the reader
 			o.ctl.hurry(completeWait)
 		}
 	}

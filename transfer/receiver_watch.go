@@ -10,7 +10,7 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// watch owns the looking after origins: the windows, and those that bring nothing. It ends with the receiver.
+// watch supervises the origins: their windows, and those that deliver nothing. It ends with the receiver.
 func (r *receiver) watch() {
 	const every = time.Second
 	tick := time.NewTicker(every)
@@ -30,12 +30,12 @@ func (r *receiver) watch() {
 			r.t.tell(Event{EventStalled, o.peer, "", nil})
 		}
 		for _, l := range lanes {
-			_ = l.Abort(frame.CodeCancelled) // its reader finds out, and the peer opens another
+			_ = l.Abort(frame.CodeCancelled) // its reader notices, and the peer opens another
 		}
 	}
 }
 
-// watchOnce returns the origins that have stalled since, and their lanes, which are to be replaced. It gives up those that still do.
+// watchOnce returns the origins that have newly stalled, and the lanes to replace. It gives up origins that are still stalled.
 func (r *receiver) watchOnce(every time.Duration, asking *sync.WaitGroup) (stalled []*origin, lanes []*bulk.Lane) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -52,7 +52,7 @@ func (r *receiver) watchOnce(every time.Duration, asking *sync.WaitGroup) (stall
 		}
 		o.doubted = time.Time{}
 		o.last, o.answered = time.Now(), time.Now()
-		if o.stalls++; o.stalls > 1 { // the same stall: it was told
+		if o.stalls++; o.stalls > 1 { // the same stall, already reported
 			o.giveUp(&Error{Code: CodeStalled, Text: "nothing came for too long"})
 			continue
 		}
@@ -62,11 +62,11 @@ func (r *receiver) watchOnce(every time.Duration, asking *sync.WaitGroup) (stall
 	return stalled, lanes
 }
 
-// mostDoubt is how many times StallAfter an origin may be silent while it is not known to have heard what it was asked for.
+// mostDoubt is how many times StallAfter an origin may be silent while it is not known to have received its requests.
 const mostDoubt = 10
 
-// isHeedlessLocked reports whether an origin that has been silent for too long has had what it was asked for: on a slow link that may be
-// on its way, or what it has sent. A ping takes the same way, behind both, and its answer says so.
+// isHeedlessLocked reports whether an origin that has been silent for too long has received its requests. On a slow link the requests or
+// its data may still be under way. A ping travels behind both, and its answer shows that they have arrived.
 func (r *receiver) isHeedlessLocked(o *origin, now time.Time, asking *sync.WaitGroup) bool {
 	if o.doubted.IsZero() {
 		o.doubted = now
@@ -86,10 +86,10 @@ func (r *receiver) isHeedlessLocked(o *origin, now time.Time, asking *sync.WaitG
 	return !o.heedless.Before(o.doubted) || now.Sub(o.doubted) >= mostDoubt*r.o.StallAfter
 }
 
-// slowHash is how many bytes per second a sender hashes at least that has been asked for a layer or a root.
+// slowHash is the least rate, in bytes per second, at which a sender is expected to hash for a requested layer or root.
 const slowHash = 16 << 20
 
-// isStalledLocked reports whether an origin that is to bring something has not for too long.
+// isStalledLocked reports whether an origin with open requests has delivered nothing for too long.
 func (r *receiver) isStalledLocked(o *origin, now time.Time) bool {
 	paused := r.t.meter.isPaused()
 	if len(o.wanted) == 0 || paused {

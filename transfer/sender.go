@@ -11,13 +11,13 @@ import (
 	"github.com/peerlane/peerlane/transfer/source"
 )
 
-// The way of a file out of a sender:
+// How a sender sends a file:
 //
 //	control ── WANT ──> wantQueue ──> a lane's reader ── frames ──> the lane's writer ──> lane
 //	control ── WANT_LAYER, WANT_ROOT ──> askQueue ──> answer ──> control
 //
-// A sender sends one tree to one receiver, over one control stream. It keeps nothing that the receiver has not asked for, so that
-// after a loss there is nothing to go on from: another sender begins, and the receiver says what is missing.
+// A sender sends one tree to one receiver, over one control stream. It keeps only data that the receiver has requested, so there is nothing
+// to resume after a loss: another sender begins, and the receiver requests the missing data.
 type sender struct {
 	t       *Transfer
 	tree    *source.Tree
@@ -32,7 +32,7 @@ type sender struct {
 	asks    *askQueue
 	book    hashBook
 
-	accepted bool // by the receiver; run's alone
+	accepted bool // by the receiver; owned by run
 
 	mu   sync.Mutex
 	gone map[uint32]bool // files that have failed: the receiver knows
@@ -49,7 +49,7 @@ func newSender(t *Transfer, o *offer, ctl *control, caps wire.Caps) *sender {
 	return s
 }
 
-// offer is a tree that can be sent, with what it costs to find out about it.
+// offer is a tree that can be sent, with the results of examining it.
 type offer struct {
 	tree   *source.Tree
 	name   string
@@ -80,7 +80,7 @@ func newOffer(tree *source.Tree, name string) (*offer, error) {
 	return o, nil
 }
 
-// count puts what the offer is of into a transfer's meter.
+// count adds the contents of the offer to a transfer's meter.
 func (o *offer) count(t *Transfer) {
 	t.listed(o.name, o.root)
 	left := o.tree.LeftOut()
@@ -100,9 +100,9 @@ func filesOf(entries []manifest.Entry) int {
 	return n
 }
 
-// run offers the tree and serves the receiver until that has said COMPLETE, which it answers, or until an error, which it returns.
-// known: the receiver has the manifest. accepted is called when the receiver takes the tree. The data lanes are somebody else's, who has
-// them served by lane until run returns.
+// run offers the tree and serves the receiver until the receiver has sent COMPLETE, which run answers, or until an error, which it returns.
+// known means that the receiver has the manifest. run calls accepted when the receiver accepts the tree. The data lanes belong to the
+// caller, which makes lane serve them until run returns.
 func (s *sender) run(ctx context.Context, known bool, accepted func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(ctx, func() { s.ctl.interrupt(context.Cause(ctx)) })
@@ -119,12 +119,12 @@ func (s *sender) run(ctx context.Context, known bool, accepted func()) error {
 	s.wants.close()
 	s.asks.close()
 	cancel(nil)
-	s.ctl.interrupt(errOver) // nobody waits for the receiver any more
+	s.ctl.interrupt(errOver) // the receiver is not waited for any more
 	side.Wait()
 	return err
 }
 
-// listen reads what the receiver says, until COMPLETE.
+// listen reads the receiver's frames, until COMPLETE.
 func (s *sender) listen(accepted func()) error {
 	for {
 		f, err := s.ctl.read()
@@ -143,7 +143,7 @@ func (s *sender) listen(accepted func()) error {
 	}
 }
 
-// list tells the receiver what there is (spec 3.3).
+// list sends the listing to the receiver (spec 3.3).
 func (s *sender) list(known bool) error {
 	name := wire.CutName(s.name)
 	err := s.ctl.sendSlow(wire.KindOffer, s.hashed, func(b []byte) []byte { return append(b, name...) })
@@ -166,7 +166,7 @@ func (s *sender) list(known bool) error {
 	return s.ctl.sendSlow(wire.KindListed, false, listed.Append)
 }
 
-// take acts on a frame of the receiver. It never waits for the receiver: who reads does not write.
+// take handles a frame of the receiver. It never waits for the receiver, because the reading goroutine must not write.
 func (s *sender) take(f wire.Frame) error {
 	if s.accepted == (f.Kind == wire.KindAccept) {
 		return protocolErrorf("%v at the wrong time", f.Kind)
@@ -174,7 +174,7 @@ func (s *sender) take(f wire.Frame) error {
 	switch f.Kind {
 	case wire.KindAccept:
 		s.accepted = true
-		s.t.meter.setPaused(false) // or it says so next
+		s.t.meter.setPaused(false) // otherwise the receiver's next frame says so
 		s.t.meter.setPhase(PhaseData)
 	case wire.KindWant:
 		return s.wants.add(f)
@@ -204,7 +204,7 @@ func (s *sender) take(f wire.Frame) error {
 	return nil
 }
 
-// acked takes what the receiver says it has, as far as that can be.
+// acked records the receiver's reported progress, limited to what the tree has.
 func (s *sender) acked(a wire.Ack) {
 	m := s.t.meter
 	m.verified.Store(int64(min(a.Verified, uint64(m.bytes.Load()))))
@@ -212,7 +212,7 @@ func (s *sender) acked(a wire.Ack) {
 	m.filesDone.Store(min(int64(a.Published), m.files.Load()))
 }
 
-// theirFailure takes FAILED of the receiver: it does not want the file any more.
+// theirFailure handles FAILED of the receiver: it no longer wants the file.
 func (s *sender) theirFailure(f wire.Frame) error {
 	file, why, err := wire.ConsumeFailed(f.Body)
 	if err != nil {
@@ -229,7 +229,7 @@ func (s *sender) theirFailure(f wire.Frame) error {
 	return nil
 }
 
-// drop notes that a file has failed, and reports whether that is new.
+// drop marks a file as failed, and reports whether that is new.
 func (s *sender) drop(file uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,8 +244,8 @@ func (s *sender) isGone(file uint32) bool {
 	return s.gone[file]
 }
 
-// ourFailure tells the receiver that a file cannot be had any more (spec 5.6). It returns what ends the transfer: that the others could not
-// be had either.
+// ourFailure notifies the receiver that a file is no longer available (spec 5.6). It returns an error that ends the transfer, if other
+// files would be unavailable too.
 func (s *sender) ourFailure(file uint32, cause error) error {
 	if isTooManyOpen(cause) {
 		return cause

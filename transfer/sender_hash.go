@@ -9,19 +9,19 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// hashBook has the chaining values of pieces that were sent, until the root of their file is asked for.
+// hashBook stores the chaining values of sent pieces until the root of their file is requested.
 type hashBook struct {
 	mu    sync.Mutex
 	files map[uint32]*bookPage
 }
 
-// bookPage is what is known of one file.
+// bookPage stores the hashes of one file.
 type bookPage struct {
 	cvs   []b3tree.CV
 	known []bool
 }
 
-// note keeps the chaining value of a piece.
+// note stores the chaining value of a piece.
 func (h *hashBook) note(id uint32, shape b3tree.Shape, i int, cv b3tree.CV) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -36,7 +36,7 @@ func (h *hashBook) note(id uint32, shape b3tree.Shape, i int, cv b3tree.CV) {
 	p.cvs[i], p.known[i] = cv, true
 }
 
-// take returns what is known of a file, and forgets it.
+// take removes and returns the hashes of a file.
 func (h *hashBook) take(id uint32, shape b3tree.Shape) *bookPage {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -48,13 +48,13 @@ func (h *hashBook) take(id uint32, shape b3tree.Shape) *bookPage {
 	return p
 }
 
-// ask is a layer or a root that the receiver has asked for.
+// ask is a layer or a root that the receiver has requested.
 type ask struct {
 	kind wire.Kind
 	file uint32
 }
 
-// askQueue is what was asked for and not answered. It is safe for concurrent use.
+// askQueue holds the requests that are not answered. It is safe for concurrent use.
 type askQueue struct {
 	mu     sync.Mutex
 	moved  sync.Cond
@@ -69,7 +69,7 @@ func newAskQueue() *askQueue {
 	return q
 }
 
-// add takes one more. One that is waiting already is not another one, so that there are at most two for each file.
+// add adds a request. A request that is already waiting is not added again, so that there are at most two for each file.
 func (q *askQueue) add(a ask) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -80,7 +80,7 @@ func (q *askQueue) add(a ask) {
 	}
 }
 
-// next waits for one, and returns false when the queue is closed.
+// next waits for a request, and returns false when the queue is closed.
 func (q *askQueue) next() (ask, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -103,7 +103,7 @@ func (q *askQueue) close() {
 	q.moved.Broadcast()
 }
 
-// ask takes WANT_LAYER and WANT_ROOT.
+// ask handles WANT_LAYER and WANT_ROOT.
 func (s *sender) ask(f wire.Frame) error {
 	file := wire.ConsumeFile(f.Body)
 	if int64(file) >= int64(len(s.entries)) || s.entries[file].Kind != manifest.KindFile {
@@ -121,7 +121,7 @@ func (s *sender) ask(f wire.Frame) error {
 	return nil
 }
 
-// answer owns the answering of asks. It ends when they are closed, and returns what ends the transfer.
+// answer answers asks. It ends when they are closed, and returns the error that ends the transfer.
 func (s *sender) answer(ctx context.Context) error {
 	for {
 		a, ok := s.asks.next()
@@ -150,7 +150,7 @@ func (s *sender) sendLayer(ctx context.Context, file uint32) error {
 		err = &Error{Code: CodeSourceChanged, Text: "its content is not what was listed"}
 	}
 	if ctx.Err() != nil {
-		return nil // run knows why
+		return nil // run returns the reason
 	}
 	if err != nil {
 		return s.ourFailure(file, err)
@@ -164,7 +164,7 @@ func (s *sender) sendLayer(ctx context.Context, file uint32) error {
 	return err
 }
 
-// sendRoot answers WANT_ROOT: with what was hashed while it was sent, and with what is read now (spec 5.5).
+// sendRoot answers WANT_ROOT from the hashes of sent pieces, and from pieces that it reads now (spec 5.5).
 func (s *sender) sendRoot(ctx context.Context, file uint32) error {
 	shape, err := b3tree.ShapeOf(s.entries[file].Size)
 	if err != nil {
@@ -177,7 +177,7 @@ func (s *sender) sendRoot(ctx context.Context, file uint32) error {
 		root, err = s.rootOfSmall(file)
 	}
 	if ctx.Err() != nil {
-		return nil // run knows why
+		return nil // run returns the reason
 	}
 	if err != nil {
 		return s.ourFailure(file, err)
@@ -185,13 +185,13 @@ func (s *sender) sendRoot(ctx context.Context, file uint32) error {
 	return s.ctl.sendSlow(wire.KindRoot, false, wire.Root{File: file, Root: root}.Append)
 }
 
-// rootOfSmall returns the root of a file of one piece at most.
+// rootOfSmall returns the root of a file of at most one piece.
 func (s *sender) rootOfSmall(file uint32) (b3tree.Root, error) {
 	data, err := s.tree.ReadFile(file, nil)
 	return b3tree.Sum(data), err
 }
 
-// rootOf returns the root of a file of several pieces, of which page has some hashes.
+// rootOf returns the root of a file of several pieces. page has some of its hashes.
 func (s *sender) rootOf(ctx context.Context, file uint32, shape b3tree.Shape, page *bookPage) (b3tree.Root, error) {
 	f, err := s.tree.Open(file)
 	if err != nil {

@@ -13,69 +13,69 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// ServiceConfig says what a Service does for peers. Nil, and the zero value, refuse everything but what is shared.
+// ServiceConfig configures a Service. Nil and the zero value refuse everything but fetches of shared trees.
 type ServiceConfig struct {
-	// Options are those of the transfers that peers begin by fetching.
+	// Options apply to the transfers that peers begin by fetching.
 	Options
-	// Admit decides whether a peer may push at all, before it says what. It must not block. An error refuses it, as one of Receive
-	// does. If nil, any may.
+	// Admit decides whether a peer may push at all, before the peer says what. It must not block. An error refuses the push, like one of
+	// Receive. If nil, any peer may push.
 	Admit func(peer string) error
-	// Receive decides on what a peer pushes. It may take its time, as a person does; ctx ends when the peer gives up. An error
-	// refuses it: the peer is told no more than CodeDenied, and of an *Error its Text. So does nil without one. If nil, all is
-	// refused. The lists of all pushes that wait for it have 512 MiB together: a further one is refused with CodeBusy, and comes
-	// again by itself, but one of less than 1 MiB always has room.
+	// Receive decides whether to accept a push. It may take as long as a user needs; ctx ends when the peer gives up. An error refuses the
+	// push: the peer receives only CodeDenied and, if the error is an *Error, its Text. Returning nil without an error refuses it too. If
+	// Receive is nil, all pushes are refused. The lists of all pushes that wait for Receive share 512 MiB. A push beyond that is refused
+	// with CodeBusy, and is retried automatically; one of less than 1 MiB always has room.
 	Receive func(ctx context.Context, in Incoming) (*Destination, error)
-	// Begun, if not nil, is told of each transfer that a peer has begun, and that was not refused: also of one that a wrong
+	// Begun, if not nil, is called with each transfer that a peer has begun and that was not refused, including one that a wrong
 	// Destination ends at once. It must not block.
 	Begun func(*Transfer)
-	// Pending is how many transfers a peer may have begun at a time. If zero, 4. A further one is refused with CodeBusy, and comes again
-	// by itself for as long as its Options.Patience.
+	// Pending is how many transfers a peer may have begun at a time. If zero, 4. A further one is refused with CodeBusy, and the peer
+	// retries it automatically for its Options.Patience.
 	Pending int
 }
 
-// Incoming is what a peer wants to push.
+// Incoming describes a push that a peer proposes.
 type Incoming struct {
-	Peer    string // who, as the session names it
-	Name    string // what the peer calls it: untrusted
-	ID      string // names it: the same files again have the same
+	Peer    string // the sender, as the session names it
+	Name    string // the peer's name for it: untrusted
+	ID      string // identifies the tree: the same files have the same ID again
 	Files   int
 	Bytes   int64
 	LeftOut int              // items that the peer could not send
-	Entries []manifest.Entry // checked by the manifest's own rules; not to be changed
+	Entries []manifest.Entry // checked by the manifest's own rules; must not be changed
 }
 
-// Destination is where a push goes.
+// Destination is the destination of a push.
 type Destination struct {
 	Dir string // must exist
 	ReceiveOptions
 }
 
-// A Service answers the transfers that peers begin: fetches of what it shares, and pushes. It is safe for concurrent use.
+// A Service answers the transfers that peers begin: fetches of shared trees, and pushes. It is safe for concurrent use.
 type Service struct {
 	cfg ServiceConfig
 
 	mu      sync.Mutex
 	shares  map[[32]byte][]*Share
 	joins   map[joinKey]func(*bulk.Lane)
-	links   map[string]map[*control]*session.Session // what peers have begun, by peer
+	links   map[string]map[*control]*session.Session // transfers begun by peers, by peer
 	pushes  map[pushKey]*pushed
 	lists   int64     // bytes of manifests that wait for Receive, as hold counts them
 	running int       // handlers of streams
-	ended   sync.Cond // running has become 0
+	ended   sync.Cond // signals that running has become 0
 	closed  bool
-	late    time.Time // when closed: what comes from then on is not waited for
+	late    time.Time // when closed: handlers that start later are not waited for
 
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 }
 
-// joinKey names a transfer to its data lanes.
+// joinKey identifies a transfer to its data lanes.
 type joinKey struct {
 	peer string
 	id   wire.ID
 }
 
-// pushKey names what a peer pushes: another attempt takes the place of the last.
+// pushKey identifies a push: a new attempt replaces the previous one.
 type pushKey struct {
 	peer string
 	root [32]byte
@@ -112,14 +112,14 @@ func NewService(cfg *ServiceConfig) (*Service, error) {
 	return v, nil
 }
 
-// Handle has the Service answer the peers of at: a peerlane.Server, a peerlane.Client, a session.Mux. It panics when at is nil.
+// Handle makes the Service answer the peers of at: a peerlane.Server, a peerlane.Client, a session.Mux. It panics when at is nil.
 func (v *Service) Handle(at bulk.Registrar) {
 	at.SetStream(controlName, v.serve)
 	bulk.Handle(at, dataName, v.acceptLane, v.serveLane)
 }
 
-// Close ends all transfers that peers have begun, and waits for them. What they have brought stays. It also waits for the streams that
-// are being refused, which takes a second at most; what peers open afterwards is refused likewise, and ends with its session.
+// Close ends all transfers that peers have begun, and waits for them. Received data stays. It also waits for the streams that are being
+// refused, which takes at most a second. Streams that peers open afterwards are refused too, and end with their session.
 func (v *Service) Close() error {
 	v.cancel(&Error{Code: CodeCanceled, Text: "the peer is stopping"})
 	v.mu.Lock()
@@ -133,8 +133,8 @@ func (v *Service) Close() error {
 	return nil
 }
 
-// runs notes a handler of a stream, which Close waits for until end is called: but not for each that comes while it waits, as a peer may
-// open them without an end.
+// runs counts a handler of a stream. Close waits for it until end is called. Close does not wait for handlers that start while it waits,
+// because a peer may keep opening streams.
 func (v *Service) runs() (end func()) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -155,17 +155,17 @@ func (v *Service) acceptLane(bulk.AcceptInfo) (*bulk.Options, error) {
 	return &bulk.Options{Compress: v.cfg.Compress, AllowLimited: v.cfg.AllowLimited}, nil
 }
 
-// serveLane finds the transfer that a data lane is of.
+// serveLane finds the transfer that a data lane belongs to.
 func (v *Service) serveLane(lane *bulk.Lane) {
 	defer v.runs()()
-	stop := context.AfterFunc(v.ctx, func() { _ = lane.Abort(frame.CodeCancelled) }) // or it is waited for until it says whose it is
+	stop := context.AfterFunc(v.ctx, func() { _ = lane.Abort(frame.CodeCancelled) }) // otherwise Close would wait until the lane names its transfer
 	defer stop()
 	var hello [wire.LaneHelloSize]byte
-	_ = lane.SetReadDeadline(time.Now().Add(helloTimeout)) // a lane that is closed says so when it is read
+	_ = lane.SetReadDeadline(time.Now().Add(helloTimeout)) // a closed lane reports that at the next read
 	if _, err := io.ReadFull(lane, hello[:]); err != nil {
 		return
 	}
-	_ = lane.SetReadDeadline(time.Time{}) // likewise
+	_ = lane.SetReadDeadline(time.Time{}) // same
 	id, err := wire.ConsumeLaneHello(hello[:])
 	if err != nil {
 		return // spec 4.1
@@ -178,8 +178,8 @@ func (v *Service) serveLane(lane *bulk.Lane) {
 	}
 }
 
-// enter notes a control stream, and reports whether it may be served. At the bound, transfers that have lost their connection make way:
-// a peer whose process was killed begins again before its session is over.
+// enter registers a control stream, and reports whether it may be served. At the limit, transfers that have lost their connection make
+// room: a peer whose process was killed begins again before its session is over.
 func (v *Service) enter(st *session.Stream, ctl *control) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -233,7 +233,7 @@ func (v *Service) serve(st *session.Stream) {
 	ctl.close(err)
 }
 
-// greet answers HELLO, and serves what the peer wants then.
+// greet answers HELLO, and then serves the peer's request.
 func (v *Service) greet(s *session.Session, ctl *control) error {
 	stop := context.AfterFunc(v.ctx, func() { ctl.interrupt(context.Cause(v.ctx)) })
 	defer stop()
@@ -264,7 +264,7 @@ type incomingLink struct {
 	caps wire.Caps // of the peer
 }
 
-// join has data lanes of the transfer be served by lane until leave is called, which waits for them.
+// join makes lane serve the data lanes of the transfer until leave is called. leave waits for them.
 func (in *incomingLink) join(ctx context.Context, lane func(context.Context, *bulk.Lane)) (leave func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var lanes sync.WaitGroup
@@ -278,7 +278,7 @@ func (in *incomingLink) join(ctx context.Context, lane func(context.Context, *bu
 	}
 	v.joins[in.key] = func(l *bulk.Lane) {
 		v.mu.Lock()
-		if v.joins[in.key] == nil || open == wire.MaxLanes { // more than were agreed on: some may be lost, and not known to be
+		if v.joins[in.key] == nil || open == wire.MaxLanes { // more than agreed: some may be lost without this side knowing
 			v.mu.Unlock()
 			return
 		}

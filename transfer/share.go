@@ -19,27 +19,27 @@ type Share struct {
 	o     ShareOptions
 
 	mu     sync.Mutex
-	holder string // of a token for one peer: who has shown it first
+	holder string // of a token for one peer: the first peer that has shown it
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 }
 
-// ShareOptions say how a tree is shared. Nil, and the zero value, are good.
+// ShareOptions are the options of Service.Share. Nil and the zero value are useful.
 type ShareOptions struct {
-	// Name is what it is called at the receiver's. If empty, the tree's.
+	// Name is the tree's name at the receiver. If empty, the tree's own.
 	Name string
-	// Token is what a peer must show, at most 64 bytes. If nil, a random one of 16 bytes.
+	// Token is the token that a peer must present, at most 64 bytes. If nil, a random one of 16 bytes.
 	Token []byte
-	// Many lets several peers fetch it. Otherwise only the first that shows the token may, as often as it likes.
+	// Many lets several peers fetch the tree. Otherwise only the first peer that presents the token may, any number of times.
 	Many bool
-	// Begun, if not nil, is told of each transfer of it. It must not block.
+	// Begun, if not nil, is called with each transfer of the tree. It must not block.
 	Begun func(*Transfer)
 }
 
-// Ref returns what a peer needs to fetch what is shared. The Token is a copy.
+// Ref returns the Ref that a peer needs to fetch the tree. The Token is a copy.
 func (s *Share) Ref() Ref { return Ref{Root: s.ref.Root, Token: bytes.Clone(s.ref.Token)} }
 
-// Share has peers fetch a tree, until the Share is closed. The tree stays the caller's, who closes it after the Share.
+// Share lets peers fetch a tree until the Share is closed. The tree remains the caller's, which must close it after the Share.
 func (v *Service) Share(tree *source.Tree, o *ShareOptions) (*Share, error) {
 	if o == nil {
 		o = &ShareOptions{}
@@ -65,7 +65,7 @@ func (v *Service) Share(tree *source.Tree, o *ShareOptions) (*Share, error) {
 	return s, nil
 }
 
-// Close ends the sharing, and the transfers of it.
+// Close ends the sharing and its transfers.
 func (s *Share) Close() {
 	s.v.mu.Lock()
 	all := s.v.shares[s.ref.Root]
@@ -82,7 +82,7 @@ func (s *Share) Close() {
 	s.cancel(&Error{Code: CodeCanceled, Text: "the sender has stopped it"})
 }
 
-// find returns the share that a GET may have, or nil.
+// find returns the share that a GET is entitled to, or nil.
 func (v *Service) find(g wire.Get, peer string) *Share {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -94,7 +94,7 @@ func (v *Service) find(g wire.Get, peer string) *Share {
 	return nil
 }
 
-// admit reports whether a peer that has shown the token may fetch.
+// admit reports whether a peer that has presented the token may fetch.
 func (s *Share) admit(peer string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -119,7 +119,7 @@ func (s *Share) serve(in *incomingLink, known bool) error {
 		err = sender.run(ctx, known, func() {})
 		leave()
 	}
-	in.ctl.close(err) // before anybody hears that it is over, and closes what carries it
+	in.ctl.close(err) // before the transfer is reported as over; this closes its stream
 	t.end(ended("serve", in.s.Peer(), err))
 	return err
 }

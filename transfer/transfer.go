@@ -11,7 +11,7 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// Direction says which way the files of a transfer go.
+// Direction is the direction of a transfer's files.
 type Direction uint8
 
 // The directions.
@@ -28,30 +28,30 @@ func (d Direction) String() string {
 	return "receiving"
 }
 
-// An Event is something beside the plain course of a transfer.
+// An Event is a noteworthy event of a transfer.
 type Event struct {
 	Kind EventKind
 	Peer string
-	Path string // of a file, untrusted
-	Err  error  // why, if there is a reason
+	Path string // the file's, untrusted
+	Err  error  // the reason, if there is one
 }
 
-// EventKind says what an Event is of.
+// EventKind is the kind of an Event.
 type EventKind string
 
 // The kinds of events.
 const (
-	EventFileFailed    EventKind = "file failed"    // the others go on
-	EventStalled       EventKind = "stalled"        // nothing has come for StallAfter: the lanes are replaced
-	EventLost          EventKind = "lost"           // the connection to a peer, or it is busy: it is tried again
+	EventFileFailed    EventKind = "file failed"    // a file failed; the others continue
+	EventStalled       EventKind = "stalled"        // nothing has arrived for StallAfter: the lanes are replaced
+	EventLost          EventKind = "lost"           // the connection to a peer was lost, or the peer is busy: the transfer tries again
 	EventPaused        EventKind = "paused"         // the receiver's disk is full
 	EventResumed       EventKind = "resumed"        // there is room again
-	EventBadPiece      EventKind = "bad piece"      // a peer has sent what does not fit its hash: it is fetched again
-	EventSourceDropped EventKind = "source dropped" // a peer is not asked any more, for what it has sent
-	EventFetchedAgain  EventKind = "fetched again"  // what an earlier run has left of a file is not what the file is now
+	EventBadPiece      EventKind = "bad piece"      // a piece from a peer does not match its hash: it is fetched again
+	EventSourceDropped EventKind = "source dropped" // a peer is no longer used, because of its data
+	EventFetchedAgain  EventKind = "fetched again"  // a file's data from an earlier run no longer matches the file
 )
 
-// A Transfer is one tree of files on its way between two peers, or from several. All methods are safe for concurrent use.
+// A Transfer moves one tree of files between two peers, or from several. All methods are safe for concurrent use.
 //
 //	start ──> list ──> data ──> finish ──> done
 //	   └─────────┴────────┴────────┴─────> failed
@@ -72,27 +72,27 @@ type Transfer struct {
 	leftText    string
 	failed      []*Error
 	failedPaths map[string]struct{}
-	from        func() []Source // of a receiver that runs
+	from        func() []Source // lists the sources of a running receiver
 	sessions    map[*session.Session]int
 	ended       time.Time
 	err         error
 
 	untold  []Event // for tellAll
-	passing int     // of them, those that may be dropped
+	passing int     // how many of untold may be dropped
 	more    chan struct{}
-	ending  chan struct{} // closed when nothing more is told
+	ending  chan struct{} // closed when no more events follow
 	told    chan struct{} // tellAll has ended
 }
 
-// Result is what has become of a transfer.
+// Result is the result of a transfer.
 type Result struct {
 	Name     string
-	ID       string // names it, and its state at the receiver: 32 hexadecimal digits
+	ID       string // identifies the transfer, and its state at the receiver: 32 hexadecimal digits
 	Progress Progress
 	Took     time.Duration
-	Failed   []*Error // the files that failed, when the others have come
+	Failed   []*Error // the files that failed while the others arrived
 
-	LeftOut     int    // items that the sender found and could not send, as source.LeftOut counts them; 0 if the sender is too old to say
+	LeftOut     int    // items that the sender found and could not send, as source.LeftOut counts them; 0 if the sender's version does not report them
 	LeftOutText string // their kinds, in the sender's words: untrusted at the receiver
 }
 
@@ -108,7 +108,7 @@ func newTransfer(d Direction, peer string, o Options) (*Transfer, context.Contex
 	return t, ctx
 }
 
-// end says how the transfer went. It is called once.
+// end records the outcome of the transfer. It is called once.
 func (t *Transfer) end(err error) {
 	phase := PhaseDone
 	if err != nil {
@@ -125,29 +125,29 @@ func (t *Transfer) end(err error) {
 	close(t.done)
 }
 
-// Direction returns which way the files go, seen from this side.
+// Direction returns the direction of the files, as seen from this side.
 func (t *Transfer) Direction() Direction { return t.direction }
 
-// Peer returns whom with, as the session names it; with several sources, the first.
+// Peer returns the other side, as the session names it; with several sources, the first one.
 func (t *Transfer) Peer() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.peer
 }
 
-// Done is closed when the transfer is over.
+// Done returns a channel that is closed when the transfer is over.
 func (t *Transfer) Done() <-chan struct{} { return t.done }
 
-// Cancel ends the transfer, and tells the peer. What has come stays, for the next time.
+// Cancel ends the transfer and notifies the peer. Received data stays for the next run.
 func (t *Transfer) Cancel() { t.stop(context.Canceled) }
 
-// stop cancels the transfer. The cause may be any that a caller's ctx has, as that its time is over.
+// stop cancels the transfer. The cause may be any error of a caller's ctx, such as its deadline.
 func (t *Transfer) stop(cause error) {
 	t.cancel(&Error{Peer: t.Peer(), Code: CodeCanceled, Text: "it was stopped", Err: cause})
 }
 
-// Wait returns when the transfer is over: nil when every file has come. When some have failed and the others have come, the
-// error is that of the first, and Result.Failed has them all.
+// Wait waits until the transfer is over. It returns nil if every file has arrived. If some have failed and the others have arrived, it
+// returns the error of the first, and Result.Failed has all of them.
 func (t *Transfer) Wait() (Result, error) {
 	<-t.done
 	r := t.result()
@@ -170,10 +170,10 @@ func (t *Transfer) result() Result {
 	return Result{t.name, idOf(t.root), p, ended.Sub(t.began), append([]*Error(nil), t.failed...), t.left, t.leftText}
 }
 
-// idOf returns the name that a transfer has in the file system: the half of its root.
+// idOf returns the name of a transfer in the file system: the first half of its root.
 func idOf(root [32]byte) string { return hex.EncodeToString(root[:16]) }
 
-// Progress returns how far it is.
+// Progress returns the progress of the transfer.
 func (t *Transfer) Progress() Progress {
 	p := t.meter.progress(time.Now())
 	if (p.Phase == PhaseList || p.Phase == PhaseData) && t.isAway() {
@@ -182,7 +182,7 @@ func (t *Transfer) Progress() Progress {
 	return p
 }
 
-// on notes that the transfer runs on a session, until off is called.
+// on records that the transfer runs on a session, until off is called.
 func (t *Transfer) on(s *session.Session) (off func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -199,7 +199,7 @@ func (t *Transfer) on(s *session.Session) (off func()) {
 	}
 }
 
-// isAway reports whether no session that it runs on has a connection.
+// isAway reports whether all sessions that the transfer runs on are without a connection.
 func (t *Transfer) isAway() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -211,8 +211,8 @@ func (t *Transfer) isAway() bool {
 	return len(t.sessions) > 0
 }
 
-// Watch yields how far it is, every so often, and once more when it is over, which ends it as the end of ctx does. Who is slow
-// misses what was between, and holds up nothing. If every is not positive, each second.
+// Watch yields the progress at the given interval, and once more when the transfer is over. It ends then, or with ctx. Slow consumers skip
+// intermediate values and delay nothing. If every is not positive, the interval is one second.
 func (t *Transfer) Watch(ctx context.Context, every time.Duration) iter.Seq[Progress] {
 	if every <= 0 {
 		every = time.Second
@@ -236,17 +236,17 @@ func (t *Transfer) Watch(ctx context.Context, every time.Duration) iter.Seq[Prog
 	}
 }
 
-// Source is a peer that a transfer receives from, as it stands.
+// Source is the state of a peer that a transfer receives from.
 type Source struct {
 	Peer   string
 	Lanes  int     // data lanes that are open
-	Bytes  int64   // that have come from it, verified, since it was reached last
+	Bytes  int64   // verified bytes from it since it was last reached
 	Rate   float64 // bytes per second over the last second
-	Wanted int     // pieces and small files that it is to bring
-	Bad    int     // pieces that were not what was said
+	Wanted int     // pieces and small files requested from it
+	Bad    int     // pieces that did not match their hash
 }
 
-// Sources returns the peers that are being received from, by name: none of a transfer that sends, or is over.
+// Sources returns the peers that the transfer receives from, by name. It returns none if the transfer sends, or is over.
 func (t *Transfer) Sources() []Source {
 	t.mu.Lock()
 	from := t.from
@@ -257,21 +257,21 @@ func (t *Transfer) Sources() []Source {
 	return from()
 }
 
-// receivesFrom has from tell what Sources returns.
+// receivesFrom sets the function that Sources calls.
 func (t *Transfer) receivesFrom(from func() []Source) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.from = from
 }
 
-// listed says what the transfer is of.
+// listed sets the name and root of the tree.
 func (t *Transfer) listed(name string, root [32]byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.name, t.root = name, root
 }
 
-// leftOut records what the sender left out. Of several senders, the largest number counts.
+// leftOut records what the sender left out. With several senders, the largest number counts.
 func (t *Transfer) leftOut(n int, text string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -280,7 +280,7 @@ func (t *Transfer) leftOut(n int, text string) {
 	}
 }
 
-// fileFailed says that one file has. A sender finds it out again after each loss of its connection: that is not another one.
+// fileFailed records that a file has failed. A sender reports the same failure again after each loss of its connection; it counts once.
 func (t *Transfer) fileFailed(err *Error) {
 	t.mu.Lock()
 	_, isKnown := t.failedPaths[err.Path]
@@ -296,20 +296,20 @@ func (t *Transfer) fileFailed(err *Error) {
 	t.tell(Event{EventFileFailed, err.Peer, err.Path, err})
 }
 
-// mostUntold is how many passing events wait for an Options.Event that does not return: the first and the last.
+// mostUntold is how many passing events wait while an Options.Event does not return: the first and the last ones.
 const mostUntold = 256
 
-// isPassing reports whether an event may be dropped when too many wait. The others come once for each file or source, at most.
+// isPassing reports whether an event may be dropped when too many wait. The others occur at most once for each file or source.
 func (k EventKind) isPassing() bool { return k != EventFileFailed && k != EventSourceDropped }
 
-// tell has Options.Event be called, and does not wait for it.
+// tell queues an event for Options.Event, and does not wait for the call.
 func (t *Transfer) tell(e Event) {
 	t.mu.Lock()
 	t.untold = append(t.untold, e)
 	if e.Kind.isPassing() {
 		t.passing++
 	}
-	if t.passing >= 2*mostUntold { // not at each one: this goes through all that wait
+	if t.passing >= 2*mostUntold { // not for each event: this scans all that wait
 		t.thinLocked()
 	}
 	t.mu.Unlock()
@@ -332,7 +332,7 @@ func (t *Transfer) thinLocked() {
 	t.passing = mostUntold
 }
 
-// tellAll owns the calls of Options.Event. It ends when nothing more is told, and all is.
+// tellAll makes the calls of Options.Event. It ends when no more events follow and all have been reported.
 func (t *Transfer) tellAll() {
 	defer close(t.told)
 	for over := false; ; {

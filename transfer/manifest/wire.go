@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// A Kind is what an entry is. There are no devices, FIFOs or sockets, and there will be none.
+// A Kind is the kind of an entry. There are no devices, FIFOs or sockets, and there will be none.
 type Kind uint8
 
 // The kinds (spec 2.2).
@@ -51,10 +51,10 @@ type Entry struct {
 	Path    string // from the root of the transfer, with /
 	Target  string // of a symlink
 
-	Hash [32]byte // of a file with FlagHashed, the BLAKE3 root of its content; of what has no such flag, zero
+	Hash [32]byte // the BLAKE3 root of a file with FlagHashed; zero for others
 }
 
-// Caps on what is encoded (spec 2.4, 3.1).
+// Limits of encoded values (spec 2.4, 3.1).
 const (
 	MaxPath       = 4096    // bytes of a path, and of a target
 	MaxBatch      = 1000    // entries in a batch

@@ -19,17 +19,17 @@ const (
 	cacheEntries = 1 << 16
 	cacheExt     = ".layer"
 	cacheTmp     = ".tmp"
-	cacheSettled = 2 * time.Second // what was changed later may change again within one tick of the file system's clock
+	cacheSettled = 2 * time.Second // a file that was changed later may change again within one tick of the file system's clock
 )
 
-// A Cache keeps on the disk, from one transfer to the next, the layers of files of more than one piece: who sends a large file again
-// does not read it twice. What it has of a file holds as long as device, inode, size, time and time of change are the same. A nil
-// or zero Cache keeps nothing, and so does any on systems that do not tell these. Goroutines may use it at once, and so may processes: each
-// keeps to the limit as far as it knows.
+// A Cache stores the layers of files of more than one piece on the disk, so that a large file that is sent again is not read twice. An
+// entry is valid as long as device, inode, size, modification time and change time are the same. A nil or zero Cache stores nothing, nor
+// does any Cache on systems that do not report these. Goroutines and processes may use it concurrently; each keeps to the limit as far as
+// it knows.
 type Cache struct {
 	root *os.Root
 	most int64
-	now  func() time.Time // of tests
+	now  func() time.Time // for tests
 
 	mu    sync.Mutex
 	files map[string]cached // by name
@@ -43,8 +43,8 @@ type cached struct {
 	used time.Time
 }
 
-// OpenCache opens the Cache in a directory, which is made if it is not there, and is nobody else's to write to. When it has more than
-// maxBytes, or 65,536 files, what was not used for longest is removed. If maxBytes is zero, 256 MiB: the layers of 2 TiB.
+// OpenCache opens the Cache in a directory. It creates the directory if needed; no one else must write to it. When the Cache has more than
+// maxBytes, or 65,536 files, it removes the least recently used ones. If maxBytes is zero, 256 MiB: the layers of 2 TiB.
 func OpenCache(dir string, maxBytes int64) (*Cache, error) {
 	if maxBytes < 0 {
 		return nil, errorf("cache", dir, CodeIO, "at most %d bytes, want none or more than 0", maxBytes)
@@ -68,10 +68,10 @@ func OpenCache(dir string, maxBytes int64) (*Cache, error) {
 	return c, nil
 }
 
-// keepsNothing reports whether c is nil, or not one of OpenCache's.
+// keepsNothing reports whether c is nil, or was not made by OpenCache.
 func (c *Cache) keepsNothing() bool { return c == nil || c.root == nil }
 
-// Close ends the Cache, which keeps and finds nothing more.
+// Close closes the Cache, which then stores and finds nothing more.
 func (c *Cache) Close() error {
 	if c.keepsNothing() {
 		return nil
@@ -79,7 +79,7 @@ func (c *Cache) Close() error {
 	return c.root.Close()
 }
 
-// list takes in what there is, and removes what a crash has left.
+// list reads the directory, and removes leftovers of a crash.
 func (c *Cache) list() error {
 	d, err := c.root.Open(".")
 	if err != nil {
@@ -108,7 +108,7 @@ func (c *Cache) list() error {
 	}
 }
 
-// get returns the layer and the root of the file with a key, if the cache has them and they are sound.
+// get returns the layer and the root of the file with a key, if the cache has valid ones.
 func (c *Cache) get(k fileKey) ([]b3tree.CV, b3tree.Root, bool) {
 	if c.keepsNothing() {
 		return nil, b3tree.Root{}, false
@@ -123,7 +123,7 @@ func (c *Cache) get(k fileKey) ([]b3tree.CV, b3tree.Root, bool) {
 	}
 	was, layer, err := decodeLayer(b)
 	if err != nil || was != k {
-		c.remove(name) // damaged, or of what the file was before
+		c.remove(name) // damaged, or of an earlier state of the file
 		return nil, b3tree.Root{}, false
 	}
 	shape, err := b3tree.ShapeOf(k.size)
@@ -159,7 +159,7 @@ func (c *Cache) read(name string, size int64) ([]byte, error) {
 	return b, err
 }
 
-// put keeps the layer of the file with a key. What fails is as if there were no cache.
+// put stores the layer of the file with a key. A failure has the same effect as no cache.
 func (c *Cache) put(k fileKey, layer []b3tree.CV) {
 	if c.keepsNothing() || encodedLayerSize(k.size) > c.most {
 		return
@@ -170,22 +170,22 @@ func (c *Cache) put(k fileKey, layer []b3tree.CV) {
 	tmp := fmt.Sprintf("%d-%d%s", os.Getpid(), c.tmp, cacheTmp)
 	c.mu.Unlock()
 	if err := c.root.WriteFile(tmp, b, 0o600); err != nil {
-		_ = c.root.Remove(tmp) // what is left is removed when the cache is opened
+		_ = c.root.Remove(tmp) // leftovers are removed when the cache is opened
 		return
 	}
 	if err := c.root.Rename(tmp, k.name()); err != nil {
-		_ = c.root.Remove(tmp) // the same
+		_ = c.root.Remove(tmp) // same
 		return
 	}
 	c.note(k.name(), int64(len(b)))
 	c.evict()
 }
 
-// touch makes a file the last to be removed.
+// touch makes a file the most recently used.
 func (c *Cache) touch(name string, size int64) {
 	c.note(name, size)
 	now := time.Now()
-	_ = c.root.Chtimes(name, now, now) // it is removed earlier than it need be
+	_ = c.root.Chtimes(name, now, now) // otherwise it is removed earlier than necessary
 }
 
 func (c *Cache) note(name string, size int64) {
@@ -196,14 +196,14 @@ func (c *Cache) note(name string, size int64) {
 }
 
 func (c *Cache) remove(name string) {
-	_ = c.root.Remove(name) // what is not sound is not taken, whether it is there or not
+	_ = c.root.Remove(name) // an invalid file is not used, even if it remains
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bytes -= c.files[name].size
 	delete(c.files, name)
 }
 
-// evict removes what was not used for longest, until the rest keeps to seven eighths of the limits: the next ones need not look.
+// evict removes the least recently used files, until the rest is within seven eighths of the limits, so that the next ones need no check.
 func (c *Cache) evict() {
 	c.mu.Lock()
 	if c.bytes <= c.most && len(c.files) <= cacheEntries {

@@ -9,25 +9,25 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// The codes of this package, beside CodePathUnsafe, CodeExists, CodeTooLarge and CodeProtocol of package manifest.
+// The codes of this package, in addition to CodePathUnsafe, CodeExists, CodeTooLarge and CodeProtocol of package manifest.
 const (
-	CodeSourceChanged manifest.Code = "source_changed" // the file is not the one that was found, or not any more
+	CodeSourceChanged manifest.Code = "source_changed" // the file is no longer the one that was found
 	CodeDenied        manifest.Code = "denied"         // the system does not let this process read it
 	CodeIO            manifest.Code = "io"             // the disk failed, or there is no such file
 )
 
-// Error is the error of this package. It wraps that of the system, if there is one.
+// Error is the error type of this package. It wraps the system's error, if there is one.
 type Error struct {
 	Op   string // "walk", "open", "read", "hash", ...
-	Path string // the entry's; of what Walk was given, as it was given
+	Path string // the entry's; for a path given to Walk, as it was given
 	Code manifest.Code
-	Text string // what is wrong, and what helps
+	Text string // the problem and its remedy
 	Err  error  // the cause
 
 	left reason
 }
 
-// Error returns `op "path": text: cause`, leaving out what is empty.
+// Error returns `op "path": text: cause`, without the empty parts.
 func (e *Error) Error() string {
 	s := e.Op
 	if e.Path != "" {
@@ -42,7 +42,7 @@ func (e *Error) Error() string {
 	return s
 }
 
-// as says why it is left out.
+// as sets the reason why an item is left out.
 func (e *Error) as(r reason) *Error {
 	e.left = r
 	return e
@@ -59,7 +59,7 @@ func changed(op, path, format string, args ...any) *Error {
 	return errorf(op, path, CodeSourceChanged, format, args...)
 }
 
-// wrap gives err, which is of the disk or of package manifest, its code.
+// wrap adds a code to an error of the disk or of package manifest.
 func wrap(op, path string, err error) *Error {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e

@@ -12,10 +12,10 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// MaxReadFile is how many bytes a file has at most that ReadFile reads.
+// MaxReadFile is the largest file, in bytes, that ReadFile reads.
 const MaxReadFile = 16 << 20
 
-// A File is one of a Tree, open. Goroutines may use it at once.
+// A File is an open file of a Tree. Goroutines may use it concurrently.
 type File struct {
 	tree   *Tree
 	entry  *manifest.Entry
@@ -27,8 +27,8 @@ type File struct {
 	closed atomic.Bool
 }
 
-// Open opens the file with a number. It is an *Error with CodeSourceChanged when that is not a file as Walk has found it: gone, replaced,
-// or with another size or time.
+// Open opens the file with an id. The error is an *Error with CodeSourceChanged if the file is not as Walk found it: gone, replaced, or
+// with another size or time.
 func (t *Tree) Open(id uint32) (*File, error) {
 	f, err := t.open("open", id)
 	if err != nil {
@@ -41,7 +41,7 @@ func (t *Tree) Open(id uint32) (*File, error) {
 	return f, nil
 }
 
-// open is Open without the look at what has the file's name.
+// open is Open without the check of the file's name.
 func (t *Tree) open(op string, id uint32) (*File, error) {
 	e, err := t.file(op, id)
 	if err != nil {
@@ -88,7 +88,7 @@ func (f *File) whyNot(op string, err error) error {
 	return wrap(op, f.entry.Path, err)
 }
 
-// compare sees that what is open is as the entry says.
+// compare checks that the open file matches its entry.
 func (f *File) compare(op string, fi fs.FileInfo) error {
 	switch e := f.entry; {
 	case !fi.Mode().IsRegular():
@@ -101,7 +101,7 @@ func (f *File) compare(op string, fi fs.FileInfo) error {
 	return nil
 }
 
-// checkName sees that the file still has its name.
+// checkName checks that the file still has its name.
 func (f *File) checkName(op string, fi fs.FileInfo) error {
 	named, err := f.folder.root.Lstat(f.name)
 	switch {
@@ -115,8 +115,8 @@ func (f *File) checkName(op string, fi fs.FileInfo) error {
 	return nil
 }
 
-// Check returns nil if the file is what it was when Walk found it, so that what has been read is of one file: its size, its time, and
-// that its name leads to it. Otherwise it is an *Error with CodeSourceChanged. A write that keeps the time is not seen.
+// Check returns nil if the file is as Walk found it, so that all data read belongs to one file: it checks the file's size, its time, and
+// that its name leads to it. Otherwise the error is an *Error with CodeSourceChanged. Check does not detect a write that keeps the time.
 func (f *File) Check() error { return f.check("read") }
 
 func (f *File) check(op string) error {
@@ -130,10 +130,10 @@ func (f *File) check(op string) error {
 	return f.checkName(op, fi)
 }
 
-// Entry returns that of the file, without its hash.
+// Entry returns the file's entry, without its hash.
 func (f *File) Entry() manifest.Entry { return *f.entry }
 
-// ReadAt reads as io.ReaderAt says, of a file that ends where its entry says. It is an *Error with CodeSourceChanged when it ends
+// ReadAt implements io.ReaderAt for a file that ends where its entry says. The error is an *Error with CodeSourceChanged if the file ends
 // before that.
 func (f *File) ReadAt(b []byte, off int64) (int, error) {
 	var end error
@@ -153,8 +153,8 @@ func (f *File) ReadAt(b []byte, off int64) (int, error) {
 	return n, wrap("read", f.entry.Path, err)
 }
 
-// Hole returns where the hole ends that off is in, or with false the data: nothing but zeros is in a hole, and nothing need be read.
-// Where the system does not tell, all is data up to the end of the file. Each costs two calls of the system, however large it is.
+// Hole returns the end of the hole at off or, with hole false, of the data. A hole contains only zeros and need not be read. Where the
+// system does not report holes, everything up to the end of the file is data. Each call costs two system calls, whatever the size.
 func (f *File) Hole(off int64) (end int64, hole bool) {
 	if off < 0 || off >= f.entry.Size {
 		return f.entry.Size, false
@@ -162,7 +162,7 @@ func (f *File) Hole(off int64) (end int64, hole bool) {
 	return holeAt(f.f, off, f.entry.Size)
 }
 
-// Close closes the file. Only the first one does anything.
+// Close closes the file. Later calls do nothing.
 func (f *File) Close() error {
 	if f.closed.Swap(true) {
 		return nil
@@ -174,8 +174,8 @@ func (f *File) Close() error {
 	return nil
 }
 
-// ReadFile appends all bytes of the file with a number to buf, and returns that; with an error, buf is as it was. It fails as Open, ReadAt
-// and Check do, and with CodeTooLarge for a file of more than MaxReadFile bytes.
+// ReadFile appends all bytes of the file with an id to buf, and returns the result; with an error, it returns buf unchanged. It fails like
+// Open, ReadAt and Check, and with CodeTooLarge for a file of more than MaxReadFile bytes.
 func (t *Tree) ReadFile(id uint32, buf []byte) ([]byte, error) {
 	return t.readFile("read", id, buf)
 }

@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// LeftOut counts the items that Walk found and could not take. A folder counts once, with everything in it.
+// LeftOut counts the items that Walk found and left out. A folder counts once, with everything in it.
 type LeftOut struct {
-	Symlinks int // that are not sent, or lead out of the transfer
+	Symlinks int // not sent, or leading out of the transfer
 	Special  int // devices, FIFOs, sockets, files such as those of /proc
-	Denied   int // that this user may not read
-	Names    int // that the Rules do not take
+	Denied   int // unreadable by this user
+	Names    int // rejected by the Rules
 }
 
-// reason is why something is left out.
+// reason is the reason why an item is left out.
 type reason uint8
 
 const (
@@ -35,7 +35,7 @@ func (l *LeftOut) add(e *Error) {
 	}
 }
 
-// Count returns how many there are.
+// Count returns the total number of items.
 func (l LeftOut) Count() int { return l.Symlinks + l.Special + l.Denied + l.Names }
 
 // String returns text such as "2 symlinks, 1 unreadable", or "" if nothing was left out.

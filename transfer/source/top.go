@@ -9,16 +9,16 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// top is one of the paths that Walk was given.
+// top is one of the paths given to Walk.
 type top struct {
 	given string
 	name  string   // its entry's path
-	root  *os.Root // of the folder that it is, or that the file is in
-	file  string   // the file's name in root; "" of a folder
+	root  *os.Root // of the folder itself, or of the file's folder
+	file  string   // the file's name in root; "" for a folder
 	first uint32   // the id of its entry
 }
 
-// openTops opens what is to be walked, in the order of the manifest. What cannot be sent is missed.
+// openTops opens the paths to walk, in the order of the manifest. It records paths that cannot be sent as missed.
 func (w *walker) openTops(paths []string) (tops []top, err error) {
 	if len(paths) == 0 {
 		return nil, errorf("walk", "", CodeIO, "there is nothing to send: name a file or a folder")
@@ -51,7 +51,7 @@ func closeTops(tops []top) {
 	}
 }
 
-// openTop opens one path, of which a symlink at its end is followed: who gives it means what it leads to.
+// openTop opens one path. It follows a symlink at the path's end, because the caller means its target.
 func openTop(path string) (top, error) {
 	fi, err := os.Stat(path)
 	if err != nil {
@@ -76,7 +76,7 @@ func openTop(path string) (top, error) {
 	return t, nil
 }
 
-// split returns the folder that a file is in, and its name there.
+// split returns a file's folder, and its name there.
 func split(path string) (dir, name string, err error) {
 	fi, err := os.Lstat(path)
 	if err != nil {
@@ -90,7 +90,7 @@ func split(path string) (dir, name string, err error) {
 	return filepath.Dir(path), filepath.Base(path), nil
 }
 
-// nameOf returns the last name of a path; of ".", ".." and a root, that of the folder.
+// nameOf returns the last name of a path, or the folder's name for ".", ".." and a root.
 func nameOf(path string) (string, error) {
 	name := filepath.Base(path)
 	if name != "." && name != ".." && name != string(filepath.Separator) {

@@ -10,7 +10,7 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// A Tree is what Walk has found: the entries, and the files behind them. Goroutines may use it at once.
+// A Tree is the result of Walk: the entries, and the files behind them. Goroutines may use it concurrently.
 type Tree struct {
 	name    string
 	tops    []top // by name
@@ -29,7 +29,7 @@ type Tree struct {
 	kept   int // chaining values in layers
 }
 
-// keptLayer is what a file was hashed to.
+// keptLayer is the result of hashing a file.
 type keptLayer struct {
 	layer []b3tree.CV
 	root  b3tree.Root
@@ -38,7 +38,7 @@ type keptLayer struct {
 // maxKept bounds the chaining values that a Tree keeps: 32 MiB of them, for 256 GiB of files.
 const maxKept = 1 << 20
 
-// keep keeps the layer of a file, as far as there is room for it.
+// keep stores the layer of a file if there is room.
 func (t *Tree) keep(id uint32, root b3tree.Root, layer []b3tree.CV) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -52,7 +52,7 @@ func (t *Tree) keep(id uint32, root b3tree.Root, layer []b3tree.CV) {
 	t.kept += len(layer)
 }
 
-// layerOf returns the layer that was kept of a file.
+// layerOf returns the stored layer of a file.
 func (t *Tree) layerOf(id uint32) (keptLayer, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -73,8 +73,8 @@ func newTree(w *walker, tops []top) *Tree {
 	return t
 }
 
-// Entries returns the manifest: in its order, with the ids 0, 1, 2 and on, as a manifest.Checker takes it. After Hash, files have
-// their hashes; what was returned before does not change. It is not to be written to.
+// Entries returns the manifest: in its order, with the ids 0, 1, 2 and so on, as a manifest.Checker accepts it. After Hash, files have
+// their hashes; slices returned before do not change. The slice must not be written to.
 func (t *Tree) Entries() []manifest.Entry {
 	if all := t.entries.Load(); all != nil {
 		return *all
@@ -82,19 +82,19 @@ func (t *Tree) Entries() []manifest.Entry {
 	return nil
 }
 
-// Bytes returns how many all files have together.
+// Bytes returns the total size of the files.
 func (t *Tree) Bytes() int64 { return t.bytes }
 
 // Files returns how many of the entries are files.
 func (t *Tree) Files() int { return t.files }
 
-// LeftOut returns what Walk has left out.
+// LeftOut returns the counts of items that Walk left out.
 func (t *Tree) LeftOut() LeftOut { return t.left }
 
-// Name returns what to call the transfer: the name of the only path, or "2 items".
+// Name returns a name for the transfer: that of the only path, or text such as "2 items".
 func (t *Tree) Name() string { return t.name }
 
-// Close closes what the Tree holds open. Files that are open stay so. After it, nothing can be opened.
+// Close closes what the Tree holds open, except open files. After Close, nothing can be opened.
 func (t *Tree) Close() error {
 	t.folders.close()
 	closeTops(t.tops)
@@ -112,7 +112,7 @@ func (t *Tree) file(op string, id uint32) (*manifest.Entry, error) {
 	return &t.found[id], nil
 }
 
-// topOf returns the path given that an entry is below.
+// topOf returns the given path that an entry is below.
 func (t *Tree) topOf(id uint32) *top {
 	return &t.tops[sort.Search(len(t.tops), func(i int) bool { return t.tops[i].first > id })-1]
 }

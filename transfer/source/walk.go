@@ -16,43 +16,41 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// Options say how Walk finds files, and what the Tree does with them. Nil, and the zero value, are good.
+// Options configure Walk and its Tree. Nil and the zero value are useful.
 type Options struct {
-	// Rules say what may be sent: Portable refuses what Windows or macOS cannot keep, Symlinks sends those that lead to inside of
+	// Rules limit what may be sent: Portable refuses names that Windows or macOS cannot store, Symlinks sends symlinks that lead to inside
 	// the transfer, and the rest are limits, with the defaults of package manifest.
 	Rules manifest.Rules
 
-	// Skip is called for each thing that is left out, with its entry's path, or the path that Walk was given: devices, FIFOs and
-	// sockets, files of size 0 that are not empty (as in /proc), what this user may not read, symlinks that are not sent, and
-	// names that Rules do not take; of a folder, everything that is in it is left out as well. The error is an *Error. If nil, the first
-	// such thing is what Walk fails with, as it also does when nothing of what it was given can be sent. Staging directories are left out
-	// without a word. Walk's goroutine calls it; Tree.LeftOut counts.
+	// Skip is called for each item that is left out, with its entry's path or the path that Walk was given: devices, FIFOs and sockets,
+	// files of size 0 that are not empty (as in /proc), unreadable items, symlinks that are not sent, and names that Rules reject. A folder
+	// is left out with everything in it. The error is an *Error. If Skip is nil, Walk fails with the first such item. Walk also fails if
+	// none of its paths can be sent. Staging directories are left out silently. Walk's goroutine calls Skip; Tree.LeftOut counts the items.
 	Skip func(path string, reason error)
 
 	// Clamped is called for each file or folder whose modification time is not between 1677 and 2262. The nearest time in that range is
 	// sent. If nil, it is not called.
 	Clamped func(path string, at time.Time)
 
-	// Found is told how many entries, and how many bytes of files, have been found: now and then, and at the end, by Walk's
-	// goroutine. If nil, nobody is.
+	// Found is called with the number of entries and of bytes found so far, from time to time and at the end, by Walk's goroutine. It may
+	// be nil.
 	Found func(entries int, bytes int64)
 
-	// Cache keeps the hashes of large files from one transfer to the next. If nil, nothing is kept. It is not closed by the Tree.
+	// Cache keeps the hashes of large files from one transfer to the next. If nil, nothing is kept. The Tree does not close it.
 	Cache *Cache
 }
 
 const (
-	listBatch  = 4096 // names that are read at once
+	listBatch  = 4096 // names read at a time
 	listExcess = 1 << 16
 	tellEvery  = 1000 // entries
 )
 
-// Walk finds the files that the paths lead to. Each path is one entry at the top of the transfer, by its last name, or that of the
-// folder if that is "." or ".."; the root of all folders is "root". A folder is sent with all that is in it, also on other disks, and
-// is an entry itself. A path that is a symlink is followed; below it none is.
+// Walk finds the files that the paths lead to. Each path is one entry at the top of the transfer, under its last name, or the folder's if
+// that is "." or ".."; the root of all folders is "root". A folder is sent with all its contents, even on other disks, and is an entry
+// itself. A path that is a symlink is followed; symlinks below it are not.
 //
-// It is an *Error when two paths have one name, when something is not what Rules take, or the disk fails; and ctx's error when that
-// is done.
+// The error is an *Error if two paths have the same name, if Rules reject an item, or if the disk fails. It is ctx's error if that is done.
 func Walk(ctx context.Context, paths []string, o *Options) (*Tree, error) {
 	w := walker{ctx: ctx}
 	if o != nil {
@@ -73,7 +71,7 @@ func Walk(ctx context.Context, paths []string, o *Options) (*Tree, error) {
 			sent = append(sent, tops[i])
 			continue
 		}
-		if len(w.entries) == int(tops[i].first) { // nothing of it was taken
+		if len(w.entries) == int(tops[i].first) { // nothing of it was accepted
 			err = w.missTop(err)
 		}
 		if err != nil {
@@ -92,14 +90,14 @@ func Walk(ctx context.Context, paths []string, o *Options) (*Tree, error) {
 	return newTree(&w, sent), nil
 }
 
-// walker is what one Walk knows. Folders are walked in the order of the manifest, so that nothing is sorted but the names in each.
+// walker is the state of one Walk. It walks folders in the order of the manifest, so that only the names in each folder are sorted.
 type walker struct {
 	ctx     context.Context
 	opts    Options
 	checker *manifest.Checker
 	entries []manifest.Entry
 	files   int
-	missed  []*Error // of what Walk was given: left out, unless nothing else is
+	missed  []*Error // paths given to Walk that are left out, unless nothing else remains
 	left    LeftOut
 }
 
@@ -127,7 +125,7 @@ func (w *walker) top(t *top) error {
 		return changed("walk", t.given, "it is %s now", what(fi.Mode()))
 	}
 	defer func(skip func(string, error)) { w.opts.Skip = skip }(w.opts.Skip)
-	w.opts.Skip = nil // what is asked for by name is not left out
+	w.opts.Skip = nil // an item that is requested by name is not left out
 	if err = w.file(t.root, name, t.name, fi); err == nil && len(w.entries) == int(t.first) {
 		err = changed("walk", t.given, "it is gone")
 	}
@@ -137,7 +135,7 @@ func (w *walker) top(t *top) error {
 	return err
 }
 
-// folder adds the folder that root is, and what is in it.
+// folder adds the folder of root, and its contents.
 func (w *walker) folder(root *os.Root, path string, fi fs.FileInfo, names []string) error {
 	e := manifest.Entry{Kind: manifest.KindDir, Perm: uint16(fi.Mode().Perm()), ModTime: w.timeOf(fi, path), Path: path}
 	if err := w.add(e); err != nil {
@@ -159,7 +157,7 @@ func (w *walker) list(root *os.Root, path string) ([]string, error) {
 	}
 	defer func() { _ = d.Close() }() // it was only read
 	var names []string
-	most := w.checker.Room() + listExcess // of what is left out
+	most := w.checker.Room() + listExcess // listExcess is for items that are left out
 	for {
 		more, err := d.Readdirnames(listBatch)
 		names = append(names, more...)
@@ -177,7 +175,7 @@ func (w *walker) list(root *os.Root, path string) ([]string, error) {
 	}
 }
 
-// child adds what has a name in the folder that root is.
+// child adds the item called name in the folder of root.
 func (w *walker) child(root *os.Root, name, path string) error {
 	if err := w.ctx.Err(); err != nil {
 		return err
@@ -246,7 +244,7 @@ func (w *walker) file(root *os.Root, name, path string, fi fs.FileInfo) error {
 	return w.add(e)
 }
 
-// isEmpty reports whether there is nothing to be read in a file of no bytes.
+// isEmpty reports whether a file of no bytes really has nothing to read.
 func isEmpty(f *os.File) bool {
 	_, err := f.Read(make([]byte, 1))
 	return err == io.EOF
@@ -310,7 +308,7 @@ func (w *walker) tell() {
 	}
 }
 
-// leaveDenied leaves out what may not be read, and what is gone since its folder was, and fails with any other error.
+// leaveDenied leaves out an unreadable item and ignores one that has disappeared since its folder was read. It fails with any other error.
 func (w *walker) leaveDenied(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -334,7 +332,7 @@ func (w *walker) leave(e *Error) error {
 	return nil
 }
 
-// missTop records that something that Walk was given cannot be sent. It returns err if err says anything else.
+// missTop records a path of Walk that cannot be sent. It returns err if err has another reason.
 func (w *walker) missTop(err error) error {
 	e := (*Error)(nil)
 	if w.opts.Skip == nil || !errors.As(err, &e) || e.Code != CodeDenied && e.Code != manifest.CodePathUnsafe {
@@ -344,7 +342,7 @@ func (w *walker) missTop(err error) error {
 	return nil
 }
 
-// what says what a mode is that is not sent.
+// what names the kind of a mode that is not sent.
 func what(mode fs.FileMode) string {
 	switch {
 	case mode&fs.ModeSymlink != 0:

@@ -7,33 +7,34 @@ import (
 	"time"
 )
 
-// FS is the disk below one destination, as a Staging needs it, for any number of goroutines. Names are relative to it, with /. OpenRoot
-// returns the real one; tests have one whose power can be cut.
+// FS is the disk below one destination, as a Staging needs it. Any number of goroutines may use it. Names are relative to the destination,
+// with /. OpenRoot returns a real one; tests use one whose power can be cut.
 type FS interface {
 	OpenFile(name string, flag int, perm fs.FileMode) (File, error)
 	Mkdir(name string, perm fs.FileMode) error
-	// Lstat is also how an FS that keeps folders open learns that one was moved: it is asked for a folder before what is in it.
+	// Lstat also tells an FS that keeps folders open that one was moved: a Staging calls it for a folder before it uses the folder's
+	// contents.
 	Lstat(name string) (Info, error)
 	Readlink(name string) (string, error)
 	ReadDir(name string) ([]string, error)
 	Remove(name string) error
 	Rename(from, to string) error
-	// RenameNew is Rename that fails with fs.ErrExist when to is there, whoever makes it meanwhile. It is errors.ErrUnsupported where no
-	// one call does that.
+	// RenameNew is like Rename, but fails with fs.ErrExist if to exists, even if another process creates it meanwhile. The error is
+	// errors.ErrUnsupported if no single system call does that.
 	RenameNew(from, to string) error
 	Link(from, to string) error
 	Symlink(target, name string) error
 	Chtimes(name string, mtime time.Time) error
-	// Chmod changes the mode of a file, which may be one that cannot be opened.
+	// Chmod changes the mode of a file, even one that cannot be opened.
 	Chmod(name string, perm fs.FileMode) error
-	// ChmodDir changes the mode of a directory, and fails for what is none.
+	// ChmodDir changes the mode of a directory, and fails for anything else.
 	ChmodDir(name string, perm fs.FileMode) error
-	// SyncDir returns when the names in a directory are on the disk.
+	// SyncDir makes the names in a directory durable.
 	SyncDir(name string) error
-	// Lock opens the file name, makes it if need be, and has it alone until Close or the end of the process. It is ErrBusy when another
-	// has it, in this process too.
+	// Lock opens the file name, creates it if needed, and holds it exclusively until Close or the end of the process. The error is ErrBusy
+	// if another holder has it, including one in this process.
 	Lock(name string) (io.Closer, error)
-	// Room returns how many bytes and inodes this user may still allocate; -1 for what the system does not tell.
+	// Room returns how many bytes and inodes this user may still allocate, or -1 where the system does not report it.
 	Room() (bytes, inodes int64, err error)
 	Close() error
 }
@@ -47,21 +48,21 @@ type File interface {
 	Truncate(size int64) error
 	Chmod(perm fs.FileMode) error
 	Chtimes(mtime time.Time) error
-	// Datasync returns when what was written, and the size, are on the disk.
+	// Datasync makes the written data and the size durable.
 	Datasync() error
-	// SyncAll returns when all that was written to the file's disk is on it, and reports what was lost there since the file was opened,
-	// or SyncAll of it was called last. It is errors.ErrUnsupported where no one call does that.
+	// SyncAll makes all data written to the file's disk durable, and reports data lost there since the file was opened or since its last
+	// SyncAll. The error is errors.ErrUnsupported if no single system call does that.
 	SyncAll() error
-	// Punch makes n bytes from off on zero, and frees their room. It is errors.ErrUnsupported where no one call does that.
+	// Punch makes n bytes from off on zero, and frees their space. The error is errors.ErrUnsupported if no single system call does that.
 	Punch(off, n int64) error
 }
 
-// Info is what is known of a file without reading it.
+// Info describes a file without its content.
 type Info struct {
 	Mode    fs.FileMode
 	Size    int64
 	ModTime time.Time
-	Inode   uint64 // 0 where the system does not tell
+	Inode   uint64 // 0 where the system does not report it
 }
 
 // OpenRoot returns the FS below the directory dest, which must exist. Its Close does not close Stagings.
@@ -72,13 +73,13 @@ func OpenRoot(dest string) (FS, error) {
 	}
 	disk, err := newDiskFS(rootFS{root})
 	if err != nil {
-		_ = root.Close() // the first error is told
+		_ = root.Close() // only the first error counts
 		return nil, wrap("open", "", err)
 	}
 	return disk, nil
 }
 
-// Free returns how many bytes and inodes may still be allocated on the disk; -1 for what the system does not tell.
+// Free returns how many bytes and inodes may still be allocated on the disk, or -1 where the system does not report it.
 func Free(disk FS) (bytes, inodes int64, err error) {
 	if err := checkDisk(disk); err != nil {
 		return 0, 0, err
@@ -87,7 +88,7 @@ func Free(disk FS) (bytes, inodes int64, err error) {
 	return bytes, inodes, wrap("free", "", err)
 }
 
-// rootFS is what of an FS is the same on all systems, over an os.Root.
+// rootFS is the part of an FS that is the same on all systems, over an os.Root.
 type rootFS struct{ root *os.Root }
 
 func (r rootFS) ReadDir(name string) ([]string, error) {
@@ -99,7 +100,7 @@ func (r rootFS) ReadDir(name string) ([]string, error) {
 	return d.Readdirnames(-1)
 }
 
-// ChmodDir holds the directory open, so that it is what has been looked at that changes.
+// ChmodDir keeps the directory open, so that it changes the directory that it checked.
 func (r rootFS) ChmodDir(name string, perm fs.FileMode) error {
 	before, err := r.root.Lstat(name)
 	if err != nil {

@@ -9,29 +9,29 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// The codes of this package, beside CodePathUnsafe, CodeExists, CodeTooLarge and CodeProtocol of package manifest.
+// The codes of this package, in addition to CodePathUnsafe, CodeExists, CodeTooLarge and CodeProtocol of package manifest.
 const (
 	CodeNoSpace manifest.Code = "no_space" // the disk is full: the state is kept
 	CodeDenied  manifest.Code = "denied"   // the system does not let this process
 	CodeIO      manifest.Code = "io"       // the disk failed
-	CodeNoState manifest.Code = "no_state" // there is no such transfer to go on with
+	CodeNoState manifest.Code = "no_state" // there is no such transfer to resume
 	CodeBusy    manifest.Code = "busy"     // another process, or another Staging of this one, has the transfer
 	CodeGone    manifest.Code = "gone"     // a received file was moved or deleted before the transfer finished
 )
 
-// ErrBusy is what FS.Lock returns for what another has. A Staging says CodeBusy.
+// ErrBusy is the error of FS.Lock when another holder has the lock. A Staging reports CodeBusy.
 var ErrBusy = errors.New("another process is receiving the same into this folder")
 
-// Error is the error of this package. It wraps that of the system, if there is one.
+// Error is the error type of this package. It wraps the system's error, if there is one.
 type Error struct {
 	Op   string // "write", "sync", "publish", ...
-	Path string // the entry's, or "" when it is of the whole transfer
+	Path string // the entry's, or "" for the whole transfer
 	Code manifest.Code
-	Text string // what helps
+	Text string // the remedy
 	Err  error  // the cause
 }
 
-// Error returns `op "path": text: cause`, leaving out what is empty.
+// Error returns `op "path": text: cause`, without the empty parts.
 func (e *Error) Error() string {
 	s := e.Op
 	if e.Path != "" {
@@ -49,7 +49,7 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ErrLost is what a write fails with that a failing sync has hit: writing it again helps.
+// ErrLost is the error of a write that was hit by a failing sync. Write the data again.
 var ErrLost = errors.New("the disk has lost what was written meanwhile: write it again")
 
 // takenError matches fs.ErrExist and names the side.
@@ -62,12 +62,12 @@ func (takenError) Error() string { return "the destination already has something
 // Is reports whether target is fs.ErrExist.
 func (takenError) Is(target error) bool { return target == fs.ErrExist }
 
-// errorf returns an *Error with the text that format makes.
+// errorf returns an *Error with the formatted text.
 func errorf(op, path string, code manifest.Code, format string, args ...any) error {
 	return &Error{Op: op, Path: path, Code: code, Text: fmt.Sprintf(format, args...)}
 }
 
-// wrap gives err, of the disk, its code.
+// wrap adds a code to a disk error.
 func wrap(op, path string, err error) error {
 	if err == nil || errors.As(err, new(*Error)) {
 		return err

@@ -12,13 +12,13 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// lockFile is the name of the file in a staging directory that its process has locked. It goes last.
+// lockFile is the name of the locked file in a staging directory. It is deleted last.
 const lockFile = "lock"
 
 // lockName returns the name of the lock of a staging directory.
 func lockName(dir string) string { return path.Join(dir, lockFile) }
 
-// isBusy reports whether another has the directory.
+// isBusy reports whether another Staging has the directory.
 func isBusy(disk FS, dir string) bool {
 	if info, err := disk.Lstat(dir); err != nil || !info.Mode.IsDir() {
 		return false
@@ -30,8 +30,7 @@ func isBusy(disk FS, dir string) bool {
 	return errors.Is(err, ErrBusy)
 }
 
-// Close waits for the calls that run, closes the files and keeps the state, for Open. What was not synced is lost, as when the machine
-// stops.
+// Close waits for running calls, closes the files and keeps the state for Open. Unsynced data is lost, as after a crash of the machine.
 func (s *Staging) Close() error {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -57,10 +56,10 @@ func (s *Staging) closeFiles() error {
 	return wrap("close", "", errors.Join(all...))
 }
 
-// Abort waits for the calls that run, and deletes the state. What is published stays.
+// Abort waits for running calls, and deletes the state. Published files stay.
 func (s *Staging) Abort() error { return s.closeAndDiscard("abort") }
 
-// closeAndDiscard is Close, and deletes the state before another can have it.
+// closeAndDiscard closes the Staging, and deletes the state before another Staging can take it.
 func (s *Staging) closeAndDiscard(op string) error {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -71,7 +70,7 @@ func (s *Staging) closeAndDiscard(op string) error {
 	return errors.Join(s.closeFiles(), wrap(op, "", s.closeFolders()), wrap(op, "", discard(s.fs, s.dir, s.lock, s.syncDir)))
 }
 
-// Discard deletes the state of the transfer id. There need not be any. It is CodeBusy when a Staging has it.
+// Discard deletes the state of the transfer id, if there is one. The error is CodeBusy if a Staging has it.
 func Discard(disk FS, id string) error {
 	if err := checkDisk(disk); err != nil {
 		return err
@@ -86,7 +85,7 @@ func Discard(disk FS, id string) error {
 	return wrap("discard", "", err)
 }
 
-// lockAndDiscard is discard of a directory that nobody has. It is ErrBusy when one has it, and fs.ErrNotExist when there is none.
+// lockAndDiscard discards a directory that no Staging has. The error is ErrBusy if one has it, and fs.ErrNotExist if there is none.
 func lockAndDiscard(disk FS, dir string) error {
 	info, err := disk.Lstat(dir)
 	if err != nil {
@@ -102,8 +101,8 @@ func lockAndDiscard(disk FS, dir string) error {
 	return discard(disk, dir, lock, disk.SyncDir)
 }
 
-// discard deletes a staging directory, meta first: without it, what is left is no transfer. The lock goes last, and is closed whatever
-// happens. What is no file is not touched.
+// discard deletes a staging directory, meta first: without meta, the remaining files are no transfer. The lock goes last, and is always
+// closed. Anything but a file is left alone.
 func discard(disk FS, dir string, lock io.Closer, syncDir func(string) error) error {
 	err := discardFiles(disk, dir, syncDir)
 	if closed := lock.Close(); err == nil {
@@ -141,7 +140,7 @@ func discardFiles(disk FS, dir string, syncDir func(string) error) error {
 	return nil
 }
 
-// Cleanup deletes the states of transfers that nothing was written to for olderThan and that no Staging has, and returns their ids.
+// Cleanup deletes the states of transfers that have not been written to for olderThan and that no Staging has. It returns their ids.
 func Cleanup(disk FS, olderThan time.Duration) ([]string, error) {
 	if err := checkDisk(disk); err != nil {
 		return nil, err

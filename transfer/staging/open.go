@@ -13,15 +13,15 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// Open goes on with the transfer id, after a crash or Close. It is CodeNoState when there is none, or when its list of files was never
-// whole on the disk: Discard then makes way for Create. It is CodeBusy when another Staging has it.
+// Open resumes the transfer id after a crash or Close. The error is CodeNoState if there is none, or if its list of files was never
+// completely on the disk: Discard then makes room for Create. It is CodeBusy if another Staging has the transfer.
 func Open(disk FS, id string, o *Options) (*Staging, error) {
 	s, err := newStaging(disk, id, o)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.load(); err != nil {
-		_ = s.closeFiles() // the first error is told
+		_ = s.closeFiles() // only the first error counts
 		_ = s.closeFolders()
 		if s.lock != nil {
 			_ = s.lock.Close() // nothing was written to it
@@ -31,7 +31,7 @@ func Open(disk FS, id string, o *Options) (*Staging, error) {
 	return s, nil
 }
 
-// load takes the lock and reads what is there. After an error the lock and files may be open.
+// load takes the lock and reads the stored state. After an error the lock and files may be open.
 func (s *Staging) load() error {
 	info, err := s.fs.Lstat(s.dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -80,7 +80,7 @@ func (s *Staging) read(name string) ([]byte, File, error) {
 	return b, f, nil
 }
 
-// openSame opens a regular file, and sees that it is not something else by way of a link: Root follows those inside of it.
+// openSame opens a regular file, and checks that no link leads elsewhere: Root follows links inside of it.
 func (s *Staging) openSame(name string) (File, Info, error) {
 	before, err := s.fs.Lstat(name)
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *Staging) openSame(name string) (File, Info, error) {
 		return nil, Info{}, unsafe
 	}
 	f, err := s.fs.OpenFile(name, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrPermission) && before.Mode.Perm()&0o600 != 0o600 { // Publish has given it its mode, and did not get on
+	if errors.Is(err, fs.ErrPermission) && before.Mode.Perm()&0o600 != 0o600 { // Publish has set its mode, and got no further
 		if err = s.fs.Chmod(name, 0o600); err == nil {
 			f, err = s.fs.OpenFile(name, os.O_RDWR, 0)
 		}
@@ -110,7 +110,7 @@ func (s *Staging) openSame(name string) (File, Info, error) {
 	return f, info, nil
 }
 
-// loadJournal takes what the journal says, cuts off what is no record at its end, and returns what pieces layers have.
+// loadJournal replays the journal, cuts off an incomplete record at its end, and returns the pieces that have layers.
 func (s *Staging) loadJournal() (map[uint32]ranges, error) {
 	b, f, err := s.read(s.journalName())
 	if errors.Is(err, fs.ErrNotExist) { // the machine stopped in Create
@@ -142,7 +142,7 @@ func (s *Staging) loadJournal() (map[uint32]ranges, error) {
 	return pieces, s.appendJournal(nil)
 }
 
-// replay takes one record, and reports whether it can be. What is durable is in no order yet.
+// replay applies one record, and reports whether the record is valid. The durable ranges are not in order yet.
 func (s *Staging) replay(r record, pieces map[uint32]ranges) bool {
 	p := s.find(r.id)
 	if p == nil {
@@ -174,7 +174,7 @@ func (s *Staging) replay(r record, pieces map[uint32]ranges) bool {
 	return true
 }
 
-// examineAll compares what the journal says with what is there. The journal forgets the parts that are gone, before one is made anew.
+// examineAll compares the journal with the files. It removes missing parts from the journal before one is created anew.
 func (s *Staging) examineAll(pieces map[uint32]ranges) error {
 	names, err := s.fs.ReadDir(s.dir)
 	if err != nil {
@@ -213,8 +213,8 @@ func (s *Staging) examineAll(pieces map[uint32]ranges) error {
 	return nil
 }
 
-// examine looks whether the part is the one that the journal speaks of, or has been published since, and reports whether it is lost. So
-// is a published file that was deleted, moved or changed since. isThere is whether the part exists.
+// examine checks whether the part is the one in the journal, or has been published since, and reports whether it is lost. A published file
+// that was deleted, moved or changed since is lost too. isThere is whether the part exists.
 func (s *Staging) examine(p *part, isThere bool) (isLost bool, err error) {
 	switch {
 	case p.published:
@@ -237,14 +237,14 @@ func (s *Staging) examine(p *part, isThere bool) (isLost bool, err error) {
 		return false, err
 	}
 	isOurs := err == nil && p.isSame(info)
-	if s.isInPlace(p) { // and must not be opened as a part: it has its mode
+	if s.isInPlace(p) { // and must not be opened as a part, because it has its final mode
 		s.isPlaced(p, isOurs)
 		return false, nil
 	}
 	return !isOurs, nil
 }
 
-// isPublished reports whether a file that the journal calls published is in its place: a regular file with its size and time.
+// isPublished reports whether a file that is published according to the journal is in its place: a regular file with its size and time.
 func (s *Staging) isPublished(p *part) (bool, error) {
 	info, err := s.lstat(p.entry.Path)
 	var other *Error // of a folder that is no folder any more

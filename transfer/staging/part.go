@@ -11,42 +11,42 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// part is one file that is coming. Staging.mu guards all of it but entry.
+// part is one file being received. Staging.mu guards all fields but entry.
 type part struct {
 	entry     *manifest.Entry
 	live      *live // nil before its file was open in this process
 	inode     uint64
 	durable   ranges
-	made      bool // in the journal, or in this process: there is a part for pieces
+	made      bool // in the journal, or in this process: the part for pieces exists
 	known     bool // the journal may have a PART of it
-	recorded  bool // the journal has that
-	writing   bool // WriteFile is at it
+	recorded  bool // that PART is in the journal
+	writing   bool // WriteFile is running
 	whole     bool // WriteFile has written it
-	flushed   bool // and it is on the disk
+	flushed   bool // and it is durable
 	published bool
-	found     bool // Existing has seen it
+	found     bool // Existing has checked it
 	adopted   bool // published by Adopt, in this process
-	absent    bool // and there need be nothing in its place
+	absent    bool // and nothing need exist in its place
 	placing   bool // published, and not yet in the journal
 	linked    bool // published, with the part still there
-	layered   bool // there may be a file of its layer
-	batched   bool // in the Publish that runs
+	layered   bool // a file with its layer may exist
+	batched   bool // in the running Publish
 }
 
-// live is what of a part is not on the disk.
+// live is the in-memory state of a part.
 type live struct {
 	file      File
 	opening   bool
 	resetting bool // no more writes
-	retired   bool // whoever uses it last closes it
-	fresh     bool // made by this process: what was never written is zero
+	retired   bool // its last user closes it
+	fresh     bool // created by this process: unwritten bytes are zero
 	users     int
 	last      uint64
 	losses    int     // how often written data was lost
 	busy      []Range // being written
 	written   ranges  // and not synced
-	syncing   ranges  // of the round that runs
-	lost      ranges  // may hold anything
+	syncing   ranges  // of the running round
+	lost      ranges  // their content is undefined
 }
 
 // isClean reports whether nothing waits to be synced.
@@ -58,7 +58,7 @@ func (s *Staging) find(id uint32) *part {
 		return nil
 	}
 	if i := int64(id) - int64(s.parts[0].entry.ID); i >= 0 && i < int64(len(s.parts)) && s.parts[i].entry.ID == id {
-		return &s.parts[i] // as when there are files alone
+		return &s.parts[i] // when all entries are files
 	}
 	i := sort.Search(len(s.parts), func(i int) bool { return s.parts[i].entry.ID >= id })
 	if i == len(s.parts) || s.parts[i].entry.ID != id {
@@ -67,7 +67,7 @@ func (s *Staging) find(id uint32) *part {
 	return &s.parts[i]
 }
 
-// need is find for a call that is wrong without one.
+// need is find for a call that requires a part.
 func (s *Staging) need(op string, id uint32) (*part, error) {
 	if p := s.find(id); p != nil {
 		return p, nil
@@ -86,7 +86,7 @@ func (s *Staging) fileName(id uint32, suffix string) string {
 	return string(append(b, suffix...))
 }
 
-// all returns what has been written.
+// all returns the written ranges.
 func (p *part) all() ranges {
 	all := p.durable
 	if p.live != nil {
@@ -95,7 +95,7 @@ func (p *part) all() ranges {
 	return all
 }
 
-// has reports whether any byte of r is had, or being written.
+// has reports whether any byte of r is present, or being written.
 func (p *part) has(r Range) bool {
 	if p.published || p.whole || p.durable.overlaps(r) {
 		return true
@@ -105,12 +105,12 @@ func (p *part) has(r Range) bool {
 		slices.ContainsFunc(l.busy, func(b Range) bool { return b.From < r.To && r.From < b.To }))
 }
 
-// forget: nothing of the file is had.
+// forget marks the whole file as not written.
 func (p *part) forget() {
 	*p = part{entry: p.entry, known: p.known, layered: p.layered}
 }
 
-// holdLocked returns the part's file, open and not to be closed until releaseLocked. It lets mu go while it opens.
+// holdLocked returns the part's file, which stays open until releaseLocked. It releases mu while it opens the file.
 func (s *Staging) holdLocked(p *part) (File, error) {
 	if p.live == nil {
 		p.live = &live{}
@@ -128,7 +128,7 @@ func (s *Staging) holdLocked(p *part) (File, error) {
 	l.opening = true
 	s.mu.Unlock()
 	open, isNew := s.reopen, false
-	if !p.made { // only who opens it changes that
+	if !p.made { // only the goroutine that opens it changes that
 		open, isNew = s.make, true
 	}
 	f, inode, err := open(p)
@@ -147,7 +147,7 @@ func (s *Staging) holdLocked(p *part) (File, error) {
 	return f, nil
 }
 
-// releaseLocked ends one use of the part's file, and closes what is open without need. It lets mu go while it closes.
+// releaseLocked ends one use of the part's file, and closes files that need not stay open. It releases mu while it closes them.
 func (s *Staging) releaseLocked(p *part) {
 	l := p.live
 	if l.users--; l.users == 0 {
@@ -165,8 +165,8 @@ func (s *Staging) releaseLocked(p *part) {
 	}
 }
 
-// idlestLocked returns the part that may be closed, and was used longest ago. What was written and not synced keeps it open: another
-// descriptor may not learn that it was lost.
+// idlestLocked returns the least recently used part that may be closed. A part with unsynced data stays open, because another descriptor
+// may not learn that the data was lost.
 func (s *Staging) idlestLocked() *part {
 	var idlest *part
 	for _, p := range s.open {
@@ -177,7 +177,7 @@ func (s *Staging) idlestLocked() *part {
 	return idlest
 }
 
-// closeLocked closes the file of a part that nobody uses, letting mu go.
+// closeLocked closes the file of an unused part. It releases mu meanwhile.
 func (s *Staging) closeLocked(p *part) {
 	f := p.live.file
 	if f == nil {
@@ -188,11 +188,11 @@ func (s *Staging) closeLocked(p *part) {
 		s.open = slices.Delete(s.open, i, i+1)
 	}
 	s.mu.Unlock()
-	_ = f.Close() // what was written to it is synced, or not wanted
+	_ = f.Close() // its data is synced, or not wanted
 	s.mu.Lock()
 }
 
-// retireLocked closes the file of a part that is published, now or when it is used no more.
+// retireLocked closes the file of a published part, now or once it is no longer used.
 func (s *Staging) retireLocked(p *part) {
 	if l := p.live; l != nil {
 		l.retired = true
@@ -203,7 +203,7 @@ func (s *Staging) retireLocked(p *part) {
 	}
 }
 
-// reopen opens the part, which must be the one that was made.
+// reopen opens the part, which must be the one that was created.
 func (s *Staging) reopen(p *part) (File, uint64, error) {
 	name := s.partName(p)
 	f, info, err := s.openSame(name)
@@ -217,8 +217,8 @@ func (s *Staging) reopen(p *part) (File, uint64, error) {
 	return f, info.Inode, nil
 }
 
-// make makes the part anew, with its size and holes all over. The journal says by then that nothing is had of an earlier one: the new
-// one may get its inode.
+// make creates the part anew, with its size and as one hole. By then the journal no longer lists data of an earlier part, whose inode the
+// new one may get.
 func (s *Staging) make(p *part) (File, uint64, error) {
 	f, err := s.createNew(s.partName(p), os.O_RDWR)
 	if err != nil {
@@ -236,7 +236,8 @@ func (s *Staging) make(p *part) (File, uint64, error) {
 	return f, info.Inode, nil
 }
 
-// createNew makes a file of the directory. A leftover of its name is removed, not emptied: it may have another name by now.
+// createNew creates a file of the directory. It removes a leftover of that name instead of truncating it, because the leftover may have
+// another name by now.
 func (s *Staging) createNew(name string, flag int) (File, error) {
 	f, err := s.fs.OpenFile(name, flag|os.O_CREATE|os.O_EXCL, 0o600)
 	if !errors.Is(err, fs.ErrExist) {
@@ -248,7 +249,7 @@ func (s *Staging) createNew(name string, flag int) (File, error) {
 	return s.fs.OpenFile(name, flag|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
-// isSame reports whether info is of the part that was made.
+// isSame reports whether info describes the part that was created.
 func (p *part) isSame(info Info) bool {
 	return info.Mode.IsRegular() && info.Inode == p.inode && info.Size == p.entry.Size
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// folders are those that were seen to be ones, or what was wrong with them.
+// folders caches which folders were checked, and what was wrong with them.
 type folders map[string]error
 
-// place gives the part its path, and reports whether it has its own name still: a link keeps that until the folder is synced. Where
-// there are none it is renamed.
+// place gives the part its path, and reports whether the part still has its own name: with a link it keeps the name until the folder is
+// synced. Without hard links the part is renamed.
 func (s *Staging) place(p *part) (isLink bool, err error) {
 	from, to := s.partName(p), p.entry.Path
 	if s.opts.Overwrite {
@@ -28,7 +28,7 @@ func (s *Staging) place(p *part) (isLink bool, err error) {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, fs.ErrExist):
-		if s.isOneFile(from, to) { // NFS says so of its own link, when it asks twice
+		if s.isOneFile(from, to) { // NFS may report this for its own link, when it retries
 			return true, nil
 		}
 		return false, err
@@ -46,7 +46,7 @@ func (s *Staging) place(p *part) (isLink bool, err error) {
 	return false, s.fs.Rename(from, to)
 }
 
-// isOneFile reports whether two names are of one file.
+// isOneFile reports whether two names refer to one file.
 func (s *Staging) isOneFile(a, b string) bool {
 	first, err := s.fs.Lstat(a)
 	if err != nil || first.Inode == 0 || !first.Mode.IsRegular() {
@@ -56,7 +56,7 @@ func (s *Staging) isOneFile(a, b string) bool {
 	return err == nil && second.Mode.IsRegular() && first.Inode == second.Inode
 }
 
-// folders makes the folder name and those above it, and refuses what is none: a symlink above all. Each is looked at once.
+// folders creates the folder name and those above it. It refuses anything else in their place, symlinks in particular. It checks each once.
 func (s *Staging) folders(seen folders, name string) error {
 	if name == "." {
 		return nil
@@ -72,7 +72,7 @@ func (s *Staging) folders(seen folders, name string) error {
 	return err
 }
 
-// The mode bits that looking into a folder, and changing what is in it, need.
+// The mode bits needed to look into a folder, and to change its contents.
 const (
 	mayLook   fs.FileMode = 0o500
 	mayChange fs.FileMode = 0o700
@@ -136,7 +136,7 @@ func (s *Staging) folder(name string) error {
 	return s.openUp(name, info, mayChange)
 }
 
-// isFolder reports what is in the place of a folder.
+// isFolder rejects anything but a folder in the place of one.
 func isFolder(name string, info Info) error {
 	switch {
 	case info.Mode&fs.ModeSymlink != 0:

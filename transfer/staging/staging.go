@@ -13,44 +13,44 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// A Staging is one transfer's state below its destination. It is for any number of goroutines, and for one process.
+// A Staging is one transfer's state below its destination. Any number of goroutines of one process may use it.
 type Staging struct {
 	fs      FS
 	dir     string
 	opts    Options
 	umask   fs.FileMode
 	entries []manifest.Entry
-	parts   []part // of files, by their ids
+	parts   []part // the parts of files, by id
 	lock    io.Closer
 
-	life   sync.RWMutex // read by each call while it runs; Close waits for them
+	life   sync.RWMutex // read-locked by each call while it runs; Close waits for the calls
 	closed bool
 
-	commit     sync.Mutex // of who writes to the journal and gives names, also while the disk works; taken before mu
+	commit     sync.Mutex // held to write to the journal and to publish, even during disk operations; taken before mu
 	journal    File
-	journalEnd int64           // of its right records
+	journalEnd int64           // end of its valid records
 	torn       bool            // there may be something behind that end
 	meta       uint32          // its CRC
-	dirtyDirs  map[string]bool // in which names have changed
+	dirtyDirs  map[string]bool // directories with changed names
 
-	probing sync.Mutex // of who asks the disk what it makes of a time
+	probing sync.Mutex // held to ask the disk how it stores a time
 
 	mu       sync.Mutex
-	wake     sync.Cond // a part was opened, or is used no more
-	open     []*part   // those whose file is open, in no order
+	wake     sync.Cond // a part was opened, or is no longer used
+	open     []*part   // parts with an open file, in no order
 	tick     uint64
 	unsynced int64   // bytes
-	small    []*part // written by WriteFile, and not durable
-	newNames bool    // there are files in the directory that was not synced since
+	small    []*part // written by WriteFile, not durable
+	newNames bool    // files have been added to the directory since it was last synced
 	layers   map[uint32]*layer
 	roots    map[uint32]root
 	newRoots []uint32
 	placed   []*part                // published, and not yet in the journal
-	looked   map[string]bool        // folders that Existing has seen: whether they are there
-	opened   map[string]fs.FileMode // folders that were made accessible, and the modes that they had
+	looked   map[string]bool        // folders that Existing has checked: whether they exist
+	opened   map[string]fs.FileMode // folders that were made accessible, and their former modes
 }
 
-// checkID reports what is no name of a transfer.
+// checkID rejects an id that is not the name of a transfer.
 func checkID(id string) error {
 	if len(id) < 4 || len(id) > 64 || strings.Trim(id, "0123456789abcdef") != "" {
 		return errorf("open", "", manifest.CodeProtocol, "%q names no transfer: want 4 to 64 hexadecimal digits", id)
@@ -58,7 +58,7 @@ func checkID(id string) error {
 	return nil
 }
 
-// checkDisk reports a disk that is nil.
+// checkDisk rejects a nil disk.
 func checkDisk(disk FS) error {
 	if disk == nil {
 		return errorf("open", "", manifest.CodeProtocol, "disk is nil")
@@ -66,7 +66,7 @@ func checkDisk(disk FS) error {
 	return nil
 }
 
-// newStaging returns a Staging without entries, of an id and options that are right.
+// newStaging returns a Staging without entries. It checks the id and the options.
 func newStaging(disk FS, id string, o *Options) (*Staging, error) {
 	if err := checkDisk(disk); err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func newStaging(disk FS, id string, o *Options) (*Staging, error) {
 	return s, nil
 }
 
-// setEntries checks the entries, as those of a peer or of a disk that another may have written to.
+// setEntries checks the entries: they may come from a peer, or from a disk that others write to.
 func (s *Staging) setEntries(entries []manifest.Entry) error {
 	check, err := manifest.NewChecker(*s.opts.Rules)
 	if err != nil {
@@ -111,8 +111,8 @@ func (s *Staging) setEntries(entries []manifest.Entry) error {
 	return nil
 }
 
-// Create begins the transfer id, 4 to 64 hexadecimal digits, of the entries, which it keeps. When it returns, they are on the disk.
-// It is CodeExists when there is one of that id, and CodeBusy when another has that.
+// Create begins the transfer id, 4 to 64 hexadecimal digits, of the entries, and stores them durably before it returns. The error is
+// CodeExists if the transfer exists, and CodeBusy if another Staging has it.
 func Create(disk FS, id string, entries []manifest.Entry, o *Options) (*Staging, error) {
 	s, err := newStaging(disk, id, o)
 	if err != nil {
@@ -132,16 +132,16 @@ func Create(disk FS, id string, entries []manifest.Entry, o *Options) (*Staging,
 		return nil, wrap("create", "", err)
 	}
 	if err := s.create(); err != nil {
-		_ = s.closeFiles()                          // the first error is told
-		_ = discard(disk, s.dir, s.lock, s.syncDir) // what is left is no transfer: Cleanup's
+		_ = s.closeFiles()                          // only the first error counts
+		_ = discard(disk, s.dir, s.lock, s.syncDir) // leftovers are no transfer: Cleanup deletes them
 		return nil, wrap("create", "", err)
 	}
 	return s, nil
 }
 
-// create writes meta and an empty journal, and finds out the umask.
+// create writes meta and an empty journal, and determines the umask.
 func (s *Staging) create() error {
-	f, err := s.fs.OpenFile(s.metaName(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o777) // what is missing of that is the umask
+	f, err := s.fs.OpenFile(s.metaName(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o777) // the bits missing from this mode are the umask
 	if err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (s *Staging) create() error {
 func (s *Staging) metaName() string    { return path.Join(s.dir, "meta") }
 func (s *Staging) journalName() string { return path.Join(s.dir, "journal") }
 
-// begin is called first by what is not to run during or after Close, which endCall lets go on.
+// begin must be called first by each method that must not run during or after Close. endCall lets Close continue.
 func (s *Staging) begin(op string) error {
 	s.life.RLock()
 	if s.closed {
@@ -195,11 +195,11 @@ func (s *Staging) begin(op string) error {
 // endCall ends what begin has begun.
 func (s *Staging) endCall() { s.life.RUnlock() }
 
-// Entries returns those of the transfer. They are not to be changed.
+// Entries returns the entries of the transfer. They must not be changed.
 func (s *Staging) Entries() []manifest.Entry { return s.entries }
 
-// Have returns what of the file id no power cut takes away, and with SyncNone no end of the process. All of a file that is published is,
-// when its Publish has returned no Failure for it. Of one that WriteFile has written, nothing is before.
+// Have returns the durable ranges of the file id: they survive a power cut, or with SyncNone the end of the process. A published file is
+// durable as a whole once its Publish has returned no Failure for it. A file written by WriteFile has no durable ranges before that.
 func (s *Staging) Have(id uint32) []Range {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +213,7 @@ func (s *Staging) Have(id uint32) []Range {
 	return slices.Clone(p.durable)
 }
 
-// Missing returns what of the file id has not been written, or was lost again by a sync that failed.
+// Missing returns the ranges of the file id that have not been written, or were lost by a failed sync.
 func (s *Staging) Missing(id uint32) []Range {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,7 +223,7 @@ func (s *Staging) Missing(id uint32) []Range {
 	return nil
 }
 
-// Published reports whether the file id has its place.
+// Published reports whether the file id is in its place.
 func (s *Staging) Published(id uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,8 +231,8 @@ func (s *Staging) Published(id uint32) bool {
 	return p != nil && p.published
 }
 
-// IsEmpty reports whether there is nothing that another run could go on with: no piece has come, and no file was published. Those that
-// Adopt has taken since Create or Open do not count.
+// IsEmpty reports whether there is nothing that another run could resume from: no piece was written, and no file was published. Files taken
+// by Adopt since Create or Open do not count.
 func (s *Staging) IsEmpty() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,16 +244,16 @@ func (s *Staging) IsEmpty() bool {
 	return true
 }
 
-// Dirty returns how many bytes were written and are not yet durable: of pieces, and of small files. Sync makes it 0; when that is due,
-// at 64 MiB or after 2 s say, is the caller's to decide, with SyncNone too.
+// Dirty returns how many written bytes are not yet durable, of pieces and of small files. Sync makes it 0. The caller decides when to call
+// Sync, for example at 64 MiB or after 2 s, with SyncNone too.
 func (s *Staging) Dirty() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.unsynced
 }
 
-// Needs returns how many bytes and inodes the transfer is still to allocate, at most: of files with holes no bytes are counted, and
-// folders and symlinks as if none was there.
+// Needs returns at most how many bytes and inodes the transfer has yet to allocate. It counts no bytes for files with holes, and counts
+// folders and symlinks as if none existed.
 func (s *Staging) Needs() (bytes, inodes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,14 +9,14 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// WriteAt writes a piece of the file id, which is known to be right, and keeps no b. With SyncEach it is durable then, else after the
-// next Sync. It is CodeProtocol for what is outside of the file, and for what is written already, or is being written: Reset comes
-// before writing that again. After any error nothing of the piece is had.
+// WriteAt writes a verified piece of the file id, and does not keep b. The piece is durable on return with SyncEach, and otherwise after
+// the next Sync. The error is CodeProtocol if the piece is outside of the file, or if any of it is written already or being written: call
+// Reset before writing it again. After any error the piece counts as not written.
 func (s *Staging) WriteAt(id uint32, b []byte, off int64) error {
 	return s.put(id, Range{off, off + int64(len(b))}, b)
 }
 
-// WriteZeros is WriteAt of n zeros, and leaves a hole, after Open where the system can make one.
+// WriteZeros is WriteAt of n zeros. It leaves a hole; after Open, it does so where the system can make one.
 func (s *Staging) WriteZeros(id uint32, off, n int64) error {
 	if n < 0 {
 		return errorf("write", "", manifest.CodeProtocol, "%d zeros", n)
@@ -24,7 +24,7 @@ func (s *Staging) WriteZeros(id uint32, off, n int64) error {
 	return s.put(id, Range{off, off + n}, nil)
 }
 
-// put writes b, or zeros when it is nil, to r.
+// put writes b, or zeros if b is nil, to r.
 func (s *Staging) put(id uint32, r Range, b []byte) error {
 	if err := s.begin("write"); err != nil {
 		return err
@@ -40,7 +40,7 @@ func (s *Staging) put(id uint32, r Range, b []byte) error {
 	return nil
 }
 
-// write returns the part that was written to, nil for no bytes.
+// write returns the part that it wrote to, or nil for no bytes.
 func (s *Staging) write(id uint32, r Range, b []byte) (*part, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,7 +82,7 @@ func (s *Staging) write(id uint32, r Range, b []byte) (*part, error) {
 	return p, wrap("write", p.entry.Path, err)
 }
 
-// check reports a write to r that must not be.
+// check rejects an invalid write to r.
 func (p *part) check(r Range) error {
 	path := p.entry.Path
 	switch {
@@ -96,7 +96,7 @@ func (p *part) check(r Range) error {
 	return nil
 }
 
-// writeTo writes b, or zeros when it is nil, to r.
+// writeTo writes b, or zeros if b is nil, to r.
 func writeTo(f File, r Range, b []byte) error {
 	if b != nil {
 		_, err := f.WriteAt(b, r.From)
@@ -114,9 +114,9 @@ func writeTo(f File, r Range, b []byte) error {
 	return nil
 }
 
-// WriteFile writes all of the file id, which is known to be right, with its mode and time, and keeps no data. It is whole then, ready
-// for Publish, and Dirty counts it. The journal does not learn of it before it is published: what a crash takes is missing again. It is
-// CodeProtocol for another size, and when there are pieces of it: Reset comes before.
+// WriteFile writes the whole verified file id, with its mode and time, and does not keep data. The file is then complete and ready for
+// Publish, and counts in Dirty. The journal does not list it before it is published: a crash makes it missing again. The error is
+// CodeProtocol if the size is wrong, or if pieces of the file are written: call Reset first.
 func (s *Staging) WriteFile(id uint32, data []byte) error {
 	if err := s.begin("write"); err != nil {
 		return err
@@ -125,7 +125,7 @@ func (s *Staging) WriteFile(id uint32, data []byte) error {
 	return s.writeFile(id, data)
 }
 
-// writeFile is WriteFile, for calls that have begun.
+// writeFile is WriteFile for calls that have begun.
 func (s *Staging) writeFile(id uint32, data []byte) error {
 	s.mu.Lock()
 	p, err := s.need("write", id)
@@ -153,7 +153,7 @@ func (s *Staging) writeFile(id uint32, data []byte) error {
 	return nil
 }
 
-// checkWhole reports a WriteFile of size bytes that must not be.
+// checkWhole rejects an invalid WriteFile of size bytes.
 func (p *part) checkWhole(size int64) error {
 	switch {
 	case size != p.entry.Size:
@@ -164,7 +164,7 @@ func (p *part) checkWhole(size int64) error {
 	return nil
 }
 
-// writeWhole makes the part of all the data, with its mode and time. After an error it may be there, half.
+// writeWhole writes the part with all the data, its mode and its time. After an error an incomplete part may exist.
 func (s *Staging) writeWhole(p *part, data []byte) error {
 	f, err := s.createNew(s.partName(p), os.O_WRONLY)
 	if err != nil {
@@ -182,7 +182,7 @@ func (s *Staging) writeWhole(p *part, data []byte) error {
 	return err
 }
 
-// dress gives an open part the file's mode and time.
+// dress sets the file's mode and time on an open part.
 func (s *Staging) dress(p *part, f File) error {
 	if err := f.Chmod(modeOf(p.entry.Perm, s.umask)); err != nil {
 		return err
@@ -190,9 +190,8 @@ func (s *Staging) dress(p *part, f File) error {
 	return f.Chtimes(time.Unix(0, p.entry.ModTime))
 }
 
-// ReadAt reads from the part of the file id, so that what was had before a crash can be compared with its hash. It is CodeProtocol for
-// one that is published, that WriteFile has written, or of which nothing is there, and for a negative off; io.EOF at its
-// end.
+// ReadAt reads from the part of the file id, so that data from before a crash can be compared with its hash. The error is CodeProtocol for
+// a file that is published, was written by WriteFile, or has no part, and for a negative off; it is io.EOF at the end.
 func (s *Staging) ReadAt(id uint32, b []byte, off int64) (int, error) {
 	if err := s.begin("read"); err != nil {
 		return 0, err
@@ -221,9 +220,8 @@ func (s *Staging) ReadAt(id uint32, b []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Reset forgets all of the file id, its layer and its root too, as when its hash is not the one that was said. It waits for the calls
-// that write the file. A published file stays in its place, but no longer counts as received. It is
-// CodeProtocol while WriteFile is at it.
+// Reset forgets the whole file id, with its layer and root, for example when its hash is wrong. It waits for the calls that write the file.
+// A published file stays in its place, but no longer counts as received. The error is CodeProtocol while WriteFile writes the file.
 func (s *Staging) Reset(id uint32) error {
 	if err := s.begin("reset"); err != nil {
 		return err
@@ -261,7 +259,7 @@ func (s *Staging) Reset(id uint32) error {
 	return nil
 }
 
-// forgetLocked forgets all of a part that nobody uses, which the journal has forgotten.
+// forgetLocked forgets an unused part that the journal has forgotten.
 func (s *Staging) forgetLocked(p *part) {
 	switch {
 	case p.whole && !p.flushed:

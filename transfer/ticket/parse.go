@@ -11,8 +11,8 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// Parse returns the ticket that a text is, with what surrounds it when it is pasted: blanks, quotes, line breaks, the words that peerlane send prints before it (spec 3.2). The error
-// matches one of this package's, and never has the text in it, which is a secret in most of its parts.
+// Parse returns the ticket in a text. It accepts text around the ticket from pasting: blanks, quotes, line breaks, and the words that
+// peerlane send prints before it (spec 3.2). The error matches one of this package's, and never contains the text, most of which is secret.
 func Parse(text string) (Ticket, error) {
 	text, err := clean(text)
 	if err != nil {
@@ -35,10 +35,10 @@ func Parse(text string) (Ticket, error) {
 	return t, nil
 }
 
-// maxText is the longest text that is looked at: a ticket with as many blanks.
+// maxText is the length of the longest accepted text: a ticket with as many blanks.
 const maxText = 4 * maxBytes
 
-// clean drops what is not of the ticket, and lowers the case.
+// clean removes everything around the ticket, and lowers the case.
 func clean(text string) (string, error) {
 	if len(text) > maxText {
 		return "", fmt.Errorf("%w: %d bytes are too many", ErrNotTicket, len(text))
@@ -61,15 +61,15 @@ func clean(text string) (string, error) {
 	return text, nil
 }
 
-// words are those before a ticket in the line that it was copied from, without blanks.
+// words are the words before a ticket in the line that it was copied from, without blanks.
 var words = []string{"ticket", "getit", "peerlane", "get", "$"}
 
-// isAround reports what text has around a quotation, or after it.
+// isAround reports whether r is a character around a quotation, or after it.
 func isAround(r rune) bool {
 	return unicode.In(r, unicode.Pi, unicode.Pf, unicode.Ps, unicode.Pe) || strings.ContainsRune("\"'`<>.,;:*_", r)
 }
 
-// decode returns the bytes of a clean text. Those of a text that was cut off may end anywhere.
+// decode returns the bytes of a clean text. A text that was cut off may end anywhere.
 func decode(text string) ([]byte, error) {
 	rest, found := strings.CutPrefix(text, name)
 	switch {
@@ -87,7 +87,7 @@ func decode(text string) ([]byte, error) {
 		}
 	}
 	if n := len(rest) % 8; n == 1 || n == 3 || n == 6 {
-		rest = rest[:len(rest)-1] // of which no byte comes: spec 2.2 tells that it is cut off, or too long
+		rest = rest[:len(rest)-1] // it encodes no whole byte: spec 2.2 detects that the text is cut off or too long
 	}
 	b, err := alphabet.DecodeString(rest)
 	if err != nil {
@@ -96,7 +96,7 @@ func decode(text string) ([]byte, error) {
 	return b, nil
 }
 
-// checkBytes checks length and checksum of what decode has returned of a text.
+// checkBytes checks the length and checksum of the bytes that decode returned for a text.
 func checkBytes(b []byte, text string) error {
 	chars := len(text)
 	if len(b) < 2 {
@@ -117,18 +117,18 @@ func checkBytes(b []byte, text string) error {
 	return fmt.Errorf("%w: it has %d characters, and these are %d", ErrExcess, want, chars)
 }
 
-// isWhole reports whether b, of a text, has the length and the checksum that it says, and nothing in the bits that are left over (spec 3.1).
+// isWhole reports whether b, decoded from text, matches its length and checksum, and whether the unused bits are zero (spec 3.1).
 func isWhole(b []byte, text string) bool {
 	n := len(b) - sumSize
 	return len(b) >= minSize && len(b) <= maxBytes && int(binary.BigEndian.Uint16(b)) == len(b) &&
 		binary.BigEndian.Uint32(b[n:]) == checksum(b[:n]) && alphabet.EncodeToString(b) == text[len(prefix):]
 }
 
-// lengthChars is how many characters the length takes, some bits of the last of which are the root's.
+// lengthChars is how many characters encode the length. Some bits of the last one belong to the root.
 const lengthChars = 4
 
-// isChangedLength reports whether all of a ticket is there, and its length is what was changed: whether another character there, or two the
-// other way round, make it whole.
+// isChangedLength reports whether a ticket is complete and only its length was changed: whether another character there, or two exchanged
+// ones, make it valid.
 func isChangedLength(text string) bool {
 	chars := []byte(text)
 	is := func() bool {
@@ -179,7 +179,7 @@ func consume(b []byte) (t Ticket, err error) {
 	return t, nil
 }
 
-// reader takes bytes from the front of b. When there are too few, it gives none, and short is set.
+// reader takes bytes from the front of b. If there are too few, it returns none and sets short.
 type reader struct {
 	b     []byte
 	short bool
@@ -202,7 +202,7 @@ func (r *reader) byte() int {
 	return 0
 }
 
-// source takes spec 2.4.
+// source reads a source (spec 2.4).
 func (r *reader) source() (info peer.AddrInfo, err error) {
 	var id []byte
 	if n := r.byte(); n == 0 {

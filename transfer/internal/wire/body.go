@@ -12,7 +12,7 @@ const (
 	version   = 1
 )
 
-// Role is the part that a side has.
+// Role is the role of a side.
 type Role uint8
 
 // The roles.
@@ -21,10 +21,10 @@ const (
 	Receiver Role = 2
 )
 
-// ID names a transfer between its two sides, while it runs.
+// ID identifies a running transfer to its two sides.
 type ID [16]byte
 
-// Caps are what a side can do beside what all can (spec 3.1).
+// Caps are the optional capabilities of a side (spec 3.1).
 type Caps uint32
 
 // The capabilities.
@@ -33,7 +33,7 @@ const (
 	CapAnyRoot Caps = 1 << 1 // it answers WANT_ROOT of any file
 )
 
-// OurCaps are those of this version.
+// OurCaps are the capabilities of this version.
 const OurCaps = CapLeftOut | CapAnyRoot
 
 // Has reports whether c has all of what.
@@ -90,10 +90,10 @@ func ConsumeGet(b []byte) Get {
 	return Get{Root: [32]byte(b), Token: b[hashSize:]}
 }
 
-// CutName returns as much of a transfer's name as OFFER may have.
+// CutName shortens a transfer's name to the length that OFFER allows.
 func CutName(name string) string { return cut(name, maxName) }
 
-// cut returns at most n bytes of text that is UTF-8.
+// cut shortens UTF-8 text to at most n bytes.
 func cut(text string, n int) string {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	if len(text) <= n {
@@ -247,7 +247,7 @@ func ConsumeWhy(b []byte) (Why, error) {
 // AppendFailed appends the body of FAILED.
 func AppendFailed(b []byte, file uint32, w Why) []byte { return w.Append(AppendFile(b, file)) }
 
-// ConsumeFailed returns what a body of FAILED says.
+// ConsumeFailed returns the contents of a body of FAILED.
 func ConsumeFailed(b []byte) (uint32, Why, error) {
 	w, err := ConsumeWhy(b[fileSize:])
 	return ConsumeFile(b), w, err

@@ -7,14 +7,14 @@ import (
 	"io"
 )
 
-// ErrProtocol is wrapped by every error about bytes that no right peer sends.
+// ErrProtocol is wrapped by every error about bytes that a correct peer does not send.
 var ErrProtocol = errors.New("protocol error")
 
 func breachf(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...))
 }
 
-// Kind says what a control frame is (spec 2.2).
+// Kind is the kind of a control frame (spec 2.2).
 type Kind uint8
 
 // The kinds.
@@ -39,7 +39,7 @@ const (
 	KindLeftOut   Kind = 0x12
 )
 
-// kindInfo is what is known of a kind before its body is read.
+// kindInfo is the information about a kind that is needed before its body is read.
 type kindInfo struct {
 	name        string
 	flags       byte // those that it may have
@@ -95,7 +95,7 @@ var kinds = map[Kind]kindInfo{
 const (
 	FlagKnown  = 0x01 // the manifest is known already (GET)
 	FlagHashed = 0x01 // the files have hashes (OFFER)
-	FlagFresh  = 0x01 // earlier items are to be forgotten (WANT)
+	FlagFresh  = 0x01 // forget earlier items (WANT)
 )
 
 // String returns the name that the spec has.
@@ -115,19 +115,19 @@ type Frame struct {
 
 const headerSize = 8
 
-// Reader reads control frames. A Read that fails for a while, as at a deadline, has lost nothing: the next one goes on.
+// Reader reads control frames. After a Read that fails temporarily, as at a deadline, the next one continues without loss.
 type Reader struct {
 	r    io.Reader
 	head [headerSize]byte
 	buf  []byte
-	got  int // bytes of the frame that have come, with its header
+	got  int // received bytes of the frame, header included
 }
 
 // NewReader returns a Reader of r.
 func NewReader(r io.Reader) *Reader { return &Reader{r: r} }
 
-// Read returns the next frame. At an end between frames it returns io.EOF, within one io.ErrUnexpectedEOF, and what matches
-// ErrProtocol for one that spec 2.2 does not have.
+// Read returns the next frame. It returns io.EOF at an end between frames, io.ErrUnexpectedEOF at an end within a frame, and an error that
+// matches ErrProtocol for a frame that spec 2.2 does not allow.
 func (r *Reader) Read() (Frame, error) {
 	if err := r.fill(r.head[:], 0); err != nil {
 		return Frame{}, err
@@ -161,7 +161,7 @@ func (r *Reader) Read() (Frame, error) {
 	return f, nil
 }
 
-// fill reads what is not there yet of a part of the frame, which begins after from bytes of it.
+// fill reads the missing bytes of a part of the frame. The part begins after from bytes of the frame.
 func (r *Reader) fill(part []byte, from int) error {
 	for end := from + len(part); r.got < end; {
 		n, err := r.r.Read(part[r.got-from:])
@@ -177,7 +177,7 @@ func (r *Reader) fill(part []byte, from int) error {
 	return nil
 }
 
-// AppendFrame appends a frame whose body append appends. A body that is too long or too short is a bug.
+// AppendFrame appends a frame whose body is appended by body. It is a bug if the body is too long or too short.
 func AppendFrame(b []byte, kind Kind, flag bool, body func([]byte) []byte) []byte {
 	start := len(b)
 	var flags byte
