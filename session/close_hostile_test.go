@@ -166,3 +166,30 @@ func TestAStreamsCloseIsBoundedWhileThePeerCloses(t *testing.T) {
 		}
 	})
 }
+
+// A peer that acknowledges everything but never says that it has a stream does not hold up its Close by what else it sends.
+func TestAStreamsCloseIsBoundedBesideOtherTraffic(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newRawResumer(t, AcceptorConfig{})
+		mux, closed := p.s.cfg.Mux, make(chan error, 1)
+		mux.SetDefaultLink(func(*Message) {})
+		mux.SetDefaultStream(func(st *Stream) {
+			_, _ = st.Write([]byte("x"))
+			closed <- st.Close()
+		})
+		say := func(h frame.Header, body []byte) {
+			h.Length = len(body)
+			b := append(frame.AppendHeader(nil, h), body...)
+			p.say(segment(segData, len(b), p.received.Load(), string(b)))
+		}
+		p.say(segment(segStart, 0, 0, ""))
+		say(frame.Header{Type: frame.TypeStreamOpen, ID: 1}, []byte("x"))
+		began := time.Now()
+		for id := uint64(3); time.Since(began) < time.Minute && len(closed) == 0; id += 2 {
+			time.Sleep(time.Second)
+			say(frame.Header{Type: frame.TypeMessage, ID: id}, start(frame.TypeMessage, 0, frame.Start{Link: "x"}, nil))
+		}
+		require.LessOrEqual(t, time.Since(began), 2*p.s.cfg.CloseTimeout)
+		asError(t, <-closed, Unknown)
+	})
+}

@@ -42,6 +42,7 @@ type muxed struct {
 	queued     bool      // in the queue of ready sources
 	finAsked   bool      // end the direction once out is empty
 	finSent    bool
+	finAt      uint64            // offset in the flow behind FIN
 	sent       uint64            // bytes sent
 	received   bool              // the peer's session has this direction whole, its end included
 	parted     bool              // it no longer counts against MaxStreams
@@ -428,7 +429,7 @@ func (st *muxed) cutWrite() {
 func (st *muxed) awaitReceived() error {
 	s := st.s
 	settled := func() bool { return st.received || st.ended || st.sent == 0 }
-	done := s.awaitProgress(settled, s.progress)
+	done := s.awaitProgress(settled, st.closeProgress)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -441,6 +442,19 @@ func (st *muxed) awaitReceived() error {
 		return st.unsettled(st.ending(s.err))
 	}
 	return st.unsettled(&Error{Code: frame.CodeTimeout, Err: fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)})
+}
+
+// closeProgress is progress of Close. Once the end has left, a peer that acknowledges bytes has that as its last word to give: what else
+// moves on the session does not count, or a peer that never answers the PING could hold up Close. s.mu is held.
+func (st *muxed) closeProgress() uint64 {
+	s := st.s
+	switch {
+	case st.finSent && s.flow != nil:
+		return st.sent + min(s.flow.Acked(), st.finAt)
+	case len(st.out) > 0 && st.credit == 0:
+		return st.sent
+	}
+	return st.sent + s.progress()
 }
 
 // Reset implements Stream.

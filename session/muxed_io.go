@@ -118,6 +118,9 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	st.sent += uint64(n)
 	b = frame.AppendHeader(b, h)
 	b = append(b, st.out[:n]...)
+	if fin {
+		st.finAt = st.s.flowEnd + uint64(len(b))
+	}
 	st.out = st.out[n:]
 	st.taken += n
 	st.credit -= n
