@@ -321,7 +321,7 @@ func (f *framed) awaitEnd() {
 // What Reset has dropped is no loss.
 func (f *framed) flush(ctx context.Context) error {
 	_ = f.CloseWrite() // after Close, it has ended already
-	defer context.AfterFunc(ctx, func() { f.fail(fmt.Errorf("the session ends: %w", os.ErrDeadlineExceeded), frame.CodeCancelled) })()
+	defer context.AfterFunc(ctx, func() { f.giveUpOut(fmt.Errorf("the session ends: %w", os.ErrDeadlineExceeded)) })()
 	<-f.allSent() // ctx ends when there is no progress
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -334,6 +334,21 @@ func (f *framed) flush(ctx context.Context) error {
 		return f.outErr
 	}
 	return nil
+}
+
+// giveUpOut drops what has not left. What has arrived can still be read.
+func (f *framed) giveUpOut(err error) {
+	f.mu.Lock()
+	if f.err == nil && f.outErr == nil {
+		f.outErr = err
+		f.dropQueue()
+	}
+	strands := slices.Clone(f.strands)
+	f.changed.Broadcast()
+	f.mu.Unlock()
+	for _, st := range strands {
+		_ = st.SetWriteDeadline(deadline.Past) // wakes its sender; one that has ended has none
+	}
 }
 
 // awaitSent waits until the strands have sent what there is. When nothing has moved for as long as a Close of the session's streams waits,

@@ -179,14 +179,15 @@ func (f *framed) outFailed(err error, lost int) {
 	f.mu.Lock()
 	defer f.unlock()
 	f.dropped += lost
+	if f.outErr != nil { // it has been ended already
+		return
+	}
 	if !endsOneWay(err) {
 		f.failLocked(err, frame.CodeCancelled)
 		return
 	}
-	if f.outErr == nil {
-		f.outErr = err
-		f.dropQueue()
-	}
+	f.outErr = err
+	f.dropQueue()
 }
 
 func endsOneWay(err error) bool {

@@ -182,7 +182,7 @@ func TestLanesAreToldOfWhenThePeerClosesFirst(t *testing.T) {
 		st, err := p.dialer.OpenStream(t.Context(), "x", nil)
 		require.NoError(t, err)
 		p.dialer.FlushOnClose(func(ctx context.Context) error {
-			require.Error(t, ctx.Err())
+			require.Error(t, ctx.Err(), "the session has ended")
 			_, err := st.Write([]byte("held back"))
 			return err
 		})

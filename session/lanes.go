@@ -51,16 +51,12 @@ func (s *Session) flushLanes() {
 	defer close(flushed)
 	lanes := s.lanes
 	s.lanes, s.flushed = nil, flushed
-	over := s.err != nil || s.phase >= phaseClosing
 	s.mu.Unlock()
 	if len(lanes) == 0 {
 		return
 	}
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	if over { // nothing leaves any more: flush says what is left
-		cancel()
-	}
 	left := len(lanes)
 	var all sync.WaitGroup
 	for l := range lanes {
