@@ -3,7 +3,7 @@ package resume
 // A Batch is a buffer for outbound bytes, with room in front for the header of a segment. A large batch is kept as it is, without a copy.
 type Batch struct{ c *chunk }
 
-// batchCopy is the largest batch that is copied nevertheless. A kept buffer holds its whole size, which so is at most three times its
+// batchCopy is the largest batch that is copied nevertheless. A kept buffer holds its whole size, at most three times its
 // contents.
 const batchCopy = 48 << 10
 
