@@ -27,7 +27,7 @@
 //
 // The window of a direction, in records and in bytes, is the lower of both sides' limits. A side's memory for it is at most three times its
 // WindowBytes plus 192 KiB, at both ends, whatever the peer does: records of the worst sizes leave half of their buffers empty, and a
-// buffer is held until its last record has been read. The limits are 2^24 records and 2^30 bytes.
+// buffer is held until its last record has been read. At most 2^24 records, 2^30 bytes.
 //
 // # Stability
 //

@@ -14,16 +14,16 @@ type Options struct {
 	// WindowBytes limits their bytes in the same way. This side's memory for a direction stays within three times WindowBytes, plus 192
 	// KiB. If zero, 4 MiB. At most 2^30.
 	WindowBytes int
-	// MaxRecord limits one record that this side accepts, in bytes. If zero, 1 MiB, or the room in WindowBytes.
+	// MaxRecord limits one record that this side accepts, in bytes. If zero, 1 MiB, or what WindowBytes has room for.
 	MaxRecord int
 	// BatchBytes limits the bytes of records sent together, except for one larger record. Each batch costs some 150 bytes of memory more.
 	// If zero, 64 KiB.
 	BatchBytes int
 	// Linger is how long a record waits for others to be sent with it, while less than BatchBytes wait and no caller is at a Barrier. If
-	// zero, no record waits: records written while the previous batch is sent go together anyway.
+	// zero, none waits: records written while the previous batch is sent go together anyway.
 	Linger time.Duration
 	// AckDelay is how long an acknowledgement waits for more, while neither all received records nor a quarter of the window is applied. If
-	// zero, 1 ms. If negative, it does not wait.
+	// zero, 1 ms. If negative, none waits.
 	AckDelay time.Duration
 	// NoBatchAck sends acknowledgements only in frames of their own, as to a peer that supports nothing else.
 	NoBatchAck bool
