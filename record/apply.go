@@ -11,21 +11,21 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// ApplyOptions are for Apply. Nil is as good as the zero value.
+// ApplyOptions are the options of Apply. Nil is equivalent to the zero value.
 type ApplyOptions struct {
-	// Parallel is how many records are applied at once. If zero, 1: one after the other. A negative one is ErrInvalid.
+	// Parallel is how many records are applied at a time. If zero, 1: one after the other. A negative one is ErrInvalid.
 	Parallel int
 }
 
-// Apply reads records and has fn apply them, in their order, and acknowledges each when fn has returned without an error. It returns
-// nil when the peer has written all, and they are applied.
+// Apply reads records, calls fn to apply each in order, and acknowledges a record when fn has returned nil. It returns nil when the peer
+// has written all records and they are applied.
 //
-// With Parallel, fn is called for several at once, begun in their order; a record is acknowledged once all before it are applied.
+// With Parallel, fn runs for several records at a time, started in order. A record is acknowledged once all before it are applied.
 //
-// An error of fn fails the record: with the Code, Retryable and Message of a *RecordFailure that it is or wraps, otherwise with
-// code 1, for good, and its text. After a retryable one the records from there on come again when the peer sends them; those that
-// have been applied in parallel meanwhile are not applied twice. After another, and when ctx ends, or the stream, Apply returns the
-// error. fn's ctx ends with Apply's. A panic of fn, or its runtime.Goexit, is Apply's.
+// An error of fn fails the record: with the Code, Retryable and Message of a *RecordFailure that it is or wraps, otherwise with code 1,
+// permanently, and its text. After a retryable failure the peer sends the records from there on again; those applied in parallel meanwhile
+// are not applied twice. After any other failure, and when ctx or the stream ends, Apply returns the error. fn's ctx ends with Apply's. A
+// panic or runtime.Goexit of fn ends Apply in the same way.
 func Apply(ctx context.Context, s *Stream, fn func(context.Context, Record) error, opts *ApplyOptions) error {
 	parallel := 1
 	if opts != nil && opts.Parallel != 0 {
@@ -66,14 +66,14 @@ type applier struct {
 	s       *Stream
 	cancel  context.CancelFunc // ends fn's ctx, and the reading
 	fn      func(context.Context, Record) error
-	places  chan struct{} // holds a value for each fn that runs
+	places  chan struct{} // holds a value for each running fn
 	running sync.WaitGroup
 
 	mu         sync.Mutex
-	done       map[uint64]bool // applied, and a record before is not
-	failed     bool            // a record has, and is to come again
-	unfinished *hook.Failure   // how fn has ended, in a goroutine of its own, that did not return; nil: none has
-	final      error           // a failure that is not retryable, or why a record could not be acknowledged
+	done       map[uint64]bool // applied, while an earlier record is not
+	failed     bool            // a record has failed, and will be sent again
+	unfinished *hook.Failure   // how an fn in its own goroutine ended without returning; nil: none has
+	final      error           // a permanent failure, or why a record could not be acknowledged
 }
 
 func (a *applier) run(ctx context.Context) error {
@@ -83,7 +83,7 @@ func (a *applier) run(ctx context.Context) error {
 		}
 		r, err := a.s.ReadRecord(ctx)
 		if err == io.EOF {
-			a.running.Wait() // one of them may fail, and records come again
+			a.running.Wait() // one of them may fail, so that records are sent again
 			if r, err = a.s.ReadRecord(ctx); err == io.EOF {
 				return nil
 			}
@@ -107,11 +107,12 @@ func (a *applier) run(ctx context.Context) error {
 	}
 }
 
-// begin reports whether the record seq is to be applied: it may have been, before it came again, or be about to come again.
+// begin reports whether the record seq must be applied. It may have been applied before it was sent again, or may be about to be sent
+// again.
 func (a *applier) begin(seq uint64) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.failed { // what runs may come again: it is done then
+	if a.failed { // running records may be sent again, and are applied then
 		a.mu.Unlock()
 		a.running.Wait()
 		a.mu.Lock()
@@ -120,7 +121,7 @@ func (a *applier) begin(seq uint64) bool {
 	if a.done[seq] {
 		a.advance()
 	}
-	return a.s.applied() < seq && !a.done[seq] && seq <= a.s.delivered() // one before it may have had it acknowledged
+	return a.s.applied() < seq && !a.done[seq] && seq <= a.s.delivered() // an earlier record's acknowledgement may have covered it
 }
 
 // apply applies one record.
@@ -133,13 +134,13 @@ func (a *applier) apply(ctx context.Context, r Record) {
 	case err == nil:
 		a.done[r.Seq] = true
 		a.advance()
-	case ctx.Err() != nil: // it was cut short: that says nothing about the record
+	case ctx.Err() != nil: // fn was cut short, which says nothing about the record
 	case a.final == nil:
 		a.fail(r.Seq, err)
 	}
 }
 
-// advance acknowledges what is applied without a gap. mu is held.
+// advance acknowledges the records that are applied without a gap. mu is held.
 func (a *applier) advance() {
 	last := a.s.applied()
 	next := last
@@ -155,7 +156,7 @@ func (a *applier) advance() {
 	}
 }
 
-// fail tells the peer that a record could not be applied. mu is held.
+// fail reports to the peer that a record could not be applied. mu is held.
 func (a *applier) fail(seq uint64, err error) {
 	f := &RecordFailure{FailedSeq: seq, Code: 1, Message: err.Error()}
 	var given *RecordFailure
@@ -164,7 +165,7 @@ func (a *applier) fail(seq uint64, err error) {
 	}
 	failed := a.s.Fail(seq, f.Code, f.Retryable, f.Message)
 	switch {
-	case errors.Is(failed, ErrRange): // a record before it has failed: it comes again
+	case errors.Is(failed, ErrRange): // an earlier record has failed, so this one is sent again
 	case failed != nil:
 		a.final = failed
 	case f.Retryable:
@@ -174,7 +175,7 @@ func (a *applier) fail(seq uint64, err error) {
 	}
 }
 
-// catch has Apply end as fn has, which did not return.
+// catch makes Apply end in the same way as an fn that did not return.
 func (a *applier) catch(why *hook.Failure) {
 	if why != nil {
 		a.mu.Lock()

@@ -11,19 +11,19 @@ import (
 type barrier struct {
 	op      string
 	seq     uint64
-	durable bool // the Store is waited for
+	durable bool // waits for the Store
 	met     chan struct{}
-	err     error // why it will not be; set before met is closed
+	err     error // why the wait failed; set before met is closed
 
 	began   time.Time
 	flushed time.Time // when the conn had taken the record; zero: not yet
 }
 
-// Barrier waits until the peer's application has applied every record that was written before the call. Across a loss of the
-// carrier it goes on waiting, as the session under it does.
+// Barrier waits until the peer's application has applied every record that was written before the call. It keeps waiting across the loss of
+// a carrier, as the session does.
 //
-// The error is the *RecordFailure of a record that it waits for; or an *Error that matches ctx's error, ErrPeerClosed, ErrClosed, or
-// why the stream has ended, and then says in Applied how far the peer is known to have come.
+// The error is the *RecordFailure of one of these records, or an *Error that matches ctx's error, ErrPeerClosed, ErrClosed, or the reason
+// why the stream has ended. Its Applied says how far the peer is known to have come.
 func (s *Stream) Barrier(ctx context.Context) error {
 	s.mu.Lock()
 	return s.barrier(ctx, s.out.next-1)
@@ -75,7 +75,7 @@ func (s *Stream) barrier(ctx context.Context, seq uint64) error {
 	return &Error{Op: b.op, Name: s.name, Applied: o.acked, Err: ctx.Err()}
 }
 
-// hopeless returns why the record seq, which is not acknowledged, cannot be waited for, or nil. mu is held.
+// hopeless returns why it is useless to wait for the unacknowledged record seq, or nil. mu is held.
 func (s *Stream) hopeless(seq uint64) error {
 	switch o := &s.out; {
 	case s.err != nil:
@@ -90,7 +90,7 @@ func (s *Stream) hopeless(seq uint64) error {
 	return nil
 }
 
-// flushed notes which barriers' records the conn has taken.
+// flushed records which barriers' records the conn has taken.
 func (o *outbound) flushed() {
 	if len(o.barriers) == 0 {
 		return
@@ -103,7 +103,7 @@ func (o *outbound) flushed() {
 	}
 }
 
-// awaitDurable waits until the Store has the record seq. mu is held, and released meanwhile.
+// awaitDurable waits until the Store has the record seq. mu is held, and released while it waits.
 func (s *Stream) awaitDurable(ctx context.Context, seq uint64) error {
 	if s.out.durable >= seq {
 		return nil
@@ -125,7 +125,7 @@ func (s *Stream) awaitDurable(ctx context.Context, seq uint64) error {
 	return s.opError("write", ctx.Err())
 }
 
-// forgetBarrier ends a wait that is given up.
+// forgetBarrier ends an abandoned wait.
 func (o *outbound) forgetBarrier(b *barrier) {
 	o.barriers = slices.DeleteFunc(o.barriers, func(other *barrier) bool { return other == b })
 }

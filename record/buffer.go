@@ -5,29 +5,29 @@ import (
 	"sync"
 )
 
-// batchBytes is Options.BatchBytes by default, and what the pooled buffers have room for.
+// batchBytes is the default of Options.BatchBytes, and the room in the pooled buffers.
 const batchBytes = 64 << 10
 
-// outChunk is a buffer of records that are kept until they are acknowledged, one after the other as in a BATCH. It is sent in one
-// BATCH or several: those after the first are copied, for there is no room for their header.
+// outChunk is a buffer of consecutive records, kept until they are acknowledged, as in a BATCH. It is sent in one or several BATCHes: those
+// after the first are copied, because there is no room for their header.
 type outChunk struct {
 	next  *outChunk
 	buf   []byte // batchRoomAck bytes for a header, then the records
-	first uint64 // number of the first
+	first uint64 // number of the first record
 	count int
-	sent  int  // how many have been sent, or are being sent
-	off   int  // where the first of the others begins
-	open  bool // takes more records
-	busy  bool // the writer is at it
-	gone  bool // acknowledged while the writer was at it
+	sent  int  // records sent or being sent
+	off   int  // where the first unsent record begins
+	open  bool // accepts more records
+	busy  bool // the writer is using it
+	gone  bool // acknowledged while the writer was using it
 }
 
 func (c *outChunk) last() uint64 { return c.first + uint64(c.count) - 1 }
 
-// size returns how many bytes its records are.
+// size returns the size of its records.
 func (c *outChunk) size() int { return len(c.buf) - batchRoomAck }
 
-// sentSize returns how many bytes of them have been sent, or are being sent.
+// sentSize returns the size of the records that are sent or being sent.
 func (c *outChunk) sentSize() int { return c.off - batchRoomAck }
 
 // rewind makes the records from seq on unsent.
@@ -35,19 +35,19 @@ func (c *outChunk) rewind(seq uint64) {
 	rest := c.buf[batchRoomAck:]
 	c.sent = 0
 	for n := c.first; n < seq; n++ {
-		_, rest, _ = nextRecord(rest) // this side's own
+		_, rest, _ = nextRecord(rest) // written by this side
 		c.sent++
 	}
 	c.off = len(c.buf) - len(rest)
 }
 
-// recordsOf returns those of the records in buf, the first of which has the number first, that have at least the number from.
+// recordsOf returns the records in buf from number from on. The first record in buf has the number first.
 func recordsOf(buf []byte, first, from uint64) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		rest := buf
 		for n := first; len(rest) > 0; n++ {
 			var payload []byte
-			payload, rest, _ = nextRecord(rest) // this side's own
+			payload, rest, _ = nextRecord(rest) // written by this side
 			if n >= from && !yield(payload) {
 				return
 			}
@@ -55,12 +55,12 @@ func recordsOf(buf []byte, first, from uint64) iter.Seq[[]byte] {
 	}
 }
 
-// inChunk is a buffer of records that have come and have not all been taken, one after the other.
+// inChunk is a buffer of consecutive received records that have not all been taken.
 type inChunk struct {
 	next  *inChunk
 	buf   []byte // records, as in a BATCH
-	off   int    // where the first one that has not been taken begins
-	count int    // how many have not been taken
+	off   int    // where the first record begins that has not been taken
+	count int    // records that have not been taken
 }
 
 var (
@@ -70,8 +70,8 @@ var (
 
 const pooledSize = batchRoomAck + batchBytes + 4<<10
 
-// newOutChunk returns an empty open chunk with room for n bytes of records, or more. Those of a small window are no larger than they
-// have to be.
+// newOutChunk returns an empty open chunk with room for n bytes of records or more. The chunks of a small window are no larger than
+// necessary.
 func newOutChunk(first uint64, n int) *outChunk {
 	if room := batchRoomAck + n; room > pooledSize || room < pooledSize/2 {
 		return &outChunk{buf: make([]byte, batchRoomAck, batchRoomAck+n), first: first, off: batchRoomAck, open: true}
@@ -88,8 +88,8 @@ func (c *outChunk) free() {
 	}
 }
 
-// newInChunk returns an empty chunk with room for n bytes, or more. For more than there is in the pool it has none: what arrives is
-// its buffer.
+// newInChunk returns an empty chunk with room for n bytes or more. If n exceeds the pooled size, the chunk has no buffer: the received
+// bytes become its buffer.
 func newInChunk(n int) *inChunk {
 	if n > pooledSize {
 		return new(inChunk)

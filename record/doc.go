@@ -1,4 +1,4 @@
-// Package record carries ordered records between two peers and tells their writer what has been applied: no broker stands between.
+// Package record carries ordered records between two peers and reports to their writer which have been applied, without a broker.
 //
 //	s, err := record.Open(ctx, session, "orders", nil)
 //	seq, err := s.WriteRecord(ctx, order)       // takes its place in the window
@@ -10,24 +10,24 @@
 //		}, nil)
 //	})
 //
-// A stream goes both ways, and each direction is a log of its own, numbered from 1.
+// A stream is bidirectional, and each direction is a separate log, numbered from 1.
 //
 // # Lifetime
 //
-// A stream that Open has made is carried by a session, and outlives its carriers as that does: every record is read once and in order.
-// A session that is lost ends it, with how far the peer is known to have come. With a Store, another stream goes on where it stood:
-// what was written and not acknowledged is sent again, and the reader's place says from where, so that nothing is read twice that
-// was acknowledged. Applied exactly once is what is applied in the same transaction as its place: see package boltstore.
+// A stream made by Open runs on a session, and outlives its carriers as the session does: every record is read once and in order. The loss
+// of the session ends the stream with an error that says how far the peer is known to have come. With a Store, another stream continues
+// from there: written, unacknowledged records are sent again, and the reader's position says from where, so that no acknowledged record is
+// read twice. A record is applied exactly once if it is applied in the same transaction as its position: see package boltstore.
 //
 // # Cancellation
 //
-// Every call that waits has a ctx. What WriteRecord has taken, it has taken: a ctx that ends later takes nothing back.
+// Every call that waits has a ctx. A record that WriteRecord has accepted stays accepted: a ctx that ends later does not take it back.
 //
 // # Limits
 //
-// The window of a direction, in records and in bytes, is the lower of what both sides allow. A side's memory for it is at most three
-// times its WindowBytes and 192 KiB more, on both ends, whatever the peer does: records of the worst sizes leave half of their
-// buffers empty, and a buffer is held until the last of its records has been read. 2^24 records, 2^30 bytes.
+// The window of a direction, in records and in bytes, is the lower of both sides' limits. A side's memory for it is at most three times its
+// WindowBytes plus 192 KiB, at both ends, whatever the peer does: records of the worst sizes leave half of their buffers empty, and a
+// buffer is held until its last record has been read. At most 2^24 records, 2^30 bytes.
 //
 // # Stability
 //

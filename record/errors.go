@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// A Code says why a record stream was refused or closed (spec 6.2).
+// A Code is the reason why a record stream was refused or closed (spec 6.2).
 type Code uint32
 
 // The codes of version 1. Those from CodeApplication on are the application's.
@@ -19,11 +19,11 @@ const (
 	CodeDone        Code = 0   // in order
 	CodeProtocol    Code = 1   // the other side broke the protocol
 	CodeVersion     Code = 2   // no common version
-	CodeNotAccepted Code = 3   // the application does not take this stream
+	CodeNotAccepted Code = 3   // the application does not accept this stream
 	CodeHistory     Code = 4   // the places of the two sides do not fit together
-	CodeStore       Code = 5   // the side cannot keep its place any more
+	CodeStore       Code = 5   // the side can no longer store its position
 	CodeSuperseded  Code = 6   // another stream has taken over this side's places
-	CodeBusy        Code = 7   // too much is open; later may do
+	CodeBusy        Code = 7   // too many are open; try later
 	CodeInternal    Code = 8   // a handler panicked
 	CodeApplication Code = 256 // and above: the application's own
 )
@@ -51,8 +51,8 @@ var (
 	ErrHistory    = errors.New("no common history")                             // the places of the two sides do not fit together
 	ErrNotTaken   = errors.New("not accepted")                                  // the peer's application refuses the stream
 	ErrBusy       = errors.New("busy")                                          // the peer is over a limit
-	ErrTooLarge   = errors.New("too large")                                     // a record, or a batch, over what the peer takes
-	ErrRange      = errors.New("out of range")                                  // a number that is not due
+	ErrTooLarge   = errors.New("too large")                                     // a record, or a batch, over the peer's limit
+	ErrRange      = errors.New("out of range")                                  // an invalid number
 	ErrStore      = errors.New("cannot keep it")                                // the Store has failed
 	ErrSuperseded = errors.New("another stream has taken over")                 // this stream's Store serves another one now
 	ErrInvalid    = errors.New("invalid options")                               // see the text
@@ -63,7 +63,7 @@ var codeErrors = map[Code]error{
 	CodeHistory: ErrHistory, CodeBusy: ErrBusy,
 }
 
-// codeOf returns what the peer is told about err.
+// codeOf returns the code that the peer receives for err.
 func codeOf(err error) Code {
 	var e *Error
 	switch {
@@ -85,19 +85,19 @@ func codeOf(err error) Code {
 	return CodeNotAccepted
 }
 
-// Error is the typed error of record streams. It matches, by errors.Is, the sentinel of its Code and whatever Err wraps: that of
-// a session that has ended, for one.
+// Error is the typed error of record streams. By errors.Is it matches the sentinel of its Code and any error that Err wraps, such as that
+// of an ended session.
 type Error struct {
 	Op      string // "open", "write", "barrier", ...
-	Name    string // the stream's
-	Remote  bool   // the peer said so
-	Code    Code   // why, when Remote; or what a hook wants the peer to be told
-	Text    string // the words of the peer, which are not to be trusted, or of a hook
-	Applied uint64 // the last record of this side that the peer is known to have applied, of a stream that has ended
+	Name    string // of the stream
+	Remote  bool   // reported by the peer
+	Code    Code   // the reason, when Remote; or the code that a hook wants to send to the peer
+	Text    string // the text of the peer, untrusted, or of a hook
+	Applied uint64 // of an ended stream: the last record of this side that the peer is known to have applied
 	Err     error  // the cause on this side, if any
 }
 
-// Error returns "op name: remote: code: text: cause: applied up to N", leaving out what is empty.
+// Error returns "op name: remote: code: text: cause: applied up to N", without the empty parts.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
@@ -119,7 +119,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the sentinel of Code, if it has one and the peer said so, and Err, if set.
+// Unwrap returns the sentinel of Code, if it has one and the peer reported it, and Err, if set.
 func (e *Error) Unwrap() []error {
 	errs := make([]error, 0, 2)
 	if err, ok := codeErrors[e.Code]; ok && e.Remote {
@@ -136,18 +136,18 @@ func (e *Error) Timeout() bool {
 	return errors.Is(e, os.ErrDeadlineExceeded) || errors.Is(e, context.DeadlineExceeded)
 }
 
-// Temporary reports whether the same may succeed later; part of net.Error.
+// Temporary reports whether the same call may succeed later; part of net.Error.
 func (e *Error) Temporary() bool { return e.Timeout() || errors.Is(e, ErrBusy) }
 
 var _ net.Error = (*Error)(nil)
 
-// A RecordFailure says that the peer's application could not apply a record of this side.
+// A RecordFailure means that the peer's application could not apply a record of this side.
 type RecordFailure struct { //nolint:revive // users of notify know it by this name
 	FailedSeq uint64 // the record
-	Applied   uint64 // the last record that has been applied
-	Code      uint32 // the peer's application's
+	Applied   uint64 // the last record applied
+	Code      uint32 // of the peer's application
 	Retryable bool   // Resend may help; otherwise the stream is over
-	Message   string // the peer's words, not to be trusted
+	Message   string // the peer's text, untrusted
 }
 
 // Error implements error.

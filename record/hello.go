@@ -6,7 +6,7 @@ import (
 	"io"
 )
 
-// helloKind says what the first bytes of a side are (spec 3.1).
+// helloKind is the kind of a side's first message (spec 3.1).
 type helloKind uint8
 
 const (
@@ -22,8 +22,8 @@ const (
 	logSize       = 16
 	capBatchAck   = 1 << 0 // spec 3.3
 	capConfirm    = 1 << 1 // of OPEN: a frame follows ACCEPT; of ACCEPT: it is waited for
-	capMoving     = 1 << 2 // of OPEN: another stream works on, and moves the places
-	capGiven      = 1 << 3 // a CLOSE in order says what the application has been given (spec 6.1)
+	capMoving     = 1 << 2 // of OPEN: another stream continues, and moves the positions
+	capGiven      = 1 << 3 // a CLOSE in order reports the last record given to the application (spec 6.1)
 	maxWindow     = 1 << 24
 	maxBytes      = 1 << 30
 	leastWindow   = 1
@@ -63,7 +63,7 @@ func (h hello) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint64(b, h.applied)
 }
 
-// consumeHello takes an OPEN or ACCEPT of helloSize bytes, of which the prefix has been checked.
+// consumeHello parses an OPEN or ACCEPT of helloSize bytes whose prefix has been checked.
 func consumeHello(b []byte) (hello, error) {
 	h := hello{
 		kind:    helloKind(b[5]),
@@ -89,7 +89,7 @@ func consumeHello(b []byte) (hello, error) {
 	return h, nil
 }
 
-// checkPrefix looks at the first bytes of a side.
+// checkPrefix checks the first bytes of a side.
 func checkPrefix(b []byte, want helloKind) error {
 	switch {
 	case [4]byte(b) != helloMagic:
@@ -104,7 +104,7 @@ func checkPrefix(b []byte, want helloKind) error {
 	return nil
 }
 
-// readHello reads what the other side begins with. A REFUSE is a *Error.
+// readHello reads the other side's first message. A REFUSE is an *Error.
 func readHello(r io.Reader, want helloKind) (hello, error) {
 	var b [helloSize]byte
 	if _, err := io.ReadFull(r, b[:helloPrefix]); err != nil {
@@ -159,13 +159,13 @@ func cutShort(err error) error {
 	return fmt.Errorf("no whole hello: %w", err)
 }
 
-// moves reports whether the places of h may have moved on meanwhile: those of an opener whose Store serves another stream.
+// moves reports whether the positions of h may have moved since: those of an opener whose Store serves another stream.
 func (h hello) moves() bool { return h.kind == helloOpen && h.caps&capMoving != 0 }
 
-// begin returns the record that a direction begins with (spec 3.5): of the log that writer tells of, to the reader.
+// begin returns the first record of a direction (spec 3.5): from the log of writer, for reader.
 func begin(writer, reader hello) (uint64, error) {
 	switch {
-	case reader.known == LogID{}, reader.known != writer.log && reader.applied == 0: // it has no place that could be lost
+	case reader.known == LogID{}, reader.known != writer.log && reader.applied == 0: // it has no position that could be lost
 		return writer.first, nil
 	case reader.known != writer.log:
 		return 0, fmt.Errorf("%w: the reader is at record %d of log %x, and the writer has log %x: one of them has begun anew; "+

@@ -11,33 +11,33 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// lease is a stream's hold on its Store, from before there is a stream:
+// lease is a stream's hold on its Store. It begins before the stream:
 //
 //	look ─┬─ free: Begin ─────────────────────────────────────> held ── serve ── end
 //	      └─ another has it: its place ── hello ── take: Begin ───^
 //
-// A Store that serves another stream is taken over last, once the peer has accepted: until then that stream works on, and this side says
-// where it stands. What may have moved meanwhile is mended by both sides: the other stream's Store keeps the records that the hello
-// speaks of (pins), and this one skips records that the other has applied (inbound.skip).
+// A Store that serves another stream is taken over last, once the peer has accepted. Until then the other stream continues, and this side
+// reports its position. Both sides repair later changes: the other stream's Store keeps the records that the hello refers to (pins), and
+// this one skips records that the other has applied (inbound.skip).
 type lease struct {
 	store  Store              // nil: none
 	cancel context.CancelFunc // ends the opening, when another lease takes the Store over
-	before *lease             // has the Store, and is to be taken over; nil: none
-	pinned uint64             // what its Store keeps for this one: the records behind it
+	before *lease             // has the Store, and will be taken over; nil: none
+	pinned uint64             // records behind this one are kept in its Store for this lease
 
 	begun chan struct{} // closed when Begin has returned
-	gone  chan struct{} // closed when the Store has been given back, or never was had
+	gone  chan struct{} // closed when the Store has been released, or was never taken
 
 	mu     sync.Mutex
 	held   bool
-	place  Place // as Begin returned it
+	place  Place // the result of Begin
 	lost   bool
-	ended  bool // the Store is being given back
+	ended  bool // the Store is being released
 	stream *Stream
-	pins   map[*lease]uint64 // openings that may take over, and what each has said is acknowledged
+	pins   map[*lease]uint64 // openings that may take over, and the acknowledged record that each has stated
 }
 
-// holders are the leases that have a Store, or are about to. Two streams on one Store have nothing else in common.
+// holders are the leases that have a Store, or are about to. Two streams on one Store share nothing else.
 var holders struct {
 	mu sync.Mutex
 	of map[Store]*lease
@@ -47,7 +47,7 @@ func newLease(st Store, cancel context.CancelFunc) *lease {
 	return &lease{store: st, cancel: cancel, begun: make(chan struct{}), gone: make(chan struct{}), pins: make(map[*lease]uint64)}
 }
 
-// look returns where the Store stands. It takes one that is free; of another, it learns the place from the stream that has it.
+// look returns the position of the Store. It takes a free Store. If another stream has it, look gets the position from that stream.
 func (l *lease) look(ctx context.Context) (Place, error) {
 	if l.store == nil {
 		l.place = noStore()
@@ -75,8 +75,8 @@ func (l *lease) look(ctx context.Context) (Place, error) {
 	}
 }
 
-// take takes the Store over from the lease that had it when look was called. Another one that has come first keeps it, once its peer has
-// said a word. p is asked about the place of a stream that still has the Store, which is ended in the same step.
+// take takes the Store over from the lease that had it at the time of look. If another lease came first, that one keeps the Store once its
+// peer has sent something. p checks the position of the stream that still has the Store; the same step ends that stream.
 func (l *lease) take(ctx context.Context, p *handshake) (Place, error) {
 	if l.before == nil {
 		return l.place, nil
@@ -100,14 +100,14 @@ func (l *lease) take(ctx context.Context, p *handshake) (Place, error) {
 	return l.begin()
 }
 
-// works reports whether a stream has the Store whose peer is known to have accepted it.
+// works reports whether the stream that has the Store is known to have been accepted by its peer.
 func (l *lease) works() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.stream != nil && !l.ended && l.stream.heard.Load()
 }
 
-// yield ends what has the Store, unless p cannot go on from where it stands.
+// yield ends the holder of the Store, unless p cannot continue from its position.
 func (l *lease) yield(p *handshake) error {
 	l.mu.Lock()
 	s, place, ended := l.stream, l.place, l.ended
@@ -118,10 +118,10 @@ func (l *lease) yield(p *handshake) error {
 	case s != nil:
 		return s.yield(p)
 	}
-	return p.fits(place) // Begin tells it
+	return p.fits(place) // Begin notifies it
 }
 
-// claim makes l the holder of its Store, unless a lease other than before has it: that is returned.
+// claim makes l the holder of its Store, unless a lease other than before has it; claim then returns that lease.
 func (l *lease) claim(before *lease) *lease {
 	if !isKey(l.store) {
 		return nil
@@ -138,7 +138,7 @@ func (l *lease) claim(before *lease) *lease {
 	return nil
 }
 
-// unclaim undoes claim: the lease before still has the Store, or has given it back.
+// unclaim undoes claim: the lease before still has the Store, or has released it.
 func (l *lease) unclaim() {
 	h := l.before
 	holders.mu.Lock()
@@ -157,10 +157,10 @@ func (l *lease) unclaim() {
 	close(l.gone)
 }
 
-// isKey reports whether st may be the key of a map. A Store that may not is taken over as a stream is opened.
+// isKey reports whether st can be the key of a map. A Store that cannot is taken over when a stream is opened.
 func isKey(st Store) bool { return reflect.ValueOf(st).Comparable() }
 
-// begin has the Store begin, which ends the lease that has it.
+// begin calls the Store's Begin, which ends the lease that has the Store.
 func (l *lease) begin() (place Place, err error) {
 	defer func() {
 		l.mu.Lock()
@@ -181,8 +181,8 @@ func (l *lease) begin() (place Place, err error) {
 	return place, nil
 }
 
-// pin returns where the Store stands, and has it keep what is not acknowledged there until by is done with it. It reports false when
-// the Store is being given back.
+// pin returns the position of the Store, and makes the Store keep the records that are unacknowledged there until by is done with it. It
+// reports false if the Store is being released.
 func (l *lease) pin(by *lease) (Place, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -197,7 +197,7 @@ func (l *lease) pin(by *lease) (Place, bool) {
 	return place, true
 }
 
-// settled returns up to where the Store may forget when all up to acked is acknowledged.
+// settled returns up to where the Store may forget records when all up to acked are acknowledged.
 func (l *lease) settled(acked uint64) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -211,7 +211,7 @@ func (l *lease) settledLocked(acked uint64) uint64 {
 	return acked
 }
 
-// onLost ends the stream that has the store, now or as soon as there is one.
+// onLost ends the stream that has the Store, now or as soon as there is one.
 func (l *lease) onLost() {
 	l.mu.Lock()
 	s := l.stream
@@ -224,7 +224,7 @@ func (l *lease) onLost() {
 	l.cancel()
 }
 
-// serve gives the hold to a stream, which gives it back when it ends.
+// serve passes the hold to a stream, which releases it when it ends.
 func (l *lease) serve(s *Stream) {
 	l.letGo()
 	l.mu.Lock()
@@ -245,7 +245,7 @@ func (l *lease) letGo() {
 	}
 }
 
-// end gives the store back, if it was taken. Records up to acked may be forgotten; last, if not nil, is called before.
+// end releases the Store, if it was taken. Records up to acked may be forgotten; last, if not nil, is called before.
 func (l *lease) end(acked uint64, last func() error) error {
 	l.letGo()
 	l.mu.Lock()
@@ -262,7 +262,7 @@ func (l *lease) end(acked uint64, last func() error) error {
 		if last != nil {
 			err = last()
 		}
-	}, func(why *hook.Failure) { // gives the Store back in any case
+	}, func(why *hook.Failure) { // releases the Store in any case
 		err = errors.Join(err, l.store.End(acked))
 		why.Rethrow()
 	})
@@ -272,7 +272,7 @@ func (l *lease) end(acked uint64, last func() error) error {
 	return nil
 }
 
-// leave says that the Store is free, unless another lease has taken it.
+// leave marks the Store as free, unless another lease has taken it.
 func (l *lease) leave() {
 	holders.mu.Lock()
 	if isKey(l.store) && holders.of[l.store] == l {

@@ -6,35 +6,34 @@ import (
 	"time"
 )
 
-// Options are for Open, OpenConn, Handle and AcceptConn. Nil is as good as the zero value.
+// Options are the options of Open, OpenConn, Handle and AcceptConn. Nil is equivalent to the zero value.
 type Options struct {
-	// Window caps the records of each direction that are written and not applied: what this side writes, and what it lets the
-	// peer write; the lower of both sides counts. If zero, 65536. At most 2^24.
+	// Window limits the written, unapplied records of each direction: those that this side writes, and those that it lets the peer write.
+	// The lower limit of both sides counts. If zero, 65536. At most 2^24.
 	Window int
-	// WindowBytes caps their bytes in the same way; this side's memory for a direction stays within three times it, and 192 KiB.
-	// If zero, 4 MiB. At most 2^30.
+	// WindowBytes limits their bytes in the same way. This side's memory for a direction stays within three times WindowBytes, plus 192
+	// KiB. If zero, 4 MiB. At most 2^30.
 	WindowBytes int
-	// MaxRecord caps one record that this side takes, in bytes. If zero, 1 MiB, or what WindowBytes has room for.
+	// MaxRecord limits one record that this side accepts, in bytes. If zero, 1 MiB, or what WindowBytes has room for.
 	MaxRecord int
-	// BatchBytes is how many bytes of records leave together at most, except for one larger record. Each batch costs some 150
-	// bytes of memory more. If zero, 64 KiB.
+	// BatchBytes limits the bytes of records sent together, except for one larger record. Each batch costs some 150 bytes of memory more.
+	// If zero, 64 KiB.
 	BatchBytes int
-	// Linger is how long a record waits for others to leave with it, while less than BatchBytes wait and nobody is at a
-	// Barrier. If zero, none waits: what is written while the one before leaves goes together anyway.
+	// Linger is how long a record waits for others to be sent with it, while less than BatchBytes wait and no caller is at a Barrier. If
+	// zero, none waits: records written while the previous batch is sent go together anyway.
 	Linger time.Duration
-	// AckDelay is how long an acknowledgement waits for more, while neither all that has come is applied nor a quarter of the
-	// window. If zero, 1 ms. If negative, none waits.
+	// AckDelay is how long an acknowledgement waits for more, while neither all received records nor a quarter of the window is applied. If
+	// zero, 1 ms. If negative, none waits.
 	AckDelay time.Duration
-	// NoBatchAck keeps acknowledgements in frames of their own, as with a peer that knows no other.
+	// NoBatchAck sends acknowledgements only in frames of their own, as to a peer that supports nothing else.
 	NoBatchAck bool
-	// HandshakeTimeout bounds the wait for the other side's hello, with the ctx of Open. If zero, 5 s. For the streams of Handle it
-	// counts the time in which the session is heard: a connection that is silent or lost does not use it up.
+	// HandshakeTimeout bounds the wait for the other side's hello, together with the ctx of Open. If zero, 5 s. For the streams of Handle
+	// it counts only the time in which the session is heard: a silent or lost connection does not use it up.
 	HandshakeTimeout time.Duration
-	// CloseTimeout is how long Close waits without progress for what is written to reach the peer. If zero, 5 s.
+	// CloseTimeout is how long Close waits without progress for written records to reach the peer. If zero, 5 s.
 	CloseTimeout time.Duration
-	// Store, if not nil, keeps the stream's places, and the records that are not acknowledged, beyond this process. One stream
-	// at a time uses it: another one takes it over once its peer has accepted it. A stream that is refused, or fails to open, leaves the
-	// one before it alone.
+	// Store, if not nil, keeps the stream's positions and unacknowledged records beyond this process. One stream at a time uses it. Another
+	// stream takes it over once its peer has accepted it; a stream that is refused or fails to open leaves the holder alone.
 	Store Store
 	// Registry, if not nil, lists the stream while it is open.
 	Registry *Registry
@@ -76,7 +75,7 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// hello returns what this side says of itself, standing at p.
+// hello returns this side's hello at position p.
 func (o *Options) hello(k helloKind, p Place) hello {
 	h := hello{
 		kind: k, records: uint32(o.Window), bytes: uint32(o.WindowBytes), largest: uint32(o.MaxRecord),

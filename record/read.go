@@ -15,11 +15,11 @@ type Record struct {
 	Payload []byte
 }
 
-// ReadRecord returns the next record, in order and once each; its Payload is the caller's. It waits for one. Reading says nothing
-// to the peer: AckRecord does.
+// ReadRecord returns the next record, in order and once each. It waits for one. Its Payload is the caller's. Reading does not notify the
+// peer: AckRecord does.
 //
-// The error is exactly io.EOF when the peer has written all; otherwise an *Error that matches ctx's error, ErrClosed, or why the
-// stream has ended. What has come and was not read is not delivered by a stream that is lost.
+// The error is exactly io.EOF when all of the peer's records have been read. Otherwise it is an *Error that matches ctx's error, ErrClosed,
+// or the reason why the stream has ended. A lost stream does not deliver received, unread records.
 func (s *Stream) ReadRecord(ctx context.Context) (Record, error) {
 	var one [1]Record
 	if _, err := s.read(ctx, one[:], true); err != nil {
@@ -28,8 +28,8 @@ func (s *Stream) ReadRecord(ctx context.Context) (Record, error) {
 	return one[0], nil
 }
 
-// ReadBatch puts at least one record, and at most as many as it has place for, into dst, and returns how many. It is otherwise as
-// ReadRecord, but that the payloads are valid until the next ReadRecord or ReadBatch. It allocates nothing.
+// ReadBatch puts at least one record, and at most len(dst), into dst, and returns how many. It is otherwise like ReadRecord, except that
+// the payloads are valid until the next ReadRecord or ReadBatch. It allocates nothing.
 func (s *Stream) ReadBatch(ctx context.Context, dst []Record) (n int, err error) {
 	if len(dst) == 0 {
 		return 0, s.opError("read", fmt.Errorf("%w: no place for a record", ErrRange))
@@ -37,8 +37,8 @@ func (s *Stream) ReadBatch(ctx context.Context, dst []Record) (n int, err error)
 	return s.read(ctx, dst, false)
 }
 
-// Records returns an iterator over the records that come. It ends after the last one, and after an error, which it yields with a
-// record that is none. The payload is valid until the next is asked for.
+// Records returns an iterator over arriving records. It ends after the last one, and after an error, which it yields with a zero record. A
+// payload is valid until the next record is requested.
 func (s *Stream) Records(ctx context.Context) iter.Seq2[Record, error] {
 	return func(yield func(Record, error) bool) {
 		var one [1]Record
@@ -57,7 +57,7 @@ func (s *Stream) Records(ctx context.Context) iter.Seq2[Record, error] {
 	}
 }
 
-// read takes records into dst: copies, or what is valid until the next read.
+// read moves records into dst: as copies, or valid until the next read.
 func (s *Stream) read(ctx context.Context, dst []Record, copies bool) (int, error) {
 	for {
 		n, err := s.tryRead(dst, copies)
@@ -73,7 +73,7 @@ func (s *Stream) read(ctx context.Context, dst []Record, copies bool) (int, erro
 	}
 }
 
-// tryRead is read when nobody is to wait: it may return 0 and nil.
+// tryRead is read without waiting: it may return 0 and nil.
 func (s *Stream) tryRead(dst []Record, copies bool) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +103,7 @@ func (s *Stream) tryRead(dst []Record, copies bool) (int, error) {
 	return n, nil
 }
 
-// readFailure returns why there is nothing to read any more, or nil. mu is held.
+// readFailure returns why there is nothing more to read, or nil. mu is held.
 func (s *Stream) readFailure() error {
 	switch {
 	case s.err != nil:
@@ -118,8 +118,8 @@ func (s *Stream) readFailure() error {
 	return nil
 }
 
-// AckRecord says that the record seq and all before it are applied: the peer's barriers up to it are met. With a Store, their place is
-// kept before the peer learns it. Records that have not been read, and a number below an earlier one, are ErrRange; the same one
+// AckRecord declares that the record seq and all before it are applied, which ends the peer's barriers up to it. With a Store, the position
+// is stored before the peer is notified. Records that have not been read, and a number below an earlier one, are ErrRange; the same number
 // again changes nothing. Otherwise the error is why the stream has ended.
 func (s *Stream) AckRecord(seq uint64) error {
 	s.mu.Lock()
@@ -140,8 +140,8 @@ func (s *Stream) AckRecord(seq uint64) error {
 	return nil
 }
 
-// planAck has the peer told what is applied: at once when all that has come is, or much of the window (spec 4.4), and otherwise
-// soon. mu is held.
+// planAck makes the peer be notified of applied records: at once when all received records are applied, or much of the window (spec 4.4),
+// and otherwise soon. mu is held.
 func (s *Stream) planAck() {
 	in := &s.in
 	soon := in.applied == in.next-1 || in.applied-in.told >= uint64(max(1, s.out.window/4)) ||
@@ -161,7 +161,7 @@ func (s *Stream) planAck() {
 	}
 }
 
-// ackDue is what delay calls.
+// ackDue is called by delay.
 func (s *Stream) ackDue() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -173,11 +173,11 @@ func (s *Stream) ackDue() {
 	}
 }
 
-// Fail says that the record seq cannot be applied, and why: code and message, of which the first 1024 bytes count, are the
-// application's, and the peer's barriers from seq on end with them.
+// Fail declares that the record seq cannot be applied. code and message, of which the first 1024 bytes count, are the application's, and
+// end the peer's barriers from seq on.
 //
-// When it is retryable, the record and all after it are dropped, read or not, until the peer's application calls Resend: then they
-// come again, with the same numbers. Otherwise the stream ends, on both sides, once the peer has been told.
+// If it is retryable, the record and all after it are dropped, read or not, until the peer's application calls Resend. They are then sent
+// again, with the same numbers. Otherwise the stream ends on both sides, once the peer has been notified.
 //
 // A seq that is acknowledged, or has not been read, is ErrRange. Otherwise the error is why the stream has ended.
 func (s *Stream) Fail(seq uint64, code uint32, retryable bool, message string) error {
@@ -203,7 +203,7 @@ func (s *Stream) Fail(seq uint64, code uint32, retryable bool, message string) e
 	return nil
 }
 
-// applied and delivered return the last record that is acknowledged here, and that has been read.
+// applied and delivered return the last record that is acknowledged here, and the last one that has been read.
 func (s *Stream) applied() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// readLoop owns the conn's read side: it takes every frame, and never waits for the application. It ends when the stream has ended,
-// and after the peer's CLOSE.
+// readLoop owns the conn's read side: it handles every frame, and never waits for the application. It ends when the stream has ended, and
+// after the peer's CLOSE.
 func (s *Stream) readLoop() {
 	r := &reader{s: s, br: s.br}
 	for {
@@ -25,24 +25,24 @@ func (s *Stream) readLoop() {
 	}
 }
 
-// isLeaving reports whether the last frame of this side is on its way: the writer ends the stream.
+// isLeaving reports whether this side's last frame is being sent: the writer ends the stream.
 func (s *Stream) isLeaving() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.out.leaving
 }
 
-// readBuffer holds small frames. Large ones go past it.
+// readBuffer is the size of the buffer for small frames. Large frames bypass it.
 const readBuffer = 4 << 10
 
-// reader takes the frames of a stream's conn.
+// reader reads the frames of a stream's conn.
 type reader struct {
 	s    *Stream
 	br   *bufio.Reader
 	head [batchHead + ackSize]byte // of a body
 }
 
-// next takes one frame. It reports whether that was the last.
+// next handles one frame. It reports whether that was the last.
 func (r *reader) next() (over bool, err error) {
 	b, err := r.br.Peek(headerSize)
 	if err != nil {
@@ -56,7 +56,7 @@ func (r *reader) next() (over bool, err error) {
 		return false, err
 	}
 	r.s.heard.Store(true)
-	_, _ = r.br.Discard(headerSize) // has been peeked
+	_, _ = r.br.Discard(headerSize) // already peeked
 	switch h.kind {
 	case kindBatch:
 		return false, r.batch(h)
@@ -81,7 +81,7 @@ func (r *reader) next() (over bool, err error) {
 	return true, r.s.onClose(code, text)
 }
 
-// number takes an ACK, REWIND or END.
+// number handles an ACK, REWIND or END.
 func (r *reader) number(h header) error {
 	if _, err := io.ReadFull(r.br, r.head[:ackSize]); err != nil {
 		return err
@@ -108,7 +108,7 @@ func (r *reader) number(h header) error {
 	return nil
 }
 
-// batch takes a BATCH.
+// batch handles a BATCH.
 func (r *reader) batch(h header) error {
 	size := batchHead
 	if h.flags&flagAck != 0 {
@@ -141,8 +141,8 @@ func (r *reader) batch(h header) error {
 	return nil
 }
 
-// records reads n bytes of records: into room, or those of a large BATCH, for which there is none, into a buffer that grows as they
-// arrive. What a peer announces and does not send costs nothing.
+// records reads n bytes of records: into room or, for a large BATCH without room, into a buffer that grows as they arrive. Records that a
+// peer announces and does not send cost nothing.
 func (r *reader) records(room []byte, n int) ([]byte, error) {
 	if n <= cap(room) {
 		_, err := io.ReadFull(r.br, room[:n])
@@ -160,8 +160,7 @@ func (r *reader) records(room []byte, n int) ([]byte, error) {
 	return b, nil
 }
 
-// expect takes what stands before the records of a BATCH, of n bytes, and returns the chunk that they are to be put behind; or that
-// they are to be skipped.
+// expect handles the head of a BATCH with n bytes of records. It returns the chunk to append the records to, or that they must be skipped.
 func (s *Stream) expect(b batch, n int) (c *inChunk, skip bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -191,10 +190,10 @@ func (s *Stream) expect(b batch, n int) (c *inChunk, skip bool, err error) {
 	return in.space(n), false, nil
 }
 
-// closedFor reports whether what comes is for nobody any more. mu is held.
+// closedFor reports whether arriving records have no reader any more. mu is held.
 func (s *Stream) closedFor() bool { return s.err != nil || s.out.closing != nil }
 
-// arrived makes the records of a BATCH, which stand behind c, readable.
+// arrived makes the records of a BATCH, which follow c's, readable.
 func (s *Stream) arrived(c *inChunk, b batch, records []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,8 +220,7 @@ func (s *Stream) arrived(c *inChunk, b batch, records []byte) {
 	s.signal(s.readable)
 }
 
-// skipApplied takes records off the queue that the stream before has applied after the hello had said where this side stands. mu is
-// held.
+// skipApplied removes records from the queue that the earlier stream applied after this side's hello had stated its position. mu is held.
 func (s *Stream) skipApplied() {
 	in := &s.in
 	for in.delivered < in.skip {
@@ -236,7 +234,7 @@ func (s *Stream) skipApplied() {
 	s.planAck()
 }
 
-// onClose takes the peer's last frame.
+// onClose handles the peer's last frame.
 func (s *Stream) onClose(code Code, text string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -256,7 +254,7 @@ func (s *Stream) onClose(code Code, text string) error {
 		s.endAfterPeer(&Error{Op: "carry", Name: s.name, Remote: true, Code: code, Text: text})
 	case !s.in.ended:
 		s.endAfterPeer(s.opError("carry", ErrPeerClosed))
-	default: // what has come can be read, and its place kept
+	default: // received records can still be read, and their position kept
 		o.gone, s.mute, s.broke = ErrPeerClosed, true, nil
 		if s.grace != nil {
 			s.grace.Stop()
@@ -271,7 +269,7 @@ func (s *Stream) onClose(code Code, text string) error {
 	return nil
 }
 
-// endAfterPeer ends the stream for what the peer has said. mu is held.
+// endAfterPeer ends the stream because of the peer's frame. mu is held.
 func (s *Stream) endAfterPeer(err error) {
 	s.mute = true
 	s.failLocked(err)

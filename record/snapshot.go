@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// counters are a stream's. Stream.mu guards them.
+// counters are the counters of a stream. Stream.mu guards them.
 type counters struct {
 	batchesOut, batchesIn     uint64
 	acksOut, acksIn           uint64
@@ -28,7 +28,7 @@ func (c *counters) ackSent(riding bool) {
 	}
 }
 
-// countBarrier counts a wait that is over, or given up.
+// countBarrier counts a wait that is over or abandoned.
 func (c *counters) countBarrier(b *barrier, now time.Time) {
 	flushed := b.flushed
 	if flushed.IsZero() {
@@ -39,7 +39,7 @@ func (c *counters) countBarrier(b *barrier, now time.Time) {
 	c.applyWait += now.Sub(flushed)
 }
 
-// Snapshot is a stream as it stands. Out is what this side writes, In what it reads.
+// Snapshot is the state of a stream. Out counts what this side writes, In what it reads.
 type Snapshot struct {
 	ID     uint64 // among the streams of this process
 	Name   string
@@ -49,30 +49,30 @@ type Snapshot struct {
 
 	BatchesOut, BatchesIn     uint64 // BATCH frames
 	AcksOut, AcksIn           uint64 // ACK frames
-	PiggybackOut, PiggybackIn uint64 // acknowledgements that rode in a BATCH
+	PiggybackOut, PiggybackIn uint64 // acknowledgements in a BATCH
 	FailuresOut, FailuresIn   uint64 // FAIL frames
-	RecordsOut, RecordsIn     uint64 // written here; come from the peer
-	BytesOut, BytesIn         uint64 // of the payloads written; of the records come, with their lengths
+	RecordsOut, RecordsIn     uint64 // written here; received from the peer
+	BytesOut, BytesIn         uint64 // of the written payloads; of the received records, with their lengths
 
-	Barriers    uint64        // waits for the peer that are over
-	BarrierWait time.Duration // FlushWait and ApplyWait, of all together
+	Barriers    uint64        // completed waits for the peer
+	BarrierWait time.Duration // FlushWait plus ApplyWait, in total
 	FlushWait   time.Duration // until the conn had taken the record
 	ApplyWait   time.Duration // and from then on
 
 	Written          uint64 // number of the last record written
 	Acked            uint64 // of the last that the peer has applied
 	Outstanding      uint64 // records written and not acknowledged
-	OutstandingBytes int    // bytes that are kept for them, with their lengths
+	OutstandingBytes int    // bytes kept for them, with their lengths
 
-	Received         uint64 // number of the last record that has come
-	Delivered        uint64 // that has been read
-	Applied          uint64 // that has been acknowledged here
-	PendingApply     uint64 // records that have come and are not applied
-	PeakPendingApply uint64 // the most that there have been
-	PendingAck       uint64 // records that are applied, and the peer has not been told
+	Received         uint64 // number of the last record received
+	Delivered        uint64 // of the last record read
+	Applied          uint64 // of the last record acknowledged here
+	PendingApply     uint64 // records received and not applied
+	PeakPendingApply uint64 // the maximum of PendingApply
+	PendingAck       uint64 // records applied and not yet reported to the peer
 }
 
-// Snapshot returns the stream as it stands.
+// Snapshot returns the current state of the stream.
 func (s *Stream) Snapshot() Snapshot {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,8 +92,7 @@ func (s *Stream) Snapshot() Snapshot {
 	}
 }
 
-// A Registry lists the streams that are open. The zero value is ready. It is safe for concurrent use; its methods do nothing on a nil
-// Registry.
+// A Registry lists open streams. The zero value is ready to use. It is safe for concurrent use; its methods do nothing on a nil Registry.
 type Registry struct {
 	mu      sync.RWMutex
 	streams map[*Stream]struct{} // by identity: several may have the same peer and name
@@ -120,7 +119,7 @@ func (r *Registry) remove(s *Stream) {
 	delete(r.streams, s)
 }
 
-// Snapshots returns the streams that are open, by peer, name and age.
+// Snapshots returns the open streams, by peer, name and age.
 func (r *Registry) Snapshots() []Snapshot {
 	if r == nil {
 		return nil

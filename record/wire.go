@@ -6,12 +6,12 @@ import (
 	"fmt"
 )
 
-// A kind says what a frame is (spec 2.4).
+// A kind is the kind of a frame (spec 2.4).
 type kind uint8
 
 const (
 	kindBatch  kind = 0x01 // records
-	kindAck    kind = 0x02 // all up to a record are applied
+	kindAck    kind = 0x02 // everything up to a record is applied
 	kindFail   kind = 0x03 // a record cannot be applied
 	kindRewind kind = 0x04 // records are sent again from here on
 	kindEnd    kind = 0x05 // the direction has ended
@@ -42,7 +42,7 @@ const (
 	headerSize    = 8                      // kind 1, flags 1, zero 2, length 4
 	batchHead     = 12                     // of a BATCH's body: first 8, count 4
 	ackSize       = 8                      // of an ACK, and of a BATCH's ack
-	batchRoom     = headerSize + batchHead // what stands before the records of a BATCH without ack
+	batchRoom     = headerSize + batchHead // head of a BATCH without ack, before its records
 	batchRoomAck  = batchRoom + ackSize    // and with one
 	maxLengthSize = 5                      // of the uvarint before a record: a record has less than 2^30 bytes
 	maxText       = 1024                   // spec 2.5
@@ -50,7 +50,7 @@ const (
 	closeHead     = 4                      // code
 )
 
-// header is what every frame begins with (spec 2.1).
+// header is the header of every frame (spec 2.1).
 type header struct {
 	kind   kind
 	flags  byte
@@ -62,7 +62,7 @@ func (h header) append(b []byte) []byte {
 	return binary.BigEndian.AppendUint32(b, uint32(h.length))
 }
 
-// consumeHeader takes the header that b, of headerSize bytes, is. window is what the cap of a BATCH is made from (spec 2.4).
+// consumeHeader parses the header in b, which has headerSize bytes. The size limit of a BATCH is derived from window (spec 2.4).
 func consumeHeader(b []byte, window int) (header, error) {
 	h := header{kind: kind(b[0]), flags: b[1]}
 	length := binary.BigEndian.Uint32(b[4:])
@@ -119,7 +119,7 @@ func (f failure) append(b []byte) []byte {
 	return append(b, f.message...)
 }
 
-// consumeFail takes the body of a FAIL, of at least failHead bytes.
+// consumeFail parses the body of a FAIL, of at least failHead bytes.
 func consumeFail(b []byte) (failure, error) {
 	f := failure{
 		seq:       binary.BigEndian.Uint64(b),
@@ -140,22 +140,22 @@ func appendClose(b []byte, code Code, text string) []byte {
 	return append(b, text...)
 }
 
-// givenSize is that of what a CLOSE in order says behind its code when both sides know capGiven.
+// givenSize is the size of the number behind the code of a CLOSE in order, when both sides know capGiven.
 const givenSize = 8
 
-// appendDone appends a CLOSE in order that says which record the application was given last.
+// appendDone appends a CLOSE in order with the number of the last record given to the application.
 func appendDone(b []byte, given uint64) []byte {
 	b = header{kind: kindClose, length: closeHead + givenSize}.append(b)
 	b = binary.BigEndian.AppendUint32(b, uint32(CodeDone))
 	return binary.BigEndian.AppendUint64(b, given)
 }
 
-// consumeClose takes the body of a CLOSE, of at least closeHead bytes.
+// consumeClose parses the body of a CLOSE, of at least closeHead bytes.
 func consumeClose(b []byte) (Code, string) {
 	return Code(binary.BigEndian.Uint32(b)), string(b[closeHead:])
 }
 
-// batch is what stands before the records of a BATCH.
+// batch is the head of a BATCH, before its records.
 type batch struct {
 	first uint64
 	count int
@@ -163,8 +163,7 @@ type batch struct {
 	ack   uint64
 }
 
-// putBatch writes the header of a BATCH with n bytes of records into the bytes that end where those begin, and returns how many
-// it has taken.
+// putBatch writes the header of a BATCH with n bytes of records in front of the records, at the end of room, and returns its size.
 func putBatch(room []byte, b batch, n int) int {
 	size := batchRoom
 	h := header{kind: kindBatch, length: batchHead + n}
@@ -179,7 +178,7 @@ func putBatch(room []byte, b batch, n int) int {
 	return size
 }
 
-// consumeBatch takes what stands before the records of a BATCH, and returns how many bytes that were.
+// consumeBatch parses the head of a BATCH, and returns its size.
 func consumeBatch(h header, b []byte) (batch, int, error) {
 	out := batch{first: binary.BigEndian.Uint64(b), acked: h.flags&flagAck != 0}
 	size := batchHead
@@ -201,7 +200,7 @@ func appendRecord(b, payload []byte) []byte {
 	return append(b, payload...)
 }
 
-// recordSize returns how many bytes a record of n bytes is in a BATCH.
+// recordSize returns the size of a record of n bytes in a BATCH.
 func recordSize(n int) int {
 	size := n + 1
 	for ; n >= 0x80; n >>= 7 {
@@ -212,7 +211,7 @@ func recordSize(n int) int {
 
 var errRecord = errors.New("a record's length is none")
 
-// nextRecord takes the first record of b, which has been checked or is this side's own, and returns what follows it.
+// nextRecord returns the first record of b, which has been checked or is this side's own, and the bytes after it.
 func nextRecord(b []byte) (payload, rest []byte, err error) {
 	if len(b) > 0 && b[0] < 0x80 && len(b) > int(b[0]) {
 		n := 1 + int(b[0])
@@ -226,7 +225,7 @@ func nextRecord(b []byte) (payload, rest []byte, err error) {
 	return b[size:end:end], b[end:], nil
 }
 
-// checkRecords reports a BATCH whose records are not count, each of at most largest bytes.
+// checkRecords rejects a BATCH whose records are not exactly count, each of at most largest bytes.
 func checkRecords(b []byte, count, largest int) error {
 	for range count {
 		p, rest, err := nextRecord(b)

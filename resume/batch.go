@@ -1,27 +1,26 @@
 package resume
 
-// A Batch is a buffer for what is to be written, with room in front for the header of a segment: a large one is kept as it
-// is, and not copied.
+// A Batch is a buffer for outbound bytes, with room in front for the header of a segment. A large batch is kept as it is, without a copy.
 type Batch struct{ c *chunk }
 
-// batchCopy is up to how many bytes a batch is copied all the same: a kept buffer holds its whole size, which so is at most
-// three times what is in it.
+// batchCopy is the largest batch that is copied nevertheless. A kept buffer holds its whole size, at most three times its
+// contents.
 const batchCopy = 48 << 10
 
-// MaxBatch is how many bytes a Batch takes without being copied.
+// MaxBatch is the largest Batch, in bytes, that is not copied.
 const MaxBatch = largeChunk - headerSize
 
-// NewBatch returns an empty batch, which WriteBatch takes.
+// NewBatch returns an empty batch for WriteBatch.
 func NewBatch() Batch {
 	c := largeChunks.Get().(*chunk)
 	*c = chunk{buf: c.buf}
 	return Batch{c}
 }
 
-// Buffer returns an empty slice with the capacity MaxBatch, to which the bytes are to be appended.
+// Buffer returns an empty slice with the capacity MaxBatch. Append the bytes to it.
 func (b Batch) Buffer() []byte { return b.c.buf[headerSize:headerSize] }
 
-// WriteBatch is Write for the bytes p that were appended to b.Buffer. It takes b, also when it fails.
+// WriteBatch is Write for the bytes p that were appended to b.Buffer. It takes b even if it fails.
 func (f *Flow) WriteBatch(b Batch, p []byte) (int, error) {
 	if len(p) <= batchCopy || len(p) > MaxBatch || f.cfg.Window < 4*largeChunk {
 		n, err := f.Write(p)

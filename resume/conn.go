@@ -13,10 +13,10 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// A Conn is a net.Conn that outlives the carriers it runs on. [Dial] and [Listener.Accept] return one. All methods may be
-// called at any time from any goroutine; none but Read and Write wait, and neither waits longer than its deadline.
+// A Conn is a net.Conn that outlives its carriers. [Dial] and [Listener.Accept] return one. All methods may be called at any time from any
+// goroutine. Only Read and Write wait, and neither waits beyond its deadline.
 //
-// It has two goroutines, which end with it: pump, which takes in what arrives, and keep, which resumes, probes and tells.
+// It has two goroutines, which end with it: pump receives data, and keep resumes, probes and reports.
 type Conn struct {
 	flow   *Flow
 	opts   *Options
@@ -26,7 +26,7 @@ type Conn struct {
 	id       connID
 	patience time.Duration // what both sides have agreed on
 	addrs    atomic.Pointer[addrs]
-	poke     chan struct{} // keep is to look at events; 1 slot
+	poke     chan struct{} // tells keep to look at events; 1 slot
 	kick     chan struct{} // Reconnect; 1 slot
 	done     chan struct{} // closed when everything has ended
 	ctx      context.Context
@@ -34,10 +34,10 @@ type Conn struct {
 	pumping  sync.WaitGroup
 
 	turn  sync.Mutex // one hello that resumes at a time; Flow.mu may be taken inside
-	tries uint32     // the last attempt to resume: what the dialing side said, or the accepting side heard
+	tries uint32     // number of the last attempt to resume, as sent by the dialing side or received by the accepting side
 
-	// Flow.mu guards what follows.
-	readable sync.Cond // any of it, or what Read returns
+	// Flow.mu guards the fields below.
+	readable sync.Cond // signals changes of these fields, or of the result of Read
 	in       queue
 	due      deadline.Deadline // of Read
 	deaf     bool              // CloseRead
@@ -46,17 +46,17 @@ type Conn struct {
 	begun    bool              // there has been a carrier
 	events   []StateChange
 	reason   error // why the last carrier failed, or the last attempt to resume
-	final    error // what the calls return once the flow is closed; nil while it is not
-	aborted  error // what Abort was given
+	final    error // the error of calls once the flow is closed; nil while it is not
+	aborted  error // the argument of Abort
 	lingers  *time.Timer
 }
 
-// addrs are those of the newest carrier.
+// addrs are the addresses of the newest carrier.
 type addrs struct{ local, remote net.Addr }
 
 var _ net.Conn = (*Conn)(nil)
 
-// newConn returns a conn without a carrier. h is the first hello of the other side.
+// newConn returns a conn without a carrier. h is the other side's first hello.
 func newConn(ctx context.Context, o *Options, h hello) *Conn {
 	c := &Conn{
 		opts:     o,
@@ -91,7 +91,7 @@ func (c *Conn) attach(carrier net.Conn, received uint64, live bool) error {
 	return c.flow.Attach(carrier, received, live)
 }
 
-// note takes down what has become of the flow, for keep. Flow.mu is held.
+// note records an event of the flow, for keep. Flow.mu is held.
 func (c *Conn) note(e event, err error) {
 	change := StateChange{Conn: c, Err: err}
 	switch e {
@@ -113,7 +113,7 @@ func (c *Conn) note(e event, err error) {
 	}
 }
 
-// ended takes note of why the flow is closed, and returns what that comes to. Flow.mu is held.
+// ended handles the reason why the flow is closed, and returns the resulting state and error. Flow.mu is held.
 func (c *Conn) ended(err error) (State, error) {
 	c.cancel()
 	c.due.Stop()
@@ -128,19 +128,19 @@ func (c *Conn) ended(err error) (State, error) {
 	case errors.Is(err, errUndelivered), c.shut:
 		return StateClosed, err
 	case err == ErrLost && c.reason != nil:
-		c.final = fmt.Errorf("%w: %s", ErrLost, c.reason.Error()) // the text only: the conn has not ended as its carrier has
+		c.final = fmt.Errorf("%w: %s", ErrLost, c.reason.Error()) // only the text: the conn did not end in the same way as its carrier
 	}
 	return StateLost, c.final
 }
 
-// pump takes in what arrives, whether or not anybody reads, for the other side's acknowledgements are among it. It owns the
-// space of the queue, and ends when the flow is closed.
+// pump receives data even if it is not being read, because the other side's acknowledgements arrive with it. It owns the space of the
+// queue, and ends when the flow is closed.
 func (c *Conn) pump() {
 	for c.takeIn() {
 	}
 }
 
-// takeIn does one Read of a carrier, and reports whether the flow is still open. No space is held while nothing comes.
+// takeIn does one Read of a carrier, and reports whether the flow is still open. It holds no space while nothing arrives.
 func (c *Conn) takeIn() bool {
 	f := c.flow
 	k, from, err := f.startReading()
@@ -181,15 +181,14 @@ func (c *Conn) isLastWord(err error) bool {
 		return false
 	}
 	var end error
-	_ = hook.Do(func() { end = c.opts.Final(err) }) // this goroutine may be the Conn's
+	_ = hook.Do(func() { end = c.opts.Final(err) }) // the calling goroutine may be the Conn's
 	if end != nil {
 		c.flow.Close(end)
 	}
 	return end != nil
 }
 
-// space returns where some of the next want bytes are to be put. The other side must not send more than there is room for
-// (spec 5.5).
+// space returns a buffer for some of the next want bytes. The other side must not send more bytes than there is room for (spec 5.5).
 func (c *Conn) space(want int) ([]byte, error) {
 	c.flow.mu.Lock()
 	defer c.flow.mu.Unlock()
@@ -209,8 +208,8 @@ func (c *Conn) LocalAddr() net.Addr { return c.addrs.Load().local }
 // RemoteAddr returns the remote address of the newest carrier.
 func (c *Conn) RemoteAddr() net.Addr { return c.addrs.Load().remote }
 
-// Done returns a channel that is closed once the Conn has ended and everything of it is freed, but what has been received
-// and not read: after Close, when the rest has been delivered or CloseTimeout is over.
+// Done returns a channel that is closed once the Conn has ended and everything but its unread data is freed. After Close, that is when the
+// rest has been delivered or CloseTimeout is over.
 func (c *Conn) Done() <-chan struct{} { return c.done }
 
 // SetDeadline is SetReadDeadline and SetWriteDeadline.
@@ -221,8 +220,8 @@ func (c *Conn) SetDeadline(t time.Time) error {
 	return c.SetWriteDeadline(t)
 }
 
-// SetReadDeadline makes Reads, pending or future, fail with os.ErrDeadlineExceeded from t on. The zero time means never. It
-// means nothing to the carrier.
+// SetReadDeadline makes pending and future Reads fail with os.ErrDeadlineExceeded from t on. The zero time means never. It does not affect
+// the carrier.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.flow.mu.Lock()
 	defer c.flow.mu.Unlock()
@@ -233,7 +232,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-// SetWriteDeadline makes Writes, pending or future, fail with os.ErrDeadlineExceeded from t on. The zero time means never.
+// SetWriteDeadline makes pending and future Writes fail with os.ErrDeadlineExceeded from t on. The zero time means never.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.flow.mu.Lock()
 	shut := c.shut || c.aborted != nil
@@ -241,11 +240,11 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	if shut {
 		return c.opError("set", net.ErrClosed)
 	}
-	_ = c.flow.SetWriteDeadline(t) // Write tells why a conn is lost
+	_ = c.flow.SetWriteDeadline(t) // Write reports why a conn is lost
 	return nil
 }
 
-// opError says in which call on which conn err happened.
+// opError wraps err with the call and the conn that it happened on.
 func (c *Conn) opError(op string, err error) error {
 	a := c.addrs.Load()
 	return &net.OpError{Op: op, Net: "resume", Source: a.local, Addr: a.remote, Err: err}

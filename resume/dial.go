@@ -9,7 +9,7 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// DialFunc opens a carrier: any net.Conn whose Close ends a Read and a Write that wait.
+// DialFunc opens a carrier: any net.Conn whose Close ends waiting Reads and Writes.
 type DialFunc = func(context.Context) (net.Conn, error)
 
 // Dial is DialContext with a context that never ends.
@@ -17,12 +17,12 @@ func Dial(opts *Options, dial DialFunc) (*Conn, error) {
 	return DialContext(context.Background(), opts, dial)
 }
 
-// DialContext opens a carrier with dial, and on it a connection to a [Listener]. dial is called again, with the values of
-// ctx but not its end, whenever the carrier has failed, until the Conn is closed or has been without for Options.Patience.
+// DialContext opens a carrier with dial, and on it a connection to a [Listener]. It calls dial again, with the values of ctx but not its
+// end, whenever the carrier has failed, until the Conn is closed or has been without a carrier for Options.Patience.
 //
-// The error is ErrInvalid for the Options and for a nil dial, that of dial, what the other side refuses with (ErrBusy, ErrVersion), ErrStranger
-// for a side that does not speak the protocol, and that of ctx or a net.Error with Timeout when Options.HandshakeTimeout is
-// over. A dial that goes on for longer is not waited for, and what it returns is closed.
+// The error is ErrInvalid for invalid Options or a nil dial, the error of dial, the other side's refusal (ErrBusy, ErrVersion), ErrStranger
+// for a side that does not speak the protocol, or, when Options.HandshakeTimeout or ctx ends, a net.Error with Timeout or ctx's error.
+// DialContext does not wait for a dial that takes longer, and closes the conn that it returns.
 func DialContext(ctx context.Context, opts *Options, dial DialFunc) (*Conn, error) {
 	o := opts.withDefaults()
 	if err := o.validate(); err != nil {
@@ -39,7 +39,7 @@ func DialContext(ctx context.Context, opts *Options, dial DialFunc) (*Conn, erro
 	c := newConn(context.WithoutCancel(ctx), &o, answer)
 	c.dialer = d
 	c.start()
-	_ = c.attach(carrier, 0, false) // a flow that is lost already says so in Read and Write
+	_ = c.attach(carrier, 0, false) // if the flow is already lost, Read and Write report it
 	return c, nil
 }
 
@@ -63,20 +63,20 @@ func (d *dialer) open(ctx context.Context, h hello) (net.Conn, hello, error) {
 		err = &waitError{"no answer to the hello", ctx.Err()}
 	}
 	if err != nil {
-		_ = carrier.Close() // the first error is what counts
+		_ = carrier.Close() // only the first error counts
 		return nil, hello{}, err
 	}
 	return carrier, answer, nil
 }
 
-// call calls dial, and does not wait for it beyond the end of ctx.
+// call calls dial. It does not wait beyond the end of ctx.
 func (d *dialer) call(ctx context.Context) (net.Conn, error) {
 	type result struct {
 		carrier net.Conn
 		err     error
 	}
 	results := make(chan result)
-	go func() { // ends with dial; hands the carrier over, or closes it when nobody waits
+	go func() { // ends with dial; passes the carrier on, or closes it if the caller has left
 		var carrier net.Conn
 		var err error
 		if exited := hook.Do(func() { carrier, err = d.dial(ctx) }); exited != nil {
@@ -100,10 +100,10 @@ func (d *dialer) call(ctx context.Context) (net.Conn, error) {
 	}
 }
 
-// errNoCarrier is what a DialFunc that returns nothing at all has failed with.
+// errNoCarrier is the error of a DialFunc that returns neither a conn nor an error.
 var errNoCarrier = fmt.Errorf("%w: the DialFunc returned neither a conn nor an error", ErrInvalid)
 
-// waitError is the end of a context while something was waited for. It has a Timeout, as the *net.OpError around it asks.
+// waitError is the error of a wait that a context ended. It has a Timeout method, for the *net.OpError around it.
 type waitError struct {
 	what string
 	err  error
@@ -130,10 +130,9 @@ func greet(carrier net.Conn, h hello) (hello, error) {
 	return answer, nil
 }
 
-// Reconnect replaces the carrier by a new one at once, without a loss if the old one is alive, and without the waiting of
-// Options.Backoff if there is none. It returns before that is done; Options.OnState tells of it. If no carrier can be had
-// for now, the old one stays. The error is net.ErrClosed when the Conn has ended, and ErrInvalid on the accepting side,
-// which cannot dial.
+// Reconnect replaces the carrier by a new one at once. If the old carrier is alive, nothing is lost; if there is none, Reconnect ends the
+// wait of Options.Backoff. It returns before the replacement is complete; Options.OnState reports that. If no carrier is available for now,
+// the old one stays. The error is net.ErrClosed if the Conn has ended, and ErrInvalid on the accepting side, which cannot dial.
 func (c *Conn) Reconnect() error {
 	if c.dialer == nil {
 		return c.opError("reconnect", fmt.Errorf("%w: the accepting side does not dial", ErrInvalid))
@@ -146,7 +145,7 @@ func (c *Conn) Reconnect() error {
 	}
 	select {
 	case c.kick <- struct{}{}:
-	default: // one is on its way
+	default: // a Reconnect is already pending
 	}
 	return nil
 }
@@ -155,7 +154,7 @@ func (c *Conn) Reconnect() error {
 func (c *Conn) redial(forced bool) {
 	attempt := func(ctx context.Context) error {
 		select {
-		case <-c.kick: // this attempt is what it asks for
+		case <-c.kick: // this attempt serves the request
 			forced = true
 		default:
 		}
@@ -171,10 +170,10 @@ func (c *Conn) redial(forced bool) {
 		return err
 	}
 	final := func(error) bool { return c.flow.Err() != nil || c.flow.Attached() }
-	_ = c.opts.Backoff.Retry(c.ctx, c.kick, attempt, final) // the reason is kept
+	_ = c.opts.Backoff.Retry(c.ctx, c.kick, attempt, final) // the reason is stored
 }
 
-// resume makes one attempt to give the conn a new carrier. What no later attempt can mend closes the flow.
+// resume makes one attempt to give the conn a new carrier. It closes the flow after an error that no later attempt can repair.
 func (c *Conn) resume(ctx context.Context) error {
 	received, live := c.flow.Received()
 	c.tries++

@@ -2,7 +2,7 @@ package resume
 
 import "context"
 
-// AwaitSent waits until a carrier has taken all that was written, or there is none, or the flow is closed.
+// AwaitSent waits until a carrier has taken everything written, or there is no carrier, or the flow is closed.
 func (f *Flow) AwaitSent() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -11,11 +11,11 @@ func (f *Flow) AwaitSent() {
 	}
 }
 
-// AwaitAcked waits until the other side has acknowledged all that was written, over one carrier or several, or the flow is
-// closed; it returns why.
+// AwaitAcked waits until the other side has acknowledged everything written, over one carrier or several. If the flow is closed first, it
+// returns why.
 func (f *Flow) AwaitAcked() error { return f.AwaitAckedTo(forEver) }
 
-// AwaitAckedTo is AwaitAcked for what was written before offset.
+// AwaitAckedTo is AwaitAcked for the bytes written before offset.
 func (f *Flow) AwaitAckedTo(offset uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -34,8 +34,8 @@ func (f *Flow) AwaitAckedTo(offset uint64) error {
 	return f.err
 }
 
-// AwaitSettled waits until the flow runs on at most one carrier: until both directions have left the one before. The error is
-// ctx's, or the reason of Close.
+// AwaitSettled waits until the flow runs on at most one carrier: until both directions have left the previous one. The error is ctx's, or
+// the reason of Close.
 func (f *Flow) AwaitSettled(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		f.mu.Lock()

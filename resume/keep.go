@@ -6,8 +6,8 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// keep looks after the conn: it tells of its states, resumes it, and watches for silence. It owns Options.OnState and the
-// dialing, and ends, as the last of all, when the flow is closed.
+// keep maintains the conn: it reports its states, resumes it, and watches for silence. It owns Options.OnState and the dialing, and ends
+// last, when the flow is closed.
 func (c *Conn) keep() {
 	defer close(c.done)
 	w := newWatch(c.flow, c.opts.Heartbeat)
@@ -31,8 +31,8 @@ func (c *Conn) keep() {
 	}
 }
 
-// tell tells of what has happened, and returns the last of it, or 0 if there is nothing new. Before it tells of the end, it
-// waits until everything has ended.
+// tell reports events to OnState, and returns the last state, or 0 if there is nothing new. Before it reports the end, it waits until
+// everything else has ended.
 func (c *Conn) tell() State {
 	last := State(0)
 	for _, e := range c.happened() {
@@ -45,7 +45,7 @@ func (c *Conn) tell() State {
 			c.server.account(c, last)
 		}
 		if c.opts.OnState != nil {
-			_ = hook.Do(func() { c.opts.OnState(e) }) // this goroutine goes on whatever it does with its own
+			_ = hook.Do(func() { c.opts.OnState(e) }) // this goroutine continues even if OnState ends its own
 		}
 	}
 	return last
@@ -59,14 +59,14 @@ func (c *Conn) happened() []StateChange {
 	return events
 }
 
-// watch notices that a carrier has been silent. Only keep uses it.
+// watch detects a silent carrier. Only keep uses it.
 type watch struct {
 	flow    *Flow
 	every   time.Duration
 	timer   *time.Timer
-	ticks   <-chan time.Time // nil if silence means nothing
-	since   time.Time        // when there was last a sign of life
-	carrier *carrier         // of which that is said
+	ticks   <-chan time.Time // nil if silence is ignored
+	since   time.Time        // when the last sign of life came
+	carrier *carrier         // the carrier that since refers to
 }
 
 func newWatch(f *Flow, every time.Duration) *watch {
@@ -84,7 +84,7 @@ func (w *watch) stop() {
 	}
 }
 
-// look asks a carrier for a sign of life that has been silent for every, and gives it up after twice that.
+// look asks a carrier that has been silent for every for a sign of life, and gives it up after twice that.
 func (w *watch) look() {
 	now, heard, carrier := time.Now(), w.flow.LastHeard(), w.flow.carrier()
 	next := w.every / 4

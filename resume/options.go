@@ -6,12 +6,11 @@ import (
 	"time"
 )
 
-// Options are for [Dial] and [NewListener]. Nil and the zero value are useful. The two sides may have different ones: of
-// Window, each holds for what its own side keeps; of Patience, the smaller one holds on both sides.
+// Options are the options of [Dial] and [NewListener]. Nil and the zero value are useful. The two sides may differ: each side's Window
+// applies to the data that it keeps, and the smaller Patience applies to both.
 type Options struct {
-	// Window caps what is kept of what was written and not yet taken by the other side, and what is kept of what was
-	// received and not yet read, in bytes each, with 12 for each Write of the former. Write waits at the cap of either
-	// side. If zero, 1 MiB. From 4 KiB to 64 MiB.
+	// Window limits the written data that the other side has not taken, and the received data that has not been read, in bytes each, with
+	// 12 more for each Write. Write waits at the limit of either side. If zero, 1 MiB. From 4 KiB to 64 MiB.
 	Window int
 
 	// Patience is how long a Conn may be without a carrier before it is lost. If zero, 60 s. If negative, a Conn is lost
@@ -21,12 +20,12 @@ type Options struct {
 	// HandshakeTimeout bounds each hello, with the dialing before it. If zero, 5 s.
 	HandshakeTimeout time.Duration
 
-	// CloseTimeout bounds how long a Conn that has been closed goes on to deliver, and to find carriers for that. It is
-	// never longer than the Patience. If zero, 5 s. If negative, Close delivers nothing more.
+	// CloseTimeout bounds how long a closed Conn continues to deliver data, and to find carriers for that. It is never longer than the
+	// Patience. If zero, 5 s. If negative, Close delivers nothing more.
 	CloseTimeout time.Duration
 
-	// Heartbeat is after how long a silence a carrier is asked for a sign of life; after twice as long it is given up. If
-	// zero, 10 s. If negative, silence means nothing. At least 1 ms.
+	// Heartbeat is the silence after which a carrier is asked for a sign of life; after twice as long it is given up. If zero, 10 s. If
+	// negative, silence is ignored. At least 1 ms.
 	Heartbeat time.Duration
 
 	// Backoff is how long the dialing side waits between its attempts to resume. Neither Min nor Max may be negative, nor a
@@ -37,27 +36,27 @@ type Options struct {
 	// further ones are refused with ErrBusy. If zero, 16384. If negative, there is no limit.
 	MaxConns int
 
-	// MaxDetached is how many Conns of a Listener may be without a carrier at a time. One too many ends one of them with
-	// ErrLost: one of which nothing was ever heard, or else the one that has been detached for longest. If zero, 1024. If
-	// negative, none: a Conn is lost with its carrier.
+	// MaxDetached is how many Conns of a Listener may be without a carrier at a time. One too many ends one of them with ErrLost: one that
+	// never received anything, or else the one that has been detached for longest. If zero, 1024. If negative, none: a Conn is lost with
+	// its carrier.
 	MaxDetached int
 
 	// Backlog is how many new Conns of a Listener may wait for Accept; further ones are refused with ErrBusy. If zero, 128. At
 	// most 2^20.
 	Backlog int
 
-	// OnState, if not nil, is told what becomes of each Conn, one after the other, in a goroutine of the Conn. It may call
-	// the Conn's methods, but must not block: the Conn waits for it before it resumes.
+	// OnState, if not nil, is called with each state change of each Conn, one at a time, in a goroutine of the Conn. It may call the Conn's
+	// methods, but must not block: the Conn waits for it before it resumes.
 	OnState func(StateChange)
 
-	// Drop, if not nil, ends a carrier that is given up, in place of its Close. reason is nil while the Conn goes on over
-	// another, net.ErrClosed when the Conn has ended in order, and else what it has ended with: see Conn.Abort. A hello that
-	// fails closes its carrier all the same. It may wait for the network.
+	// Drop, if not nil, ends a carrier that is given up, instead of its Close. reason is nil if the Conn continues on another carrier,
+	// net.ErrClosed if the Conn has ended in order, and otherwise the error that it has ended with: see Conn.Abort. A carrier whose hello
+	// fails is closed instead. Drop may wait for the network.
 	Drop func(carrier net.Conn, reason error)
 
-	// Final, if not nil, is asked about each error of a carrier, and of the DialFunc when it was to resume. An error that it
-	// returns is the other side's last word, as carriers that can be reset with a code bring it: the Conn ends with that, and
-	// does not look for another carrier. It must not block.
+	// Final, if not nil, is called with each error of a carrier, and of the DialFunc when resuming. An error that it returns is the other
+	// side's last word, as sent by carriers that can be reset with a code: the Conn ends with that error, and does not look for another
+	// carrier. Final must not block.
 	Final func(err error) error
 }
 
@@ -114,7 +113,7 @@ func (o *Options) validate() error {
 	return nil
 }
 
-// unasked returns how long after bytes have come the other side is told, which has a Heartbeat of its own.
+// unasked returns the time between received bytes and the unasked number sent for them. The other side has its own Heartbeat.
 func (o *Options) unasked() time.Duration {
 	if o.Heartbeat < 0 {
 		return pieceTime
@@ -122,10 +121,10 @@ func (o *Options) unasked() time.Duration {
 	return min(o.Heartbeat/2, pieceTime)
 }
 
-// patience returns the field in milliseconds, as it is said in a hello.
+// patience returns the Patience in milliseconds, as sent in a hello.
 func (o *Options) patience() uint32 { return uint32(max(o.Patience, 0) / time.Millisecond) }
 
-// closeTimeout returns how long a Conn that is lost after patience may go on after its Close.
+// closeTimeout returns how long a Conn with the given patience may continue after its Close.
 func (o *Options) closeTimeout(patience time.Duration) time.Duration {
 	return max(0, min(o.CloseTimeout, patience))
 }

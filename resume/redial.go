@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// A Backoff is how long to wait between attempts: Min after the first that failed, then twice as long each time, up to Max;
-// each wait is shortened by up to a half at random, so that many who lost the same peer do not come back together.
+// A Backoff is the wait between attempts: Min after the first failure, then twice as long each time, up to Max. Each wait is shortened at
+// random by up to a half, so that many sides that lost the same peer do not return together.
 //
-// Options refuses a negative one, and a Max that is set and less than Min. Wait and Retry take a negative Min or Max for
-// zero, and wait no longer than a Max that is less than Min.
+// Options reject a negative Backoff, and a Max that is set and less than Min. Wait and Retry treat a negative Min or Max as zero, and wait
+// no longer than a Max that is less than Min.
 type Backoff struct {
 	Min time.Duration // if zero, 50 ms, or Max if that is less
 	Max time.Duration // if zero, 5 s, or Min if that is more
@@ -22,7 +22,7 @@ const (
 	defaultMaxBackoff = 5 * time.Second
 )
 
-// withDefaults returns a copy that can be waited by.
+// withDefaults returns a copy with valid values.
 func (b Backoff) withDefaults() Backoff {
 	switch {
 	case b.Min <= 0 && b.Max <= 0:
@@ -35,7 +35,7 @@ func (b Backoff) withDefaults() Backoff {
 	return b
 }
 
-// Wait returns how long to wait after so many failures in a row, counted from 1; less is taken for 1.
+// Wait returns the wait after the given number of failures in a row, counted from 1. A smaller number counts as 1.
 func (b Backoff) Wait(failures int) time.Duration {
 	b = b.withDefaults()
 	d := b.Max
@@ -45,8 +45,9 @@ func (b Backoff) Wait(failures int) time.Duration {
 	return d - rand.N(d/2+1)
 }
 
-// Retry calls attempt until it succeeds, fails with an error that final reports as such, or ctx ends, and returns the last
-// error. A nil final reports none. It waits in between as b says. A value from kick ends the wait at once, and the waits begin from Min again.
+// Retry calls attempt until it succeeds, fails with an error that final reports as final, or ctx ends, and returns the last error. A nil
+// final reports no error as final. Between attempts it waits as b says. A value from kick ends the wait at once, and the waits start again
+// from Min.
 func (b Backoff) Retry(ctx context.Context, kick <-chan struct{}, attempt func(context.Context) error, final func(error) bool) error {
 	for failures := 1; ; failures++ {
 		err := attempt(ctx)

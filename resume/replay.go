@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// replay keeps what has been written and not acknowledged, as the segments it is sent in, so that what goes to the carrier
-// needs no further copy:
+// replay keeps the written, unacknowledged bytes, as the segments that they are sent in, so that sending them to the carrier needs no
+// further copy:
 //
 //	head ──> chunk ──> chunk ──> tail
 //	         [first ... sent ... w]      segments before first are acknowledged, before sent handed to a carrier
@@ -28,15 +28,15 @@ type replay struct {
 type chunk struct {
 	next  *chunk
 	buf   []byte
-	first int    // where the first segment begins that is not acknowledged whole
-	sent  int    // where the first segment begins that is not sent, or goes on
-	rest  int    // how many bytes of that have not been sent, if some have; 0 otherwise
+	first int    // where the first segment begins that is not acknowledged completely
+	sent  int    // where the first segment begins that is not sent completely
+	rest  int    // bytes of that segment that have not been sent, if some have; 0 otherwise
 	last  int    // where the last segment begins
 	w     int    // where the last segment ends
 	base  uint64 // the offset of the segment at first
 
 	writing bool // a carrier's Write reads from buf: it must stay as it is
-	freed   bool // acknowledged whole while writing
+	freed   bool // acknowledged completely while writing
 }
 
 const (
@@ -44,14 +44,13 @@ const (
 	largeChunk = 136 << 10 // the largest batch of a session's writer, and a header
 )
 
-// Chunks are recycled, so that what is idle holds none, or a small one.
+// Chunks are recycled, so that an idle flow holds none, or a small one.
 var (
 	smallChunks = sync.Pool{New: func() any { return &chunk{buf: make([]byte, smallChunk)} }}
 	largeChunks = sync.Pool{New: func() any { return &chunk{buf: make([]byte, largeChunk)} }}
 )
 
-// newChunk returns an empty chunk for n bytes or, if that is too many for any, a large one. more says that others are in
-// use already.
+// newChunk returns an empty chunk for n bytes, or a large one if n is too much for any. more says that others are already in use.
 func newChunk(n int, more bool) *chunk {
 	pool := &largeChunks
 	if n+headerSize <= smallChunk && !more {
@@ -78,7 +77,7 @@ func (c *chunk) free() {
 // room returns how many bytes may be written now.
 func (r *replay) room() int { return max(r.limit-r.held-headerSize, 0) }
 
-// write keeps as much of p as there is room for, and returns how much that is.
+// write keeps as much of p as there is room for, and returns how many bytes that is.
 func (r *replay) write(p []byte) int {
 	written := 0
 	for len(p) > 0 {
@@ -114,7 +113,7 @@ func (r *replay) extend(p []byte) bool {
 	return true
 }
 
-// begin keeps as much of p as fits into one segment, and returns how much that is.
+// begin keeps as much of p as fits into one segment, and returns how many bytes that is.
 func (r *replay) begin(p []byte) int {
 	c := r.open(len(p))
 	n := min(len(p), len(c.buf)-c.w-headerSize)
@@ -146,7 +145,7 @@ func (r *replay) place(c *chunk, h header) {
 	r.grow(c, headerSize, 0)
 }
 
-// grow notes that c has n bytes more, which cover so many offsets.
+// grow records n more bytes in c, which cover the given number of offsets.
 func (r *replay) grow(c *chunk, n int, offsets uint64) {
 	c.w += n
 	r.held += n
@@ -156,7 +155,7 @@ func (r *replay) grow(c *chunk, n int, offsets uint64) {
 	}
 }
 
-// open returns the chunk in which a segment of n bytes is to begin: the tail if it fits whole, or a new one.
+// open returns the chunk for a new segment of n bytes: the tail if the segment fits completely, or a new one.
 func (r *replay) open(n int) *chunk {
 	if c := r.tail; c != nil && len(c.buf)-c.w >= headerSize+min(n, largeChunk-headerSize) {
 		return c
@@ -190,7 +189,7 @@ func (r *replay) nextSize(most int) int {
 	return end - c.sent
 }
 
-// part returns how many bytes the next segment has, if that is a part of the one that is kept; else 0.
+// part returns the size of the next segment if it is a part of a stored one, and 0 otherwise.
 func (c *chunk) part(most int) int {
 	n := c.rest
 	if n == 0 {
@@ -201,8 +200,7 @@ func (c *chunk) part(most int) int {
 	return min(n, most-headerSize)
 }
 
-// upTo returns where the whole segments end that are next and have no more than most bytes together, and where the last of them
-// begins. There is one at least.
+// upTo returns where the last of the next segments that together have at most most bytes begins, and where it ends. There is at least one.
 func (c *chunk) upTo(most int) (last, end int) {
 	if c.w-c.sent <= most {
 		return c.last, c.w
@@ -216,9 +214,9 @@ func (c *chunk) upTo(most int) (last, end int) {
 	}
 }
 
-// next returns what is to be sent now, of at most most bytes, and the chunk that is in: segments, the last of kind k, unless it is a
-// FIN, and the first with number; or when a segment is longer than that, a part of it as a segment of its own. There must be some.
-// They count as sent; the chunk is being written until done.
+// next returns the next bytes to send, at most most, and their chunk. The bytes are whole segments: the last of kind k, unless it is a FIN,
+// and the first with number. If a segment is longer than most, they are a part of it as a segment of its own. There must be some unsent
+// bytes. They then count as sent; the chunk is in use until done.
 func (r *replay) next(k kind, number uint64, most int) ([]byte, *chunk) {
 	c := r.unsent
 	if n := c.part(most); n > 0 {
@@ -240,7 +238,7 @@ func (r *replay) next(k kind, number uint64, most int) ([]byte, *chunk) {
 	return segments, c
 }
 
-// nextPart returns the segment h, and a chunk with a copy of its bytes: in its own chunk they stand behind others.
+// nextPart returns the segment h, and a chunk with a copy of its bytes, because in their own chunk they follow other bytes.
 func (r *replay) nextPart(h header) ([]byte, *chunk) {
 	c := r.unsent
 	if c.rest == 0 {
@@ -248,7 +246,7 @@ func (r *replay) nextPart(h header) ([]byte, *chunk) {
 		c.sent += headerSize
 	}
 	part := newChunk(h.length, false)
-	part.writing, part.freed = true, true // done gives it back
+	part.writing, part.freed = true, true // done releases it
 	b := append(h.append(part.buf[:0]), c.buf[c.sent:c.sent+h.length]...)
 	c.sent += h.length
 	c.rest -= h.length
@@ -257,7 +255,7 @@ func (r *replay) nextPart(h header) ([]byte, *chunk) {
 	return b, part
 }
 
-// passed notes that c.sent and sent have moved.
+// passed records that c.sent and sent have moved.
 func (r *replay) passed(c *chunk) {
 	if c.sent == c.w {
 		r.unsent = c.next
@@ -265,7 +263,7 @@ func (r *replay) passed(c *chunk) {
 	r.reached = max(r.reached, r.sent)
 }
 
-// done says that no carrier reads from c any more.
+// done records that no carrier reads from c any more.
 func (r *replay) done(c *chunk) {
 	c.writing = false
 	if c.freed {
@@ -274,7 +272,7 @@ func (r *replay) done(c *chunk) {
 	}
 }
 
-// ack forgets what lies before offset, which must have been sent.
+// ack forgets everything before offset, which must have been sent.
 func (r *replay) ack(offset uint64) {
 	r.acked = max(r.acked, offset)
 	for c := r.head; c != nil; c = r.head {
@@ -300,11 +298,11 @@ func (r *replay) ack(offset uint64) {
 	}
 }
 
-// rewind makes everything from offset on unsent. offset must not be before acked nor after reached, and no carrier may read
-// from the chunks. A segment that begins before it is cut: its new header takes the place of bytes that the other side has.
+// rewind makes everything from offset on unsent. offset must be between acked and reached, and no carrier may be reading from the chunks. A
+// segment that begins before offset is cut: its new header overwrites bytes that the other side has.
 func (r *replay) rewind(offset uint64) {
 	for c := r.unsent; c != nil; c = c.next {
-		c.sent, c.rest = c.w, 0 // it has been sent before, as far as offset
+		c.sent, c.rest = c.w, 0 // it has been sent before, up to offset
 	}
 	r.ack(offset)
 	r.sent, r.unsent = offset, r.head

@@ -20,24 +20,23 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// AcceptorConfig is the accepting side's settings.
+// AcceptorConfig is the configuration of the accepting side.
 type AcceptorConfig struct {
 	Config
-	// MaxHandshakes caps the carriers of one peer whose hello is being answered; as many again wait. If zero, 16.
+	// MaxHandshakes limits the carriers of one peer whose hello is being answered; as many again wait. If zero, 16.
 	MaxHandshakes int
-	// MaxDetached caps the sessions of one peer that wait for another carrier: beyond it the one that has waited longest
-	// ends. What a peer has open at once is bounded by its connection, and what it has left behind by nothing else. If
-	// zero, 256: as many as libp2p streams of one peer, at the limits of package node.
+	// MaxDetached limits the sessions of one peer that wait for another carrier. Beyond it, the one that has waited longest ends. The
+	// peer's connection bounds what it has open at a time, but nothing else bounds its detached sessions. If zero, 256: as many as libp2p
+	// streams of one peer, at the limits of package node.
 	MaxDetached int
-	// Admit, if not nil, is asked about each peer when its hello has come and before it is looked at; an error refuses
-	// the carrier, and is told to the peer.
+	// Admit, if not nil, is called for each peer when its hello has arrived and before it is examined. An error refuses the carrier, and is
+	// sent to the peer.
 	Admit func(peer string) error
 	// OnSession, if not nil, is called with each new session before anything of it is handled. It must not block.
 	OnSession func(*Session)
 }
 
-// An Acceptor is the accepting side of sessions: it answers hellos and holds what has been opened. It is safe for
-// concurrent use.
+// An Acceptor is the accepting side of sessions: it answers hellos and holds the open sessions. It is safe for concurrent use.
 type Acceptor struct {
 	cfg      Config
 	perPeer  int
@@ -49,8 +48,8 @@ type Acceptor struct {
 	mu       sync.Mutex
 	sessions map[frame.SessionID]*Session
 	byPeer   map[string][]*Session
-	promised map[frame.SessionID]chan struct{} // sessions whose ACK is on its way
-	greeting map[string]int                    // carriers whose hello is not done, by peer
+	promised map[frame.SessionID]chan struct{} // sessions whose ACK is under way
+	greeting map[string]int                    // carriers whose hello is not complete, by peer
 	queueing map[string]int                    // carriers that wait for the place of such a hello, by peer
 	freed    sync.Cond                         // a place is free, or closed is set
 	conns    map[net.Conn]struct{}             // the same carriers
@@ -85,9 +84,9 @@ func NewAcceptor(cfg AcceptorConfig) (*Acceptor, error) {
 	return a, nil
 }
 
-// Serve answers the hello on a carrier that peer opened, and serves it to its end. It owns conn. peer is the name bound
-// into the PSK handshake, a Peer ID in its text form. It returns nil after a session or stream that was opened, however
-// it ended, and an *Error when the hello was refused or never came, or conn is nil.
+// Serve answers the hello on a carrier that peer opened, and serves it to its end. It owns conn. peer is the name bound into the PSK
+// handshake, a Peer ID in its text form. Serve returns nil after an opened session or stream, however it ended. It returns an *Error if the
+// hello was refused or never came, or if conn is nil.
 func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 	if conn == nil {
 		return &Error{Op: "hello", Peer: peer, Outcome: NotSent, Text: "conn is nil"}
@@ -105,7 +104,7 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 		a.refused.Add(1)
 		refusal := &Error{Err: err}
 		if told := (*Error)(nil); errors.As(err, &told) {
-			*refusal = *told // it may be Admit's own, used for every peer
+			*refusal = *told // it may be Admit's own, shared by all peers
 			a.refuse(conn, refusal)
 		} else {
 			drop(conn, cutCode(err))
@@ -117,7 +116,7 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 	return nil
 }
 
-// cutCode returns the code to drop a carrier with whose hello has failed with err: one that is cut, or slow, breaks no protocol.
+// cutCode returns the code to drop a carrier whose hello has failed with err. A hello that is cut or slow is no protocol error.
 func cutCode(err error) frame.Code {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -136,7 +135,7 @@ func (a *Acceptor) beginHello(conn net.Conn, peer string) *Error {
 	if !a.awaitPlace(peer) {
 		return &Error{Op: "hello", Peer: peer, Code: frame.CodeUnavailable, Text: "too many hellos at once"}
 	}
-	if a.closed && len(a.sessions) == 0 { // the sessions that drain may need another carrier
+	if a.closed && len(a.sessions) == 0 { // draining sessions may need another carrier
 		return &Error{Op: "hello", Peer: peer, Code: frame.CodeGoingAway}
 	}
 	a.greeting[peer]++
@@ -144,9 +143,9 @@ func (a *Acceptor) beginHello(conn net.Conn, peer string) *Error {
 	return nil
 }
 
-// awaitPlace waits while a peer has perPeer hellos in progress, each of which ends within HandshakeTimeout. As many again may
-// wait: a dialing side that keeps to the limit does not know when this side has noticed that a hello is done. It reports
-// whether there is a place. a.mu is held.
+// awaitPlace waits while a peer has perPeer hellos in progress, each of which ends within HandshakeTimeout. As many again may wait, because
+// a dialing side that keeps to the limit does not know when this side has noticed the end of a hello. It reports whether there is a place.
+// a.mu is held.
 func (a *Acceptor) awaitPlace(peer string) bool {
 	if a.greeting[peer] < a.perPeer {
 		return true
@@ -174,16 +173,16 @@ func (a *Acceptor) endHello(conn net.Conn, peer string) {
 	a.freed.Broadcast()
 }
 
-// refuse tells the peer why, and closes.
+// refuse sends the reason to the peer, and closes the carrier.
 func (a *Acceptor) refuse(conn net.Conn, err *Error) {
 	body := frame.AppendHello(nil, &frame.Hello{Kind: frame.KindRefuse, Version: frame.Version, Failure: &frame.Failure{
 		Code: err.Code, RetryAfter: err.RetryAfter, Text: err.Text}})
 	_ = boundHandshake(context.Background(), conn, min(a.cfg.CloseTimeout, partingGrace))
-	_ = frame.WriteHello(conn, body) // a peer that is gone is not to be told
-	_ = conn.Close()                 // likewise
+	_ = frame.WriteHello(conn, body) // a peer that is gone cannot be notified
+	_ = conn.Close()                 // same
 }
 
-// answer does the hello, and returns what runs the carrier. timed ends the bound on it.
+// answer does the hello, and returns the function that runs the carrier. timed ends the time limit of the hello.
 func (a *Acceptor) answer(conn net.Conn, peer string, timed func() bool) (run func(), err error) {
 	h, ack, err := a.hello(conn, peer)
 	if err != nil {
@@ -231,8 +230,8 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 	}, nil
 }
 
-// promise notes that a session of this id is about to be there: the peer may name it as soon as it has the ACK, which is
-// before Write returns here. kept ends the promise, once the session is there or will never be.
+// promise records that a session with this id is about to exist: the peer may name it as soon as it has the ACK, which is before Write
+// returns here. kept ends the promise, once the session exists or never will.
 func (a *Acceptor) promise(id frame.SessionID) (kept func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -246,7 +245,7 @@ func (a *Acceptor) promise(id frame.SessionID) (kept func()) {
 	}
 }
 
-// find returns the session of an id, or nil. It waits for one that is promised.
+// find returns the session with an id, or nil. It waits for one that is promised.
 func (a *Acceptor) find(id frame.SessionID) *Session {
 	for {
 		a.mu.Lock()
@@ -255,11 +254,11 @@ func (a *Acceptor) find(id frame.SessionID) *Session {
 		if s != nil || made == nil {
 			return s
 		}
-		<-made // within the handshake's deadline, as the ACK is
+		<-made // bounded by the handshake's deadline, like the ACK
 	}
 }
 
-// reserve takes the place of one session.
+// reserve takes a place for one session.
 func (a *Acceptor) reserve() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -286,7 +285,7 @@ func (a *Acceptor) add(s *Session) bool {
 	return true
 }
 
-// boundDetached ends the session of a peer that has been detached longest, if more than MaxDetached are.
+// boundDetached ends the session of a peer that has been detached longest, if there are more than MaxDetached.
 func (a *Acceptor) boundDetached(peer string) {
 	var oldest *Session
 	var since time.Time
@@ -311,7 +310,7 @@ func (a *Acceptor) boundDetached(peer string) {
 	}
 }
 
-// release gives back the place of s.
+// release releases the place of s.
 func (a *Acceptor) release(s *Session) {
 	a.cfg.Quota.endSession()
 	a.mu.Lock()
@@ -330,7 +329,7 @@ func (a *Acceptor) release(s *Session) {
 	}
 }
 
-// Sessions returns the sessions that are open now, oldest first.
+// Sessions returns the open sessions, oldest first.
 func (a *Acceptor) Sessions() []*Session {
 	a.mu.Lock()
 	all := make([]*Session, 0, len(a.sessions))
@@ -350,7 +349,7 @@ func (a *Acceptor) Sessions() []*Session {
 // Refused returns how many carriers have been refused or dropped at their hello.
 func (a *Acceptor) Refused() uint64 { return a.refused.Load() }
 
-// Drain takes nothing new from now on, and begins to drain every session.
+// Drain refuses new sessions from now on, and begins to drain every session.
 func (a *Acceptor) Drain() {
 	_, sessions := a.close()
 	drainAll(sessions)
@@ -364,9 +363,9 @@ func drainAll(sessions []*Session) {
 	}
 }
 
-// Shutdown takes nothing new, drains every session, and returns when all have ended. When ctx ends first, the rest is cut off. The
-// error is an *Error that wraps the cause of ctx's end, if that came first, and what Session.Close returns of each session of which
-// something did not arrive. A handler may call it, and is not waited for.
+// Shutdown refuses new sessions, drains every session, and returns when all have ended. If ctx ends first, it cuts off the rest. The error
+// is an *Error that wraps the cause of ctx's end, if that came first, and the errors of Session.Close for sessions with undelivered work. A
+// handler may call Shutdown, which does not wait for it.
 func (a *Acceptor) Shutdown(ctx context.Context) error {
 	drained, sessions := a.close()
 	drainAll(sessions)
@@ -399,7 +398,7 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// spareCaller lets the last session end without the handler that calls Shutdown. a.mu is held.
+// spareCaller makes the last session end without waiting for the handler that calls Shutdown. a.mu is held.
 func (a *Acceptor) spareCaller() {
 	if a.caller == handler.None || len(a.sessions) != 1 {
 		return
@@ -417,8 +416,8 @@ func (a *Acceptor) spareCaller() {
 	a.caller = handler.None
 }
 
-// Abort takes nothing new and ends every session at once, without a word to its peer: for an owner whose carriers are all
-// gone for good. The sessions' Err wraps cause, which must match ErrClosed.
+// Abort refuses new sessions and ends every session at once, without notifying its peer. It serves an owner that has lost all carriers for
+// good. The sessions' Err wraps cause, which must match ErrClosed.
 func (a *Acceptor) Abort(cause error) {
 	_, sessions := a.close()
 	for _, s := range sessions {
@@ -426,14 +425,14 @@ func (a *Acceptor) Abort(cause error) {
 	}
 }
 
-// close takes nothing new from now on: hellos in progress are cut off. drained is closed when no session is left.
+// close refuses new sessions from now on, and cuts off hellos in progress. drained is closed when no session is left.
 func (a *Acceptor) close() (drained <-chan struct{}, sessions []*Session) {
 	a.mu.Lock()
 	a.closed = true
 	a.freed.Broadcast()
 	greeting := slices.Collect(maps.Keys(a.conns))
 	code := frame.CodeGoingAway
-	if len(a.sessions) > 0 { // it may be the hello of one that drains, which is to come again
+	if len(a.sessions) > 0 { // the hello may belong to a draining session, whose peer must be able to retry
 		code = frame.CodeUnavailable
 	}
 	done := make(chan struct{})

@@ -191,7 +191,7 @@ func (s *Session) giveUp() {
 	s.fail(reason)
 }
 
-// partingGrace bounds how long sending the last frame may take to a peer that does not keep up.
+// partingGrace bounds how long sending the last frame to a slow peer may take.
 const partingGrace = time.Second
 
 // sayLast sends the last frame of this side, once. The code is CodeClosed if everything is settled, and CodeTimeout if not. s.mu is held.
@@ -296,8 +296,8 @@ func (s *Session) progress() uint64 {
 	return n
 }
 
-// awaitProgress waits until done returns true, or until there has been no progress for CloseTimeout, and reports which: true if done. It
-// calls both functions with s.mu held.
+// awaitProgress waits until done returns true, and reports whether it did. It gives up when there has been no progress for CloseTimeout,
+// when the session has ended, and when the peer no longer waits. It calls both functions with s.mu held.
 func (s *Session) awaitProgress(done func() bool, progress func() uint64) bool {
 	limit := s.cfg.CloseTimeout
 	tick := time.NewTimer(limit)
@@ -352,7 +352,7 @@ func (s *Session) exempt(kind handler.Kind) {
 	}
 }
 
-// awaitFor waits until done returns true, for at most d. It calls done with s.mu held.
+// awaitFor waits until done returns true or the session has ended, for at most d. It calls done with s.mu held.
 func (s *Session) awaitFor(d time.Duration, done func() bool) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -17,30 +17,30 @@ import (
 	"github.com/peerlane/peerlane/internal/lively"
 )
 
-// dedicated is a stream that is a connection of its own: raw, or sealed when there is a key.
+// dedicated is a stream with its own connection: raw, or sealed if there is a key.
 type dedicated struct {
 	net.Conn
 	raw    net.Conn
 	s      *Session
 	name   string
-	ends   *streamEnds   // nil: the peer does not exchange them
-	sent   atomic.Uint64 // bytes that have been written, without ends
-	tapped bool          // what comes is counted below the seal
+	ends   *streamEnds   // nil: not exchanged with this peer
+	sent   atomic.Uint64 // written bytes, without ends
+	tapped bool          // received bytes are counted below the seal
 	closed atomic.Bool
 	ending struct {
 		begun atomic.Bool
 		done  chan struct{} // closed when the first Close returns
-		err   error         // what it returns
+		err   error         // its result
 	}
 	cause atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 
 	cut        atomic.Bool // Reset has ended a Close that waited
 	retired    atomic.Bool // the session has ended in order
 	writeEnded atomic.Bool // the application has ended its direction
-	readEnded  atomic.Bool // Read has come to the end of the peer's direction, or failed for good
+	readEnded  atomic.Bool // Read has reached the end of the peer's direction, or failed for good
 }
 
-// attach gives the stream its carrier, or drops it when the session has ended meanwhile.
+// attach sets the stream's carrier, or drops the carrier if the session has ended meanwhile.
 func (st *Stream) attach(c carrier) error {
 	st.s.mu.Lock()
 	err := st.s.err
@@ -51,13 +51,13 @@ func (st *Stream) attach(c carrier) error {
 		if c.tap != nil {
 			c.tap.unacked.Store(&st.s.unacked)
 		}
-		if st.s.asked { // Close has begun meanwhile
+		if st.s.asked { // Close was called meanwhile
 			st.s.endOneDedicated(st)
 		}
 	} else {
 		delete(st.s.dedicated, st)
 		err = st.s.refusal("open stream", st.name)
-		err.Outcome = Unknown // the peer has answered already
+		err.Outcome = Unknown // the peer has already answered
 	}
 	st.s.checkIdle()
 	st.s.mu.Unlock()
@@ -112,18 +112,18 @@ func (s *Session) openDedicated(ctx context.Context, name string, outlives bool)
 		return st, nil
 	}
 	if _, err := c.sealed.Write([]byte{sealedStart}); err != nil {
-		_ = st.Reset(frame.CodeCancelled) // the write's error says it all
+		_ = st.Reset(frame.CodeCancelled) // only the write's error counts
 		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: Unknown, Err: err}
 	}
 	return st, nil
 }
 
-// maxGreeting is how many dedicated streams of a session are being opened at once; the others wait. An Acceptor refuses
-// the hellos of a peer beyond AcceptorConfig.MaxHandshakes, 16.
+// maxGreeting is how many dedicated streams of a session are being opened at a time; the others wait. An Acceptor refuses the hellos of a
+// peer beyond AcceptorConfig.MaxHandshakes, 16.
 const maxGreeting = 8
 
-// openCarrier opens a connection for a dedicated stream when there is a place for its hello. Without an error the caller
-// gives back the place.
+// openCarrier opens a connection for a dedicated stream once there is a place for its hello. Without an error the caller must release the
+// place.
 func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
 	select {
 	case s.greeting <- struct{}{}:
@@ -139,7 +139,7 @@ func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
 	return conn, err
 }
 
-// callOpener calls the Opener. One that ends its goroutine, or returns neither a conn nor an error, has opened nothing.
+// callOpener calls the Opener. An Opener that ends its goroutine, or returns neither a conn nor an error, has failed.
 func (s *Session) callOpener(ctx context.Context) (conn net.Conn, err error) {
 	if exited := hook.Do(func() { conn, err = s.open(ctx) }); exited != nil {
 		return nil, fmt.Errorf("the Opener %w", exited)
@@ -150,7 +150,7 @@ func (s *Session) callOpener(ctx context.Context) (conn net.Conn, err error) {
 	return conn, err
 }
 
-// addDedicated keeps st until it is closed, or refuses it.
+// addDedicated registers st until it is closed, or refuses it.
 func (s *Session) addDedicated(st *Stream) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,7 +168,7 @@ func (s *Session) addDedicated(st *Stream) *Error {
 	return nil
 }
 
-// forgetDedicated takes st out of the session's books.
+// forgetDedicated unregisters st.
 func (s *Session) forgetDedicated(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -198,11 +198,11 @@ func (d *dedicated) CloseRead() error {
 	return errors.ErrUnsupported
 }
 
-// sealedStart is the first byte of a dedicated stream under a key: its record proves that the HELLO was no replay, before
-// the stream's handler runs (spec 5.10).
+// sealedStart is the first byte of a dedicated stream under a key. Its record proves that the HELLO was no replay before the stream's
+// handler runs (spec 5.10).
 const sealedStart = 0
 
-// admitStream decides about a dedicated stream by its hello, and takes its place among those of the session.
+// admitStream decides whether to accept a dedicated stream, from its hello, and takes its place among the session's streams.
 func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve func(*Stream), err error) {
 	if serve = a.cfg.Mux.stream(h.Name); serve == nil {
 		return nil, nil, &Error{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", h.Name)}
@@ -215,7 +215,7 @@ func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve fu
 	}
 	st = &Stream{s: s, name: h.Name, dedicated: true}
 	if err := s.addDedicated(st); err != nil {
-		err.Code = cmp.Or(err.Code, frame.CodeGoingAway) // a REFUSE says why
+		err.Code = cmp.Or(err.Code, frame.CodeGoingAway) // a REFUSE needs a code
 		return nil, nil, err
 	}
 	if h.Number != 0 && h.Resumable == 0 && s.exchangesEnds() && !s.takeNumber(st, h.Number) {
@@ -225,7 +225,7 @@ func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve fu
 	return st, serve, nil
 }
 
-// takeNumber makes the ends of a stream known that the peer has given a number, and reports whether that is new.
+// takeNumber registers the ends of a stream that the peer has numbered, and reports whether the number is new.
 func (s *Session) takeNumber(st *Stream, number uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,11 +236,11 @@ func (s *Session) takeNumber(st *Stream, number uint64) bool {
 	return true
 }
 
-// answerStream opens a dedicated stream of a session, or takes a further carrier of one. timed ends the bound on the hello:
-// what follows HELLO has as much again, while the session is heard.
+// answerStream opens a dedicated stream of a session, or accepts a further carrier of one. timed ends the time limit of the hello. The
+// bytes that follow HELLO have as much time again, while the session is heard.
 func (a *Acceptor) answerStream(conn net.Conn, h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string, timed func() bool) (func(), error) {
 	s := a.find(h.SessionID)
-	if s == nil || s.peer != peer { // only its own peer may name a session, and nobody else learns that it exists
+	if s == nil || s.peer != peer { // only its own peer may name a session, and no other peer may learn that it exists
 		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
 	}
 	accept := func() (carrier, error) {
@@ -280,7 +280,7 @@ func (s *Session) serveDedicated(serve func(*Stream), st *Stream) {
 	s.serveStream(serve, st)
 }
 
-// boundHeard makes conn give up once the session has been heard for d. stop ends that.
+// boundHeard makes conn fail once the session has been heard for d. stop removes the bound.
 func (s *Session) boundHeard(conn net.Conn, d time.Duration) (stop func()) {
 	ping := func(ctx context.Context) error {
 		_, err := s.Ping(ctx)
@@ -289,7 +289,7 @@ func (s *Session) boundHeard(conn net.Conn, d time.Duration) (stop func()) {
 	end := lively.After(d, ping, func() { _ = conn.SetDeadline(deadline.Past) }) // wakes the hello
 	return func() {
 		end()
-		_ = conn.SetDeadline(time.Time{}) // the time may have been over just then
+		_ = conn.SetDeadline(time.Time{}) // the time may just have been over
 	}
 }
 
@@ -312,7 +312,7 @@ func (d *dedicated) Read(p []byte) (int, error) {
 		d.s.touch()
 	}
 	if err != nil && err != io.EOF && d.ends != nil && d.ends.isRead(n) {
-		err = io.EOF // the session has said that this is the end, and the conn broke behind it
+		err = io.EOF // the session has reported this as the end, and the conn broke after it
 	}
 	if d.ends != nil && (n > 0 || err != nil) && !d.closed.Load() {
 		d.ends.read(n, err)
@@ -341,10 +341,10 @@ func (d *dedicated) Write(p []byte) (int, error) {
 	if d.ends != nil {
 		wrote = &d.ends.wrote
 	}
-	wrote.Add(uint64(len(p))) // before the peer can have read it
+	wrote.Add(uint64(len(p))) // before the peer can read it
 	var n int
 	err := net.ErrClosed
-	if !d.closed.Load() { // else Close may have seen that nothing was written
+	if !d.closed.Load() { // otherwise Close may have seen that nothing was written
 		n, err = d.Conn.Write(p)
 	}
 	wrote.Add(-uint64(len(p) - n))
@@ -354,7 +354,7 @@ func (d *dedicated) Write(p []byte) (int, error) {
 	return n, d.because(err)
 }
 
-// because returns why the session ended, or the peer reads no more, in place of what that did to the conn.
+// because replaces an error of the conn by its cause: why the session ended, or that the peer reads no more.
 func (d *dedicated) because(err error) error {
 	if err == nil || err == io.EOF {
 		return err
@@ -384,7 +384,7 @@ func (d *dedicated) abort(code frame.Code) bool {
 	if code == frame.CodeOK || code == frame.CodeClosed {
 		code = frame.CodeCancelled // an orderly close would look like the end of the data
 	}
-	if d.ends != nil { // the peer's Close must not wait for us to read on
+	if d.ends != nil { // the peer's Close must not wait for this side to read on
 		d.s.mu.Lock()
 		d.ends.say(true)
 		d.s.mu.Unlock()

@@ -13,13 +13,13 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// An Outcome is what a caller may believe about work that ended in an error (invariant 5).
+// An Outcome says what a caller may believe about work that ended in an error (invariant 5).
 type Outcome uint8
 
-// The outcomes. Only NotSent is retried unasked.
+// The outcomes. Only NotSent is retried automatically.
 const (
-	Unknown   Outcome = 0 // it left, and no answer came: it may have run
-	NotSent   Outcome = 1 // it never left whole: it has not run
+	Unknown   Outcome = 0 // it was sent, and no answer came: it may have run
+	NotSent   Outcome = 1 // it was never sent completely: it has not run
 	Delivered Outcome = 2 // the handler ran; the error is its answer
 	Rejected  Outcome = 3 // the peer refused it: it has not run
 )
@@ -37,7 +37,7 @@ func (o Outcome) String() string {
 // Sentinels for errors.Is. The typed errors of this package match them through Error.Code.
 var (
 	ErrClosed      = fmt.Errorf("session closed: %w", net.ErrClosed) // this side closed the session
-	ErrSessionLost = errors.New("session lost")                      // no carrier within the ResumeWindow, or the peer knows nothing of it
+	ErrSessionLost = errors.New("session lost")                      // no carrier within the ResumeWindow, or the peer does not know the session
 	ErrNotFound    = errors.New("not found")                         // no such link, stream name or session
 	ErrUnavailable = errors.New("unavailable")                       // the peer is over a limit; Error.RetryAfter is its hint
 	ErrTooLarge    = errors.New("too large")                         // over a size limit
@@ -52,7 +52,7 @@ var (
 	ErrOneWay      = errors.New("message wants no reply")            // Reply to a one-way message
 	ErrPSKRequired = errors.New("psk required")                      // one side wants a pre-shared key, the other has none
 	ErrPSKMismatch = errors.New("psk mismatch")                      // the keys differ
-	ErrPSKTampered = errors.New("psk hello changed on the way")      // the key is right, the hello is not what was sent
+	ErrPSKTampered = errors.New("psk hello changed on the way")      // the key is right, but the hello was changed
 	ErrPSKReplayed = errors.New("psk hello replayed")                // a hello that was seen before
 )
 
@@ -80,23 +80,23 @@ var codeErrors = map[frame.Code]error{
 	frame.CodeNoReply:       ErrNoReply,
 }
 
-// Error is the one typed error of sessions and of what stands on them. It matches, by errors.Is, the sentinel of its
-// Code and whatever Err wraps.
+// Error is the typed error of sessions and of the layers above. By errors.Is it matches the sentinel of its Code and any error that Err
+// wraps.
 type Error struct {
 	Op         string        // "send", "open stream", "hello", ...
 	Peer       string        // the peer, as its owner names it; empty if not known
 	Link       string        // the link or stream name; empty if none
-	Remote     bool          // the peer said so; otherwise this side found it
-	Code       frame.Code    // why
-	Outcome    Outcome       // what a caller may believe
+	Remote     bool          // reported by the peer; otherwise found by this side
+	Code       frame.Code    // the reason
+	Outcome    Outcome       // what a caller may believe about the work
 	RetryAfter time.Duration // with CodeUnavailable: when to try again; 0 if the peer gave no hint
 	Text       string        // the peer's or the handler's own words; untrusted when Remote
 	Err        error         // the cause on this side, if any
 
-	refused bool // a REFUSE said so, and not only a reset
+	refused bool // the peer sent a REFUSE, and not only a reset
 }
 
-// Error returns "op link at peer: remote code: text: cause (outcome)", leaving out what is empty.
+// Error returns "op link at peer: remote code: text: cause (outcome)", without the empty parts.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)

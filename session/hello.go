@@ -28,28 +28,28 @@ import (
 // Noise message 1 is bound to both names and to the whole HELLO by its prologue; message 2 carries the hash of that and
 // of the whole ACK. So a changed byte of either hello is found before anything of the application runs.
 
-// carrier is a connection whose hello is done.
+// carrier is a connection whose hello is complete.
 type carrier struct {
 	raw    net.Conn
-	sealed net.Conn // raw itself when there is no key
-	tap    *tap     // between the two; nil when there is no key
+	sealed net.Conn // raw itself if there is no key
+	tap    *tap     // between the two; nil if there is no key
 	id     frame.SessionID
 	theirs *frame.Hello
 }
 
-// seal puts the carrier under a key.
+// seal encrypts the carrier with a key.
 func (c *carrier) seal(secrets *psk.Secrets) {
 	c.tap = &tap{Conn: c.raw, made: time.Now()}
 	c.sealed = psk.Seal(c.tap, secrets)
 }
 
-// forFlow returns the carrier as a flow knows it.
+// forFlow returns the carrier in the form that a flow uses.
 func (c *carrier) forFlow() *flowConn { return &flowConn{Conn: c.sealed, raw: c.raw, tap: c.tap} }
 
 // prologueLabel separates these prologues from any other use of the key.
 const prologueLabel = "peerlane psk v1\x00"
 
-// prologue returns what Noise is bound to: both names, the tag, and the dialing side's hello.
+// prologue returns the data that Noise is bound to: both names, the tag, and the dialing side's hello.
 func prologue(dialer, acceptor, tag string, hello []byte) []byte {
 	b := []byte(prologueLabel)
 	for _, name := range [...]string{dialer, acceptor, tag} {
@@ -59,7 +59,7 @@ func prologue(dialer, acceptor, tag string, hello []byte) []byte {
 	return append(b, hello...)
 }
 
-// binding returns what Noise message 2 carries: the hash of the prologue and the answer.
+// binding returns the payload of Noise message 2: the hash of the prologue and the answer.
 func binding(prologue, ack []byte) []byte {
 	h := sha256.New()
 	h.Write(prologue)
@@ -67,14 +67,12 @@ func binding(prologue, ack []byte) []byte {
 	return h.Sum(nil)
 }
 
-// Dial opens a session to peer on conn, which it owns from then on: an error closes it. peer is the name bound into the
-// PSK handshake (a Peer ID in its text form) and shown in errors. open, if not nil, opens further connections to the same
-// peer for dedicated streams.
+// Dial opens a session to peer on conn, which it owns from then on: an error closes conn. peer is the name bound into the PSK handshake (a
+// Peer ID in its text form) and shown in errors. open, if not nil, opens further connections to the same peer for dedicated streams.
 //
-// A nil conn is an error, and so is a config that is out of range: the text names the field. Otherwise the error is an *Error
-// with outcome NotSent. It matches ErrPSKRequired when one side wants a key and the other has
-// none, ErrPSKMismatch when the keys differ, ErrPSKTampered when the hello was changed on the way, ErrVersion,
-// ErrNotAllowed, ErrUnavailable, the ctx's error, and os.ErrDeadlineExceeded when the peer did not answer within
+// A nil conn is an error, and so is a config that is out of range: the text names the field. Any other error is an *Error with outcome
+// NotSent. It matches ErrPSKRequired if only one side has a key, ErrPSKMismatch if the keys differ, ErrPSKTampered if the hello was changed
+// on the way, ErrVersion, ErrNotAllowed, ErrUnavailable, the ctx's error, or os.ErrDeadlineExceeded if the peer did not answer within
 // HandshakeTimeout.
 func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, cfg Config) (*Session, error) {
 	if conn == nil {
@@ -82,11 +80,11 @@ func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, cfg Conf
 	}
 	cfg, err := cfg.withDefaults()
 	if err != nil {
-		_ = conn.Close() // the config's error says it all
+		_ = conn.Close() // only the config's error counts
 		return nil, err
 	}
 	if open == nil {
-		cfg.ResumeWindow = -1 // nobody would find another carrier
+		cfg.ResumeWindow = -1 // without an Opener, no other carrier could be opened
 	}
 	hello := &frame.Hello{Role: frame.RoleSession, Limits: cfg.limits(), Patience: cfg.patience()}
 	c, err := greet(ctx, conn, peer, hello, &cfg)
@@ -126,8 +124,7 @@ func greet(ctx context.Context, conn net.Conn, peer string, hello *frame.Hello, 
 	return carrier{}, refused
 }
 
-// boundHandshake makes conn give up when ctx ends or the time is over. stop takes the bound away, and reports whether
-// ctx had not ended by then.
+// boundHandshake makes conn fail when ctx ends or the time is over. stop removes the bound, and reports whether ctx had not ended by then.
 func boundHandshake(ctx context.Context, conn net.Conn, timeout time.Duration) (stop func() bool) {
 	_ = conn.SetDeadline(time.Now().Add(timeout)) // a closed conn fails in the exchange
 	unwatch := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(deadline.Past) })
@@ -140,7 +137,7 @@ func boundHandshake(ctx context.Context, conn net.Conn, timeout time.Duration) (
 	}
 }
 
-// exchange sends the hello and takes the answer.
+// exchange sends the hello and reads the answer.
 func exchange(conn net.Conn, peer string, hello *frame.Hello, cfg *Config) (carrier, error) {
 	hello.Kind, hello.Version, hello.Caps, hello.Agent = frame.KindHello, frame.Version, cfg.caps(), cfg.Agent
 	body := frame.AppendHello(nil, hello)
@@ -181,7 +178,7 @@ func exchange(conn net.Conn, peer string, hello *frame.Hello, cfg *Config) (carr
 	return c, nil
 }
 
-// checkAck returns the peer's refusal, or what is wrong with its answer to hello.
+// checkAck returns the peer's refusal, or the error of an invalid answer to hello.
 func checkAck(ack, hello *frame.Hello) error {
 	switch {
 	case ack.Kind == frame.KindRefuse:
@@ -201,7 +198,7 @@ func checkAck(ack, hello *frame.Hello) error {
 	return nil
 }
 
-// finishInitiator verifies the peer's proof, and that its answer is the one it gave.
+// finishInitiator verifies the peer's proof, and that the received answer is the one that the peer sent.
 func finishInitiator(i *psk.Initiator, ack *frame.Hello, bound, covered []byte) (*psk.Secrets, error) {
 	id := i.KeyID()
 	if len(ack.Noise) < len(id) || [len(id)]byte(ack.Noise[:len(id)]) != id {
@@ -217,8 +214,8 @@ func finishInitiator(i *psk.Initiator, ack *frame.Hello, bound, covered []byte) 
 	return secrets, nil
 }
 
-// hello takes the HELLO on conn and checks its proof of the key. It returns the hello, and what sends the ACK and gives
-// the carrier. An *Error is a refusal to be told.
+// hello reads the HELLO on conn and checks its proof of the key. It returns the hello, and a function that sends the ACK and returns the
+// carrier. An *Error is a refusal that the peer must receive.
 func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*frame.Hello) (carrier, error), err error) {
 	body, err := frame.ReadHello(conn)
 	if err != nil {
@@ -231,7 +228,7 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 	}
 	h, covered, err := frame.ConsumeHello(body)
 	switch {
-	case err != nil && len(body) > 1 && body[1] != frame.Version: // another version may have another form
+	case err != nil && len(body) > 1 && body[1] != frame.Version: // another version may have another format
 		return nil, nil, a.versionRefusal(body[1])
 	case errors.Is(err, frame.ErrCritical):
 		return nil, nil, &Error{Code: frame.CodeUnsupported, Text: err.Error()}
@@ -252,7 +249,7 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 	return h, func(ack *frame.Hello) (carrier, error) { return a.sendAck(conn, h, ack, responder, bound) }, nil
 }
 
-// askAdmit calls Admit. One that ends its goroutine has admitted nobody.
+// askAdmit calls Admit. An Admit that ends its goroutine has admitted no peer.
 func (a *Acceptor) askAdmit(peer string) (err error) {
 	if hook.Do(func() { err = a.admit(peer) }) != nil {
 		return &Error{Code: frame.CodeInternal, Text: "Admit ended its goroutine"}
@@ -260,7 +257,7 @@ func (a *Acceptor) askAdmit(peer string) (err error) {
 	return err
 }
 
-// notAllowed returns what Admit said as a refusal.
+// notAllowed returns Admit's error as a refusal.
 func notAllowed(err error) error {
 	var refusal *Error
 	switch is := errors.As(err, &refusal); {
@@ -277,7 +274,7 @@ func (a *Acceptor) versionRefusal(theirs uint8) error {
 		frame.Version, theirs)}
 }
 
-// prove checks the hello's proof of the key. With a key it does the same work whatever the hello holds.
+// prove checks the hello's proof of the key. With a key it does the same work for every hello.
 func (a *Acceptor) prove(h *frame.Hello, bound []byte) (*psk.Responder, error) {
 	keys := a.cfg.Keys
 	if keys == nil {
@@ -304,7 +301,7 @@ func (a *Acceptor) prove(h *frame.Hello, bound []byte) (*psk.Responder, error) {
 	return nil, &Error{Code: frame.CodeInternal, Err: err}
 }
 
-// sendAck completes ack, sends it, and seals the carrier when there is a key.
+// sendAck completes ack, sends it, and seals the carrier if there is a key.
 func (a *Acceptor) sendAck(conn net.Conn, h, ack *frame.Hello, r *psk.Responder, bound []byte) (carrier, error) {
 	ack.Kind, ack.Version, ack.Caps, ack.Agent = frame.KindAck, frame.Version, a.cfg.caps(), a.cfg.Agent
 	body := frame.AppendHello(nil, ack)
@@ -325,7 +322,7 @@ func (a *Acceptor) sendAck(conn net.Conn, h, ack *frame.Hello, r *psk.Responder,
 	return c, nil
 }
 
-// newSessionID returns a session id that nobody can guess.
+// newSessionID returns an unguessable session id.
 func newSessionID() (id frame.SessionID) {
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process instead
 	return id

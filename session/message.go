@@ -7,7 +7,7 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// A Message is one value that came to a link, or the reply to one. Its fields belong to whoever received it.
+// A Message is one value sent to a link, or the reply to one. Its fields belong to the receiver.
 type Message struct {
 	Link  string // the link it was sent to; "" for a tag's calls and for replies
 	Value []byte // the body; never nil
@@ -21,25 +21,25 @@ type Message struct {
 	id     uint64
 	held   int // bytes taken from the quota
 
-	handleCall CallFunc // one of the two, chosen when the first part came
+	handleCall CallFunc // one of the two, chosen when the first part arrived
 	handle     func(*Message)
 
 	// Guarded by s.mu.
 	started   bool        // the handler has been started
 	returned  bool        // the handler has returned
 	replied   bool        // Reply or a refusal has been queued
-	emitted   bool        // it has left
+	emitted   bool        // it has been sent
 	cancelled bool        // the caller gave up, or the session ended
 	later     bool        // ReplyLater
 	counted   bool        // holds a handler's place in the quota
-	unwatch   func() bool // ends the watch over the session once the reply has left; nil if there is none
+	unwatch   func() bool // stops the watch over the session once the reply has been sent; nil if there is none
 }
 
-// Session returns the session that the message came on.
+// Session returns the session that the message arrived on.
 func (m *Message) Session() *Session { return m.s }
 
-// Context returns the request's context: it ends when the sender gives up, when its deadline passes, with the session, and
-// at the latest when the handler has returned and the reply has left. A one-way message's context ends with the session.
+// Context returns the request's context. It ends when the sender gives up, when its deadline passes, with the session, and at the latest
+// when the handler has returned and the reply has been sent. A one-way message's context ends with the session.
 func (m *Message) Context() context.Context {
 	if m.oneWay || m.id == 0 {
 		return m.s.ctx
@@ -50,18 +50,18 @@ func (m *Message) Context() context.Context {
 // WantsReply reports whether the sender waits for Reply.
 func (m *Message) WantsReply() bool { return !m.oneWay && m.id != 0 }
 
-// Object takes the value apart into v with the codec that made it; a value that no codec made is taken as JSON. It
-// returns an *Error, which matches ErrUnsupported when the codec is not registered on this side.
+// Object decodes the value into v with the codec that made it; a value without a codec is decoded as JSON. It returns an *Error, which
+// matches ErrUnsupported if the codec is not registered on this side.
 func (m *Message) Object(v any) error { return m.s.decode(m.Link, m.codec, m.Value, v) }
 
-// Reply answers the message with a copy of value. It returns ErrReplied on the second call, ErrOneWay when the sender
-// waits for no reply, an error that matches context.Canceled when the sender has given up (the reply is dropped and
-// counted), and one that matches ErrTooLarge when value is over MaxMessage of either side (who is told so).
+// Reply answers the message with a copy of value. It returns ErrReplied on the second call, ErrOneWay if the sender waits for no reply, an
+// error that matches context.Canceled if the sender has given up (the reply is dropped and counted), and one that matches ErrTooLarge if
+// value exceeds either side's MaxMessage (the sender receives that too).
 func (m *Message) Reply(value []byte) error {
 	return m.reply(outgoing{}, append([]byte{}, value...))
 }
 
-// ReplyObj answers the message with v, made by the codec called name ("" is JSON). It is Reply otherwise.
+// ReplyObj answers the message with v, encoded by the codec called name ("" is JSON). It is otherwise like Reply.
 func (m *Message) ReplyObj(name string, v any) error {
 	head, value, err := m.s.object("", name, v)
 	if err != nil {
@@ -70,8 +70,8 @@ func (m *Message) ReplyObj(name string, v any) error {
 	return m.reply(head, value)
 }
 
-// ReplyLater lets the handler return before Reply is called. Without it a handler that returns without a reply is an
-// error to the sender, who is told at once. It has no effect on a one-way message.
+// ReplyLater lets the handler return before Reply is called. Without it, the sender receives an error as soon as a handler returns without
+// a reply. It has no effect on a one-way message.
 func (m *Message) ReplyLater() {
 	m.s.mu.Lock()
 	defer m.s.mu.Unlock()
@@ -87,9 +87,9 @@ func (m *Message) Refuse(err error) error {
 	return m.refuse(failureOf(err))
 }
 
-// failureOf returns what a handler's error is on the wire. No error is one without a text.
+// failureOf returns the wire form of a handler's error. A nil error gives a failure without a text.
 func failureOf(err error) frame.Failure {
-	e, own := err.(*Error) //nolint:errorlint // a wrapped one is about other work, which says nothing of this
+	e, own := err.(*Error) //nolint:errorlint // a wrapped one is about other work, and says nothing about this
 	if err == nil || own && e == nil {
 		return frame.Failure{Code: frame.CodeApplication}
 	}
@@ -103,7 +103,7 @@ func failureOf(err error) frame.Failure {
 	return frame.Failure{Code: frame.CodeApplication, Text: err.Error()}
 }
 
-// reply queues the answer, once; value must not change before it has left.
+// reply queues the answer, once. value must not change before it has been sent.
 func (m *Message) reply(head outgoing, value []byte) error {
 	if !m.WantsReply() {
 		return ErrOneWay
@@ -151,7 +151,7 @@ func (m *Message) refuseLocked(f frame.Failure) error {
 	return nil
 }
 
-// claimReply marks the one reply as given, or says why there is none to give. s.mu is held.
+// claimReply marks the one reply as given, or returns why none can be given. s.mu is held.
 func (m *Message) claimReply() error {
 	switch {
 	case m.replied:
@@ -163,11 +163,11 @@ func (m *Message) claimReply() error {
 			Text: "the sender no longer waits"}
 	}
 	m.replied = true
-	m.endCall() // who has the answer may call again at once
+	m.endCall() // the caller, once it has the answer, may call again at once
 	return nil
 }
 
-// endCall gives back the handler's place in the quota, once. s.mu is held.
+// endCall releases the handler's place in the quota, once. s.mu is held.
 func (m *Message) endCall() {
 	if m.counted {
 		m.counted = false
@@ -177,7 +177,7 @@ func (m *Message) endCall() {
 
 func (m *Message) onBegun() {}
 
-// onSent marks the answer as gone: the peer may use its place again. s.mu is held.
+// onSent marks the answer as sent: the peer may use its place again. s.mu is held.
 func (m *Message) onSent() {
 	m.emitted = true
 	delete(m.s.serving, m.id)
@@ -187,7 +187,7 @@ func (m *Message) onSent() {
 	m.settle()
 }
 
-// abort is the writer's word that the session ended before the answer had left.
+// abort is called by the writer when the session ended before the answer was sent.
 func (m *Message) abort(*Error) { m.cancelLocked(context.Canceled) }
 
 // cancelLocked ends the request from outside. s.mu is held.
@@ -206,13 +206,13 @@ func (m *Message) cancelLocked(err error) {
 	m.ctx.end(err)
 }
 
-// settle gives back what the request holds, once nobody needs it any more. s.mu is held.
+// settle releases the request's resources once they are no longer used. s.mu is held.
 func (m *Message) settle() {
 	if m.started && !m.returned || !m.emitted && !m.cancelled {
 		return
 	}
 	m.s.cfg.Quota.Release(m.held)
 	m.held = 0
-	m.ctx.end(context.Canceled) // lets go of its timer, and of contexts made from it
+	m.ctx.end(context.Canceled) // releases its timer and derived contexts
 	m.s.checkIdle()
 }

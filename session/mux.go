@@ -7,15 +7,14 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// A CallFunc answers the calls of a tag, those to the link "". The reply is sent before it may change. An error is told
-// to the caller: its text with CodeApplication, or, if it is an *Error with a Code, that Code, Text and RetryAfter.
+// A CallFunc answers the calls of a tag, which are those to the link "". The reply is sent before it may change. An error reaches the
+// caller: its text with CodeApplication or, if it is an *Error with a Code, that Code, Text and RetryAfter.
 type CallFunc func(m *Message) (reply []byte, err error)
 
-// A Mux holds the handlers of the sessions that share it. Handlers may be set at any time and hold for what arrives
-// afterwards. It is safe for concurrent use, and its zero value is NewMux's. A panic in a handler is told to the sender as
-// CodeInternal.
+// A Mux holds the handlers of the sessions that share it. Handlers may be set at any time and apply to later arrivals. A Mux is safe for
+// concurrent use, and its zero value is NewMux's. The sender receives a handler's panic as CodeInternal.
 type Mux struct {
-	parent *Mux // asked for what is not set here; may be nil
+	parent *Mux // used for anything not set here; may be nil
 
 	mu       sync.RWMutex
 	call     CallFunc
@@ -35,7 +34,7 @@ func NewMux() *Mux {
 	}
 }
 
-// Child returns a Mux whose handlers and codecs are those of x, now and later, except for what is set on itself.
+// Child returns a Mux with the handlers and codecs of x, now and later, except for those set on itself.
 func (x *Mux) Child() *Mux {
 	child := NewMux()
 	child.parent = x
@@ -43,33 +42,32 @@ func (x *Mux) Child() *Mux {
 	return child
 }
 
-// SetCall sets who answers calls to the link "". Nil unsets it.
+// SetCall sets the handler of calls to the link "". Nil unsets it.
 func (x *Mux) SetCall(fn CallFunc) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.call = fn
 }
 
-// SetLink sets who handles messages to the link name, one-way or not; nil unsets it. It panics when name is longer than
-// 255 bytes.
+// SetLink sets the handler of messages, one-way or not, to the link name. Nil unsets it. It panics if name is longer than 255 bytes.
 func (x *Mux) SetLink(name string, fn func(*Message)) {
 	setHandler(x, &x.links, name, fn)
 }
 
-// SetDefaultLink sets who handles messages to links that nobody else handles. Nil unsets it.
+// SetDefaultLink sets the handler of messages to links without a handler. Nil unsets it.
 func (x *Mux) SetDefaultLink(fn func(*Message)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.anyLink = fn
 }
 
-// SetStream sets who serves streams opened under name; nil unsets it. The stream is closed when fn returns. It panics
-// when name is longer than 255 bytes.
+// SetStream sets the handler of streams opened under name. Nil unsets it. The stream is closed when fn returns. It panics if name is longer
+// than 255 bytes.
 func (x *Mux) SetStream(name string, fn func(*Stream)) {
 	setHandler(x, &x.streams, name, fn)
 }
 
-// SetDefaultStream sets who serves streams that nobody else serves. Nil unsets it.
+// SetDefaultStream sets the handler of streams without a handler. Nil unsets it.
 func (x *Mux) SetDefaultStream(fn func(*Stream)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -92,7 +90,7 @@ func setHandler[H any](x *Mux, m *map[string]func(H), name string, fn func(H)) {
 	(*m)[name] = fn
 }
 
-// handler returns who answers a request or one-way message to link: one of the two, or neither.
+// handler returns the handler of requests or one-way messages to link: one of the two results, or neither.
 func (x *Mux) handler(link string) (call CallFunc, fn func(*Message)) {
 	var anyLink func(*Message)
 	for ; x != nil; x = x.parent {
@@ -112,7 +110,7 @@ func (x *Mux) handler(link string) (call CallFunc, fn func(*Message)) {
 	return nil, anyLink
 }
 
-// stream returns who serves streams opened under name, or nil.
+// stream returns the handler of streams opened under name, or nil.
 func (x *Mux) stream(name string) func(*Stream) {
 	var anyNamed func(*Stream)
 	for ; x != nil; x = x.parent {

@@ -2,7 +2,7 @@ package session
 
 import "sync/atomic"
 
-// A Quota bounds what the sessions that share it may run and hold together. It is safe for concurrent use.
+// A Quota limits the work and memory of all sessions that share it. It is safe for concurrent use.
 type Quota struct {
 	max QuotaLimits
 
@@ -12,7 +12,7 @@ type Quota struct {
 	refused  atomic.Uint64
 }
 
-// QuotaLimits are the bounds of a Quota. Zero or less means no bound.
+// QuotaLimits are the limits of a Quota. Zero or less means no limit.
 type QuotaLimits struct {
 	Sessions int   // sessions that peers have open at once
 	Calls    int   // handlers of requests that run at once
@@ -31,15 +31,15 @@ func (q *Quota) Calls() int { return int(q.calls.Load()) }
 // Bytes returns how many bytes are held now.
 func (q *Quota) Bytes() int64 { return q.bytes.Load() }
 
-// Refused returns how many calls and messages have been refused for want of room.
+// Refused returns how many calls and messages have been refused for lack of room.
 func (q *Quota) Refused() uint64 { return q.refused.Load() }
 
-// startSession takes the place of one session, or reports that there is none.
+// startSession takes a place for one session, or reports that there is none.
 func (q *Quota) startSession() bool { return q.add(&q.sessions, 1, int64(q.max.Sessions)) }
 
 func (q *Quota) endSession() { q.sessions.Add(-1) }
 
-// StartCall takes the place of one handler, or reports that there is none. EndCall gives it back.
+// StartCall takes a place for one handler, or reports that there is none. EndCall releases it.
 func (q *Quota) StartCall() bool { return q.add(&q.calls, 1, int64(q.max.Calls)) }
 
 // fullOfCalls reports whether StartCall would fail now; it counts as a refusal.
@@ -51,19 +51,19 @@ func (q *Quota) fullOfCalls() bool {
 	return true
 }
 
-// EndCall gives back what StartCall took.
+// EndCall releases the place that StartCall took.
 func (q *Quota) EndCall() { q.calls.Add(-1) }
 
-// Take reserves n bytes, or reports that they are not to be had. Release gives them back.
+// Take reserves n bytes, or reports that they are not available. Release releases them.
 func (q *Quota) Take(n int) bool { return q.add(&q.bytes, int64(n), q.max.Bytes) }
 
-// Release gives back n bytes.
+// Release releases n bytes.
 func (q *Quota) Release(n int) { q.bytes.Add(-int64(n)) }
 
-// force reserves n bytes whatever the bound: for replies, which exist already.
+// force reserves n bytes regardless of the limit: for replies, which already exist.
 func (q *Quota) force(n int) { q.bytes.Add(int64(n)) }
 
-// add raises used by n unless that goes over limit; 0 is no limit.
+// add increases used by n unless that exceeds limit; 0 means no limit.
 func (q *Quota) add(used *atomic.Int64, n, limit int64) bool {
 	if now := used.Add(n); limit > 0 && now > limit {
 		used.Add(-n)

@@ -9,8 +9,8 @@ import (
 	"github.com/peerlane/peerlane/resume"
 )
 
-// readLoop owns the carrier's read side: it takes every frame and never waits for a handler, a reader of a stream, or the
-// writer. It ends when the session has ended; an error of the carrier or of the peer ends the session.
+// readLoop owns the carrier's read side: it handles every frame and never waits for a handler, a reader of a stream, or the writer. It ends
+// when the session has ended. An error of the carrier or of the peer ends the session.
 func (s *Session) readLoop() {
 	defer close(s.readerDone)
 	r := frame.NewReader(s.conn, func(n int) {
@@ -33,8 +33,8 @@ func (s *Session) readLoop() {
 	}
 }
 
-// carrierFailure returns why the session ends when its carrier failed with err: a carrier that ends once both sides are to
-// part is no loss.
+// carrierFailure returns why the session ends when its carrier failed with err. The end of a carrier is no loss once both sides are
+// parting.
 func (s *Session) carrierFailure(op string, err error) *Error {
 	if errors.Is(err, frame.ErrTooLong) || errors.Is(err, frame.ErrCritical) || errors.Is(err, frame.ErrMalformed) ||
 		errors.Is(err, resume.ErrProtocol) {
@@ -48,7 +48,7 @@ func (s *Session) carrierFailure(op string, err error) *Error {
 	return s.lost(op, err)
 }
 
-// handle takes one frame. An error is a breach of the protocol. p is valid until handle returns.
+// handle handles one frame. An error means that the peer broke the protocol. p is valid until handle returns.
 func (s *Session) handle(h frame.Header, p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,7 +64,7 @@ func (s *Session) handle(h frame.Header, p []byte) error {
 	return nil
 }
 
-// dispatch gives one frame to who handles its type. s.mu is held.
+// dispatch passes one frame to the handler of its type. s.mu is held.
 func (s *Session) dispatch(h frame.Header, p []byte) error {
 	switch h.Type {
 	case frame.TypeRequest:
@@ -102,13 +102,13 @@ func (s *Session) dispatch(h frame.Header, p []byte) error {
 	return s.handleStream(h, p)
 }
 
-// handleStream takes one frame of a shared stream. s.mu is held.
+// handleStream handles one frame of a shared stream. s.mu is held.
 func (s *Session) handleStream(h frame.Header, p []byte) error {
 	if h.Type == frame.TypeStreamOpen {
 		return s.onOpen(h, p)
 	}
 	st := s.streams[h.ID]
-	if st == nil { // it has ended here, and the peer did not know yet
+	if st == nil { // it has ended here, and the peer did not know that yet
 		if s.ours(h.ID) && h.ID > s.lastID || !s.ours(h.ID) && h.ID > s.lastPeerID {
 			return fmt.Errorf("%v of id %d, which was never opened: %w", h.Type, h.ID, frame.ErrMalformed)
 		}
@@ -140,7 +140,7 @@ func (s *Session) handleStream(h frame.Header, p []byte) error {
 	return fmt.Errorf("%v: %w", h.Type, frame.ErrCritical)
 }
 
-// consumeStart takes the payload of a start frame apart. Compression must have been agreed on. s.mu is held.
+// consumeStart parses the payload of a start frame. Compression must have been agreed on. s.mu is held.
 func (s *Session) consumeStart(h frame.Header, p []byte) (frame.Start, []byte, error) {
 	if h.Flags&frame.FlagCompressed != 0 && s.caps&frame.CapZstd == 0 {
 		return frame.Start{}, nil, fmt.Errorf("compressed %v, which was not agreed on: %w", h.Type, frame.ErrMalformed)

@@ -18,23 +18,23 @@ type counters struct {
 	resumes, migrations     uint64 // guarded by Session.mu
 }
 
-// A Snapshot is what a session looked like at one moment. Byte counts are of frames, before the seal.
+// A Snapshot is the state of a session at one moment. Byte counts are of frames, before the seal.
 type Snapshot struct {
 	ID         frame.SessionID
 	Peer       string
-	Agent      string // the peer's software, as it says; untrusted
+	Agent      string // the peer's software, as reported by the peer; untrusted
 	Dialer     bool   // this side opened the session
 	Sealed     bool   // a pre-shared key is in force
-	Draining   bool   // takes no new work
+	Draining   bool   // accepts no new work
 	Started    time.Time
 	LastActive time.Time     // when the application last sent or received something
 	RTT        time.Duration // last measured; 0 before there is one
 
-	State      State // how the session and its carrier stand to each other
+	State      State // the relation of the session to its carrier
 	StateSince time.Time
 	Resumable  bool   // outlives its carrier
-	Resumes    uint64 // how often it has gone on after its carrier was lost
-	Migrations uint64 // how often it has moved from a carrier that was alive
+	Resumes    uint64 // how often it has resumed after its carrier was lost
+	Migrations uint64 // how often it has moved from a live carrier
 	Resent     uint64 // bytes that were sent again on another carrier
 	Unacked    int    // bytes kept for another carrier
 
@@ -44,7 +44,7 @@ type Snapshot struct {
 	InFlightIn, InFlightOut int    // requests not yet answered
 	Streams                 int    // shared and dedicated, of both sides
 	Undelivered             uint64 // one-way messages that failed
-	Late                    uint64 // replies that nobody waited for, of both sides
+	Late                    uint64 // replies that arrived after their callers had given up, of both sides
 	Refused                 uint64 // requests, messages and streams of the peer that were refused
 	Cancelled               uint64 // requests that the peer cancelled
 }

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A State is how a session and its carrier stand to each other.
+// A State is the relation of a session to its carrier.
 //
 //	connected ──> detached ──> resumed ──> detached ...
 //	    └────> migrated ────────┘              └──> ended
@@ -15,9 +15,9 @@ type State uint8
 // The states.
 const (
 	StateConnected State = 1 // on the carrier that it was opened on
-	StateDetached  State = 2 // the carrier is lost, and another is waited for
+	StateDetached  State = 2 // without a carrier, and waiting for another
 	StateResumed   State = 3 // on another carrier, after it was detached
-	StateMigrated  State = 4 // on another carrier, to which it has moved from one that was alive
+	StateMigrated  State = 4 // on another carrier, to which it moved from a live one
 	StateEnded     State = 5 // ended; Session.Err says why
 )
 
@@ -32,7 +32,7 @@ func (s State) String() string {
 	return fmt.Sprintf("state %d", uint8(s))
 }
 
-// A StateChange tells of one step of a session.
+// A StateChange reports one step of a session.
 type StateChange struct {
 	State State
 	At    time.Time
@@ -40,7 +40,7 @@ type StateChange struct {
 	Err   error    // StateDetached: why the carrier was lost; StateEnded: why the session ended
 }
 
-// setState notes a step, which tell then tells of. s.mu is held.
+// setState records a step, which tell reports. s.mu is held.
 func (s *Session) setState(state State, err error) {
 	now := time.Now()
 	switch state {
@@ -60,13 +60,13 @@ func (s *Session) setState(state State, err error) {
 	}
 }
 
-// State returns how the session and its carrier stand to each other now.
+// State returns the current state.
 func (s *Session) State() State {
 	state, _ := s.stateAt()
 	return state
 }
 
-// stateAt returns the state, and since when it is that.
+// stateAt returns the state, and when it began.
 func (s *Session) stateAt() (State, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -81,7 +81,7 @@ func (s *Session) awaitChange() <-chan struct{} {
 	return s.changed
 }
 
-// tell has OnState called for the steps that it has not been told of. s.mu is not held.
+// tell makes OnState be called for the unreported steps. s.mu is not held.
 func (s *Session) tell() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,8 +91,8 @@ func (s *Session) tell() {
 	}
 }
 
-// tellAll calls OnState for one step after the other. It is a goroutine of its own, so that the hook may call the session,
-// and ends when there is nothing to tell.
+// tellAll calls OnState for one step after the other. It runs in its own goroutine, so that the hook may call the session, and ends when
+// all steps are reported.
 func (s *Session) tellAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +111,7 @@ func (s *Session) tellOne(change StateChange) {
 	s.cfg.OnState(s, change)
 }
 
-// told ends tellAll, or has another one tell the rest when OnState has ended its goroutine. s.mu is held.
+// told ends tellAll, or starts another goroutine for the rest if OnState has ended this one. s.mu is held.
 func (s *Session) told() {
 	if s.telling = len(s.changes) > 0; s.telling {
 		go s.tellAll()

@@ -8,16 +8,16 @@ import (
 	"github.com/peerlane/peerlane/frame"
 )
 
-// over is a stream that the peer has served and reset before this side knew that it was open: OpenStream returns it all the same, as it
-// does when the reset comes a moment later.
+// over is a stream that the peer has served and reset before this side knew that it was open. OpenStream returns it nevertheless, as it
+// does when the reset arrives a moment later.
 type over struct {
 	s    *Session
 	name string
-	err  *Error // what calls return
+	err  *Error // the error of calls
 }
 
-// openedAndReset returns the stream for which opening it has failed with err, if that says that the peer has served and reset it: by the
-// last word of one that is resumable, or a reset that only the end of a handler has the code of.
+// openedAndReset returns the stream whose opening has failed with err, if err says that the peer has served and reset it: by the last word
+// of a resumable stream, or by a reset with a code that only a handler's end has.
 func (s *Session) openedAndReset(name string, err error) *Stream {
 	var e *Error
 	if !errors.As(err, &e) || !e.Remote || e.refused || e.Code < frame.LastWord && e.Code != frame.CodeInternal || s.ending() != nil {

@@ -1,6 +1,6 @@
-// Package boltstore keeps the places and the records of record streams in a bbolt database: the application's own, beside its data.
+// Package boltstore stores the positions and the records of record streams in a bbolt database: the application's own, next to its data.
 //
-//	orders, err := boltstore.New(db, "orders")                // one for each stream that goes on after a restart
+//	orders, err := boltstore.New(db, "orders")                // one for each stream that continues after a restart
 //	s, err := record.Open(ctx, session, "orders", &record.Options{Store: orders})
 //
 //	r, err := s.ReadRecord(ctx)
@@ -14,43 +14,43 @@
 //
 // # Applied exactly once
 //
-// With Commit in the transaction of the effect, each record has its effect once, whatever ends when: the process, the session, the
-// machine. A transaction that is rolled back has done nothing, and the record comes again. Two streams at once, as when a peer has
-// come back before the loss of the first stream was noticed, do not apply a record twice: bbolt runs one transaction after the
-// other, and the later one gets ErrApplied and is rolled back. Several records may share a transaction, with a Commit for each.
+// With Commit in the transaction of the effect, each record has its effect once, whichever of the process, the session and the machine
+// fails. A transaction that is rolled back has done nothing, and the record is sent again. Two concurrent streams, as when a peer returns
+// before the loss of the first stream is noticed, do not apply a record twice: bbolt runs one transaction after the other, and the later
+// one gets ErrApplied and is rolled back. Several records may share a transaction, with a Commit for each.
 //
-// Without Commit, AckRecord keeps the place in a transaction of its own: a record whose effect was kept, and its place was not, comes
-// again after a crash.
+// Without Commit, AckRecord stores the position in a transaction of its own. After a crash, a record whose effect was stored and whose
+// position was not is sent again.
 //
-// # Transactions, and what not to do in them
+// # Transactions, and what to avoid in them
 //
-// bbolt has one writer at a time: each transaction of the application's holds up what streams write, and the other way round. Keep
-// them short. In a transaction, also one that only reads, call nothing of a stream that may wait (open, read, write, Barrier, Close),
-// nor New: it may wait for a transaction of the Store's, which waits for this one, for ever. AckRecord waits for nothing, but belongs
-// behind the transaction all the same: what is acknowledged and then rolled back never comes again.
+// bbolt has one writer at a time: each transaction of the application holds up the writes of streams, and vice versa. Keep transactions
+// short. In a transaction, even a read-only one, call no method of a stream that may wait (open, read, write, Barrier, Close), nor New: it
+// may wait for ever for a transaction of the Store, which waits for this one. AckRecord does not wait, but belongs after the transaction as
+// well: a record that is acknowledged and then rolled back is never sent again.
 //
-// # Durability, and what it costs
+// # Durability and its cost
 //
-// What WriteRecord has returned for is on the disk: each transaction is two fsyncs of bbolt's. Records that are written while one runs
-// share the next, so that many writers at once, or WriteBatch, cost little more than one. AckRecord waits for no disk: without Commit
-// the place is on the disk before the peer hears of it, and once Close has returned nil; until then it may be lost with the process.
-// An acknowledgement costs a transaction, or with Commit none but the application's.
+// Records for which WriteRecord has returned are on the disk: each transaction costs two fsyncs of bbolt. Records that are written during
+// one transaction share the next, so that many concurrent writers, or WriteBatch, cost little more than one. AckRecord waits for no disk.
+// Without Commit the position is on the disk before the peer is notified, and once Close has returned nil; until then it may be lost with
+// the process. An acknowledgement costs a transaction, or with Commit none but the application's.
 //
-// A DB with NoSync loses its last transactions when the machine stops, or all of it; a process that is killed loses nothing. The peer
-// then knows more than this side, and the next stream is refused with record.ErrHistory. NoFreelistSync is safe. The file does not
-// become smaller when records are forgotten: their room is used again.
+// A DB with NoSync loses its last transactions, or everything, when the machine stops; a killed process loses nothing. The peer then knows
+// more than this side, and the next stream is refused with record.ErrHistory. NoFreelistSync is safe. The file does not shrink when records
+// are forgotten, but their space is reused.
 //
 // # When the histories do not fit together
 //
-// A DB that has been deleted, or restored from an older copy, no longer fits to that of the peer. Streams are then refused, on both
-// sides, with record.ErrHistory and a text that says who is where; nothing is dropped. A person decides: give the right DB back, or
-// DropPlace at the reader, or DropLog at the writer. A Store that keeps no place takes a log from record 1 on only.
+// A DB that has been deleted, or restored from an older copy, no longer fits the peer's. Both sides then refuse streams with
+// record.ErrHistory and a text with the positions of both; nothing is dropped. An operator must decide: restore the right DB, or call
+// DropPlace at the reader, or DropLog at the writer. A Store without a position accepts a log only from record 1 on.
 //
 // # Limits
 //
-// Nothing waits for the network while it has a transaction. A transaction of Append writes the records of one call, one batch of the
-// stream's, and forgets at most twice as many and 1024 more; Tail reads 256 KiB, or one record, in each of its transactions. One Store
-// for a name: two of them in one process do no harm to what is kept, but do not take over from each other.
+// No transaction waits for the network. A transaction of Append writes the records of one call, which is one batch of the stream, and
+// forgets at most twice as many and 1024 more. Tail reads 256 KiB, or one record, in each of its transactions. Use one Store for a name:
+// two of them in one process do not damage the stored data, but do not take over from each other.
 //
 // # Stability
 //

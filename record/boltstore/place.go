@@ -9,12 +9,12 @@ import (
 	"github.com/peerlane/peerlane/record"
 )
 
-// Commit keeps, in a transaction of the application's, that the record seq of the peer's log is applied: with the effect, or not at
-// all. AckRecord after the transaction tells the peer.
+// Commit records, in a transaction of the application, that the record seq of the peer's log is applied: together with the effect, or not
+// at all. AckRecord, after the transaction, notifies the peer.
 //
-// It is ErrApplied when the transaction sees that the record is applied already, by another stream's: return it, so that the
-// transaction is rolled back. record.ErrRange is a record that is not the next one: those between are not applied. It is an error
-// when no stream has begun yet, and when tx is of another DB or cannot write.
+// The error is ErrApplied if the record is applied already, by the transaction of another stream: return the error, so that the transaction
+// is rolled back. It is record.ErrRange if the record is not the next one, because those between are not applied. It is another error if no
+// stream has begun yet, or if tx belongs to another DB or cannot write.
 func (s *Store) Commit(tx *bbolt.Tx, seq uint64) error {
 	if tx == nil || tx.DB() != s.db {
 		return s.errorf("commit", errors.New("the transaction is over, or of another DB"))
@@ -45,15 +45,15 @@ func (s *Store) Commit(tx *bbolt.Tx, seq uint64) error {
 	return nil
 }
 
-// inProgress returns the log that the stream reads of which nothing is applied yet.
+// inProgress returns the log that the stream reads while nothing of it is applied.
 func (s *Store) inProgress() record.LogID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reading
 }
 
-// Applied is part of record.Store: it keeps a place, in a transaction of its own. What Commit has kept already costs nothing but
-// a look. A place at 0 is not kept: while nothing is applied, another log may take this one's place.
+// Applied implements record.Store: it stores a position, in a transaction of its own. A position that Commit has stored already costs only
+// a read. A position at 0 is not stored: while nothing is applied, another log may replace this one.
 func (s *Store) Applied(log record.LogID, seq uint64) error {
 	var p inPlace
 	var due bool
@@ -85,7 +85,7 @@ func (s *Store) Applied(log record.LogID, seq uint64) error {
 	})
 }
 
-// due reports whether the place at the record seq of log is to be kept after p. reading is the log that was begun at its beginning.
+// due reports whether the position at the record seq of log must be stored after p. reading is the log that was begun at its beginning.
 func (p inPlace) due(log record.LogID, seq uint64, reading record.LogID) (bool, error) {
 	switch {
 	case log == record.LogID{}:
@@ -101,9 +101,9 @@ func (p inPlace) due(log record.LogID, seq uint64, reading record.LogID) (bool, 
 	return seq > p.applied, nil
 }
 
-// DropPlace forgets the place in the peer's log: the next stream reads from where its writer begins, whatever its log is. What
-// the writer has seen applied before is not read; what has been applied here and the writer has not seen is read again. ErrHeld
-// while a stream has the Store; see that nothing of an earlier one calls Commit any more.
+// DropPlace forgets the position in the peer's log: the next stream reads from where its writer begins, whatever its log is. It skips
+// records that the writer already knows to be applied, and reads again those that were applied here without the writer knowing. The error
+// is ErrHeld while a stream has the Store. Make sure that no handler of an earlier stream still calls Commit.
 func (s *Store) DropPlace() error {
 	return s.alone("drop place", func(b *bbolt.Bucket) error {
 		return b.Put(placeKey, inPlace{dropped: true}.encode())

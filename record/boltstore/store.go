@@ -12,31 +12,32 @@ import (
 
 // A Store is a record.Store in a DB. It is safe for concurrent use.
 //
-// Of what it keeps it has no copy in memory: every call looks at what the DB has, so that a transaction that is rolled back, the
-// application's included, leaves nothing behind.
+// A Store has no copy of its data in memory: every call reads the DB, so that a transaction that is rolled back, including the
+// application's, leaves nothing behind.
 type Store struct {
 	db   *bbolt.DB
 	name []byte
 
 	mu      sync.Mutex
-	newest  *hold        // of the last that came; nil: nobody has it
-	active  *hold        // whose Begin has returned and whose End has not been called; nil: nobody's
-	reading record.LogID // what the active one reads from its beginning, while nothing of it is applied; zero: see the DB
+	newest  *hold        // of the stream that came last; nil: no stream has the Store
+	active  *hold        // the hold whose Begin has returned and whose End has not been called; nil: none
+	reading record.LogID // the log that the active one reads from its beginning, while nothing of it is applied; zero: see the DB
 }
 
 var _ record.Store = (*Store)(nil)
 
-// hold is one stream's, from Begin to End:
+// hold is the hold of one stream, from Begin to End:
 //
-//	Begin ── newest, the one before is told ── its End ── active ── End
+//	Begin ── newest, the previous one is notified ── its End ── active ── End
 type hold struct {
 	lost func()
-	over chan struct{} // closed when it is given back
+	over chan struct{} // closed when it is released
 }
 
-// New returns the Store called name in db, and makes it when there is none. The DB stays the caller's: close it after the streams.
+// New returns the Store called name in db, and creates it if there is none. The DB remains the caller's: close it after the streams.
 //
-// The error matches record.ErrInvalid when db is nil or name is no key for bbolt, or is what db says. What is kept is looked at when a stream begins, and by Place.
+// The error matches record.ErrInvalid if db is nil or name is not a valid bbolt key; otherwise it is the DB's error. The stored data is
+// examined when a stream begins, and by Place.
 func New(db *bbolt.DB, name string) (*Store, error) {
 	s := &Store{db: db, name: []byte(name)}
 	if db == nil {
@@ -64,7 +65,7 @@ func (s *Store) exists(tx *bbolt.Tx) bool {
 	return top != nil && top.Bucket(s.name) != nil
 }
 
-// create makes the bucket, with a new log.
+// create creates the bucket, with a new log.
 func (s *Store) create(tx *bbolt.Tx) error {
 	top, err := tx.CreateBucketIfNotExists(topKey)
 	if err != nil || s.exists(tx) {
@@ -77,7 +78,7 @@ func (s *Store) create(tx *bbolt.Tx) error {
 	return beginLog(b)
 }
 
-// beginLog makes a new log, with no records.
+// beginLog creates a new log without records.
 func beginLog(b *bbolt.Bucket) error {
 	if _, err := b.CreateBucket(recordsKey); err != nil {
 		return err
@@ -85,8 +86,8 @@ func beginLog(b *bbolt.Bucket) error {
 	return b.Put(logKey, outLog{id: record.NewLogID(), next: 1}.encode())
 }
 
-// Begin is part of record.Store: it takes the Store for one stream. The one that had it is told, and waited for. The error matches
-// ErrDamaged or ErrFormat when what is kept cannot be understood.
+// Begin implements record.Store: it takes the Store for one stream. It notifies the stream that had the Store, and waits for it. The error
+// matches ErrDamaged or ErrFormat if the stored data is invalid.
 func (s *Store) Begin(lost func()) (record.Place, error) {
 	h := &hold{lost: lost, over: make(chan struct{})}
 	s.mu.Lock()
@@ -108,7 +109,7 @@ func (s *Store) Begin(lost func()) (record.Place, error) {
 	return place, nil
 }
 
-// End is part of record.Store: it gives the Store back, also when it returns an error.
+// End implements record.Store: it releases the Store, even if it returns an error.
 func (s *Store) End(acked uint64) error {
 	s.mu.Lock()
 	h := s.active
@@ -130,7 +131,7 @@ func (s *Store) release(h *hold) {
 	close(h.over)
 }
 
-// alone changes the bucket while no stream has the Store. One that comes meanwhile waits.
+// alone changes the bucket while no stream has the Store. A stream that begins meanwhile waits.
 func (s *Store) alone(op string, fn func(*bbolt.Bucket) error) error {
 	h := &hold{lost: func() {}, over: make(chan struct{})}
 	s.mu.Lock()
@@ -144,7 +145,7 @@ func (s *Store) alone(op string, fn func(*bbolt.Bucket) error) error {
 	return s.update(op, fn)
 }
 
-// Place returns where both logs stand, as the DB has it, or as Begin why that cannot be said.
+// Place returns the positions in both logs as stored in the DB, or the errors of Begin.
 func (s *Store) Place() (record.Place, error) {
 	var place record.Place
 	err := s.view("place", func(b *bbolt.Bucket) error {
@@ -162,15 +163,15 @@ func (s *Store) Place() (record.Place, error) {
 	return place, err
 }
 
-// errUnchanged ends a transaction that has nothing to write.
+// errUnchanged ends a transaction without changes.
 var errUnchanged = errors.New("unchanged")
 
-// update changes the bucket in a transaction, which is rolled back when fn returns an error; errUnchanged is none.
+// update changes the bucket in a transaction, and rolls the transaction back if fn returns an error. errUnchanged counts as no error.
 func (s *Store) update(op string, fn func(*bbolt.Bucket) error) error {
 	return s.within(op, s.db.Update, fn)
 }
 
-// view looks at the bucket in a transaction.
+// view reads the bucket in a transaction.
 func (s *Store) view(op string, fn func(*bbolt.Bucket) error) error {
 	return s.within(op, s.db.View, fn)
 }
@@ -185,7 +186,7 @@ func (s *Store) within(op string, run func(func(*bbolt.Tx) error) error, fn func
 	})
 }
 
-// transact runs fn in a transaction. bbolt panics at pages that it cannot make sense of: that is an error here.
+// transact runs fn in a transaction. bbolt panics at damaged pages; transact returns that as an error.
 func (s *Store) transact(op string, run func(func(*bbolt.Tx) error) error, fn func(*bbolt.Tx) error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -198,7 +199,7 @@ func (s *Store) transact(op string, run func(func(*bbolt.Tx) error) error, fn fu
 	return nil
 }
 
-// bucket returns what the Store keeps.
+// bucket returns the Store's bucket.
 func (s *Store) bucket(tx *bbolt.Tx) (*bbolt.Bucket, error) {
 	if top := tx.Bucket(topKey); top != nil {
 		if b := top.Bucket(s.name); b != nil {

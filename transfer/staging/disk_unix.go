@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskFS is the FS over an os.Root, with folders that stay open: what is in one is named by its descriptor and one component, and no
-// symlink is followed. Seldom things go by the Root.
+// diskFS is the FS over an os.Root, with folders that stay open: an item in a folder is named by the folder's descriptor and one component,
+// and no symlink is followed. Rare operations use the Root.
 type diskFS struct {
 	rootFS
 

@@ -84,7 +84,7 @@ func (f diskFile) SyncAll() error { return errors.ErrUnsupported }
 // Punch would need a file that was made sparse.
 func (f diskFile) Punch(int64, int64) error { return errors.ErrUnsupported }
 
-// Chtimes goes by the handle: what is written through it does not change the time again when it is closed.
+// Chtimes uses the handle: data written through the handle then does not change the time again on Close.
 func (f diskFile) Chtimes(mtime time.Time) error {
 	ft := windows.NsecToFiletime(mtime.UnixNano())
 	return windows.SetFileTime(windows.Handle(f.Fd()), nil, nil, &ft)

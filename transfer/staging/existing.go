@@ -9,9 +9,9 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// Existing reports whether the place of the file id has a regular file of the same size and time already: then Adopt may take that for
-// it. False and nil is for nothing there, and for what Options.Overwrite lets be replaced. It is CodeExists for anything else, a folder
-// always, and CodePathUnsafe for a symlink above it. Folders are looked at once, until Publish makes them.
+// Existing reports whether a regular file of the same size and time is already in the place of the file id: Adopt may then take it. It
+// returns false and nil if nothing is there, or if Options.Overwrite allows a replacement. The error is CodeExists for anything else,
+// always for a folder, and CodePathUnsafe for a symlink above the file. Folders are checked once, until Publish creates them.
 func (s *Staging) Existing(id uint32) (same bool, err error) {
 	if err := s.begin("look"); err != nil {
 		return false, err
@@ -38,7 +38,7 @@ func (s *Staging) Existing(id uint32) (same bool, err error) {
 	return false, wrap("look", p.entry.Path, fs.ErrExist)
 }
 
-// lstat returns the Info of an entry's path. The error matches fs.ErrNotExist also if a folder above it is missing.
+// lstat returns the Info of an entry's path. The error also matches fs.ErrNotExist if a folder above it is missing.
 func (s *Staging) lstat(name string) (Info, error) {
 	isThere, err := s.look(path.Dir(name))
 	if err != nil {
@@ -50,7 +50,7 @@ func (s *Staging) lstat(name string) (Info, error) {
 	return s.fs.Lstat(name)
 }
 
-// isFile reports whether info is of a regular file with the size and time of p.
+// isFile reports whether info describes a regular file with the size and time of p.
 func (s *Staging) isFile(p *part, info Info) bool {
 	return info.Mode.IsRegular() && info.Size == p.entry.Size && s.isTime(info.ModTime, time.Unix(0, p.entry.ModTime))
 }
@@ -107,10 +107,10 @@ func (s *Staging) look(name string) (bool, error) {
 	return isThere, nil
 }
 
-// timeUnits are those in which file systems keep times: NTFS 100 ns, exFAT 10 ms, FAT 2 s.
+// timeUnits are the units in which file systems store times: NTFS 100 ns, exFAT 10 ms, FAT 2 s.
 var timeUnits = []time.Duration{1, 100, time.Microsecond, time.Millisecond, 10 * time.Millisecond, time.Second, 2 * time.Second}
 
-// isSameTime reports whether have is want, cut to a unit that a file system keeps.
+// isSameTime reports whether have is want, cut to a unit that a file system stores.
 func isSameTime(have, want time.Time) bool {
 	for _, unit := range timeUnits {
 		if have.Equal(want.Truncate(unit)) {
@@ -120,9 +120,9 @@ func isSameTime(have, want time.Time) bool {
 	return false
 }
 
-// Adopt takes what is in the place of the file id for it, as it is, after Existing has said so. It is published then; the next Sync
-// tells the journal. If Existing has not said so, the file is left out, and Finish does not require it. It is CodeProtocol while the file
-// is being written or published.
+// Adopt takes the file in the place of the file id as it is, after Existing has returned true. The file then counts as published, and the
+// next Sync records it in the journal. If Existing has not returned true, the file is skipped, and Finish does not require it. The error is
+// CodeProtocol while the file is being written or published.
 func (s *Staging) Adopt(id uint32) error {
 	if err := s.begin("adopt"); err != nil {
 		return err
@@ -145,7 +145,7 @@ func (s *Staging) Adopt(id uint32) error {
 	}
 	if p.whole && !p.flushed {
 		s.unsynced -= p.entry.Size
-		p.flushed = true // Sync leaves it out
+		p.flushed = true // Sync skips it
 	}
 	p.adopted, p.absent = true, !p.found
 	s.placeLocked(p, p.made || p.whole)

@@ -10,8 +10,8 @@ import (
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
-// Finish makes the folders and symlinks, gives the folders their modes and times, and deletes the state, when all files are published.
-// After an error it may be repeated. Then the Staging is closed.
+// Finish creates the folders and symlinks, sets the modes and times of the folders, and deletes the state, once all files are published.
+// After an error it may be repeated. When it has succeeded, the Staging is closed.
 func (s *Staging) Finish() error {
 	if err := s.begin("finish"); err != nil {
 		return err
@@ -24,7 +24,7 @@ func (s *Staging) Finish() error {
 	return s.closeAndDiscard("finish")
 }
 
-// finish does all of Finish but the deleting.
+// finish does all of Finish but the deletion.
 func (s *Staging) finish() error {
 	s.commit.Lock()
 	defer s.commit.Unlock()
@@ -36,7 +36,7 @@ func (s *Staging) finish() error {
 	return nil
 }
 
-// seeFiles returns an error unless all files are published and still in their places.
+// seeFiles returns an error unless all files are published and in their places.
 func (s *Staging) seeFiles() error {
 	for i := range s.parts {
 		p := &s.parts[i]
@@ -62,7 +62,7 @@ func (s *Staging) seeFiles() error {
 	return nil
 }
 
-// makeFolders makes those of the entries, with any mode.
+// makeFolders creates the folders of the entries, with any mode.
 func (s *Staging) makeFolders() error {
 	seen := make(folders)
 	for _, e := range s.entries {
@@ -88,7 +88,7 @@ func (s *Staging) makeFolder(seen folders, name string) error {
 	return isFolder(name, info)
 }
 
-// makeLinks makes the symlinks, after all files: nothing is written through one.
+// makeLinks creates the symlinks, after all files, so that nothing is written through one.
 func (s *Staging) makeLinks() error {
 	seen := make(folders)
 	for i := range s.entries {
@@ -107,7 +107,7 @@ func (s *Staging) makeLinks() error {
 	return nil
 }
 
-// makeLink makes one, unless it is there already.
+// makeLink creates one symlink, unless it exists already.
 func (s *Staging) makeLink(e *manifest.Entry) error {
 	if target, err := s.fs.Readlink(e.Path); err == nil && target == e.Target {
 		return nil
@@ -126,7 +126,7 @@ func (s *Staging) makeLink(e *manifest.Entry) error {
 	return s.fs.Rename(private, e.Path)
 }
 
-// dressFolders gives the folders their modes and times, the inner ones first.
+// dressFolders sets the modes and times of the folders, the inner ones first.
 func (s *Staging) dressFolders() error {
 	for _, e := range slices.Backward(s.entries) {
 		if e.Kind != manifest.KindDir {
@@ -139,8 +139,8 @@ func (s *Staging) dressFolders() error {
 	return nil
 }
 
-// dressFolder sets the time and the mode of a folder where they differ. A folder of another user may have the right ones, and cannot be
-// changed.
+// dressFolder sets the time and the mode of a folder where they differ. A folder of another user cannot be changed, but may have the right
+// ones.
 func (s *Staging) dressFolder(e *manifest.Entry) error {
 	info, err := s.fs.Lstat(e.Path)
 	if err == nil {
