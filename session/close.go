@@ -434,6 +434,13 @@ func (s *Session) noteLost(of streamConn, err *Error) {
 	}
 }
 
+// forgetErrors removes errors that noteLost has recorded and the application has now. s.mu is held.
+func (s *Session) forgetErrors(errs []error) {
+	n := len(s.lostThings)
+	s.lostThings = slices.DeleteFunc(s.lostThings, func(l lost) bool { return slices.Contains(errs, error(l.err)) })
+	s.lostCount -= n - len(s.lostThings)
+}
+
 // forgetLost takes back what noteLost has noted of a stream. s.mu is held.
 func (s *Session) forgetLost(of streamConn) {
 	n := len(s.lostThings)

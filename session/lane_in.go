@@ -2,6 +2,7 @@ package session
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/hook"
@@ -11,10 +12,11 @@ import (
 type inLane struct {
 	current *Message // the incomplete message; nil if none
 	queue   queue[*Message]
-	running bool   // deliver is running
-	charge  int    // of all messages that have begun to arrive and are not acknowledged
-	handled uint64 // id of the last handled message
-	toAck   int    // charge of the handled messages that are not acknowledged
+	running bool          // deliver is running
+	charge  int           // of all messages that have begun to arrive and are not acknowledged
+	handled uint64        // id of the last handled message
+	toAck   int           // charge of the handled messages that are not acknowledged
+	ackedAt time.Duration // when the last acknowledgement was queued, as Session.elapsed
 }
 
 // busy reports whether a message that has begun to arrive has not been handled.
@@ -132,11 +134,16 @@ func (s *Session) deliverNext() {
 	}
 }
 
+// ackAfter bounds how long a handled message waits for its acknowledgement, which is progress to a Close of the sender.
+const ackAfter = 500 * time.Millisecond
+
 // ackMessages acknowledges the handled messages to the sender, once that is worth a frame. s.mu is held.
 func (s *Session) ackMessages() {
-	if s.inbox.queue.len() > 0 && s.inbox.toAck < s.cfg.MessageWindow/4 {
+	now := s.elapsed()
+	if s.inbox.queue.len() > 0 && s.inbox.toAck < s.cfg.MessageWindow/4 && now-s.inbox.ackedAt < ackAfter {
 		return
 	}
+	s.inbox.ackedAt = now
 	s.inbox.charge -= s.inbox.toAck
 	s.inbox.toAck = 0
 	s.control(frame.Header{Type: frame.TypeMessageAck, ID: s.inbox.handled}, nil)

@@ -196,7 +196,10 @@ func (l *outLane) undelivered(id uint64, err *Error) bool {
 	o.failed = true
 	err.Op, err.Peer, err.Link = "send", l.s.peer, o.out.start.Link
 	l.note(err)
-	if l.s.cfg.OnUndelivered != nil {
+	switch {
+	case l.s.cfg.OnUndelivered == nil && err.Outcome == Rejected:
+		l.s.noteLost(nil, err) // for Close, unless Flush returns it before
+	case l.s.cfg.OnUndelivered != nil:
 		l.s.mu.Unlock()
 		defer l.s.mu.Lock()
 		l.tell(err)
@@ -306,5 +309,6 @@ func (s *Session) Flush(ctx context.Context) error {
 		failures = append(failures, fmt.Errorf("and %d more", more))
 	}
 	s.lane.failures, s.lane.failed = nil, 0
+	s.forgetErrors(failures)
 	return errors.Join(failures...)
 }

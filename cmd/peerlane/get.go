@@ -203,8 +203,8 @@ func (c *getCmd) proofText() string {
 	switch {
 	case c.Checksum:
 		return ", by content"
-	case verifies[c.Verify] == transfer.VerifyAll: // by content if the sender has hashed them
-		return ""
+	case verifies[c.Verify] == transfer.VerifyAll: // the receiver does not know which
+		return ", by content if the ticket was made with --hash, and else by size and time"
 	}
 	return ", by size and time"
 }
