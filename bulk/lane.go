@@ -94,7 +94,8 @@ func (l *Lane) CloseRead() error { return l.conn.CloseRead() }
 // Close ends both directions in order: the peer reads what was written and then io.EOF. What was not read is dropped, and the peer's Writes
 // fail. It waits as session.Stream.Close does, until what was written is with the peer, and gives up when nothing has moved for
 // the session's CloseTimeout. Then, and when the lane has failed before or the peer reads no more, it returns a *session.Error with
-// outcome Unknown or Rejected. A second Close returns nil, as one after Abort does, and one of a lane that nothing was written to.
+// outcome Unknown or Rejected. A lane of several strands, or with compression, is with the peer when the peer's lane has it: Close does not
+// tell what its application leaves unread. A second Close returns nil, as one after Abort does, and one of a lane that nothing was written to.
 func (l *Lane) Close() error {
 	defer l.end()()
 	err := l.conn.Close()
