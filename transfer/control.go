@@ -248,6 +248,9 @@ func (c *control) close(err error) {
 	case errors.As(err, &e) && e.Remote:
 		c.end()
 		_ = c.st.Close() // the peer knows
+	case CodeOf(err) == CodeLost, CodeOf(err) == "": // nobody is there, or has ended the stream itself
+		c.end()
+		_ = c.st.Close()
 	default:
 		c.abort(whyOf(err))
 	}
