@@ -46,14 +46,13 @@ const (
 
 // number assigns a number to a dedicated stream that this side opens. It returns 0 when the peer does not exchange ends.
 func (s *Session) number(st *Stream) uint64 {
-	if !s.exchangesEnds() {
-		return 0
+	number := s.nextNumber()
+	if number != 0 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.addEnds(st, number)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lastNumber++
-	s.addEnds(st, s.lastNumber)
-	return s.lastNumber
+	return number
 }
 
 // nextNumber returns the number for a resumable stream that this side opens, or 0 when the peer does not exchange ends.

@@ -1,0 +1,99 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/peerlane/peerlane/frame"
+)
+
+// maxLost bounds how many errors closeError wraps.
+const maxLost = 256
+
+// lost is a message or stream that did not arrive, or is not known to have arrived.
+type lost struct {
+	of  streamConn // nil if it is not a stream
+	err *Error
+	at  time.Duration // Session.elapsed
+}
+
+// noteLost records lost work for closeError. It records a stream once. s.mu is held.
+func (s *Session) noteLost(of streamConn, err *Error) {
+	if of != nil && slices.ContainsFunc(s.lostThings, func(l lost) bool { return l.of == of }) {
+		return
+	}
+	closing := s.phase >= phaseClosing || s.err != nil
+	if !closing {
+		s.forgetUnwanted()
+	}
+	if len(s.lostThings) == maxLost && err.Remote && !closing {
+		return // the error lists enough of them already
+	}
+	if s.lostCount++; len(s.lostThings) < maxLost {
+		s.lostThings = append(s.lostThings, lost{of, err, s.elapsed()})
+	}
+}
+
+// forget takes back the noted things that match. s.mu is held.
+func (s *Session) forget(match func(lost) bool) {
+	n := len(s.lostThings)
+	s.lostThings = slices.DeleteFunc(s.lostThings, match)
+	s.lostCount -= n - len(s.lostThings)
+}
+
+// forgetErrors removes errors that noteLost has recorded and the application has now. s.mu is held.
+func (s *Session) forgetErrors(errs []error) {
+	s.forget(func(l lost) bool { return slices.Contains(errs, error(l.err)) })
+}
+
+// forgetLost takes back what noteLost has noted of a stream. s.mu is held.
+func (s *Session) forgetLost(of streamConn) {
+	s.forget(func(l lost) bool { return l.of == of })
+}
+
+// unwantedFor is how long it is remembered that the peer did not want the rest of a stream: perhaps because it is closing the session, which
+// it says behind all that it had queued.
+const unwantedFor = 10 * time.Minute
+
+// forgetUnwanted forgets the streams whose rest the peer refused more than unwantedFor ago. s.mu is held.
+func (s *Session) forgetUnwanted() {
+	before := s.elapsed() - unwantedFor
+	s.forget(func(l lost) bool { return l.err.Remote && l.at < before })
+}
+
+// closeError returns the result of Close for a session that has ended.
+func (s *Session) closeError() error {
+	<-s.finished
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lostCount == 0 {
+		return nil
+	}
+	failed := &Error{Op: "close", Peer: s.peer, Outcome: Unknown}
+	if len(s.lostThings) > 0 {
+		failed.Outcome = s.lostThings[0].err.Outcome
+	}
+	all := make([]error, 0, len(s.lostThings)+2)
+	for _, l := range s.lostThings {
+		if l.err.Outcome != failed.Outcome {
+			failed.Outcome = Unknown
+		}
+		all = append(all, l.err)
+	}
+	if more := s.lostCount - len(s.lostThings); more > 0 {
+		failed.Outcome = Unknown
+		all = append(all, fmt.Errorf("and %d more", more))
+	}
+	switch {
+	case s.gaveUp && s.err.Code == frame.CodeClosed:
+		failed.Code = frame.CodeTimeout
+		failed.Text = fmt.Sprintf("no progress for %v", s.cfg.CloseTimeout)
+	case !errors.Is(s.err, ErrClosed):
+		failed.Code = s.err.Code
+		all = append(all, s.err.cause())
+	}
+	failed.Err = errors.Join(all...)
+	return failed
+}
