@@ -152,7 +152,10 @@ func TestShutdownOfAServeWaitsForItsHandlers(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- l.Shutdown(testContext(t)) }()
 		require.Eventually(t, func() bool {
-			_, err := Dial(testContext(t), a, b.ID(), testTag)
+			early, err := Dial(testContext(t), a, b.ID(), testTag)
+			if err == nil {
+				_ = early.Close() // Shutdown had not begun: this handler ends too
+			}
 			return err != nil
 		}, patience, time.Millisecond)
 		_, err = c.Write([]byte("last words"))
