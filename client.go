@@ -272,8 +272,9 @@ func (c *Client) GetConnectionsInfo() []ConnectionInfo { return c.pool.info(time
 // Close closes all keepers and sessions in order, side by side, as Session.Close does: calls in flight are waited for, and one-way
 // messages are handled. It returns nil, or what Session.Close returns of each session of which something did not arrive. Later calls
 // of Send, Connect and Keep return an error that matches ErrStopped, whatever their arguments; a second Close returns nil.
-// A handler of the client's that calls Close waits for itself, for CloseTimeout; Session.Close does not.
+// A handler of the client's may call Close, which does not wait for it.
 func (c *Client) Close() error {
+	exemptCaller(c.pool.sessions())
 	var wg sync.WaitGroup
 	wg.Go(c.keepers.close)
 	err := c.pool.close()

@@ -378,8 +378,10 @@ func (k *Keeper) Err() error {
 func (k *Keeper) Done() <-chan struct{} { return k.done }
 
 // Close ends the keeper and closes its sessions in order, including those that it still has after giving up. It returns nil, or the errors
-// of Session.Close for the sessions with undelivered work. A second Close waits for the first and returns the same.
+// of Session.Close for the sessions with undelivered work. A second Close waits for the first and returns the same. A handler of a session
+// may call Close, which does not wait for it.
 func (k *Keeper) Close() error {
+	exemptCaller(k.Sessions())
 	k.change(func() {
 		k.closed = true
 		if k.err == nil {

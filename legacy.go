@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/session"
 )
@@ -157,11 +158,20 @@ type legacyCall struct {
 	conn    *Conn
 	started time.Time
 	in, out atomic.Uint64 // received bytes of the request, and sent bytes of the response
+
+	tag  *servedTag
+	left func() // the end of the tag does not wait for it any longer
 }
 
+// Exempt makes the end of the tag not wait for the call's handler, which calls for that end.
+func (c *legacyCall) Exempt(handler.Kind) { c.left() }
+
+// Is reports whether x is the tag of the call.
+func (c *legacyCall) Is(x any) bool { return x == any(c.tag) }
+
 // serveLegacy serves one call of an old peer, and logs events that an operator should know about.
-func (s *Server) serveLegacy(t *servedTag, conn *Conn) error {
-	call := &legacyCall{conn: conn, started: time.Now()}
+func (s *Server) serveLegacy(t *servedTag, conn *Conn, left func()) error {
+	call := &legacyCall{conn: conn, started: time.Now(), tag: t, left: left}
 	if !t.addLegacy(call) {
 		conn.resetWith(frame.CodeUnavailable)
 		return ErrUnavailable
@@ -181,7 +191,9 @@ func (s *Server) serveLegacy(t *servedTag, conn *Conn) error {
 	defer s.quota.EndCall()
 	var response []byte
 	var served error
-	hook.Run(func() { response, err = s.runLegacy(t, conn, request) }, func(why *hook.Failure) {
+	hook.Run(func() {
+		handler.Run(call, handler.Call, func() { response, err = s.runLegacy(t, conn, request) })
+	}, func(why *hook.Failure) {
 		if why != nil {
 			s.log.Error("handler panicked or ended its goroutine", "tag", t.tag, "peer", conn.RemotePeer(), "err", why)
 			err = fmt.Errorf("handler %w", why)

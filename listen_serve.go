@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 )
 
 // DefaultMaxConns is the default of ListenConfig.MaxConns.
@@ -48,12 +50,25 @@ func (l *Listener) serve() {
 			return
 		}
 		go func() {
-			defer l.handlers.Done()
+			served := &servedConn{listener: l, left: sync.OnceFunc(l.handlers.Done)}
+			defer served.left()
 			defer func() { <-places }()
-			l.serveConn(conn)
+			l.serveConn(conn, served)
 		}()
 	}
 }
+
+// A servedConn is a conn's handler as what Shutdown waits for.
+type servedConn struct {
+	listener *Listener
+	left     func() // Shutdown does not wait for it any longer
+}
+
+// Exempt makes Shutdown not wait for the handler, which calls it.
+func (c *servedConn) Exempt(handler.Kind) { c.left() }
+
+// Is reports whether x is the handler's listener.
+func (c *servedConn) Is(x any) bool { return x == any(c.listener) }
 
 // startServing enters a conn among those that Close ends and Shutdown waits for, and reports false if it came too late.
 func (l *Listener) startServing(conn *Conn) bool {
@@ -67,7 +82,7 @@ func (l *Listener) startServing(conn *Conn) bool {
 	return true
 }
 
-func (l *Listener) serveConn(conn *Conn) {
+func (l *Listener) serveConn(conn *Conn, served *servedConn) {
 	returned := false
 	defer func() {
 		l.mu.Lock()
@@ -82,14 +97,18 @@ func (l *Listener) serveConn(conn *Conn) {
 			l.log.Error("conn handler panicked", "tag", l.tag, "peer", conn.RemotePeer(), "panic", v)
 		}
 	}()
-	l.handler(conn)
+	handler.Run(served, handler.Conn, func() { l.handler(conn) })
 	returned = true
 }
 
 // Shutdown stops serving the tag and waits until the handlers of Serve have returned. If ctx ends first, it resets the
 // conns that are still served, as Close does, and returns an *Error with the ctx's error, which says how many they were.
 // The conns in the backlog are reset at once: no handler has seen them. On a listener without a handler it is Close.
+// A handler may call Shutdown, which does not wait for it.
 func (l *Listener) Shutdown(ctx context.Context) error {
+	if caller := handler.Here(); caller.Of(l) {
+		caller.Exempt()
+	}
 	l.stop()
 	done := make(chan struct{})
 	go func() {

@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
 )
@@ -442,14 +443,13 @@ func (p *pool) info(now time.Time) []ConnectionInfo {
 func (p *pool) close() error {
 	p.mu.Lock()
 	p.closed = true
-	open := slices.Collect(maps.Keys(p.open))
 	clear(p.entries)
 	if p.reaper != nil {
 		p.reaper.Stop()
 	}
 	p.mu.Unlock()
 	p.end()
-	err := closeSessions(open)
+	err := closeSessions(p.sessions())
 	p.tasks.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -458,6 +458,20 @@ func (p *pool) close() error {
 	}
 	clear(p.budgets)
 	return err
+}
+
+// sessions returns the open sessions.
+func (p *pool) sessions() []*session.Session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Keys(p.open))
+}
+
+// exemptCaller makes the ends of sessions not wait for the handler that calls, if it is a handler of one of them.
+func exemptCaller(all []*session.Session) {
+	if caller := handler.Here(); slices.ContainsFunc(all, func(s *session.Session) bool { return caller.Of(s) }) {
+		caller.Exempt()
+	}
 }
 
 // closeSessions closes sessions concurrently, and returns the errors about undelivered work.

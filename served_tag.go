@@ -14,7 +14,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/peerlane/peerlane/frame"
-	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -111,30 +110,35 @@ func (t *servedTag) listen() error {
 	return nil
 }
 
-// accept serves each conn of l in a goroutine of its own. It ends when l is closed.
-func (t *servedTag) accept(l *Listener, serve func(*Conn)) {
+// accept serves each conn of l in a goroutine of its own, which wg counts until it ends or calls left. It ends when l is closed.
+func (t *servedTag) accept(l *Listener, serve func(conn *Conn, left func())) {
 	for {
 		conn, err := l.accept()
 		if err != nil {
 			return
 		}
-		t.wg.Go(func() { serve(conn) })
+		t.wg.Add(1)
+		left := sync.OnceFunc(t.wg.Done)
+		go func() {
+			defer left()
+			serve(conn, left)
+		}()
 	}
 }
 
 // serveSession serves a carrier to its end.
-func (t *servedTag) serveSession(conn *Conn) {
+func (t *servedTag) serveSession(conn *Conn, _ func()) {
 	if err := t.acceptor.Serve(newCarrier(conn, nil, t.server.host), conn.RemotePeer().String()); err != nil {
 		t.server.log.Info("carrier refused", "tag", t.tag, "peer", conn.RemotePeer(), "err", err)
 	}
 }
 
-func (t *servedTag) serveLegacy(conn *Conn) {
+func (t *servedTag) serveLegacy(conn *Conn, left func()) {
 	if err := t.server.admit(conn.RemotePeer().String()); err != nil {
 		conn.resetWith(frame.CodeNotAllowed)
 		return
 	}
-	if err := t.server.serveLegacy(t, conn); err != nil {
+	if err := t.server.serveLegacy(t, conn, left); err != nil {
 		t.server.log.Info("legacy call failed", "tag", t.tag, "peer", conn.RemotePeer(), "err", err)
 	}
 }
@@ -213,16 +217,8 @@ func (t *servedTag) shutdown(ctx context.Context) error {
 		defer close(done)
 		t.wg.Wait()
 	}()
-	var caller <-chan time.Time
-	if handler.Here() != handler.None { // done may wait for the handler that calls
-		timer := time.NewTimer(cutOffTime)
-		defer timer.Stop()
-		caller = timer.C
-	}
 	select {
 	case <-done:
-		return err
-	case <-caller:
 		return err
 	case <-ctx.Done():
 	}

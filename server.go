@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
 )
@@ -188,10 +189,9 @@ func (s *Server) admit(pid string) error {
 // Stop stops the server: its tags are no longer served, what is being handled is given ReadTimeout to end, and the rest is cut off,
 // which is an error. What had been accepted of the sessions' streams and messages is completed as Session.Close does, and what did not
 // arrive is an error too. After it nothing of the server is left but handlers that do not heed their ctx. A second Stop waits for the
-// first, or for Shutdown, and returns nil. A handler may call Stop and is not waited for; since
-// it is not known which one calls, neither is the last handler of each other tag. Two handlers that call Stop wait for each other until the
-// bound.
+// first, or for Shutdown, and returns nil. A handler may call Stop, which does not wait for it.
 func (s *Server) Stop() error {
+	s.exemptCaller()
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.ReadTimeout)
 	defer cancel()
 	if !s.beginStop() {
@@ -204,6 +204,7 @@ func (s *Server) Stop() error {
 // Shutdown is Stop with a bound chosen by the caller: when ctx ends, it cuts off the work still running and returns an error that matches
 // the ctx's. During another Shutdown or Stop, the earlier bound applies.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.exemptCaller()
 	if s.beginStop() {
 		return s.stop(ctx)
 	}
@@ -214,6 +215,23 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.hurry(ctx.Err())
 		<-s.down // in cutOffTime
 		return &Error{Op: "shutdown", Err: ctx.Err()}
+	}
+}
+
+// exemptCaller makes the end of the server not wait for the handler that calls, if it is one of the server's.
+func (s *Server) exemptCaller() {
+	caller := handler.Here()
+	if caller == nil {
+		return
+	}
+	s.mu.Lock()
+	tags := append(slices.Collect(maps.Values(s.tags)), s.ending...)
+	s.mu.Unlock()
+	for _, t := range tags {
+		ours := func(c *session.Session) bool { return caller.Of(c) }
+		if caller.Of(t) || slices.ContainsFunc(t.acceptor.Sessions(), ours) {
+			caller.Exempt()
+		}
 	}
 }
 

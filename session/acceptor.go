@@ -55,7 +55,6 @@ type Acceptor struct {
 	conns    map[net.Conn]struct{}             // the same carriers
 	closed   bool
 	drained  chan struct{} // made by Shutdown, closed when sessions is empty
-	caller   handler.Kind  // the handler that calls Shutdown, until the last session is told not to wait for it
 }
 
 // NewAcceptor returns an Acceptor, or an error that names the field that is out of range.
@@ -322,7 +321,6 @@ func (a *Acceptor) release(s *Session) {
 			delete(a.byPeer, s.peer)
 		}
 	}
-	a.spareCaller()
 	if a.drained != nil && len(a.sessions) == 0 {
 		close(a.drained)
 		a.drained = nil
@@ -369,12 +367,9 @@ func drainAll(sessions []*Session) {
 func (a *Acceptor) Shutdown(ctx context.Context) error {
 	drained, sessions := a.close()
 	drainAll(sessions)
-	a.mu.Lock()
-	if kind := handler.Here(); kind != handler.None {
-		a.caller = kind
+	if caller := handler.Here(); slices.ContainsFunc(sessions, func(s *Session) bool { return caller.Of(s) }) {
+		caller.Exempt()
 	}
-	a.spareCaller()
-	a.mu.Unlock()
 	var cause error
 	select {
 	case <-drained:
@@ -396,24 +391,6 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 		return &Error{Op: "shutdown", Err: err}
 	}
 	return nil
-}
-
-// spareCaller makes the last session end without waiting for the handler that calls Shutdown. a.mu is held.
-func (a *Acceptor) spareCaller() {
-	if a.caller == handler.None || len(a.sessions) != 1 {
-		return
-	}
-	for _, s := range a.sessions {
-		kind := a.caller
-		go func() {
-			s.mu.Lock()
-			s.exempt(kind)
-			s.asked = true // its streams end as with Close
-			s.mu.Unlock()
-			s.closeFor(&Error{Op: "session", Peer: s.peer, Code: frame.CodeGoingAway, Text: "drained"})
-		}()
-	}
-	a.caller = handler.None
 }
 
 // Abort refuses new sessions and ends every session at once, without notifying its peer. It serves an owner that has lost all carriers for

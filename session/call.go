@@ -380,7 +380,7 @@ func (s *Session) onError(h frame.Header, p []byte) error {
 	switch c := s.pending[h.ID]; {
 	case c != nil:
 		refused := remote(f)
-		if f.Code == frame.CodeClosed && s.peerPhase >= phaseClosing { // the request's own handler has closed the session
+		if f.Code == frame.CodeClosed && s.peerPhase >= phaseDraining { // the request's own handler has closed the session
 			refused.Err = ErrSessionLost
 		}
 		if !c.sent && refused.Outcome == Unknown {

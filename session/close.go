@@ -3,7 +3,6 @@ package session
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
@@ -36,19 +35,15 @@ import (
 // A peer that keeps sending messages, reads slowly, or sends anything at all while it owes an answer, is progress too: Abort ends a Close that
 // takes longer than the application wants.
 //
-// Close may be called from a handler. It does not wait for that handler, and answers the handler's request with CodeClosed. When a
-// handler of another session calls Close while a handler of the same kind runs in this session, Close takes the caller for a handler of
-// this session. OnUndelivered must not call Close, because Close waits for it. Later calls also wait for the end and return the same
+// A handler of the session may call Close. Close does not wait for that handler, and answers the handler's request with CodeClosed. It
+// waits for a handler whose other goroutine calls Close. OnUndelivered must not call Close, because Close waits for it. Later calls also wait for the end and return the same
 // error. The host may be closed once Close has returned.
 func (s *Session) Close() error {
-	return s.closeFrom(handler.Here())
-}
-
-// closeFrom is Close called by a handler of the given kind.
-func (s *Session) closeFrom(caller handler.Kind) error {
+	if caller := handler.Here(); caller.Of(s) {
+		caller.Exempt()
+	}
 	s.flushLanes()
 	s.mu.Lock()
-	s.exempt(caller)
 	s.asked = true
 	first := s.beginClosing(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
 	s.mu.Unlock()
@@ -159,7 +154,6 @@ func (s *Session) settleAndEnd() {
 // sayGoodbye exchanges the last frames with the peer, and reports whether that succeeded.
 func (s *Session) sayGoodbye() bool {
 	s.mu.Lock()
-	s.answerExempted()
 	code := frame.CodeClosed
 	if s.inbox.busy() { // a handler that has called Close: the peer would wait for what stands behind it
 		code = frame.CodeTimeout
@@ -169,13 +163,6 @@ func (s *Session) sayGoodbye() bool {
 	return s.awaitProgress(func() bool {
 		return s.isAway() || s.isFlushed() && s.peerPhase >= phaseOver
 	}, s.endProgress)
-}
-
-// answerExempted answers the requests whose handlers have called Close. Replies from these handlers are no longer sent. s.mu is held.
-func (s *Session) answerExempted() {
-	for _, m := range maps.Clone(s.serving) {
-		_ = m.refuseLocked(frame.Failure{Code: frame.CodeClosed, Text: "its handler has closed the session"}) // it may have its answer
-	}
 }
 
 // giveUp ends the session although some work is not settled. The peer is notified if the carrier accepts the frame within the grace
@@ -232,15 +219,16 @@ func (s *Session) onPeerEnd(p []byte) error {
 // isSettled reports whether the end of the session has nothing left that it must, or can, wait for. s.mu is held.
 func (s *Session) isSettled() bool {
 	if s.peerPhase == phaseOver && !s.exchangesEnds() {
-		return !s.inbox.busy() || s.exempted[handler.OneWay] > 0 // nothing more will arrive
+		return !s.owesHandling() // nothing more will arrive
 	}
 	return !s.owes() && !s.isOwed() && (s.peerPhase >= phaseClosing || !s.exchangesEnds() || s.isAway())
 }
 
 // owes reports whether this side has work to complete for the peer. s.mu is held.
-func (s *Session) owes() bool {
-	return s.owesAnswers() || s.inbox.busy() && s.exempted[handler.OneWay] == 0
-}
+func (s *Session) owes() bool { return s.owesAnswers() || s.owesHandling() }
+
+// owesHandling reports whether a one-way message waits for a handler, and none of these has called Close. s.mu is held.
+func (s *Session) owesHandling() bool { return s.inbox.busy() && s.exempted[handler.OneWay] == 0 }
 
 // owesAnswers reports whether a request waits for its answer whose handler has not called Close. s.mu is held.
 func (s *Session) owesAnswers() bool {
@@ -341,14 +329,6 @@ func (s *Session) endProgress() uint64 {
 // held.
 func (s *Session) peerWaits() bool {
 	return !s.asked && !s.hurried && s.peerPhase == phaseClosing && s.phase < phaseOver && s.state != StateDetached
-}
-
-// exempt makes the end of the session not wait for one handler of a kind: the one that calls Close. s.mu is held.
-func (s *Session) exempt(kind handler.Kind) {
-	if kind != handler.None {
-		s.exempted[kind]++
-		s.stirLocked()
-	}
 }
 
 // awaitFor waits until done returns true or the session has ended, for at most d. It calls done with s.mu held.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 )
 
 // A drain completes the work in flight and accepts no new work:
@@ -20,8 +21,11 @@ import (
 
 // Shutdown drains the session: it takes no new work, tells the peer so, waits until all calls, handlers, one-way messages
 // and streams of both sides have ended, and closes. When the session is lost first, the error is that of Close. When ctx ends first the rest is cut off, and the ctx's error is
-// returned. A handler of the session that calls Shutdown waits for itself.
+// returned. A handler of the session may call Shutdown, which does not wait for it and answers its request with CodeClosed.
 func (s *Session) Shutdown(ctx context.Context) error {
+	if caller := handler.Here(); caller.Of(s) {
+		caller.Exempt()
+	}
 	s.mu.Lock()
 	s.drainLocked(frame.Failure{Code: frame.CodeGoingAway})
 	s.mu.Unlock()
@@ -62,6 +66,7 @@ func (s *Session) drainLocked(f frame.Failure) {
 func (s *Session) goAwayLocked(f frame.Failure) {
 	s.controlFailure(frame.TypeGoAway, s.lastPeerID, f)
 	s.saidGoAway = s.phase
+	s.answerExempted()
 }
 
 // sayFarewell sends the GOAWAY of a drain once everything that callers have queued has begun to leave. The peer closes when it is idle,
@@ -186,6 +191,9 @@ func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
 		}
 		idle = s.busyAgain()
 	}
+	s.mu.Lock()
+	s.asked = s.asked || s.exempted != [handler.Kinds]int{} // the streams of handlers that wait for the end are closed
+	s.mu.Unlock()
 	s.closeFor(reason)
 }
 
@@ -224,11 +232,12 @@ func (s *Session) checkIdle() {
 // unsettled reports whether anything is in flight, or on its way into the flow. s.mu is held.
 func (s *Session) unsettled() bool { return s.outgoing.Load() || s.hasOutbound() || s.busy() }
 
-// busy reports whether anything is in flight. s.mu is held.
+// busy reports whether anything is in flight, other than what handlers serve that wait for the end of the session. s.mu is held.
 func (s *Session) busy() bool {
-	return len(s.serving) > 0 || s.running > 0 || s.inFlight > 0 || s.waiting.len() > 0 ||
-		s.lane.charge > 0 || s.lane.waiting.len() > 0 || s.inbox.running || s.inbox.current != nil ||
-		len(s.streams) > 0 || s.mine > 0 || s.streaming > 0 || len(s.dedicated) > 0
+	exempted := s.exempted[handler.Stream]
+	return s.owes() || s.running > s.exempted[handler.Call] || s.inFlight > 0 || s.waiting.len() > 0 ||
+		s.lane.charge > 0 || s.lane.waiting.len() > 0 ||
+		len(s.streams)+len(s.dedicated) > exempted || s.mine > 0 || s.streaming > exempted
 }
 
 func (s *Session) shutIdleLocked() {

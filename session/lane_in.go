@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
@@ -101,9 +102,11 @@ func (s *Session) deliver() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.delivered()
-	for s.inbox.queue.len() > 0 {
-		s.deliverNext()
-	}
+	handler.Run((*handlers)(s), handler.OneWay, func() {
+		for s.inbox.queue.len() > 0 {
+			s.deliverNext()
+		}
+	})
 }
 
 // delivered ends deliver, even if a handler has ended its goroutine with runtime.Goexit. s.mu is held.

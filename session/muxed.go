@@ -10,6 +10,7 @@ import (
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
@@ -198,7 +199,7 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 // its written data still arrives. The caller has counted the stream in s.streaming.
 func (s *Session) serveStream(serve func(*Stream), st *Stream) {
 	defer s.endServeStream()
-	hook.Run(func() { serve(st) }, func(why *hook.Failure) {
+	hook.Run(func() { handler.Run((*handlers)(s), handler.Stream, func() { serve(st) }) }, func(why *hook.Failure) {
 		switch {
 		case why == nil:
 			s.closeServed(st)

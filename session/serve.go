@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
@@ -165,11 +166,13 @@ func (s *Session) serve(m *Message) {
 			s.unfinished(m, hook.Why(recover()))
 		}
 	}()
-	if m.handleCall != nil {
-		s.answerCall(m)
-	} else {
-		m.handle(m)
-	}
+	handler.Run((*callHandler)(m), handler.Call, func() {
+		if m.handleCall != nil {
+			s.answerCall(m)
+		} else {
+			m.handle(m)
+		}
+	})
 	returned = true
 }
 

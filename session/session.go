@@ -128,7 +128,8 @@ type Session struct {
 	impatient  bool               // the end no longer waits for anything
 	aborted    bool               // received data is dropped
 	gaveUp     bool               // the session ended before everything was settled
-	exempted   [handler.Kinds]int // handlers that call Close, by kind
+	exempted   [handler.Kinds]int // handlers that the end of the session does not wait for, by kind
+	toRefuse   []*Message         // the requests of such handlers, until they are answered
 	stirred    chan struct{}      // closed at the next change that an end waits for; nil: no waiter
 	moved      uint64             // counts settled work; see progress
 	valueEnd   uint64             // offset in the flow behind the last thing worth waiting for

@@ -1,48 +1,100 @@
-// Package handler tells whether a goroutine runs a handler of the application. What ends a session or a server waits for handlers, but
-// not for the one that calls it, and Go gives a goroutine no other name than its stack.
+// Package handler runs handlers of the application and tells a function whether one of them calls it. The end of a session, a server or a
+// listener waits for running handlers, but not for the one that asks for that end: it would wait for itself.
 package handler
 
-import (
-	"runtime"
-	"strings"
-)
+import "sync"
 
 // A Kind is what a handler serves.
 type Kind uint8
 
 // The kinds.
 const (
-	None   Kind = iota
-	Call        // a request
-	OneWay      // a one-way message
-	Stream      // a stream
-	Kinds       // how many there are
+	Call   Kind = iota // a request
+	OneWay             // a one-way message
+	Stream             // a stream
+	Conn               // a conn
+	Kinds              // how many there are
 )
 
-// functions are those that call handlers, at the bottom of their goroutines' stacks.
-var functions = map[string]Kind{
-	"github.com/peerlane/peerlane/session.(*Session).serve":       Call,
-	"github.com/peerlane/peerlane/session.(*Session).deliverOne":  OneWay,
-	"github.com/peerlane/peerlane/session.(*Session).serveStream": Stream,
-	"github.com/peerlane/peerlane.(*servedTag).serveLegacy":       Call,
+// An Owner is what waits for its handlers when it ends.
+type Owner interface {
+	// Exempt makes the end not wait for one handler of a kind.
+	Exempt(Kind)
+	// Is reports whether the handlers belong to x: a session, a listener or a tag of a server.
+	Is(x any) bool
 }
 
-// Here returns which kind of handler the calling goroutine runs, of whichever session.
-func Here() Kind {
-	pcs := make([]uintptr, 256)
-	for skip := 2; ; skip += len(pcs) {
-		n := runtime.Callers(skip, pcs)
-		frames := runtime.CallersFrames(pcs[:n])
-		for more := n > 0; more; {
-			var f runtime.Frame
-			f, more = frames.Next()
-			name, _, _ := strings.Cut(f.Function, ".func") // a closure in it
-			if kind := functions[name]; kind != None {
-				return kind
-			}
-		}
-		if n < len(pcs) {
-			return None
-		}
+// A Caller is a running handler, until it returns. The nil Caller belongs to nothing.
+type Caller struct {
+	mu       sync.Mutex
+	owner    Owner // nil: it does not run
+	kind     Kind
+	exempted bool
+}
+
+// Of reports whether the handler belongs to x.
+func (c *Caller) Of(x any) bool { return c != nil && c.owner.Is(x) }
+
+// Exempt makes the end of the handler's owner not wait for it. Later calls do nothing.
+func (c *Caller) Exempt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.exempted {
+		c.exempted = true
+		c.owner.Exempt(c.kind)
 	}
+}
+
+func (c *Caller) set(owner Owner, kind Kind) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.owner, c.kind, c.exempted = owner, kind, false
+}
+
+// running has the handlers by their numbers, which begin with 1 and are used again.
+var running struct {
+	mu    sync.Mutex
+	byNum []*Caller
+	free  []uint32 // numbers of those that do not run
+}
+
+// Run calls fn as a handler of owner.
+//
+//go:noinline
+func Run(owner Owner, kind Kind, fn func()) {
+	n, c := enter()
+	c.set(owner, kind)
+	defer leave(n, c)
+	mark(n, fn)
+}
+
+func enter() (uint32, *Caller) {
+	running.mu.Lock()
+	defer running.mu.Unlock()
+	last := len(running.free) - 1
+	if last < 0 {
+		running.byNum = append(running.byNum, new(Caller))
+		return uint32(len(running.byNum)), running.byNum[len(running.byNum)-1]
+	}
+	n := running.free[last]
+	running.free = running.free[:last]
+	return n, running.byNum[n-1]
+}
+
+func leave(n uint32, c *Caller) {
+	c.set(nil, 0)
+	running.mu.Lock()
+	defer running.mu.Unlock()
+	running.free = append(running.free, n)
+}
+
+// Here returns the handler that the calling goroutine runs, or nil.
+func Here() *Caller {
+	n := marked()
+	if n == 0 {
+		return nil
+	}
+	running.mu.Lock()
+	defer running.mu.Unlock()
+	return running.byNum[n-1]
 }
