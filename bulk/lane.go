@@ -95,7 +95,8 @@ func (l *Lane) CloseRead() error { return l.conn.CloseRead() }
 // fail. It waits as session.Stream.Close does, until what was written is with the peer, and gives up when nothing has moved for
 // the session's CloseTimeout. Then, and when the lane has failed before or the peer reads no more, it returns a *session.Error with
 // outcome Unknown or Rejected. A lane of several strands, or with compression, is with the peer when the peer's lane has it: Close does not
-// tell what its application leaves unread. A second Close returns nil, as one after Abort does, and one of a lane that nothing was written to.
+// tell what its application leaves unread. With several strands, an application that reads less than a block (256 KiB) in CloseTimeout
+// looks like one that has stopped. A second Close returns nil, as one after Abort does, and one of a lane that nothing was written to.
 func (l *Lane) Close() error {
 	defer l.end()()
 	err := l.conn.Close()

@@ -19,9 +19,10 @@ import (
 //	                       <─────── closes the carrier
 //	closes, even if the peer has not done so within CloseTimeout
 
-// Shutdown drains the session: it takes no new work, tells the peer so, waits until all calls, handlers, one-way messages
-// and streams of both sides have ended, and closes. When the session is lost first, the error is that of Close. When ctx ends first the rest is cut off, and the ctx's error is
-// returned. A handler of the session may call Shutdown, which does not wait for it and answers its request with CodeClosed.
+// Shutdown drains the session: it accepts no new work, tells the peer so, waits until all calls, handlers, one-way messages and streams of
+// both sides have ended, and closes. If the session is lost first, the error is that of Close. If ctx ends first, Shutdown cuts off the
+// rest as Abort does, and the error matches ctx's. A handler of the session may call Shutdown, which does not wait for it and answers its
+// request with CodeClosed.
 func (s *Session) Shutdown(ctx context.Context) error {
 	if caller := handler.Here(); caller.Of(s) {
 		caller.Exempt()
