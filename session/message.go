@@ -54,7 +54,8 @@ func (m *Message) WantsReply() bool { return !m.oneWay && m.id != 0 }
 // matches ErrUnsupported if the codec is not registered on this side.
 func (m *Message) Object(v any) error { return m.s.decode(m.Link, m.codec, m.Value, v) }
 
-// Reply answers the message with a copy of value. It returns ErrReplied on the second call, ErrOneWay if the sender waits for no reply, an
+// Reply answers the message with a copy of value. Nil means that the reply is on its way: if the session is lost before it arrives, the
+// sender's call returns an error with outcome Unknown. Reply returns ErrReplied on the second call, ErrOneWay if the sender waits for no reply, an
 // error that matches context.Canceled if the sender has given up (the reply is dropped and counted), and one that matches ErrTooLarge if
 // value exceeds either side's MaxMessage (the sender receives that too).
 func (m *Message) Reply(value []byte) error {
