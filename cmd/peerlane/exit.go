@@ -44,6 +44,7 @@ var verdicts = []verdict{
 	{errUsage, exitUsage, "peerlane COMMAND --help lists the flags"},
 	{errFailed, exitLocal, ""},
 	{errLeftOut, exitFiles, "the rest has arrived; use --skip-special if this is intended, or --symlinks to send symlinks"},
+	{errNothingLeft, exitFiles, "nothing was sent; use --skip-special if this is intended"},
 	{errNoRelay, exitUnreachable, "check that the relay runs, its address, and that it serves relayed connections"},
 	{errInterrupted, exitInterrupted, ""},
 	{node.ErrKeyExposed, exitLocal, ""},

@@ -41,6 +41,7 @@ func TestEachFailureOfATransferHasItsExitCode(t *testing.T) {
 		{&transfer.Error{Code: transfer.CodeIO, Err: syscall.EMFILE}, exitLocal, "ulimit"},
 		{&source.Error{Op: "walk", Code: transfer.CodeIO, Err: syscall.ENFILE}, exitLocal, "ulimit"},
 		{fmt.Errorf("%w: 1 symlink", errLeftOut), exitFiles, "--skip-special"},
+		{fmt.Errorf("%w: left out 1 symlink", errNothingLeft), exitFiles, "nothing was sent"},
 		{&partlyError{1, 2, there(transfer.CodeSourceChanged)}, exitFiles, "new ticket"},
 		{here(transfer.CodeSourceChanged), exitFiles, "send again"},
 		{there(transfer.CodeSourceChanged), exitFiles, "new ticket"},

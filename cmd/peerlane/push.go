@@ -36,7 +36,7 @@ func (c *pushCmd) Run(ctx context.Context, std stdio) (err error) {
 	d := newDisplay(std.err)
 	tree, err := c.walk(ctx, d)
 	if err != nil {
-		return err
+		return c.unlessMeant(d, err)
 	}
 	defer func() { err = errors.Join(err, tree.Close()) }()
 	if c.Hash {

@@ -26,13 +26,13 @@ type treeFlags struct {
 	Symlinks bool     `help:"Send symlinks that lead to inside of what is sent. Otherwise they are left out."`
 	Compress bool     `help:"Compress what shrinks by it; the other side has to allow it too."`
 
-	SkipSpecial bool `help:"Exit with 0 even if something was left out because it cannot be sent: devices, FIFOs, sockets, unreadable files, unsupported names, symlinks. Otherwise the exit code is 10."`
+	SkipSpecial bool `help:"Exit with 0 even if something was left out because it cannot be sent: devices, FIFOs, sockets, unreadable files, unsupported names, symlinks. Otherwise the exit code is 10. If nothing else is left to send, no peer is needed, and nothing is sent."`
 }
 
 // mostLeftOut is how many files that are left out are named, each on a line.
 const mostLeftOut = 20
 
-// walk finds what is to be sent, and says what is left out.
+// walk finds what is to be sent, and says what is left out. The error matches errNothingLeft if that is everything.
 func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) {
 	left, clamped := 0, 0
 	tree, err := source.Walk(ctx, f.Path, &source.Options{
@@ -58,11 +58,28 @@ func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) 
 	if left > mostLeftOut {
 		d.printf("left out %d more", left-mostLeftOut)
 	}
+	if e := (*source.Error)(nil); errors.Is(err, source.ErrAllLeftOut) && errors.As(err, &e) {
+		return nil, fmt.Errorf("%w: %s", errNothingLeft, e.Text)
+	}
 	return tree, err
 }
 
-// errLeftOut is the error of a send that has left something out and has sent the rest.
-var errLeftOut = errors.New("not everything could be sent")
+var (
+	// errLeftOut is the error of a send that has left something out and has sent the rest.
+	errLeftOut = errors.New("not everything could be sent")
+
+	// errNothingLeft is the error of a send that has left out each path of the command line.
+	errNothingLeft = errors.New("nothing is left to send")
+)
+
+// unlessMeant returns err, the error of walk, or nil and a note if it is errNothingLeft and --skip-special is set.
+func (f *treeFlags) unlessMeant(d *display, err error) error {
+	if !f.SkipSpecial || !errors.Is(err, errNothingLeft) {
+		return err
+	}
+	d.printf("note     %s", err)
+	return nil
+}
 
 // leftOut returns an error if something was left out of the tree, unless --skip-special is set.
 func (f *treeFlags) leftOut(tree *source.Tree) error {

@@ -67,24 +67,35 @@ func (w *world) mine(name string) string {
 	return path
 }
 
-// run runs the program as a user who is not root, with a config folder, and returns its exit code and what it has said.
-func (w *world) run(config string, args ...string) (code int, text string) {
-	w.t.Helper()
+// as returns a command of the program for a user who is not root, with a config folder.
+func (w *world) as(config string, args ...string) *exec.Cmd {
 	cmd := exec.Command(w.bin, args...)
 	cmd.Dir = w.dir
 	cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+config, "HOME="+config)
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	}
+	return cmd
+}
+
+// run runs the program as a user who is not root, with a config folder, and returns its exit code and what it has said.
+func (w *world) run(config string, args ...string) (code int, text string) {
+	w.t.Helper()
+	cmd := w.as(config, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
+	return w.code(cmd.Run()), out.String()
+}
+
+// code returns the exit code of a command that has ended with err.
+func (w *world) code(err error) int {
+	w.t.Helper()
 	var exit *exec.ExitError
-	if err != nil {
-		require.ErrorAs(w.t, err, &exit)
-		code = exit.ExitCode()
+	if err == nil {
+		return 0
 	}
-	return code, out.String()
+	require.ErrorAs(w.t, err, &exit)
+	return exit.ExitCode()
 }
 
 // sends has the process of the test send paths until the function that it returns is called, and returns the ticket.
@@ -175,6 +186,60 @@ func TestFoldersThatMayNotBeWrittenArriveAndAreFilledAgain(t *testing.T) {
 		w.is("dst/src/ro/new", "3", 0o300)
 	} else {
 		t.Log("not run: a folder of mode 300, which only root can send; package staging tests it for all")
+	}
+}
+
+// What may not be read is left out, whether it was asked for by name or found, and whether anything else is sent or not.
+func TestUnreadableFilesAreLeftOut(t *testing.T) {
+	w := newWorld(t)
+	config := w.mine("config")
+	w.write("src/a", "1")
+	w.write("src/no", "2")
+	w.write("src/closed/x", "3")
+	w.write("b", "4")
+	require.NoError(t, os.Chmod(filepath.Join(w.dir, "src/no"), 0))
+	w.allow("src/closed", 0)
+	for _, c := range []struct {
+		paths []string
+		left  string
+		get   string // empty: nothing is left to send
+	}{
+		{[]string{"src"}, "2 unreadable", "1 file"},
+		{[]string{"src/no", "b"}, "1 unreadable", "1 file"},
+		{[]string{"src/no", "b", "src/a", "src/closed"}, "2 unreadable", "2 files"},
+		{[]string{"src/no"}, "1 unreadable", ""},
+		{[]string{"src/closed"}, "1 unreadable", ""},
+		{[]string{"src/closed/x", "src/no"}, "2 unreadable", ""},
+	} {
+		for _, flags := range [][]string{nil, {"--skip-special"}} {
+			want := exitFiles
+			if flags != nil {
+				want = 0
+			}
+			args := append(append([]string{"send", "--listen", "/ip4/127.0.0.1/tcp/0"}, c.paths...), flags...)
+			if c.get == "" {
+				code, text := w.run(config, args...)
+				require.Equal(t, want, code, "%v: %s", args, text)
+				require.Contains(t, text, "nothing is left to send: left out "+c.left)
+				require.NotContains(t, text, "ticket ")
+				continue
+			}
+			cmd := w.as(config, args...)
+			var said bytes.Buffer
+			cmd.Stderr = &said
+			out, err := cmd.StdoutPipe()
+			require.NoError(t, err)
+			require.NoError(t, cmd.Start())
+			ticket := untilReady(t, out)
+			code, text := w.run(config, "get", ticket, filepath.Join(w.mine("dst"), "in"))
+			require.NoError(t, os.RemoveAll(filepath.Join(w.dir, "dst")))
+			_, _ = io.Copy(io.Discard, out)
+			require.Equal(t, want, w.code(cmd.Wait()), "%v: %s", args, said.String())
+			require.Zero(t, code, text)
+			require.Contains(t, text, c.get)
+			require.Contains(t, text, "that it could not send: "+c.left)
+			require.Contains(t, said.String(), "this user may not read it")
+		}
 	}
 }
 

@@ -16,6 +16,10 @@ const (
 	CodeIO            manifest.Code = "io"             // the disk failed, or there is no such file
 )
 
+// ErrAllLeftOut is the cause of the *Error that Walk returns if it left out each of its paths, so that nothing is left to send. Options.Skip
+// was called for each of them.
+var ErrAllLeftOut = errors.New("nothing is left to send")
+
 // Error is the error type of this package. It wraps the system's error, if there is one.
 type Error struct {
 	Op   string // "walk", "open", "read", "hash", ...

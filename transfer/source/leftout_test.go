@@ -20,8 +20,8 @@ func TestLeftOutReadsWell(t *testing.T) {
 	require.Equal(t, 7, l.Count())
 }
 
-// What Walk is given by name is left out as what it finds, unless nothing remains.
-// Claim: source.LeftOut.Names, source.LeftOut.Special
+// What Walk is given by name is left out as what it finds. If nothing remains, Walk fails.
+// Claim: source.LeftOut.Names, source.LeftOut.Special, source.ErrAllLeftOut
 func TestWhatIsAskedForByNameIsLeftOutToo(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("there is no such name here")
@@ -40,10 +40,35 @@ func TestWhatIsAskedForByNameIsLeftOutToo(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "1", string(data))
 
+	told = nil
 	_, err = Walk(t.Context(), []string{os.DevNull, bad}, skip)
-	requireCode(t, manifest.CodePathUnsafe, os.DevNull, err)
+	requireCode(t, manifest.CodePathUnsafe, "", err)
+	require.ErrorIs(t, err, ErrAllLeftOut)
+	require.EqualError(t, err, "walk: left out 1 special file, 1 name that cannot be sent: nothing is left to send")
+	require.ElementsMatch(t, []string{os.DevNull, bad}, told)
 	_, err = Walk(t.Context(), []string{filepath.Join(root, "d"), filepath.Join(root, "none")}, skip)
 	requireCode(t, CodeIO, filepath.Join(root, "none"), err) // as of who has mistyped it
+}
+
+// A symlink that is asked for is followed. One that leads to nothing is left out, as in a folder; a path that does not exist is an error.
+func TestASymlinkThatLeadsToNothingIsLeftOut(t *testing.T) {
+	root := write(t, map[string]string{"a": "1"})
+	at := func(name string) string { return filepath.Join(root, name) }
+	require.NoError(t, os.Symlink("none", at("dangling")))
+	require.NoError(t, os.Symlink("loop", at("loop")))
+	require.NoError(t, os.Symlink("a/x", at("through")))
+	var told []string
+	skip := &Options{Skip: func(path string, err error) { told = append(told, path) }}
+	tree := walk(t, skip, at("dangling"), at("a"), at("loop"), at("through"))
+	require.Equal(t, []string{"a"}, pathsOf(tree))
+	require.Equal(t, LeftOut{Symlinks: 3}, tree.LeftOut())
+	require.Equal(t, []string{at("dangling"), at("loop"), at("through")}, told)
+	_, err := Walk(t.Context(), []string{at("dangling")}, nil)
+	requireCode(t, manifest.CodePathUnsafe, at("dangling"), err)
+	for _, name := range []string{"none", "dangling/x", "a/x"} {
+		_, err = Walk(t.Context(), []string{at(name), at("a")}, skip)
+		requireCode(t, CodeIO, at(name), err)
+	}
 }
 
 func TestAFileThatIsNotEmptyAsItSaysIsLeftOut(t *testing.T) {

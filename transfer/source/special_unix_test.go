@@ -41,9 +41,24 @@ func TestWhatIsNoFileIsLeftOutAndTold(t *testing.T) {
 	_, err = Walk(t.Context(), []string{filepath.Join(root, "d")}, nil)
 	requireCode(t, manifest.CodePathUnsafe, "d/fifo", err)
 	for _, name := range []string{"fifo", "socket", os.DevNull} {
-		_, err = Walk(t.Context(), []string{name}, &Options{Skip: func(string, error) { t.Error("what is asked for is not left out") }})
-		requireCode(t, manifest.CodePathUnsafe, name, err)
+		requireNothingLeft(t, manifest.CodePathUnsafe, name)
 	}
+}
+
+// requireNothingLeft requires that a path given to Walk by itself is left out and told, and that Walk then fails.
+func requireNothingLeft(t *testing.T, code manifest.Code, path string) {
+	t.Helper()
+	var told []string
+	_, err := Walk(t.Context(), []string{path}, &Options{Skip: func(path string, err error) {
+		requireCode(t, code, path, err)
+		told = append(told, path)
+	}})
+	requireCode(t, code, path, err)
+	require.ErrorIs(t, err, ErrAllLeftOut)
+	require.Equal(t, []string{path}, told)
+	_, err = Walk(t.Context(), []string{path}, nil)
+	requireCode(t, code, path, err)
+	require.NotErrorIs(t, err, ErrAllLeftOut)
 }
 
 // An open for reading waits for somebody who writes to a FIFO, unless it says that it does not.
@@ -93,9 +108,8 @@ func TestWhatMayNotBeReadIsLeftOutAndTold(t *testing.T) {
 	require.Equal(t, []string{"d/", "d/a", "d/z"}, pathsOf(tree))
 	_, err := Walk(t.Context(), []string{filepath.Join(root, "d")}, nil)
 	requireCode(t, CodeDenied, "d/closed", err)
-	for _, path := range []string{"d/no", "d/closed"} {
-		_, err = Walk(t.Context(), []string{filepath.Join(root, path)}, &Options{Skip: func(string, error) { t.Error("it is asked for") }})
-		requireCode(t, CodeDenied, filepath.Join(root, path), err)
+	for _, path := range []string{"d/no", "d/closed", "d/listed"} {
+		requireNothingLeft(t, CodeDenied, filepath.Join(root, path))
 	}
 	require.NoError(t, os.Chmod(filepath.Join(root, "d/a"), 0))
 	_, err = tree.Open(1)

@@ -1,10 +1,13 @@
 package source
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/peerlane/peerlane/transfer/manifest"
 )
@@ -54,6 +57,9 @@ func closeTops(tops []top) {
 // openTop opens one path. It follows a symlink at the path's end, because the caller means its target.
 func openTop(path string) (top, error) {
 	fi, err := os.Stat(path)
+	if err != nil && leadsNowhere(path, err) {
+		return top{}, errorf("walk", path, manifest.CodePathUnsafe, "it is a symlink that leads to nothing").as(notFollowed)
+	}
 	if err != nil {
 		return top{}, wrap("walk", path, err)
 	}
@@ -74,6 +80,15 @@ func openTop(path string) (top, error) {
 		return top{}, wrap("walk", path, err)
 	}
 	return t, nil
+}
+
+// leadsNowhere reports whether a path that os.Stat fails on is a symlink without a target.
+func leadsNowhere(path string, err error) bool {
+	if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ELOOP) && !errors.Is(err, syscall.ENOTDIR) {
+		return false
+	}
+	fi, err := os.Lstat(path)
+	return err == nil && fi.Mode()&fs.ModeSymlink != 0
 }
 
 // split returns a file's folder, and its name there.

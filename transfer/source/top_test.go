@@ -57,12 +57,17 @@ func TestASymlinkThatIsGivenIsFollowed(t *testing.T) {
 		require.Equal(t, want, pathsOf(tree), path)
 		read(t, tree, want[len(want)-1])
 	}
-	for _, path := range []string{"broken", "loop", "missing", ""} {
+	for _, path := range []string{"missing", ""} {
 		if path != "" {
 			path = filepath.Join(root, path)
 		}
 		_, err := Walk(context.Background(), []string{path}, skip)
 		requireCode(t, CodeIO, path, err)
+	}
+	for _, path := range []string{"broken", "loop"} {
+		path = filepath.Join(root, path)
+		_, err := Walk(context.Background(), []string{path}, nil)
+		requireCode(t, manifest.CodePathUnsafe, path, err)
 	}
 }
 

@@ -24,8 +24,9 @@ type Options struct {
 
 	// Skip is called for each item that is left out, with its entry's path or the path that Walk was given: devices, FIFOs and sockets,
 	// files of size 0 that are not empty (as in /proc), unreadable items, symlinks that are not sent, and names that Rules reject. A folder
-	// is left out with everything in it. The error is an *Error. If Skip is nil, Walk fails with the first such item. Walk also fails if
-	// none of its paths can be sent. Staging directories are left out silently. Walk's goroutine calls Skip; Tree.LeftOut counts the items.
+	// is left out with everything in it. The error is an *Error. If Skip is nil, Walk fails with the first such item. If each of its paths
+	// is left out, Walk returns ErrAllLeftOut. Staging directories are left out silently. Walk's goroutine calls Skip; Tree.LeftOut counts
+	// the items.
 	Skip func(path string, reason error)
 
 	// Clamped is called for each file or folder whose modification time is not between 1677 and 2262. The nearest time in that range is
@@ -50,7 +51,8 @@ const (
 // that is "." or ".."; the root of all folders is "root". A folder is sent with all its contents, even on other disks, and is an entry
 // itself. A path that is a symlink is followed; symlinks below it are not.
 //
-// The error is an *Error if two paths have the same name, if Rules reject an item, or if the disk fails. It is ctx's error if that is done.
+// The error is an *Error if two paths have the same name, if a path does not exist, if Rules reject an item, or if the disk fails. It matches
+// ErrAllLeftOut if nothing is left to send. It is ctx's error if that is done.
 func Walk(ctx context.Context, paths []string, o *Options) (*Tree, error) {
 	w := walker{ctx: ctx}
 	if o != nil {
@@ -80,11 +82,11 @@ func Walk(ctx context.Context, paths []string, o *Options) (*Tree, error) {
 		}
 		closeTops(tops[i : i+1])
 	}
-	if len(sent) == 0 {
-		return nil, w.missed[0]
-	}
 	for _, e := range w.missed {
 		_ = w.leave(e) // there is a Skip
+	}
+	if len(sent) == 0 {
+		return nil, w.allLeftOut()
 	}
 	w.tell()
 	return newTree(&w, sent), nil
@@ -97,7 +99,7 @@ type walker struct {
 	checker *manifest.Checker
 	entries []manifest.Entry
 	files   int
-	missed  []*Error // paths given to Walk that are left out, unless nothing else remains
+	missed  []*Error // paths given to Walk that are left out
 	left    LeftOut
 }
 
@@ -340,6 +342,16 @@ func (w *walker) missTop(err error) error {
 	}
 	w.missed = append(w.missed, e)
 	return nil
+}
+
+// allLeftOut returns the error of a Walk that left out each of its paths. The code is the first path's, and so is the path if it is the only
+// one.
+func (w *walker) allLeftOut() error {
+	e := &Error{Op: "walk", Code: w.missed[0].Code, Text: "left out " + w.left.String(), Err: ErrAllLeftOut}
+	if len(w.missed) == 1 {
+		e.Path = w.missed[0].Path
+	}
+	return e
 }
 
 // what names the kind of a mode that is not sent.
