@@ -58,13 +58,17 @@ func (r *receiver) adopt(id uint32) error {
 // differs resets a file whose existing content is wrong, so that it is fetched. Without Overwrite it returns a CodeExists error.
 func (r *receiver) differs(id uint32) error {
 	if !r.o.Overwrite {
-		return &staging.Error{
-			Op: "compare", Path: r.entries[id].Path, Code: CodeExists,
-			Text: "the destination has a file with the same size and time, but different content",
-		}
+		return r.existsError(id)
 	}
 	r.files[id] = fileNew
 	return r.st.Reset(id)
+}
+
+func (r *receiver) existsError(id uint32) error {
+	return &staging.Error{
+		Op: "compare", Path: r.entries[id].Path, Code: CodeExists,
+		Text: "the destination has a file with the same size and time, but different content",
+	}
 }
 
 // rootOfExisting returns the root of the file in the place of e.
@@ -142,30 +146,51 @@ func (r *receiver) comparedLocked(o *origin, u *unsure, said wire.Root) {
 	id := said.File
 	delete(r.unsure, id)
 	o.unsure--
-	size := r.entries[id].Size
-	if u.root == b3tree.Root(said.Root) {
-		if err := r.adopt(id); err != nil {
-			r.fail(err)
-			return
-		}
+	var err error
+	switch {
+	case u.root == b3tree.Root(said.Root):
+		err = r.isSameLocked(id)
+	case r.o.Overwrite:
+		err = r.replaceLocked(o, id)
+	default:
 		r.left--
-		r.t.meter.filesDone.Add(1)
-		r.t.meter.resumed.Add(size)
-		r.t.meter.verified.Add(size)
-		if r.left == len(r.whole) {
-			r.kick()
-		}
-	} else if err := r.differs(id); CodeOf(err) == CodeExists {
-		r.left--
-		r.stuck = append(r.stuck, err)
+		r.stuck = append(r.stuck, r.existsError(id))
 		r.kick()
-	} else if err != nil {
+	}
+	if err != nil {
 		r.fail(err)
 		return
-	} else {
-		r.cursor = min(r.cursor, id)
 	}
 	r.planLocked(o)
+}
+
+// isSameLocked takes an existing file whose content is the sender's.
+func (r *receiver) isSameLocked(id uint32) error {
+	if err := r.adopt(id); err != nil {
+		return err
+	}
+	size := r.entries[id].Size
+	r.left--
+	r.t.meter.filesDone.Add(1)
+	r.t.meter.resumed.Add(size)
+	r.t.meter.verified.Add(size)
+	if r.left == len(r.whole) {
+		r.kick()
+	}
+	return nil
+}
+
+// replaceLocked has a file fetched whose existing content is not the sender's. The file stays fileUnsure until the disk has forgotten it, so
+// that no data of it is accepted before. It releases mu meanwhile.
+func (r *receiver) replaceLocked(o *origin, id uint32) error {
+	if err := r.resetLocked(o, id); err != nil {
+		return err
+	}
+	if r.files[id] == fileUnsure { // it has not failed meanwhile
+		r.files[id] = fileNew
+		r.cursor = min(r.cursor, id)
+	}
+	return nil
 }
 
 // dropUnsureLocked ends the comparison of a file that the sender cannot read.

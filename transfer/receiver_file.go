@@ -18,16 +18,17 @@ const (
 
 // active is a file of several pieces that is being fetched.
 type active struct {
-	id       uint32
-	shape    b3tree.Shape
-	tree     *b3tree.Tree // of a file with a hash: nil until its layer has arrived
-	layer    []b3tree.CV  // of a file with a hash: as far as it has arrived; of another: the hashes of the present pieces
-	state    []pieceState
-	left     int     // missing pieces
-	next     int     // no piece before it is pieceNew
-	asked    *origin // the origin asked for its layer or root
-	resumed  int64   // bytes of the pieces from an earlier run
-	restarts int     // how often data of an earlier run was forgotten
+	id        uint32
+	shape     b3tree.Shape
+	tree      *b3tree.Tree // of a file with a hash: nil until its layer has arrived
+	layer     []b3tree.CV  // of a file with a hash: as far as it has arrived; of another: the hashes of the present pieces
+	state     []pieceState
+	left      int     // missing pieces
+	next      int     // no piece before it is pieceNew
+	asked     *origin // the origin asked for its layer or root
+	resumed   int64   // bytes of the pieces from an earlier run
+	restarts  int     // how often data of an earlier run was forgotten
+	resetting bool    // the disk is forgetting it: another active follows
 }
 
 // pieceState is the state of a piece.

@@ -12,7 +12,9 @@ func (r *receiver) wantLost() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.active {
-		r.wantLostPiecesLocked(a)
+		if !a.resetting {
+			r.wantLostPiecesLocked(a)
+		}
 	}
 	var kept []uint32
 	for _, id := range r.whole {

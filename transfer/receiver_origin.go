@@ -50,6 +50,8 @@ type origin struct {
 	doubted  time.Time // since when it has been silent for too long; zero: it has not
 	asked    bool      // a ping to it is under way
 	heedless time.Time // when the last answered ping was sent
+
+	resetting bool // its reader waits for the disk: an answer may lie unread
 }
 
 func (r *receiver) newOrigin(ctl *control, s *session.Session, caps wire.Caps) *origin {

@@ -279,7 +279,8 @@ func (r *receiver) isSettledLocked(id uint32) bool {
 	return s == fileWhole || s == filePlaced || s == fileFailed
 }
 
-// startOverLocked forgets a file's present data: data of an earlier run does not match the current file.
+// startOverLocked forgets a file's present data: data of an earlier run does not match the current file. It releases mu while the disk does
+// so.
 func (r *receiver) startOverLocked(o *origin, a *active) error {
 	e := &r.entries[a.id]
 	err := &Error{Op: "receive", Peer: o.peer, Path: e.Path, Code: CodeHashMismatch, Text: "the file that has come is not what the sender has"}
@@ -288,9 +289,13 @@ func (r *receiver) startOverLocked(o *origin, a *active) error {
 		r.failLocked(a.id, err)
 		return nil
 	}
-	if err := r.st.Reset(a.id); err != nil {
+	a.resetting = true
+	if err := r.resetLocked(o, a.id); err != nil {
 		r.fail(err)
 		return nil
+	}
+	if r.active[a.id] != a {
+		return nil // the file has failed meanwhile
 	}
 	r.t.meter.forget(e.Size, a.resumed)
 	again := r.newActive(a.id)
@@ -300,6 +305,18 @@ func (r *receiver) startOverLocked(o *origin, a *active) error {
 	r.t.tell(Event{EventFetchedAgain, o.peer, e.Path, err})
 	r.planLocked(o)
 	return nil
+}
+
+// resetLocked forgets a file on the disk for o's reader. It releases mu meanwhile, because Reset waits for a running sync and syncs the
+// journal: the other origins, the writers and the callers of Snapshot do not wait for the disk.
+func (r *receiver) resetLocked(o *origin, id uint32) error {
+	o.resetting = true
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		o.resetting, o.answered = false, time.Now()
+	}()
+	return r.st.Reset(id)
 }
 
 // badPieces is how many wrong pieces an only source may send.

@@ -104,7 +104,7 @@ func (r *receiver) isStalledLocked(o *origin, now time.Time) bool {
 			owes += a.shape.Size()
 		}
 	}
-	if owes == 0 || paused {
+	if owes == 0 || paused || o.resetting {
 		o.answered = now
 	}
 	allowed := r.o.StallAfter + time.Duration(float64(owes)/slowHash*float64(time.Second))
