@@ -58,16 +58,27 @@ func (s *Staging) isFile(p *part, info Info) bool {
 // isTime reports whether have is how this file system stores the time want. If have is not want cut to a known unit, as for a year that the
 // file system does not support, isTime sets want on meta and reads it back.
 func (s *Staging) isTime(have, want time.Time) bool {
-	if isSameTime(have, want) {
-		return true
-	}
+	return isSameTime(have, want) || s.stored(want).Equal(have)
+}
+
+// isTouched reports whether a file that was given the time want has another one since. On a file system that stores want in an unknown way,
+// or ignores it, nothing is known, and isTouched reports false.
+func (s *Staging) isTouched(have, want time.Time) bool {
+	return !isSameTime(have, want) && isSameTime(s.stored(want), want)
+}
+
+// stored returns the time want as this file system stores it on meta. It is the zero Time after an error.
+func (s *Staging) stored(want time.Time) time.Time {
 	s.probing.Lock()
 	defer s.probing.Unlock()
 	if err := s.fs.Chtimes(s.metaName(), want); err != nil {
-		return false
+		return time.Time{}
 	}
 	info, err := s.fs.Lstat(s.metaName())
-	return err == nil && info.ModTime.Equal(have)
+	if err != nil {
+		return time.Time{}
+	}
+	return info.ModTime
 }
 
 // look reports whether the folder name exists, and makes it accessible.
@@ -122,7 +133,7 @@ func isSameTime(have, want time.Time) bool {
 
 // Adopt takes the file in the place of the file id as it is, after Existing has returned true. The file then counts as published, and the
 // next Sync records it in the journal. If Existing has not returned true, the file is skipped, and Finish does not require it. The error is
-// CodeProtocol while the file is being written or published.
+// CodeProtocol while the file is being written, reset or published.
 func (s *Staging) Adopt(id uint32) error {
 	if err := s.begin("adopt"); err != nil {
 		return err
@@ -136,7 +147,7 @@ func (s *Staging) Adopt(id uint32) error {
 		return err
 	case p.published:
 		return nil
-	case p.writing || p.batched || p.live != nil && p.live.users > 0:
+	case p.writing || p.batched || p.live != nil && (p.live.users > 0 || p.live.resetting):
 		return errorf("adopt", p.entry.Path, manifest.CodeProtocol, "it is in use")
 	}
 	if p.live != nil {

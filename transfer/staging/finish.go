@@ -57,6 +57,8 @@ func (s *Staging) seeFiles() error {
 			return wrap("finish", p.entry.Path, err)
 		case !info.Mode.IsRegular() || info.Size != p.entry.Size:
 			return errorf("finish", p.entry.Path, manifest.CodeExists, "it was received, and something else has taken its place since")
+		case s.isTouched(info.ModTime, time.Unix(0, p.entry.ModTime)):
+			return errorf("finish", p.entry.Path, manifest.CodeExists, "it was received, and has been changed since")
 		}
 	}
 	return nil

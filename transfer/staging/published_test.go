@@ -82,6 +82,7 @@ func TestFinishMissesWhatIsGone(t *testing.T) {
 		"deleted": {func(d *memDisk) { delete(d.names, "d/a") }, CodeGone},
 		"longer":  {func(d *memDisk) { d.names["d/a"].data = make([]byte, 101) }, manifest.CodeExists},
 		"a link":  {func(d *memDisk) { d.names["d/a"].mode = fs.ModeSymlink | 0o777 }, manifest.CodeExists},
+		"changed": {func(d *memDisk) { d.names["d/a"].mtime = time.Unix(2e9, 5) }, manifest.CodeExists},
 	} {
 		d := begun(t, &Options{Rules: testRules})
 		s, err := Open(d, testID, &Options{Rules: testRules})
@@ -98,6 +99,23 @@ func TestFinishMissesWhatIsGone(t *testing.T) {
 		requireIs(t, test.code, err)
 		require.ErrorContains(t, err, `"d/a"`, name)
 		d.names["d/a"] = &was // put back
+		require.NoError(t, s.Finish(), name)
+	}
+}
+
+// Where times are not stored, a time proves nothing.
+func TestFinishBelievesNoTimeThatTheDiskDoesNotStore(t *testing.T) {
+	for name, keeps := range map[string]func(time.Time) time.Time{
+		"ignored": func(time.Time) time.Time { return time.Unix(3e9, 7) },
+		"a day":   func(at time.Time) time.Time { return at.Truncate(24 * time.Hour) },
+	} {
+		d := newTestDisk(1, false)
+		d.keeps = keeps
+		s, err := Create(d, testID, []manifest.Entry{file7(5)}, &Options{Rules: testRules})
+		require.NoError(t, err)
+		require.NoError(t, s.WriteFile(7, []byte("hello")))
+		require.NoError(t, publish(s, 7))
+		d.names["x"].mtime = time.Unix(2e9, 5)
 		require.NoError(t, s.Finish(), name)
 	}
 }
