@@ -24,7 +24,14 @@ type meaning struct{ here, there side }
 const (
 	hintGoOn  = "run the same command again to resume"
 	hintAgain = "run the same command again"
+
+	hintOutOfFiles = "too many open files: raise the limit, for example with ulimit -n 1024"
 )
+
+// isOutOfFiles reports whether this process, or this machine, has too many open files.
+func isOutOfFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
 
 // failures are those of transfers.
 var failures = map[transfer.Code]meaning{
@@ -95,8 +102,8 @@ func explainTransfer(err error) (s side, ok bool) {
 	var list *manifest.Error
 	var disk *staging.Error
 	switch own := (*source.Error)(nil); {
-	case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE):
-		return side{exitLocal, "too many open files: raise the limit, for example with ulimit -n 1024"}, true
+	case isOutOfFiles(err):
+		return side{exitLocal, hintOutOfFiles}, true
 	case code == transfer.CodePathUnsafe && errors.As(err, &disk) && !errors.As(err, &list): // of what is here
 		return side{exitFiles, "move away what is named above in the destination, or choose another folder: then " + hintAgain}, true
 	case (code == transfer.CodePathUnsafe || code == transfer.CodeExists) && errors.As(err, &own): // of what is to be sent

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"syscall"
@@ -85,4 +86,15 @@ func TestEveryCodeIsExplained(t *testing.T) {
 		require.Contains(t, failures, code)
 	}
 	require.Len(t, failures, 16)
+}
+
+// Send --keep and receive do not end with a transfer, so that no exit code has a hint.
+func TestAServerThatRunsOutOfFilesHasAHint(t *testing.T) {
+	var b bytes.Buffer
+	w := newWatcher(newDisplay(&b), "from")
+	w.sayNotYet(outcome{peer: "x", err: &transfer.Error{Op: "receive", Code: transfer.CodeIO, Err: syscall.EMFILE}})
+	require.Regexp(t, `^not yet  x: .*too many open files.*\nhint     too many open files: raise the limit`, b.String())
+	b.Reset()
+	w.sayNotYet(outcome{peer: "x", err: &transfer.Error{Op: "receive", Code: transfer.CodeExists}})
+	require.NotContains(t, b.String(), "hint")
 }

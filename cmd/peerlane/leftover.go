@@ -101,8 +101,11 @@ func discardAll(std stdio, d *display, dir string) error {
 		deleted++
 		fmt.Fprintf(std.out, "deleted  %s\n", leftText(s))
 	}
-	if deleted == 0 {
+	switch {
+	case deleted == 0 && len(states) == 0:
 		fmt.Fprintf(std.out, "deleted  nothing: no unfinished transfer in %s\n", safe(dir))
+	case deleted == 0:
+		fmt.Fprintf(std.out, "deleted  nothing: what is in %s is being used\n", safe(dir))
 	}
 	return nil
 }

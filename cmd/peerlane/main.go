@@ -111,6 +111,8 @@ var flagNames = strings.NewReplacer(
 	"node: Options.Relays: invalid value: peer:", "--relay:",
 	"node: invalid value: Limits.Peers:", "--peers:",
 	"node: key file ", "--key ",
+	"node: listen on ", "--listen ",
+	"--allow: invalid value: peer: ", "--allow: ",
 	"Options.Lanes is ", "--lanes is ",
 )
 

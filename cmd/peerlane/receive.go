@@ -111,7 +111,7 @@ func (c *receiveCmd) serve(ctx context.Context, std stdio, e *endpoint, w *watch
 		w.display.receives(o.ID, false)
 		defer w.display.nameOthers(c.Dir, o.ID)
 		if o.err != nil && !isPartly(o.Result, o.err) {
-			w.display.printf("not yet  %s: %s", o.peer, safe(oneLine(o.err)))
+			w.sayNotYet(o)
 			return false
 		}
 		fmt.Fprintf(std.out, "got      %q: %s, from %s, in %s\n", safe(o.Name), gotText(o.Result), o.peer, c.Dir)

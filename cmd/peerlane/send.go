@@ -129,7 +129,7 @@ func (c *sendCmd) serve(ctx context.Context, std stdio, share *transfer.Share, w
 	defer share.Close()
 	report := func(o outcome) (sent bool) {
 		if o.err != nil && !isPartly(o.Result, o.err) {
-			w.display.printf("not yet  %s: %s", o.peer, safe(oneLine(o.err)))
+			w.sayNotYet(o)
 			return false
 		}
 		fmt.Fprintf(std.out, "sent     %q: %s, to %s\n", o.Name, sentText(o.Result), o.peer)

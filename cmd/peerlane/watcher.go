@@ -89,6 +89,14 @@ func (w *watcher) rest(report func(outcome) bool, calm bool) error {
 	return nil
 }
 
+// sayNotYet says why a transfer has not arrived. The peer may try again, so this process continues.
+func (w *watcher) sayNotYet(o outcome) {
+	w.display.printf("not yet  %s: %s", o.peer, safe(oneLine(o.err)))
+	if isOutOfFiles(o.err) {
+		w.display.printf("hint     %s", hintOutOfFiles)
+	}
+}
+
 // wait waits for the transfers, which somebody has ended, and takes no more reports.
 func (w *watcher) wait() {
 	close(w.over)

@@ -56,6 +56,9 @@ func closeTops(tops []top) {
 
 // openTop opens one path. It follows a symlink at the path's end, because the caller means its target.
 func openTop(path string) (top, error) {
+	if path == "" {
+		return top{}, errorf("walk", "", CodeIO, "a path is empty: name a file or a folder")
+	}
 	fi, err := os.Stat(path)
 	if err != nil && leadsNowhere(path, err) {
 		return top{}, errorf("walk", path, manifest.CodePathUnsafe, "it is a symlink that leads to nothing").as(notFollowed)
