@@ -119,7 +119,8 @@ func (v *Service) Handle(at bulk.Registrar) {
 }
 
 // Close ends all transfers that peers have begun, and waits for them. Received data stays. It also waits for the streams that are being
-// refused, which takes at most a second. Streams that peers open afterwards are refused too, and end with their session.
+// refused, which takes at most a second. Streams that peers open afterwards are refused too, and end with their session. Admit, Receive,
+// Begun and Event must not call Close, which waits for them.
 func (v *Service) Close() error {
 	v.cancel(&Error{Code: CodeCanceled, Text: "the peer is stopping"})
 	v.mu.Lock()
