@@ -222,17 +222,20 @@ func (t *servedTag) shutdown(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	for _, c := range t.legacyCalls() { // before their handlers hear of it, who would answer as if nothing were
+	calls := t.legacyCalls()
+	for _, c := range calls { // before their handlers hear of it, who would answer as if nothing were
 		c.conn.resetWith(frame.CodeGoingAway)
 	}
 	t.server.cutOff()
 	timer := time.NewTimer(cutOffTime)
 	defer timer.Stop()
+	wasCut := len(calls) > 0
 	select {
 	case <-done:
 	case <-timer.C: // a handler does not heed its ctx
+		wasCut = true
 	}
-	if err == nil {
+	if err == nil && wasCut {
 		err = &Error{Op: "shutdown", Link: string(t.tag), Err: context.Cause(ctx)}
 	}
 	return err

@@ -253,6 +253,39 @@ func TestTheShorterShutdownCutsOffAndASecondStopWaits(t *testing.T) {
 	})
 }
 
+// The error of a Shutdown names the tags of which something was cut off, each once, and none other.
+func TestShutdownNamesOnlyTheTagsThatAreCutOff(t *testing.T) {
+	a, b := testnet.Pair(t, testnet.TCPTLS)
+	for range 5 { // the tags are waited for in any order
+		s, c := newServer(t, b, nil), newClient(t, a, patientClient())
+		stuck := newStuckHandler(t)
+		for _, tag := range []protocol.ID{"/idle/1", "/stuck/1", "/idle/2", "/stuck/2", "/idle/3"} {
+			if strings.HasPrefix(string(tag), "/stuck") {
+				require.NoError(t, s.Handle(tag, stuck.handle))
+				go func() { _, _ = c.Send(t.Context(), b.ID(), tag, nil) }()
+				await(t, stuck.entered, "the call")
+				continue
+			}
+			require.NoError(t, s.Start(tag, echoHandler))
+			_, err := c.Send(t.Context(), b.ID(), tag, nil)
+			require.NoError(t, err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Shutdown(ctx) }()
+		require.Eventually(t, func() bool { return len(c.GetConnectionsInfo()) == 2 }, patience, time.Millisecond)
+		cancel()
+		err := await(t, done, "Shutdown")
+		require.ErrorIs(t, err, context.Canceled)
+		lines := strings.Split(err.Error(), "\n")
+		slices.Sort(lines)
+		require.Equal(t, []string{
+			`shutdown "/stuck/1": context canceled (unknown)`, `shutdown "/stuck/2": context canceled (unknown)`,
+		}, lines)
+		require.NoError(t, c.Close())
+	}
+}
+
 // Row: D15, P15: the caller's ctx bounds Shutdown, ReadTimeout bounds Stop; the rest is cut off.
 func TestShutdownCutsOffWhatDoesNotEndInTime(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {

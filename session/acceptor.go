@@ -370,10 +370,14 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 	if caller := handler.Here(); slices.ContainsFunc(sessions, func(s *Session) bool { return caller.Of(s) }) {
 		caller.Exempt()
 	}
-	var cause error
 	select {
 	case <-drained:
 	case <-ctx.Done():
+	}
+	var cause error
+	select {
+	case <-drained: // ctx may have ended as well, and cuts off nothing here
+	default:
 		cause = context.Cause(ctx)
 		var wg sync.WaitGroup
 		for _, s := range a.Sessions() {
@@ -388,7 +392,7 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 		lost = append(lost, s.awaitClosed())
 	}
 	if err := errors.Join(lost...); err != nil {
-		return &Error{Op: "shutdown", Err: err}
+		return &Error{Op: "shutdown", Link: a.cfg.Tag, Err: err}
 	}
 	return nil
 }
