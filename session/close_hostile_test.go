@@ -105,7 +105,10 @@ func TestFramesThatSettleNothingDoNotHoldUpClose(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				w := mute(t, AcceptorConfig{}, func(frame.Header) {})
-				w.s.cfg.Mux.SetDefaultStream(func(st *Stream) { <-st.Session().Done() })
+				w.s.cfg.Mux.SetDefaultStream(func(st *Stream) {
+					_, _ = st.Write([]byte("never acknowledged"))
+					<-st.Session().Done()
+				})
 				w.push(frame.TypeStreamOpen, 0, 1, []byte("x"))
 				require.NoError(t, w.s.Send(t.Context(), "never acknowledged", nil))
 				synctest.Wait()

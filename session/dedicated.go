@@ -19,6 +19,7 @@ import (
 
 // dedicated is a stream with its own connection: raw, or sealed if there is a key.
 type dedicated struct {
+	payload
 	net.Conn
 	raw    net.Conn
 	s      *Session

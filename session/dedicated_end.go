@@ -270,8 +270,12 @@ func (d *dedicated) undelivered(e *Error) *Error {
 	if d.ends != nil {
 		took = d.ends.peerTook
 	}
-	if e.Text == "" {
-		e.Text = fmt.Sprintf("of %d bytes that were written the peer has read %d", d.wrote(), took)
+	switch {
+	case e.Text != "":
+	case d.isFramed(): // the peer counts the headers, too
+		e.Text = unknownText(d.ofAll(0))
+	default:
+		e.Text = fmt.Sprintf("the peer has read %d of %d bytes", took, d.wrote())
 	}
 	return e
 }

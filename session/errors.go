@@ -96,7 +96,8 @@ type Error struct {
 	refused bool // the peer sent a REFUSE, and not only a reset
 }
 
-// Error returns "op link at peer: remote code: text: cause (outcome)", without the empty parts.
+// Error returns "op link at peer: remote code: text: cause (outcome)", without the empty parts. The outcome is left out where the cause ends
+// with the same.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
@@ -118,10 +119,12 @@ func (e *Error) Error() string {
 	if e.RetryAfter > 0 {
 		b.WriteString(": retry after " + e.RetryAfter.String())
 	}
+	outcome := " (" + e.Outcome.String() + ")"
 	if e.Err != nil {
-		b.WriteString(": " + e.Err.Error())
+		cause := strings.TrimSuffix(e.Err.Error(), outcome)
+		b.WriteString(": " + cause)
 	}
-	b.WriteString(" (" + e.Outcome.String() + ")")
+	b.WriteString(outcome)
 	return b.String()
 }
 

@@ -32,6 +32,26 @@ func TestEveryCodeMatchesItsSentinel(t *testing.T) {
 	}
 }
 
+// An error of an error says once what a caller may believe, unless the two differ.
+func TestANestedErrorSaysItsOutcomeOnce(t *testing.T) {
+	inner := &Error{Op: "stream", Link: "x", Code: frame.CodeTimeout, Err: ErrSessionLost}
+	require.Equal(t, `stream "x": timeout: session lost (unknown)`, inner.Error())
+	outer := &Error{Op: "close", Peer: "bob", Err: inner}
+	require.Equal(t, `close at bob: stream "x": timeout: session lost (unknown)`, outer.Error())
+	outer.Err = errors.Join(&Error{Op: "send", Outcome: Rejected}, inner)
+	require.Equal(t, "close at bob: send (rejected)\nstream \"x\": timeout: session lost (unknown)", outer.Error())
+	outer.Outcome = NotSent
+	require.Equal(t, "close at bob: send (rejected)\nstream \"x\": timeout: session lost (unknown) (not sent)", outer.Error())
+}
+
+func TestEqualErrorsOfACloseAreListedOnce(t *testing.T) {
+	one, other := &Error{Op: "send", Link: "x"}, &Error{Op: "send", Link: "y"}
+	all := &lostErrors{[]error{one, other, &Error{Op: "send", Link: "x"}, one}}
+	require.Equal(t, "3 times: send \"x\" (unknown)\nsend \"y\" (unknown)", all.Error())
+	require.Len(t, all.Unwrap(), 4)
+	require.ErrorIs(t, all, other)
+}
+
 func TestACarriersOwnCodeSurvivesTheLoss(t *testing.T) {
 	s := &Session{peer: "bob"}
 	err := s.lost("read", &net.OpError{Op: "read", Err: &Error{Code: frame.CodeUnavailable}})

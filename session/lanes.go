@@ -83,9 +83,10 @@ func (s *Session) flushLanes() {
 
 // laneError returns the error of a flush as a session error.
 func (s *Session) laneError(err error) *Error {
+	failed := &Error{Op: "lane", Peer: s.peer, Outcome: Unknown, Err: err}
 	var e *Error
 	if errors.As(err, &e) {
-		return e
+		failed.Link, failed.Outcome = e.Link, e.Outcome
 	}
-	return &Error{Op: "lane", Peer: s.peer, Outcome: Unknown, Err: err}
+	return failed
 }

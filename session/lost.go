@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
@@ -23,6 +24,9 @@ type lost struct {
 func (s *Session) noteLost(of streamConn, err *Error) {
 	if of != nil && slices.ContainsFunc(s.lostThings, func(l lost) bool { return l.of == of }) {
 		return
+	}
+	if p, ok := of.(interface{ isEmpty() bool }); ok && p.isEmpty() {
+		return // the lane on it has written nothing but headers
 	}
 	closing := s.phase >= phaseClosing || s.err != nil
 	if !closing {
@@ -92,8 +96,32 @@ func (s *Session) closeError() error {
 		failed.Text = fmt.Sprintf("no progress for %v", s.cfg.CloseTimeout)
 	case !errors.Is(s.err, ErrClosed):
 		failed.Code = s.err.Code
-		all = append(all, s.err.cause())
+		if cause := s.err.cause(); cause != nil && !slices.ContainsFunc(all, func(err error) bool { return errors.Is(err, cause) }) {
+			all = append(all, cause)
+		}
 	}
-	failed.Err = errors.Join(all...)
+	failed.Err = &lostErrors{all}
 	return failed
+}
+
+// lostErrors joins errors as errors.Join does, but lists those with the same text once.
+type lostErrors struct{ all []error }
+
+func (l *lostErrors) Unwrap() []error { return l.all }
+
+func (l *lostErrors) Error() string {
+	times := make(map[string]int, len(l.all))
+	var texts []string
+	for _, err := range l.all {
+		text := err.Error()
+		if times[text]++; times[text] == 1 {
+			texts = append(texts, text)
+		}
+	}
+	for i, text := range texts {
+		if n := times[text]; n > 1 {
+			texts[i] = fmt.Sprintf("%d times: %s", n, text)
+		}
+	}
+	return strings.Join(texts, "\n")
 }

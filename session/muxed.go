@@ -19,6 +19,7 @@ import (
 //	opening ──ACCEPT──> open ──FIN sent──> half closed ──FIN received──> gone
 //	   └───────────RESET, session ended───────────────────────────────────^
 type muxed struct {
+	payload
 	s    *Session
 	id   uint64
 	name string
@@ -34,6 +35,7 @@ type muxed struct {
 	wasReset   bool      // Reset has been called
 	ended      bool      // removed from the table
 	closed     bool      // Close has been called
+	gaveUp     bool      // Close has returned an error: the application knows
 	writable   sync.Cond // L is &s.mu
 	credit     int       // bytes the peer has room for
 	flight     flight    // of the sent data
@@ -326,16 +328,19 @@ func (st *muxed) unsettled(err error) *Error {
 	failed.Op, failed.Peer, failed.Link = "stream", st.s.peer, st.name
 	failed.Outcome = Unknown
 	if failed.Text == "" {
-		failed.Text = fmt.Sprintf("%d bytes were written, and it is not known how many of them arrived", st.sent)
+		failed.Text = unknownText(st.ofAll(st.sent))
 	}
 	return failed
 }
 
 // abort ends the stream with its session. s.mu is held.
 func (st *muxed) abort(err *Error) {
-	if !st.received && !st.ended && (st.sent > 0 || st.finAsked) {
+	endedByUser := st.finAsked && st.writeErr == net.ErrClosed && !st.closed // by CloseWrite, and not by the end of the session
+	if !st.received && !st.ended && (st.sent > 0 || endedByUser) {
 		st.broken = st.unsettled(st.ending(err))
-		st.s.noteLost(st, st.broken)
+		if !st.gaveUp {
+			st.s.noteLost(st, st.broken)
+		}
 	}
 	st.end(st.ending(err))
 }
@@ -439,7 +444,9 @@ func (st *muxed) awaitReceived() error {
 		return st.broken
 	case done || settled() || st.sent == 0:
 		return nil
-	case s.err != nil:
+	}
+	st.gaveUp = true
+	if s.err != nil {
 		return st.unsettled(st.ending(s.err))
 	}
 	return st.unsettled(&Error{Code: frame.CodeTimeout, Err: fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)})

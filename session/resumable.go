@@ -237,14 +237,9 @@ func (st *Stream) attachResumable(conn *resume.Conn) error {
 // noteUndelivered records the data of an ended stream that the peer is not known to have. A Stream.Close in progress may report it as
 // well, but too late for Session.Close.
 func (st *Stream) noteUndelivered() {
-	if left := st.conn.(*resumable).lost(); left > 0 {
-		st.noteUnread(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: frame.CodeClosed, Outcome: Unknown, Text: endedBefore(left)})
+	if r := st.conn.(*resumable); r.lost() > 0 && !r.saysNothing() {
+		st.noteUnread(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: frame.CodeClosed, Outcome: Unknown, Text: r.lossText()})
 	}
-}
-
-// endedBefore returns the error text for a resumable stream that has ended.
-func endedBefore(left int) string {
-	return fmt.Sprintf("the stream ended, and the peer has not said that it has the last %d bytes", left)
 }
 
 // streamListener returns the listener that assigns carriers to the resumable streams that the peer has opened.

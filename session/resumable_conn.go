@@ -13,11 +13,14 @@ import (
 
 // resumable is a dedicated stream that outlives its carriers.
 type resumable struct {
+	payload
 	*resume.Conn
 	s      *Session
 	name   string
 	closed atomic.Bool
 	reset  atomic.Bool           // the application has reset it
+	wrote  atomic.Uint64         // bytes that the application has written, or is writing
+	ended  atomic.Bool           // the application has ended its direction by CloseWrite
 	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 }
 
@@ -38,7 +41,9 @@ func (r *resumable) Read(p []byte) (int, error) {
 
 // Write implements Stream.
 func (r *resumable) Write(p []byte) (int, error) {
+	r.wrote.Add(uint64(len(p))) // before the peer can have it
 	n, err := r.Conn.Write(p)
+	r.wrote.Add(-uint64(len(p) - n))
 	if n > 0 {
 		r.s.touch()
 	}
@@ -46,7 +51,16 @@ func (r *resumable) Write(p []byte) (int, error) {
 }
 
 // CloseWrite implements Stream.
-func (r *resumable) CloseWrite() error { return r.because(r.Conn.CloseWrite()) }
+func (r *resumable) CloseWrite() error {
+	err := r.Conn.CloseWrite()
+	if err == nil {
+		r.ended.Store(true)
+	}
+	return r.because(err)
+}
+
+// saysNothing reports whether the application has neither written to the stream nor ended its direction.
+func (r *resumable) saysNothing() bool { return r.wrote.Load() == 0 && !r.ended.Load() }
 
 // because returns err as a session error.
 func (r *resumable) because(err error) error {
@@ -92,13 +106,16 @@ func (s *Session) ending() *Error {
 func (r *resumable) Close() error {
 	r.closed.Store(true)
 	_ = r.Conn.Close() // never fails
+	if r.wrote.Load() == 0 {
+		return nil // the end arrives in the background, or the session's Close waits for it
+	}
 	return r.await(r.isDone)
 }
 
 // closeWithSession ends the writing direction because the session is being closed, and waits until the peer has all of it. Received data
 // can still be read.
 func (r *resumable) closeWithSession() error {
-	_ = r.CloseWrite() // if the stream has ended, await reports it
+	_ = r.Conn.CloseWrite() // if the stream has ended, await reports it
 	watch := make(chan struct{})
 	go func() {
 		defer close(watch)
@@ -127,6 +144,16 @@ func (r *resumable) lost() int {
 	return left
 }
 
+// lossText returns the text of an error about bytes, or an end, that the peer is not known to have.
+func (r *resumable) lossText() string {
+	wrote := r.wrote.Load()
+	acked, _ := r.Acked()
+	if r.isFramed() || acked >= wrote { // the end counts as one byte
+		return unknownText(r.ofAll(wrote))
+	}
+	return knownText(acked, wrote)
+}
+
 // isDone reports whether the Conn has ended.
 func (r *resumable) isDone() bool {
 	select {
@@ -152,15 +179,14 @@ func (r *resumable) await(done func() bool) error {
 	s.closings--
 	s.checkIdle()
 	s.stirLocked()
-	failed := &Error{Op: "stream", Peer: s.peer, Link: r.name, Outcome: Unknown}
+	failed := &Error{Op: "stream", Peer: s.peer, Link: r.name, Outcome: Unknown, Text: r.lossText()}
 	over := r.isDone() // asked first: from then on it is known what is lost
 	_, all := r.Acked()
 	left := r.lost()
 	switch {
-	case left == 0 && (all || over):
+	case left == 0 && (all || over), r.saysNothing():
 		return nil
 	case finished || over:
-		failed.Text = endedBefore(left)
 		failed.Code = frame.CodeClosed
 	case s.err != nil:
 		failed.Code, failed.Err = s.err.Code, s.err.cause()

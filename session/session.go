@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -370,12 +371,20 @@ func (s *Session) lost(op string, cause error) *Error {
 	if cause == io.EOF {
 		cause = io.ErrUnexpectedEOF
 	}
-	return &Error{Op: op, Peer: s.peer, Err: errors.Join(ErrSessionLost, cause)}
+	return &Error{Op: op, Peer: s.peer, Err: lostFor(cause)}
 }
 
 // violated returns the error of a session whose peer broke the protocol.
 func (s *Session) violated(cause error) *Error {
-	return &Error{Op: "session", Peer: s.peer, Code: frame.CodeProtocol, Err: errors.Join(ErrSessionLost, cause)}
+	return &Error{Op: "session", Peer: s.peer, Code: frame.CodeProtocol, Err: lostFor(cause)}
+}
+
+// lostFor returns ErrSessionLost with its cause, if there is one, on one line.
+func lostFor(cause error) error {
+	if cause == nil {
+		return ErrSessionLost
+	}
+	return fmt.Errorf("%w: %w", ErrSessionLost, cause)
 }
 
 // refusal returns the error for new work on a session that takes none, or nil. s.mu is held.

@@ -135,6 +135,15 @@ func (st *Stream) Unread() (n uint64, known bool) {
 	return c.ends.wrote.Load() - c.ends.peerTook, true
 }
 
+// SetPayload is for code that writes headers of its own to the stream, such as a record stream. payload returns how many bytes its user has
+// written: errors about undelivered data name that number in place of the bytes of the stream, and Session.Close does not name the stream
+// while it is 0. payload must count bytes before they are written to the stream, and must not block. A nil payload does nothing.
+func (st *Stream) SetPayload(payload func() uint64) {
+	if c, ok := st.conn.(interface{ setPayload(func() uint64) }); ok && payload != nil {
+		c.setPayload(payload)
+	}
+}
+
 // CloseTimeout returns how long Close waits without progress: the CloseTimeout of the session's Config.
 func (st *Stream) CloseTimeout() time.Duration { return st.s.cfg.CloseTimeout }
 
