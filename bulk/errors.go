@@ -3,6 +3,9 @@ package bulk
 import (
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/peerlane/peerlane/session"
 )
 
 // Sentinels for errors.Is.
@@ -37,6 +40,35 @@ func refusalOf(err error) refusal {
 		}
 	}
 	return refuseNotAccepted
+}
+
+// distinct returns the errors that err joins, each once. Those of streams are without the number of their bytes, which are in part headers.
+func distinct(err error) error {
+	all := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && !isOfStream(err) { //nolint:errorlint // its own parts
+		all = joined.Unwrap()
+	}
+	var texts []string
+	var kept []error
+	for _, err := range all {
+		if isOfStream(err) {
+			bare := *err.(*session.Error) //nolint:errorlint // itself
+			if !bare.Remote {             // the peer's words stay
+				bare.Text = ""
+			}
+			err = &bare
+		}
+		if text := err.Error(); !slices.Contains(texts, text) {
+			texts, kept = append(texts, text), append(kept, err)
+		}
+	}
+	return errors.Join(kept...)
+}
+
+// isOfStream reports whether err is itself the error of a stream.
+func isOfStream(err error) bool {
+	_, ok := err.(*session.Error) //nolint:errorlint // itself
+	return ok
 }
 
 func protocolErrorf(format string, args ...any) error {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/peerlane/peerlane/frame"
@@ -70,6 +71,10 @@ func (f *framed) send(st strand) {
 	defer f.sentAll()
 	var z packer
 	var after uint64
+	var payload atomic.Uint64 // bytes of the blocks that this strand has been given
+	if t, ok := st.(interface{ SetPayload(func() uint64) }); ok {
+		t.SetPayload(payload.Load)
+	}
 	for {
 		b, number, do := f.takeBlock(after)
 		switch do {
@@ -90,6 +95,7 @@ func (f *framed) send(st strand) {
 			return
 		}
 		after = number + 1
+		payload.Add(uint64(len(b.raw)))
 		wire := b.seal(number, f.zstd, &z)
 		_, err := st.Write(wire)
 		f.sent(b, number, len(wire))

@@ -30,6 +30,7 @@ type Lane struct {
 	id     uint64
 
 	read, written atomic.Uint64
+	begun         atomic.Uint64 // written, and the bytes of the Writes in progress
 	over          atomic.Bool
 	leave         func() // ends the session's hold on a lane in blocks; nil: it has none
 }
@@ -58,9 +59,7 @@ func (l *Lane) Read(p []byte) (int, error) {
 // Write waits until the lane has taken all of p, at its Rate, or for the deadline.
 func (l *Lane) Write(p []byte) (int, error) {
 	if l.pace.limit == nil {
-		n, err := l.conn.Write(p)
-		l.written.Add(uint64(n))
-		return n, err
+		return l.writeNow(p)
 	}
 	if err := l.pace.begin(); err != nil {
 		return 0, l.opError(err)
@@ -72,13 +71,21 @@ func (l *Lane) Write(p []byte) (int, error) {
 		if err != nil {
 			return total, l.opError(err)
 		}
-		n, err = l.conn.Write(p[total : total+n])
-		l.written.Add(uint64(n))
+		n, err = l.writeNow(p[total : total+n])
 		if total += n; err != nil {
 			return total, err
 		}
 	}
 	return total, nil
+}
+
+// writeNow is Write without a Rate.
+func (l *Lane) writeNow(p []byte) (int, error) {
+	l.begun.Add(uint64(len(p))) // before the stream has it
+	n, err := l.conn.Write(p)
+	l.begun.Add(-uint64(len(p) - n))
+	l.written.Add(uint64(n))
+	return n, err
 }
 
 func (l *Lane) opError(err error) error {
@@ -107,7 +114,7 @@ func (l *Lane) Close() error {
 	if errors.As(err, &e) && l.framed == nil {
 		return err
 	}
-	failed := &session.Error{Op: "close", Peer: l.peer, Link: l.name, Outcome: session.Unknown, Err: err,
+	failed := &session.Error{Op: "close", Peer: l.peer, Link: l.name, Outcome: session.Unknown, Err: distinct(err),
 		Text: fmt.Sprintf("%d bytes were written, and it is not known how many of them arrived", l.written.Load())}
 	if e != nil && (e.Code == frame.CodeReadClosed || e.Code == frame.CodeUnread) {
 		failed.Outcome = session.Rejected

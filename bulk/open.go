@@ -96,6 +96,7 @@ func refused(err error) bool {
 func greet(ctx context.Context, st *session.Stream, ours hello, timeout time.Duration) (hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	st.SetPayload(func() uint64 { return 0 })
 	var theirs hello
 	err := during(ctx, st, func() (err error) {
 		if _, err := st.Write(ours.append(make([]byte, 0, helloSize))); err != nil {
@@ -126,7 +127,9 @@ func during(ctx context.Context, st *session.Stream, fn func() error) error {
 }
 
 func newLane(st *session.Stream, name, peer string, o Options) *Lane {
-	return &Lane{conn: st, pace: newPace(o.Rate), opts: o, name: name, peer: peer, opened: time.Now(), id: lastID.Add(1)}
+	l := &Lane{conn: st, pace: newPace(o.Rate), opts: o, name: name, peer: peer, opened: time.Now(), id: lastID.Add(1)}
+	st.SetPayload(l.begun.Load)
+	return l
 }
 
 // inBlocks makes the lane one in blocks, as ACCEPT says.

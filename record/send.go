@@ -85,6 +85,7 @@ func (s *Stream) loadTail(next uint64) error {
 			t.open = false // the peer may have room for only a part of the stored records
 		}
 		o.add(r.Payload)
+		s.payload.Add(uint64(len(r.Payload)))
 	}
 	if o.next != next {
 		return storeError(fmt.Errorf("record %d is not kept", o.next))
@@ -157,6 +158,7 @@ func (s *Stream) write(ctx context.Context, payloads [][]byte) (uint64, error) {
 	}
 	for _, p := range payloads {
 		s.out.add(p)
+		s.payload.Add(uint64(len(p)))
 		s.stats.bytesOut += uint64(len(p))
 	}
 	s.stats.recordsOut += uint64(len(payloads))

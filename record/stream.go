@@ -53,6 +53,8 @@ type Stream struct {
 
 	heard atomic.Bool // the peer has sent something after its hello, or has answered this side's hello
 
+	payload atomic.Uint64 // bytes of the records that were written
+
 	copied []byte      // for the later parts of a chunk; writeLoop's
 	pace   steady.Pace // of the conn's writing side; writeLoop's
 
@@ -155,6 +157,7 @@ func (s *Stream) tellLog(applied uint64) error {
 // start starts the two loops, which end with the stream.
 func (s *Stream) start() {
 	if st, ok := s.conn.(*session.Stream); ok {
+		st.SetPayload(s.payload.Load)
 		s.leave = st.Session().FlushOnClose(s.flush)
 	}
 	s.opts.Registry.add(s)
@@ -408,7 +411,7 @@ func (s *Stream) closeError() error {
 		return s.endedLocked("close")
 	case o.closing != nil && o.closing != ErrClosed: // Fail has already reported why
 		return nil
-	case given >= last && (o.gone != nil || s.notTaken == nil || errors.Is(s.err, ErrPeerClosed)):
+	case given >= last && (o.gone != nil || s.notTaken == nil || errors.Is(s.err, ErrPeerClosed) || last == 0 && s.in.applied == 0):
 		return nil
 	case o.gone != nil, errors.Is(s.err, ErrPeerClosed):
 		why = ErrPeerClosed
@@ -417,13 +420,25 @@ func (s *Stream) closeError() error {
 		}
 	case o.failed != nil:
 		why = o.failed
+	case s.notTaken != nil && given < last:
+		why = fmt.Errorf("records %d to %d are not known to have arrived: %w", given+1, last, reasonOf(s.notTaken))
+	case s.notTaken != nil:
+		why = fmt.Errorf("the last acknowledgement is not known to have arrived: %w", reasonOf(s.notTaken))
 	default:
-		why = s.notTaken
-	}
-	if why == nil {
 		return nil
 	}
 	return &Error{Op: "close", Name: s.name, Applied: o.acked, Err: why}
+}
+
+// reasonOf returns the error of a session's stream without the number of its bytes, which are not those of the records.
+func reasonOf(err error) error {
+	var e *session.Error
+	if !errors.As(err, &e) || e.Remote { // the peer's words stay
+		return err
+	}
+	bare := *e
+	bare.Link, bare.Text = "", ""
+	return &bare
 }
 
 // closeLocked makes the writer close the stream once everything has been sent. Calls return why from now on. mu is held.
