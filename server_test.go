@@ -273,7 +273,15 @@ func TestShutdownNamesOnlyTheTagsThatAreCutOff(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- s.Shutdown(ctx) }()
-		require.Eventually(t, func() bool { return len(c.GetConnectionsInfo()) == 2 }, patience, time.Millisecond)
+		require.Eventually(t, func() bool {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			left := 0
+			for _, tag := range s.ending {
+				left += len(tag.acceptor.Sessions())
+			}
+			return len(s.ending) == 5 && left == 2
+		}, patience, time.Millisecond)
 		cancel()
 		err := await(t, done, "Shutdown")
 		require.ErrorIs(t, err, context.Canceled)
