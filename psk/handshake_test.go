@@ -215,6 +215,7 @@ func TestPayloadBoundary(t *testing.T) {
 		require.ErrorIs(t, err, ErrInvalid, "refused, and the responder is not used up")
 		message2, _, err := r.Finish(make([]byte, n))
 		require.NoError(t, err, "%d bytes", n)
+		require.Len(t, message2, n+Message2Overhead)
 		payload, _, err := i.Finish(message2)
 		require.NoError(t, err, "%d bytes", n)
 		require.Len(t, payload, n)

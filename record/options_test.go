@@ -286,3 +286,12 @@ func stuck(t *testing.T, s *Stream) {
 	}
 	synctest.Wait()
 }
+
+func TestTheDefaultsOfOptionsAreThoseThatTheyState(t *testing.T) {
+	require.Equal(t, Options{
+		Window: 65536, WindowBytes: 4 << 20, MaxRecord: 1 << 20, BatchBytes: 64 << 10, AckDelay: time.Millisecond,
+		HandshakeTimeout: 5 * time.Second, CloseTimeout: 5 * time.Second,
+	}, (*Options)(nil).withDefaults())
+	small := (&Options{WindowBytes: 1000}).withDefaults()
+	require.Less(t, small.MaxRecord, 1000, "what WindowBytes has room for")
+}

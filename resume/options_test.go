@@ -270,3 +270,10 @@ func TestOptionOnState(t *testing.T) {
 		<-s.(*Conn).Done()
 	})
 }
+
+func TestTheDefaultsOfOptionsAreThoseThatTheyState(t *testing.T) {
+	require.Equal(t, Options{
+		Window: 1 << 20, Patience: time.Minute, HandshakeTimeout: 5 * time.Second, CloseTimeout: 5 * time.Second, Heartbeat: 10 * time.Second,
+		MaxConns: 16384, MaxDetached: 1024, Backlog: 128,
+	}, (*Options)(nil).withDefaults())
+}

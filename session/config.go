@@ -13,10 +13,11 @@ import (
 
 // Config is the configuration of one side. The zero value is useful. Sizes are in bytes.
 type Config struct {
-	// Local names this side and is bound into the PSK handshake: a Peer ID in its text form. Both sides must agree on it.
+	// Local names this side and is bound into the PSK handshake: a Peer ID in its text form. Both sides must agree on it. At most 65535
+	// bytes.
 	Local string
 	// Tag names the purpose of the session, as the application's protocol ID, and is bound into the PSK handshake too. Both sides must
-	// agree on it.
+	// agree on it. At most 65535 bytes.
 	Tag string
 	// Keys, if not nil, requires the pre-shared key on every carrier; nil refuses peers that use one.
 	Keys *psk.Keyring
@@ -51,14 +52,15 @@ type Config struct {
 	// MaxMessage limits one request, response or message in either direction, decompressed; one of exactly this size passes. The smaller of
 	// both sides' limits applies. If zero, 32 MiB. At most 1 GiB.
 	MaxMessage int
-	// MaxInFlight limits the peer's unanswered requests; the peer waits at the limit. If zero, 4096.
+	// MaxInFlight limits the peer's unanswered requests; the peer waits at the limit. If zero, 4096. At most 2^20.
 	MaxInFlight int
 	// MessageWindow limits the one-way messages that wait for their handler. Each counts its bytes and 64 more. Below the limit the peer
-	// may send another message of any size up to MaxMessage; at the limit it waits. If zero, 1 MiB.
+	// may send another message of any size up to MaxMessage; at the limit it waits. If zero, 1 MiB. At most
+	// 1 GiB.
 	MessageWindow int
-	// MaxStreams limits the shared streams that the peer has open. If zero, 128.
+	// MaxStreams limits the shared streams that the peer has open. If zero, 128. At most 2^20.
 	MaxStreams int
-	// StreamWindow limits the unread bytes on one shared stream; the peer waits at the limit. If zero, 512 KiB.
+	// StreamWindow limits the unread bytes on one shared stream; the peer waits at the limit. If zero, 512 KiB. At most 1 GiB.
 	StreamWindow int
 	// ReplayWindow limits the unacknowledged data kept for another carrier; sending waits when it is full. The two sides of a session may
 	// differ. If zero, 1 MiB. 4 KiB to 64 MiB.
@@ -68,7 +70,7 @@ type Config struct {
 
 	// DisableCompression neither sends compressed bodies nor accepts them.
 	DisableCompression bool
-	// Agent is sent to the peer, for diagnostics. If empty, nothing is sent.
+	// Agent is sent to the peer, for diagnostics. If empty, nothing is sent. At most 255 bytes.
 	Agent string
 	// OnUndelivered, if not nil, is called with the failure of each one-way message. It must not block.
 	OnUndelivered func(*Error)

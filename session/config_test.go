@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -53,4 +54,40 @@ func TestTheZeroConfigIsFinite(t *testing.T) {
 	require.NotNil(t, c.Logger)
 	_, err = Config{RequestTimeout: -1, Heartbeat: -1}.withDefaults()
 	require.NoError(t, err)
+}
+
+// The defaults and the upper limits are those that the doc comments state.
+func TestTheDefaultsOfAConfigAreThoseThatItStates(t *testing.T) {
+	c, err := Config{}.withDefaults()
+	require.NoError(t, err)
+	c.Mux, c.Quota, c.Logger = nil, nil, nil
+	require.Equal(t, Config{
+		HandshakeTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, ReadTimeout: 30 * time.Second, RequestTimeout: 30 * time.Second,
+		ResumeWindow: time.Minute, Heartbeat: 5 * time.Second, HeartbeatTimeout: 10 * time.Second, CloseTimeout: 5 * time.Second,
+		MaxMessage: 32 << 20, MaxInFlight: 4096, MessageWindow: 1 << 20, MaxStreams: 128, StreamWindow: 512 << 10, ReplayWindow: 1 << 20,
+		MaxRequests: math.MaxInt,
+	}, c)
+	a, err := NewAcceptor(AcceptorConfig{})
+	require.NoError(t, err)
+	require.Equal(t, 16, a.perPeer)
+	require.Equal(t, 256, a.detached)
+	for field, most := range map[string]int{
+		"MaxMessage": 1 << 30, "MessageWindow": 1 << 30, "StreamWindow": 1 << 30, "MaxInFlight": 1 << 20, "MaxStreams": 1 << 20,
+		"ReplayWindow": 64 << 20,
+	} {
+		for _, n := range []int{most, most + 1} {
+			var c Config
+			reflect.ValueOf(&c).Elem().FieldByName(field).SetInt(int64(n))
+			_, err := c.withDefaults()
+			require.Equal(t, n == most, err == nil, "%s %d: %v", field, n, err)
+		}
+	}
+	for field, most := range map[string]int{"Local": math.MaxUint16, "Tag": math.MaxUint16, "Agent": 255} {
+		for _, n := range []int{most, most + 1} {
+			var c Config
+			reflect.ValueOf(&c).Elem().FieldByName(field).SetString(strings.Repeat("x", n))
+			_, err := c.withDefaults()
+			require.Equal(t, n == most, err == nil, "%s of %d bytes: %v", field, n, err)
+		}
+	}
 }

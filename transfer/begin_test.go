@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -97,5 +98,19 @@ func TestTheHashOfAPieceThatDidNotComeIsForgotten(t *testing.T) {
 		require.Len(t, r.active, pieces, "it is gone on with")
 		require.NoError(t, r.st.SetLayer(0, pieces, other), "the file is another one now")
 		require.ErrorIs(t, end(stopped), stopped)
+	}
+}
+
+func TestTheDefaultsOfOptionsAreThoseThatTheyState(t *testing.T) {
+	o := Options{}.withDefaults()
+	o.Event = nil
+	require.Equal(t, Options{Lanes: 4, Patience: 2 * time.Minute, StallAfter: 15 * time.Second}, o)
+	v, err := NewService(nil)
+	require.NoError(t, err)
+	require.Equal(t, 4, v.cfg.Pending)
+	require.NoError(t, v.Close())
+	for n, ok := range map[int]bool{-1: false, 1: true, 16: true, 17: false} {
+		_, err := NewService(&ServiceConfig{Options: Options{Lanes: n}})
+		require.Equal(t, ok, err == nil, "%d lanes: %v", n, err)
 	}
 }

@@ -30,3 +30,7 @@ func TestAPathOneBeyondALimitIsRefusedByName(t *testing.T) {
 	}
 	require.NoError(t, CheckPath("a"+StagingPrefix, Rules{}))
 }
+
+func TestTheDefaultsOfRulesAreThoseThatTheyState(t *testing.T) {
+	require.Equal(t, Rules{Entries: 1_000_000, Bytes: 1 << 50, ManifestBytes: 256 << 20}, Rules{}.withDefaults())
+}

@@ -67,6 +67,13 @@ func TestEveryFieldIsInTheRoot(t *testing.T) {
 		require.NoError(t, err)
 		require.NotEqual(t, was, now, name)
 	}
+	link := Entry{ID: 1, Kind: KindSymlink, Path: "a", Target: "b"}
+	was, err = Root([]Entry{link})
+	require.NoError(t, err)
+	link.Target = "c"
+	now, err := Root([]Entry{link})
+	require.NoError(t, err)
+	require.NotEqual(t, was, now, "target")
 }
 
 func TestAnEntryThatCannotBeIsNotInTheRoot(t *testing.T) {

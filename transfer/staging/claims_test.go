@@ -125,3 +125,12 @@ func TestAStateSaysWhenItWasUsed(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, first.Add(-24*time.Hour), all[0].Used)
 }
+
+func TestTheDefaultsOfOptionsAreThoseThatTheyState(t *testing.T) {
+	o, err := (*Options)(nil).withDefaults()
+	require.NoError(t, err)
+	require.Equal(t, 64, o.OpenParts)
+	require.Equal(t, SyncBatch, o.Sync)
+	require.Equal(t, manifest.LocalRules(), *o.Rules)
+	require.False(t, o.Overwrite)
+}
