@@ -60,3 +60,26 @@ func TestNoOptionsAreAPanic(t *testing.T) {
 		exercise(t, &open, &accept)
 	}
 }
+
+func TestNoCallIsAPanic(t *testing.T) {
+	for seed := range uint64(40) {
+		for kind, opts := range kinds {
+			t.Log(kind, "seed", seed)
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+				use := func(l *Lane, n uint64) {
+					_ = l.SetDeadline(time.Now().Add(time.Minute))
+					rng := rand.New(rand.NewPCG(seed, n))
+					edges.Methods(nil, rng, 30, l, "Close", "Abort", "CloseWrite", "CloseRead", "SetDeadline", "SetReadDeadline", "SetWriteDeadline")
+					edges.Methods(nil, rng, 10, l, "SetDeadline", "SetReadDeadline", "SetWriteDeadline")
+					edges.Methods(nil, rng, 10, l)
+				}
+				Handle(p.toBob, "lane", nil, func(l *Lane) { use(l, 1) })
+				l, err := Open(t.Context(), p.alice, "lane", opts)
+				require.NoError(t, err)
+				use(l, 2)
+				_ = l.Close()
+			})
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,5 +73,34 @@ func TestNoOptionsAreAPanic(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 3))
 		open, accept := edges.Some[record.Options](given, rng), edges.Some[record.Options](given, rng)
 		exercise(t, &open, &accept, nil)
+	}
+}
+
+func TestNoCallIsAPanic(t *testing.T) {
+	for seed := range uint64(60) {
+		t.Log("seed", seed)
+		synctest.Test(t, func(t *testing.T) {
+			p := testsession.New(t, faultnet.LinkOptions{}, session.Config{})
+			over, cancel := context.WithCancel(t.Context())
+			cancel()
+			live, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			g := edges.Of([]record.Record(nil), []record.Record{}, make([]record.Record, 3), [][]byte(nil), [][]byte{nil}, [][]byte{{1}, nil, make([]byte, 70000)})
+			g[reflect.TypeFor[context.Context]()] = []any{over, live}
+			use := func(s *record.Stream, n uint64) {
+				rng := rand.New(rand.NewPCG(seed, n))
+				edges.Methods(g, rng, 40, s, "Close", "CloseWithError", "CloseWrite", "Records")
+				for r, err := range s.Records(over) {
+					_, _ = r, err
+				}
+				edges.Methods(g, rng, 10, s, "Records")
+				edges.Methods(g, rng, 10, s, "Records")
+			}
+			record.Handle(p.ToBob, "log", nil, func(s *record.Stream) { use(s, 1) })
+			s, err := record.Open(live, p.Alice, "log", nil)
+			require.NoError(t, err)
+			use(s, 2)
+			_ = s.Close()
+		})
 	}
 }

@@ -28,6 +28,34 @@ func TestADialFuncThatIsNilOrReturnsNothingIsAnError(t *testing.T) {
 	require.NoError(t, l.Close())
 }
 
+// An end without a reason is an end all the same.
+func TestAnEndWithoutAReasonIsNetErrClosed(t *testing.T) {
+	for name, end := range map[string]func(*Conn){
+		"Abort": func(c *Conn) { c.Abort(nil) }, "End": func(c *Conn) { c.End(nil) }, "Flow.Close": func(c *Conn) { c.flow.Close(nil) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, nil, nil)
+			waiting := make(chan error, 1)
+			go func() { _, err := p.client.Read(make([]byte, 1)); waiting <- err }()
+			_, err := p.client.Write([]byte("x"))
+			require.NoError(t, err)
+			synctest.Wait()
+			end(p.client)
+			require.ErrorIs(t, <-waiting, net.ErrClosed, name)
+			<-p.client.Done()
+			require.ErrorIs(t, p.client.Err(), net.ErrClosed, name)
+			_, err = p.client.Write([]byte("x"))
+			require.ErrorIs(t, err, net.ErrClosed, name)
+		})
+	}
+	f := NewFlow(FlowConfig{})
+	f.Detach(nil)
+	require.NoError(t, f.Err())
+	f.Close(nil)
+	require.ErrorIs(t, f.Err(), net.ErrClosed)
+	f.Wait()
+}
+
 // Claim: resume.Backoff.Min
 // Claim: resume.Backoff.Max
 func TestABackoffOfAnyValuesCanBeWaitedBy(t *testing.T) {

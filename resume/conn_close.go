@@ -35,8 +35,11 @@ func (c *Conn) Close() error {
 
 // Abort ends the Conn at once. Undelivered data is lost, even after Close, and so is unread data; calls return err. Options.Drop receives
 // err as the reason, and may send it to the other side. Otherwise the other side sees a lost carrier, and learns when it resumes that the
-// Conn is unknown. Abort does nothing if the Conn has already ended.
+// Conn is unknown. Abort does nothing if the Conn has already ended. A nil err is net.ErrClosed.
 func (c *Conn) Abort(err error) {
+	if err == nil {
+		err = net.ErrClosed
+	}
 	f := c.flow
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -50,7 +53,7 @@ func (c *Conn) Abort(err error) {
 }
 
 // End is Abort for a Conn whose reader continues: received data can still be read, up to io.EOF if the other side's end has arrived. Write
-// and all other calls return err.
+// and all other calls return err, or net.ErrClosed if it is nil.
 func (c *Conn) End(err error) {
 	f := c.flow
 	f.mu.Lock()

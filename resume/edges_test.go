@@ -125,3 +125,38 @@ func TestNoFlowConfigIsAPanic(t *testing.T) {
 		})
 	})
 }
+
+func TestNoCallIsAPanic(t *testing.T) {
+	for seed := range uint64(60) {
+		t.Log("seed", seed)
+		synctest.Test(t, func(t *testing.T) {
+			h := newHub()
+			l, err := NewListener(nil, h)
+			require.NoError(t, err)
+			given := edges.As[error](edges.As[net.Conn](edges.Of()), errRefused)
+			use := func(c *Conn, n uint64) {
+				_ = c.SetDeadline(time.Now().Add(time.Minute))
+				rng := rand.New(rand.NewPCG(seed, n))
+				edges.Methods(given, rng, 30, c, "Close", "Abort", "End", "CloseWrite", "CloseRead", "SetDeadline", "SetReadDeadline", "SetWriteDeadline", "AwaitAcked")
+				edges.Methods(given, rng, 10, c, "SetDeadline", "SetReadDeadline", "SetWriteDeadline", "Abort", "End", "AwaitAcked")
+				_ = c.Close()
+				edges.Methods(given, rng, 10, c)
+				c.Abort(errRefused)
+				<-c.Done()
+			}
+			served := make(chan struct{})
+			go func() {
+				defer close(served)
+				if c, err := l.Accept(); err == nil {
+					use(c.(*Conn), 1)
+				}
+			}()
+			c, err := Dial(nil, h.dial)
+			require.NoError(t, err)
+			use(c, 2)
+			<-served
+			edges.Methods(given, rand.New(rand.NewPCG(seed, 3)), 10, l, "Accept", "ServeAgain")
+			require.NoError(t, l.Close())
+		})
+	}
+}

@@ -289,8 +289,11 @@ func (f *Flow) startPatience() {
 	f.patience = timer
 }
 
-// Detach drops the carrier, if there is one, as if it had failed with err.
+// Detach drops the carrier, if there is one, as if it had failed with err, or ErrDetached if err is nil.
 func (f *Flow) Detach(err error) {
+	if err == nil {
+		err = ErrDetached
+	}
 	f.mu.Lock()
 	had := f.err == nil && f.detach(err)
 	f.mu.Unlock()
@@ -367,7 +370,8 @@ func (f *Flow) awaitNext() {
 	})
 }
 
-// Close closes the flow with the reason err. Calls return err from then on, and the carrier is dropped. A second Close does nothing.
+// Close closes the flow with the reason err, or net.ErrClosed if err is nil. Calls return it from then on, and the carrier is dropped. A
+// second Close does nothing.
 func (f *Flow) Close(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -377,6 +381,9 @@ func (f *Flow) Close(err error) {
 func (f *Flow) close(err error) {
 	if f.err != nil {
 		return
+	}
+	if err == nil {
+		err = net.ErrClosed
 	}
 	f.err = err
 	if f.undelivered = int(f.out.end - f.out.acked); f.undelivered == 1 && f.out.finished && f.in.finished {

@@ -398,8 +398,11 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 }
 
 // Abort refuses new sessions and ends every session at once, without notifying its peer. It serves an owner that has lost all carriers for
-// good. The sessions' Err wraps cause, which must match ErrClosed.
+// good. The sessions' Err wraps cause, which must match ErrClosed; nil is ErrClosed.
 func (a *Acceptor) Abort(cause error) {
+	if cause == nil {
+		cause = ErrClosed
+	}
 	_, sessions := a.close()
 	for _, s := range sessions {
 		s.fail(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: cause})

@@ -117,6 +117,15 @@ func TestAClosedOpenerEndsTheSession(t *testing.T) {
 	})
 }
 
+func TestAbortWithoutACauseIsErrClosed(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Config{}, AcceptorConfig{})
+		p.acceptor.Abort(nil)
+		require.ErrorIs(t, p.accepted.Err(), ErrClosed)
+		require.NoError(t, p.accepted.Close())
+	})
+}
+
 // Abort ends sessions on a carrier and those without one, and takes no more.
 func TestAbortEndsAllSessionsOfAnAcceptor(t *testing.T) {
 	for _, detached := range []bool{false, true} {

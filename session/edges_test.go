@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -148,7 +149,7 @@ func TestNoCallIsAPanic(t *testing.T) {
 			over, cancel := context.WithCancel(t.Context())
 			cancel()
 			live := within(t, time.Minute)
-			g := edges.As[Codec](edges.Of("", "x", "json", "link"), JSON)
+			g := edges.As[Codec](edges.Of("", "x", "json", "link", strings.Repeat("n", 255), strings.Repeat("n", 256), "\x00\xff"), JSON)
 			g[reflect.TypeFor[context.Context]()] = []any{over, live}
 			g[reflect.TypeFor[any]()] = []any{nil, 1, "x", func() {}, new(int)}
 			g[reflect.TypeFor[error]()] = []any{nil, errNoRoute, &Error{}, &Error{Code: frame.CodeGoingAway}, &Error{Code: 1 << 31, RetryAfter: -1}}
