@@ -9,6 +9,7 @@ import (
 
 	"github.com/peerlane/peerlane/internal/oldpeer"
 	"github.com/peerlane/peerlane/internal/testnet"
+	"github.com/peerlane/peerlane/session"
 )
 
 // Row: P16, D24
@@ -67,6 +68,27 @@ func TestConnectionsInfoShowsWhatIsOpenOnBothSides(t *testing.T) {
 		require.Empty(t, c.GetConnectionsInfo())
 		waitInfo(t, s, 0)
 	})
+}
+
+func TestConnectionsInfoCountsStreamsAndIdleTime(t *testing.T) {
+	a, b := testnet.Pair(t, testnet.TCPTLS)
+	s, c := newServer(t, b, &ServerConfig{AdmitAll: true}), newClient(t, a, &ClientConfig{AdmitAll: true})
+	over := make(chan struct{})
+	s.SetStream("x", func(*session.Stream) { <-over })
+	require.NoError(t, s.Listen(callTag))
+	own, err := c.Connect(t.Context(), b.ID(), callTag)
+	require.NoError(t, err)
+	for n := range 3 {
+		_, err := own.OpenStream(t.Context(), "x", nil)
+		require.NoError(t, err)
+		require.Equal(t, n+1, c.GetConnectionsInfo()[0].Streams)
+		require.Equal(t, n+1, s.GetConnectionsInfo()[0].Streams)
+	}
+	last := c.GetConnectionsInfo()[0].LastActive
+	require.Eventually(t, func() bool { return c.GetConnectionsInfo()[0].IdleTime >= 10*time.Millisecond }, patience, time.Millisecond)
+	require.Equal(t, last, c.GetConnectionsInfo()[0].LastActive, "nothing of the application's has moved")
+	close(over)
+	require.NoError(t, own.Close())
 }
 
 // Row: P16, D24: an old peer's call is listed while it is served, and not afterwards.

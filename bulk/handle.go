@@ -9,6 +9,7 @@ import (
 
 	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/internal/lively"
 	"github.com/peerlane/peerlane/session"
 )
@@ -136,7 +137,7 @@ func (h *handler) decide(st *session.Stream) (Options, error) {
 	if h.accept != nil {
 		var err error
 		if opts, err = h.accept(AcceptInfo{Name: st.Name(), Session: st.Session()}); err != nil {
-			return Options{}, fmt.Errorf("%w: %w", ErrNotTaken, err)
+			return Options{}, fmt.Errorf("%w: %w", ErrNotTaken, hook.Err(err))
 		}
 	}
 	if opts == nil {

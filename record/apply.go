@@ -126,7 +126,7 @@ func (a *applier) begin(seq uint64) bool {
 
 // apply applies one record.
 func (a *applier) apply(ctx context.Context, r Record) {
-	err := a.fn(ctx, r)
+	err := hook.Err(a.fn(ctx, r))
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	<-a.places

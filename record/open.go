@@ -340,6 +340,7 @@ func refuse(accept AcceptFunc) AcceptFunc {
 	return func(info AcceptInfo) (*Options, error) {
 		if accept != nil {
 			opts, err := accept(info)
+			err = hook.Err(err)
 			if err != nil {
 				return nil, err
 			}
@@ -351,12 +352,13 @@ func refuse(accept AcceptFunc) AcceptFunc {
 	}
 }
 
-func answer(st *session.Stream, hook AcceptFunc) (*Stream, error) {
+func answer(st *session.Stream, ask AcceptFunc) (*Stream, error) {
 	who := identity{st.Name(), st.Session().Peer()}
 	var opts *Options
 	var refused error
-	if hook != nil {
-		opts, refused = hook(AcceptInfo{Name: st.Name(), Session: st.Session()})
+	if ask != nil {
+		opts, refused = ask(AcceptInfo{Name: st.Name(), Session: st.Session()})
+		refused = hook.Err(refused)
 	}
 	if o := opts.withDefaults(); refused == nil {
 		refused = o.validate()

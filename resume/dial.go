@@ -79,7 +79,7 @@ func (d *dialer) call(ctx context.Context) (net.Conn, error) {
 	go func() { // ends with dial; passes the carrier on, or closes it if the caller has left
 		var carrier net.Conn
 		var err error
-		if exited := hook.Do(func() { carrier, err = d.dial(ctx) }); exited != nil {
+		if exited := hook.Do(func() { carrier, err = d.dial(ctx); err = hook.Err(err) }); exited != nil {
 			err = fmt.Errorf("the DialFunc %w", exited)
 		} else if err == nil && carrier == nil {
 			err = errNoCarrier

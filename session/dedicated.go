@@ -142,7 +142,7 @@ func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
 
 // callOpener calls the Opener. An Opener that ends its goroutine, or returns neither a conn nor an error, has failed.
 func (s *Session) callOpener(ctx context.Context) (conn net.Conn, err error) {
-	if exited := hook.Do(func() { conn, err = s.open(ctx) }); exited != nil {
+	if exited := hook.Do(func() { conn, err = s.open(ctx); err = hook.Err(err) }); exited != nil {
 		return nil, fmt.Errorf("the Opener %w", exited)
 	}
 	if err == nil && conn == nil {

@@ -62,7 +62,7 @@ func (s *Session) flushLanes() {
 	for l := range lanes {
 		all.Go(func() {
 			var err error
-			hook.Run(func() { err = l.flush(ctx) }, func(why *hook.Failure) {
+			hook.Run(func() { err = hook.Err(l.flush(ctx)) }, func(why *hook.Failure) {
 				if why != nil {
 					err = fmt.Errorf("flush %w", why)
 				}

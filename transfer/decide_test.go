@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -68,22 +69,44 @@ func TestAPersonMayTakeLong(t *testing.T) {
 // Claim: transfer.CodeDenied, transfer.ServiceConfig.Receive, transfer.Error.Remote, transfer.Error.Text, transfer.Error.Code
 func TestARefusalIsToldAndNothingElse(t *testing.T) {
 	from := write(t, few)
-	for text, err := range map[string]error{
-		"the peer does not take it": errors.New("/home/me has no room"),
-		"come back later":           &transfer.Error{Code: transfer.CodeDenied, Text: "come back later"},
+	const silent = "the peer does not take it"
+	for _, v := range []struct {
+		text string
+		err  error
+	}{
+		{silent, errors.New("/home/me has no room")},
+		{silent, nil},
+		{silent, (*transfer.Error)(nil)},
+		{silent, &transfer.Error{Code: transfer.CodeIO, Path: "/home/me"}},
+		{"come back later", &transfer.Error{Code: transfer.CodeDenied, Text: "come back later"}},
+		{"come back later", fmt.Errorf("no: %w", &transfer.Error{Text: "come back later"})},
+		{"come back later", &transfer.Error{Code: "a code of the application's", Text: "come back later"}},
+		{"\uFFFD", &transfer.Error{Text: "\xff"}},
+		{strings.Repeat("n", 1<<10), &transfer.Error{Text: strings.Repeat("n", 1<<17)}},
 	} {
-		synctest.Test(t, func(t *testing.T) {
-			p := newPair(t)
-			service(t, p, &transfer.ServiceConfig{Receive: func(context.Context, transfer.Incoming) (*transfer.Destination, error) {
-				return nil, err
-			}})
-			_, err := transfer.Push(t.Context(), always(p.Alice), walk(t, from), nil).Wait()
-			var e *transfer.Error
-			require.ErrorAs(t, err, &e)
-			require.Equal(t, transfer.CodeDenied, e.Code)
-			require.True(t, e.Remote)
-			require.Equal(t, text, e.Text)
-		})
+		for _, admits := range []bool{true, false} {
+			if !admits && v.err == nil {
+				continue
+			}
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t)
+				cfg := &transfer.ServiceConfig{Receive: func(context.Context, transfer.Incoming) (*transfer.Destination, error) {
+					return nil, v.err
+				}}
+				if !admits {
+					cfg.Admit = func(string) error { return v.err }
+				}
+				service(t, p, cfg)
+				began := time.Now()
+				_, err := transfer.Push(t.Context(), always(p.Alice), walk(t, from), nil).Wait()
+				var e *transfer.Error
+				require.ErrorAs(t, err, &e)
+				require.Equal(t, transfer.CodeDenied, e.Code, "%v", err)
+				require.True(t, e.Remote)
+				require.Equal(t, v.text, e.Text)
+				require.Zero(t, time.Since(began))
+			})
+		}
 	}
 }
 

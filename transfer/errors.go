@@ -69,8 +69,13 @@ func (e *Error) Error() string {
 	return strings.TrimPrefix(b.String(), ": ")
 }
 
-// Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.Err }
+// Unwrap returns the cause, or nil if e is nil.
+func (e *Error) Unwrap() error {
+	if e == nil {
+		return nil
+	}
+	return e.Err
+}
 
 // CodeOf returns the code of the first error in err's chain that has one, or "" if there is none.
 func CodeOf(err error) Code {
@@ -79,7 +84,7 @@ func CodeOf(err error) Code {
 	var files *source.Error
 	var list *manifest.Error
 	switch {
-	case errors.As(err, &ours):
+	case errors.As(err, &ours) && ours != nil:
 		return ours.Code
 	case errors.As(err, &disk):
 		return disk.Code

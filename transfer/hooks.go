@@ -13,7 +13,7 @@ import (
 
 // call calls the Dialer.
 func (d Dialer) call(ctx context.Context) (s *session.Session, err error) {
-	if exited := hook.Do(func() { s, err = d(ctx) }); exited != nil {
+	if exited := hook.Do(func() { s, err = d(ctx); err = hook.Err(err) }); exited != nil {
 		return nil, fmt.Errorf("the Dialer %w", exited)
 	}
 	if err == nil && s == nil {
@@ -34,7 +34,7 @@ func begun(fn func(*Transfer), t *Transfer) {
 
 // admit calls Admit.
 func (c *ServiceConfig) admit(peer string) (err error) {
-	if exited := hook.Do(func() { err = c.Admit(peer) }); exited != nil {
+	if exited := hook.Do(func() { err = hook.Err(c.Admit(peer)) }); exited != nil {
 		return fmt.Errorf("the Admit hook %w", exited)
 	}
 	return err
@@ -42,7 +42,7 @@ func (c *ServiceConfig) admit(peer string) (err error) {
 
 // receive calls Receive.
 func (c *ServiceConfig) receive(ctx context.Context, in Incoming) (dest *Destination, err error) {
-	if exited := hook.Do(func() { dest, err = c.Receive(ctx, in) }); exited != nil {
+	if exited := hook.Do(func() { dest, err = c.Receive(ctx, in); err = hook.Err(err) }); exited != nil {
 		return nil, fmt.Errorf("the Receive hook %w", exited)
 	}
 	return dest, err

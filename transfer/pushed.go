@@ -105,13 +105,14 @@ func (in *incomingLink) decide(ctx context.Context, l listing) (*Destination, er
 	return dest, nil
 }
 
-// refusal returns the refusal for the peer, given the application's error or nil. It hides the error unless it is an *Error.
+// refusal returns the refusal for the peer, given the application's error or nil. It hides the error but for the Text of an *Error.
 func refusal(err error) error {
+	refused := &Error{Code: CodeDenied, Text: "the peer does not take it", Err: err}
 	var e *Error
-	if !errors.As(err, &e) {
-		e = &Error{Code: CodeDenied, Text: "the peer does not take it", Err: err}
+	if errors.As(err, &e) && e.Text != "" {
+		refused.Text = e.Text
 	}
-	return e
+	return refused
 }
 
 // takePlace ends an earlier attempt to push the same tree, and waits for its end.

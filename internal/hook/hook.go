@@ -4,6 +4,7 @@ package hook
 
 import (
 	"fmt"
+	"reflect"
 	"runtime/debug"
 )
 
@@ -72,4 +73,13 @@ func Do(fn func()) error {
 		returned = true
 	}()
 	return <-done
+}
+
+// Err returns the error that a function of the application's has returned. A nil pointer in an error, which is not nil, becomes an error that
+// says so: its methods would panic.
+func Err(err error) error {
+	if v := reflect.ValueOf(err); v.Kind() == reflect.Pointer && v.IsNil() {
+		return fmt.Errorf("a nil %T as an error", err)
+	}
+	return err
 }
