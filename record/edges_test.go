@@ -85,9 +85,10 @@ func TestNoCallIsAPanic(t *testing.T) {
 			cancel()
 			live, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			g := edges.Of([]record.Record(nil), []record.Record{}, make([]record.Record, 3), [][]byte(nil), [][]byte{nil}, [][]byte{{1}, nil, make([]byte, 70000)})
-			g[reflect.TypeFor[context.Context]()] = []any{over, live}
 			use := func(s *record.Stream, n uint64) {
+				g := edges.Of([]record.Record(nil), []record.Record{}, make([]record.Record, 3), [][]byte(nil), [][]byte{nil},
+					[][]byte{{1}, nil, make([]byte, 70000)})
+				g[reflect.TypeFor[context.Context]()] = []any{over, live}
 				rng := rand.New(rand.NewPCG(seed, n))
 				edges.Methods(g, rng, 40, s, "Close", "CloseWithError", "CloseWrite", "Records")
 				for r, err := range s.Records(over) {
