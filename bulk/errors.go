@@ -45,7 +45,7 @@ func refusalOf(err error) refusal {
 // distinct returns the errors that err joins, each once. Those of streams are without the number of their bytes, which are in part headers.
 func distinct(err error) error {
 	all := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok && !isOfStream(err) { //nolint:errorlint // its own parts
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && !isOfStream(err) {
 		all = joined.Unwrap()
 	}
 	var texts []string
