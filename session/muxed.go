@@ -34,6 +34,7 @@ type muxed struct {
 	accepted   bool
 	wasReset   bool      // Reset has been called
 	ended      bool      // removed from the table
+	userEnded  bool      // CloseWrite or Close has been called, and not only the session's
 	closed     bool      // Close has been called
 	gaveUp     bool      // Close has returned an error: the application knows
 	writable   sync.Cond // L is &s.mu
@@ -335,8 +336,7 @@ func (st *muxed) unsettled(err error) *Error {
 
 // abort ends the stream with its session. s.mu is held.
 func (st *muxed) abort(err *Error) {
-	endedByUser := st.finAsked && st.writeErr == net.ErrClosed && !st.closed // by CloseWrite, and not by the end of the session
-	if !st.received && !st.ended && (st.sent > 0 || endedByUser) {
+	if !st.received && !st.ended && (st.sent > 0 || st.userEnded) {
 		st.broken = st.unsettled(st.ending(err))
 		if !st.gaveUp {
 			st.s.noteLost(st, st.broken)
@@ -390,6 +390,7 @@ func (st *muxed) CloseWrite() error {
 		return closedOr(st.writeErr, nil)
 	}
 	st.writeErr = net.ErrClosed
+	st.userEnded = true
 	st.askFin()
 	return nil
 }
@@ -411,7 +412,7 @@ func (st *muxed) CloseRead() error {
 func (st *muxed) Close() error {
 	st.s.mu.Lock()
 	if !st.closed {
-		st.closed = true
+		st.closed, st.userEnded = true, true
 		st.writeErr = net.ErrClosed
 		st.cutWrite()
 		st.askFin()

@@ -20,7 +20,7 @@ type resumable struct {
 	closed atomic.Bool
 	reset  atomic.Bool           // the application has reset it
 	wrote  atomic.Uint64         // bytes that the application has written, or is writing
-	ended  atomic.Bool           // the application has ended its direction by CloseWrite
+	ended  atomic.Bool           // the application has ended its direction
 	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 }
 
@@ -106,6 +106,7 @@ func (s *Session) ending() *Error {
 func (r *resumable) Close() error {
 	r.closed.Store(true)
 	_ = r.Conn.Close() // never fails
+	r.ended.Store(true)
 	if r.wrote.Load() == 0 {
 		return nil // the end arrives in the background, or the session's Close waits for it
 	}
