@@ -64,7 +64,7 @@ func readSecret(path string) ([]byte, error) {
 type peerFlags struct {
 	Peer    string        `arg:"" help:"Address that ends in /p2p/PEER-ID, or several with commas between."`
 	Tag     string        `default:"${tag}" help:"Tag to call."`
-	Timeout time.Duration `default:"30s" help:"Time for everything, connecting included."`
+	Timeout time.Duration `default:"30s" help:"Time limit of a call, connecting included; of ping, for connecting and for each ping."`
 	Key     string        `placeholder:"FILE" help:"Key file of the own identity; if none, a new one each time."`
 	secretFlags
 }
