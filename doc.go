@@ -3,20 +3,31 @@
 //
 // There are three faces. Conns are net.Conn and net.Listener over libp2p streams:
 //
-//	ln, err := peerlane.Listen(host, "/chat/1.0.0")
-//	conn, err := peerlane.Dial(ctx, host, peerID, "/chat/1.0.0")
+//	l, err := peerlane.Listen(h, "/chat/1.0.0") // h: a host.Host of libp2p, as package node makes one
+//	conn, err := peerlane.Dial(ctx, h, pid, "/chat/1.0.0")
 //
 // Calls are requests with answers, many over one stream:
 //
-//	server, err := peerlane.NewServer(host, nil)
-//	err = server.Start("/sum/1.0.0", func(request []byte) ([]byte, error) { ... })
-//	client, err := peerlane.NewClient(host, nil)
-//	response, err := client.Send(ctx, peerID, "/sum/1.0.0", request)
+//	server, err := peerlane.NewServer(h, nil)
+//	err = server.Start("/sum/1.0.0", sum) // sum: func(request []byte) (response []byte, err error)
+//	client, err := peerlane.NewClient(h, nil)
+//	response, err := client.Send(ctx, pid, "/sum/1.0.0", request)
 //
-// Sessions carry messages to named links, calls and streams side by side; see package session:
+// Sessions carry messages to named links, calls and streams side by side; see package session. Both sides say whom they admit:
 //
-//	s, err := client.Connect(ctx, peerID, "/chat/1.0.0")
+//	s, err := client.Connect(ctx, pid, "/chat/1.0.0")
 //	reply, err := s.SendWait(ctx, "greet", []byte("alice"))
+//
+// # Verbs
+//
+//   - [Dial], [Listen]: a conn.
+//   - [Client.Send]: a call, on a session that the client keeps. [Server.Start] and [Server.Handle] answer it.
+//   - [Client.Connect], [Client.Keep]: a session, once or held open. [Server.Listen] serves sessions, as Start and Handle do.
+//   - [session.Session.Call]: a call on a session at hand.
+//   - [session.Session.Send]: a one-way message to a link. [session.Session.Flush] waits until the peer has handled it.
+//   - [session.Session.SendWait]: a message to a link, and its reply. [Server.SetLink] handles both kinds.
+//   - [session.Session.OpenStream]: a stream. [Server.SetStream] handles it.
+//   - Close: the end in order. Abort, and Reset of a stream: the end at once. Stop and Shutdown: a server's.
 //
 // # Lifetime
 //

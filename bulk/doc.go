@@ -1,6 +1,6 @@
 // Package bulk carries many bytes between two peers: lanes, on the session's connection or beside it.
 //
-//	l, err := bulk.Open(ctx, session, "backup", &bulk.Options{Mode: bulk.Dedicated})
+//	l, err := bulk.Open(ctx, s, "backup", &bulk.Options{Mode: bulk.Dedicated})
 //	_, err = io.Copy(l, file)
 //	err = l.CloseWrite()                        // the peer reads io.EOF
 //	answer, err := io.ReadAll(l)

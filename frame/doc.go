@@ -4,7 +4,7 @@
 // [MaxPayload] bytes. docs/PROTOCOL.md is the numbered specification; constants here cite its sections.
 //
 //	b = frame.AppendHeader(b, frame.Header{Type: frame.TypePing, ID: 7})
-//	r := frame.NewReader(conn)
+//	r := frame.NewReader(conn, nil)
 //	h, payload, err := r.Next()
 //
 // # Lifetime

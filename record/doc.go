@@ -1,13 +1,14 @@
 // Package record carries ordered records between two peers and reports to their writer which have been applied, without a broker.
 //
-//	s, err := record.Open(ctx, session, "orders", nil)
-//	seq, err := s.WriteRecord(ctx, order)       // takes its place in the window
-//	err = s.Barrier(ctx)                        // the peer has applied everything up to here
+//	orders, err := record.Open(ctx, s, "orders", nil)
+//	seq, err := orders.WriteRecord(ctx, order)  // takes its place in the window
+//	err = orders.Barrier(ctx)                   // the peer has applied everything up to here
 //
-//	record.Handle(server, "orders", nil, func(s *record.Stream) {
-//		err := record.Apply(ctx, s, func(ctx context.Context, r record.Record) error {
-//			return store(r.Payload)             // nil: applied; an error: failed, and the writer learns why
+//	record.Handle(server, "orders", nil, func(st *record.Stream) {
+//		err := record.Apply(ctx, st, func(ctx context.Context, r record.Record) error {
+//			return book(r.Payload)              // nil: applied; an error: failed, and the writer learns why
 //		}, nil)
+//		log.Println(err)
 //	})
 //
 // A stream is bidirectional, and each direction is a separate log, numbered from 1.

@@ -1,6 +1,6 @@
 // Package resume gives a net.Conn that outlives the connections it runs on.
 //
-//	l, err := resume.NewListener(nil, tcpListener)     // Accept returns net.Conns
+//	l, err := resume.NewListener(nil, ln) // Accept returns net.Conns; ln: any net.Listener
 //
 //	conn, err := resume.Dial(nil, func(ctx context.Context) (net.Conn, error) {
 //		var d net.Dialer

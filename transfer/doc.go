@@ -1,7 +1,7 @@
 // Package transfer sends files and folders to a peer: verified, resumable, at the speed of the lane below it.
 //
 //	tree, err := source.Walk(ctx, []string{"photos"}, nil)
-//	dial := func(ctx context.Context) (*session.Session, error) { return client.Connect(ctx, peerID, tag) }
+//	dial := func(ctx context.Context) (*session.Session, error) { return client.Connect(ctx, pid, tag) }
 //	t := transfer.Push(ctx, dial, tree, nil)               // to a peer that receives
 //	for p := range t.Watch(ctx, time.Second) {
 //		fmt.Println(p.Phase, p.Verified, "of", p.Bytes, p.ETA)

@@ -1,16 +1,16 @@
 // Package boltstore stores the positions and the records of record streams in a bbolt database: the application's own, next to its data.
 //
 //	orders, err := boltstore.New(db, "orders")                // one for each stream that continues after a restart
-//	s, err := record.Open(ctx, session, "orders", &record.Options{Store: orders})
+//	st, err := record.Open(ctx, s, "orders", &record.Options{Store: orders})
 //
-//	r, err := s.ReadRecord(ctx)
+//	r, err := st.ReadRecord(ctx)
 //	err = db.Update(func(tx *bbolt.Tx) error {                // the effect, and the place behind it: both or neither
-//		if err := store(tx, r.Payload); err != nil {
+//		if err := save(tx, r.Payload); err != nil {
 //			return err
 //		}
 //		return orders.Commit(tx, r.Seq)
 //	})
-//	err = s.AckRecord(r.Seq)                                  // after the transaction, never in it
+//	err = st.AckRecord(r.Seq)                                 // after the transaction, never in it
 //
 // # Applied exactly once
 //

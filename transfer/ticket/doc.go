@@ -2,7 +2,7 @@
 // goroutine.
 //
 //	text, err := ticket.Ticket{
-//		Sources: []peer.AddrInfo{{ID: host.ID(), Addrs: ticket.Choose(host.Addrs())}},
+//		Sources: []peer.AddrInfo{{ID: h.ID(), Addrs: ticket.Choose(h.Addrs())}},
 //		Root:    ref.Root,
 //		Token:   ref.Token,
 //	}.Encode() // plt1af3q...

@@ -1,0 +1,88 @@
+package page
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"go.etcd.io/bbolt"
+
+	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/node"
+	"github.com/peerlane/peerlane/psk"
+	"github.com/peerlane/peerlane/record"
+	"github.com/peerlane/peerlane/record/boltstore"
+	"github.com/peerlane/peerlane/resume"
+	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/source"
+	"github.com/peerlane/peerlane/transfer/staging"
+	"github.com/peerlane/peerlane/transfer/ticket"
+)
+
+const tag = protocol.ID("/tag/1.0.0")
+
+// What the fragments use without declaring it.
+var (
+	ctx        context.Context
+	err        error
+	alice, bob *node.Node
+	h          host.Host
+	pid        peer.ID
+	client     *peerlane.Client
+	server     *peerlane.Server
+	s          *session.Session
+	mux        *session.Mux
+	tree       *source.Tree
+	dial       transfer.Dialer
+	conn       net.Conn
+	carrier    net.Conn
+	ln         net.Listener
+	file       *os.File
+	store      io.Writer
+	db         *bbolt.DB
+
+	request, order, secret, prologue, message2, b, buf, piece, data []byte
+
+	ref     transfer.Ref
+	pasted  string
+	entries []manifest.Entry
+	off     int64
+	batches <-chan []byte
+
+	sum    func([]byte) ([]byte, error)
+	book   func([]byte) error
+	save   func(*bbolt.Tx, []byte) error
+	decide func(context.Context, transfer.Incoming) (*transfer.Destination, error)
+	open   session.Opener
+)
+
+var (
+	_ network.Stream
+	_ boltstore.Store
+	_ staging.Staging
+	_ ticket.Ticket
+	_ frame.Header
+	_ psk.Key
+	_ record.Record
+	_ bulk.Mode
+	_ resume.Options
+	_ http.Client
+	_ time.Time
+	_ = errors.New
+	_ = fmt.Sprint
+	_ = log.Fatal
+)
