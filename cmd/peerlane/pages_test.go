@@ -20,8 +20,9 @@ import (
 	"github.com/peerlane/peerlane/internal/testnet"
 )
 
-// pages are the texts whose console blocks are run. README.md can join them with one more line.
+// pages are the texts whose console blocks are run.
 var pages = []string{
+	"README.md",
 	"docs/CLI.md",
 }
 
