@@ -115,6 +115,7 @@ func TestMaxIdleTimeClosesASessionOnceAndBounded(t *testing.T) {
 		})
 		c, err := session.Dial(t.Context(), there, "server", nil, session.Config{Local: "client", Mux: mux, ResumeWindow: -1})
 		require.NoError(t, err)
+		synctest.Wait() // the acceptor may have it a moment later
 		idle := acceptor.Sessions()[0]
 		for range 100 {
 			require.NoError(t, idle.Send(t.Context(), "slow", nil))

@@ -516,6 +516,7 @@ func TestSurviveKeepsNoMoreThanTheReplayWindow(t *testing.T) {
 	require.NoError(t, server.Start(callTag, func([]byte) ([]byte, error) { return noise(total), nil }))
 	s, err := newClient(t, a, clientCfg).Connect(testContext(t), b.ID(), callTag)
 	require.NoError(t, err)
+	waitInfo(t, server, 1) // the server may have it a moment later
 	there := server.Sessions()[0]
 	f.SetDelay(10 * time.Millisecond) // so that there is something to keep
 	done := make(chan error, 1)
