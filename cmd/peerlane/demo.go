@@ -84,43 +84,54 @@ func (c *demoCmd) Run(ctx context.Context, std stdio) error {
 	if c.JSON {
 		report = jsonReport(std.out)
 	}
-	began, failed, total := time.Now(), 0, 0
-	for _, tr := range demoTransports {
-		err := runSteps(ctx, tr, func(r result) error {
-			total++
+	began, failed := time.Now(), 0
+	err := runSteps(ctx, func(row []result) error {
+		for _, r := range row {
 			if !r.OK {
 				failed++
 			}
-			return report(r)
-		})
-		if err != nil {
-			return err
 		}
+		return report(row)
+	})
+	if err != nil {
+		return err
 	}
+	total := len(steps) * len(demoTransports)
 	if failed > 0 {
 		return fmt.Errorf("%w: %d of %d steps", errFailed, failed, total)
 	}
 	if c.JSON {
 		return nil
 	}
-	_, err := fmt.Fprintf(std.out, "%d steps, all ok, in %s\n", total, shortTime(time.Since(began)))
+	_, err = fmt.Fprintf(std.out, "%d steps, all ok, in %s\n", total, shortTime(time.Since(began)))
 	return err
 }
 
-// runSteps runs the steps on a lab of their own. It fails when there is no lab, when report does, and when ctx ends.
-func runSteps(ctx context.Context, tr demoTransport, report func(result) error) error {
-	l, err := newLab(ctx, tr)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = l.close() }() // the last step has looked at its error
-	for _, s := range steps {
-		if err := ctx.Err(); err != nil {
+// runSteps runs each step on one transport after the other, each of which has a lab of its own, and reports the results of a step together.
+// It fails when there is no lab, when report does, and when ctx ends.
+func runSteps(ctx context.Context, report func([]result) error) error {
+	goroutines := runtime.NumGoroutine()
+	var labs []*lab
+	for _, tr := range demoTransports {
+		l, err := newLab(ctx, tr)
+		if err != nil {
 			return err
 		}
-		r := runStep(ctx, l, s)
-		r.Transport = tr.name
-		if err := report(r); err != nil {
+		defer func() { _ = l.close() }() // the last step has looked at its error
+		labs = append(labs, l)
+	}
+	labs[len(labs)-1].goroutines = goroutines
+	for _, s := range steps {
+		var row []result
+		for i, l := range labs {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			r := runStep(ctx, l, s)
+			r.Transport = demoTransports[i].name
+			row = append(row, r)
+		}
+		if err := report(row); err != nil {
 			return err
 		}
 	}
@@ -142,22 +153,74 @@ func runStep(ctx context.Context, l *lab, s step) (r result) {
 	return r
 }
 
-// textReport prints a line for each step.
-func textReport(w io.Writer) func(result) error {
-	return func(r result) error {
-		if r.OK {
-			_, err := fmt.Fprintf(w, "%-5s %-18s %-62s ok\n", r.Transport, r.Step, r.Figure)
-			return err
+// textReport prints a line for each step: what the figures of the transports have in common, and what is each one's own.
+func textReport(w io.Writer) func([]result) error {
+	head := fmt.Sprintf("%-18s %-50s", "", "")
+	for _, tr := range demoTransports {
+		head += fmt.Sprintf(" %-23s", tr.name)
+	}
+	return func(row []result) error {
+		if head != "" {
+			if _, err := fmt.Fprintln(w, strings.TrimRight(head, " ")); err != nil {
+				return err
+			}
+			head = ""
 		}
-		_, err := fmt.Fprintf(w, "%-5s %-18s FAILED: %s\n", r.Transport, r.Step, r.Error)
+		common, own := split(row)
+		line := fmt.Sprintf("%-18s %-50s", row[0].Step, common)
+		for i, r := range row {
+			if r.OK {
+				line += fmt.Sprintf(" %-23s", strings.TrimSpace("ok  "+own[i]))
+			} else {
+				line += fmt.Sprintf(" %-23s", "FAILED")
+			}
+		}
+		_, err := fmt.Fprintln(w, strings.TrimRight(line, " "))
+		for _, r := range row {
+			if err == nil && !r.OK {
+				_, err = fmt.Fprintf(w, "%-18s %s: %s\n", "", r.Transport, r.Error)
+			}
+		}
 		return err
 	}
 }
 
-// jsonReport prints an object for each step.
-func jsonReport(w io.Writer) func(result) error {
+// split returns the parts, between commas, that the figures of a step begin with on all transports where it succeeded, and the rest of each.
+func split(row []result) (common string, own []string) {
+	own = make([]string, len(row))
+	var parts []string
+	for i, r := range row {
+		if own[i] = r.Figure; !r.OK {
+			continue
+		}
+		these := strings.Split(r.Figure, ", ")
+		if parts == nil {
+			parts = these
+		}
+		n := 0
+		for n < min(len(parts), len(these)) && parts[n] == these[n] {
+			n++
+		}
+		parts = parts[:n]
+	}
+	common = strings.Join(parts, ", ")
+	for i := range own {
+		own[i] = strings.TrimPrefix(strings.TrimPrefix(own[i], common), ", ")
+	}
+	return common, own
+}
+
+// jsonReport prints an object for each step and transport.
+func jsonReport(w io.Writer) func([]result) error {
 	e := json.NewEncoder(w)
-	return func(r result) error { return e.Encode(r) }
+	return func(row []result) error {
+		for _, r := range row {
+			if err := e.Encode(r); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 }
 
 // A lab is two hosts on loopback that share one transport. a knows where b is.
@@ -165,11 +228,11 @@ type lab struct {
 	a, b       *node.Node
 	dialer     host.Host // a's, or a tap on it
 	path       string    // demoTransport.path
-	goroutines int       // before it began
+	goroutines int       // before the first lab began; 0: of another lab that is still open
 }
 
 func newLab(ctx context.Context, tr demoTransport) (*lab, error) {
-	l := &lab{path: tr.path, goroutines: runtime.NumGoroutine()}
+	l := &lab{path: tr.path}
 	var err error
 	if l.a, err = node.New(ctx, node.Options{ListenAddrs: []string{tr.listen}}); err != nil {
 		return nil, err

@@ -44,7 +44,7 @@ func bulkLanes(ctx context.Context, l *lab) (figure string, err error) {
 			saved = 100 * (1 - float64(v.Wire)/float64(v.Raw))
 		}
 	}
-	return fmt.Sprintf("%d MiB each, shared, dedicated, 4 strands: equal, %.0f%% saved", bulkSize>>20, saved), nil
+	return fmt.Sprintf("%d MiB shared, dedicated, by 4 strands, %.0f%% saved", bulkSize>>20, saved), nil
 }
 
 // pour sends body over a lane of its own, and compares with what came.

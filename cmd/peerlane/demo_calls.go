@@ -108,7 +108,7 @@ func callsInSequence(ctx context.Context, l *lab) (figure string, err error) {
 		times[i] = time.Since(began)
 	}
 	slices.Sort(times)
-	return fmt.Sprintf("%d calls, %d answered, %s median, %s p99",
+	return fmt.Sprintf("%d calls, %d answered, %s, p99 %s",
 		callCount, len(times), shortTime(times[callCount/2]), shortTime(times[callCount*99/100])), nil
 }
 

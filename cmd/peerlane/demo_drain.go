@@ -40,7 +40,7 @@ func drainInOrder(ctx context.Context, l *lab) (figure string, err error) {
 	if n := len(x.server.Sessions()); n != 0 {
 		return "", fmt.Errorf("%d sessions are left", n)
 	}
-	return fmt.Sprintf("1 call in progress finished, a new one refused (%s)", refused), nil
+	return fmt.Sprintf("1 call finished, a new one refused (%s)", refused), nil
 }
 
 // first waits for running, and fails with what comes on failed before it.
@@ -90,13 +90,16 @@ func nothingLeft(ctx context.Context, l *lab) (string, error) {
 	if err := l.close(); err != nil {
 		return "", err
 	}
+	if l.goroutines == 0 {
+		return "0 streams, 0 tags", nil
+	}
 	err = eventually(ctx, func() error {
 		if n := runtime.NumGoroutine(); n > l.goroutines {
 			return fmt.Errorf("%d goroutines are left, there were %d before", n, l.goroutines)
 		}
 		return nil
 	})
-	return fmt.Sprintf("0 streams, 0 tags, %d goroutines as before", l.goroutines), err
+	return fmt.Sprintf("0 streams, 0 tags, %d goroutines", l.goroutines), err
 }
 
 // settleTime bounds what may need a moment to come true: a conn that was closed over TCP waits up to 5 s for its peer.

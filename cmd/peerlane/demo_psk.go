@@ -105,7 +105,7 @@ func pskSealed(ctx context.Context, l *lab) (string, error) {
 	if sealed != 0 {
 		return "", fmt.Errorf("plain text passed %d times under the key", sealed)
 	}
-	return fmt.Sprintf("4 lanes, plain text %d times in %d bytes (without key %d)", sealed, size, clear), nil
+	return fmt.Sprintf("4 lanes, plain text %d times (without key %d), %d bytes", sealed, clear, size), nil
 }
 
 // tapped sends a mark over each lane, and returns how often it was seen and in how many bytes.
@@ -197,7 +197,7 @@ func pskMissingKey(ctx context.Context, l *lab) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return "client has none: " + client + "; server: " + server, nil
+	return "client: " + client + "; server: " + server, nil
 }
 
 // refusedKey checks that the two sides' keys do not go together, and that no handler runs.

@@ -52,7 +52,7 @@ func recordsApplied(ctx context.Context, l *lab) (figure string, err error) {
 	if applied != recordCount || failures != 1 || v.Acked != recordCount || v.FailuresIn != 1 {
 		return "", fmt.Errorf("%d of %d records were applied, %d acknowledged, %d failures of 1", applied, recordCount, v.Acked, v.FailuresIn)
 	}
-	return fmt.Sprintf("%d applied once, in order; a cut, and one failed and came again", applied), nil
+	return fmt.Sprintf("%d applied once, in order; a cut, a failure", applied), nil
 }
 
 // writeRecords writes recordCount records, and cuts the connection on the way.

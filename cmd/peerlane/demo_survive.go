@@ -56,7 +56,7 @@ func cutAndResumed(ctx context.Context, l *lab) (figure string, err error) {
 		return "", fmt.Errorf("%d of %d messages were handled, %d out of order, over %d resumptions",
 			seen.Load(), surviveCount, wrong.Load(), v.Resumes)
 	}
-	return fmt.Sprintf("%d messages in order over %d cuts: %d resumptions, no error", seen.Load(), surviveCuts, v.Resumes), nil
+	return fmt.Sprintf("%d messages in order, %d cuts, %d resumptions", seen.Load(), surviveCuts, v.Resumes), nil
 }
 
 // movedInOrder: the session moves to another carrier while the old one lives and calls are under way.
@@ -88,5 +88,5 @@ func movedInOrder(ctx context.Context, l *lab) (figure string, err error) {
 		}
 		return nil
 	})
-	return fmt.Sprintf("%d times to a new carrier while the old one lived, %d bytes sent again", v.Migrations, v.Resent), err
+	return fmt.Sprintf("%d times to a new carrier, %d bytes sent again", v.Migrations, v.Resent), err
 }

@@ -23,7 +23,8 @@ func TestTheDemosJSONHasOneObjectPerStep(t *testing.T) {
 		var r result
 		require.NoError(t, json.Unmarshal([]byte(line), &r), line)
 		require.True(t, r.OK, line)
-		require.Equal(t, steps[i%len(steps)].name, r.Step)
+		require.Equal(t, steps[i/len(demoTransports)].name, r.Step)
+		require.Equal(t, demoTransports[i%len(demoTransports)].name, r.Transport)
 		require.NotEmpty(t, r.Figure, line)
 		require.Positive(t, r.Millis, line)
 	}
@@ -41,8 +42,19 @@ func TestAFailedStepFailsTheDemo(t *testing.T) {
 	err := (&demoCmd{}).Run(t.Context(), stdio{out: &out})
 	require.ErrorIs(t, err, errFailed)
 	require.ErrorContains(t, err, "2 of 4 steps")
-	require.Contains(t, out.String(), "tcp   broken             FAILED: no luck\n")
-	require.Contains(t, out.String(), "quic  fine               all of it ")
+	want := []string{"tcp quic", "broken FAILED FAILED", "tcp: no luck", "quic: no luck", "fine all of it ok ok"}
+	for i, line := range strings.Split(strings.TrimSpace(out.String()), "\n") {
+		require.Equal(t, want[i], strings.Join(strings.Fields(line), " "))
+	}
+}
+
+func TestTheFiguresOfAStepAreSplit(t *testing.T) {
+	common, own := split([]result{{Figure: "5 calls, 3 us", OK: true}, {Error: "no"}, {Figure: "5 calls, 4 us", OK: true}})
+	require.Equal(t, "5 calls", common)
+	require.Equal(t, []string{"3 us", "", "4 us"}, own)
+	common, own = split([]result{{Figure: "psk mismatch", OK: true}, {Figure: "psk mismatch", OK: true}})
+	require.Equal(t, "psk mismatch", common)
+	require.Equal(t, []string{"", ""}, own)
 }
 
 // The last step looks for what others leave: it must find it.
