@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/peerlane/peerlane/internal/invalid"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -32,5 +33,5 @@ var (
 	// ErrUnreachable: no connection to the peer could be made; the cause of each address is wrapped.
 	ErrUnreachable = errors.New("peer is unreachable")
 	// ErrInvalid: an argument or a field of a configuration has an invalid value; the text names it.
-	ErrInvalid = errors.New("invalid value")
+	ErrInvalid = invalid.Err
 )

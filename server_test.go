@@ -288,7 +288,7 @@ func TestShutdownNamesOnlyTheTagsThatAreCutOff(t *testing.T) {
 		lines := strings.Split(err.Error(), "\n")
 		slices.Sort(lines)
 		require.Equal(t, []string{
-			`shutdown "/stuck/1": context canceled (unknown)`, `shutdown "/stuck/2": context canceled (unknown)`,
+			`shutdown "/stuck/1": context canceled`, `shutdown "/stuck/2": context canceled`,
 		}, lines)
 		require.NoError(t, c.Close())
 	}

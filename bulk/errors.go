@@ -5,16 +5,17 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/peerlane/peerlane/internal/invalid"
 	"github.com/peerlane/peerlane/session"
 )
 
 // Sentinels for errors.Is.
 var (
-	ErrProtocol = errors.New("protocol error")             // the peer broke the protocol
-	ErrVersion  = errors.New("no common protocol version") // the peer speaks another version
-	ErrNotTaken = errors.New("not accepted")               // the peer's application refuses the lane
-	ErrBusy     = errors.New("busy")                       // the peer has too many lanes open
-	ErrInvalid  = errors.New("invalid options")            // see the text
+	ErrProtocol = session.ErrProtocol                            // the peer broke the protocol
+	ErrVersion  = session.ErrVersion                             // the peer speaks another version
+	ErrNotTaken = errors.New("not accepted")                     // the peer's application refuses the lane
+	ErrBusy     = fmt.Errorf("busy: %w", session.ErrUnavailable) // the peer has too many lanes open
+	ErrInvalid  = invalid.Err                                    // an argument or option; see the text
 )
 
 // refusals are the reasons that have a code; of those that an error matches, the first is told.

@@ -18,12 +18,12 @@ func TestOptionsNameTheFieldThatIsWrong(t *testing.T) {
 		o    Options
 		says string
 	}{
-		{Options{Mode: 2}, "invalid options: Mode is 2, want Shared or Dedicated"},
-		{Options{Strands: -1}, "invalid options: Strands is -1, want 1 to 16"},
-		{Options{Mode: Dedicated, Strands: 17}, "invalid options: Strands is 17, want 1 to 16"},
-		{Options{Strands: 2}, "invalid options: Strands is 2: a shared lane has one"},
-		{Options{Rate: -1}, "invalid options: Rate is -1, want 0 or more"},
-		{Options{HandshakeTimeout: -1}, "invalid options: HandshakeTimeout is -1ns, want more than 0"},
+		{Options{Mode: 2}, "invalid value: Mode is 2, want Shared or Dedicated"},
+		{Options{Strands: -1}, "invalid value: Strands is -1, want 1 to 16"},
+		{Options{Mode: Dedicated, Strands: 17}, "invalid value: Strands is 17, want 1 to 16"},
+		{Options{Strands: 2}, "invalid value: Strands is 2: a shared lane has one"},
+		{Options{Rate: -1}, "invalid value: Rate is -1, want 0 or more"},
+		{Options{HandshakeTimeout: -1}, "invalid value: HandshakeTimeout is -1ns, want more than 0"},
 	} {
 		l, err := Open(context.Background(), nil, "lane", &test.o) // before it looks at the session
 		require.Nil(t, l)

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -9,10 +8,12 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/peerlane/peerlane/internal/invalid"
 )
 
 // ErrInvalid says that an option or an argument has an invalid value; the text names it.
-var ErrInvalid = errors.New("invalid value")
+var ErrInvalid = invalid.Err
 
 func invalidf(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)

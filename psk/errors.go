@@ -6,13 +6,15 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/peerlane/peerlane/internal/invalid"
 )
 
 // Sentinels for errors.Is. Beside them a [Conn] gives io.EOF at the authenticated end, io.ErrUnexpectedEOF when the
 // bytes stop without one, net.ErrClosed after Close and os.ErrDeadlineExceeded past a deadline.
 var (
 	// ErrInvalid is an argument that cannot work; the text names the field.
-	ErrInvalid = errors.New("psk: invalid argument")
+	ErrInvalid = fmt.Errorf("psk: %w", invalid.Err)
 
 	// ErrShortSecret is a secret of fewer than MinSecret bytes.
 	ErrShortSecret = errors.New("psk: secret too short")

@@ -9,6 +9,9 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/peerlane/peerlane/internal/invalid"
+	"github.com/peerlane/peerlane/session"
 )
 
 // A Code is the reason why a record stream was refused or closed (spec 6.2).
@@ -46,16 +49,16 @@ func (c Code) String() string {
 var (
 	ErrClosed     = fmt.Errorf("record stream closed: %w", net.ErrClosed)       // this side closed it
 	ErrPeerClosed = fmt.Errorf("the peer closed the stream: %w", syscall.EPIPE) // in order: it applies nothing more
-	ErrProtocol   = errors.New("protocol error")                                // the peer broke the protocol
-	ErrVersion    = errors.New("no common protocol version")                    // the peer speaks another version
+	ErrProtocol   = session.ErrProtocol                                         // the peer broke the protocol
+	ErrVersion    = session.ErrVersion                                          // the peer speaks another version
 	ErrHistory    = errors.New("no common history")                             // the places of the two sides do not fit together
 	ErrNotTaken   = errors.New("not accepted")                                  // the peer's application refuses the stream
-	ErrBusy       = errors.New("busy")                                          // the peer is over a limit
-	ErrTooLarge   = errors.New("too large")                                     // a record, or a batch, over the peer's limit
+	ErrBusy       = fmt.Errorf("busy: %w", session.ErrUnavailable)              // the peer is over a limit
+	ErrTooLarge   = session.ErrTooLarge                                         // a record, or a batch, over the peer's limit
 	ErrRange      = errors.New("out of range")                                  // an invalid number
 	ErrStore      = errors.New("cannot keep it")                                // the Store has failed
 	ErrSuperseded = errors.New("another stream has taken over")                 // this stream's Store serves another one now
-	ErrInvalid    = errors.New("invalid options")                               // see the text
+	ErrInvalid    = invalid.Err                                                 // an argument or option; see the text
 )
 
 var codeErrors = map[Code]error{

@@ -3,6 +3,8 @@ package resume
 import (
 	"errors"
 	"fmt"
+
+	"github.com/peerlane/peerlane/internal/invalid"
 )
 
 // The errors of this package, for errors.Is.
@@ -15,7 +17,7 @@ var (
 	ErrDetached = errors.New("resume: detached")
 
 	// ErrInvalid is an argument that cannot work; the text names the field.
-	ErrInvalid = errors.New("resume: invalid argument")
+	ErrInvalid = fmt.Errorf("resume: %w", invalid.Err)
 	// ErrStranger: what was dialed does not speak this protocol. It matches ErrProtocol too.
 	ErrStranger = fmt.Errorf("%w: the other side does not speak it", ErrProtocol)
 

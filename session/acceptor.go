@@ -64,10 +64,10 @@ func NewAcceptor(cfg AcceptorConfig) (*Acceptor, error) {
 		return nil, err
 	}
 	if cfg.MaxHandshakes < 0 {
-		return nil, fmt.Errorf("session: config: MaxHandshakes is %d, want 0 or more", cfg.MaxHandshakes)
+		return nil, fmt.Errorf("session: config: %w: MaxHandshakes is %d, want 0 or more", ErrInvalid, cfg.MaxHandshakes)
 	}
 	if cfg.MaxDetached < 0 {
-		return nil, fmt.Errorf("session: config: MaxDetached is %d, want 0 or more", cfg.MaxDetached)
+		return nil, fmt.Errorf("session: config: %w: MaxDetached is %d, want 0 or more", ErrInvalid, cfg.MaxDetached)
 	}
 	a := &Acceptor{
 		cfg: base, perPeer: cmp.Or(cfg.MaxHandshakes, 16), detached: cmp.Or(cfg.MaxDetached, 256), admit: cfg.Admit,

@@ -104,7 +104,7 @@ func (c Config) withDefaults() (Config, error) {
 			*d.v = d.def
 		}
 		if *d.v < 0 && !d.negative {
-			return c, fmt.Errorf("session: config: %s is %v, want more than 0", d.name, *d.v)
+			return c, fmt.Errorf("session: config: %w: %s is %v, want more than 0", ErrInvalid, d.name, *d.v)
 		}
 	}
 	if c.HeartbeatTimeout == 0 {
@@ -113,23 +113,23 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	if c.Heartbeat > 0 && c.HeartbeatTimeout < c.Heartbeat {
-		return c, fmt.Errorf("session: config: HeartbeatTimeout is %v, want at least Heartbeat, %v",
+		return c, fmt.Errorf("session: config: %w: HeartbeatTimeout is %v, want at least Heartbeat, %v", ErrInvalid,
 			c.HeartbeatTimeout, c.Heartbeat)
 	}
 	switch b := c.Backoff; {
 	case b.Min < 0:
-		return c, fmt.Errorf("session: config: Backoff.Min is %v, want 0 or more", b.Min)
+		return c, fmt.Errorf("session: config: %w: Backoff.Min is %v, want 0 or more", ErrInvalid, b.Min)
 	case b.Max < 0:
-		return c, fmt.Errorf("session: config: Backoff.Max is %v, want 0 or more", b.Max)
+		return c, fmt.Errorf("session: config: %w: Backoff.Max is %v, want 0 or more", ErrInvalid, b.Max)
 	case b.Max > 0 && b.Max < b.Min:
-		return c, fmt.Errorf("session: config: Backoff.Max is %v, want at least Min, %v", b.Max, b.Min)
+		return c, fmt.Errorf("session: config: %w: Backoff.Max is %v, want at least Min, %v", ErrInvalid, b.Max, b.Min)
 	}
 	for _, name := range []struct {
 		field string
 		n     int
 	}{{"Local", len(c.Local)}, {"Tag", len(c.Tag)}} {
 		if name.n > math.MaxUint16 {
-			return c, fmt.Errorf("session: config: %s is %d bytes, want at most %d", name.field, name.n, math.MaxUint16)
+			return c, fmt.Errorf("session: config: %w: %s is %d bytes, want at most %d", ErrInvalid, name.field, name.n, math.MaxUint16)
 		}
 	}
 	sizes := []struct {
@@ -150,14 +150,14 @@ func (c Config) withDefaults() (Config, error) {
 			*z.v = z.def
 		}
 		if *z.v < 1 || *z.v > z.max {
-			return c, fmt.Errorf("session: config: %s is %d, want 1 to %d", z.name, *z.v, z.max)
+			return c, fmt.Errorf("session: config: %w: %s is %d, want 1 to %d", ErrInvalid, z.name, *z.v, z.max)
 		}
 	}
 	if c.ReplayWindow < minReplayWindow {
-		return c, fmt.Errorf("session: config: ReplayWindow is %d, want at least %d", c.ReplayWindow, minReplayWindow)
+		return c, fmt.Errorf("session: config: %w: ReplayWindow is %d, want at least %d", ErrInvalid, c.ReplayWindow, minReplayWindow)
 	}
 	if len(c.Agent) > frame.MaxName {
-		return c, fmt.Errorf("session: config: Agent is %d bytes, want at most %d", len(c.Agent), frame.MaxName)
+		return c, fmt.Errorf("session: config: %w: Agent is %d bytes, want at most %d", ErrInvalid, len(c.Agent), frame.MaxName)
 	}
 	if c.Mux == nil {
 		c.Mux = NewMux()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/invalid"
 )
 
 // An Outcome says what a caller may believe about work that ended in an error (invariant 5).
@@ -50,6 +51,7 @@ var (
 	ErrInternal    = errors.New("internal error")                    // the remote handler panicked
 	ErrReplied     = errors.New("message already replied to")        // second Reply
 	ErrOneWay      = errors.New("message wants no reply")            // Reply to a one-way message
+	ErrInvalid     = invalid.Err                                     // an argument or a field of a Config; the text names it
 	ErrPSKRequired = errors.New("psk required")                      // one side wants a pre-shared key, the other has none
 	ErrPSKMismatch = errors.New("psk mismatch")                      // the keys differ
 	ErrPSKTampered = errors.New("psk hello changed on the way")      // the key is right, but the hello was changed
@@ -96,8 +98,12 @@ type Error struct {
 	refused bool // the peer sent a REFUSE, and not only a reset
 }
 
+// ofWork are the Ops of errors about the work of a caller, of which Unknown says something.
+var ofWork = map[string]bool{"send": true, "call": true, "legacy call": true, "reply": true, "flush": true, "open stream": true, "stream": true,
+	"lane": true, "write": true, "close": true}
+
 // Error returns "op link at peer: remote code: text: cause (outcome)", without the empty parts. The outcome is left out where the cause ends
-// with the same.
+// with the same, and where it is Unknown and the error is not about the work of a caller.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Op)
@@ -119,7 +125,10 @@ func (e *Error) Error() string {
 	if e.RetryAfter > 0 {
 		b.WriteString(": retry after " + e.RetryAfter.String())
 	}
-	outcome := " (" + e.Outcome.String() + ")"
+	outcome := ""
+	if e.Outcome != Unknown || ofWork[e.Op] {
+		outcome = " (" + e.Outcome.String() + ")"
+	}
 	if e.Err != nil {
 		cause := strings.TrimSuffix(e.Err.Error(), outcome)
 		b.WriteString(": " + cause)

@@ -36,6 +36,8 @@ func TestEveryCodeMatchesItsSentinel(t *testing.T) {
 func TestANestedErrorSaysItsOutcomeOnce(t *testing.T) {
 	inner := &Error{Op: "stream", Link: "x", Code: frame.CodeTimeout, Err: ErrSessionLost}
 	require.Equal(t, `stream "x": timeout: session lost (unknown)`, inner.Error())
+	require.Equal(t, "hello at bob: timeout", (&Error{Op: "hello", Peer: "bob", Code: frame.CodeTimeout}).Error(), "there was no work")
+	require.Equal(t, "hello (rejected)", (&Error{Op: "hello", Outcome: Rejected}).Error())
 	outer := &Error{Op: "close", Peer: "bob", Err: inner}
 	require.Equal(t, `close at bob: stream "x": timeout: session lost (unknown)`, outer.Error())
 	outer.Err = errors.Join(&Error{Op: "send", Outcome: Rejected}, inner)

@@ -54,7 +54,7 @@ func ExampleDial() {
 func ExampleNewAcceptor() {
 	_, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{MaxStreams: -1}})
 	fmt.Println(err)
-	// Output: session: config: MaxStreams is -1, want 1 to 1048576
+	// Output: session: config: invalid value: MaxStreams is -1, want 1 to 1048576
 }
 
 func ExampleSession_Call() {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/peerlane/peerlane/internal/invalid"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/source"
@@ -75,6 +76,11 @@ func (e *Error) Unwrap() error {
 		return nil
 	}
 	return e.Err
+}
+
+// Is reports whether e is of CodeInvalid, if target is peerlane.ErrInvalid.
+func (e *Error) Is(target error) bool {
+	return e != nil && target == invalid.Err && e.Code == CodeInvalid
 }
 
 // CodeOf returns the code of the first error in err's chain that has one, or "" if there is none.

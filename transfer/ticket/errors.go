@@ -3,6 +3,8 @@ package ticket
 import (
 	"errors"
 	"fmt"
+
+	"github.com/peerlane/peerlane/internal/invalid"
 )
 
 // What is wrong with a text that is no ticket, for errors.Is. The text of the error says more.
@@ -18,7 +20,7 @@ var (
 )
 
 // ErrInvalid says that a Ticket cannot be encoded.
-var ErrInvalid = errors.New("invalid ticket")
+var ErrInvalid = fmt.Errorf("ticket: %w", invalid.Err)
 
 func malformedf(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrMalformed, fmt.Sprintf(format, args...))
