@@ -131,8 +131,8 @@ func TestASessionUnderARetiredKeyKeepsItsCarrierAndGetsNoOther(t *testing.T) {
 		require.NoError(t, s.Start(callTag, echoHandler))
 		own, err := sealedClient(t, a, secretA).Connect(t.Context(), b.ID(), callTag)
 		require.NoError(t, err)
-		require.NoError(t, RotateModernPSKServer(s, secretB, cheapPSK))
-		require.NoError(t, RetireModernPSKServer(s))
+		require.NoError(t, s.RotateModernPSK(secretB, cheapPSK))
+		require.NoError(t, s.RetireModernPSK())
 		_, err = own.Call(t.Context(), "", nil)
 		require.NoError(t, err, "it keeps its carrier")
 		require.NoError(t, b.Network().ClosePeer(a.ID()))
@@ -207,11 +207,7 @@ func TestArgumentsThatAreNilAreErrors(t *testing.T) {
 		"handler: nil":     func() error { return s.Start(callTag, nil) },
 		"handler: nil ":    func() error { return s.Handle(callTag, nil) },
 		"client: nil":      func() error { return UseModernPSKClient(nil, secretA, cheapPSK) },
-		"client: nil ":     func() error { return RotateModernPSKClient(nil, secretA, cheapPSK) },
-		"client: nil  ":    func() error { return RetireModernPSKClient(nil) },
 		"server: nil":      func() error { return UseModernPSKServer(nil, secretA, cheapPSK) },
-		"server: nil ":     func() error { return RotateModernPSKServer(nil, secretA, cheapPSK) },
-		"server: nil  ":    func() error { return RetireModernPSKServer(nil) },
 	} {
 		err := call()
 		require.ErrorIs(t, err, ErrInvalid, name)

@@ -154,8 +154,7 @@ func TestNoCallIsAPanic(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 13))
 		edges.Methods(given, rng, 30, c, "Close")
 		edges.Methods(given, rng, 30, s, "Stop", "Shutdown")
-		for name, fn := range map[string]any{"UseModernPSKClient": UseModernPSKClient, "UseModernPSKServer": UseModernPSKServer,
-			"RotateModernPSKClient": RotateModernPSKClient, "RetireModernPSKServer": RetireModernPSKServer} {
+		for name, fn := range map[string]any{"UseModernPSKClient": UseModernPSKClient, "UseModernPSKServer": UseModernPSKServer} {
 			edges.Func(edges.Of((*Client)(nil), (*Server)(nil), c, s, cheapPSK, (*PSKOptions)(nil)), rng, 2, name, fn)
 		}
 	}

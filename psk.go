@@ -10,8 +10,9 @@ import (
 // Sentinels of the pre-shared key, for errors.Is.
 var (
 	// ErrModernPSKRequired: Connect or Listen was called with neither a pre-shared key nor an explicit admission.
-	ErrModernPSKRequired = errors.New("modern psk required: call UseModernPSKClient or UseModernPSKServer first, " +
-		"or set AdmitAll in the configuration")
+	ErrModernPSKRequired = errors.New("no admission policy: set a key, AllowPeers or AdmitAll")
+	// ErrNoPSK: there is no pre-shared key to rotate or retire.
+	ErrNoPSK = errors.New("no pre-shared key is in use: call UseModernPSKClient or UseModernPSKServer first")
 	// ErrPSKTooLate: the key was set after sessions had been opened or served without it.
 	ErrPSKTooLate = errors.New("psk must be set before the first Connect, Send, Listen or Start")
 	// ErrLegacyPeer: the peer speaks only pointsub's wire, which has no sessions and cannot carry a pre-shared key.
@@ -66,29 +67,26 @@ func UseModernPSKServer(s *Server, secret []byte, opts *PSKOptions) error {
 	return nil
 }
 
-// RotateModernPSKClient makes new sessions of c offer secret; the key in use until now is still accepted, and the one
-// before it no more. It returns ErrModernPSKRequired when c has no key.
-func RotateModernPSKClient(c *Client, secret []byte, opts *PSKOptions) error {
-	if c == nil {
-		return invalidf("client: nil")
-	}
+// RotateModernPSK makes new sessions of c offer secret. The key in use until now is still accepted, and the one before it no more. It returns
+// ErrNoPSK when c has no key.
+func (c *Client) RotateModernPSK(secret []byte, opts *PSKOptions) error {
 	return rotate(c.pool.currentKeys(), secret, opts)
 }
 
-// RotateModernPSKServer is RotateModernPSKClient for a server. Rotate the servers first, then the clients.
-func RotateModernPSKServer(s *Server, secret []byte, opts *PSKOptions) error {
-	if s == nil {
-		return invalidf("server: nil")
-	}
+// RotateModernPSK is Client.RotateModernPSK for a server. Rotate the servers first, then the clients.
+func (s *Server) RotateModernPSK(secret []byte, opts *PSKOptions) error {
+	return rotate(s.currentKeys(), secret, opts)
+}
+
+func (s *Server) currentKeys() *psk.Keyring {
 	s.mu.Lock()
-	keys := s.keys
-	s.mu.Unlock()
-	return rotate(keys, secret, opts)
+	defer s.mu.Unlock()
+	return s.keys
 }
 
 func rotate(keys *psk.Keyring, secret []byte, opts *PSKOptions) error {
 	if keys == nil {
-		return ErrModernPSKRequired
+		return ErrNoPSK
 	}
 	if opts == nil {
 		opts = &PSKOptions{}
@@ -103,31 +101,17 @@ func rotate(keys *psk.Keyring, secret []byte, opts *PSKOptions) error {
 	return keys.Rotate(key)
 }
 
-// RetireModernPSKClient ends a rotation: from now on c takes the current key only, for new sessions and for the further
-// carriers of those that are open. Sessions that are open keep their carrier. One whose peer does not offer the current key
-// ends with ErrPSKMismatch when it needs another, so retire a key when all peers have rotated. It returns
-// ErrModernPSKRequired when c has no key.
-func RetireModernPSKClient(c *Client) error {
-	if c == nil {
-		return invalidf("client: nil")
-	}
-	return retire(c.pool.currentKeys())
-}
+// RetireModernPSK ends a rotation: from now on c accepts the current key only, for new sessions and for the further carriers of those that
+// are open. Open sessions keep their carrier. One whose peer does not offer the current key ends with ErrPSKMismatch when it needs another,
+// so retire a key when all peers have rotated. It returns ErrNoPSK when c has no key.
+func (c *Client) RetireModernPSK() error { return retire(c.pool.currentKeys()) }
 
-// RetireModernPSKServer is RetireModernPSKClient for a server.
-func RetireModernPSKServer(s *Server) error {
-	if s == nil {
-		return invalidf("server: nil")
-	}
-	s.mu.Lock()
-	keys := s.keys
-	s.mu.Unlock()
-	return retire(keys)
-}
+// RetireModernPSK is Client.RetireModernPSK for a server.
+func (s *Server) RetireModernPSK() error { return retire(s.currentKeys()) }
 
 func retire(keys *psk.Keyring) error {
 	if keys == nil {
-		return ErrModernPSKRequired
+		return ErrNoPSK
 	}
 	keys.Retire()
 	return nil

@@ -122,8 +122,8 @@ func TestAPSKMustComeBeforeTheFirstUse(t *testing.T) {
 	_, err = connected.Connect(t.Context(), b.ID(), "/links")
 	require.NoError(t, err)
 	require.ErrorIs(t, UseModernPSKClient(connected, secretA, cheapPSK), ErrPSKTooLate)
-	require.ErrorIs(t, RotateModernPSKClient(called, secretA, cheapPSK), ErrModernPSKRequired)
-	require.ErrorIs(t, RotateModernPSKServer(s, secretA, cheapPSK), ErrModernPSKRequired)
+	require.ErrorIs(t, called.RotateModernPSK(secretA, cheapPSK), ErrNoPSK)
+	require.ErrorIs(t, s.RotateModernPSK(secretA, cheapPSK), ErrNoPSK)
 }
 
 // Row: N1: a policy that was refused once may be set afterwards.
@@ -232,31 +232,32 @@ func TestKeysRotateWithoutAGap(t *testing.T) {
 
 		open := sealedClient(t, a, secretB)
 		require.NoError(t, works(open))
-		require.NoError(t, RotateModernPSKServer(s, secretC, cheapPSK))
+		require.NoError(t, s.RotateModernPSK(secretC, cheapPSK))
 		require.NoError(t, works(open), "a session that is open goes on")
 		require.NoError(t, fresh(secretC))
 		require.NoError(t, fresh(secretA), "the key in use until now")
 		require.ErrorIs(t, fresh(secretB), ErrPSKMismatch)
 
-		require.NoError(t, RotateModernPSKClient(open, secretC, cheapPSK))
+		require.NoError(t, open.RotateModernPSK(secretC, cheapPSK))
 		require.NoError(t, b.Network().ClosePeer(a.ID()))
 		require.NoError(t, works(open), "a session that resumes offers the new key")
 
-		require.NoError(t, RetireModernPSKServer(s))
-		require.NoError(t, RetireModernPSKClient(open))
+		require.NoError(t, s.RetireModernPSK())
+		require.NoError(t, open.RetireModernPSK())
 		require.ErrorIs(t, fresh(secretA), ErrPSKMismatch, "the rotation is over")
 		require.NoError(t, fresh(secretC))
 	})
 }
 
+// Claim: peerlane.ErrNoPSK
 func TestARotationRefusesWhatHasNoMeaningInIt(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	plain, open := newServer(t, b, nil), newClient(t, a, nil)
-	require.ErrorIs(t, RotateModernPSKServer(plain, secretA, cheapPSK), ErrModernPSKRequired)
-	require.ErrorIs(t, RetireModernPSKServer(plain), ErrModernPSKRequired)
-	require.ErrorIs(t, RetireModernPSKClient(open), ErrModernPSKRequired)
+	require.ErrorIs(t, plain.RotateModernPSK(secretA, cheapPSK), ErrNoPSK)
+	require.ErrorIs(t, plain.RetireModernPSK(), ErrNoPSK)
+	require.ErrorIs(t, open.RetireModernPSK(), ErrNoPSK)
 	s := sealedServer(t, b, secretA, cheapPSK)
-	err := RotateModernPSKServer(s, secretB, &PSKOptions{Params: cheapPSK.Params, Previous: secretC})
+	err := s.RotateModernPSK(secretB, &PSKOptions{Params: cheapPSK.Params, Previous: secretC})
 	require.ErrorIs(t, err, ErrInvalid)
 	require.ErrorContains(t, err, "PSKOptions.Previous")
 }
