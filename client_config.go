@@ -7,8 +7,9 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// ClientConfig is the configuration of NewClient. The names, types and defaults of the first nine fields are pointsub's. A zero field takes
-// its default, except that a zero MaxRetries means no retries. A negative MaxRetries is an error that names the field.
+// ClientConfig is the configuration of NewClient. Start from DefaultClientConfig: in a ClientConfig of your own, MaxRetries and
+// EnableCompression are off unless you set them, as in pointsub. The names, types and defaults of the first nine fields are pointsub's. A zero
+// field takes its default, except these two. A negative MaxRetries is an error that names the field.
 type ClientConfig struct {
 	// ReadTimeout bounds every Send, connecting and retries included, and every call on a session of Connect or Keep. A ctx that ends
 	// earlier takes precedence. If zero, 30 s.

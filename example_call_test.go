@@ -150,7 +150,9 @@ func ExampleClient_Connect() {
 	a, b := twoHosts()
 	defer a.Close()
 	defer b.Close()
-	server, err := peerlane.NewServer(b, &peerlane.ServerConfig{AllowPeers: []peer.ID{a.ID()}})
+	serverConfig := peerlane.DefaultServerConfig()
+	serverConfig.AllowPeers = []peer.ID{a.ID()}
+	server, err := peerlane.NewServer(b, serverConfig)
 	if err != nil {
 		panic(err)
 	}
@@ -162,7 +164,9 @@ func ExampleClient_Connect() {
 		panic(err)
 	}
 
-	client, err := peerlane.NewClient(a, &peerlane.ClientConfig{AdmitAll: true})
+	clientConfig := peerlane.DefaultClientConfig()
+	clientConfig.AdmitAll = true
+	client, err := peerlane.NewClient(a, clientConfig)
 	if err != nil {
 		panic(err)
 	}

@@ -9,8 +9,9 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// ServerConfig is the configuration of NewServer. The names, types and defaults of the first twelve fields are pointsub's. A zero field
-// takes its default; a negative one is an error that names the field.
+// ServerConfig is the configuration of NewServer. Start from DefaultServerConfig: in a ServerConfig of your own, EnableCompression is off
+// unless you set it, as in pointsub. The names, types and defaults of the first twelve fields are pointsub's. A zero field takes its
+// default, except this one; a negative one is an error that names the field.
 type ServerConfig struct {
 	// ReadTimeout is how long a request that arrives in parts may make no progress before it is refused, and how long
 	// Stop waits for handlers. If zero, 30 s.

@@ -105,11 +105,13 @@ func newFetching(l *lab, tree *source.Tree, dir string) (*fetching, error) {
 	if f.service, err = transfer.NewService(nil); err != nil {
 		return nil, err
 	}
-	if f.server, err = peerlane.NewServer(l.b.Host(), &peerlane.ServerConfig{AdmitAll: true}); err != nil {
+	config := peerlane.DefaultServerConfig()
+	config.AdmitAll = true
+	if f.server, err = peerlane.NewServer(l.b.Host(), config); err != nil {
 		return nil, err
 	}
 	f.service.Handle(f.server)
-	share, err := f.service.Share(tree, &transfer.ShareOptions{Begun: func(t *transfer.Transfer) { f.begun <- t }})
+	share, err := f.service.Share(tree, &transfer.ShareOptions{OnBegun: func(t *transfer.Transfer) { f.begun <- t }})
 	if err == nil {
 		err = f.server.Listen(transferTag)
 	}

@@ -44,7 +44,9 @@ func run(ctx context.Context, out io.Writer) error {
 	client.Remember(server.Info())
 
 	// Listen serves sessions, and wants to know who may open one: here these peers, else those with a key (see ../psk).
-	s, err := peerlane.NewServer(server.Host(), &peerlane.ServerConfig{AllowPeers: []peer.ID{client.ID()}})
+	serverConfig := peerlane.DefaultServerConfig()
+	serverConfig.AllowPeers = []peer.ID{client.ID()}
+	s, err := peerlane.NewServer(server.Host(), serverConfig)
 	if err != nil {
 		return err
 	}
@@ -64,7 +66,9 @@ func run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 
-	c, err := peerlane.NewClient(client.Host(), &peerlane.ClientConfig{AdmitAll: true}) // without a key, say so
+	clientConfig := peerlane.DefaultClientConfig()
+	clientConfig.AdmitAll = true // without a key, say so
+	c, err := peerlane.NewClient(client.Host(), clientConfig)
 	if err != nil {
 		return err
 	}

@@ -103,7 +103,9 @@ type leader struct {
 
 func (l *leader) run(ctx context.Context, host *node.Node, pause time.Duration) error {
 	// In earnest, say who may follow: by AllowPeers, or by a key (see ../psk).
-	server, err := peerlane.NewServer(host.Host(), &peerlane.ServerConfig{AdmitAll: true})
+	config := peerlane.DefaultServerConfig()
+	config.AdmitAll = true
+	server, err := peerlane.NewServer(host.Host(), config)
 	if err != nil {
 		return err
 	}
@@ -235,7 +237,9 @@ func follow(ctx context.Context, host *node.Node, addr string, db *bbolt.DB, sto
 		return err
 	}
 	host.Remember(info)
-	client, err := peerlane.NewClient(host.Host(), &peerlane.ClientConfig{AdmitAll: true})
+	config := peerlane.DefaultClientConfig()
+	config.AdmitAll = true
+	client, err := peerlane.NewClient(host.Host(), config)
 	if err != nil {
 		return err
 	}

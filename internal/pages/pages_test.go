@@ -203,6 +203,32 @@ func TestTheProgramsOfThePagesRun(t *testing.T) {
 	require.GreaterOrEqual(t, programs, 2, "README.md and README.zh-CN.md")
 }
 
+var ownConfig = regexp.MustCompile(`peerlane\.(Client|Server)Config\{`)
+
+// A config that does not start from the defaults has no retries and no compression: what users copy does not do that, and neither does the
+// command.
+func TestWhatUsersCopyStartsFromTheDefaults(t *testing.T) {
+	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		name := filepath.ToSlash(path)
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "internal" || d.Name() == "bench"):
+			return filepath.SkipDir
+		case filepath.Ext(name) == ".md", strings.HasPrefix(d.Name(), "example_"), strings.Contains(name, "/examples/"), strings.Contains(name, "/cmd/"):
+		default:
+			return nil
+		}
+		if filepath.Ext(name) != ".md" && filepath.Ext(name) != ".go" {
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.Empty(t, ownConfig.FindAllString(string(b), -1), name)
+		return nil
+	}))
+}
+
 // README.md is read by people who have five minutes.
 func TestReadmeIsShort(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(root, "README.md"))
