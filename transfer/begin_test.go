@@ -103,7 +103,7 @@ func TestTheHashOfAPieceThatDidNotComeIsForgotten(t *testing.T) {
 
 func TestTheDefaultsOfOptionsAreThoseThatTheyState(t *testing.T) {
 	o := Options{}.withDefaults()
-	o.Event = nil
+	o.OnEvent = nil
 	require.Equal(t, Options{Lanes: 4, Patience: 2 * time.Minute, StallAfter: 15 * time.Second}, o)
 	v, err := NewService(nil)
 	require.NoError(t, err)

@@ -51,13 +51,13 @@ func both(ctx context.Context, t *testing.T, way string, tree *source.Tree, to s
 	note := func(t *transfer.Transfer) { begun <- t }
 	if way == "push" {
 		cfg := into(to, transfer.ReceiveOptions{})
-		cfg.Begun = note
+		cfg.OnBegun = note
 		service(t, p, cfg)
 		sent, sentErr = transfer.Push(ctx, always(p.Alice), tree, &limit).Wait()
 		got, gotErr = (<-begun).Wait()
 		return sent, got, sentErr, gotErr
 	}
-	share, err := service(t, p, &transfer.ServiceConfig{Options: limit, Begun: note}).Share(tree, nil)
+	share, err := service(t, p, &transfer.ServiceConfig{Options: limit, OnBegun: note}).Share(tree, nil)
 	require.NoError(t, err)
 	defer share.Close()
 	got, gotErr = transfer.Fetch(ctx, []transfer.Dialer{always(p.Alice)}, share.Ref(), to, nil).Wait()
@@ -125,7 +125,7 @@ func TestAFailureIsToldOnceHoweverOftenItIsFound(t *testing.T) {
 			time.AfterFunc(time.Duration(n+1)*2*time.Second, func() { _ = p.Alice.Close() })
 		}
 		var k told
-		sent := transfer.Push(t.Context(), again(t, p), tree, &transfer.Options{Rate: 1 << 20, Event: k.event})
+		sent := transfer.Push(t.Context(), again(t, p), tree, &transfer.Options{Rate: 1 << 20, OnEvent: k.event})
 		result, err := sent.Wait()
 		require.Equal(t, transfer.CodeSourceChanged, transfer.CodeOf(err), "%v", err)
 		require.Len(t, result.Failed, 1)

@@ -143,7 +143,7 @@ func TestStallAfterIsWhenTheLanesAndThenTheConnectionAreReplaced(t *testing.T) {
 			var k told
 			event, times := when(&k, func() time.Duration { return time.Since(began) })
 			got := transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, share.Ref(), t.TempDir(), &transfer.ReceiveOptions{
-				Options: transfer.Options{StallAfter: set, Patience: -1, Event: event}})
+				Options: transfer.Options{StallAfter: set, Patience: -1, OnEvent: event}})
 			result, err := got.Wait()
 			require.Equal(t, transfer.CodeStalled, transfer.CodeOf(err), "%v", err)
 			require.Equal(t, 1, result.Progress.Stalls)

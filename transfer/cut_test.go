@@ -163,7 +163,7 @@ func moved(
 	}
 	var got atomic.Pointer[transfer.Transfer] // the last one
 	cfg := into(to, o)
-	cfg.Begun = func(t *transfer.Transfer) { got.Store(t) }
+	cfg.OnBegun = func(t *transfer.Transfer) { got.Store(t) }
 	service(t, p, cfg)
 	if _, err := transfer.Push(ctx, always(p.Alice), tree, nil).Wait(); err != nil {
 		if t := got.Load(); t != nil {

@@ -168,7 +168,7 @@ func TestAWrongDestinationIsToldToTheApplication(t *testing.T) {
 		begun := make(chan *transfer.Transfer, 1)
 		service(t, p, &transfer.ServiceConfig{
 			Receive: func(context.Context, transfer.Incoming) (*transfer.Destination, error) { return &wrong, nil },
-			Begun:   func(t *transfer.Transfer) { begun <- t },
+			OnBegun: func(t *transfer.Transfer) { begun <- t },
 		})
 		_, err := transfer.Push(t.Context(), always(p.Alice), walk(t, from), nil).Wait()
 		require.Equal(t, transfer.CodeIO, transfer.CodeOf(err), "%s: %v", name, err)
@@ -193,7 +193,7 @@ func TestThePeersWordsDoNotFillTheMemory(t *testing.T) {
 	}
 	begun := make(chan *transfer.Transfer, 1)
 	cfg := into(t.TempDir(), transfer.ReceiveOptions{})
-	cfg.Begun = func(t *transfer.Transfer) { begun <- t }
+	cfg.OnBegun = func(t *transfer.Transfer) { begun <- t }
 	service(t, p, cfg)
 	_, err := transfer.Push(t.Context(), always(p.Alice), tree, nil).Wait()
 	require.Equal(t, transfer.CodeSourceChanged, transfer.CodeOf(err), "%v", err)

@@ -114,8 +114,8 @@ func TestAFullDiskPausesTheTransfer(t *testing.T) {
 					defer cancel()
 					began := time.Now()
 					p, tree := newPair(t), walk(t, from)
-					slow := transfer.Options{Rate: 1 << 20, Event: here.event}
-					takes := transfer.ReceiveOptions{Options: transfer.Options{Event: there.event}}
+					slow := transfer.Options{Rate: 1 << 20, OnEvent: here.event}
+					takes := transfer.ReceiveOptions{Options: transfer.Options{OnEvent: there.event}}
 					if way == "push" {
 						service(t, p, into(to, takes))
 						_, err := transfer.Push(ctx, always(p.Alice), tree, &slow).Wait()

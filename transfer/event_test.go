@@ -7,12 +7,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Claim: transfer.Options.Event, transfer.Event.Kind
+// Claim: transfer.Options.OnEvent, transfer.Event.Kind
 func TestEventsThatNobodyTakesAreBoundedAndNoFailureIsLost(t *testing.T) {
 	const many, failures = 10000, 700
 	var told []Event
 	stuck, free := make(chan struct{}), make(chan struct{})
-	tr, _ := newTransfer(Receiving, "b", Options{Event: func(e Event) {
+	tr, _ := newTransfer(Receiving, "b", Options{OnEvent: func(e Event) {
 		if len(told) == 0 {
 			close(stuck)
 			<-free

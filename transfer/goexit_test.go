@@ -22,12 +22,12 @@ func TestHooksThatEndTheirGoroutineHangNoTransfer(t *testing.T) {
 		runtime.Goexit()
 	}
 	begun := func(*transfer.Transfer) { runtime.Goexit() }
-	from, take := write(t, content{"a": 10, "b": 10, "c": 10}), into(t.TempDir(), transfer.ReceiveOptions{Options: transfer.Options{Event: event}}).Receive
+	from, take := write(t, content{"a": 10, "b": 10, "c": 10}), into(t.TempDir(), transfer.ReceiveOptions{Options: transfer.Options{OnEvent: event}}).Receive
 	for name, c := range map[string]struct {
 		cfg  transfer.ServiceConfig
 		code transfer.Code // "": it comes through
 	}{
-		"Event and Begun": {transfer.ServiceConfig{Begun: begun, Receive: take}, ""},
+		"OnEvent and OnBegun": {transfer.ServiceConfig{OnBegun: begun, Receive: take}, ""},
 		"Admit": {transfer.ServiceConfig{Receive: take, Admit: func(string) error {
 			runtime.Goexit()
 			return nil
@@ -40,7 +40,7 @@ func TestHooksThatEndTheirGoroutineHangNoTransfer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := newPair(t)
 			service(t, p, &c.cfg)
-			_, err := transfer.Push(t.Context(), always(p.Alice), walk(t, from), &transfer.Options{Event: event}).Wait()
+			_, err := transfer.Push(t.Context(), always(p.Alice), walk(t, from), &transfer.Options{OnEvent: event}).Wait()
 			if c.code == "" {
 				require.NoError(t, err)
 			} else {
@@ -55,7 +55,7 @@ func TestHooksThatEndTheirGoroutineHangNoTransfer(t *testing.T) {
 	tree := walk(t, from)
 	require.NoError(t, os.Remove(filepath.Join(from, "a")))
 	require.NoError(t, os.Remove(filepath.Join(from, "b")))
-	_, err := transfer.Push(t.Context(), always(p.Alice), tree, &transfer.Options{Event: event}).Wait()
+	_, err := transfer.Push(t.Context(), always(p.Alice), tree, &transfer.Options{OnEvent: event}).Wait()
 	require.Error(t, err)
 	require.GreaterOrEqual(t, told.Load(), int64(2), "the second event is told too")
 	_, err = transfer.Push(t.Context(), func(context.Context) (*session.Session, error) {

@@ -22,10 +22,10 @@ func (d Dialer) call(ctx context.Context) (s *session.Session, err error) {
 	return s, err
 }
 
-// tell calls Options.Event.
-func (o *Options) tell(e Event) { _ = hook.Do(func() { o.Event(e) }) }
+// tell calls Options.OnEvent.
+func (o *Options) tell(e Event) { _ = hook.Do(func() { o.OnEvent(e) }) }
 
-// begun calls a Begun, which may be nil.
+// begun calls a OnBegun, which may be nil.
 func begun(fn func(*Transfer), t *Transfer) {
 	if fn != nil {
 		_ = hook.Do(func() { fn(t) })

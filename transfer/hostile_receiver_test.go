@@ -151,7 +151,7 @@ func TestASenderBelievesNoMoreThanCanBe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)
 		begun := make(chan *transfer.Transfer, 1)
-		share, err := service(t, p, nil).Share(walk(t, from), &transfer.ShareOptions{Begun: func(t *transfer.Transfer) { begun <- t }})
+		share, err := service(t, p, nil).Share(walk(t, from), &transfer.ShareOptions{OnBegun: func(t *transfer.Transfer) { begun <- t }})
 		require.NoError(t, err)
 		defer share.Close()
 		g := &rogue{t: t, s: p.Alice}

@@ -28,10 +28,10 @@ type Options struct {
 	// StallAfter is how long, to the second, nothing requested may arrive before a receiver replaces the lanes, and after as long again the
 	// whole connection. It has no effect on a sender. If zero, 15 s.
 	StallAfter time.Duration
-	// Event, if not nil, is called with each Event, from one goroutine at a time. The transfer continues meanwhile, but it ends only when
-	// all events are reported: Event must not call Wait. While a call does not return, EventFileFailed and EventSourceDropped are all kept;
+	// OnEvent, if not nil, is called with each Event, from one goroutine at a time. The transfer continues meanwhile, but it ends only when
+	// all events are reported: OnEvent must not call Wait. While a call does not return, EventFileFailed and EventSourceDropped are all kept;
 	// of the other events, the first 128 and the last 128 to 384 are kept, and those between are dropped.
-	Event func(Event)
+	OnEvent func(Event)
 	// Registry, if not nil, lists the transfer while it runs.
 	Registry *Registry
 }
@@ -76,8 +76,8 @@ func (o Options) withDefaults() Options {
 	if o.StallAfter == 0 {
 		o.StallAfter = 15 * time.Second
 	}
-	if o.Event == nil {
-		o.Event = func(Event) {}
+	if o.OnEvent == nil {
+		o.OnEvent = func(Event) {}
 	}
 	return o
 }

@@ -27,7 +27,7 @@ func (in *incomingLink) pushed() error {
 	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
 	defer stop()
 	t.leftOut(int(l.left.Count), l.left.Text)
-	begun(v.cfg.Begun, t)
+	begun(v.cfg.OnBegun, t)
 	if err = o.validate(); err == nil {
 		err = in.receiveTo(own, t, o, dest.Dir, l)
 	}

@@ -127,7 +127,7 @@ func TestAPushOfAFileThatChangedAndKeptItsTimeBeginsItAgain(t *testing.T) {
 			require.NoError(t, os.WriteFile(name, b, 0o640))
 			require.NoError(t, os.Chtimes(name, time.Time{}, info.ModTime()))
 			var events []transfer.Event
-			o := transfer.ReceiveOptions{Options: transfer.Options{Event: func(e transfer.Event) { events = append(events, e) }}}
+			o := transfer.ReceiveOptions{Options: transfer.Options{OnEvent: func(e transfer.Event) { events = append(events, e) }}}
 			result := whole(t, way, walk(t, from), to, o)
 			same(t, from, filepath.Join(to, "tree"))
 			require.Len(t, events, 1)

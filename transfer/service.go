@@ -25,9 +25,9 @@ type ServiceConfig struct {
 	// Receive is nil, all pushes are refused. The lists of all pushes that wait for Receive share 512 MiB. A push beyond that is refused
 	// with CodeBusy, and is retried automatically; one of less than 1 MiB always has room.
 	Receive func(ctx context.Context, in Incoming) (*Destination, error)
-	// Begun, if not nil, is called with each transfer that a peer has begun and that was not refused, including one that a wrong
+	// OnBegun, if not nil, is called with each transfer that a peer has begun and that was not refused, including one that a wrong
 	// Destination ends at once. It must not block.
-	Begun func(*Transfer)
+	OnBegun func(*Transfer)
 	// Pending is how many transfers a peer may have begun at a time. If zero, 4. A further one is refused with CodeBusy, and the peer
 	// retries it automatically for its Options.Patience.
 	Pending int
@@ -120,7 +120,7 @@ func (v *Service) Handle(at bulk.Registrar) {
 
 // Close ends all transfers that peers have begun, and waits for them. Received data stays. It also waits for the streams that are being
 // refused, which takes at most a second. Streams that peers open afterwards are refused too, and end with their session. Admit, Receive,
-// Begun and Event must not call Close, which waits for them.
+// OnBegun and OnEvent must not call Close, which waits for them.
 func (v *Service) Close() error {
 	v.cancel(&Error{Code: CodeCanceled, Text: "the peer is stopping"})
 	v.mu.Lock()

@@ -32,8 +32,8 @@ type ShareOptions struct {
 	Token []byte
 	// Many lets several peers fetch the tree. Otherwise only the first peer that presents the token may, any number of times.
 	Many bool
-	// Begun, if not nil, is called with each transfer of the tree. It must not block.
-	Begun func(*Transfer)
+	// OnBegun, if not nil, is called with each transfer of the tree. It must not block.
+	OnBegun func(*Transfer)
 }
 
 // Ref returns the Ref that a peer needs to fetch the tree. The Token is a copy.
@@ -111,8 +111,8 @@ func (s *Share) serve(in *incomingLink, known bool) error {
 	defer stop()
 	defer t.on(in.s)()
 	s.offer.count(t)
-	begun(in.v.cfg.Begun, t)
-	begun(s.o.Begun, t)
+	begun(in.v.cfg.OnBegun, t)
+	begun(s.o.OnBegun, t)
 	sender := newSender(t, s.offer, in.ctl, in.caps)
 	leave, err := in.join(ctx, sender.lane)
 	if err == nil {

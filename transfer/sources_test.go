@@ -149,7 +149,7 @@ func TestSeveralSourcesBringOneTree(t *testing.T) {
 		first, ref := shared(t, good, tree, transfer.Options{Rate: 4 << 20})
 		second, _ := shared(t, slow, tree, transfer.Options{})
 		third, _ := shared(t, cut, tree, transfer.Options{})
-		o := transfer.ReceiveOptions{Options: transfer.Options{Event: k.event}}
+		o := transfer.ReceiveOptions{Options: transfer.Options{OnEvent: k.event}}
 		result, err := transfer.Fetch(t.Context(), []transfer.Dialer{first, second, third, liar(t, newPair(t), tree)}, ref, to, &o).Wait()
 		require.NoError(t, err)
 		require.Equal(t, result.Progress.Bytes, result.Progress.Durable)
@@ -312,7 +312,7 @@ func TestAPieceThatTwoSourcesBringIsNoBreachOfEither(t *testing.T) {
 			first, ref := shared(t, slow, tree, transfer.Options{Rate: 8 << 20})
 			var mu sync.Mutex
 			var kinds []transfer.Event
-			o := transfer.ReceiveOptions{Options: transfer.Options{Patience: -1, Event: func(e transfer.Event) {
+			o := transfer.ReceiveOptions{Options: transfer.Options{Patience: -1, OnEvent: func(e transfer.Event) {
 				mu.Lock()
 				defer mu.Unlock()
 				kinds = append(kinds, e)

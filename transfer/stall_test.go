@@ -46,7 +46,7 @@ func TestASlowTransferIsNoStall(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					const rate = 4 << 10
 					var k told
-					sends, takes := transfer.Options{Rate: rate}, transfer.Options{Event: k.event}
+					sends, takes := transfer.Options{Rate: rate}, transfer.Options{OnEvent: k.event}
 					if slow == "receiver" {
 						sends.Rate, takes.Rate = 0, rate
 					}
@@ -86,7 +86,7 @@ func TestAStalledTransferGetsOtherLanesAndIsThenGivenUp(t *testing.T) {
 				p := newPair(t)
 				p.OnLink(func(l *faultnet.Link) { l.Freeze() }) // no lane says anything
 				tree := walk(t, from)
-				o := transfer.ReceiveOptions{Options: transfer.Options{Event: k.event, Patience: -1}}
+				o := transfer.ReceiveOptions{Options: transfer.Options{OnEvent: k.event, Patience: -1}}
 				began := time.Now()
 				_, err := moved(t.Context(), t, way, p, tree, to, o)
 				require.Equal(t, transfer.CodeStalled, transfer.CodeOf(err), "%v", err)
@@ -109,7 +109,7 @@ func TestALaneThatStallsIsReplaced(t *testing.T) {
 				l.Freeze()
 			}
 		})
-		o := transfer.ReceiveOptions{Options: transfer.Options{Event: k.event, Rate: 1 << 20}}
+		o := transfer.ReceiveOptions{Options: transfer.Options{OnEvent: k.event, Rate: 1 << 20}}
 		began := time.Now()
 		result, err := moved(t.Context(), t, "fetch", p, walk(t, from), to, o)
 		require.NoError(t, err)
@@ -120,7 +120,7 @@ func TestALaneThatStallsIsReplaced(t *testing.T) {
 	same(t, from, filepath.Join(to, "tree"))
 }
 
-// Claim: transfer.CodeCanceled, transfer.ServiceConfig.Begun
+// Claim: transfer.CodeCanceled, transfer.ServiceConfig.OnBegun
 func TestAStopIsToldByItsName(t *testing.T) {
 	from := write(t, content{"large": 16 << 20})
 	for name, stop := range map[string]func(ctx context.Context, t *transfer.Transfer) context.Context{
@@ -135,7 +135,7 @@ func TestAStopIsToldByItsName(t *testing.T) {
 				p := newPair(t)
 				var sent *transfer.Transfer
 				begun := make(chan struct{})
-				v := service(t, p, &transfer.ServiceConfig{Begun: func(t *transfer.Transfer) {
+				v := service(t, p, &transfer.ServiceConfig{OnBegun: func(t *transfer.Transfer) {
 					sent = t
 					close(begun)
 				}, Options: transfer.Options{Rate: 1 << 20}})

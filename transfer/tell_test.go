@@ -79,7 +79,7 @@ func TestAPushTellsWhatItIsAndWhatBecameOfIt(t *testing.T) {
 // Claim: transfer.Snapshot.Began, transfer.Snapshot.Progress, transfer.Snapshot.Sources, transfer.Snapshot.Failed, transfer.Snapshot.Err
 // Claim: transfer.Source.Peer, transfer.Source.Lanes, transfer.Source.Bytes, transfer.Source.Rate, transfer.Source.Wanted
 // Claim: transfer.Progress.Rate, transfer.Progress.ETA, transfer.Progress.Crossed, transfer.Progress.Lanes
-// Claim: transfer.ShareOptions.Begun, transfer.ShareOptions.Name
+// Claim: transfer.ShareOptions.OnBegun, transfer.ShareOptions.Name
 func TestASnapshotShowsATransferAsItStands(t *testing.T) {
 	const rate, size = 1 << 20, 32 << 20
 	from := write(t, content{"large": size})
@@ -87,7 +87,7 @@ func TestASnapshotShowsATransferAsItStands(t *testing.T) {
 		p := newPair(t)
 		var begun atomic.Pointer[transfer.Transfer]
 		share, err := service(t, p, nil).Share(hashedTree(t, from), &transfer.ShareOptions{Name: "holiday",
-			Begun: func(t *transfer.Transfer) { begun.Store(t) }})
+			OnBegun: func(t *transfer.Transfer) { begun.Store(t) }})
 		require.NoError(t, err)
 		defer share.Close()
 		var registry transfer.Registry
@@ -147,7 +147,7 @@ func TestAFileThatFailsIsToldWithWhomAndWhy(t *testing.T) {
 		require.NoError(t, os.Remove(filepath.Join(from, "b")))
 		var k told
 		got := transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, share.Ref(), t.TempDir(), &transfer.ReceiveOptions{
-			Options: transfer.Options{Event: k.event}})
+			Options: transfer.Options{OnEvent: k.event}})
 		_, err = got.Wait()
 		require.Equal(t, transfer.CodeSourceChanged, transfer.CodeOf(err), "%v", err)
 		require.Equal(t, 1, got.Snapshot().Failed)

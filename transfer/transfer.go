@@ -296,13 +296,13 @@ func (t *Transfer) fileFailed(err *Error) {
 	t.tell(Event{EventFileFailed, err.Peer, err.Path, err})
 }
 
-// mostUntold is how many passing events wait while an Options.Event does not return: the first and the last ones.
+// mostUntold is how many passing events wait while an Options.OnEvent does not return: the first and the last ones.
 const mostUntold = 256
 
 // isPassing reports whether an event may be dropped when too many wait. The others occur at most once for each file or source.
 func (k EventKind) isPassing() bool { return k != EventFileFailed && k != EventSourceDropped }
 
-// tell queues an event for Options.Event, and does not wait for the call.
+// tell queues an event for Options.OnEvent, and does not wait for the call.
 func (t *Transfer) tell(e Event) {
 	t.mu.Lock()
 	t.untold = append(t.untold, e)
@@ -332,7 +332,7 @@ func (t *Transfer) thinLocked() {
 	t.passing = mostUntold
 }
 
-// tellAll makes the calls of Options.Event. It ends when no more events follow and all have been reported.
+// tellAll makes the calls of Options.OnEvent. It ends when no more events follow and all have been reported.
 func (t *Transfer) tellAll() {
 	defer close(t.told)
 	for over := false; ; {

@@ -79,7 +79,7 @@ func fetch(t *testing.T, d *display) string {
 	defer share.Close()
 	dial := func(context.Context) (*session.Session, error) { return p.Alice, nil }
 	got := transfer.Fetch(t.Context(), []transfer.Dialer{dial}, share.Ref(), t.TempDir(),
-		&transfer.ReceiveOptions{Options: transfer.Options{Rate: 600_000, Event: d.event}})
+		&transfer.ReceiveOptions{Options: transfer.Options{Rate: 600_000, OnEvent: d.event}})
 	d.follow(got, "to me")
 	_, err = got.Wait()
 	require.NoError(t, err)

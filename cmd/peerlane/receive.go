@@ -45,7 +45,7 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 	}
 	d := newDisplay(std.err)
 	w := newWatcher(d, "from")
-	cfg := transfer.ServiceConfig{Options: c.options(d).Options, Begun: w.begun}
+	cfg := transfer.ServiceConfig{Options: c.options(d).Options, OnBegun: w.begun}
 	decider := decider{dest: transfer.Destination{Dir: c.Dir, ReceiveOptions: c.options(d)}, display: d}
 	if allow == nil {
 		decider.asker = newAsker(std.in, d)

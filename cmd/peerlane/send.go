@@ -52,7 +52,7 @@ func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	share, err := e.service.Share(tree, &transfer.ShareOptions{Token: token, Many: c.Keep, Begun: w.begun})
+	share, err := e.service.Share(tree, &transfer.ShareOptions{Token: token, Many: c.Keep, OnBegun: w.begun})
 	if err != nil {
 		return err
 	}

@@ -115,7 +115,7 @@ func isPartly(r transfer.Result, err error) bool {
 }
 
 func (f *treeFlags) options(d *display) transfer.Options {
-	return transfer.Options{Rate: int(f.Rate), Compress: f.Compress, Event: d.event}
+	return transfer.Options{Rate: int(f.Rate), Compress: f.Compress, OnEvent: d.event}
 }
 
 // placeFlags say how what comes is kept.
@@ -139,7 +139,7 @@ func (f *placeFlags) options(d *display) transfer.ReceiveOptions {
 	rules := manifest.LocalRules()
 	rules.Symlinks = f.Symlinks
 	return transfer.ReceiveOptions{
-		Options:   transfer.Options{Rate: int(f.Rate), Lanes: f.Lanes, Compress: f.Compress, Event: d.event},
+		Options:   transfer.Options{Rate: int(f.Rate), Lanes: f.Lanes, Compress: f.Compress, OnEvent: d.event},
 		Rules:     &rules,
 		Overwrite: f.Overwrite, Sync: syncs[f.Sync], Verify: verifies[f.Verify], Checksum: f.Checksum,
 	}

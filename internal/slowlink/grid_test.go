@@ -307,7 +307,7 @@ func (g *grid) record() {
 // transfer pushes a tree up, and fetches one down.
 func (g *grid) transfer() {
 	events := func(e transfer.Event) { g.Errorf("%v: %v %v", g, e.Kind, e.Err) }
-	o := transfer.Options{Event: events}
+	o := transfer.Options{OnEvent: events}
 	dial := func(context.Context) (*session.Session, error) { return g.Alice, nil }
 	tree, err := source.Walk(g.Context(), []string{g.dirs[0]}, nil)
 	require.NoError(g, err)
