@@ -16,15 +16,15 @@ test: ; go test ./...
 
 race: ; go test -race -count=1 -skip Nettest ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/staging ./node ./internal/... .
 
-grid: ; go test -count=1 ./internal/slowlink -args -grid
+grid: ; go test -count=1 ./internal/test/slowlink -args -grid
 
 nettest:
 	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
-	go test -race -count=1 -run 'Nettest|ConnIsANetConn' ./resume ./session ./bulk ./internal/faultnet
+	go test -race -count=1 -run 'Nettest|ConnIsANetConn' ./resume ./session ./bulk ./internal/test/faultnet
 
 # What takes hours: docs/NIGHTLY.md says how to read a failure, and keeps what was run.
 nightly:
-	go test ./internal/chaos -count=1 -timeout 0 -v -args -chaos.for=$(CHAOS)
+	go test ./internal/test/chaos -count=1 -timeout 0 -v -args -chaos.for=$(CHAOS)
 	go test ./session -count=1 -timeout 0 -run TestNothingIsLostSilently -args -ends.seeds=$(ENDS)
 	go test ./transfer -count=1 -timeout 0 -run TestATransferSurvivesTheDeathOfItsProcesses -args -kills=$(KILLS) -size=268435456
 	go test ./examples/replicate -count=1 -timeout 0 -args -kills=$(KILLS)
@@ -33,7 +33,7 @@ nightly:
 vet:
 	go vet ./...
 	cd bench && go vet ./...
-	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/deadline ./internal/faultnet || exit 1; done
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/deadline ./internal/test/faultnet || exit 1; done
 	GOOS=windows GOARCH=amd64 go vet . ./node # which need the whole of libp2p: one platform, the one that differs most
 
 lint: ; go run $(GOLANGCI) run ./...

@@ -14,7 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/gostream"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/testnet"
+	"github.com/peerlane/peerlane/internal/test/testnet"
 )
 
 // BenchmarkDial measures one conn from Dial to Close, beside gostream on the same hosts. The two take turns of 64 conns,

@@ -13,7 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/testnet"
+	"github.com/peerlane/peerlane/internal/test/testnet"
 )
 
 // httpPaths are where net/http and ssh are tested: yamux, QUIC, and one host.

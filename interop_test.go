@@ -11,7 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/gostream"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/testnet"
+	"github.com/peerlane/peerlane/internal/test/testnet"
 )
 
 // The bytes of a conn are the bytes of the stream, so gostream may be on either side.

@@ -16,7 +16,7 @@ import (
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/frame"
-	"github.com/peerlane/peerlane/internal/testnet"
+	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
 )
 

@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"github.com/peerlane/peerlane/internal/edges"
+	"github.com/peerlane/peerlane/internal/test/edges"
 )
 
 // What consumes bytes, or checks them, panics at none. AppendHeader, AppendStart and AppendHello say that they panic at what cannot be

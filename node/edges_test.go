@@ -8,7 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/edges"
+	"github.com/peerlane/peerlane/internal/test/edges"
 )
 
 func TestNoOptionsAreAPanic(t *testing.T) {

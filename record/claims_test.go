@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/internal/faultnet"
-	"github.com/peerlane/peerlane/internal/testsession"
+	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/test/testsession"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"

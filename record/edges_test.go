@@ -11,9 +11,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/edges"
-	"github.com/peerlane/peerlane/internal/faultnet"
-	"github.com/peerlane/peerlane/internal/testsession"
+	"github.com/peerlane/peerlane/internal/test/edges"
+	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/test/testsession"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
 )

@@ -15,7 +15,7 @@ import (
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/internal/testnet"
+	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/source"

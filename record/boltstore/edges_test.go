@@ -10,7 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/peerlane/peerlane/internal/edges"
+	"github.com/peerlane/peerlane/internal/test/edges"
 	"github.com/peerlane/peerlane/record"
 )
 

@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/edges"
+	"github.com/peerlane/peerlane/internal/test/edges"
 )
 
 func TestNoRulesAndNoCallAreAPanic(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/frame"
-	"github.com/peerlane/peerlane/internal/faultnet"
-	"github.com/peerlane/peerlane/internal/oldsession"
+	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/test/oldsession"
 )
 
 // firstHello returns a HELLO of a new session that offers caps, with more of its fields behind those before 0x0B.

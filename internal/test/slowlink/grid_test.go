@@ -18,8 +18,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/internal/faultnet"
-	"github.com/peerlane/peerlane/internal/testsession"
+	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/test/testsession"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"

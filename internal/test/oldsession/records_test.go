@@ -9,8 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/oldrecord"
-	"github.com/peerlane/peerlane/internal/oldsession"
+	"github.com/peerlane/peerlane/internal/test/oldrecord"
+	"github.com/peerlane/peerlane/internal/test/oldsession"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
 )

@@ -53,7 +53,7 @@ func TestNothingIsLostSilentlyOnRealHosts(t *testing.T) {
 // oneRun makes the run of a seed, to the end of the last goroutine.
 func oneRun(t *testing.T, seed uint64, sum *totals) {
 	before := goleak.IgnoreCurrent()
-	again := fmt.Sprintf("go test ./internal/chaos -count=1 -v -args -chaos.seed=%d -chaos.runs=1", seed)
+	again := fmt.Sprintf("go test ./internal/test/chaos -count=1 -v -args -chaos.seed=%d -chaos.runs=1", seed)
 	ok := t.Run(fmt.Sprint(seed), func(t *testing.T) {
 		m := newModel(t, seed, sum)
 		dog := time.AfterFunc(watchdog, func() {

@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const root = "../.."
+const root = "../../.."
 
 // isPublic reports whether a folder of the module has a package for others.
 func isPublic(dir string) bool {

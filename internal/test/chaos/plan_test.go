@@ -6,7 +6,7 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/peerlane/peerlane/internal/testnet"
+	"github.com/peerlane/peerlane/internal/test/testnet"
 )
 
 // A dice decides for one goroutine.
