@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/pointsub"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -63,4 +64,39 @@ func (p *pool) callLegacy(ctx context.Context, l link, request []byte) ([]byte, 
 		e.Err = ErrStopped
 	}
 	return response, err
+}
+
+// callLegacy makes one call to an old peer on conn, and closes it.
+func callLegacy(ctx context.Context, conn *Conn, request []byte, c *ClientConfig) ([]byte, error) {
+	stop := context.AfterFunc(ctx, func() { conn.resetWith(frame.CodeCancelled) })
+	defer stop()
+	response, err := exchangeLegacy(conn, request, c)
+	if err == nil {
+		_ = conn.Close() // the answer is here
+		return response, nil
+	}
+	conn.resetWith(frame.CodeCancelled)
+	failed := &Error{Op: "send", Peer: conn.RemotePeer().String(), Link: string(conn.Tag()), Outcome: session.Unknown, Err: err}
+	var e *Error
+	switch {
+	case ctx.Err() != nil:
+		failed.Err = ctx.Err()
+	case errors.As(err, &e) && e.Code == frame.CodeTooLarge && !e.Remote: // the handler has run
+		failed.Code, failed.Outcome, failed.Text, failed.Err = frame.CodeReplyTooLarge, session.Delivered, e.Text, nil
+	}
+	return nil, failed
+}
+
+// exchangeLegacy sends a request and reads the response, within ReadTimeout in total.
+func exchangeLegacy(conn *Conn, request []byte, c *ClientConfig) ([]byte, error) {
+	until := time.Now().Add(c.ReadTimeout)
+	if err := pointsub.Write(conn, request, pointsub.Deadline{Set: conn.SetWriteDeadline, Each: c.WriteTimeout, Until: until}); err != nil {
+		return nil, err
+	}
+	_ = conn.SetReadDeadline(until) // a closed conn fails in the read
+	n, err := pointsub.ReadSize(conn, c.MaxBlockSize)
+	if err != nil {
+		return nil, err
+	}
+	return pointsub.ReadBody(conn, n, func(int) bool { return true })
 }
