@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/pipe"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 )
 
@@ -275,7 +276,7 @@ func TestQ3WhatWasWrittenBeforeCloseIsRead(t *testing.T) {
 	onEach(t, everyPath(), func(t *testing.T, a, b host.Host, tr testnet.Transport) {
 		size := 150 << 10
 		if tr == loopback {
-			size = pipeWindow
+			size = pipe.Window
 		}
 		c, far := newPair(t, a, b)
 		sent := bytes.Repeat([]byte("peerlane"), size/8)

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/pipe"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 )
 
@@ -215,13 +216,13 @@ func TestServeNamesTheInvalidArgument(t *testing.T) {
 
 // resetStream is a stream that calls reset when it is reset.
 type resetStream struct {
-	*pipeEnd
+	*pipe.End
 	reset func()
 }
 
 func (s resetStream) ResetWithError(code network.StreamErrorCode) error {
 	s.reset()
-	return s.pipeEnd.ResetWithError(code)
+	return s.End.ResetWithError(code)
 }
 
 // A conn that comes as the listener closes is reset by no one who holds the listener's lock: a reset is I/O.
@@ -231,7 +232,7 @@ func TestAConnThatComesTooLateIsResetOutsideTheLock(t *testing.T) {
 		l, err := newListener(h, testTag, ListenConfig{})
 		require.NoError(t, err)
 		l.handler = func(*Conn) { t.Error("the listener is closed") }
-		_, far := newPipe()
+		_, far := pipe.New()
 		c := newLoopbackConn(far, l, l.opts)
 		c.stream = resetStream{far, func() {
 			resets++

@@ -8,6 +8,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multistream"
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/pipe"
 )
 
 // A stream whose reads and writes are apart, and that counts the writes.
@@ -40,7 +42,7 @@ func TestSelectOneOfTakesTheFirstTagThatIsServed(t *testing.T) {
 		for name, slow := range map[string]func(io.Reader) io.Reader{
 			"at once": func(r io.Reader) io.Reader { return r }, "byte by byte": iotest.OneByteReader,
 		} {
-			near, far := newPipe()
+			near, far := pipe.New()
 			served := make(chan protocol.ID, 1)
 			go func() {
 				tag, _, err := mux.Negotiate(far)

@@ -16,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/budget"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
@@ -39,11 +40,11 @@ type pool struct {
 	used    bool // a session has been requested: too late to set a key
 	closed  bool
 	entries map[poolKey]*poolEntry
-	old     map[poolKey]chan struct{}    // places for calls to peers that speak pointsub's wire
-	open    map[*session.Session]poolKey // every session that has not ended, including draining ones and those of Connect
-	reaper  *time.Timer                  // looks for idle sessions while there are entries
-	budgets map[network.Conn]*budget     // of connections through limited relays
-	tasks   sync.WaitGroup               // openings, and goroutines that move sessions to a better carrier
+	old     map[poolKey]chan struct{}       // places for calls to peers that speak pointsub's wire
+	open    map[*session.Session]poolKey    // every session that has not ended, including draining ones and those of Connect
+	reaper  *time.Timer                     // looks for idle sessions while there are entries
+	budgets map[network.Conn]*budget.Budget // of connections through limited relays
+	tasks   sync.WaitGroup                  // openings, and goroutines that move sessions to a better carrier
 
 	watchOnce sync.Once   // of watch, at the first session
 	book      *addrBook   // set by watch; nil when the pool was closed before
@@ -86,7 +87,7 @@ func newPool(h host.Host, cfg *ClientConfig, mux *session.Mux) *pool {
 		entries: make(map[poolKey]*poolEntry),
 		old:     make(map[poolKey]chan struct{}),
 		open:    make(map[*session.Session]poolKey),
-		budgets: make(map[network.Conn]*budget),
+		budgets: make(map[network.Conn]*budget.Budget),
 	}
 	p.ctx, p.end = context.WithCancel(context.Background())
 	return p
@@ -368,7 +369,7 @@ func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tag
 }
 
 // greet opens a session on conn.
-func (p *pool) greet(ctx context.Context, conn *Conn, b *budget, key poolKey, keys *psk.Keyring) (*session.Session, error) {
+func (p *pool) greet(ctx context.Context, conn *Conn, b *budget.Budget, key poolKey, keys *psk.Keyring) (*session.Session, error) {
 	cfg := p.cfg.sessionConfig(p.mux)
 	cfg.Quota = p.quota
 	cfg.Local, cfg.Tag, cfg.Keys = p.host.ID().String(), string(key.tag), keys
@@ -454,7 +455,7 @@ func (p *pool) close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, b := range p.budgets {
-		b.stop()
+		b.Stop()
 	}
 	clear(p.budgets)
 	return err

@@ -7,6 +7,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/budget"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -15,13 +16,13 @@ import (
 type carrier struct {
 	*Conn
 	hostDone <-chan struct{}
-	budget   *budget
+	budget   *budget.Budget
 	gone     func() // ends a Write that waits for the end of the budget; nil without a budget
 	done     <-chan struct{}
 }
 
 // newCarrier returns a carrier on c, a conn of h; b may be nil.
-func newCarrier(c *Conn, b *budget, h host.Host) *carrier {
+func newCarrier(c *Conn, b *budget.Budget, h host.Host) *carrier {
 	c.carries = true
 	k := &carrier{Conn: c, budget: b, hostDone: hostDone(h)}
 	if b != nil {
@@ -54,7 +55,7 @@ func (c *carrier) Unanswered() uint64 {
 func (c *carrier) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if c.budget != nil {
-		c.budget.read(n)
+		c.budget.Read(n)
 	}
 	return n, c.explain("read", err)
 }
@@ -75,7 +76,7 @@ func (c *carrier) Write(p []byte) (int, error) {
 	}
 	written := 0
 	for written < len(p) {
-		some := c.budget.take(len(p)-written, c.done)
+		some := c.budget.Take(len(p)-written, c.done)
 		n, err := c.Conn.Write(p[written : written+some])
 		written += n
 		if err != nil {

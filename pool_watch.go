@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/budget"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -217,14 +218,14 @@ func (p *pool) openCarrier(ctx context.Context, d *Dialer, key poolKey) (net.Con
 
 // openConn opens a conn on the first of tags that the peer serves, and returns its budget too. One on a circuit that is
 // about to be left is of no use: it is opened anew when that is done.
-func (p *pool) openConn(ctx context.Context, d *Dialer, pid peer.ID, tags ...protocol.ID) (*Conn, *budget, protocol.ID, error) {
+func (p *pool) openConn(ctx context.Context, d *Dialer, pid peer.ID, tags ...protocol.ID) (*Conn, *budget.Budget, protocol.ID, error) {
 	for {
 		c, tag, err := d.open(ctx, pid, tags...)
 		if err != nil {
 			return nil, nil, "", err
 		}
 		b := p.budgetOf(c)
-		left := b.leaving()
+		left := b.Leaving()
 		if left == nil {
 			return c, b, tag, nil
 		}
