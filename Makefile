@@ -10,7 +10,7 @@ KILLS ?= 40
 
 .PHONY: test race grid nettest nightly vet lint fuzz examples demo bench tidy cover fmt vuln
 
-fmt: ; gofmt -l -w .
+fmt: ; gofmt -l -w . && go fix ./... && cd bench && go fix ./...
 
 test: ; go test ./...
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"reflect"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -99,12 +100,7 @@ func TestEachFieldThatIsOutOfRangeIsNamed(t *testing.T) {
 }
 
 func contains(all []string, s string) bool {
-	for _, v := range all {
-		if v == s {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(all, s)
 }
 
 // Row: D17: nothing of what killed pointsub does.

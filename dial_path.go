@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -216,10 +217,8 @@ func (d *Dialer) canPunch(pid peer.ID) bool {
 	if err != nil || len(remote) == 0 {
 		return false
 	}
-	for _, tag := range d.Host.Mux().Protocols() {
-		if tag == holepunch.Protocol {
-			return true
-		}
+	if slices.Contains(d.Host.Mux().Protocols(), holepunch.Protocol) {
+		return true
 	}
 	return hasAddr(d.Host.Addrs(), func(a ma.Multiaddr) bool { return manet.IsPublicAddr(a) && isDirect(a) })
 }
@@ -236,12 +235,7 @@ func (d *Dialer) paths(pid peer.ID) []Path {
 }
 
 func anyPath(paths []Path, ok func(Path) bool) bool {
-	for _, p := range paths {
-		if ok(p) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(paths, ok)
 }
 
 // relayOnly returns the error for a peer without a path that the policy accepts. The error names the relay, its limits, and a remedy.
@@ -286,12 +280,7 @@ func connectFailed(ctx context.Context, err error) error {
 }
 
 func hasAddr(addrs []ma.Multiaddr, is func(ma.Multiaddr) bool) bool {
-	for _, a := range addrs {
-		if is(a) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(addrs, is)
 }
 
 func isCircuit(a ma.Multiaddr) bool {

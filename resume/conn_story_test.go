@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -443,10 +444,10 @@ func TestWriteWaitsForItsTurnWithADeadline(t *testing.T) {
 }
 
 func TestStateNames(t *testing.T) {
-	text := ""
+	var text strings.Builder
 	for s := StateConnected; s <= StateClosed+1; s++ {
-		text += s.String() + " "
+		text.WriteString(s.String() + " ")
 	}
-	require.Equal(t, "connected detached resumed lost closed State(6) ", text)
+	require.Equal(t, "connected detached resumed lost closed State(6) ", text.String())
 	require.True(t, errors.Is(ErrStranger, ErrProtocol))
 }

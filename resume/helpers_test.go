@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -139,11 +140,11 @@ func (d *diary) text() string {
 	synctest.Wait() // OnState is told in a goroutine of its own
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	text := ""
+	var text strings.Builder
 	for _, c := range d.changes {
-		text += c.State.String() + " "
+		text.WriteString(c.State.String() + " ")
 	}
-	return text
+	return text.String()
 }
 
 // last returns the error of the last state.

@@ -1,6 +1,7 @@
 package resume
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -38,11 +39,11 @@ func TestSegmentRefusesKindsAndLengths(t *testing.T) {
 	} {
 		require.ErrorIs(t, h.check(), ErrProtocol, "%v", h)
 	}
-	names := ""
+	var names strings.Builder
 	for k := kindStart; k <= kindStop+1; k++ {
-		names += k.String() + " "
+		names.WriteString(k.String() + " ")
 	}
-	require.Equal(t, "START DATA ASK END FIN STOP SEGMENT 0x07 ", names)
+	require.Equal(t, "START DATA ASK END FIN STOP SEGMENT 0x07 ", names.String())
 }
 
 func TestSegmentTakesOffsets(t *testing.T) {

@@ -272,7 +272,7 @@ func TestAnAcceptorThatWasRestartedEndsTheSessionAtOnce(t *testing.T) {
 // Row: S3. Every byte of the hello that brings the session back, and of its answer, and of what follows.
 func TestACutAtAnyByteOfAResumptionLosesNothing(t *testing.T) {
 	for _, delivers := range []bool{false, true} {
-		for at := int64(0); at < 300; at++ {
+		for at := range int64(300) {
 			inBubble(t, func(t *testing.T) {
 				r := &road{pair: &pair{t: t, mux: NewMux(), ours: NewMux()},
 					opts: faultnet.LinkOptions{Delay: time.Millisecond, CutDelivers: delivers}}

@@ -167,15 +167,16 @@ func textReport(w io.Writer) func([]result) error {
 			head = ""
 		}
 		common, own := split(row)
-		line := fmt.Sprintf("%-18s %-50s", row[0].Step, common)
+		var line strings.Builder
+		fmt.Fprintf(&line, "%-18s %-50s", row[0].Step, common)
 		for i, r := range row {
 			if r.OK {
-				line += fmt.Sprintf(" %-23s", strings.TrimSpace("ok  "+own[i]))
+				fmt.Fprintf(&line, " %-23s", strings.TrimSpace("ok  "+own[i]))
 			} else {
-				line += fmt.Sprintf(" %-23s", "FAILED")
+				fmt.Fprintf(&line, " %-23s", "FAILED")
 			}
 		}
-		_, err := fmt.Fprintln(w, strings.TrimRight(line, " "))
+		_, err := fmt.Fprintln(w, strings.TrimRight(line.String(), " "))
 		for _, r := range row {
 			if err == nil && !r.OK {
 				_, err = fmt.Fprintf(w, "%-18s %s: %s\n", "", r.Transport, r.Error)

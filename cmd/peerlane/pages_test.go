@@ -343,7 +343,7 @@ func TestTheManualNamesCommandsAndFlags(t *testing.T) {
 		require.Contains(t, all, found[1])
 	}
 	described := make(map[string]bool)
-	for _, section := range strings.Split(manual(t), "\n## ") {
+	for section := range strings.SplitSeq(manual(t), "\n## ") {
 		heading, body, _ := strings.Cut(section, "\n")
 		name, isCommand := strings.CutPrefix(heading, "peerlane ")
 		if !isCommand {

@@ -24,7 +24,7 @@ const root = "../../.."
 
 // isPublic reports whether a folder of the module has a package for others.
 func isPublic(dir string) bool {
-	for _, part := range strings.Split(filepath.ToSlash(dir), "/") {
+	for part := range strings.SplitSeq(filepath.ToSlash(dir), "/") {
 		switch part {
 		case "internal", "cmd", "examples", "bench", "testdata", "docs":
 			return false
@@ -205,7 +205,7 @@ func held(files *token.FileSet, tests []source) (claims map[string]string, wrong
 				if !ofTest(funcs, c) {
 					wrong = append(wrong, at+": the comment is not a test's")
 				}
-				for _, name := range strings.Split(m[1], ",") {
+				for name := range strings.SplitSeq(m[1], ",") {
 					name = strings.TrimSuffix(strings.TrimSpace(name), ".")
 					switch {
 					case !claimName.MatchString(name):

@@ -152,8 +152,8 @@ func Values(given Given, t reflect.Type) []reflect.Value {
 		add(reflect.New(t.Elem()))
 	case reflect.Func:
 		add(reflect.MakeFunc(t, func([]reflect.Value) (out []reflect.Value) {
-			for i := range t.NumOut() {
-				out = append(out, reflect.Zero(t.Out(i)))
+			for result := range t.Outs() {
+				out = append(out, reflect.Zero(result))
 			}
 			return out
 		}))

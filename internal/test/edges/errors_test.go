@@ -1,4 +1,4 @@
-package peerlane_test
+package edges_test
 
 import (
 	"errors"
