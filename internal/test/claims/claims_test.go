@@ -48,7 +48,7 @@ func parse(t *testing.T) (files *token.FileSet, code, tests []source) {
 		}
 		name, _ := filepath.Rel(root, path)
 		switch {
-		case d.IsDir() && (name == "bench" || name == filepath.Join("internal", "claims") || name != "." && strings.HasPrefix(d.Name(), ".")):
+		case d.IsDir() && (name == "bench" || name == filepath.Join("internal", "test", "claims") || name != "." && strings.HasPrefix(d.Name(), ".")):
 			return filepath.SkipDir
 		case d.IsDir() || filepath.Ext(name) != ".go":
 			return nil
