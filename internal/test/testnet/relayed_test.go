@@ -93,8 +93,8 @@ func TestARelayedPairHasItsLimits(t *testing.T) {
 	require.Less(t, n, int64(16<<10))
 	requirePaths(t, a, b, 0, 0)
 
-	a, b, _ = RelayedPair(t, &relay.RelayLimit{Data: 1 << 20, Duration: 2 * time.Second})
 	started := time.Now()
+	a, b, _ = RelayedPair(t, &relay.RelayLimit{Data: 1 << 20, Duration: 2 * time.Second})
 	s = echoStream(t, a, b)
 	_, err = s.Read(make([]byte, 1))
 	require.ErrorIs(t, err, network.ErrReset)
