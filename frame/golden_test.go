@@ -166,7 +166,7 @@ func TestUnknownOptionalPartsAreSkipped(t *testing.T) {
 // Every id and type of version 1's future: the rule itself, not three samples of it.
 // Claim: frame.ErrCritical
 func TestOddHelloFieldsAndHighTypesAreOptionalAndAllOthersCritical(t *testing.T) {
-	known := []byte{fieldRole, fieldCaps, fieldLimits, fieldSessionID, fieldName, fieldFailure, fieldAgent, fieldPatience,
+	known := []byte{fieldRole, fieldCaps, fieldLimits, fieldSessionID, fieldName, fieldFailure, fieldAgent, fieldResumeWindow,
 		fieldResume, fieldResumable, fieldNumber, fieldNoise}
 	for id := 3; id < 256; id++ {
 		if slices.Contains(known, byte(id)) {

@@ -88,36 +88,36 @@ const (
 
 // Hello is the first thing each side says on a carrier (spec 3).
 type Hello struct {
-	Kind      Kind
-	Version   uint8
-	Role      Role      // HELLO
-	Caps      Caps      // HELLO and ACK
-	Limits    *Limits   // HELLO and ACK of a session
-	SessionID SessionID // ACK of a session; HELLO of a stream or of a resumption
-	Name      string    // HELLO of a stream: its name
-	Failure   *Failure  // REFUSE
-	Agent     string    // optional: the software, for diagnostics
-	Patience  uint32    // HELLO and ACK of a session: milliseconds that it may be without a carrier; 0: it says nothing
-	Resume    *Resume   // HELLO and ACK of a resumption
-	Resumable Resumable // HELLO of a stream that outlives its carriers
-	Number    uint64    // HELLO of a stream whose end is exchanged: its number in the session; 0: it has none
-	Noise     []byte    // key id and Noise message, when a pre-shared key is in force; always the last field
+	Kind         Kind
+	Version      uint8
+	Role         Role      // HELLO
+	Caps         Caps      // HELLO and ACK
+	Limits       *Limits   // HELLO and ACK of a session
+	SessionID    SessionID // ACK of a session; HELLO of a stream or of a resumption
+	Name         string    // HELLO of a stream: its name
+	Failure      *Failure  // REFUSE
+	Agent        string    // optional: the software, for diagnostics
+	ResumeWindow uint32    // HELLO and ACK of a session: milliseconds that it may be without a carrier; 0: it says nothing
+	Resume       *Resume   // HELLO and ACK of a resumption
+	Resumable    Resumable // HELLO of a stream that outlives its carriers
+	Number       uint64    // HELLO of a stream whose end is exchanged: its number in the session; 0: it has none
+	Noise        []byte    // key id and Noise message, when a pre-shared key is in force; always the last field
 }
 
 // The hello fields (spec 3.2). Odd ids are optional.
 const (
-	fieldRole      = 0x02
-	fieldCaps      = 0x04
-	fieldLimits    = 0x06
-	fieldSessionID = 0x08
-	fieldName      = 0x0A
-	fieldFailure   = 0x0C
-	fieldAgent     = 0x0D
-	fieldPatience  = 0x0F
-	fieldResume    = 0x10
-	fieldResumable = 0x12
-	fieldNumber    = 0x13
-	fieldNoise     = 0xFE
+	fieldRole         = 0x02
+	fieldCaps         = 0x04
+	fieldLimits       = 0x06
+	fieldSessionID    = 0x08
+	fieldName         = 0x0A
+	fieldFailure      = 0x0C
+	fieldAgent        = 0x0D
+	fieldResumeWindow = 0x0F
+	fieldResume       = 0x10
+	fieldResumable    = 0x12
+	fieldNumber       = 0x13
+	fieldNoise        = 0xFE
 )
 
 // AppendHello appends h without its length bytes. The fields stand in ascending order, and Noise is the last, so that
@@ -145,8 +145,8 @@ func AppendHello(b []byte, h *Hello) []byte {
 	if h.Agent != "" {
 		b = appendField(b, fieldAgent, []byte(h.Agent))
 	}
-	if h.Patience != 0 {
-		b = appendField(b, fieldPatience, binary.BigEndian.AppendUint32(nil, h.Patience))
+	if h.ResumeWindow != 0 {
+		b = appendField(b, fieldResumeWindow, binary.BigEndian.AppendUint32(nil, h.ResumeWindow))
 	}
 	if h.Resume != nil {
 		b = appendField(b, fieldResume, appendResume(nil, h.Resume))
@@ -236,8 +236,8 @@ func (h *Hello) setField(id byte, v []byte) error {
 		c.err = err
 	case fieldAgent:
 		h.Agent = string(c.take(min(len(v), MaxName)))
-	case fieldPatience:
-		h.Patience = c.uint32()
+	case fieldResumeWindow:
+		h.ResumeWindow = c.uint32()
 	case fieldResume:
 		h.Resume = &Resume{Received: c.uint64(), Attempt: c.uint32()}
 		switch c.uint8() {
@@ -276,18 +276,18 @@ func (h *Hello) check() error {
 		case RoleSession:
 			ok = h.Limits != nil && h.SessionID == SessionID{} && h.Name == ""
 		case RoleStream:
-			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name != "" && h.Patience == 0
+			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name != "" && h.ResumeWindow == 0
 		case RoleResume:
-			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name == "" && h.Patience == 0 && h.Resume != nil
+			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name == "" && h.ResumeWindow == 0 && h.Resume != nil
 		}
 		ok = ok && h.Role != 0 && h.Failure == nil && (h.Role == RoleResume || h.Resume == nil) &&
 			(h.Role == RoleStream || h.Resumable == 0 && h.Number == 0)
 	case KindAck:
 		ok = h.Role == 0 && h.Name == "" && h.Failure == nil && (h.Limits != nil) == (h.SessionID != SessionID{}) &&
-			(h.Limits != nil || h.Patience == 0) && (h.Limits == nil || h.Resume == nil) && h.Resumable == 0 && h.Number == 0
+			(h.Limits != nil || h.ResumeWindow == 0) && (h.Limits == nil || h.Resume == nil) && h.Resumable == 0 && h.Number == 0
 	case KindRefuse:
 		ok = h.Failure != nil && h.Role == 0 && h.Caps == 0 && h.Limits == nil && h.SessionID == SessionID{} &&
-			h.Name == "" && h.Noise == nil && h.Patience == 0 && h.Resume == nil && h.Resumable == 0 &&
+			h.Name == "" && h.Noise == nil && h.ResumeWindow == 0 && h.Resume == nil && h.Resumable == 0 &&
 			h.Number == 0
 	default:
 		return fmt.Errorf("hello of kind %v: %w", h.Kind, ErrMalformed)

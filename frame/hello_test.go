@@ -37,7 +37,7 @@ var goldenHellos = map[string]Hello{
 	"hello stream":                    {Kind: KindHello, Version: 1, Role: RoleStream, SessionID: someSession, Name: "video"},
 	"hello session that outlives its carrier": {
 		Kind: KindHello, Version: 1, Role: RoleSession, Caps: CapZstd | CapBatchAck | CapResume, Agent: "peerlane/1",
-		Limits: &Limits{MaxMessage: 65536, MaxInFlight: 1}, Patience: 60_000,
+		Limits: &Limits{MaxMessage: 65536, MaxInFlight: 1}, ResumeWindow: 60_000,
 	},
 	"hello resume": {
 		Kind: KindHello, Version: 1, Role: RoleResume, Caps: CapZstd | CapBatchAck | CapResume, SessionID: someSession,
@@ -79,7 +79,7 @@ var goldenHellos = map[string]Hello{
 	"ack stream": {Kind: KindAck, Version: 1},
 	"ack session that outlives its carrier": {
 		Kind: KindAck, Version: 1, Caps: CapResume, Limits: &Limits{MaxMessage: 65536, MaxInFlight: 1}, SessionID: someSession,
-		Patience: math.MaxUint32,
+		ResumeWindow: math.MaxUint32,
 	},
 	"ack resume": {
 		Kind: KindAck, Version: 1, Caps: CapZstd | CapBatchAck | CapResume,
@@ -105,7 +105,7 @@ var goldenHellos = map[string]Hello{
 }
 
 // Claim: frame.Hello.Agent, frame.Hello.Caps, frame.Hello.Failure, frame.Hello.Kind, frame.Hello.Limits, frame.Hello.Name
-// Claim: frame.Hello.Patience, frame.Hello.Resumable, frame.Hello.Resume, frame.Hello.Role, frame.Hello.SessionID
+// Claim: frame.Hello.ResumeWindow, frame.Hello.Resumable, frame.Hello.Resume, frame.Hello.Role, frame.Hello.SessionID
 // Claim: frame.Hello.Version, frame.Hello.Number, frame.Limits.MaxInFlight, frame.Limits.MaxMessage, frame.Limits.MaxStreams
 // Claim: frame.Limits.MessageWindow, frame.Limits.StreamWindow, frame.Resume.Attempt, frame.Resume.Live
 // Claim: frame.Resume.Received

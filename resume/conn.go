@@ -23,15 +23,15 @@ type Conn struct {
 	dialer *dialer   // nil on the accepting side
 	server *Listener // nil on the dialing side
 
-	id       connID
-	patience time.Duration // what both sides have agreed on
-	addrs    atomic.Pointer[addrs]
-	poke     chan struct{} // tells keep to look at events; 1 slot
-	kick     chan struct{} // Reconnect; 1 slot
-	done     chan struct{} // closed when everything has ended
-	ctx      context.Context
-	cancel   context.CancelFunc // ends ctx when the flow is closed
-	pumping  sync.WaitGroup
+	id           connID
+	resumeWindow time.Duration // what both sides have agreed on
+	addrs        atomic.Pointer[addrs]
+	poke         chan struct{} // tells keep to look at events; 1 slot
+	kick         chan struct{} // Reconnect; 1 slot
+	done         chan struct{} // closed when everything has ended
+	ctx          context.Context
+	cancel       context.CancelFunc // ends ctx when the flow is closed
+	pumping      sync.WaitGroup
 
 	turn  sync.Mutex // one hello that resumes at a time; Flow.mu may be taken inside
 	tries uint32     // number of the last attempt to resume, as sent by the dialing side or received by the accepting side
@@ -59,21 +59,21 @@ var _ net.Conn = (*Conn)(nil)
 // newConn returns a conn without a carrier. h is the other side's first hello.
 func newConn(ctx context.Context, o *Options, h hello) *Conn {
 	c := &Conn{
-		opts:     o,
-		id:       h.id,
-		patience: agreed(o, h.patience),
-		poke:     make(chan struct{}, 1),
-		kick:     make(chan struct{}, 1),
-		done:     make(chan struct{}),
+		opts:         o,
+		id:           h.id,
+		resumeWindow: agreed(o, h.resumeWindow),
+		poke:         make(chan struct{}, 1),
+		kick:         make(chan struct{}, 1),
+		done:         make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.addrs.Store(new(addrs))
-	cfg := FlowConfig{Window: o.Window, Patience: o.HandshakeTimeout, Unasked: o.unasked(), lazy: true, note: c.note}
+	cfg := FlowConfig{Window: o.Window, ResumeWindow: o.HandshakeTimeout, Unasked: o.unasked(), lazy: true, note: c.note}
 	if o.Drop != nil {
 		cfg.Drop = c.drop
 	}
 	c.flow = NewFlow(cfg)
-	c.flow.cfg.Patience = c.patience // from the first carrier on
+	c.flow.cfg.ResumeWindow = c.resumeWindow // from the first carrier on
 	c.flow.out.credit = int(min(h.buffer, 1<<30))
 	c.readable.L = &c.flow.mu
 	return c

@@ -24,7 +24,7 @@ func (c *Conn) Close() error {
 	if f.err != nil {
 		return nil
 	}
-	if wait := c.opts.closeTimeout(c.patience); wait > 0 {
+	if wait := c.opts.closeTimeout(c.resumeWindow); wait > 0 {
 		c.lingers = time.AfterFunc(wait, c.abandon)
 	} else {
 		c.abandonLocked()

@@ -264,7 +264,7 @@ func TestCloseReadFreesTheWriter(t *testing.T) {
 // Claim: resume.ErrLost
 func TestLossIsNoEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPair(t, &Options{Patience: 30 * time.Second}, &Options{Patience: 10 * time.Second})
+		p := newPair(t, &Options{ResumeWindow: 30 * time.Second}, &Options{ResumeWindow: 10 * time.Second})
 		say(t, p.client, p.server, "x")
 		_, err := p.server.Write([]byte("received before the loss"))
 		require.NoError(t, err)

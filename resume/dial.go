@@ -18,7 +18,7 @@ func Dial(opts *Options, dial DialFunc) (*Conn, error) {
 }
 
 // DialContext opens a carrier with dial, and on it a connection to a [Listener]. It calls dial again, with the values of ctx but not its
-// end, whenever the carrier has failed, until the Conn is closed or has been without a carrier for Options.Patience.
+// end, whenever the carrier has failed, until the Conn is closed or has been without a carrier for Options.ResumeWindow.
 //
 // The error is ErrInvalid for invalid Options or a nil dial, the error of dial, the other side's refusal (ErrBusy, ErrVersion), ErrStranger
 // for a side that does not speak the protocol, or, when Options.HandshakeTimeout or ctx ends, a net.Error with Timeout or ctx's error.
@@ -32,7 +32,7 @@ func DialContext(ctx context.Context, opts *Options, dial DialFunc) (*Conn, erro
 		return nil, fmt.Errorf("%w: dial is nil", ErrInvalid)
 	}
 	d := &dialer{opts: &o, dial: dial}
-	carrier, answer, err := d.open(ctx, hello{kind: messageNew, patience: o.patience(), buffer: uint32(o.Window)})
+	carrier, answer, err := d.open(ctx, hello{kind: messageNew, resumeWindow: o.resumeWindow(), buffer: uint32(o.Window)})
 	if err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "resume", Err: err}
 	}

@@ -150,7 +150,7 @@ func TestHostileAnswersToAResumeEndTheConn(t *testing.T) {
 				answer := hello{kind: messageAccept, id: testID, attempt: h.attempt}
 				if first {
 					first = false
-					answer.buffer, answer.patience = minWindow, 1e6
+					answer.buffer, answer.resumeWindow = minWindow, 1e6
 				} else {
 					test.change(&answer)
 				}
@@ -188,7 +188,7 @@ func TestHostileSegmentsEndTheConn(t *testing.T) {
 		"more than the room":  append(header{kind: kindData, length: minWindow + 1}.append(start), make([]byte, minWindow+1)...),
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			answer := hello{kind: messageAccept, id: testID, buffer: minWindow, patience: 1e6}.append(nil)
+			answer := hello{kind: messageAccept, id: testID, buffer: minWindow, resumeWindow: 1e6}.append(nil)
 			dials := 0
 			dial, _ := scripted(func(c net.Conn) {
 				dials++
@@ -220,7 +220,7 @@ func TestGapLosesTheCarrierOnly(t *testing.T) {
 			answer := hello{kind: messageAccept, id: testID, attempt: h.attempt}
 			at := header{kind: kindStart, number: 1 << 62}
 			if tries == 0 {
-				answer.buffer, answer.patience = minWindow, 1e6
+				answer.buffer, answer.resumeWindow = minWindow, 1e6
 			}
 			if tries++; tries == 3 {
 				at.number = 0

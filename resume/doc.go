@@ -27,7 +27,7 @@
 //
 // # Lifetime
 //
-// A Conn that is without a carrier for Options.Patience, the smaller one of both sides, is lost, on both sides and without a
+// A Conn that is without a carrier for Options.ResumeWindow, the smaller one of both sides, is lost, on both sides and without a
 // word between them, and everything of it is freed. Close does not wait: what was written goes on to be delivered for
 // Options.CloseTimeout at most, and [Conn.Done] tells when that has ended; a program that exits before may lose it. A Conn has
 // two goroutines, both of which end before Done. Close of a [Listener] leaves accepted Conns alive as long as their

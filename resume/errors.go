@@ -9,7 +9,7 @@ import (
 
 // The errors of this package, for errors.Is.
 var (
-	// ErrLost: the connection was lost, and not resumed within the time of patience.
+	// ErrLost: the connection was lost, and not resumed within the resume window.
 	ErrLost = errors.New("connection lost, and not resumed in time")
 	// ErrProtocol: the other side breaks the protocol.
 	ErrProtocol = errors.New("resume: protocol error")

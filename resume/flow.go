@@ -13,7 +13,7 @@ import (
 // carrier, agrees with the other side on how much each has received, and attaches the carrier.
 //
 //	            ┌───────────── Attach ─────────────┐
-//	detached ───┴─> attached ── carrier fails ─────┴─> detached ── Patience over, Close ──> closed
+//	detached ───┴─> attached ── carrier fails ─────┴─> detached ── ResumeWindow over, Close ──> closed
 //	                   │  ▲
 //	            Attach live: each direction ends on the old carrier in order and continues on the new one
 //
@@ -28,11 +28,11 @@ type Flow struct {
 	err         error     // why the flow is closed; nil while it is not
 	undelivered int       // unacknowledged bytes at the time it was closed
 
-	cur      *carrier    // the newest carrier; nil while detached
-	old      *carrier    // the previous one, until both directions have left it
-	users    int         // goroutines in Read or Write of a carrier, including dropped ones
-	patience *time.Timer // runs while detached
-	handover *time.Timer // runs while a carrier has ended in order and no other has followed
+	cur       *carrier    // the newest carrier; nil while detached
+	old       *carrier    // the previous one, until both directions have left it
+	users     int         // goroutines in Read or Write of a carrier, including dropped ones
+	lossTimer *time.Timer // runs while detached
+	handover  *time.Timer // runs while a carrier has ended in order and no other has followed
 
 	out outbound // see send.go
 	in  inbound  // see receive.go
@@ -50,9 +50,9 @@ type FlowConfig struct {
 	// Window bounds the unacknowledged bytes that the flow keeps, with 12 more for each Write. Write waits when the window is full. If
 	// zero, 1 MiB. At least MinWindow.
 	Window int
-	// Patience is how long the flow stays detached before it is closed with ErrLost. If zero, 60 s. If negative, it is
+	// ResumeWindow is how long the flow stays detached before it is closed with ErrLost. If zero, 60 s. If negative, it is
 	// closed at once.
-	Patience time.Duration
+	ResumeWindow time.Duration
 	// Unasked is the time after which the other side is notified of received bytes although it has not asked. It may be watching for
 	// silence while its own bytes fill the carrier. If zero, only a side that asks is notified.
 	Unasked time.Duration
@@ -109,13 +109,13 @@ type carrier struct {
 // A mover is a carrier that shares a connection with others, and knows when any of them last gave a sign of life.
 type mover interface{ Moved() time.Time }
 
-// NewFlow returns a detached flow. Its Patience begins now.
+// NewFlow returns a detached flow. Its ResumeWindow begins now.
 func NewFlow(cfg FlowConfig) *Flow {
 	if cfg.Window == 0 {
 		cfg.Window = 1 << 20
 	}
-	if cfg.Patience == 0 {
-		cfg.Patience = time.Minute
+	if cfg.ResumeWindow == 0 {
+		cfg.ResumeWindow = time.Minute
 	}
 	f := &Flow{cfg: cfg, born: time.Now()}
 	f.out.replay.limit = max(cfg.Window, MinWindow)
@@ -124,7 +124,7 @@ func NewFlow(cfg FlowConfig) *Flow {
 	f.out.sender = f.sendRest
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.startPatience()
+	f.startLossTimer()
 	return f
 }
 
@@ -181,7 +181,7 @@ func (f *Flow) Attach(conn net.Conn, received uint64, live bool) error {
 		return err
 	}
 	f.tell(attached, nil)
-	f.patience.Stop()
+	f.lossTimer.Stop()
 	if f.handover != nil {
 		f.handover.Stop()
 	}
@@ -246,7 +246,7 @@ func (f *Flow) detach(err error) bool {
 	}
 	f.drop(f.cur)
 	f.old, f.cur = nil, nil
-	f.startPatience()
+	f.startLossTimer()
 	f.changed.Broadcast()
 	switch {
 	case f.err != nil:
@@ -270,23 +270,23 @@ func (f *Flow) end(c *carrier) {
 	}
 }
 
-// startPatience starts the timer that bounds how long the flow may be detached.
-func (f *Flow) startPatience() {
+// startLossTimer starts the timer that bounds how long the flow may be detached.
+func (f *Flow) startLossTimer() {
 	if f.err != nil {
 		return
 	}
-	if f.patience != nil {
-		f.patience.Stop()
+	if f.lossTimer != nil {
+		f.lossTimer.Stop()
 	}
 	var timer *time.Timer
-	timer = time.AfterFunc(max(f.cfg.Patience, 0), func() {
+	timer = time.AfterFunc(max(f.cfg.ResumeWindow, 0), func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.patience == timer && f.cur == nil {
+		if f.lossTimer == timer && f.cur == nil {
 			f.close(ErrLost)
 		}
 	})
-	f.patience = timer
+	f.lossTimer = timer
 }
 
 // Detach drops the carrier, if there is one, as if it had failed with err, or ErrDetached if err is nil.
@@ -390,7 +390,7 @@ func (f *Flow) close(err error) {
 		f.undelivered = 0 // only the end is missing, and the other side has ended too
 	}
 	f.detach(err)
-	f.patience.Stop()
+	f.lossTimer.Stop()
 	if f.handover != nil {
 		f.handover.Stop()
 	}

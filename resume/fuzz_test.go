@@ -40,7 +40,7 @@ func FuzzFlowRead(f *testing.F) {
 		synctest.Test(t, func(t *testing.T) {
 			flow := newFlow(t, FlowConfig{Window: MinWindow})
 			o := (&Options{Window: minWindow, CloseTimeout: -1}).withDefaults()
-			c := newConn(t.Context(), &o, hello{kind: messageAccept, id: testID, patience: 1e6, buffer: minWindow})
+			c := newConn(t.Context(), &o, hello{kind: messageAccept, id: testID, resumeWindow: 1e6, buffer: minWindow})
 			c.start()
 			go func() { _, _ = io.Copy(io.Discard, flowConn{flow}) }()
 			total := 0

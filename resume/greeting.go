@@ -131,7 +131,7 @@ func (g *greeting) open(h hello) error {
 
 // accepted returns the ACCEPT for a NEW.
 func (c *Conn) accepted() hello {
-	return hello{kind: messageAccept, id: c.id, patience: c.opts.patience(), buffer: uint32(c.opts.Window)}
+	return hello{kind: messageAccept, id: c.id, resumeWindow: c.opts.resumeWindow(), buffer: uint32(c.opts.Window)}
 }
 
 // openAgain gives a Conn another first carrier (spec 3.9).

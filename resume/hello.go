@@ -64,7 +64,7 @@ const (
 	helloVersion = 1
 	helloLive    = 0x01 // the only flag
 	helloPrefix  = 8    // magic 4, version 1, kind 1, flags 1, code 1: the same in every version
-	helloSize    = 44   // helloPrefix, id 16, attempt 4, patience 4, buffer 4, received 8
+	helloSize    = 44   // helloPrefix, id 16, attempt 4, resume window 4, buffer 4, received 8
 )
 
 // helloMagic is not the beginning of any text, nor of TLS, HTTP/2, SSH or multistream.
@@ -75,14 +75,14 @@ type connID [16]byte
 
 // hello is what either side says first on a carrier (spec 3.1).
 type hello struct {
-	kind     message
-	live     bool    // the carrier before is alive
-	code     refusal // of a REFUSE
-	id       connID
-	attempt  uint32
-	patience uint32 // in milliseconds
-	buffer   uint32 // bytes that are kept unread
-	received uint64 // offset of the next byte of the other side
+	kind         message
+	live         bool    // the carrier before is alive
+	code         refusal // of a REFUSE
+	id           connID
+	attempt      uint32
+	resumeWindow uint32 // in milliseconds
+	buffer       uint32 // bytes that are kept unread
+	received     uint64 // offset of the next byte of the other side
 }
 
 // append appends h to b.
@@ -95,7 +95,7 @@ func (h hello) append(b []byte) []byte {
 	b = append(b, helloVersion, byte(h.kind), flags, byte(h.code))
 	b = append(b, h.id[:]...)
 	b = binary.BigEndian.AppendUint32(b, h.attempt)
-	b = binary.BigEndian.AppendUint32(b, h.patience)
+	b = binary.BigEndian.AppendUint32(b, h.resumeWindow)
 	b = binary.BigEndian.AppendUint32(b, h.buffer)
 	return binary.BigEndian.AppendUint64(b, h.received)
 }
@@ -122,14 +122,14 @@ func parseHello(b []byte) (hello, error) {
 		return hello{}, err
 	}
 	h := hello{
-		kind:     message(b[5]),
-		live:     b[6] == helloLive,
-		code:     refusal(b[7]),
-		id:       connID(b[8:]),
-		attempt:  binary.BigEndian.Uint32(b[24:]),
-		patience: binary.BigEndian.Uint32(b[28:]),
-		buffer:   binary.BigEndian.Uint32(b[32:]),
-		received: binary.BigEndian.Uint64(b[36:]),
+		kind:         message(b[5]),
+		live:         b[6] == helloLive,
+		code:         refusal(b[7]),
+		id:           connID(b[8:]),
+		attempt:      binary.BigEndian.Uint32(b[24:]),
+		resumeWindow: binary.BigEndian.Uint32(b[28:]),
+		buffer:       binary.BigEndian.Uint32(b[32:]),
+		received:     binary.BigEndian.Uint64(b[36:]),
 	}
 	if b[6]&^helloLive != 0 {
 		return hello{}, protocolErrorf("%v with flags 0x%02x", h.kind, b[6])
@@ -162,7 +162,7 @@ func (h hello) begins() bool {
 }
 
 // resumes reports whether the fields are those of a later carrier.
-func (h hello) resumes() bool { return h.buffer == 0 && h.patience == 0 }
+func (h hello) resumes() bool { return h.buffer == 0 && h.resumeWindow == 0 }
 
 func must(ok bool, h hello) error {
 	if !ok {
@@ -200,9 +200,9 @@ func writeHello(w io.Writer, h hello) error {
 	return err
 }
 
-// agreed returns the patience that holds on both sides, one of which has said ms (spec 3.4).
+// agreed returns the resume window that holds on both sides, one of which has said ms (spec 3.4).
 func agreed(o *Options, ms uint32) time.Duration {
-	d := time.Duration(min(ms, o.patience())) * time.Millisecond
+	d := time.Duration(min(ms, o.resumeWindow())) * time.Millisecond
 	if d == 0 {
 		return -1 // of a FlowConfig: none
 	}

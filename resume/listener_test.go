@@ -70,7 +70,7 @@ func TestLateHelloOfAnOlderAttemptIsRefused(t *testing.T) {
 		h := newHub()
 		l, err := NewListener(nil, h)
 		require.NoError(t, err)
-		first, answer := send(t, h, hello{kind: messageNew, buffer: minWindow, patience: 1e6})
+		first, answer := send(t, h, hello{kind: messageNew, buffer: minWindow, resumeWindow: 1e6})
 		s, err := l.Accept()
 		require.NoError(t, err)
 		second, answer5 := send(t, h, hello{kind: messageResume, id: answer.id, attempt: 5})
@@ -236,7 +236,7 @@ func TestListenerOutlivesTemporaryErrorsAndTellsOfOthers(t *testing.T) {
 func TestCutInTheFirstHello(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
-		l, err := NewListener(&Options{Patience: time.Second}, h)
+		l, err := NewListener(&Options{ResumeWindow: time.Second}, h)
 		require.NoError(t, err)
 		for at := range int64(2 * helloSize) {
 			h.onLink(func(link *faultnet.Link) { link.CutAfter(at) })
@@ -257,7 +257,7 @@ func TestServeAgain(t *testing.T) {
 		l, err := NewListener(nil, nil)
 		require.NoError(t, err)
 		first, carrier := faultnet.Pipe(faultnet.LinkOptions{})
-		go func() { _, _ = first.Write(hello{kind: messageNew, buffer: minWindow, patience: 1e6}.append(nil)) }()
+		go func() { _, _ = first.Write(hello{kind: messageNew, buffer: minWindow, resumeWindow: 1e6}.append(nil)) }()
 		s, err := l.Serve(carrier)
 		require.NoError(t, err)
 		_, err = s.Write([]byte("said before anybody was there to hear it"))

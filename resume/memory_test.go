@@ -34,7 +34,7 @@ func TestMemoryOfDetachedConnsIsBounded(t *testing.T) {
 	} {
 		h := newHub()
 		h.opts.Buffer = 4 * window
-		l, err := NewListener(&Options{Window: window, Patience: 3 * time.Second}, h)
+		l, err := NewListener(&Options{Window: window, ResumeWindow: 3 * time.Second}, h)
 		require.NoError(t, err)
 		goroutines, before := runtime.NumGoroutine(), heap()
 		servers := withoutCarrier(t, h, l, conns, test.full)
@@ -60,7 +60,7 @@ func withoutCarrier(t *testing.T, h *hub, l *Listener, conns int, full bool) []*
 	wire := append(header{kind: kindData, length: len(data)}.append(header{kind: kindStart}.append(nil)), data...)
 	servers := make([]*Conn, conns)
 	for i := range servers {
-		c, _ := send(t, h, hello{kind: messageNew, buffer: maxWindow, patience: 1e6})
+		c, _ := send(t, h, hello{kind: messageNew, buffer: maxWindow, resumeWindow: 1e6})
 		s, err := l.Accept()
 		require.NoError(t, err)
 		servers[i] = s.(*Conn)

@@ -7,21 +7,21 @@ import (
 )
 
 // Options are the options of [Dial] and [NewListener]. Nil and the zero value are useful. The two sides may differ: each side's Window
-// applies to the data that it keeps, and the smaller Patience applies to both.
+// applies to the data that it keeps, and the smaller ResumeWindow applies to both.
 type Options struct {
 	// Window limits the written data that the other side has not taken, and the received data that has not been read, in bytes each, with
 	// 12 more for each Write. Write waits at the limit of either side. If zero, 1 MiB. From 4 KiB to 64 MiB.
 	Window int
 
-	// Patience is how long a Conn may be without a carrier before it is lost. If zero, 60 s. If negative, a Conn is lost
+	// ResumeWindow is how long a Conn may be without a carrier before it is lost. If zero, 60 s. If negative, a Conn is lost
 	// with its carrier. At most 7 days.
-	Patience time.Duration
+	ResumeWindow time.Duration
 
 	// HandshakeTimeout bounds each hello, with the dialing before it. If zero, 5 s.
 	HandshakeTimeout time.Duration
 
 	// CloseTimeout bounds how long a closed Conn continues to deliver data, and to find carriers for that. It is never longer than the
-	// Patience. If zero, 5 s. If negative, Close delivers nothing more.
+	// ResumeWindow. If zero, 5 s. If negative, Close delivers nothing more.
 	CloseTimeout time.Duration
 
 	// Heartbeat is the silence after which a carrier is asked for a sign of life; after twice as long it is given up. If zero, 10 s. If
@@ -61,10 +61,10 @@ type Options struct {
 }
 
 const (
-	minWindow   = 4 << 10
-	maxWindow   = 64 << 20
-	maxPatience = 7 * 24 * time.Hour
-	maxBacklog  = 1 << 20
+	minWindow       = 4 << 10
+	maxWindow       = 64 << 20
+	maxResumeWindow = 7 * 24 * time.Hour
+	maxBacklog      = 1 << 20
 )
 
 // withDefaults returns a copy of o, which may be nil, with every zero field filled in.
@@ -74,7 +74,7 @@ func (o *Options) withDefaults() Options {
 		out = *o
 	}
 	setDefault(&out.Window, 1<<20)
-	setDefault(&out.Patience, time.Minute)
+	setDefault(&out.ResumeWindow, time.Minute)
 	setDefault(&out.HandshakeTimeout, 5*time.Second)
 	setDefault(&out.CloseTimeout, 5*time.Second)
 	setDefault(&out.Heartbeat, 10*time.Second)
@@ -95,8 +95,8 @@ func (o *Options) validate() error {
 	switch {
 	case o.Window < minWindow || o.Window > maxWindow:
 		return fmt.Errorf("%w: Options.Window is %d, want %d to %d", ErrInvalid, o.Window, minWindow, maxWindow)
-	case o.Patience > maxPatience:
-		return fmt.Errorf("%w: Options.Patience is %v, want at most %v", ErrInvalid, o.Patience, maxPatience)
+	case o.ResumeWindow > maxResumeWindow:
+		return fmt.Errorf("%w: Options.ResumeWindow is %v, want at most %v", ErrInvalid, o.ResumeWindow, maxResumeWindow)
 	case o.HandshakeTimeout < 0:
 		return fmt.Errorf("%w: Options.HandshakeTimeout is %v, want more than 0", ErrInvalid, o.HandshakeTimeout)
 	case o.Heartbeat > 0 && o.Heartbeat < time.Millisecond:
@@ -121,10 +121,10 @@ func (o *Options) unasked() time.Duration {
 	return min(o.Heartbeat/2, pieceTime)
 }
 
-// patience returns the Patience in milliseconds, as sent in a hello.
-func (o *Options) patience() uint32 { return uint32(max(o.Patience, 0) / time.Millisecond) }
+// resumeWindow returns the ResumeWindow in milliseconds, as sent in a hello.
+func (o *Options) resumeWindow() uint32 { return uint32(max(o.ResumeWindow, 0) / time.Millisecond) }
 
-// closeTimeout returns how long a Conn with the given patience may continue after its Close.
-func (o *Options) closeTimeout(patience time.Duration) time.Duration {
-	return max(0, min(o.CloseTimeout, patience))
+// closeTimeout returns how long a Conn with the given resume window may continue after its Close.
+func (o *Options) closeTimeout(resumeWindow time.Duration) time.Duration {
+	return max(0, min(o.CloseTimeout, resumeWindow))
 }

@@ -14,15 +14,15 @@ import (
 // Claim: resume.ErrInvalid
 func TestOptionsThatCannotWorkNameTheField(t *testing.T) {
 	for field, o := range map[string]Options{
-		"Options.Window is 4095":         {Window: minWindow - 1},
-		"Options.Window is 67108865":     {Window: maxWindow + 1},
-		"Options.Window is -1":           {Window: -1},
-		"Options.Patience is 169h0m0s":   {Patience: 169 * time.Hour},
-		"Options.HandshakeTimeout is -1": {HandshakeTimeout: -1},
-		"Options.Heartbeat is 1ns":       {Heartbeat: 1},
-		"Options.Backoff.Min is -1ns":    {Backoff: Backoff{Min: -1}},
-		"Options.Backoff.Max is -1ns":    {Backoff: Backoff{Max: -1}},
-		"Options.Backlog is -1":          {Backlog: -1},
+		"Options.Window is 4095":           {Window: minWindow - 1},
+		"Options.Window is 67108865":       {Window: maxWindow + 1},
+		"Options.Window is -1":             {Window: -1},
+		"Options.ResumeWindow is 169h0m0s": {ResumeWindow: 169 * time.Hour},
+		"Options.HandshakeTimeout is -1":   {HandshakeTimeout: -1},
+		"Options.Heartbeat is 1ns":         {Heartbeat: 1},
+		"Options.Backoff.Min is -1ns":      {Backoff: Backoff{Min: -1}},
+		"Options.Backoff.Max is -1ns":      {Backoff: Backoff{Max: -1}},
+		"Options.Backlog is -1":            {Backlog: -1},
 	} {
 		_, err := Dial(&o, nil)
 		require.ErrorIs(t, err, ErrInvalid, field)
@@ -30,7 +30,7 @@ func TestOptionsThatCannotWorkNameTheField(t *testing.T) {
 		_, err = NewListener(&o, nil)
 		require.ErrorIs(t, err, ErrInvalid, field)
 	}
-	for _, o := range []*Options{nil, {}, {Window: minWindow}, {Window: maxWindow, Patience: -1, CloseTimeout: -1, Heartbeat: -1, MaxConns: -1, MaxDetached: -1}} {
+	for _, o := range []*Options{nil, {}, {Window: minWindow}, {Window: maxWindow, ResumeWindow: -1, CloseTimeout: -1, Heartbeat: -1, MaxConns: -1, MaxDetached: -1}} {
 		got := o.withDefaults()
 		require.NoError(t, got.validate(), "%+v", o)
 	}
@@ -40,11 +40,11 @@ func TestOptionsThatCannotWorkNameTheField(t *testing.T) {
 }
 
 // Row: S4 (Window is proved by TestWriteNeverLosesAndNeverOverflows and TestSlowReaderStopsTheWriter)
-// Claim: resume.Options.Patience
+// Claim: resume.Options.ResumeWindow
 func TestOptionPatience(t *testing.T) {
 	for patience, want := range map[time.Duration]time.Duration{0: time.Minute, time.Second: time.Second, -1: 0} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPair(t, &Options{Patience: patience}, nil)
+			p := newPair(t, &Options{ResumeWindow: patience}, nil)
 			say(t, p.client, p.server, "x")
 			p.refuse(errRefused)
 			start := time.Now()
@@ -79,7 +79,7 @@ func TestOptionHandshakeTimeoutOfTheListener(t *testing.T) {
 func TestOptionCloseTimeout(t *testing.T) {
 	for timeout, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Second: time.Second, time.Hour: 8 * time.Second, -1: 0} {
 		synctest.Test(t, func(t *testing.T) {
-			p := newPair(t, &Options{CloseTimeout: timeout, Patience: 8 * time.Second}, nil)
+			p := newPair(t, &Options{CloseTimeout: timeout, ResumeWindow: 8 * time.Second}, nil)
 			synctest.Wait()
 			link, _ := p.newest()
 			link.Freeze()
@@ -191,7 +191,7 @@ func TestOptionMaxDetached(t *testing.T) {
 		require.NoError(t, err)
 		var servers []*Conn
 		detach := func(heard bool) {
-			c, _ := send(t, h, hello{kind: messageNew, buffer: minWindow, patience: 1e6})
+			c, _ := send(t, h, hello{kind: messageNew, buffer: minWindow, resumeWindow: 1e6})
 			s, err := l.Accept()
 			require.NoError(t, err)
 			if heard {
@@ -273,7 +273,7 @@ func TestOptionOnState(t *testing.T) {
 
 func TestTheDefaultsOfOptionsAreThoseThatTheyState(t *testing.T) {
 	require.Equal(t, Options{
-		Window: 1 << 20, Patience: time.Minute, HandshakeTimeout: 5 * time.Second, CloseTimeout: 5 * time.Second, Heartbeat: 10 * time.Second,
+		Window: 1 << 20, ResumeWindow: time.Minute, HandshakeTimeout: 5 * time.Second, CloseTimeout: 5 * time.Second, Heartbeat: 10 * time.Second,
 		MaxConns: 16384, MaxDetached: 1024, Backlog: 128,
 	}, (*Options)(nil).withDefaults())
 }

@@ -66,7 +66,7 @@ func TestWhoGetsBytesSaysSoUnasked(t *testing.T) {
 // cannot be behind them.
 func TestAnAcknowledgementBehindManyBytesIsNotMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := NewFlow(FlowConfig{Window: MinWindow, Patience: time.Hour})
+		f := NewFlow(FlowConfig{Window: MinWindow, ResumeWindow: time.Hour})
 		a, b := faultnet.Pipe(faultnet.LinkOptions{Buffer: 1 << 20})
 		require.NoError(t, f.Attach(a, 0, false))
 		go func() { _, _ = io.Copy(io.Discard, b) }()

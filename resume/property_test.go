@@ -33,8 +33,8 @@ func surviveConnCuts(t *testing.T, window, cuts int) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	h := newHub()
 	h.opts = faultnet.LinkOptions{Delay: time.Duration(rng.IntN(1e6)), Buffer: 256 + rng.IntN(1<<rng.IntN(18)), CutDelivers: rng.IntN(2) == 0}
-	p := newPairOver(t, h, &Options{Window: window, Patience: time.Hour, Backoff: Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond}},
-		&Options{Window: 4 << 10 << rng.IntN(9), Patience: time.Hour})
+	p := newPairOver(t, h, &Options{Window: window, ResumeWindow: time.Hour, Backoff: Backoff{Min: time.Millisecond, Max: 10 * time.Millisecond}},
+		&Options{Window: 4 << 10 << rng.IntN(9), ResumeWindow: time.Hour})
 	var made atomic.Int64
 	h.onLink(func(link *faultnet.Link) { // called by one goroutine at a time
 		if int(made.Add(1)) > cuts {

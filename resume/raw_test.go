@@ -24,7 +24,7 @@ type raw struct {
 func newRaw(t *testing.T, opts faultnet.LinkOptions, o *Options, buffer uint32) (*Conn, *raw, net.Conn) {
 	r := &raw{t: t, opts: opts, dials: make(chan net.Conn, 1)}
 	accepted := make(chan net.Conn)
-	go func() { accepted <- r.accept(hello{id: testID, patience: 1e6, buffer: buffer}) }()
+	go func() { accepted <- r.accept(hello{id: testID, resumeWindow: 1e6, buffer: buffer}) }()
 	c, err := Dial(o, r.dial)
 	require.NoError(t, err)
 	t.Cleanup(func() {
@@ -239,7 +239,7 @@ func TestAttemptThatIsOvertakenGetsNoCarrier(t *testing.T) {
 		h := newHub()
 		l, err := NewListener(nil, h)
 		require.NoError(t, err)
-		first, answer := send(t, h, hello{kind: messageNew, buffer: minWindow, patience: 1e6})
+		first, answer := send(t, h, hello{kind: messageNew, buffer: minWindow, resumeWindow: 1e6})
 		s, err := l.Accept()
 		require.NoError(t, err)
 

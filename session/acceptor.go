@@ -203,7 +203,7 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 	}
 	id := newSessionID()
 	kept := a.promise(id)
-	c, err := ack(&frame.Hello{Limits: a.cfg.limits(), SessionID: id, Patience: a.cfg.patience()})
+	c, err := ack(&frame.Hello{Limits: a.cfg.limits(), SessionID: id, ResumeWindow: a.cfg.resumeWindow()})
 	if err != nil {
 		kept()
 		a.cfg.Quota.endSession()

@@ -83,7 +83,7 @@ func (s *Session) call(ctx context.Context, op string, head outgoing, value []by
 	if err := ctx.Err(); err != nil {
 		return answer{}, fail(NotSent, err)
 	}
-	wait, byCtx := s.patience(ctx, s.touchCall())
+	wait, byCtx := s.callWait(ctx, s.touchCall())
 
 	c := s.newCall()
 	c.out = head
@@ -108,8 +108,8 @@ func (s *Session) call(ctx context.Context, op string, head outgoing, value []by
 	return c.result(op, link)
 }
 
-// patience returns how long a call that begins now waits, 0 meaning forever, and whether the ctx enforces that.
-func (s *Session) patience(ctx context.Context, now time.Duration) (wait time.Duration, byCtx bool) {
+// callWait returns how long a call that begins now waits, 0 meaning forever, and whether the ctx enforces that.
+func (s *Session) callWait(ctx context.Context, now time.Duration) (wait time.Duration, byCtx bool) {
 	wait = max(s.cfg.RequestTimeout, 0)
 	deadline, ok := ctx.Deadline()
 	if !ok {

@@ -197,8 +197,8 @@ func (c *Config) caps() frame.Caps {
 // resumable reports whether this side keeps a session that has lost its carrier.
 func (c *Config) resumable() bool { return c.ResumeWindow > 0 }
 
-// patience returns the ResumeWindow for the hello, in milliseconds.
-func (c *Config) patience() uint32 {
+// resumeWindow returns the ResumeWindow for the hello, in milliseconds.
+func (c *Config) resumeWindow() uint32 {
 	if !c.resumable() {
 		return 0
 	}

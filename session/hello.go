@@ -86,7 +86,7 @@ func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, cfg Conf
 	if open == nil {
 		cfg.ResumeWindow = -1 // without an Opener, no other carrier could be opened
 	}
-	hello := &frame.Hello{Role: frame.RoleSession, Limits: cfg.limits(), Patience: cfg.patience()}
+	hello := &frame.Hello{Role: frame.RoleSession, Limits: cfg.limits(), ResumeWindow: cfg.resumeWindow()}
 	c, err := greet(ctx, conn, peer, hello, &cfg)
 	if err != nil {
 		return nil, err

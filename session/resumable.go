@@ -20,7 +20,7 @@ import (
 //
 // It stays among the session's dedicated streams until the Conn has ended: after Close, until the written data has arrived.
 
-// maxStreamPatience is the longest Patience of a resume.Conn.
+// maxStreamPatience is the longest ResumeWindow of a resume.Conn.
 const maxStreamPatience = 7 * 24 * time.Hour
 
 // resumesStreams reports whether both sides let a dedicated stream outlive its carrier.
@@ -29,12 +29,12 @@ func (s *Session) resumesStreams() bool { return s.flow != nil && s.caps&frame.C
 // streamOptions returns the options shared by the resumable streams of the session. timeout bounds each hello.
 func (s *Session) streamOptions(timeout time.Duration) *resume.Options {
 	o := &resume.Options{
-		Window: s.cfg.ReplayWindow, Patience: min(max(s.keptFor, time.Millisecond), maxStreamPatience),
+		Window: s.cfg.ReplayWindow, ResumeWindow: min(max(s.keptFor, time.Millisecond), maxStreamPatience),
 		HandshakeTimeout: timeout, Heartbeat: -1, Backoff: s.cfg.Backoff,
 		MaxConns: s.cfg.MaxStreams, MaxDetached: s.cfg.MaxStreams,
 		Drop: dropStream, Final: s.lastWord,
 	}
-	o.CloseTimeout = o.Patience
+	o.CloseTimeout = o.ResumeWindow
 	if s.cfg.Heartbeat > 0 {
 		o.Heartbeat = max(s.cfg.HeartbeatTimeout/2, time.Millisecond)
 	}

@@ -36,9 +36,9 @@ func (s *Session) resumeWindow(theirs uint32) time.Duration {
 
 // newFlow puts the session on a flow. c becomes the flow's first carrier.
 func (s *Session) newFlow(c carrier) {
-	s.keptFor = s.resumeWindow(c.theirs.Patience)
+	s.keptFor = s.resumeWindow(c.theirs.ResumeWindow)
 	s.flow = resume.NewFlow(resume.FlowConfig{
-		Window: s.cfg.ReplayWindow, Patience: s.keptFor, Unasked: s.cfg.unasked(),
+		Window: s.cfg.ReplayWindow, ResumeWindow: s.keptFor, Unasked: s.cfg.unasked(),
 		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier,
 	})
 	s.conn = s.flow

@@ -52,10 +52,10 @@ func newRawResumer(t *testing.T, cfg AcceptorConfig) *rawResumer {
 	require.NoError(t, err)
 	p := &rawResumer{t: t, a: a}
 	p.conn = p.connect("raw")
-	ack := sayHello(t, p.conn, &frame.Hello{Role: frame.RoleSession, Limits: &generous, Caps: frame.CapResume, Patience: 60_000})
+	ack := sayHello(t, p.conn, &frame.Hello{Role: frame.RoleSession, Limits: &generous, Caps: frame.CapResume, ResumeWindow: 60_000})
 	require.Equal(t, frame.KindAck, ack.Kind)
 	require.NotZero(t, ack.Caps&frame.CapResume)
-	p.s, p.id, p.patience = <-opened, ack.SessionID, ack.Patience
+	p.s, p.id, p.patience = <-opened, ack.SessionID, ack.ResumeWindow
 	p.listen()
 	t.Cleanup(func() {
 		_ = p.s.Close()
@@ -395,7 +395,7 @@ func rawAcceptor(t *testing.T, cfg Config, answers ...func(h *frame.Hello, conn 
 // takes is the answer to the first hello, after which the carrier is cut.
 func takes(h *frame.Hello, conn net.Conn) *frame.Hello {
 	time.AfterFunc(time.Second, conn.(*faultnet.Conn).Link().Cut)
-	return &frame.Hello{Kind: frame.KindAck, Caps: frame.CapResume, Limits: &generous, SessionID: newSessionID(), Patience: 60_000}
+	return &frame.Hello{Kind: frame.KindAck, Caps: frame.CapResume, Limits: &generous, SessionID: newSessionID(), ResumeWindow: 60_000}
 }
 
 // Row: S3. Which refusals are final, and which only mean "not now".

@@ -139,7 +139,7 @@ type Session struct {
 	closings   int                // streams that are being closed, and report undelivered data
 	lostThings []lost             // undelivered work, at most maxLost
 	waits      uint64             // see endProgress
-	hurried    bool               // drained after the peer had closed: its patience counts no more
+	hurried    bool               // drained after the peer had closed: its resume window counts no more
 	flushed    chan struct{}      // made by the first Close; closed when lanes have put on their streams what they held back
 	lostCount  int                // in all
 

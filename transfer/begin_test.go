@@ -104,7 +104,7 @@ func TestTheHashOfAPieceThatDidNotComeIsForgotten(t *testing.T) {
 func TestTheDefaultsOfOptionsAreThoseThatTheyState(t *testing.T) {
 	o := Options{}.withDefaults()
 	o.OnEvent = nil
-	require.Equal(t, Options{Lanes: 4, Patience: 2 * time.Minute, StallAfter: 15 * time.Second}, o)
+	require.Equal(t, Options{Lanes: 4, ResumeWindow: 2 * time.Minute, StallAfter: 15 * time.Second}, o)
 	v, err := NewService(nil)
 	require.NoError(t, err)
 	require.Equal(t, 4, v.cfg.Pending)

@@ -143,7 +143,7 @@ func TestStallAfterIsWhenTheLanesAndThenTheConnectionAreReplaced(t *testing.T) {
 			var k told
 			event, times := when(&k, func() time.Duration { return time.Since(began) })
 			got := transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, share.Ref(), t.TempDir(), &transfer.ReceiveOptions{
-				Options: transfer.Options{StallAfter: set, Patience: -1, OnEvent: event}})
+				Options: transfer.Options{StallAfter: set, ResumeWindow: -1, OnEvent: event}})
 			result, err := got.Wait()
 			require.Equal(t, transfer.CodeStalled, transfer.CodeOf(err), "%v", err)
 			require.Equal(t, 1, result.Progress.Stalls)
@@ -159,7 +159,7 @@ func TestStallAfterIsWhenTheLanesAndThenTheConnectionAreReplaced(t *testing.T) {
 	}
 }
 
-// Claim: transfer.Options.Patience
+// Claim: transfer.Options.ResumeWindow
 // Claim: transfer.Progress.Losses
 // Claim: transfer.CodeLost
 func TestPatienceCountsTheTimeWithoutAConnectionAndWithoutBytes(t *testing.T) {
@@ -183,7 +183,7 @@ func TestPatienceCountsTheTimeWithoutAConnectionAndWithoutBytes(t *testing.T) {
 					}
 					return nil, gone
 				}
-				sent := transfer.Push(t.Context(), dial, walk(t, from), &transfer.Options{Patience: set})
+				sent := transfer.Push(t.Context(), dial, walk(t, from), &transfer.Options{ResumeWindow: set})
 				<-asked
 				time.Sleep(decides)
 				left = time.Now()
@@ -191,7 +191,7 @@ func TestPatienceCountsTheTimeWithoutAConnectionAndWithoutBytes(t *testing.T) {
 				result, err := sent.Wait()
 				require.Equal(t, transfer.CodeLost, transfer.CodeOf(err), "%v", err)
 				took := time.Since(left)
-				require.True(t, took >= want && took <= want+6*time.Second, "Patience %v, %s: %v", set, name, took)
+				require.True(t, took >= want && took <= want+6*time.Second, "ResumeWindow %v, %s: %v", set, name, took)
 				if set < 0 {
 					require.Equal(t, 1, dials)
 				} else {

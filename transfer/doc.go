@@ -28,7 +28,7 @@
 //
 // # Losses
 //
-// A transfer outlives its connection: the opener dials again for Options.Patience, and continues with the missing data. It outlives its
+// A transfer outlives its connection: the opener dials again for Options.ResumeWindow, and continues with the missing data. It outlives its
 // process too: the receiver keeps received data in a folder .xfer-... of the destination, where the same Push or Fetch finds it. At most 64
 // MiB are fetched again, and seldom more than two seconds' worth. A full disk pauses a transfer until there is room.
 //

@@ -210,7 +210,7 @@ func TestTransfersOfOnePeerAreBounded(t *testing.T) {
 			g.hello(wire.Receiver) // and no more
 			open[i] = g.st
 		}
-		once := transfer.ReceiveOptions{Options: transfer.Options{Patience: -1}}
+		once := transfer.ReceiveOptions{Options: transfer.Options{ResumeWindow: -1}}
 		_, err := transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, transfer.Ref{}, t.TempDir(), &once).Wait()
 		require.Equal(t, transfer.CodeBusy, transfer.CodeOf(err), "%v", err)
 		require.ErrorContains(t, err, "try again")

@@ -113,7 +113,7 @@ func isSaid(err error) bool {
 	return errors.As(err, &e) && e.Remote
 }
 
-// persist calls attempt until it returns nil, or an error that another attempt cannot help, or until nothing has arrived for o.Patience.
+// persist calls attempt until it returns nil, or an error that another attempt cannot help, or until nothing has arrived for o.ResumeWindow.
 // The duration of a connection counts only if the connection has stalled, because a user may have taken that long to decide. attempt
 // returns when the peer was reached, or zero. A peer that has refused was reached too; the first attempt must reach it. isAlone reports
 // whether no other source delivers data.
@@ -132,7 +132,7 @@ func (t *Transfer) persist(ctx context.Context, isAlone func() bool, attempt fun
 		if now := t.meter.verified.Load(); now > most {
 			most, last, wait = now, time.Now(), firstRetry
 		}
-		if !again(err) || !reachedOnce || t.o.Patience < 0 || time.Since(last) > t.o.Patience {
+		if !again(err) || !reachedOnce || t.o.ResumeWindow < 0 || time.Since(last) > t.o.ResumeWindow {
 			return err
 		}
 		t.meter.losses.Add(1)

@@ -21,10 +21,10 @@ type Options struct {
 	// AllowLimited lets data pass over a limited connection, such as a relay's that is cut after a number of bytes. Otherwise the transfer
 	// waits for another connection.
 	AllowLimited bool
-	// Patience is how long the opener tries to reach the peer again. It counts the time since the last verified byte, without the time that
-	// a connection lasted before it was lost. The time of a stalled connection counts. An attempt in progress when Patience is over may
+	// ResumeWindow is how long the opener tries to reach the peer again. It counts the time since the last verified byte, without the time that
+	// a connection lasted before it was lost. The time of a stalled connection counts. An attempt in progress when ResumeWindow is over may
 	// still succeed. The first attempt must reach the peer. If zero, 2 min; if negative, the opener does not try again.
-	Patience time.Duration
+	ResumeWindow time.Duration
 	// StallAfter is how long, to the second, nothing requested may arrive before a receiver replaces the lanes, and after as long again the
 	// whole connection. It has no effect on a sender. If zero, 15 s.
 	StallAfter time.Duration
@@ -70,8 +70,8 @@ func (o Options) withDefaults() Options {
 	if o.Lanes == 0 {
 		o.Lanes = 4
 	}
-	if o.Patience == 0 {
-		o.Patience = 2 * time.Minute
+	if o.ResumeWindow == 0 {
+		o.ResumeWindow = 2 * time.Minute
 	}
 	if o.StallAfter == 0 {
 		o.StallAfter = 15 * time.Second

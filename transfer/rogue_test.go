@@ -280,7 +280,7 @@ func (a attack) fetch(t *testing.T) {
 		ref := transfer.Ref{Root: listed(t, a.entries(t)).Root, Token: []byte("any")}
 		ctx, cancel := context.WithTimeout(t.Context(), within)
 		defer cancel()
-		o := transfer.ReceiveOptions{Rules: &a.rules, Options: transfer.Options{Patience: -1}}
+		o := transfer.ReceiveOptions{Rules: &a.rules, Options: transfer.Options{ResumeWindow: -1}}
 		_, err := transfer.Fetch(ctx, []transfer.Dialer{always(p.Alice)}, ref, to, &o).Wait()
 		var e *transfer.Error
 		require.ErrorAs(t, err, &e)

@@ -29,7 +29,7 @@ type ServiceConfig struct {
 	// Destination ends at once. It must not block.
 	OnBegun func(*Transfer)
 	// Pending is how many transfers a peer may have begun at a time. If zero, 4. A further one is refused with CodeBusy, and the peer
-	// retries it automatically for its Options.Patience.
+	// retries it automatically for its Options.ResumeWindow.
 	Pending int
 }
 

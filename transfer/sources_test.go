@@ -270,7 +270,7 @@ func TestAFileThatNoSourceHasAnyMoreFailsAlone(t *testing.T) {
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), hour)
 		defer cancel()
-		o := transfer.ReceiveOptions{Options: transfer.Options{Patience: 10 * time.Second}}
+		o := transfer.ReceiveOptions{Options: transfer.Options{ResumeWindow: 10 * time.Second}}
 		result, err := transfer.Fetch(ctx, []transfer.Dialer{first, second}, ref, to, &o).Wait()
 		require.NoError(t, ctx.Err())
 		require.Equal(t, transfer.CodeSourceChanged, transfer.CodeOf(err), "%v", err)
@@ -312,7 +312,7 @@ func TestAPieceThatTwoSourcesBringIsNoBreachOfEither(t *testing.T) {
 			first, ref := shared(t, slow, tree, transfer.Options{Rate: 8 << 20})
 			var mu sync.Mutex
 			var kinds []transfer.Event
-			o := transfer.ReceiveOptions{Options: transfer.Options{Patience: -1, OnEvent: func(e transfer.Event) {
+			o := transfer.ReceiveOptions{Options: transfer.Options{ResumeWindow: -1, OnEvent: func(e transfer.Event) {
 				mu.Lock()
 				defer mu.Unlock()
 				kinds = append(kinds, e)

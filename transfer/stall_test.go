@@ -86,7 +86,7 @@ func TestAStalledTransferGetsOtherLanesAndIsThenGivenUp(t *testing.T) {
 				p := newPair(t)
 				p.OnLink(func(l *faultnet.Link) { l.Freeze() }) // no lane says anything
 				tree := walk(t, from)
-				o := transfer.ReceiveOptions{Options: transfer.Options{OnEvent: k.event, Patience: -1}}
+				o := transfer.ReceiveOptions{Options: transfer.Options{OnEvent: k.event, ResumeWindow: -1}}
 				began := time.Now()
 				_, err := moved(t.Context(), t, way, p, tree, to, o)
 				require.Equal(t, transfer.CodeStalled, transfer.CodeOf(err), "%v", err)

@@ -168,11 +168,11 @@ func TestAFileThatFailsIsToldWithWhomAndWhy(t *testing.T) {
 	p := newPair(t) // whose peer serves no transfers
 	for op, run := range map[string]func() *transfer.Transfer{
 		"push": func() *transfer.Transfer {
-			return transfer.Push(t.Context(), always(p.Alice), walk(t, write(t, few)), &transfer.Options{Patience: -1})
+			return transfer.Push(t.Context(), always(p.Alice), walk(t, write(t, few)), &transfer.Options{ResumeWindow: -1})
 		},
 		"fetch": func() *transfer.Transfer {
 			return transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, transfer.Ref{}, t.TempDir(),
-				&transfer.ReceiveOptions{Options: transfer.Options{Patience: -1}})
+				&transfer.ReceiveOptions{Options: transfer.Options{ResumeWindow: -1}})
 		},
 	} {
 		_, err := run().Wait()
