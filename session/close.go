@@ -36,8 +36,8 @@ import (
 // takes longer than the application wants.
 //
 // A handler of the session may call Close. Close does not wait for that handler, and answers the handler's request with CodeClosed. It
-// waits for a handler whose other goroutine calls Close. OnUndelivered must not call Close, because Close waits for it. Later calls also wait for the end and return the same
-// error. The host may be closed once Close has returned.
+// waits for a handler whose other goroutine calls Close. OnUndelivered must not call Close, because Close waits for it. Later calls also
+// wait for the end and return the same error. The host may be closed once Close has returned.
 func (s *Session) Close() error {
 	if caller := handler.Here(); caller.Of(s) {
 		caller.Exempt()
