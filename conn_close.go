@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // Closing, in this order:
@@ -14,9 +15,6 @@ import (
 //  2. the woken writer leaves, and the FIN goes out behind its last whole byte (writeMu);
 //  3. once both directions have ended, by this side or by the peer, finish releases the stream: at once if the peer has
 //     ended its side, or if the transport can tell the peer to stop sending; otherwise after awaitEnd.
-
-// past is a deadline in the past.
-var past = time.Unix(1, 0)
 
 // Close closes both sides. Blocked Reads and Writes return net.ErrClosed. Data already written is still delivered, and the peer reads it
 // and then io.EOF. A peer that keeps writing gets ECONNRESET. Close does not wait for the peer and may be called again.
@@ -52,11 +50,11 @@ func (c *Conn) closeSides(read, write, all bool) error {
 	read, write = read && !c.readClosed, write && !c.writeClosed
 	if read {
 		c.readClosed = true
-		_ = c.stream.SetReadDeadline(past)
+		_ = c.stream.SetReadDeadline(deadline.Past)
 	}
 	if write {
 		c.writeClosed = true
-		_ = c.stream.SetWriteDeadline(past)
+		_ = c.stream.SetWriteDeadline(deadline.Past)
 	}
 	c.mu.Unlock()
 
@@ -132,7 +130,7 @@ func (c *Conn) awaitEnd() {
 func (c *Conn) resetWith(code frame.Code) {
 	c.mu.Lock()
 	c.closed, c.readClosed, c.writeClosed, c.finished = true, true, true, true
-	_ = c.stream.SetDeadline(past)
+	_ = c.stream.SetDeadline(deadline.Past)
 	c.mu.Unlock()
 	_ = c.stream.ResetWithError(resetCode(code))
 	c.slot.release()

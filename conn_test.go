@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -92,7 +93,7 @@ func TestEverythingFailsWithErrClosedAfterClose(t *testing.T) {
 			"idle":            func(_, _ *Conn) {},
 			"peer has closed": func(c, far *Conn) { _, _ = far.Close(), readAll(t, c) },
 			"data unread":     func(_, far *Conn) { _, _ = far.Write([]byte("x")) },
-			"deadline passed": func(c, _ *Conn) { _ = c.SetDeadline(past) },
+			"deadline passed": func(c, _ *Conn) { _ = c.SetDeadline(deadline.Past) },
 			"peer has reset": func(c, far *Conn) {
 				far.resetWith(frame.CodeInternal)
 				_, err := c.Read(make([]byte, 1))
@@ -108,7 +109,7 @@ func TestEverythingFailsWithErrClosedAfterClose(t *testing.T) {
 			_, writeErr := c.Write([]byte("x"))
 			for _, err := range []error{
 				readErr, readNilErr, writeErr, c.CloseRead(), c.CloseWrite(),
-				c.SetDeadline(time.Time{}), c.SetReadDeadline(past), c.SetWriteDeadline(past),
+				c.SetDeadline(time.Time{}), c.SetReadDeadline(deadline.Past), c.SetWriteDeadline(deadline.Past),
 			} {
 				require.ErrorIs(t, err, net.ErrClosed, name)
 				require.NotErrorIs(t, err, os.ErrDeadlineExceeded, name)
@@ -191,7 +192,7 @@ func TestAConnectionClosedWithACodeSaysWhy(t *testing.T) {
 func TestADeadlineIsLiftedByAZeroTime(t *testing.T) {
 	onEach(t, everyPath(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		c, far := newPair(t, a, b)
-		require.NoError(t, errors.Join(c.SetDeadline(past), c.SetDeadline(time.Time{})))
+		require.NoError(t, errors.Join(c.SetDeadline(deadline.Past), c.SetDeadline(time.Time{})))
 		_, err := c.Write([]byte("x"))
 		require.NoError(t, err)
 		_, err = io.ReadFull(far, make([]byte, 1))
@@ -202,10 +203,10 @@ func TestADeadlineIsLiftedByAZeroTime(t *testing.T) {
 func TestSetDeadlineOfOneSideLeavesTheOther(t *testing.T) {
 	h := testHost(t)
 	c, far := newPair(t, h, h)
-	require.NoError(t, c.SetReadDeadline(past))
+	require.NoError(t, c.SetReadDeadline(deadline.Past))
 	_, err := c.Write([]byte("x"))
 	require.NoError(t, err)
-	require.NoError(t, far.SetWriteDeadline(past))
+	require.NoError(t, far.SetWriteDeadline(deadline.Past))
 	_, err = io.ReadFull(far, make([]byte, 1))
 	require.NoError(t, err)
 	_, err = far.Write([]byte("x"))
@@ -311,7 +312,7 @@ func TestAShortWriteIsAnError(t *testing.T) {
 
 func TestADeadlineThatTheTransportRefusesIsAnError(t *testing.T) {
 	c := &Conn{stream: &errStream{err: errors.New("no deadlines here")}}
-	require.ErrorContains(t, c.SetDeadline(past), "no deadlines here")
+	require.ErrorContains(t, c.SetDeadline(deadline.Past), "no deadlines here")
 }
 
 func TestErrorsOfAConnReadLikeThoseOfPackageNet(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"github.com/multiformats/go-multistream"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // Dial connects to a peer if needed and opens a conn on a tag, as a zero Dialer does: over a direct connection, or a relay without limits.
@@ -232,7 +233,7 @@ func (d *Dialer) bound(ctx context.Context) (context.Context, context.CancelFunc
 // negotiation to the first Read or Write where the peer is known to serve the tag.
 func negotiate(ctx context.Context, s network.Stream, tags []protocol.ID) (protocol.ID, error) {
 	stop := context.AfterFunc(ctx, func() {
-		_ = s.SetDeadline(past) // a full send queue does not notice a reset
+		_ = s.SetDeadline(deadline.Past) // a full send queue does not notice a reset
 		_ = s.ResetWithError(network.StreamProtocolNegotiationFailed)
 	})
 	tag, err := selectOneOf(tags, s)

@@ -13,6 +13,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -122,7 +123,7 @@ func (c *Conn) lookForRefusal(ctx context.Context, limit time.Duration) *Error {
 		limit = min(limit, time.Until(end)/2)
 	}
 	_ = c.stream.SetReadDeadline(time.Now().Add(limit))
-	stop := context.AfterFunc(ctx, func() { _ = c.stream.SetReadDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { _ = c.stream.SetReadDeadline(deadline.Past) })
 	first := make([]byte, 1)
 	n, err := c.stream.Read(first)
 	if !stop() {

@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/pipe"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 )
@@ -207,7 +208,7 @@ func TestY4NoDataIsReadAfterTheDeadline(t *testing.T) {
 		one := make([]byte, 1)
 		_, err = c.Read(one) // the rest is buffered now
 		require.NoError(t, err)
-		require.NoError(t, c.SetReadDeadline(past))
+		require.NoError(t, c.SetReadDeadline(deadline.Past))
 		for range 20 {
 			n, err := c.Read(one)
 			require.Zero(t, n)
@@ -224,7 +225,7 @@ func TestY4ReadOfNothingReturnsAtOnce(t *testing.T) {
 		c, _ := newPair(t, a, b)
 		err := within(t, patience, "Read(nil)", func() error { _, err := c.Read(nil); return err })
 		require.NoError(t, err)
-		require.NoError(t, c.SetReadDeadline(past))
+		require.NoError(t, c.SetReadDeadline(deadline.Past))
 		_, err = c.Read(nil)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	})

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/internal/pointsub"
@@ -128,7 +129,7 @@ func watchCaller(conn *Conn, gone func()) (stop func()) {
 		}
 	}()
 	return func() {
-		_ = conn.SetReadDeadline(past) // likewise
+		_ = conn.SetReadDeadline(deadline.Past) // likewise
 		<-done
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	msmux "github.com/multiformats/go-multistream"
+
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // Conns share the connection under them and its send queue: bytes of one conn delay the others. So traffic on one conn is a sign of life of
@@ -153,7 +155,7 @@ func answersPing(ctx context.Context, c network.Conn) bool {
 		return false
 	}
 	defer func() { _ = s.Reset() }() // nothing more to send
-	stop := context.AfterFunc(ctx, func() { _ = s.SetDeadline(past) })
+	stop := context.AfterFunc(ctx, func() { _ = s.SetDeadline(deadline.Past) })
 	defer stop()
 	if err := s.SetProtocol(ping.ID); err != nil {
 		return false // too many streams: the answer is unknown

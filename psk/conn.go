@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// aLongTimeAgo is a deadline that ends a pending Read at once.
-var aLongTimeAgo = time.Unix(1, 0)
-
 // A Conn is a net.Conn whose bytes travel as authenticated records over another conn (spec 4). It is safe for concurrent
 // use; concurrent Writes do not mix.
 //

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // How long Close waits for a Write under way and for the end record to leave. The second value is for a conn below that
@@ -70,7 +72,7 @@ func (c *Conn) beginCloseRead() error {
 		return net.ErrClosed
 	}
 	c.readClosed = true
-	if err := c.conn.SetReadDeadline(aLongTimeAgo); err != nil {
+	if err := c.conn.SetReadDeadline(deadline.Past); err != nil {
 		return fmt.Errorf("psk: close read: %w", err)
 	}
 	return nil
@@ -99,7 +101,7 @@ func (c *Conn) beginClose() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	_ = c.conn.SetReadDeadline(aLongTimeAgo)
+	_ = c.conn.SetReadDeadline(deadline.Past)
 	_ = c.conn.SetWriteDeadline(time.Now().Add(closeTimeout))
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // Row: N2
@@ -256,5 +258,5 @@ func TestDeadlineAfterCloseReadStaysHere(t *testing.T) {
 	c := Seal(&fakeConn{setReadDeadline: func(at time.Time) error { set = append(set, at); return nil }}, nil)
 	require.NoError(t, c.CloseRead())
 	require.NoError(t, c.SetReadDeadline(time.Time{}))
-	require.Equal(t, []time.Time{aLongTimeAgo}, set)
+	require.Equal(t, []time.Time{deadline.Past}, set)
 }

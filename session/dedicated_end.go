@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/deadline"
 )
 
 // The ends of a dedicated stream are exchanged over its session, because its own connection carries only the application's bytes (spec
@@ -204,7 +205,7 @@ func (d *dedicated) closeNow() error {
 		_ = d.Conn.Close() // same
 		return d.undelivered(&Error{Outcome: Unknown, Text: "the peer does not say what it has read"})
 	}
-	_ = d.Conn.SetReadDeadline(past) // wakes Read
+	_ = d.Conn.SetReadDeadline(deadline.Past) // wakes Read
 	err := d.awaitTaken()
 	_ = d.Conn.Close() // the peer has read everything, or err says that it has not
 	return err
@@ -289,7 +290,7 @@ func (d *dedicated) wrote() uint64 {
 }
 
 // wakeWriter ends a waiting Write.
-func (d *dedicated) wakeWriter() { _ = d.Conn.SetWriteDeadline(past) }
+func (d *dedicated) wakeWriter() { _ = d.Conn.SetWriteDeadline(deadline.Past) }
 
 // retire ends the stream with its session, in order: data from the peer can still be read to its end.
 func (d *dedicated) retire(cause *Error) {
@@ -300,7 +301,7 @@ func (d *dedicated) retire(cause *Error) {
 	case d.readEnded.Load():
 		d.leave()
 	case d.ends != nil && d.ends.isRead(0):
-		_ = d.Conn.SetReadDeadline(past) // wakes Read, which has had all
+		_ = d.Conn.SetReadDeadline(deadline.Past) // wakes Read, which has had all
 	}
 }
 
@@ -393,9 +394,6 @@ func (st *Stream) closeWithSession() error {
 	d.cause.Store(&Error{Op: "stream", Peer: d.s.peer, Link: st.name, Code: frame.CodeClosed, Err: ErrClosed})
 	return st.Close()
 }
-
-// past is a deadline in the past.
-var past = time.Unix(1, 0)
 
 var _ io.Closer = (*dedicated)(nil)
 var _ net.Conn = (*dedicated)(nil)

@@ -34,7 +34,7 @@ const (
 	fieldName      = 0x0A
 	fieldFailure   = 0x0C
 	fieldAgent     = 0x0D
-	fieldResumeWindow  = 0x0F
+	fieldPatience  = 0x0F
 	fieldResume    = 0x10
 	fieldResumable = 0x12
 	fieldNoise     = 0xFE
@@ -53,7 +53,7 @@ var fields = map[byte]struct {
 	fieldName:      {1, 255, "-m-" + "---" + "-"},
 	fieldFailure:   {8, 1032, "---" + "---" + "m"},
 	fieldAgent:     {1, 255, "ooo" + "ooo" + "o"},
-	fieldResumeWindow:  {4, 4, "o--" + "o--" + "-"},
+	fieldPatience:  {4, 4, "o--" + "o--" + "-"},
 	fieldResume:    {13, 13, "--m" + "--m" + "-"},
 	fieldResumable: {1, 1, "-o-" + "---" + "-"},
 	fieldNoise:     {1, maxHello, "ooo" + "ooo" + "-"},
@@ -101,7 +101,7 @@ func parseHello(b []byte, role byte) (h *hello, covered []byte, err error) {
 		case !ok:
 		case len(v) < known.least || len(v) > known.most:
 			return h, nil, breach("hello field %#x of %d bytes", id, len(v))
-		case id <= fieldSession && id != fieldLimits || id == fieldResumeWindow:
+		case id <= fieldSession && id != fieldLimits || id == fieldPatience:
 			if !bytes.Equal(v, make([]byte, len(v))) { // zero is as good as none
 				h.field[id] = v
 			}
@@ -159,7 +159,7 @@ func (h *hello) limits() Limits {
 
 // patience returns the shorter one of both sides'.
 func (h *hello) patience(ours time.Duration) time.Duration {
-	if b := h.field[fieldResumeWindow]; b != nil {
+	if b := h.field[fieldPatience]; b != nil {
 		return min(ours, time.Duration(binary.BigEndian.Uint32(b))*time.Millisecond)
 	}
 	return ours
@@ -174,7 +174,7 @@ func (c *Config) sessionFields() map[byte][]byte {
 	}
 	m := map[byte][]byte{fieldLimits: b}
 	if c.Patience > 0 {
-		m[fieldResumeWindow] = binary.BigEndian.AppendUint32(nil, uint32(c.Patience.Milliseconds()))
+		m[fieldPatience] = binary.BigEndian.AppendUint32(nil, uint32(c.Patience.Milliseconds()))
 	}
 	return m
 }
