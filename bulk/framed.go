@@ -264,12 +264,7 @@ func (f *framed) Close() error {
 	}
 	f.awaitSent()
 	f.awaitEnd()
-	errs := make([]error, len(f.strands))
-	var all sync.WaitGroup
-	for i, st := range f.strands { // does not change any more
-		all.Go(func() { errs[i] = f.lost(st, st.Close()) }) // ends its receive as well
-	}
-	all.Wait()
+	errs := f.closeStrands()
 	<-f.done
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -282,6 +277,27 @@ func (f *framed) Close() error {
 		return errors.Join(append(errs, f.outErr)...)
 	}
 	return errors.Join(errs...)
+}
+
+// closeStrands closes the strands, and those that join meanwhile. It returns the errors of those that have lost something.
+func (f *framed) closeStrands() []error {
+	var errs []error
+	for {
+		f.mu.Lock()
+		joined := slices.Clone(f.strands[len(errs):])
+		f.coming = f.coming && len(joined) > 0 // none joins any more once all are closed
+		f.mu.Unlock()
+		if len(joined) == 0 {
+			return errs
+		}
+		closed := make([]error, len(joined))
+		var all sync.WaitGroup
+		for i, st := range joined {
+			all.Go(func() { closed[i] = f.lost(st, st.Close()) }) // ends its receive as well
+		}
+		all.Wait()
+		errs = append(errs, closed...)
+	}
 }
 
 // lost returns the error of a strand's Close, unless the peer has read all but END: it needs that no more when it has closed too.
