@@ -231,7 +231,12 @@ func TestKeeperGivesUpAtOnceWhereNothingCanGetBetter(t *testing.T) {
 		}, ErrNotAllowed},
 		"pointsub": {func(t *testing.T, c *Client, b host.Host) {
 			b.SetStreamHandler(callTag, func(s network.Stream) { _ = s.Reset() })
-			require.NoError(t, c.pool.host.Peerstore().AddProtocols(b.ID(), callTag))
+			a := c.pool.host
+			require.NoError(t, a.Connect(testContext(t), a.Peerstore().PeerInfo(b.ID())))
+			require.Eventually(t, func() bool { // identify tells it, the first time or the next
+				known, err := a.Peerstore().SupportsProtocols(b.ID(), callTag)
+				return err == nil && len(known) == 1
+			}, patience, time.Millisecond)
 		}, ErrLegacyPeer},
 	} {
 		t.Run(name, func(t *testing.T) {
