@@ -169,6 +169,9 @@ func show(v reflect.Value) string {
 		}
 		return "a zero " + v.Type().String()
 	}
+	if v.Kind() == reflect.Slice { // what is in it may be a stream's own by now
+		return fmt.Sprintf("%d of %v", v.Len(), v.Type().Elem())
+	}
 	s := fmt.Sprintf("%v", v.Interface())
 	if len(s) > 40 {
 		s = fmt.Sprintf("%.40s... (%d bytes)", s, len(s))
