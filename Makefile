@@ -14,7 +14,7 @@ fmt: ; gofmt -l -w . && go fix ./... && cd bench && go fix ./...
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 -skip Nettest ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/staging ./node ./internal/... .
+race: ; go test -race -count=1 -skip Nettest ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/staging ./node ./internal/... .
 
 grid: ; go test -count=1 ./internal/test/slowlink -args -grid
 
@@ -33,7 +33,7 @@ nightly:
 vet:
 	go vet ./...
 	cd bench && go vet ./...
-	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./frame ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/deadline ./internal/test/faultnet || exit 1; done
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/deadline ./internal/test/faultnet || exit 1; done
 	GOOS=windows GOARCH=amd64 go vet . ./node # which need the whole of libp2p: one platform, the one that differs most
 
 lint: ; go run $(GOLANGCI) run ./...
@@ -47,7 +47,7 @@ examples: ; go test -count=1 -run Example ./... && go test -count=1 ./examples/.
 demo: ; go run ./cmd/peerlane demo
 
 bench:
-	go test -run '^$$' -bench . -benchtime 1x ./frame ./psk ./resume ./session ./record ./bulk ./transfer ./transfer/source ./transfer/staging ./internal/b3tree .
+	go test -run '^$$' -bench . -benchtime 1x ./codes ./internal/frame ./psk ./resume ./session ./record ./bulk ./transfer ./transfer/source ./transfer/staging ./internal/b3tree .
 	cd bench && go test -count=1 ./... && go run . -quick -rounds 3 && go run . -records -quick -rounds 2 && go run . -files -quick -rounds 2
 
 tidy:

@@ -17,7 +17,7 @@ import (
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 )
 
@@ -149,7 +149,7 @@ func TestADialWaitsForAPlaceAndSaysWhyItGotNone(t *testing.T) {
 			require.ErrorContains(t, err, "node.Options.ConnsPerPeer")
 			var typed *Error
 			require.ErrorAs(t, err, &typed)
-			require.Equal(t, frame.CodeUnavailable, typed.Code)
+			require.Equal(t, codes.Unavailable, typed.Code)
 
 			d.Timeout = 0
 			got := make(chan error, 1)

@@ -12,7 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"
@@ -315,7 +315,7 @@ func TestTheSentinelsOfSessionsAreTheSessions(t *testing.T) {
 	} {
 		require.True(t, ours == theirs, "%v", ours)
 	}
-	require.ErrorIs(t, &Error{Code: frame.CodePSKReplayed}, ErrPSKReplayed)
+	require.ErrorIs(t, &Error{Code: codes.PSKReplayed}, ErrPSKReplayed)
 }
 
 // Claim: peerlane.Request.Value, peerlane.SessionSuffix

@@ -16,7 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -72,7 +72,7 @@ func (c *Client) Send(ctx context.Context, pid peer.ID, tag protocol.ID, request
 		return nil, stopped("send", pid, tag)
 	}
 	if len(request) > c.cfg.MaxBlockSize {
-		return nil, &Error{Op: "send", Peer: pid.String(), Link: string(tag), Code: frame.CodeTooLarge, Outcome: session.NotSent,
+		return nil, &Error{Op: "send", Peer: pid.String(), Link: string(tag), Code: codes.TooLarge, Outcome: session.NotSent,
 			Text: fmt.Sprintf("%d bytes, at most %d", len(request), c.cfg.MaxBlockSize)}
 	}
 	began := time.Now()
@@ -283,7 +283,7 @@ func (c *Client) Close() error {
 }
 
 // notServedBy turns the refusal of the session protocol into ErrLegacyPeer, with a code, if the peer serves the plain tag.
-func notServedBy(h host.Host, key poolKey, code frame.Code, err error) error {
+func notServedBy(h host.Host, key poolKey, code codes.Code, err error) error {
 	if !errors.Is(err, ErrNotServed) {
 		return err
 	}

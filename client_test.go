@@ -15,7 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
@@ -504,7 +504,7 @@ func TestAHandlerKnowsItsCallerAndChoosesTheCode(t *testing.T) {
 	require.NoError(t, s.Handle(callTag, func(_ context.Context, req *Request) ([]byte, error) {
 		require.Equal(t, a.ID(), req.Peer)
 		require.Equal(t, callTag, req.Tag)
-		return nil, &Error{Code: frame.CodeUnavailable, Text: "later", RetryAfter: 7 * time.Second}
+		return nil, &Error{Code: codes.Unavailable, Text: "later", RetryAfter: 7 * time.Second}
 	}))
 	_, err := newClient(t, a, patientClient()).Send(t.Context(), b.ID(), callTag, []byte("x"))
 	require.ErrorIs(t, err, ErrUnavailable)

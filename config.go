@@ -6,7 +6,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // SessionSuffix is appended to a tag to make the protocol ID of its sessions; the plain tag is that of pointsub v0.0.2's

@@ -18,7 +18,8 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -139,7 +140,7 @@ func TestServersReadTimeoutRefusesARequestThatStalls(t *testing.T) {
 		require.EqualValues(t, 1, h.ID)
 		f, err := frame.ConsumeFailure(p)
 		require.NoError(t, err)
-		require.Equal(t, frame.CodeTimeout, f.Code)
+		require.Equal(t, codes.Timeout, f.Code)
 		require.Zero(t, s.quota.Bytes())
 		require.Zero(t, s.quota.Calls())
 	})
@@ -453,7 +454,7 @@ func TestOnUndeliveredGetsTheFailureOfEachMessage(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, own.Send(t.Context(), "nobody", nil))
 		e := await(t, failures, "the failure of a message that nobody handles")
-		require.Equal(t, frame.CodeNotFound, e.Code)
+		require.Equal(t, codes.NotFound, e.Code)
 		require.Equal(t, "nobody", e.Link)
 		require.Equal(t, session.Rejected, e.Outcome)
 		require.NoError(t, own.Send(t.Context(), "stuck", nil))

@@ -13,7 +13,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // A Conn is a net.Conn over one libp2p stream. It is byte-transparent: nothing is added to the stream, so the other
@@ -337,6 +338,6 @@ func (c *Conn) setDeadlines(t time.Time, read, write bool) error {
 }
 
 // resetCode is the libp2p stream error code for a code of ours.
-func resetCode(code frame.Code) network.StreamErrorCode {
+func resetCode(code codes.Code) network.StreamErrorCode {
 	return network.StreamErrorCode(frame.CodeBase + uint32(code))
 }

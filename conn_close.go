@@ -5,7 +5,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 )
 
@@ -127,7 +127,7 @@ func (c *Conn) awaitEnd() {
 
 // resetWith drops the conn at once, unsent data included. The peer gets an *Error with this code and Remote set; calls of this side return
 // net.ErrClosed.
-func (c *Conn) resetWith(code frame.Code) {
+func (c *Conn) resetWith(code codes.Code) {
 	c.mu.Lock()
 	c.closed, c.readClosed, c.writeClosed, c.finished = true, true, true, true
 	_ = c.stream.SetDeadline(deadline.Past)
@@ -146,6 +146,6 @@ func (c *Conn) Reset() error {
 	if closed {
 		return c.opError("reset", net.ErrClosed)
 	}
-	c.resetWith(frame.CodeClosed)
+	c.resetWith(codes.Closed)
 	return nil
 }

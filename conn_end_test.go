@@ -12,7 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -38,7 +38,7 @@ func TestAResetIsNeverTheEndOfAnAnswer(t *testing.T) {
 			var typed *Error
 			require.ErrorAs(t, err, &typed)
 			require.True(t, typed.Remote)
-			require.Equal(t, frame.CodeClosed, typed.Code)
+			require.Equal(t, codes.Closed, typed.Code)
 			require.Equal(t, session.Unknown, typed.Outcome)
 			require.ErrorIs(t, writeUntilError(c), syscall.ECONNRESET)
 			_, err = far.Read(make([]byte, 1))

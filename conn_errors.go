@@ -11,7 +11,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -88,19 +89,19 @@ const raiseHint = "use fewer at once, or raise the limit: node.Options.ConnsPerP
 
 // libp2pCodes holds what libp2p's own stream error codes 0x1001..0x1008 mean; those of connections are one lower.
 var libp2pCodes = [...]struct {
-	code    frame.Code
+	code    codes.Code
 	outcome session.Outcome
 	text    string
 }{
-	{frame.CodeProtocol, session.Rejected, "protocol negotiation failed"},
-	{frame.CodeUnavailable, session.Rejected, "a limit of the libp2p resource manager was reached (streams of one " +
+	{codes.Protocol, session.Rejected, "protocol negotiation failed"},
+	{codes.Unavailable, session.Rejected, "a limit of the libp2p resource manager was reached (streams of one " +
 		"protocol and peer, streams of one peer, memory): " + raiseHint},
-	{frame.CodeUnavailable, session.Rejected, "rate limited: open fewer per second"},
-	{frame.CodeProtocol, session.Unknown, "protocol violation"},
-	{frame.CodeClosed, session.Unknown, "supplanted by a newer one"},
-	{frame.CodeUnavailable, session.Unknown, "trimmed by the connection manager: raise its limits, or protect the peer"},
-	{frame.CodeGoingAway, session.Unknown, "the host shut down"},
-	{frame.CodeNotAllowed, session.Rejected, "refused by the connection gater"},
+	{codes.Unavailable, session.Rejected, "rate limited: open fewer per second"},
+	{codes.Protocol, session.Unknown, "protocol violation"},
+	{codes.Closed, session.Unknown, "supplanted by a newer one"},
+	{codes.Unavailable, session.Unknown, "trimmed by the connection manager: raise its limits, or protect the peer"},
+	{codes.GoingAway, session.Unknown, "the host shut down"},
+	{codes.NotAllowed, session.Rejected, "refused by the connection gater"},
 }
 
 const (
@@ -110,10 +111,10 @@ const (
 
 // explainStreamCode returns what the reset code of a stream says. A code that is neither ours nor libp2p's belongs to
 // an application that does not use peerlane.
-func explainStreamCode(code uint32) (frame.Code, session.Outcome, string) {
+func explainStreamCode(code uint32) (codes.Code, session.Outcome, string) {
 	if code >= frame.CodeBase {
-		c := frame.Code(code - frame.CodeBase)
-		if c == frame.CodeUnavailable || c == frame.CodeNotAllowed {
+		c := codes.Code(code - frame.CodeBase)
+		if c == codes.Unavailable || c == codes.NotAllowed {
 			return c, session.Rejected, "stream refused"
 		}
 		return c, session.Unknown, "stream reset"
@@ -123,17 +124,17 @@ func explainStreamCode(code uint32) (frame.Code, session.Outcome, string) {
 		return e.code, e.outcome, e.text
 	}
 	if code == 0 {
-		return frame.CodeClosed, session.Unknown, "stream reset"
+		return codes.Closed, session.Unknown, "stream reset"
 	}
-	return frame.CodeApplication, session.Unknown, "stream reset"
+	return codes.Application, session.Unknown, "stream reset"
 }
 
 // explainConnCode is explainStreamCode for the code a connection was closed with.
-func explainConnCode(code uint32) (frame.Code, string) {
+func explainConnCode(code uint32) (codes.Code, string) {
 	if i := code - firstConnCode; i < uint32(len(libp2pCodes)) {
 		return libp2pCodes[i].code, "connection closed: " + libp2pCodes[i].text
 	}
-	return frame.CodeClosed, "connection closed"
+	return codes.Closed, "connection closed"
 }
 
 // dialFailed returns the typed error for err in a phase of dialing. Nothing of the caller's has left yet, so the
@@ -143,13 +144,13 @@ func dialFailed(ctx context.Context, phase string, err error) *Error {
 	var typed *Error
 	switch {
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		out.Code, out.Err = frame.CodeTimeout, ctx.Err()
+		out.Code, out.Err = codes.Timeout, ctx.Err()
 	case ctx.Err() != nil:
-		out.Code, out.Err = frame.CodeCancelled, ctx.Err()
+		out.Code, out.Err = codes.Cancelled, ctx.Err()
 	case errors.As(err, &typed):
 		*out = *typed
 	case errors.Is(err, network.ErrResourceLimitExceeded):
-		out.Code = frame.CodeUnavailable
+		out.Code = codes.Unavailable
 	}
 	out.Outcome = session.NotSent
 	if out.Remote {

@@ -12,32 +12,32 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
 // Row: C4, D21.
 func TestEveryStreamErrorCodeOfLibp2pIsExplained(t *testing.T) {
 	for code, want := range map[network.StreamErrorCode]struct {
-		code    frame.Code
+		code    codes.Code
 		outcome session.Outcome
 		text    string
 	}{
-		network.StreamNoError:                   {frame.CodeClosed, session.Unknown, "stream reset"},
-		network.StreamProtocolNegotiationFailed: {frame.CodeProtocol, session.Rejected, "negotiation failed"},
-		network.StreamResourceLimitExceeded:     {frame.CodeUnavailable, session.Rejected, "resource manager"},
-		network.StreamRateLimited:               {frame.CodeUnavailable, session.Rejected, "rate limited"},
-		network.StreamProtocolViolation:         {frame.CodeProtocol, session.Unknown, "protocol violation"},
-		network.StreamSupplanted:                {frame.CodeClosed, session.Unknown, "supplanted"},
-		network.StreamGarbageCollected:          {frame.CodeUnavailable, session.Unknown, "trimmed"},
-		network.StreamShutdown:                  {frame.CodeGoingAway, session.Unknown, "shut down"},
-		network.StreamGated:                     {frame.CodeNotAllowed, session.Rejected, "gater"},
-		network.StreamCodeOutOfRange:            {frame.CodeApplication, session.Unknown, "stream reset"},
-		42:                                      {frame.CodeApplication, session.Unknown, "stream reset"},
-		resetCode(frame.CodeOK):                 {frame.CodeOK, session.Unknown, "stream reset"},
-		resetCode(frame.CodeNotAllowed):         {frame.CodeNotAllowed, session.Rejected, "stream refused"},
-		resetCode(frame.CodeUnavailable):        {frame.CodeUnavailable, session.Rejected, "stream refused"},
-		resetCode(frame.CodeTooLarge):           {frame.CodeTooLarge, session.Unknown, "stream reset"},
+		network.StreamNoError:                   {codes.Closed, session.Unknown, "stream reset"},
+		network.StreamProtocolNegotiationFailed: {codes.Protocol, session.Rejected, "negotiation failed"},
+		network.StreamResourceLimitExceeded:     {codes.Unavailable, session.Rejected, "resource manager"},
+		network.StreamRateLimited:               {codes.Unavailable, session.Rejected, "rate limited"},
+		network.StreamProtocolViolation:         {codes.Protocol, session.Unknown, "protocol violation"},
+		network.StreamSupplanted:                {codes.Closed, session.Unknown, "supplanted"},
+		network.StreamGarbageCollected:          {codes.Unavailable, session.Unknown, "trimmed"},
+		network.StreamShutdown:                  {codes.GoingAway, session.Unknown, "shut down"},
+		network.StreamGated:                     {codes.NotAllowed, session.Rejected, "gater"},
+		network.StreamCodeOutOfRange:            {codes.Application, session.Unknown, "stream reset"},
+		42:                                      {codes.Application, session.Unknown, "stream reset"},
+		resetCode(codes.OK):                     {codes.OK, session.Unknown, "stream reset"},
+		resetCode(codes.NotAllowed):             {codes.NotAllowed, session.Rejected, "stream refused"},
+		resetCode(codes.Unavailable):            {codes.Unavailable, session.Rejected, "stream refused"},
+		resetCode(codes.TooLarge):               {codes.TooLarge, session.Unknown, "stream reset"},
 	} {
 		for _, remote := range []bool{false, true} {
 			err := streamBroken("read", &network.StreamError{ErrorCode: code, Remote: remote})
@@ -55,19 +55,19 @@ func TestEveryStreamErrorCodeOfLibp2pIsExplained(t *testing.T) {
 
 func TestEveryConnErrorCodeOfLibp2pIsExplained(t *testing.T) {
 	for code, want := range map[network.ConnErrorCode]struct {
-		code frame.Code
+		code codes.Code
 		text string
 	}{
-		network.ConnNoError:                   {frame.CodeClosed, "connection closed"},
-		network.ConnProtocolNegotiationFailed: {frame.CodeProtocol, "negotiation failed"},
-		network.ConnResourceLimitExceeded:     {frame.CodeUnavailable, "resource manager"},
-		network.ConnRateLimited:               {frame.CodeUnavailable, "rate limited"},
-		network.ConnProtocolViolation:         {frame.CodeProtocol, "protocol violation"},
-		network.ConnSupplanted:                {frame.CodeClosed, "supplanted"},
-		network.ConnGarbageCollected:          {frame.CodeUnavailable, "trimmed"},
-		network.ConnShutdown:                  {frame.CodeGoingAway, "shut down"},
-		network.ConnGated:                     {frame.CodeNotAllowed, "gater"},
-		network.ConnCodeOutOfRange:            {frame.CodeClosed, "connection closed"},
+		network.ConnNoError:                   {codes.Closed, "connection closed"},
+		network.ConnProtocolNegotiationFailed: {codes.Protocol, "negotiation failed"},
+		network.ConnResourceLimitExceeded:     {codes.Unavailable, "resource manager"},
+		network.ConnRateLimited:               {codes.Unavailable, "rate limited"},
+		network.ConnProtocolViolation:         {codes.Protocol, "protocol violation"},
+		network.ConnSupplanted:                {codes.Closed, "supplanted"},
+		network.ConnGarbageCollected:          {codes.Unavailable, "trimmed"},
+		network.ConnShutdown:                  {codes.GoingAway, "shut down"},
+		network.ConnGated:                     {codes.NotAllowed, "gater"},
+		network.ConnCodeOutOfRange:            {codes.Closed, "connection closed"},
 	} {
 		err := streamBroken("read", fmt.Errorf("wrapped: %w", &network.ConnError{ErrorCode: code, Remote: true}))
 		require.Equal(t, want.code, err.Code, "code %#x", code)

@@ -14,7 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
@@ -95,11 +95,11 @@ func TestEverythingFailsWithErrClosedAfterClose(t *testing.T) {
 			"data unread":     func(_, far *Conn) { _, _ = far.Write([]byte("x")) },
 			"deadline passed": func(c, _ *Conn) { _ = c.SetDeadline(deadline.Past) },
 			"peer has reset": func(c, far *Conn) {
-				far.resetWith(frame.CodeInternal)
+				far.resetWith(codes.Internal)
 				_, err := c.Read(make([]byte, 1))
 				require.ErrorIs(t, err, syscall.ECONNRESET)
 			},
-			"reset here": func(c, _ *Conn) { c.resetWith(frame.CodeInternal) },
+			"reset here": func(c, _ *Conn) { c.resetWith(codes.Internal) },
 		} {
 			c, far := connPair(t, a, l)
 			before(c, far)
@@ -124,7 +124,7 @@ func TestEverythingFailsWithErrClosedAfterClose(t *testing.T) {
 func TestAResetCarriesItsCodeToThePeer(t *testing.T) {
 	onEach(t, everyPath(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		l := mustListen(t, b, testTag, ListenConfig{})
-		for _, code := range []frame.Code{frame.CodeUnavailable, frame.CodeGoingAway, frame.CodeOK, 4711} {
+		for _, code := range []codes.Code{codes.Unavailable, codes.GoingAway, codes.OK, 4711} {
 			c, far := connPair(t, a, l)
 			far.resetWith(code)
 			_, readErr := c.Read(make([]byte, 1))
@@ -318,7 +318,7 @@ func TestADeadlineThatTheTransportRefusesIsAnError(t *testing.T) {
 func TestErrorsOfAConnReadLikeThoseOfPackageNet(t *testing.T) {
 	h := testHost(t)
 	c, far := newPair(t, h, h)
-	far.resetWith(frame.CodeUnavailable)
+	far.resetWith(codes.Unavailable)
 	_, err := c.Read(make([]byte, 1))
 	id := h.ID().String()
 	require.EqualError(t, err, "read libp2p "+id+"->"+id+`: read "/peerlane-test/1.0.0" at `+id+

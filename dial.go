@@ -14,7 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multistream"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 )
 
@@ -281,5 +281,5 @@ func (d *Dialer) dialError(pid peer.ID, err error) error {
 
 // notServed returns the error for a peer that serves none of tags.
 func notServed(tags []protocol.ID) *Error {
-	return &Error{Op: "negotiate", Link: string(tags[0]), Remote: true, Code: frame.CodeNotFound, Err: ErrNotServed}
+	return &Error{Op: "negotiate", Link: string(tags[0]), Remote: true, Code: codes.NotFound, Err: ErrNotServed}
 }

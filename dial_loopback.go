@@ -5,7 +5,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/pipe"
 	"github.com/peerlane/peerlane/session"
 )
@@ -21,7 +21,7 @@ func (d *Dialer) openLoopback(ctx context.Context, port uint16, tags []protocol.
 		return nil, "", d.dialError(pid, dialFailed(ctx, "negotiate", notServed(tags)))
 	}
 	near, far := pipe.New()
-	if code := l.offer(newLoopbackConn(far, l, l.opts)); code != frame.CodeOK {
+	if code := l.offer(newLoopbackConn(far, l, l.opts)); code != codes.OK {
 		err := &Error{Op: "negotiate", Link: string(l.tag), Remote: true, Code: code, Outcome: session.Rejected}
 		return nil, "", d.dialError(pid, err)
 	}

@@ -13,7 +13,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 )
 
 // A PathPolicy sets the paths over which a Dialer opens conns. No policy waits when a direct connection is impossible: the answer then
@@ -93,7 +93,7 @@ func (d *Dialer) openStream(ctx context.Context, pid peer.ID) (network.Stream, e
 	if d.accepts(path) {
 		return s, nil
 	}
-	_ = s.ResetWithError(resetCode(frame.CodeCancelled))
+	_ = s.ResetWithError(resetCode(codes.Cancelled))
 	if d.Path.wanted(path) {
 		return nil, d.relayOnly(pid, nil)
 	}
@@ -274,7 +274,7 @@ func connectFailed(ctx context.Context, err error) error {
 		return dialFailed(ctx, "connect", hostClosed("connect", err))
 	}
 	if errors.Is(err, swarm.ErrGaterDisallowedConnection) {
-		return dialFailed(ctx, "connect", &Error{Op: "connect", Code: frame.CodeNotAllowed, Err: err})
+		return dialFailed(ctx, "connect", &Error{Op: "connect", Code: codes.NotAllowed, Err: err})
 	}
 	return dialFailed(ctx, "connect", fmt.Errorf("%w: %w", ErrUnreachable, err))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	ma "github.com/multiformats/go-multiaddr"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/session"
 )
@@ -87,7 +87,7 @@ func isFull(err error) bool {
 
 // noSlot returns the error of a dial that has waited in vain, with the peer's refusal if there was one.
 func (d *Dialer) noSlot(pid peer.ID, tag protocol.ID, wait, refused error) error {
-	out := &Error{Op: "negotiate", Link: string(tag), Code: frame.CodeUnavailable, Outcome: session.NotSent}
+	out := &Error{Op: "negotiate", Link: string(tag), Code: codes.Unavailable, Outcome: session.NotSent}
 	var typed *Error
 	if errors.As(refused, &typed) {
 		*out = *typed
@@ -127,7 +127,7 @@ func (c *Conn) lookForRefusal(ctx context.Context, limit time.Duration) *Error {
 	first := make([]byte, 1)
 	n, err := c.stream.Read(first)
 	if !stop() {
-		_ = c.stream.ResetWithError(resetCode(frame.CodeCancelled))
+		_ = c.stream.ResetWithError(resetCode(codes.Cancelled))
 		return dialFailed(ctx, "negotiate", ctx.Err())
 	}
 	_ = c.stream.SetReadDeadline(time.Time{})

@@ -22,7 +22,7 @@ import (
 	"github.com/multiformats/go-multistream"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -56,7 +56,7 @@ func TestDialOfATagThatNobodyServesFailsAtOnce(t *testing.T) {
 		require.ErrorIs(t, err, ErrNotServed)
 		require.ErrorIs(t, err, ErrNotFound)
 		require.True(t, typed.Remote)
-		require.Equal(t, frame.CodeNotFound, typed.Code)
+		require.Equal(t, codes.NotFound, typed.Code)
 		require.Equal(t, string(testTag), typed.Link)
 		requireNoStreams(t, "", a, b)
 	})

@@ -5,7 +5,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 )
 
 // errHostClosed is the cause when an operation ends because its host has been closed.
@@ -35,5 +35,5 @@ func hostClosed(op string, cause error) *Error {
 	if cause != nil {
 		err = fmt.Errorf("%w: %s", errHostClosed, cause.Error())
 	}
-	return &Error{Op: op, Code: frame.CodeClosed, Err: err}
+	return &Error{Op: op, Code: codes.Closed, Err: err}
 }

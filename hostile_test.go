@@ -17,7 +17,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/oldpeer"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
@@ -28,7 +29,7 @@ func openCarrier(t testing.TB, a, b host.Host) *Conn {
 	t.Helper()
 	c, err := (&Dialer{Host: a, Tag: sessionTag(callTag)}).Dial(testContext(t), b.ID())
 	require.NoError(t, err)
-	t.Cleanup(func() { c.resetWith(frame.CodeCancelled) })
+	t.Cleanup(func() { c.resetWith(codes.Cancelled) })
 	return c
 }
 
@@ -100,7 +101,7 @@ func ackHello(t testing.TB, s network.Stream) {
 	t.Cleanup(func() { _ = s.Reset() })
 	_, err := frame.ReadHello(s)
 	require.NoError(t, err)
-	ack := &frame.Hello{Kind: frame.KindAck, Version: frame.Version, Limits: rawLimits, SessionID: frame.SessionID{1}}
+	ack := &frame.Hello{Kind: frame.KindAck, Version: frame.Version, Limits: rawLimits, SessionID: session.ID{1}}
 	require.NoError(t, frame.WriteHello(s, frame.AppendHello(nil, ack)))
 }
 
@@ -196,7 +197,7 @@ func (k *attack) again(ctx context.Context, open func(context.Context) *Conn, sa
 			k.write(c, say())
 			_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
 			_, _ = io.Copy(io.Discard, c)
-			c.resetWith(frame.CodeCancelled)
+			c.resetWith(codes.Cancelled)
 		}
 		if round == 10 {
 			k.ready()

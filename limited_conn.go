@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -58,7 +58,7 @@ func (l *limitedConn) Write(p []byte) (int, error) {
 	if len(p) > l.maxSize {
 		return 0, l.opError("write", &Error{
 			Op:      "write",
-			Code:    frame.CodeTooLarge,
+			Code:    codes.TooLarge,
 			Outcome: session.NotSent,
 			Err:     fmt.Errorf("%d bytes in one Write, at most %d are allowed", len(p), l.maxSize),
 		})

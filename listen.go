@@ -10,7 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 )
 
 // Listen serves a tag on a host, as a zero ListenConfig does. The listener is a *Listener and its conns are *Conn.
@@ -174,7 +174,7 @@ func (l *Listener) stop() {
 	for {
 		select {
 		case c := <-l.queue:
-			c.resetWith(frame.CodeGoingAway)
+			c.resetWith(codes.GoingAway)
 		default:
 			return
 		}
@@ -216,24 +216,24 @@ func (l *Listener) Stats() ListenerStats {
 // handle takes a stream from libp2p, which runs it on a goroutine of the stream; it must not block.
 func (l *Listener) handle(s network.Stream) {
 	c := newConn(s, l.tag, l.opts)
-	if code := l.offer(c); code != frame.CodeOK {
+	if code := l.offer(c); code != codes.OK {
 		c.resetWith(code)
 	}
 }
 
 // offer queues a conn for Accept, or returns the code to refuse it with.
-func (l *Listener) offer(c *Conn) frame.Code {
+func (l *Listener) offer(c *Conn) codes.Code {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return frame.CodeGoingAway
+		return codes.GoingAway
 	}
 	select {
 	case l.queue <- c:
-		return frame.CodeOK
+		return codes.OK
 	default:
 		l.refused++
-		return frame.CodeUnavailable
+		return codes.Unavailable
 	}
 }
 

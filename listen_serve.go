@@ -9,7 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/handler"
 )
 
@@ -20,7 +20,7 @@ const DefaultMaxConns = 1024
 // with streams. It returns at once, and fails as ListenConfig.Listen does.
 //
 // When handler returns, the conn is closed: the peer reads what was written, and then io.EOF. When handler panics or ends
-// by runtime.Goexit, the conn is reset with CodeInternal, so that the peer's Read fails with ErrInternal; the panic goes
+// by runtime.Goexit, the conn is reset with codes.Internal, so that the peer's Read fails with ErrInternal; the panic goes
 // to Logger and the process lives. At most MaxConns handlers run at once. Conns beyond wait in the backlog.
 //
 // The listener's Close ends the conns that are being served; Shutdown waits for their handlers. Accept is not for a
@@ -46,7 +46,7 @@ func (l *Listener) serve() {
 			return
 		}
 		if !l.startServing(conn) {
-			conn.resetWith(frame.CodeGoingAway)
+			conn.resetWith(codes.GoingAway)
 			return
 		}
 		go func() {
@@ -92,7 +92,7 @@ func (l *Listener) serveConn(conn *Conn, served *servedConn) {
 			_ = conn.Close() // never fails
 			return
 		}
-		conn.resetWith(frame.CodeInternal)
+		conn.resetWith(codes.Internal)
 		if v := recover(); v != nil {
 			l.log.Error("conn handler panicked", "tag", l.tag, "peer", conn.RemotePeer(), "panic", v)
 		}
@@ -133,7 +133,7 @@ func (l *Listener) resetServed() int {
 	}
 	l.mu.Unlock()
 	for _, conn := range conns {
-		conn.resetWith(frame.CodeGoingAway)
+		conn.resetWith(codes.GoingAway)
 	}
 	return len(conns)
 }

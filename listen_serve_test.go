@@ -15,7 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/pipe"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 )
@@ -77,7 +77,7 @@ func TestServeResetsTheConnWhenItsHandlerDoesNotReturn(t *testing.T) {
 			require.ErrorIs(t, err, syscall.ECONNRESET)
 			var typed *Error
 			require.ErrorAs(t, err, &typed)
-			require.Equal(t, frame.CodeInternal, typed.Code)
+			require.Equal(t, codes.Internal, typed.Code)
 			require.NoError(t, c.Close())
 		}
 		require.NoError(t, l.Shutdown(testContext(t)))
@@ -239,7 +239,7 @@ func TestAConnThatComesTooLateIsResetOutsideTheLock(t *testing.T) {
 			require.True(t, l.mu.TryLock())
 			l.mu.Unlock()
 		}}
-		require.Equal(t, frame.CodeOK, l.offer(c))
+		require.Equal(t, codes.OK, l.offer(c))
 		require.True(t, l.markClosed())
 		l.serve()
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/gostream"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -166,7 +166,7 @@ func TestTheBacklogIsBoundedAndTheRestIsRefusedWithACode(t *testing.T) {
 			var typed *Error
 			require.ErrorAs(t, err, &typed)
 			require.True(t, typed.Remote)
-			require.Equal(t, frame.CodeUnavailable, typed.Code)
+			require.Equal(t, codes.Unavailable, typed.Code)
 			require.Equal(t, session.Rejected, typed.Outcome)
 		}
 		require.Equal(t, ListenerStats{Pending: backlog, Refused: beyond}, l.Stats())

@@ -15,7 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/budget"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/psk"
@@ -340,7 +340,7 @@ func (p *pool) dial(ctx context.Context, key poolKey) (link, error) {
 	}
 	return p.openLink(ctx, key, keys, tags, func(err error) error {
 		if keys != nil {
-			err = notServedBy(p.host, key, frame.CodePSKRequired, err)
+			err = notServedBy(p.host, key, codes.PSKRequired, err)
 		}
 		return err
 	})
@@ -377,7 +377,7 @@ func (p *pool) greet(ctx context.Context, conn *Conn, b *budget.Budget, key pool
 	reopen := func(ctx context.Context) (net.Conn, error) { return p.reopen(ctx, key) }
 	s, err := session.Dial(ctx, newCarrier(conn, b, p.host), key.peer.String(), reopen, cfg)
 	var e *Error
-	if errors.As(err, &e) && e.Remote && e.Code == frame.CodeGoingAway { // the peer only waits for its sessions to end
+	if errors.As(err, &e) && e.Remote && e.Code == codes.GoingAway { // the peer only waits for its sessions to end
 		e.Err = ErrNotServed
 	}
 	return s, err
@@ -399,9 +399,9 @@ func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID, w *wai
 	bound, cancel = context.WithTimeout(bound, p.openingTime())
 	defer cancel()
 	short, done := w.begin(bound, p, pid)
-	code := frame.CodeUnsupported
+	code := codes.Unsupported
 	if keys != nil {
-		code = frame.CodePSKRequired
+		code = codes.PSKRequired
 	}
 	l, err := p.openLink(short, key, keys, []protocol.ID{sessionTag(tag)}, func(err error) error {
 		return notServedBy(p.host, key, code, err)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/host"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/budget"
 	"github.com/peerlane/peerlane/session"
 )
@@ -87,7 +87,7 @@ func (c *carrier) Write(p []byte) (int, error) {
 }
 
 // Reset drops the conn at once and sends code to the peer.
-func (c *carrier) Reset(code frame.Code) error {
+func (c *carrier) Reset(code codes.Code) error {
 	c.resetWith(code)
 	c.leave()
 	return nil

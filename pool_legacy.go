@@ -5,7 +5,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/pointsub"
 	"github.com/peerlane/peerlane/session"
 )
@@ -22,7 +22,7 @@ func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{},
 	select {
 	case places <- struct{}{}:
 	case <-timer.C:
-		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Code: frame.CodeTimeout, Outcome: session.NotSent,
+		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Code: codes.Timeout, Outcome: session.NotSent,
 			Text: "too many calls to this old peer are in progress"}
 	case <-p.ctx.Done():
 		return link{}, stopped("send", key.peer, key.tag)
@@ -68,21 +68,21 @@ func (p *pool) callLegacy(ctx context.Context, l link, request []byte) ([]byte, 
 
 // callLegacy makes one call to an old peer on conn, and closes it.
 func callLegacy(ctx context.Context, conn *Conn, request []byte, c *ClientConfig) ([]byte, error) {
-	stop := context.AfterFunc(ctx, func() { conn.resetWith(frame.CodeCancelled) })
+	stop := context.AfterFunc(ctx, func() { conn.resetWith(codes.Cancelled) })
 	defer stop()
 	response, err := exchangeLegacy(conn, request, c)
 	if err == nil {
 		_ = conn.Close() // the answer is here
 		return response, nil
 	}
-	conn.resetWith(frame.CodeCancelled)
+	conn.resetWith(codes.Cancelled)
 	failed := &Error{Op: "send", Peer: conn.RemotePeer().String(), Link: string(conn.Tag()), Outcome: session.Unknown, Err: err}
 	var e *Error
 	switch {
 	case ctx.Err() != nil:
 		failed.Err = ctx.Err()
-	case errors.As(err, &e) && e.Code == frame.CodeTooLarge && !e.Remote: // the handler has run
-		failed.Code, failed.Outcome, failed.Text, failed.Err = frame.CodeReplyTooLarge, session.Delivered, e.Text, nil
+	case errors.As(err, &e) && e.Code == codes.TooLarge && !e.Remote: // the handler has run
+		failed.Code, failed.Outcome, failed.Text, failed.Err = codes.ReplyTooLarge, session.Delivered, e.Text, nil
 	}
 	return nil, failed
 }

@@ -18,7 +18,6 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -50,8 +49,8 @@ func answerHello(t *testing.T, h host.Host, s network.Stream) {
 }
 
 // sessionIDs returns the ids of the sessions that a server has open.
-func sessionIDs(s *Server) []frame.SessionID {
-	var ids []frame.SessionID
+func sessionIDs(s *Server) []session.ID {
+	var ids []session.ID
 	for _, c := range s.Sessions() {
 		ids = append(ids, c.ID())
 	}
@@ -72,7 +71,7 @@ func TestConcurrentFirstCallsShareOneSession(t *testing.T) {
 		var (
 			s    = newServer(t, b, nil)
 			mu   sync.Mutex
-			seen = make(map[frame.SessionID]bool)
+			seen = make(map[session.ID]bool)
 		)
 		require.NoError(t, s.Start(callTag, func(request []byte) ([]byte, error) {
 			mu.Lock()

@@ -12,7 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/budget"
 	"github.com/peerlane/peerlane/session"
 )
@@ -229,7 +229,7 @@ func (p *pool) openConn(ctx context.Context, d *Dialer, pid peer.ID, tags ...pro
 		if left == nil {
 			return c, b, tag, nil
 		}
-		c.resetWith(frame.CodeCancelled)
+		c.resetWith(codes.Cancelled)
 		select {
 		case <-left:
 		case <-ctx.Done():

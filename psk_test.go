@@ -15,7 +15,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/oldpeer"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/psk"
@@ -408,6 +408,6 @@ func TestAHelloPassedOnByAThirdPeerIsRefused(t *testing.T) {
 	})
 	_, err := sealedClient(t, a, secretA).Send(t.Context(), m.ID(), callTag, nil)
 	require.ErrorIs(t, err, ErrPSKTampered)
-	require.Equal(t, frame.CodePSKTampered, requireTyped(t, err, session.NotSent).Code)
+	require.Equal(t, codes.PSKTampered, requireTyped(t, err, session.NotSent).Code)
 	require.Empty(t, s.Sessions())
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
@@ -181,7 +181,7 @@ func (s *Server) servedTags() []*servedTag {
 // admit decides whether to accept a peer, before its hello is examined.
 func (s *Server) admit(pid string) error {
 	if s.allow != nil && !s.allow[pid] {
-		return &Error{Code: frame.CodeNotAllowed, Text: "this peer is not on the list"}
+		return &Error{Code: codes.NotAllowed, Text: "this peer is not on the list"}
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
@@ -36,7 +36,7 @@ func (c *legacyCall) Is(x any) bool { return x == any(c.tag) }
 func (s *Server) serveLegacy(t *servedTag, conn *Conn, left func()) error {
 	call := &legacyCall{conn: conn, started: time.Now(), tag: t, left: left}
 	if !t.addLegacy(call) {
-		conn.resetWith(frame.CodeUnavailable)
+		conn.resetWith(codes.Unavailable)
 		return ErrUnavailable
 	}
 	defer t.removeLegacy(call)
@@ -48,7 +48,7 @@ func (s *Server) serveLegacy(t *servedTag, conn *Conn, left func()) error {
 		return err
 	}
 	if !s.quota.StartCall() {
-		conn.resetWith(frame.CodeUnavailable)
+		conn.resetWith(codes.Unavailable)
 		return ErrUnavailable
 	}
 	defer s.quota.EndCall()
@@ -73,12 +73,12 @@ func (s *Server) answerLegacy(call *legacyCall, response []byte, err error) erro
 		response = []byte(pointsub.ErrorPrefix + err.Error())
 	}
 	if len(response) > s.cfg.MaxBlockSize {
-		conn.resetWith(frame.CodeReplyTooLarge)
-		return &Error{Op: "legacy call", Code: frame.CodeReplyTooLarge, Outcome: session.Delivered}
+		conn.resetWith(codes.ReplyTooLarge)
+		return &Error{Op: "legacy call", Code: codes.ReplyTooLarge, Outcome: session.Delivered}
 	}
 	call.out.Store(uint64(pointsub.Header + len(response)))
 	if err := pointsub.Write(conn, response, pointsub.Deadline{Set: conn.SetWriteDeadline, Each: s.cfg.WriteTimeout}); err != nil {
-		conn.resetWith(frame.CodeTimeout)
+		conn.resetWith(codes.Timeout)
 		return err
 	}
 	conn.linger = 0 // the client sends nothing more and never closes: waiting for that would use up its streams
@@ -143,13 +143,13 @@ func (s *Server) runLegacy(t *servedTag, conn *Conn, request []byte) ([]byte, er
 }
 
 // codeOf returns the code for resetting a legacy conn.
-func codeOf(err error) frame.Code {
+func codeOf(err error) codes.Code {
 	var e *Error
-	if errors.As(err, &e) && e.Code != frame.CodeOK {
+	if errors.As(err, &e) && e.Code != codes.OK {
 		return e.Code
 	}
 	if isTimeout(err) {
-		return frame.CodeTimeout
+		return codes.Timeout
 	}
-	return frame.CodeProtocol
+	return codes.Protocol
 }

@@ -20,7 +20,7 @@ import (
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/oldpeer"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
@@ -32,7 +32,7 @@ func openLegacy(t testing.TB, a, b host.Host, write []byte) *Conn {
 	d := Dialer{Host: a, Tag: callTag}
 	c, err := d.Dial(testContext(t), b.ID())
 	require.NoError(t, err)
-	t.Cleanup(func() { c.resetWith(frame.CodeCancelled) })
+	t.Cleanup(func() { c.resetWith(codes.Cancelled) })
 	_, err = c.Write(write)
 	require.NoError(t, err)
 	return c
@@ -124,7 +124,7 @@ func TestAnOldClientThatSendsTooMuchIsResetAtOnce(t *testing.T) {
 		require.Less(t, time.Since(began), patience/2)
 		var reset *network.StreamError
 		require.ErrorAs(t, err, &reset)
-		require.Equal(t, resetCode(frame.CodeTooLarge), reset.ErrorCode)
+		require.Equal(t, resetCode(codes.TooLarge), reset.ErrorCode)
 		require.ErrorIs(t, err, ErrTooLarge)
 		require.True(t, reset.Remote)
 	})
@@ -211,7 +211,7 @@ func TestAnOldRequestThatStallsIsReset(t *testing.T) {
 			require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
 			_, err := c.Read(make([]byte, 1))
 			e := requireTyped(t, err, session.Unknown)
-			require.Equal(t, frame.CodeTimeout, e.Code, "after %d bytes", len(sent))
+			require.Equal(t, codes.Timeout, e.Code, "after %d bytes", len(sent))
 			require.True(t, e.Remote)
 		}
 		waitInfo(t, s, 0)
@@ -228,7 +228,7 @@ func TestAnOldCallerThatLeavesEndsTheHandlersCtx(t *testing.T) {
 		require.NoError(t, s.Handle(callTag, stuck.handle))
 		c := openLegacy(t, a, b, legacyHead(0))
 		await(t, stuck.entered, "the call")
-		c.resetWith(frame.CodeCancelled)
+		c.resetWith(codes.Cancelled)
 		require.ErrorIs(t, await(t, stuck.ended, "the end of the handler's ctx"), context.Canceled)
 
 		c = openLegacy(t, a, b, legacyHead(0))
@@ -510,7 +510,7 @@ func TestOneOldPeersCallsAreBounded(t *testing.T) {
 	waitInfo(t, s, maxLegacyPerPeer)
 	c, err := (&Dialer{Host: a, Tag: callTag}).Dial(testContext(t), b.ID())
 	if err == nil { // the refusal has not overtaken the dial
-		t.Cleanup(func() { c.resetWith(frame.CodeCancelled) })
+		t.Cleanup(func() { c.resetWith(codes.Cancelled) })
 		_, err = c.Read(make([]byte, 1))
 	}
 	require.ErrorIs(t, err, ErrUnavailable)

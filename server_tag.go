@@ -13,7 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -135,7 +135,7 @@ func (t *servedTag) serveSession(conn *Conn, _ func()) {
 
 func (t *servedTag) serveLegacy(conn *Conn, left func()) {
 	if err := t.server.admit(conn.RemotePeer().String()); err != nil {
-		conn.resetWith(frame.CodeNotAllowed)
+		conn.resetWith(codes.NotAllowed)
 		return
 	}
 	if err := t.server.serveLegacy(t, conn, left); err != nil {
@@ -224,7 +224,7 @@ func (t *servedTag) shutdown(ctx context.Context) error {
 	}
 	calls := t.legacyCalls()
 	for _, c := range calls { // before their handlers hear of it, who would answer as if nothing were
-		c.conn.resetWith(frame.CodeGoingAway)
+		c.conn.resetWith(codes.GoingAway)
 	}
 	t.server.cutOff()
 	timer := time.NewTimer(cutOffTime)

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -112,7 +112,7 @@ func TestAPeerThatOpensAndClosesStreamsHurtsNobodyElse(t *testing.T) {
 			}
 			require.NoError(t, err)
 			_, _ = c.Write(head)
-			c.resetWith(frame.CodeCancelled)
+			c.resetWith(codes.Cancelled)
 		}
 		good := testnet.Host(t, tr)
 		testnet.Teach(good, b.ID(), b.Addrs()...)
@@ -362,7 +362,7 @@ func TestAHandlersPanicIsAnAnswer(t *testing.T) {
 		_, err := c.Send(t.Context(), b.ID(), callTag, nil)
 		require.ErrorIs(t, err, session.ErrInternal)
 		e := requireTyped(t, err, session.Delivered)
-		require.Equal(t, frame.CodeInternal, e.Code)
+		require.Equal(t, codes.Internal, e.Code)
 		require.Contains(t, e.Text, "boom")
 		got, err := c.Send(t.Context(), b.ID(), callTag, []byte("alive"))
 		require.NoError(t, err)

@@ -11,7 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	manet "github.com/multiformats/go-multiaddr/net"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -94,6 +94,6 @@ func (p *pool) progress(pid peer.ID, began time.Time, left time.Duration) time.D
 
 // noConnection returns the error of a caller whose wait has ended.
 func (p *pool) noConnection(pid peer.ID) error {
-	return p.dialer.dialError(pid, &Error{Op: "connect", Code: frame.CodeTimeout, Outcome: session.NotSent,
+	return p.dialer.dialError(pid, &Error{Op: "connect", Code: codes.Timeout, Outcome: session.NotSent,
 		Err: fmt.Errorf("%w: %w", ErrUnreachable, context.DeadlineExceeded)})
 }

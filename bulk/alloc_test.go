@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -17,7 +17,7 @@ type pipeStrand struct{ net.Conn }
 
 func (s pipeStrand) CloseWrite() error      { return nil }
 func (s pipeStrand) CloseRead() error       { return s.Close() }
-func (s pipeStrand) Reset(frame.Code) error { return s.Close() }
+func (s pipeStrand) Reset(codes.Code) error { return s.Close() }
 
 func requireNoAllocs(t *testing.T, what string, w io.Writer, r io.Reader, size int) {
 	body, got := make([]byte, size), make([]byte, size)

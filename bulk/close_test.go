@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -262,7 +262,7 @@ func TestCloseOfTheSessionIsNoErrorAfterAbort(t *testing.T) {
 		go func() { closed <- p.alice.Close() }()
 		synctest.Wait()
 		require.Empty(t, closed)
-		require.NoError(t, here.Abort(frame.CodeCancelled))
+		require.NoError(t, here.Abort(codes.Cancelled))
 		require.NoError(t, <-closed)
 	})
 }

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -108,7 +108,7 @@ func ExampleLane_Abort() {
 		fmt.Println(err)
 		return
 	}
-	_ = l.Abort(frame.CodeTooLarge)
+	_ = l.Abort(codes.TooLarge)
 	var e *session.Error
 	fmt.Println(errors.As(<-ended, &e), e.Remote, e.Code)
 	// Output: true true too large

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/session"
 )
@@ -21,7 +21,7 @@ type strand interface {
 	net.Conn
 	CloseWrite() error
 	CloseRead() error
-	Reset(frame.Code) error
+	Reset(codes.Code) error
 }
 
 // framed is a lane whose bytes go in numbered blocks, over one strand or several (spec 4):
@@ -132,9 +132,9 @@ func (f *framed) checkLocked() {
 	switch {
 	case f.coming || f.err != nil || f.fin || f.deaf:
 	case f.open == 0:
-		f.failLocked(io.ErrUnexpectedEOF, frame.CodeProtocol)
+		f.failLocked(io.ErrUnexpectedEOF, codes.Protocol)
 	case len(f.held) == f.open && !slices.Contains(f.held, f.next):
-		f.failLocked(protocolErrorf("block %d is due, and every strand has a later one", f.next), frame.CodeProtocol)
+		f.failLocked(protocolErrorf("block %d is due, and every strand has a later one", f.next), codes.Protocol)
 	}
 }
 
@@ -178,14 +178,14 @@ func (f *framed) dropQueue() {
 }
 
 // fail ends the lane for a reason, and its strands with it.
-func (f *framed) fail(err error, code frame.Code) {
+func (f *framed) fail(err error, code codes.Code) {
 	f.mu.Lock()
 	defer f.unlock()
 	f.failLocked(err, code)
 }
 
 // failLocked is fail for who holds mu: unlock resets the strands.
-func (f *framed) failLocked(err error, code frame.Code) {
+func (f *framed) failLocked(err error, code codes.Code) {
 	if f.err != nil {
 		return
 	}
@@ -202,7 +202,7 @@ func (f *framed) failLocked(err error, code frame.Code) {
 // strandsReset is a reset of strands that is due.
 type strandsReset struct {
 	strands []strand
-	code    frame.Code
+	code    codes.Code
 }
 
 // unlock gives up mu, and resets the strands if the lane has failed meanwhile: that is I/O. It is for who may have called failLocked.
@@ -387,7 +387,7 @@ func (f *framed) awaitSent() {
 		}
 		left := limit - now.Sub(at)
 		if left <= 0 {
-			f.fail(fmt.Errorf("nothing has moved for %v: %w", limit, os.ErrDeadlineExceeded), frame.CodeCancelled)
+			f.fail(fmt.Errorf("nothing has moved for %v: %w", limit, os.ErrDeadlineExceeded), codes.Cancelled)
 			<-sent
 			return
 		}
@@ -431,7 +431,7 @@ func (f *framed) moved() uint64 {
 }
 
 // Reset implements strand.
-func (f *framed) Reset(code frame.Code) error {
+func (f *framed) Reset(code codes.Code) error {
 	f.mu.Lock()
 	defer f.unlock()
 	f.closed = true

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 )
 
 // receive owns the way in of one strand. It ends with the lane, or with the strand; what is no block ends the lane. It is a goroutine
@@ -26,10 +26,10 @@ func (f *framed) receive(st strand) {
 			f.strandEnded()
 			return
 		case errors.Is(err, ErrProtocol):
-			f.strandFailed(err, frame.CodeProtocol)
+			f.strandFailed(err, codes.Protocol)
 			return
 		case err != nil:
-			f.strandFailed(err, frame.CodeCancelled)
+			f.strandFailed(err, codes.Cancelled)
 			return
 		}
 		if !f.deliver(b, k) {
@@ -111,7 +111,7 @@ func (f *framed) deliver(b *buffer, k block) bool {
 		return true
 	case k.number < f.next || f.fin:
 		b.free()
-		f.failLocked(protocolErrorf("block %d, and %s is due", k.number, f.due()), frame.CodeProtocol)
+		f.failLocked(protocolErrorf("block %d, and %s is due", k.number, f.due()), codes.Protocol)
 		return false
 	case k.kind == blockEnd:
 		f.fin = true
@@ -162,7 +162,7 @@ func (f *framed) strandEnded() {
 }
 
 // strandFailed is strandEnded for one that ended otherwise than in order.
-func (f *framed) strandFailed(err error, code frame.Code) {
+func (f *framed) strandFailed(err error, code codes.Code) {
 	f.mu.Lock()
 	defer f.unlock()
 	f.failLocked(err, code)

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -189,7 +189,7 @@ func (f *framed) outFailed(err error, lost int) {
 		return
 	}
 	if !endsOneWay(err) {
-		f.failLocked(err, frame.CodeCancelled)
+		f.failLocked(err, codes.Cancelled)
 		return
 	}
 	f.outErr = err

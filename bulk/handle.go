@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/internal/lively"
@@ -121,7 +121,7 @@ func (h *handler) take(st *session.Stream) {
 	if err != nil || failed != nil {
 		h.forget(key, l)
 		if l.framed != nil {
-			_ = l.framed.Reset(frame.CodeCancelled) // strands may have come already
+			_ = l.framed.Reset(codes.Cancelled) // strands may have come already
 		}
 		_ = st.Close() // the peer has been told, or is gone
 		return
@@ -180,7 +180,7 @@ func (h *handler) run(l *Lane, st *session.Stream, key laneKey) {
 		if returned {
 			_ = l.Close() // what could not leave, the peer misses itself
 		} else {
-			_ = l.Abort(frame.CodeInternal) // a panic, which the session reports
+			_ = l.Abort(codes.Internal) // a panic, which the session reports
 		}
 		if l.framed != nil {
 			<-l.framed.done

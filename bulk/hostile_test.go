@@ -15,7 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -392,7 +392,7 @@ func (s stuckStrand) Write([]byte) (int, error) {
 	return 0, net.ErrClosed
 }
 
-func (s stuckStrand) Reset(code frame.Code) error {
+func (s stuckStrand) Reset(code codes.Code) error {
 	time.AfterFunc(s.after, func() { close(s.over) })
 	return s.rawStrand.Reset(code)
 }
@@ -429,7 +429,7 @@ func (s ioStrand) CloseRead() error {
 	return s.rawStrand.CloseRead()
 }
 
-func (s ioStrand) Reset(code frame.Code) error {
+func (s ioStrand) Reset(code codes.Code) error {
 	s.io()
 	return s.rawStrand.Reset(code)
 }
@@ -437,9 +437,9 @@ func (s ioStrand) Reset(code frame.Code) error {
 // Resets and CloseReads of strands are I/O: nobody holds the lane's lock meanwhile, and the lane is not over before them.
 func TestStrandsAreEndedOutsideTheLock(t *testing.T) {
 	for name, end := range map[string]func(f *framed, far []rawStrand){
-		"Reset":     func(f *framed, _ []rawStrand) { _ = f.Reset(frame.CodeCancelled) },
+		"Reset":     func(f *framed, _ []rawStrand) { _ = f.Reset(codes.Cancelled) },
 		"CloseRead": func(f *framed, _ []rawStrand) { _ = f.CloseRead() },
-		"fail":      func(f *framed, _ []rawStrand) { f.fail(io.ErrClosedPipe, frame.CodeCancelled) },
+		"fail":      func(f *framed, _ []rawStrand) { f.fail(io.ErrClosedPipe, codes.Cancelled) },
 		"settle": func(f *framed, far []rawStrand) {
 			for _, st := range far {
 				_ = st.CloseWrite()
@@ -489,7 +489,7 @@ func TestStrandsAreEndedOutsideTheLock(t *testing.T) {
 				end(f, far)
 				time.Sleep(time.Minute)
 				require.EqualValues(t, len(far), ended.Load())
-				_ = f.Reset(frame.CodeCancelled)
+				_ = f.Reset(codes.Cancelled)
 				<-f.done
 			})
 		})
@@ -540,7 +540,7 @@ func TestWhatHasComeIsReadBeforeALoss(t *testing.T) {
 			synctest.Wait()
 			far[1].Link().Cut()
 			synctest.Wait()
-			require.NoError(t, f.Reset(frame.CodeCancelled))
+			require.NoError(t, f.Reset(codes.Cancelled))
 			<-f.done
 			_, err := f.Read(make([]byte, 1))
 			require.ErrorIs(t, err, net.ErrClosed)

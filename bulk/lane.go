@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -116,7 +116,7 @@ func (l *Lane) Close() error {
 	}
 	failed := &session.Error{Op: "close", Peer: l.peer, Link: l.name, Outcome: session.Unknown, Err: distinct(err),
 		Text: fmt.Sprintf("%d bytes were written, and it is not known how many of them arrived", l.written.Load())}
-	if e != nil && (e.Code == frame.CodeReadClosed || e.Code == frame.CodeUnread) {
+	if e != nil && (e.Code == codes.ReadClosed || e.Code == codes.Unread) {
 		failed.Outcome = session.Rejected
 	}
 	return failed
@@ -124,7 +124,7 @@ func (l *Lane) Close() error {
 
 // Abort drops the lane at once in both directions, also what has been written and has not arrived, and tells the peer code: its calls
 // return a *session.Error with it.
-func (l *Lane) Abort(code frame.Code) error {
+func (l *Lane) Abort(code codes.Code) error {
 	defer l.end()()
 	return l.conn.Reset(code)
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -104,7 +104,7 @@ func TestAbortTellsThePeerTheCode(t *testing.T) {
 				here, there := p.lanes(t, opts)
 				_, err := here.Write(make([]byte, 100))
 				require.NoError(t, err)
-				require.NoError(t, here.Abort(frame.CodeTooLarge))
+				require.NoError(t, here.Abort(codes.TooLarge))
 				_, err = io.Copy(io.Discard, there)
 				if here.Mode() == Shared {
 					require.ErrorIs(t, err, session.ErrTooLarge)

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/session"
 )
@@ -35,7 +35,7 @@ func Open(ctx context.Context, s *session.Session, name string, opts *Options) (
 	_, _ = rand.Read(ours.id[:]) // never fails
 	theirs, err := greet(ctx, st, ours, o.HandshakeTimeout)
 	if err != nil {
-		_ = st.Reset(frame.CodeCancelled) // the first error is what counts; the peer may have taken the lane
+		_ = st.Reset(codes.Cancelled) // the first error is what counts; the peer may have taken the lane
 		return nil, fmt.Errorf("bulk: open %q: %w", name, err)
 	}
 	st.SetBulk(!o.AllowLimited) // not before: a hello is let through
@@ -48,7 +48,7 @@ func Open(ctx context.Context, s *session.Session, name string, opts *Options) (
 		l.why = errors.Join(why, l.addStrands(ctx, s, ours, theirs.count))
 	}
 	if err := ctx.Err(); err != nil {
-		_ = l.Abort(frame.CodeCancelled) // the ctx is what counts
+		_ = l.Abort(codes.Cancelled) // the ctx is what counts
 		return nil, fmt.Errorf("bulk: open %q: %w", name, err)
 	}
 	o.Registry.add(l)
@@ -89,7 +89,7 @@ func refused(err error) bool {
 		return true
 	}
 	var e *session.Error
-	return errors.As(err, &e) && e.Code == frame.CodeOK && e.Outcome == session.NotSent // there was no connection for it
+	return errors.As(err, &e) && e.Code == codes.OK && e.Outcome == session.NotSent // there was no connection for it
 }
 
 // greet says OPEN on the first strand, and takes the answer.
@@ -168,7 +168,7 @@ func (l *Lane) addStrand(ctx context.Context, s *session.Session, ours hello) er
 		return err
 	})
 	if err != nil {
-		_ = st.Reset(frame.CodeCancelled) // the first error is what counts
+		_ = st.Reset(codes.Cancelled) // the first error is what counts
 		return err
 	}
 	if !l.framed.join(ours.strand, st) {

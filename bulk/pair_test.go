@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -84,7 +84,7 @@ func (limitedConn) Limited() bool { return true }
 // resetConn is a carrier that can end otherwise than in order.
 type resetConn struct{ *faultnet.Conn }
 
-func (c resetConn) Reset(frame.Code) error {
+func (c resetConn) Reset(codes.Code) error {
 	c.Link().Cut()
 	return nil
 }

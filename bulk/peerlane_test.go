@@ -15,7 +15,7 @@ import (
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -66,7 +66,7 @@ func TestAbortTellsThePeerTheCodeOverLibp2p(t *testing.T) {
 				require.NoError(t, err)
 				_, err = l.Write(make([]byte, 1<<20))
 				require.NoError(t, err)
-				require.NoError(t, l.Abort(frame.CodeTooLarge))
+				require.NoError(t, l.Abort(codes.TooLarge))
 				require.ErrorIs(t, <-ended, session.ErrTooLarge)
 			})
 		}
@@ -213,7 +213,7 @@ func BenchmarkSendBesideBulk(b *testing.B) {
 			b.ResetTimer()
 			busy := percentile(b, r, max(b.N, 500))
 			b.StopTimer()
-			_ = l.Abort(frame.CodeCancelled)
+			_ = l.Abort(codes.Cancelled)
 			b.ReportMetric(float64(<-drained)/1e6/b.Elapsed().Seconds(), "MB/s")
 			b.ReportMetric(float64(busy)/float64(idle), "p99/idle")
 			b.ReportMetric(float64(busy)/1e3, "p99-us")

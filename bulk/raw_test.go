@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -47,7 +47,7 @@ type rawStrand struct{ *faultnet.Conn }
 
 func (s rawStrand) CloseRead() error { return s.SetReadDeadline(time.Unix(1, 0)) }
 
-func (s rawStrand) Reset(frame.Code) error {
+func (s rawStrand) Reset(codes.Code) error {
 	s.Link().Cut()
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -61,7 +61,7 @@ func TestRegistryListsWhatIsOpen(t *testing.T) {
 			require.NoError(t, first.Close())
 			require.NoError(t, first.Close())
 			require.Equal(t, []Snapshot{second.Snapshot()}, r.Snapshots(), name)
-			require.NoError(t, second.Abort(frame.CodeCancelled))
+			require.NoError(t, second.Abort(codes.Cancelled))
 			require.Empty(t, r.Snapshots(), name)
 		})
 	}

@@ -17,7 +17,7 @@ import (
 // A Code is the reason why a record stream was refused or closed (spec 6.2).
 type Code uint32
 
-// The codes of version 1. Those from CodeApplication on are the application's.
+// The codes of version 1. Those from codes.Application on are the application's.
 const (
 	CodeDone        Code = 0   // in order
 	CodeProtocol    Code = 1   // the other side broke the protocol

@@ -311,7 +311,7 @@ type AcceptFunc func(AcceptInfo) (*Options, error)
 
 // Handle calls serve, in a separate goroutine, with every record stream that a peer opens under name. accept may be nil: then all streams
 // are accepted, with default Options. The stream is closed when serve returns. If serve panics or ends its goroutine, the peer receives
-// CodeInternal. If serve is nil, no stream is accepted. Handle panics where at does: if at is nil, or name is longer than 255 bytes.
+// codes.Internal. If serve is nil, no stream is accepted. Handle panics where at does: if at is nil, or name is longer than 255 bytes.
 func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
 	if serve == nil {
 		accept = refuse(accept)

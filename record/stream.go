@@ -13,7 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/internal/steady"
@@ -238,14 +238,14 @@ func (s *Stream) fail(err error) {
 		return
 	}
 	if c, ok := s.conn.(resetter); ok {
-		_ = c.Reset(frame.CodeCancelled) // wakes the loops; only err counts
+		_ = c.Reset(codes.Cancelled) // wakes the loops; only err counts
 	} else {
 		_ = s.conn.Close() // same
 	}
 }
 
 // resetter is a conn whose Close waits for the peer, but that can also be ended at once: a *session.Stream.
-type resetter interface{ Reset(code frame.Code) error }
+type resetter interface{ Reset(code codes.Code) error }
 
 // wakeReader makes readLoop end when no more will be read. The last frames that the conn has taken are still sent.
 func (s *Stream) wakeReader() {
@@ -455,7 +455,7 @@ func (s *Stream) closeLocked(why error) {
 	s.signal(s.roomy)
 }
 
-// CloseWithError closes the stream at once and sends code and text to the peer. code must be CodeApplication or above; otherwise the error
+// CloseWithError closes the stream at once and sends code and text to the peer. code must be codes.Application or above; otherwise the error
 // is ErrRange. Only the first 1024 bytes of text count. Written records that have not been sent are dropped.
 func (s *Stream) CloseWithError(code Code, text string) error {
 	if code < CodeApplication {

@@ -15,7 +15,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
 )
@@ -46,13 +47,13 @@ type Acceptor struct {
 	refused  atomic.Uint64
 
 	mu       sync.Mutex
-	sessions map[frame.SessionID]*Session
+	sessions map[ID]*Session
 	byPeer   map[string][]*Session
-	promised map[frame.SessionID]chan struct{} // sessions whose ACK is under way
-	greeting map[string]int                    // carriers whose hello is not complete, by peer
-	queueing map[string]int                    // carriers that wait for the place of such a hello, by peer
-	freed    sync.Cond                         // a place is free, or closed is set
-	conns    map[net.Conn]struct{}             // the same carriers
+	promised map[ID]chan struct{}  // sessions whose ACK is under way
+	greeting map[string]int        // carriers whose hello is not complete, by peer
+	queueing map[string]int        // carriers that wait for the place of such a hello, by peer
+	freed    sync.Cond             // a place is free, or closed is set
+	conns    map[net.Conn]struct{} // the same carriers
 	closed   bool
 	drained  chan struct{} // made by Shutdown, closed when sessions is empty
 }
@@ -72,12 +73,12 @@ func NewAcceptor(cfg AcceptorConfig) (*Acceptor, error) {
 	a := &Acceptor{
 		cfg: base, perPeer: cmp.Or(cfg.MaxHandshakes, 16), detached: cmp.Or(cfg.MaxDetached, 256), admit: cfg.Admit,
 		onOpen:   cfg.OnSession,
-		sessions: make(map[frame.SessionID]*Session),
+		sessions: make(map[ID]*Session),
 		byPeer:   make(map[string][]*Session),
 		greeting: make(map[string]int),
 		queueing: make(map[string]int),
 		conns:    make(map[net.Conn]struct{}),
-		promised: make(map[frame.SessionID]chan struct{}),
+		promised: make(map[ID]chan struct{}),
 	}
 	a.freed.L = &a.mu
 	return a, nil
@@ -116,15 +117,15 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 }
 
 // cutCode returns the code to drop a carrier whose hello has failed with err. A hello that is cut or slow is no protocol error.
-func cutCode(err error) frame.Code {
+func cutCode(err error) codes.Code {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return frame.CodeTimeout
+		return codes.Timeout
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, net.ErrClosed), errors.Is(err, syscall.ECONNRESET),
 		errors.Is(err, syscall.EPIPE):
-		return frame.CodeCancelled
+		return codes.Cancelled
 	}
-	return frame.CodeProtocol
+	return codes.Protocol
 }
 
 // beginHello takes a place among the peer's hellos in progress.
@@ -132,10 +133,10 @@ func (a *Acceptor) beginHello(conn net.Conn, peer string) *Error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.awaitPlace(peer) {
-		return &Error{Op: "hello", Peer: peer, Code: frame.CodeUnavailable, Text: "too many hellos at once"}
+		return &Error{Op: "hello", Peer: peer, Code: codes.Unavailable, Text: "too many hellos at once"}
 	}
 	if a.closed && len(a.sessions) == 0 { // draining sessions may need another carrier
-		return &Error{Op: "hello", Peer: peer, Code: frame.CodeGoingAway}
+		return &Error{Op: "hello", Peer: peer, Code: codes.GoingAway}
 	}
 	a.greeting[peer]++
 	a.conns[conn] = struct{}{}
@@ -215,11 +216,11 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 	return func() {
 		s.run()
 		if !a.add(s) {
-			drop(c.raw, frame.CodeGoingAway)
-			s.fail(&Error{Op: "session", Peer: peer, Code: frame.CodeGoingAway})
+			drop(c.raw, codes.GoingAway)
+			s.fail(&Error{Op: "session", Peer: peer, Code: codes.GoingAway})
 		} else if a.onOpen != nil {
 			if err := hook.Do(func() { a.onOpen(s) }); err != nil {
-				s.fail(&Error{Op: "session", Peer: peer, Code: frame.CodeInternal, Err: fmt.Errorf("OnSession: %w", err)})
+				s.fail(&Error{Op: "session", Peer: peer, Code: codes.Internal, Err: fmt.Errorf("OnSession: %w", err)})
 			}
 		}
 		kept()
@@ -231,7 +232,7 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 
 // promise records that a session with this id is about to exist: the peer may name it as soon as it has the ACK, which is before Write
 // returns here. kept ends the promise, once the session exists or never will.
-func (a *Acceptor) promise(id frame.SessionID) (kept func()) {
+func (a *Acceptor) promise(id ID) (kept func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	made := make(chan struct{})
@@ -245,7 +246,7 @@ func (a *Acceptor) promise(id frame.SessionID) (kept func()) {
 }
 
 // find returns the session with an id, or nil. It waits for one that is promised.
-func (a *Acceptor) find(id frame.SessionID) *Session {
+func (a *Acceptor) find(id ID) *Session {
 	for {
 		a.mu.Lock()
 		s, made := a.sessions[id], a.promised[id]
@@ -263,9 +264,9 @@ func (a *Acceptor) reserve() error {
 	defer a.mu.Unlock()
 	switch {
 	case a.closed:
-		return &Error{Code: frame.CodeGoingAway}
+		return &Error{Code: codes.GoingAway}
 	case !a.cfg.Quota.startSession():
-		return &Error{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many sessions open, no more are taken"}
+		return &Error{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many sessions open, no more are taken"}
 	}
 	return nil
 }
@@ -356,7 +357,7 @@ func (a *Acceptor) Drain() {
 func drainAll(sessions []*Session) {
 	for _, s := range sessions {
 		s.mu.Lock()
-		s.drainLocked(frame.Failure{Code: frame.CodeGoingAway, Text: "the server is shutting down"})
+		s.drainLocked(frame.Failure{Code: codes.GoingAway, Text: "the server is shutting down"})
 		s.mu.Unlock()
 	}
 }
@@ -382,7 +383,7 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 		var wg sync.WaitGroup
 		for _, s := range a.Sessions() {
 			wg.Go(func() {
-				s.cutOff(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+				s.cutOff(&Error{Op: "session", Peer: s.peer, Code: codes.Closed, Err: ErrClosed})
 			})
 		}
 		wg.Wait()
@@ -405,7 +406,7 @@ func (a *Acceptor) Abort(cause error) {
 	}
 	_, sessions := a.close()
 	for _, s := range sessions {
-		s.fail(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: cause})
+		s.fail(&Error{Op: "session", Peer: s.peer, Code: codes.Closed, Err: cause})
 	}
 }
 
@@ -415,9 +416,9 @@ func (a *Acceptor) close() (drained <-chan struct{}, sessions []*Session) {
 	a.closed = true
 	a.freed.Broadcast()
 	greeting := slices.Collect(maps.Keys(a.conns))
-	code := frame.CodeGoingAway
+	code := codes.GoingAway
 	if len(a.sessions) > 0 { // the hello may belong to a draining session, whose peer must be able to retry
-		code = frame.CodeUnavailable
+		code = codes.Unavailable
 	}
 	done := make(chan struct{})
 	if len(a.sessions) == 0 {

@@ -4,7 +4,8 @@ import (
 	"errors"
 	"net"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
 )
 
@@ -19,7 +20,7 @@ type arrival struct {
 	settled chan struct{} // closed when the opening is over
 	conn    *resume.Conn  // nil until the opening is over
 	over    bool          // the stream has ended, with code
-	code    frame.Code
+	code    codes.Code
 }
 
 // arrive returns the stream with the given number: the existing one, or a new one, for which the caller must call opened. It abandons an
@@ -36,7 +37,7 @@ func (s *Session) arrive(number uint64, raw net.Conn) (*arrival, error) {
 		was := s.arrivals[number]
 		switch {
 		case s.numbered[number] != nil:
-			return nil, &Error{Code: frame.CodeProtocol, Text: "the number of this stream is another one's"}
+			return nil, &Error{Code: codes.Protocol, Text: "the number of this stream is another one's"}
 		case was == nil:
 			if s.arrivals == nil {
 				s.arrivals = make(map[uint64]*arrival)
@@ -48,7 +49,7 @@ func (s *Session) arrive(number uint64, raw net.Conn) (*arrival, error) {
 		}
 		raw := was.raw
 		s.mu.Unlock()
-		drop(raw, frame.CodeCancelled)
+		drop(raw, codes.Cancelled)
 		<-was.settled // immediate, because its carrier has ended
 		s.mu.Lock()
 	}
@@ -75,7 +76,7 @@ func (s *Session) depart(at *arrival) {
 		delete(s.arrivals, at.number)
 		return
 	}
-	at.over, at.code = true, frame.CodeCancelled
+	at.over, at.code = true, codes.Cancelled
 	var reset *streamReset
 	if errors.As(at.conn.Err(), &reset) {
 		at.code = reset.code

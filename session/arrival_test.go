@@ -7,7 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -79,6 +80,6 @@ func TestAnOpeningThatHangsGivesWayToTheNext(t *testing.T) {
 		require.False(t, r.accepted.takeNumber(&Stream{}, 2), "a number is of one stream")
 		require.True(t, r.accepted.takeNumber(&Stream{}, 3))
 		_, err = r.accepted.arrive(3, nil)
-		require.Equal(t, frame.CodeProtocol, asError(t, err, Unknown).Code)
+		require.Equal(t, codes.Protocol, asError(t, err, Unknown).Code)
 	})
 }

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // chunkSize is the unit in which a body of several parts is held until it is whole.

@@ -6,7 +6,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // A call is one request of this side, from Call to its answer. It occupies a place in the peer's MaxInFlight from the moment it is queued
@@ -134,7 +135,7 @@ func (s *Session) mostOut() (n int, ours bool) {
 // checkSize refuses a value that exceeds either side's MaxMessage, and a link name that is too long.
 func (s *Session) checkSize(op, link string, n int) error {
 	if len(link) > frame.MaxName {
-		return &Error{Op: op, Peer: s.peer, Link: link[:frame.MaxName], Outcome: NotSent, Code: frame.CodeTooLarge,
+		return &Error{Op: op, Peer: s.peer, Link: link[:frame.MaxName], Outcome: NotSent, Code: codes.TooLarge,
 			Text: fmt.Sprintf("link name of %d bytes, at most %d", len(link), frame.MaxName)}
 	}
 	if most, ours := s.mostOut(); n > most {
@@ -142,7 +143,7 @@ func (s *Session) checkSize(op, link string, n int) error {
 		if ours {
 			text = fmt.Sprintf("%d bytes, MaxMessage of this side is %d", n, most)
 		}
-		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeTooLarge, Text: text}
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: codes.TooLarge, Text: text}
 	}
 	return nil
 }
@@ -278,7 +279,7 @@ func (c *call) result(op, link string) (answer, error) {
 	s.touch()
 	value, err := c.reply.value()
 	if err != nil {
-		return answer{}, &Error{Op: op, Peer: s.peer, Link: link, Code: frame.CodeProtocol, Outcome: Delivered, Err: err}
+		return answer{}, &Error{Op: op, Peer: s.peer, Link: link, Code: codes.Protocol, Outcome: Delivered, Err: err}
 	}
 	return answer{value: value, codec: c.reply.start.Codec}, nil
 }
@@ -316,7 +317,7 @@ func (s *Session) onResponse(h frame.Header, p []byte) error {
 	c.reply.begin(start, h.Flags)
 	if c.reply.size() > s.cfg.MaxMessage || start.Total > s.cfg.MaxMessage {
 		s.control(frame.Header{Type: frame.TypeCancel, ID: h.ID}, nil)
-		c.finish(&Error{Code: frame.CodeReplyTooLarge, Outcome: Delivered,
+		c.finish(&Error{Code: codes.ReplyTooLarge, Outcome: Delivered,
 			Text: fmt.Sprintf("reply of %d bytes, this side takes at most %d", c.reply.size(), s.cfg.MaxMessage)})
 		return nil
 	}
@@ -346,18 +347,18 @@ func (s *Session) checkOurs(h frame.Header) error {
 }
 
 // outcomes maps each refusal of the peer to the outcome of the refused work. Codes that are not listed mean Unknown.
-var outcomes = map[frame.Code]Outcome{
-	frame.CodeInternal:      Delivered,
-	frame.CodeApplication:   Delivered,
-	frame.CodeNoReply:       Delivered,
-	frame.CodeReplyTooLarge: Delivered,
-	frame.CodeNotFound:      Rejected,
-	frame.CodeUnavailable:   Rejected,
-	frame.CodeTooLarge:      Rejected,
-	frame.CodeUnsupported:   Rejected,
-	frame.CodeNotAllowed:    Rejected,
-	frame.CodeUnread:        Rejected,
-	frame.CodeGoingAway:     NotSent,
+var outcomes = map[codes.Code]Outcome{
+	codes.Internal:      Delivered,
+	codes.Application:   Delivered,
+	codes.NoReply:       Delivered,
+	codes.ReplyTooLarge: Delivered,
+	codes.NotFound:      Rejected,
+	codes.Unavailable:   Rejected,
+	codes.TooLarge:      Rejected,
+	codes.Unsupported:   Rejected,
+	codes.NotAllowed:    Rejected,
+	codes.Unread:        Rejected,
+	codes.GoingAway:     NotSent,
 }
 
 // remote returns the peer's failure as an error.
@@ -374,13 +375,13 @@ func (s *Session) onError(h frame.Header, p []byte) error {
 	if err := s.checkOurs(h); err != nil {
 		return err
 	}
-	if f.Code == frame.CodeGoingAway { // GOAWAY itself may wait behind the peer's own backlog
+	if f.Code == codes.GoingAway { // GOAWAY itself may wait behind the peer's own backlog
 		s.peerPhase = max(s.peerPhase, phaseDraining)
 	}
 	switch c := s.pending[h.ID]; {
 	case c != nil:
 		refused := remote(f)
-		if f.Code == frame.CodeClosed && s.peerPhase >= phaseDraining { // the request's own handler has closed the session
+		if f.Code == codes.Closed && s.peerPhase >= phaseDraining { // the request's own handler has closed the session
 			refused.Err = ErrSessionLost
 		}
 		if !c.sent && refused.Outcome == Unknown {

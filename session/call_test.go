@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // Row: N7, D6
@@ -33,40 +34,40 @@ func TestCallOutcomesByHowTheCallEnds(t *testing.T) {
 			_ = w.conn.Close()
 		}, Unknown, ErrSessionLost},
 		"the handler answers with an error": {[]byte("x"), func(w *wire) {
-			w.failure(frame.TypeError, 1, frame.CodeApplication)
+			w.failure(frame.TypeError, 1, codes.Application)
 		}, Delivered, nil},
 		"the handler panics": {[]byte("x"), func(w *wire) {
-			w.failure(frame.TypeError, 1, frame.CodeInternal)
+			w.failure(frame.TypeError, 1, codes.Internal)
 		}, Delivered, ErrInternal},
 		"the handler gives no reply": {[]byte("x"), func(w *wire) {
-			w.failure(frame.TypeError, 1, frame.CodeNoReply)
+			w.failure(frame.TypeError, 1, codes.NoReply)
 		}, Delivered, ErrNoReply},
 		"not found": {[]byte("x"), func(w *wire) {
-			w.failure(frame.TypeError, 1, frame.CodeNotFound)
+			w.failure(frame.TypeError, 1, codes.NotFound)
 		}, Rejected, ErrNotFound},
 		"unavailable": {[]byte("x"), func(w *wire) {
-			w.failure(frame.TypeError, 1, frame.CodeUnavailable)
+			w.failure(frame.TypeError, 1, codes.Unavailable)
 		}, Rejected, ErrUnavailable},
 		"too large": {[]byte("x"), func(w *wire) {
-			w.failure(frame.TypeError, 1, frame.CodeTooLarge)
+			w.failure(frame.TypeError, 1, codes.TooLarge)
 		}, Rejected, ErrTooLarge},
 		"unsupported": {[]byte("x"), func(w *wire) {
-			w.failure(frame.TypeError, 1, frame.CodeUnsupported)
+			w.failure(frame.TypeError, 1, codes.Unsupported)
 		}, Rejected, ErrUnsupported},
 		"going away": {[]byte("x"), func(w *wire) {
-			w.failure(frame.TypeError, 1, frame.CodeGoingAway)
+			w.failure(frame.TypeError, 1, codes.GoingAway)
 		}, NotSent, ErrGoingAway},
 		"a code of a later version": {[]byte("x"), func(w *wire) {
 			w.failure(frame.TypeError, 1, 4711)
 		}, Unknown, nil},
 		"the peer times the request out": {[]byte("x"), func(w *wire) {
-			w.failure(frame.TypeError, 1, frame.CodeTimeout)
+			w.failure(frame.TypeError, 1, codes.Timeout)
 		}, Unknown, os.ErrDeadlineExceeded},
 		"the peer breaks the protocol": {[]byte("x"), func(w *wire) {
 			w.push(frame.TypeContinue, 0, 2, []byte("what?"))
 		}, Unknown, ErrSessionLost},
 		"the peer closes": {[]byte("x"), func(w *wire) {
-			w.failure(frame.TypeGoAway, 1, frame.CodeClosed)
+			w.failure(frame.TypeGoAway, 1, codes.Closed)
 			_ = w.conn.Close()
 		}, Unknown, ErrSessionLost},
 		"this side closes": {[]byte("x"), func(w *wire) { _ = w.s.Close() }, Unknown, ErrClosed},
@@ -145,7 +146,7 @@ func TestARefusalBeforeTheWholeRequestLeftStopsIt(t *testing.T) {
 			result <- err
 		}()
 		synctest.Wait()
-		w.failure(frame.TypeError, 1, frame.CodeTimeout)
+		w.failure(frame.TypeError, 1, codes.Timeout)
 		err := <-result
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		asError(t, err, NotSent)
@@ -248,7 +249,7 @@ func TestALateReplyIsDroppedAndCounted(t *testing.T) {
 		w.want(frame.TypeCancel, 1)
 		w.respond(1, "too late")
 		w.send(frame.TypeContinue, 0, 1, []byte("and more"))
-		w.failure(frame.TypeError, 1, frame.CodeApplication)
+		w.failure(frame.TypeError, 1, codes.Application)
 		w.wantAlive()
 		require.Equal(t, uint64(2), w.s.Snapshot().Late)
 		require.Zero(t, w.s.Snapshot().Undelivered)
@@ -314,12 +315,12 @@ func TestTheReceiversLimitHoldsAgainstALyingPeer(t *testing.T) {
 		w.s.cfg.Mux.SetCall(echo)
 		head := func(flags frame.Flags, s frame.Start) []byte { return start(frame.TypeRequest, flags, s, nil) }
 		w.send(frame.TypeRequest, 0, 1, head(0, frame.Start{Total: 1001}))
-		w.wantFailure(frame.TypeError, 1, frame.CodeTooLarge)
+		w.wantFailure(frame.TypeError, 1, codes.TooLarge)
 		w.send(frame.TypeContinue, 0, 1, make([]byte, 1001)) // was on its way
 		w.send(frame.TypeRequest, frame.FlagCompressed, 3, head(frame.FlagCompressed, frame.Start{Total: 10, Raw: 1001}))
-		w.wantFailure(frame.TypeError, 3, frame.CodeTooLarge)
+		w.wantFailure(frame.TypeError, 3, codes.TooLarge)
 		w.send(frame.TypeRequest, frame.FlagCompressed, 5, head(frame.FlagCompressed, frame.Start{Total: 1001, Raw: 10}))
-		w.wantFailure(frame.TypeError, 5, frame.CodeTooLarge)
+		w.wantFailure(frame.TypeError, 5, codes.TooLarge)
 		w.send(frame.TypeRequest, 0, 7, start(frame.TypeRequest, 0, frame.Start{Total: 1000}, make([]byte, 1000)))
 		w.want(frame.TypeResponse, 7)
 		wantZero(t, w.s)

@@ -16,7 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/resume"
@@ -225,7 +226,7 @@ func TestANilErrorInAnErrorRefuses(t *testing.T) {
 		p.mux.SetCall(func(*Message) ([]byte, error) { return nil, none })
 		for _, link := range []string{"nil", "typed", ""} {
 			_, err := p.dialer.Call(t.Context(), link, nil)
-			require.Equal(t, frame.CodeApplication, asError(t, err, Delivered).Code, link)
+			require.Equal(t, codes.Application, asError(t, err, Delivered).Code, link)
 		}
 		a, err := NewAcceptor(AcceptorConfig{Admit: func(string) error { return none }})
 		require.NoError(t, err)
@@ -317,7 +318,7 @@ func TestAnotherVersionIsToldOnBothSides(t *testing.T) {
 		go func() {
 			_, _ = frame.ReadHello(there)
 			_ = frame.WriteHello(there, frame.AppendHello(nil, &frame.Hello{Kind: frame.KindRefuse, Version: 9,
-				Failure: &frame.Failure{Code: frame.CodeVersion}}))
+				Failure: &frame.Failure{Code: codes.Version}}))
 		}()
 		_, err := Dial(t.Context(), here, "bob", nil, Config{})
 		require.ErrorIs(t, asError(t, err, NotSent), ErrVersion)

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 )
 
@@ -30,12 +31,12 @@ import (
 // Close returns nil once everything accepted has arrived. It gives up after CloseTimeout without progress; a slow link counts as
 // progress. Its error is then, and after a loss of the session, an *Error with Op "close". It wraps one *Error, with its outcome, for
 // each message or stream that did not arrive or is not known to have arrived. Calls that were given up have returned their own errors. An
-// error with CodeTimeout matches os.ErrDeadlineExceeded. A session that has no carrier and nothing to complete ends at once.
+// error with codes.Timeout matches os.ErrDeadlineExceeded. A session that has no carrier and nothing to complete ends at once.
 //
 // A peer that keeps sending messages, reads slowly, or sends anything at all while it owes an answer, is progress too: Abort ends a Close that
 // takes longer than the application wants.
 //
-// A handler of the session may call Close. Close does not wait for that handler, and answers the handler's request with CodeClosed. It
+// A handler of the session may call Close. Close does not wait for that handler, and answers the handler's request with codes.Closed. It
 // waits for a handler whose other goroutine calls Close. OnUndelivered must not call Close, because Close waits for it. Later calls also
 // wait for the end and return the same error. The host may be closed once Close has returned.
 func (s *Session) Close() error {
@@ -45,7 +46,7 @@ func (s *Session) Close() error {
 	s.flushLanes()
 	s.mu.Lock()
 	s.asked = true
-	first := s.beginClosing(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+	first := s.beginClosing(&Error{Op: "session", Peer: s.peer, Code: codes.Closed, Err: ErrClosed})
 	s.mu.Unlock()
 	if first {
 		s.settleAndEnd()
@@ -89,7 +90,7 @@ func (s *Session) endClosing(of streamConn, err error) {
 // an error that matches ErrClosed, and unacknowledged one-way messages are reported to OnUndelivered and Flush. The peer is notified if
 // its carrier accepts the frame within a second.
 func (s *Session) Abort() {
-	s.cutOff(&Error{Op: "session", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+	s.cutOff(&Error{Op: "session", Peer: s.peer, Code: codes.Closed, Err: ErrClosed})
 }
 
 // closeFor ends the session in order because the peer has closed it, or because the drain is complete.
@@ -132,7 +133,7 @@ func (s *Session) beginClosing(reason *Error) (first bool) {
 	s.parting.Store(true)
 	s.endStreams()
 	if s.exchangesEnds() {
-		s.farewell = &frame.Failure{Code: frame.CodeClosed}
+		s.farewell = &frame.Failure{Code: codes.Closed}
 	}
 	s.wake.Signal()
 	s.checkIdle()
@@ -154,9 +155,9 @@ func (s *Session) settleAndEnd() {
 // sayGoodbye exchanges the last frames with the peer, and reports whether that succeeded.
 func (s *Session) sayGoodbye() bool {
 	s.mu.Lock()
-	code := frame.CodeClosed
+	code := codes.Closed
 	if s.inbox.busy() { // a handler that has called Close: the peer would wait for what stands behind it
-		code = frame.CodeTimeout
+		code = codes.Timeout
 	}
 	s.sayLast(code)
 	s.mu.Unlock()
@@ -169,7 +170,7 @@ func (s *Session) sayGoodbye() bool {
 // period.
 func (s *Session) giveUp() {
 	s.mu.Lock()
-	s.sayLast(frame.CodeTimeout)
+	s.sayLast(codes.Timeout)
 	reason := s.leaving
 	s.gaveUp = s.gaveUp || s.err == nil && !s.impatient // otherwise somebody has cut it off
 	s.mu.Unlock()
@@ -180,19 +181,19 @@ func (s *Session) giveUp() {
 // partingGrace bounds how long sending the last frame to a slow peer may take.
 const partingGrace = time.Second
 
-// sayLast sends the last frame of this side, once. The code is CodeClosed if everything is settled, and CodeTimeout if not. s.mu is held.
-func (s *Session) sayLast(code frame.Code) {
+// sayLast sends the last frame of this side, once. The code is codes.Closed if everything is settled, and codes.Timeout if not. s.mu is held.
+func (s *Session) sayLast(code codes.Code) {
 	if s.err != nil || s.phase >= phaseOver {
 		return
 	}
 	if s.exchangesEnds() {
 		s.farewell = nil
 		if s.saidGoAway < phaseClosing { // gave up before the queued GOAWAY was sent
-			s.goAwayLocked(frame.Failure{Code: frame.CodeClosed})
+			s.goAwayLocked(frame.Failure{Code: codes.Closed})
 		}
 		s.controlFailure(frame.TypeEnd, 0, frame.Failure{Code: code})
 	} else {
-		s.goAwayLocked(frame.Failure{Code: frame.CodeClosed})
+		s.goAwayLocked(frame.Failure{Code: codes.Closed})
 	}
 	s.phase = phaseOver
 	s.wake.Signal()
@@ -209,7 +210,7 @@ func (s *Session) onPeerEnd(p []byte) error {
 	}
 	s.peerPhase = phaseOver
 	s.moved++
-	if f.Code != frame.CodeClosed { // the peer no longer waits for work in flight
+	if f.Code != codes.Closed { // the peer no longer waits for work in flight
 		s.impatient = true
 	}
 	s.stirLocked()

@@ -8,7 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // mute is a raw peer that dialed a real Acceptor, and answers no PING. Its frames are handed to seen.
@@ -73,7 +74,7 @@ func TestResetStreamsLeaveNoReceipts(t *testing.T) {
 		for i := range uint64(100) {
 			w.push(frame.TypeStreamOpen, 0, 1+2*i, []byte("x"))
 			synctest.Wait()
-			w.push(frame.TypeStreamReset, 0, 1+2*i, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeCancelled}))
+			w.push(frame.TypeStreamReset, 0, 1+2*i, frame.AppendFailure(nil, frame.Failure{Code: codes.Cancelled}))
 			synctest.Wait()
 		}
 		w.s.mu.Lock()
@@ -91,7 +92,7 @@ func TestFramesThatSettleNothingDoNotHoldUpClose(t *testing.T) {
 		"credit": func(w *wire) { w.push(frame.TypeStreamCredit, 0, 1, frame.AppendCredit(nil, 1)) },
 		"data":   func(w *wire) { w.push(frame.TypeStreamData, 0, 1, []byte("x")) },
 		"error": func(w *wire) {
-			w.push(frame.TypeError, 0, 2, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeInternal}))
+			w.push(frame.TypeError, 0, 2, frame.AppendFailure(nil, frame.Failure{Code: codes.Internal}))
 		},
 		"optional":       func(w *wire) { w.push(0xF0, 0, 7, make([]byte, 1000)) },
 		"small optional": func(w *wire) { w.push(0xF0, 0, 7, make([]byte, 10)) },
@@ -159,8 +160,8 @@ func TestAStreamsCloseIsBoundedWhileThePeerCloses(t *testing.T) {
 		})
 		w.push(frame.TypeStreamOpen, 0, 1, []byte("x"))
 		synctest.Wait()
-		w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeClosed}))
-		w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeClosed})) // said again
+		w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: codes.Closed}))
+		w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: codes.Closed})) // said again
 		asError(t, <-closed, Unknown)
 		w.s.mu.Lock()
 		defer w.s.mu.Unlock()

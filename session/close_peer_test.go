@@ -9,7 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -33,7 +34,7 @@ func TestAPeerThatClosesAndNeverEndsKeepsNoSession(t *testing.T) {
 						require.NoError(t, w.s.Send(t.Context(), "never acknowledged", nil))
 						synctest.Wait()
 					}
-					w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeClosed}))
+					w.push(frame.TypeGoAway, 0, 0, frame.AppendFailure(nil, frame.Failure{Code: codes.Closed}))
 					synctest.Wait()
 					began := time.Now()
 					err := end(w, within(t, time.Hour))

@@ -11,7 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -82,7 +83,7 @@ func TestCloseOfAStreamWithNothingToTellIsNil(t *testing.T) {
 				require.NoError(t, err)
 				go func() { _, _ = st.Write([]byte("hello")) }()
 				synctest.Wait()
-				require.NoError(t, st.Reset(frame.CodeCancelled))
+				require.NoError(t, st.Reset(codes.Cancelled))
 				require.NoError(t, st.Close())
 				st, err = p.dialer.OpenStream(t.Context(), "x", opts)
 				require.NoError(t, err)
@@ -109,7 +110,7 @@ func TestResetEndsACloseThatWaits(t *testing.T) {
 				go func() { closed <- st.Close() }()
 				synctest.Wait()
 				began := time.Now()
-				require.NoError(t, st.Reset(frame.CodeCancelled))
+				require.NoError(t, st.Reset(codes.Cancelled))
 				require.NoError(t, <-closed)
 				require.LessOrEqual(t, time.Since(began), 2*partingGrace)
 			})
@@ -129,7 +130,7 @@ func TestCloseOfAStreamEndsWithItsReset(t *testing.T) {
 		w.push(frame.TypeStreamOpen, 0, 1, []byte("x"))
 		time.Sleep(time.Second)
 		began := time.Now()
-		w.push(frame.TypeStreamReset, 0, 1, frame.AppendFailure(nil, frame.Failure{Code: frame.CodeCancelled}))
+		w.push(frame.TypeStreamReset, 0, 1, frame.AppendFailure(nil, frame.Failure{Code: codes.Cancelled}))
 		require.True(t, asError(t, <-closed, Unknown).Remote)
 		require.Zero(t, time.Since(began))
 	})
@@ -167,7 +168,7 @@ func TestWhatThePeerDidNotWantIsForgotten(t *testing.T) {
 				st, err := p.dialer.OpenStream(t.Context(), "x", nil)
 				require.NoError(t, err)
 				synctest.Wait()
-				require.NoError(t, st.Reset(frame.CodeCancelled))
+				require.NoError(t, st.Reset(codes.Cancelled))
 				synctest.Wait()
 			}
 			time.Sleep(v.after)

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -48,7 +48,7 @@ func requireClosedUnder(t *testing.T, s *Session) {
 	err := s.Err()
 	var e *Error
 	require.ErrorAs(t, err, &e)
-	require.Equal(t, frame.CodeClosed, e.Code)
+	require.Equal(t, codes.Closed, e.Code)
 	require.ErrorIs(t, err, errUnder)
 	require.NotErrorIs(t, err, ErrSessionLost)
 }

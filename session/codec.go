@@ -7,7 +7,8 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // A Codec turns values into bytes and back, for SendObj and Message.Object. Its name travels with what it made. It must
@@ -67,7 +68,7 @@ func (x *Mux) codec(name string) (Codec, error) {
 	if name == jsonName {
 		return JSON, nil
 	}
-	return nil, &Error{Op: "codec", Link: name, Code: frame.CodeUnsupported, Outcome: NotSent,
+	return nil, &Error{Op: "codec", Link: name, Code: codes.Unsupported, Outcome: NotSent,
 		Text: "no such codec on this side: RegisterCodec it"}
 }
 
@@ -117,7 +118,7 @@ func (s *Session) decode(link, name string, value []byte, v any) error {
 	failed := &Error{Op: "decode", Peer: s.peer, Link: link, Outcome: Delivered}
 	c, err := s.cfg.Mux.codec(name)
 	if err != nil {
-		failed.Code, failed.Text = frame.CodeUnsupported, fmt.Sprintf("no codec %q on this side: RegisterCodec it", name)
+		failed.Code, failed.Text = codes.Unsupported, fmt.Sprintf("no codec %q on this side: RegisterCodec it", name)
 		return failed
 	}
 	if err := c.Unmarshal(value, v); err != nil {

@@ -6,7 +6,7 @@ import (
 	"math"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/resume"
 )

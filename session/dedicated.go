@@ -11,8 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/internal/lively"
 )
@@ -65,14 +66,14 @@ func (st *Stream) attach(c carrier) error {
 	if err == nil {
 		return nil
 	}
-	drop(c.raw, frame.CodeCancelled)
+	drop(c.raw, codes.Cancelled)
 	return err
 }
 
 // openDedicated opens a stream on a connection of its own.
 func (s *Session) openDedicated(ctx context.Context, name string, outlives bool) (*Stream, error) {
 	if s.open == nil {
-		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Code: frame.CodeUnsupported,
+		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Code: codes.Unsupported,
 			Text: "only the side that dialed the session opens dedicated streams"}
 	}
 	if outlives {
@@ -113,7 +114,7 @@ func (s *Session) openDedicated(ctx context.Context, name string, outlives bool)
 		return st, nil
 	}
 	if _, err := c.sealed.Write([]byte{sealedStart}); err != nil {
-		_ = st.Reset(frame.CodeCancelled) // only the write's error counts
+		_ = st.Reset(codes.Cancelled) // only the write's error counts
 		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: Unknown, Err: err}
 	}
 	return st, nil
@@ -159,7 +160,7 @@ func (s *Session) addDedicated(st *Stream) *Error {
 		return err
 	}
 	if n := len(s.dedicated); n >= min(s.cfg.MaxStreams, int(s.limits.MaxStreams)) {
-		return &Error{Op: "open stream", Peer: s.peer, Link: st.name, Outcome: NotSent, Code: frame.CodeUnavailable,
+		return &Error{Op: "open stream", Peer: s.peer, Link: st.name, Outcome: NotSent, Code: codes.Unavailable,
 			RetryAfter: retryHint, Text: fmt.Sprintf("%d dedicated streams open, no more are taken", n)}
 	}
 	if s.dedicated == nil {
@@ -206,22 +207,22 @@ const sealedStart = 0
 // admitStream decides whether to accept a dedicated stream, from its hello, and takes its place among the session's streams.
 func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve func(*Stream), err error) {
 	if serve = a.cfg.Mux.stream(h.Name); serve == nil {
-		return nil, nil, &Error{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", h.Name)}
+		return nil, nil, &Error{Code: codes.NotFound, Text: fmt.Sprintf("nobody serves stream %q", h.Name)}
 	}
 	s.mu.Lock()
 	crowded := s.streaming >= 2*s.cfg.MaxStreams
 	s.mu.Unlock()
 	if crowded {
-		return nil, nil, &Error{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
+		return nil, nil, &Error{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
 	}
 	st = &Stream{s: s, name: h.Name, dedicated: true}
 	if err := s.addDedicated(st); err != nil {
-		err.Code = cmp.Or(err.Code, frame.CodeGoingAway) // a REFUSE needs a code
+		err.Code = cmp.Or(err.Code, codes.GoingAway) // a REFUSE needs a code
 		return nil, nil, err
 	}
 	if h.Number != 0 && h.Resumable == 0 && s.exchangesEnds() && !s.takeNumber(st, h.Number) {
 		s.forgetDedicated(st)
-		return nil, nil, &Error{Code: frame.CodeProtocol, Text: "the number of this stream is another one's"}
+		return nil, nil, &Error{Code: codes.Protocol, Text: "the number of this stream is another one's"}
 	}
 	return st, serve, nil
 }
@@ -242,7 +243,7 @@ func (s *Session) takeNumber(st *Stream, number uint64) bool {
 func (a *Acceptor) answerStream(conn net.Conn, h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string, timed func() bool) (func(), error) {
 	s := a.find(h.SessionID)
 	if s == nil || s.peer != peer { // only its own peer may name a session, and no other peer may learn that it exists
-		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
+		return nil, &Error{Code: codes.NotFound, Text: "no such session"}
 	}
 	accept := func() (carrier, error) {
 		timed()
@@ -370,7 +371,7 @@ func (d *dedicated) because(err error) error {
 }
 
 // Reset implements Stream.
-func (d *dedicated) Reset(code frame.Code) error {
+func (d *dedicated) Reset(code codes.Code) error {
 	if !d.abort(code) {
 		d.cutClose()
 	}
@@ -378,12 +379,12 @@ func (d *dedicated) Reset(code frame.Code) error {
 }
 
 // abort resets the stream, and reports false if it has been closed.
-func (d *dedicated) abort(code frame.Code) bool {
+func (d *dedicated) abort(code codes.Code) bool {
 	if d.closed.Swap(true) {
 		return false
 	}
-	if code == frame.CodeOK || code == frame.CodeClosed {
-		code = frame.CodeCancelled // an orderly close would look like the end of the data
+	if code == codes.OK || code == codes.Closed {
+		code = codes.Cancelled // an orderly close would look like the end of the data
 	}
 	if d.ends != nil { // the peer's Close must not wait for this side to read on
 		d.s.mu.Lock()

@@ -9,8 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // The ends of a dedicated stream are exchanged over its session, because its own connection carries only the application's bytes (spec
@@ -228,11 +229,11 @@ func (d *dedicated) awaitTaken() error {
 	case e.peerTook >= e.wrote.Load(), d.cut.Load():
 		return nil
 	case e.peerDone:
-		return d.undelivered(&Error{Outcome: Rejected, Remote: true, Code: frame.CodeUnread})
+		return d.undelivered(&Error{Outcome: Rejected, Remote: true, Code: codes.Unread})
 	case s.err != nil:
 		return d.undelivered(&Error{Outcome: Unknown, Code: s.err.Code, Err: s.err.cause()})
 	}
-	return d.undelivered(&Error{Outcome: Unknown, Code: frame.CodeTimeout, Err: fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)})
+	return d.undelivered(&Error{Outcome: Unknown, Code: codes.Timeout, Err: fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)})
 }
 
 // cutClose ends a Close that is waiting for the peer.
@@ -240,7 +241,7 @@ func (d *dedicated) cutClose() {
 	if !d.ending.begun.Load() || d.cut.Swap(true) {
 		return
 	}
-	drop(d.raw, frame.CodeCancelled)
+	drop(d.raw, codes.Cancelled)
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
 	d.s.stirLocked()
@@ -259,7 +260,7 @@ func (d *dedicated) endWrite(ended <-chan struct{}) {
 	select {
 	case <-ended:
 	case <-grace.C: // a conn that ignores deadlines
-		drop(d.raw, frame.CodeCancelled)
+		drop(d.raw, codes.Cancelled)
 		<-ended
 	}
 }
@@ -311,7 +312,7 @@ func (d *dedicated) leave() {
 	if d.writeEnded.Load() {
 		_ = d.Conn.Close() // the peer has read all that it wanted
 	} else {
-		drop(d.raw, frame.CodeCancelled)
+		drop(d.raw, codes.Cancelled)
 	}
 }
 
@@ -335,7 +336,7 @@ func (st *Stream) endWithSession(err *Error, inOrder bool) {
 		c.cause.Store(cause)
 		if !inOrder {
 			st.leave()
-			c.abort(frame.CodeClosed) // a Close in progress sees that the session has ended
+			c.abort(codes.Closed) // a Close in progress sees that the session has ended
 		}
 	}
 }
@@ -391,7 +392,7 @@ func (st *Stream) closeWithSession() error {
 		return r.closeWithSession()
 	}
 	d := st.conn.(*dedicated)
-	d.cause.Store(&Error{Op: "stream", Peer: d.s.peer, Link: st.name, Code: frame.CodeClosed, Err: ErrClosed})
+	d.cause.Store(&Error{Op: "stream", Peer: d.s.peer, Link: st.name, Code: codes.Closed, Err: ErrClosed})
 	return st.Close()
 }
 

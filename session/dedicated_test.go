@@ -13,7 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // tcpCarriers opens carriers over loopback TCP to an Acceptor.
@@ -121,7 +122,7 @@ func TestASessionIsKnownOnlyToItsOwnPeer(t *testing.T) {
 		go func() { _ = p.acceptor.Serve(there, "mallory") }()
 		answer := sayHello(t, here, &frame.Hello{Role: frame.RoleStream, SessionID: p.dialer.ID(), Name: "x"})
 		require.Equal(t, frame.KindRefuse, answer.Kind)
-		require.Equal(t, frame.CodeNotFound, answer.Failure.Code)
+		require.Equal(t, codes.NotFound, answer.Failure.Code)
 		require.Equal(t, "no such session", answer.Failure.Text)
 	})
 }

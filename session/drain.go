@@ -6,7 +6,8 @@ import (
 	"errors"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 )
 
@@ -22,19 +23,19 @@ import (
 // Shutdown drains the session: it accepts no new work, tells the peer so, waits until all calls, handlers, one-way messages and streams of
 // both sides have ended, and closes. If the session is lost first, the error is that of Close. If ctx ends first, Shutdown cuts off the
 // rest as Abort does, and the error matches ctx's. A handler of the session may call Shutdown, which does not wait for it and answers its
-// request with CodeClosed.
+// request with codes.Closed.
 func (s *Session) Shutdown(ctx context.Context) error {
 	if caller := handler.Here(); caller.Of(s) {
 		caller.Exempt()
 	}
 	s.mu.Lock()
-	s.drainLocked(frame.Failure{Code: frame.CodeGoingAway})
+	s.drainLocked(frame.Failure{Code: codes.GoingAway})
 	s.mu.Unlock()
 	select {
 	case <-s.ended:
 		return s.awaitClosed()
 	case <-ctx.Done():
-		s.cutOff(&Error{Op: "shutdown", Peer: s.peer, Code: frame.CodeClosed, Err: ErrClosed})
+		s.cutOff(&Error{Op: "shutdown", Peer: s.peer, Code: codes.Closed, Err: ErrClosed})
 		return &Error{Op: "shutdown", Peer: s.peer, Err: errors.Join(ctx.Err(), s.awaitClosed())}
 	}
 }
@@ -43,7 +44,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 func (s *Session) Drain(text string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.drainLocked(frame.Failure{Code: frame.CodeGoingAway, Text: text})
+	s.drainLocked(frame.Failure{Code: codes.GoingAway, Text: text})
 }
 
 // Draining reports whether the session accepts no new work, because either side drains it or it has ended.
@@ -60,7 +61,7 @@ func (s *Session) drainLocked(f frame.Failure) {
 		return
 	}
 	s.phase, s.farewell = phaseDraining, &f
-	s.leaveWhenIdle(&Error{Op: "session", Peer: s.peer, Code: frame.CodeGoingAway, Text: "drained"})
+	s.leaveWhenIdle(&Error{Op: "session", Peer: s.peer, Code: codes.GoingAway, Text: "drained"})
 }
 
 // goAwayLocked notifies the peer that requests after the last accepted one are not served.
@@ -105,28 +106,28 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 		return err
 	}
 	s.peerPhase = max(s.peerPhase, phaseDraining)
-	gone := &Error{Remote: true, Code: frame.CodeGoingAway, Text: f.Text}
+	gone := &Error{Remote: true, Code: codes.GoingAway, Text: f.Text}
 	s.abortQueued(gone)
 	for id, c := range s.pending {
 		if id > h.ID {
-			c.finish(&Error{Remote: true, Code: frame.CodeGoingAway, Outcome: NotSent, Text: f.Text})
+			c.finish(&Error{Remote: true, Code: codes.GoingAway, Outcome: NotSent, Text: f.Text})
 		}
 	}
 	for id, st := range s.streams {
 		if st.mine && !st.accepted && id > h.ID {
-			st.end(&Error{Remote: true, Code: frame.CodeGoingAway, Outcome: NotSent, Text: f.Text})
+			st.end(&Error{Remote: true, Code: codes.GoingAway, Outcome: NotSent, Text: f.Text})
 		}
 	}
 	leaving := &Error{Op: "session", Peer: s.peer, Remote: true, Code: f.Code, Text: f.Text}
-	if f.Code == frame.CodeClosed {
+	if f.Code == codes.Closed {
 		leaving.Err = ErrSessionLost
 	}
 	switch {
-	case f.Code == frame.CodeGoingAway:
+	case f.Code == codes.GoingAway:
 		s.leaveWhenIdle(leaving)
-	case f.Code == frame.CodeClosed && s.peerPhase < phaseClosing:
+	case f.Code == codes.Closed && s.peerPhase < phaseClosing:
 		s.onClosing(leaving)
-	case f.Code == frame.CodeClosed && s.exchangesEnds(): // repeated
+	case f.Code == codes.Closed && s.exchangesEnds(): // repeated
 	default:
 		s.leaveWhenIdle(leaving)
 		s.peerPhase = phaseOver

@@ -13,7 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -155,11 +156,11 @@ func TestNewWorkIsRefusedByADrain(t *testing.T) {
 		w.request(1, "", "")
 		synctest.Wait()
 		w.s.Drain("for lunch")
-		require.Equal(t, "for lunch", w.wantFailure(frame.TypeGoAway, 1, frame.CodeGoingAway).Text)
+		require.Equal(t, "for lunch", w.wantFailure(frame.TypeGoAway, 1, codes.GoingAway).Text)
 		w.request(3, "", "late")
-		w.wantFailure(frame.TypeError, 3, frame.CodeGoingAway)
+		w.wantFailure(frame.TypeError, 3, codes.GoingAway)
 		w.send(frame.TypeStreamOpen, 0, 5, []byte("x"))
-		w.wantFailure(frame.TypeStreamReset, 5, frame.CodeGoingAway)
+		w.wantFailure(frame.TypeStreamReset, 5, codes.GoingAway)
 		for _, err := range []error{
 			w.s.Send(t.Context(), "x", nil),
 			func() error { _, err := w.s.Call(t.Context(), "x", nil); return err }(),
@@ -169,7 +170,7 @@ func TestNewWorkIsRefusedByADrain(t *testing.T) {
 			asError(t, err, NotSent)
 		}
 		w.want(frame.TypeResponse, 1)
-		w.wantFailure(frame.TypeGoAway, 5, frame.CodeClosed) // the grace is over, and nobody has closed
+		w.wantFailure(frame.TypeGoAway, 5, codes.Closed) // the grace is over, and nobody has closed
 		<-w.gone
 		wantZero(t, w.s)
 	})
@@ -195,7 +196,7 @@ func TestGoAwayOfThePeerEndsOnlyWhatItWillNotServe(t *testing.T) {
 			opening <- err
 		}()
 		w.want(frame.TypeStreamOpen, 5)
-		w.failure(frame.TypeGoAway, 1, frame.CodeGoingAway)
+		w.failure(frame.TypeGoAway, 1, codes.GoingAway)
 		require.ErrorIs(t, <-opening, ErrGoingAway)
 		w.wantAlive()
 		require.True(t, w.s.Draining())
@@ -206,7 +207,7 @@ func TestGoAwayOfThePeerEndsOnlyWhatItWillNotServe(t *testing.T) {
 			require.ErrorIs(t, err, ErrGoingAway)
 			asError(t, err, NotSent)
 		}
-		w.wantFailure(frame.TypeGoAway, 0, frame.CodeClosed)
+		w.wantFailure(frame.TypeGoAway, 0, codes.Closed)
 		<-w.gone
 		require.ErrorIs(t, w.wantEnd(), ErrGoingAway)
 	})
@@ -222,7 +223,7 @@ func TestADrainWaitsAgainForWhatCameWithinItsGrace(t *testing.T) {
 		})
 		done := make(chan error, 1)
 		go func() { done <- w.s.Shutdown(t.Context()) }()
-		w.wantFailure(frame.TypeGoAway, 0, frame.CodeGoingAway)
+		w.wantFailure(frame.TypeGoAway, 0, codes.GoingAway)
 		time.Sleep(partingGrace / 2)
 		w.message(1, "log", "sent before the GOAWAY arrived")
 		w.want(frame.TypeMessageAck, 1)
@@ -265,13 +266,13 @@ func TestAcceptorShutdownCutsHellosInProgress(t *testing.T) {
 		a, err := NewAcceptor(AcceptorConfig{})
 		require.NoError(t, err)
 		here, there := net.Pipe()
-		codes := make(chan frame.Code, 1)
+		resets := make(chan codes.Code, 1)
 		served := make(chan error, 1)
-		go func() { served <- a.Serve(&fakeConn{Conn: there, reset: func(c frame.Code) { codes <- c }}, "x") }()
+		go func() { served <- a.Serve(&fakeConn{Conn: there, reset: func(c codes.Code) { resets <- c }}, "x") }()
 		_, err = here.Write([]byte{0})
 		require.NoError(t, err)
 		require.NoError(t, a.Shutdown(t.Context()))
-		require.Equal(t, frame.CodeGoingAway, <-codes)
+		require.Equal(t, codes.GoingAway, <-resets)
 		require.Error(t, <-served)
 		_, there = net.Pipe()
 		err = a.Serve(there, "x")
@@ -429,10 +430,10 @@ func TestADrainedCarrierIsClosedNotReset(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		a, err := NewAcceptor(AcceptorConfig{})
 		require.NoError(t, err)
-		reset := make(chan frame.Code, 2)
+		reset := make(chan codes.Code, 2)
 		here, there := net.Pipe()
 		watch := func(c net.Conn) net.Conn {
-			return &fakeConn{Conn: c, reset: func(code frame.Code) { reset <- code }}
+			return &fakeConn{Conn: c, reset: func(code codes.Code) { reset <- code }}
 		}
 		go func() { _ = a.Serve(watch(there), "x") }()
 		s, err := Dial(t.Context(), watch(here), "y", nil, Config{})
@@ -557,7 +558,7 @@ func TestAWriteWhileThePeerClosesFailsAsOneAfterIt(t *testing.T) {
 		require.NoError(t, err)
 		w.send(frame.TypeStreamAccept, 0, 1, nil)
 		st := <-opened
-		w.failure(frame.TypeGoAway, 1, frame.CodeClosed)
+		w.failure(frame.TypeGoAway, 1, codes.Closed)
 		synctest.Wait() // our own waits to be read
 		_, during := st.Write([]byte("x"))
 		require.NoError(t, w.s.Err())

@@ -3,7 +3,7 @@ package session
 import (
 	"sync/atomic"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // dull remembers whether what is sent is worth a compression attempt. After bodies that did not shrink it passes over the

@@ -15,7 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/edges"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/psk"
@@ -152,7 +152,7 @@ func TestNoCallIsAPanic(t *testing.T) {
 			g := edges.As[Codec](edges.Of("", "x", "json", "link", strings.Repeat("n", 255), strings.Repeat("n", 256), "\x00\xff"), JSON)
 			g[reflect.TypeFor[context.Context]()] = []any{over, live}
 			g[reflect.TypeFor[any]()] = []any{nil, 1, "x", func() {}, new(int)}
-			g[reflect.TypeFor[error]()] = []any{nil, errNoRoute, &Error{}, &Error{Code: frame.CodeGoingAway}, &Error{Code: 1 << 31, RetryAfter: -1}}
+			g[reflect.TypeFor[error]()] = []any{nil, errNoRoute, &Error{}, &Error{Code: codes.GoingAway}, &Error{Code: 1 << 31, RetryAfter: -1}}
 			p.mux.SetLink("link", func(m *Message) {
 				edges.Methods(g, rand.New(rand.NewPCG(seed, uint64(len(m.Value)))), 5, m)
 			})

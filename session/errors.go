@@ -10,7 +10,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/invalid"
 )
 
@@ -58,28 +58,28 @@ var (
 	ErrPSKReplayed = errors.New("psk hello replayed")                // a hello that was seen before
 )
 
-var codeErrors = map[frame.Code]error{
-	frame.CodeInternal:      ErrInternal,
-	frame.CodeNotFound:      ErrNotFound,
-	frame.CodeUnavailable:   ErrUnavailable,
-	frame.CodeTooLarge:      ErrTooLarge,
-	frame.CodeProtocol:      ErrProtocol,
-	frame.CodeFlowControl:   ErrProtocol,
-	frame.CodeVersion:       ErrVersion,
-	frame.CodeUnsupported:   ErrUnsupported,
-	frame.CodeCancelled:     context.Canceled,
-	frame.CodeTimeout:       os.ErrDeadlineExceeded,
-	frame.CodePSKRequired:   ErrPSKRequired,
-	frame.CodePSKUnexpected: ErrPSKRequired,
-	frame.CodePSKMismatch:   ErrPSKMismatch,
-	frame.CodePSKReplayed:   ErrPSKReplayed,
-	frame.CodePSKTampered:   ErrPSKTampered,
-	frame.CodeReplyTooLarge: ErrTooLarge,
-	frame.CodeReadClosed:    syscall.EPIPE,
-	frame.CodeUnread:        syscall.EPIPE,
-	frame.CodeNotAllowed:    ErrNotAllowed,
-	frame.CodeGoingAway:     ErrGoingAway,
-	frame.CodeNoReply:       ErrNoReply,
+var codeErrors = map[codes.Code]error{
+	codes.Internal:      ErrInternal,
+	codes.NotFound:      ErrNotFound,
+	codes.Unavailable:   ErrUnavailable,
+	codes.TooLarge:      ErrTooLarge,
+	codes.Protocol:      ErrProtocol,
+	codes.FlowControl:   ErrProtocol,
+	codes.Version:       ErrVersion,
+	codes.Unsupported:   ErrUnsupported,
+	codes.Cancelled:     context.Canceled,
+	codes.Timeout:       os.ErrDeadlineExceeded,
+	codes.PSKRequired:   ErrPSKRequired,
+	codes.PSKUnexpected: ErrPSKRequired,
+	codes.PSKMismatch:   ErrPSKMismatch,
+	codes.PSKReplayed:   ErrPSKReplayed,
+	codes.PSKTampered:   ErrPSKTampered,
+	codes.ReplyTooLarge: ErrTooLarge,
+	codes.ReadClosed:    syscall.EPIPE,
+	codes.Unread:        syscall.EPIPE,
+	codes.NotAllowed:    ErrNotAllowed,
+	codes.GoingAway:     ErrGoingAway,
+	codes.NoReply:       ErrNoReply,
 }
 
 // Error is the typed error of sessions and of the layers above. By errors.Is it matches the sentinel of its Code and any error that Err
@@ -89,9 +89,9 @@ type Error struct {
 	Peer       string        // the peer, as its owner names it; empty if not known
 	Link       string        // the link or stream name; empty if none
 	Remote     bool          // reported by the peer; otherwise found by this side
-	Code       frame.Code    // the reason
+	Code       codes.Code    // the reason
 	Outcome    Outcome       // what a caller may believe about the work
-	RetryAfter time.Duration // with CodeUnavailable: when to try again; 0 if the peer gave no hint
+	RetryAfter time.Duration // with codes.Unavailable: when to try again; 0 if the peer gave no hint
 	Text       string        // the peer's or the handler's own words; untrusted when Remote
 	Err        error         // the cause on this side, if any
 
@@ -116,7 +116,7 @@ func (e *Error) Error() string {
 	if e.Remote {
 		b.WriteString(": remote")
 	}
-	if e.Code != frame.CodeOK {
+	if e.Code != codes.OK {
 		b.WriteString(": " + e.Code.String())
 	}
 	if e.Text != "" {
@@ -155,6 +155,6 @@ func (e *Error) Timeout() bool {
 }
 
 // Temporary reports whether the same call may succeed later; part of net.Error.
-func (e *Error) Temporary() bool { return e.Timeout() || e.Code == frame.CodeUnavailable }
+func (e *Error) Temporary() bool { return e.Timeout() || e.Code == codes.Unavailable }
 
 var _ net.Error = (*Error)(nil)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 )
 
 // Claim: session.Error.Code, session.Error.Err, session.Error.Op, session.Error.Outcome, session.Error.Peer
@@ -18,7 +18,7 @@ func TestEveryCodeMatchesItsSentinel(t *testing.T) {
 	for code, sentinel := range codeErrors {
 		require.ErrorIs(t, &Error{Code: code}, sentinel, "%v", code)
 	}
-	e := &Error{Op: "send", Peer: "bob", Link: "a\"b", Remote: true, Code: frame.CodeUnavailable, Outcome: Rejected,
+	e := &Error{Op: "send", Peer: "bob", Link: "a\"b", Remote: true, Code: codes.Unavailable, Outcome: Rejected,
 		RetryAfter: time.Second, Text: "full\n", Err: io.EOF}
 	require.Equal(t, `send "a\"b" at bob: remote: unavailable: "full\n": retry after 1s: EOF (rejected)`, e.Error())
 	require.ErrorIs(t, e, io.EOF)
@@ -34,9 +34,9 @@ func TestEveryCodeMatchesItsSentinel(t *testing.T) {
 
 // An error of an error says once what a caller may believe, unless the two differ.
 func TestANestedErrorSaysItsOutcomeOnce(t *testing.T) {
-	inner := &Error{Op: "stream", Link: "x", Code: frame.CodeTimeout, Err: ErrSessionLost}
+	inner := &Error{Op: "stream", Link: "x", Code: codes.Timeout, Err: ErrSessionLost}
 	require.Equal(t, `stream "x": timeout: session lost (unknown)`, inner.Error())
-	require.Equal(t, "hello at bob: timeout", (&Error{Op: "hello", Peer: "bob", Code: frame.CodeTimeout}).Error(), "there was no work")
+	require.Equal(t, "hello at bob: timeout", (&Error{Op: "hello", Peer: "bob", Code: codes.Timeout}).Error(), "there was no work")
 	require.Equal(t, "hello (rejected)", (&Error{Op: "hello", Outcome: Rejected}).Error())
 	outer := &Error{Op: "close", Peer: "bob", Err: inner}
 	require.Equal(t, `close at bob: stream "x": timeout: session lost (unknown)`, outer.Error())
@@ -56,7 +56,7 @@ func TestEqualErrorsOfACloseAreListedOnce(t *testing.T) {
 
 func TestACarriersOwnCodeSurvivesTheLoss(t *testing.T) {
 	s := &Session{peer: "bob"}
-	err := s.lost("read", &net.OpError{Op: "read", Err: &Error{Code: frame.CodeUnavailable}})
+	err := s.lost("read", &net.OpError{Op: "read", Err: &Error{Code: codes.Unavailable}})
 	require.ErrorIs(t, err, ErrSessionLost)
 	require.ErrorIs(t, err, ErrUnavailable)
 	require.ErrorIs(t, s.lost("read", io.EOF), io.ErrUnexpectedEOF)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -32,7 +32,7 @@ func TestAStreamWhoseHandlerEndsItsGoroutineIsReset(t *testing.T) {
 					st, err := r.dialer.OpenStream(t.Context(), "half", opts)
 					require.NoError(t, err)
 					_, err = io.ReadAll(st)
-					_ = st.Reset(frame.CodeCancelled)
+					_ = st.Reset(codes.Cancelled)
 					var e *Error
 					require.ErrorAs(t, err, &e)
 					require.True(t, e.Remote)

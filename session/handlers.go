@@ -1,7 +1,8 @@
 package session
 
 import (
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 )
 
@@ -40,7 +41,7 @@ func (h *callHandler) Is(x any) bool { return x == any(h.s) }
 // answerExempted answers the requests whose handlers wait for the end of the session. s.mu is held.
 func (s *Session) answerExempted() {
 	for _, m := range s.toRefuse {
-		_ = m.refuseLocked(frame.Failure{Code: frame.CodeClosed, Text: "its handler has closed the session"}) // it may have its answer
+		_ = m.refuseLocked(frame.Failure{Code: codes.Closed, Text: "its handler has closed the session"}) // it may have its answer
 	}
 	s.toRefuse = nil
 }

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 )
 
 // ending are the ways in which a handler ends its session.
@@ -61,7 +61,7 @@ func TestAnEndWaitsForAllHandlersButTheCaller(t *testing.T) {
 							switch kind {
 							case "call":
 								_, err := p.dialer.SendWait(t.Context(), "end", nil)
-								require.Equal(t, frame.CodeClosed, asError(t, err, Unknown).Code)
+								require.Equal(t, codes.Closed, asError(t, err, Unknown).Code)
 							case "one-way":
 								require.NoError(t, p.dialer.Send(t.Context(), "end", nil))
 							case "stream":

@@ -9,7 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // heartbeat watches a session from a timer: whether the peer is silent, whether the carrier accepts written data, and whether frames that
@@ -259,7 +260,7 @@ func (s *Session) refuseStalled(now time.Duration) error {
 	for _, m := range s.serving {
 		late := !m.ctx.deadline.IsZero() && now > m.ctx.deadline.Sub(s.started)
 		if !m.started && (late || now-max(m.in.progress, s.heartbeat.resumedAt) >= s.cfg.ReadTimeout) {
-			s.refusePartial(m, frame.Failure{Code: frame.CodeTimeout,
+			s.refusePartial(m, frame.Failure{Code: codes.Timeout,
 				Text: fmt.Sprintf("%d of %d bytes came in time", m.in.got, m.in.start.Total)})
 		}
 	}

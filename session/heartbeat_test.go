@@ -11,7 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // pings counts the PING and PONG frames of a session until its carrier ends.
@@ -140,7 +141,7 @@ func TestAStalledRequestIsRefusedAndOthersGoOn(t *testing.T) {
 				w.send(frame.TypeContinue, 0, 3, nil) // no progress
 			}
 			if i == 2 {
-				w.wantFailure(frame.TypeError, 3, frame.CodeTimeout)
+				w.wantFailure(frame.TypeError, 3, codes.Timeout)
 			}
 		}
 		w.want(frame.TypeResponse, 1)

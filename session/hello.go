@@ -12,8 +12,9 @@ import (
 	"slices"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/psk"
 )
@@ -33,7 +34,7 @@ type carrier struct {
 	raw    net.Conn
 	sealed net.Conn // raw itself if there is no key
 	tap    *tap     // between the two; nil if there is no key
-	id     frame.SessionID
+	id     ID
 	theirs *frame.Hello
 }
 
@@ -116,9 +117,9 @@ func greet(ctx context.Context, conn net.Conn, peer string, hello *frame.Hello, 
 		refused = &Error{Err: err}
 	}
 	refused.Op, refused.Peer, refused.Outcome = "hello", peer, NotSent
-	code := frame.CodeCancelled
+	code := codes.Cancelled
 	if hello.Role == frame.RoleSession {
-		code = frame.CodeTimeout // the peer may have opened the session already, and must not wait for us to resume it
+		code = codes.Timeout // the peer may have opened the session already, and must not wait for us to resume it
 	}
 	drop(conn, code)
 	return carrier{}, refused
@@ -161,7 +162,7 @@ func exchange(conn net.Conn, peer string, hello *frame.Hello, cfg *Config) (carr
 	}
 	ack, covered, err := frame.ConsumeHello(answer)
 	if err != nil {
-		return carrier{}, &Error{Code: frame.CodeProtocol, Err: err}
+		return carrier{}, &Error{Code: codes.Protocol, Err: err}
 	}
 	if err := checkAck(ack, hello); err != nil {
 		return carrier{}, err
@@ -187,13 +188,13 @@ func checkAck(ack, hello *frame.Hello) error {
 		return refusal
 	case ack.Kind != frame.KindAck, hello.Role == frame.RoleSession && ack.Limits == nil,
 		hello.Role == frame.RoleResume && ack.Resume == nil:
-		return &Error{Code: frame.CodeProtocol, Text: "the answer to HELLO is not one"}
+		return &Error{Code: codes.Protocol, Text: "the answer to HELLO is not one"}
 	case ack.Version != frame.Version:
-		return &Error{Code: frame.CodeVersion, Text: fmt.Sprintf("the peer answers in version %d", ack.Version)}
+		return &Error{Code: codes.Version, Text: fmt.Sprintf("the peer answers in version %d", ack.Version)}
 	case hello.Noise != nil && ack.Noise == nil:
-		return &Error{Code: frame.CodePSKRequired, Text: "the peer answers without a proof of the pre-shared key"}
+		return &Error{Code: codes.PSKRequired, Text: "the peer answers without a proof of the pre-shared key"}
 	case hello.Noise == nil && ack.Noise != nil:
-		return &Error{Code: frame.CodePSKUnexpected, Text: "the peer answers with a proof nobody asked for"}
+		return &Error{Code: codes.PSKUnexpected, Text: "the peer answers with a proof nobody asked for"}
 	}
 	return nil
 }
@@ -202,14 +203,14 @@ func checkAck(ack, hello *frame.Hello) error {
 func finishInitiator(i *psk.Initiator, ack *frame.Hello, bound, covered []byte) (*psk.Secrets, error) {
 	id := i.KeyID()
 	if len(ack.Noise) < len(id) || [len(id)]byte(ack.Noise[:len(id)]) != id {
-		return nil, &Error{Code: frame.CodePSKTampered, Text: "the answer names another key"}
+		return nil, &Error{Code: codes.PSKTampered, Text: "the answer names another key"}
 	}
 	payload, secrets, err := i.Finish(ack.Noise[len(id):])
 	if err != nil {
-		return nil, &Error{Code: frame.CodePSKTampered, Err: err}
+		return nil, &Error{Code: codes.PSKTampered, Err: err}
 	}
 	if subtle.ConstantTimeCompare(payload, binding(bound, covered)) != 1 {
-		return nil, &Error{Code: frame.CodePSKTampered, Text: "the answer was changed on the way"}
+		return nil, &Error{Code: codes.PSKTampered, Text: "the answer was changed on the way"}
 	}
 	return secrets, nil
 }
@@ -231,15 +232,15 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 	case err != nil && len(body) > 1 && body[1] != frame.Version: // another version may have another format
 		return nil, nil, a.versionRefusal(body[1])
 	case errors.Is(err, frame.ErrCritical):
-		return nil, nil, &Error{Code: frame.CodeUnsupported, Text: err.Error()}
+		return nil, nil, &Error{Code: codes.Unsupported, Text: err.Error()}
 	case err != nil:
-		return nil, nil, &Error{Code: frame.CodeProtocol, Text: err.Error()}
+		return nil, nil, &Error{Code: codes.Protocol, Text: err.Error()}
 	case h.Kind != frame.KindHello:
-		return nil, nil, &Error{Code: frame.CodeProtocol, Text: "the first thing said is not HELLO"}
+		return nil, nil, &Error{Code: codes.Protocol, Text: "the first thing said is not HELLO"}
 	case h.Version < frame.Version:
 		return nil, nil, a.versionRefusal(h.Version)
 	case h.Role > frame.RoleResume:
-		return nil, nil, &Error{Code: frame.CodeUnsupported, Text: fmt.Sprintf("role %d", h.Role)}
+		return nil, nil, &Error{Code: codes.Unsupported, Text: fmt.Sprintf("role %d", h.Role)}
 	}
 	bound := prologue(peer, a.cfg.Local, a.cfg.Tag, covered)
 	responder, err := a.prove(h, bound)
@@ -252,7 +253,7 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 // askAdmit calls Admit. An Admit that ends its goroutine has admitted no peer.
 func (a *Acceptor) askAdmit(peer string) (err error) {
 	if hook.Do(func() { err = a.admit(peer) }) != nil {
-		return &Error{Code: frame.CodeInternal, Text: "Admit ended its goroutine"}
+		return &Error{Code: codes.Internal, Text: "Admit ended its goroutine"}
 	}
 	return err
 }
@@ -262,15 +263,15 @@ func notAllowed(err error) error {
 	var refusal *Error
 	switch is := errors.As(err, &refusal); {
 	case is && refusal == nil: // a nil *Error in an error, which is not nil
-		return &Error{Code: frame.CodeNotAllowed}
-	case is && refusal.Code != frame.CodeOK:
+		return &Error{Code: codes.NotAllowed}
+	case is && refusal.Code != codes.OK:
 		return refusal
 	}
-	return &Error{Code: frame.CodeNotAllowed, Text: err.Error(), Err: err}
+	return &Error{Code: codes.NotAllowed, Text: err.Error(), Err: err}
 }
 
 func (a *Acceptor) versionRefusal(theirs uint8) error {
-	return &Error{Code: frame.CodeVersion, Text: fmt.Sprintf("this side speaks version %d, the hello is %d: update the older one",
+	return &Error{Code: codes.Version, Text: fmt.Sprintf("this side speaks version %d, the hello is %d: update the older one",
 		frame.Version, theirs)}
 }
 
@@ -279,7 +280,7 @@ func (a *Acceptor) prove(h *frame.Hello, bound []byte) (*psk.Responder, error) {
 	keys := a.cfg.Keys
 	if keys == nil {
 		if h.Noise != nil {
-			return nil, &Error{Code: frame.CodePSKUnexpected, Text: "this side has no pre-shared key"}
+			return nil, &Error{Code: codes.PSKUnexpected, Text: "this side has no pre-shared key"}
 		}
 		return nil, nil
 	}
@@ -288,17 +289,17 @@ func (a *Acceptor) prove(h *frame.Hello, bound []byte) (*psk.Responder, error) {
 	responder, err := keys.Respond(bound, id, h.Noise[min(len(h.Noise), len(id)):])
 	switch {
 	case h.Noise == nil:
-		return nil, &Error{Code: frame.CodePSKRequired, Text: "this side wants a pre-shared key"}
+		return nil, &Error{Code: codes.PSKRequired, Text: "this side wants a pre-shared key"}
 	case err == nil:
 		return responder, nil
 	case errors.Is(err, psk.ErrReplayed):
-		return nil, &Error{Code: frame.CodePSKReplayed}
+		return nil, &Error{Code: codes.PSKReplayed}
 	case errors.Is(err, psk.ErrMismatch) && slices.Contains(keys.IDs(), id):
-		return nil, &Error{Code: frame.CodePSKTampered}
+		return nil, &Error{Code: codes.PSKTampered}
 	case errors.Is(err, psk.ErrMismatch):
-		return nil, &Error{Code: frame.CodePSKMismatch}
+		return nil, &Error{Code: codes.PSKMismatch}
 	}
-	return nil, &Error{Code: frame.CodeInternal, Err: err}
+	return nil, &Error{Code: codes.Internal, Err: err}
 }
 
 // sendAck completes ack, sends it, and seals the carrier if there is a key.
@@ -323,7 +324,7 @@ func (a *Acceptor) sendAck(conn net.Conn, h, ack *frame.Hello, r *psk.Responder,
 }
 
 // newSessionID returns an unguessable session id.
-func newSessionID() (id frame.SessionID) {
+func newSessionID() (id ID) {
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process instead
 	return id
 }

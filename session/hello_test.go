@@ -17,7 +17,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/psk"
 )
 
@@ -75,38 +76,38 @@ func TestHellosAreAcceptedOrRefusedWithAReason(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		body []byte
-		code frame.Code
+		code codes.Code
 		text string
 	}{
-		"plain":                  {ok, frame.CodeOK, ""},
-		"later version":          {with(func(h *frame.Hello) { h.Version = 9 }), frame.CodeOK, ""},
-		"unknown optional field": {append(bytes.Clone(ok), 0xF1, 0, 2, 1, 2), frame.CodeOK, ""},
-		"unknown critical field": {append(bytes.Clone(ok), 0xF0, 0, 2, 1, 2), frame.CodeUnsupported, "0xf0"},
-		"version 0":              {with(func(h *frame.Hello) { h.Version = 0 }), frame.CodeVersion, "update the older"},
-		"strange later version":  {[]byte{1, 7, 0xF0, 0, 0}, frame.CodeVersion, "the hello is 7"},
-		"an ACK": {with(func(h *frame.Hello) { h.Kind, h.Role, h.SessionID = frame.KindAck, 0, newSessionID() }), frame.CodeProtocol,
+		"plain":                  {ok, codes.OK, ""},
+		"later version":          {with(func(h *frame.Hello) { h.Version = 9 }), codes.OK, ""},
+		"unknown optional field": {append(bytes.Clone(ok), 0xF1, 0, 2, 1, 2), codes.OK, ""},
+		"unknown critical field": {append(bytes.Clone(ok), 0xF0, 0, 2, 1, 2), codes.Unsupported, "0xf0"},
+		"version 0":              {with(func(h *frame.Hello) { h.Version = 0 }), codes.Version, "update the older"},
+		"strange later version":  {[]byte{1, 7, 0xF0, 0, 0}, codes.Version, "the hello is 7"},
+		"an ACK": {with(func(h *frame.Hello) { h.Kind, h.Role, h.SessionID = frame.KindAck, 0, newSessionID() }), codes.Protocol,
 			"not HELLO"},
-		"a role of tomorrow": {with(func(h *frame.Hello) { h.Role, h.Limits = 4, nil }), frame.CodeUnsupported, "role 4"},
+		"a role of tomorrow": {with(func(h *frame.Hello) { h.Role, h.Limits = 4, nil }), codes.Unsupported, "role 4"},
 		"a resumption that tells nothing": {with(func(h *frame.Hello) {
 			h.Role, h.Limits, h.SessionID = frame.RoleResume, nil, newSessionID()
-		}), frame.CodeProtocol, ""},
+		}), codes.Protocol, ""},
 		"a resumption of no session": {with(func(h *frame.Hello) {
 			h.Role, h.Limits, h.SessionID, h.Resume = frame.RoleResume, nil, newSessionID(), &frame.Resume{Attempt: 1}
-		}), frame.CodeNotFound, "no such session"},
-		"garbage": {[]byte{1, 1, 2, 0, 9}, frame.CodeProtocol, ""},
-		"empty":   {nil, frame.CodeProtocol, ""},
-		"noise where there is no key": {with(func(h *frame.Hello) { h.Noise = make([]byte, 56) }), frame.CodePSKUnexpected,
+		}), codes.NotFound, "no such session"},
+		"garbage": {[]byte{1, 1, 2, 0, 9}, codes.Protocol, ""},
+		"empty":   {nil, codes.Protocol, ""},
+		"noise where there is no key": {with(func(h *frame.Hello) { h.Noise = make([]byte, 56) }), codes.PSKUnexpected,
 			"no pre-shared key"},
 		"a stream of no session": {with(func(h *frame.Hello) {
 			h.Role, h.Limits, h.SessionID, h.Name = frame.RoleStream, nil, newSessionID(), "x"
-		}), frame.CodeNotFound, "no such session"},
+		}), codes.NotFound, "no such session"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				a, err := NewAcceptor(AcceptorConfig{})
 				require.NoError(t, err)
 				h, err := helloTo(t, a, c.body)
-				if c.code == frame.CodeOK {
+				if c.code == codes.OK {
 					require.NoError(t, err)
 					require.Equal(t, frame.KindAck, h.Kind)
 					require.Equal(t, uint8(1), h.Version)
@@ -253,7 +254,7 @@ func TestAdmitAndQuotaDecideAboutSessions(t *testing.T) {
 		_, err = dial()
 		require.ErrorIs(t, err, ErrNotAllowed)
 		require.Equal(t, "ask Eve first", asError(t, err, NotSent).Text)
-		admit = &Error{Code: frame.CodeUnavailable, RetryAfter: time.Minute}
+		admit = &Error{Code: codes.Unavailable, RetryAfter: time.Minute}
 		_, err = dial()
 		require.Equal(t, time.Minute, asError(t, err, NotSent).RetryAfter)
 		admit = nil
@@ -345,7 +346,7 @@ func TestAFrozenPeerWithoutCapabilitiesStillTalks(t *testing.T) {
 			g := w.want(frame.TypeResponse, 1)
 			require.Equal(t, "hi", string(g.body[4:]))
 			w.message(3, "nobody", "")
-			w.wantFailure(frame.TypeError, 3, frame.CodeNotFound)
+			w.wantFailure(frame.TypeError, 3, codes.NotFound)
 			w.want(frame.TypeMessageAck, 3)
 		})
 	}
@@ -387,14 +388,14 @@ func TestKeysThatDifferOpenNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		dial, accept []int
 		is           error
-		code         frame.Code
+		code         codes.Code
 	}{
 		"same":                      {[]int{0}, []int{0}, nil, 0},
-		"other":                     {[]int{1}, []int{0}, ErrPSKMismatch, frame.CodePSKMismatch},
+		"other":                     {[]int{1}, []int{0}, ErrPSKMismatch, codes.PSKMismatch},
 		"previous at the acceptor":  {[]int{1}, []int{0, 1}, nil, 0},
 		"previous at the dialer":    {[]int{0, 1}, []int{1, 0}, nil, 0},
-		"only the dialer has one":   {[]int{0}, nil, ErrPSKRequired, frame.CodePSKUnexpected},
-		"only the acceptor has one": {nil, []int{0}, ErrPSKRequired, frame.CodePSKRequired},
+		"only the dialer has one":   {[]int{0}, nil, ErrPSKRequired, codes.PSKUnexpected},
+		"only the acceptor has one": {nil, []int{0}, ErrPSKRequired, codes.PSKRequired},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
@@ -508,7 +509,7 @@ func TestAReplayedHelloIsRefused(t *testing.T) {
 		said, _ := c.seen()
 		h, err := helloTo(t, a, said[2:2+binary.BigEndian.Uint16(said)])
 		require.ErrorIs(t, err, ErrPSKReplayed)
-		require.Equal(t, frame.CodePSKReplayed, h.Failure.Code)
+		require.Equal(t, codes.PSKReplayed, h.Failure.Code)
 		require.NoError(t, s.Close())
 	})
 }

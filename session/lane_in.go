@@ -4,7 +4,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
 )
@@ -51,7 +52,7 @@ func (s *Session) onMessage(h frame.Header, p []byte) error {
 	case m.in.size() > s.cfg.MaxMessage || start.Total > s.cfg.MaxMessage:
 		s.skip(m, tooLarge(m.in.size(), s.cfg.MaxMessage))
 	case m.handleCall == nil && m.handle == nil:
-		s.skip(m, frame.Failure{Code: frame.CodeNotFound, Text: fmt.Sprintf("no handler for link %q", m.Link)})
+		s.skip(m, frame.Failure{Code: codes.NotFound, Text: fmt.Sprintf("no handler for link %q", m.Link)})
 	}
 	s.touchCall()
 	return s.addMessage(body)

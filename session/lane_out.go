@@ -8,7 +8,7 @@ import (
 	"slices"
 	"sort"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/hook"
 )
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 )
 
 // Handlers that are slow are progress: each message that is handled brings the end of a Close nearer.
@@ -42,6 +42,6 @@ func TestCloseNamesMessagesThatWereRejected(t *testing.T) {
 		p := newPair(t, Config{OnUndelivered: func(e *Error) { told <- e }}, AcceptorConfig{})
 		require.NoError(t, p.dialer.Send(t.Context(), "nobody", nil))
 		require.NoError(t, p.dialer.Close())
-		require.Equal(t, frame.CodeNotFound, (<-told).Code)
+		require.Equal(t, codes.NotFound, (<-told).Code)
 	})
 }

@@ -13,7 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // Row: N6
@@ -164,8 +165,8 @@ func TestTheEndOfTheSessionTellsWhatBecameOfMessages(t *testing.T) {
 				require.NoError(t, w.s.Send(t.Context(), "queued", make([]byte, 10)))
 				waits := make(chan error, 1)
 				go func() { waits <- w.s.Send(t.Context(), "waits", make([]byte, 10)) }()
-				w.failure(frame.TypeError, 1, frame.CodeNotFound)
-				w.failure(frame.TypeError, 1, frame.CodeNotFound) // a second time counts for nothing
+				w.failure(frame.TypeError, 1, codes.NotFound)
+				w.failure(frame.TypeError, 1, codes.NotFound) // a second time counts for nothing
 				synctest.Wait()
 				select { // the window may have had room for it
 				case err := <-waits:

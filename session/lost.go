@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 )
 
 // maxLost bounds how many errors closeError wraps.
@@ -91,8 +91,8 @@ func (s *Session) closeError() error {
 		all = append(all, fmt.Errorf("and %d more", more))
 	}
 	switch {
-	case s.gaveUp && s.err.Code == frame.CodeClosed:
-		failed.Code = frame.CodeTimeout
+	case s.gaveUp && s.err.Code == codes.Closed:
+		failed.Code = codes.Timeout
 		failed.Text = fmt.Sprintf("no progress for %v", s.cfg.CloseTimeout)
 	case !errors.Is(s.err, ErrClosed):
 		failed.Code = s.err.Code

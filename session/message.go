@@ -4,7 +4,8 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // A Message is one value sent to a link, or the reply to one. Its fields belong to the receiver.
@@ -79,7 +80,7 @@ func (m *Message) ReplyLater() {
 	m.later = true
 }
 
-// Refuse answers the message with an error instead of a value: err's text with CodeApplication, or, if err is an *Error
+// Refuse answers the message with an error instead of a value: err's text with codes.Application, or, if err is an *Error
 // with a Code, that Code, Text and RetryAfter. It returns what Reply returns.
 func (m *Message) Refuse(err error) error {
 	if !m.WantsReply() {
@@ -92,16 +93,16 @@ func (m *Message) Refuse(err error) error {
 func failureOf(err error) frame.Failure {
 	e, own := err.(*Error) //nolint:errorlint // a wrapped one is about other work, and says nothing about this
 	if err == nil || own && e == nil {
-		return frame.Failure{Code: frame.CodeApplication}
+		return frame.Failure{Code: codes.Application}
 	}
-	if own && !e.Remote && e.Code != frame.CodeOK && outcomes[e.Code] != NotSent {
+	if own && !e.Remote && e.Code != codes.OK && outcomes[e.Code] != NotSent {
 		text := e.Text
 		if text == "" {
 			text = err.Error()
 		}
 		return frame.Failure{Code: e.Code, RetryAfter: e.RetryAfter, Text: text}
 	}
-	return frame.Failure{Code: frame.CodeApplication, Text: err.Error()}
+	return frame.Failure{Code: codes.Application, Text: err.Error()}
 }
 
 // reply queues the answer, once. value must not change before it has been sent.
@@ -115,10 +116,10 @@ func (m *Message) reply(head outgoing, value []byte) error {
 		if ours {
 			text = fmt.Sprintf("reply of %d bytes, MaxMessage of the handler's side is %d", len(value), most)
 		}
-		if err := m.refuse(frame.Failure{Code: frame.CodeReplyTooLarge, Text: text}); err != nil {
+		if err := m.refuse(frame.Failure{Code: codes.ReplyTooLarge, Text: text}); err != nil {
 			return err
 		}
-		return &Error{Op: "reply", Peer: s.peer, Link: m.Link, Code: frame.CodeTooLarge, Outcome: NotSent, Text: text}
+		return &Error{Op: "reply", Peer: s.peer, Link: m.Link, Code: codes.TooLarge, Outcome: NotSent, Text: text}
 	}
 	head.s, head.owner, head.typ, head.id = s, m, frame.TypeResponse, m.id
 	head.fill(value)
@@ -160,7 +161,7 @@ func (m *Message) claimReply() error {
 	case m.cancelled:
 		m.replied = true
 		m.s.stats.late.Add(1)
-		return &Error{Op: "reply", Peer: m.s.peer, Link: m.Link, Code: frame.CodeCancelled, Outcome: NotSent,
+		return &Error{Op: "reply", Peer: m.s.peer, Link: m.Link, Code: codes.Cancelled, Outcome: NotSent,
 			Text: "the sender no longer waits"}
 	}
 	m.replied = true

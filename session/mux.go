@@ -4,15 +4,15 @@ import (
 	"fmt"
 	"sync"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // A CallFunc answers the calls of a tag, which are those to the link "". The reply is sent before it may change. An error reaches the
-// caller: its text with CodeApplication or, if it is an *Error with a Code, that Code, Text and RetryAfter.
+// caller: its text with codes.Application or, if it is an *Error with a Code, that Code, Text and RetryAfter.
 type CallFunc func(m *Message) (reply []byte, err error)
 
 // A Mux holds the handlers of the sessions that share it. Handlers may be set at any time and apply to later arrivals. A Mux is safe for
-// concurrent use, and its zero value is NewMux's. The sender receives a handler's panic as CodeInternal.
+// concurrent use, and its zero value is NewMux's. The sender receives a handler's panic as codes.Internal.
 type Mux struct {
 	parent *Mux // used for anything not set here; may be nil
 

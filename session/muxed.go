@@ -8,8 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
 )
@@ -100,12 +101,12 @@ func (s *Session) openShared(ctx context.Context, name string, bulk bool) (*Stre
 	}
 	if s.mine >= int(s.limits.MaxStreams) {
 		s.mu.Unlock()
-		return fail(&Error{Code: frame.CodeUnavailable, Outcome: NotSent,
+		return fail(&Error{Code: codes.Unavailable, Outcome: NotSent,
 			Text: fmt.Sprintf("%d streams open, the peer takes no more", s.limits.MaxStreams)})
 	}
 	if s.mineKept >= 2*int(s.limits.MaxStreams) {
 		s.mu.Unlock()
-		return fail(&Error{Code: frame.CodeUnavailable, Outcome: NotSent, RetryAfter: retryHint,
+		return fail(&Error{Code: codes.Unavailable, Outcome: NotSent, RetryAfter: retryHint,
 			Text: fmt.Sprintf("the peer has not acknowledged the ends of %d streams", s.mineKept-s.mine)})
 	}
 	s.mine++
@@ -135,7 +136,7 @@ func (st *muxed) giveUpOpening(err *Error) {
 	}
 	if st.id != 0 {
 		err.Outcome = Unknown // OPEN has left
-		st.s.controlFailure(frame.TypeStreamReset, st.id, frame.Failure{Code: frame.CodeCancelled})
+		st.s.controlFailure(frame.TypeStreamReset, st.id, frame.Failure{Code: codes.Cancelled})
 	}
 	st.end(err)
 }
@@ -170,17 +171,17 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	var refusal frame.Failure
 	switch {
 	case s.phase >= phaseDraining, s.flushed != nil:
-		refusal.Code = frame.CodeGoingAway
+		refusal.Code = codes.GoingAway
 	case serve == nil:
-		refusal = frame.Failure{Code: frame.CodeNotFound, Text: fmt.Sprintf("nobody serves stream %q", name)}
+		refusal = frame.Failure{Code: codes.NotFound, Text: fmt.Sprintf("nobody serves stream %q", name)}
 	case s.theirsOpen >= s.cfg.MaxStreams:
-		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many streams open"}
+		refusal = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many streams open"}
 	case s.theirsKept >= 2*s.cfg.MaxStreams:
-		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many ends of streams are not acknowledged"}
+		refusal = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many ends of streams are not acknowledged"}
 	case s.streaming >= 2*s.cfg.MaxStreams:
-		refusal = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
+		refusal = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
 	}
-	if refusal.Code != frame.CodeOK {
+	if refusal.Code != codes.OK {
 		s.stats.refused.Add(1)
 		s.refuse(frame.TypeStreamReset, h.ID, refusal)
 		return nil
@@ -208,7 +209,7 @@ func (s *Session) serveStream(serve func(*Stream), st *Stream) {
 			s.closeServed(st)
 			return
 		case !st.closed.Load():
-			_ = st.Reset(frame.CodeInternal) // the log reports why
+			_ = st.Reset(codes.Internal) // the log reports why
 		}
 		s.logFailure(why, "stream", st.name)
 	})
@@ -403,7 +404,7 @@ func (st *muxed) CloseRead() error {
 	if unread {
 		st.sayUnread()
 	} else if !fin && !st.ended && !st.peerFin {
-		st.s.controlFailure(frame.TypeStreamStop, st.id, frame.Failure{Code: frame.CodeReadClosed})
+		st.s.controlFailure(frame.TypeStreamStop, st.id, frame.Failure{Code: codes.ReadClosed})
 	}
 	return nil
 }
@@ -450,7 +451,7 @@ func (st *muxed) awaitReceived() error {
 	if s.err != nil {
 		return st.unsettled(st.ending(s.err))
 	}
-	return st.unsettled(&Error{Code: frame.CodeTimeout, Err: fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)})
+	return st.unsettled(&Error{Code: codes.Timeout, Err: fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)})
 }
 
 // closeProgress is progress of Close. Once the end has left, a peer that acknowledges bytes has that as its last word to give: what else
@@ -467,7 +468,7 @@ func (st *muxed) closeProgress() uint64 {
 }
 
 // Reset implements Stream.
-func (st *muxed) Reset(code frame.Code) error {
+func (st *muxed) Reset(code codes.Code) error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
 	st.s.forgetLost(st)

@@ -7,7 +7,8 @@ import (
 	"os"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // fate says whether received, unread data is kept.
@@ -158,7 +159,7 @@ func (st *muxed) onStop(f frame.Failure) {
 	if st.writeErr == nil {
 		st.writeErr = err
 	}
-	if f.Code == frame.CodeUnread && st.broken == nil {
+	if f.Code == codes.Unread && st.broken == nil {
 		err.Outcome = Rejected
 		st.breakOff(err)
 	}
@@ -174,7 +175,7 @@ func (st *muxed) onData(h frame.Header, p []byte) error {
 		return fmt.Errorf("STREAM_DATA of %d bytes on id %d: %w", len(p), st.id, frame.ErrMalformed)
 	}
 	if st.peerFin || len(p) > st.window {
-		f := frame.Failure{Code: frame.CodeFlowControl, Text: "data beyond the credit or the end"}
+		f := frame.Failure{Code: codes.FlowControl, Text: "data beyond the credit or the end"}
 		st.s.controlFailure(frame.TypeStreamReset, st.id, f)
 		st.end(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: f.Code, Text: f.Text})
 		return nil
@@ -196,7 +197,7 @@ func (st *muxed) onData(h frame.Header, p []byte) error {
 func (st *muxed) sayUnread() {
 	if !st.saidUnread && !st.ended && st.s.exchangesEnds() {
 		st.saidUnread = true
-		st.s.controlFailure(frame.TypeStreamStop, st.id, frame.Failure{Code: frame.CodeUnread})
+		st.s.controlFailure(frame.TypeStreamStop, st.id, frame.Failure{Code: codes.Unread})
 	}
 }
 

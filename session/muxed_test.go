@@ -15,7 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // opened returns both ends of a stream of w's session, which the raw peer has accepted: id 1.
@@ -76,7 +77,7 @@ func TestAPeerThatExceedsItsCreditLosesThatStreamAlone(t *testing.T) {
 		first, second := w.opened(), w.opened()
 		w.send(frame.TypeStreamData, 0, 1, make([]byte, 60))
 		w.send(frame.TypeStreamData, 0, 1, make([]byte, 41))
-		w.wantFailure(frame.TypeStreamReset, 1, frame.CodeFlowControl)
+		w.wantFailure(frame.TypeStreamReset, 1, codes.FlowControl)
 		n, err := io.ReadFull(first, make([]byte, 61))
 		require.Equal(t, 60, n, "what came before the breach is kept")
 		require.ErrorIs(t, err, ErrProtocol)
@@ -88,7 +89,7 @@ func TestAPeerThatExceedsItsCreditLosesThatStreamAlone(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, all, 100)
 		w.send(frame.TypeStreamData, frame.FlagFin, 3, nil) // after FIN
-		w.wantFailure(frame.TypeStreamReset, 3, frame.CodeFlowControl)
+		w.wantFailure(frame.TypeStreamReset, 3, codes.FlowControl)
 		w.wantAlive()
 		wantZero(t, w.s)
 	})
@@ -125,7 +126,7 @@ func TestHalfCloseStopAndResetSayWhatTheyMean(t *testing.T) {
 		w.wantNothing()
 
 		st = w.opened() // 3: the peer stops reading
-		w.failure(frame.TypeStreamStop, 3, frame.CodeReadClosed)
+		w.failure(frame.TypeStreamStop, 3, codes.ReadClosed)
 		require.NotZero(t, w.want(frame.TypeStreamData, 3).Flags&frame.FlagFin)
 		_, err = st.Write([]byte("x"))
 		require.ErrorIs(t, err, syscall.EPIPE)
@@ -138,7 +139,7 @@ func TestHalfCloseStopAndResetSayWhatTheyMean(t *testing.T) {
 		st = w.opened() // 5: this side stops reading
 		require.NoError(t, st.CloseRead())
 		require.NoError(t, st.SetDeadline(time.Now().Add(time.Hour)), "the write deadline still counts")
-		w.wantFailure(frame.TypeStreamStop, 5, frame.CodeReadClosed)
+		w.wantFailure(frame.TypeStreamStop, 5, codes.ReadClosed)
 		w.send(frame.TypeStreamData, 0, 5, []byte("dropped"))
 		_, err = st.Read(make([]byte, 1))
 		require.ErrorIs(t, err, net.ErrClosed)
@@ -153,7 +154,7 @@ func TestHalfCloseStopAndResetSayWhatTheyMean(t *testing.T) {
 		synctest.Wait()
 		_, err = st.Read(make([]byte, 1))
 		require.Equal(t, "why not", asError(t, err, Unknown).Text)
-		require.Equal(t, frame.Code(4711), asError(t, err, Unknown).Code)
+		require.Equal(t, codes.Code(4711), asError(t, err, Unknown).Code)
 		_, err = st.Write([]byte("x"))
 		require.Equal(t, "why not", asError(t, err, Unknown).Text)
 		wantZero(t, w.s)
@@ -230,7 +231,7 @@ func TestCloseWithUnreadDataUnblocksTheWriter(t *testing.T) {
 		_, err = st.Write(make([]byte, 8<<20))
 		require.ErrorIs(t, err, syscall.EPIPE)
 		require.Equal(t, time.Second, time.Since(began))
-		require.Equal(t, frame.CodeUnread, asError(t, st.Close(), Rejected).Code)
+		require.Equal(t, codes.Unread, asError(t, st.Close(), Rejected).Code)
 		wantZero(t, p.dialer)
 		wantZero(t, p.accepted)
 	})
@@ -350,7 +351,7 @@ func TestOpeningIsRefusedCancelledAndBounded(t *testing.T) {
 		require.Equal(t, map[Outcome]int{Unknown: 1, NotSent: 1}, outcomes)
 		go w.listen()
 		w.want(frame.TypeStreamOpen, 1)
-		w.wantFailure(frame.TypeStreamReset, 1, frame.CodeCancelled)
+		w.wantFailure(frame.TypeStreamReset, 1, codes.Cancelled)
 		w.send(frame.TypeStreamAccept, 0, 1, nil) // crossed the RESET
 		w.send(frame.TypeStreamData, 0, 1, []byte("x"))
 		w.wantNothing()
@@ -411,7 +412,7 @@ func TestHandlersOfEndedStreamsAreBounded(t *testing.T) {
 		w.s.cfg.Mux.SetStream("x", func(*Stream) { <-release })
 		for i := range 50 {
 			w.send(frame.TypeStreamOpen, 0, uint64(2*i+1), []byte("x"))
-			w.failure(frame.TypeStreamReset, uint64(2*i+1), frame.CodeCancelled)
+			w.failure(frame.TypeStreamReset, uint64(2*i+1), codes.Cancelled)
 		}
 		synctest.Wait()
 		w.s.mu.Lock()
@@ -421,7 +422,7 @@ func TestHandlersOfEndedStreamsAreBounded(t *testing.T) {
 			if i < 8 {
 				w.want(frame.TypeStreamAccept, uint64(2*i+1))
 			} else {
-				w.wantFailure(frame.TypeStreamReset, uint64(2*i+1), frame.CodeUnavailable)
+				w.wantFailure(frame.TypeStreamReset, uint64(2*i+1), codes.Unavailable)
 			}
 		}
 		close(release)

@@ -1,6 +1,6 @@
 package session
 
-import "github.com/peerlane/peerlane/frame"
+import "github.com/peerlane/peerlane/internal/frame"
 
 // A phase is the progress of one side of a session toward its end (spec 5.9). It only grows.
 //
@@ -11,7 +11,7 @@ type phase uint8
 const (
 	phaseOpen     phase = iota // takes new work
 	phaseDraining              // GOAWAY: no new work; work in flight continues to its end
-	phaseClosing               // GOAWAY with CodeClosed: as above, and the session ends once everything is settled
+	phaseClosing               // GOAWAY with codes.Closed: as above, and the session ends once everything is settled
 	phaseOver                  // END, or GOAWAY from or to a peer that does not exchange ends: this side's last frame
 )
 

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
 )
 

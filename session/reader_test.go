@@ -8,7 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // Claim: session.ErrProtocol, session.ErrSessionLost
@@ -122,15 +123,15 @@ func TestFramesAboutWhatHasEndedAreIgnored(t *testing.T) {
 		w.want(frame.TypeStreamReset, 4)
 
 		w.respond(1, "again")
-		w.failure(frame.TypeError, 1, frame.CodeInternal)
+		w.failure(frame.TypeError, 1, codes.Internal)
 		w.send(frame.TypeContinue, 0, 1, []byte("x"))
 		w.send(frame.TypeContinue, 0, 2, []byte("x"))
 		w.send(frame.TypeCancel, 0, 2, nil)
 		for _, id := range []uint64{1, 2, 3, 4} {
 			w.send(frame.TypeStreamData, 0, id, []byte("x"))
 			w.send(frame.TypeStreamCredit, 0, id, frame.AppendCredit(nil, 1<<30))
-			w.failure(frame.TypeStreamStop, id, frame.CodeReadClosed)
-			w.failure(frame.TypeStreamReset, id, frame.CodeCancelled)
+			w.failure(frame.TypeStreamStop, id, codes.ReadClosed)
+			w.failure(frame.TypeStreamReset, id, codes.Cancelled)
 			w.send(frame.TypeStreamAccept, 0, id, nil)
 		}
 		w.send(0xFE, 0xFF, 123, make([]byte, 5000))

@@ -12,27 +12,28 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // Stories that a reading of the code found, each of which went wrong once.
 
 // Row: D6, N7
 func TestAHandlersDownstreamErrorNeverSaysThatTheHandlerDidNotRun(t *testing.T) {
-	for _, code := range []frame.Code{frame.CodeGoingAway, frame.CodeNotFound, frame.CodeUnavailable} {
+	for _, code := range []codes.Code{codes.GoingAway, codes.NotFound, codes.Unavailable} {
 		inBubble(t, func(t *testing.T) {
 			p := newPair(t, Config{}, AcceptorConfig{})
 			downstream := &Error{Op: "call", Remote: true, Code: code, Outcome: NotSent}
 			for _, err := range []error{downstream, fmt.Errorf("charge the card: %w", downstream)} {
 				p.mux.SetCall(func(*Message) ([]byte, error) { return nil, err })
 				_, got := p.dialer.Call(t.Context(), "", nil)
-				require.Equal(t, frame.CodeApplication, asError(t, got, Delivered).Code)
+				require.Equal(t, codes.Application, asError(t, got, Delivered).Code)
 			}
-			p.mux.SetCall(func(*Message) ([]byte, error) { return nil, &Error{Code: frame.CodeGoingAway} })
+			p.mux.SetCall(func(*Message) ([]byte, error) { return nil, &Error{Code: codes.GoingAway} })
 			_, got := p.dialer.Call(t.Context(), "", nil)
 			asError(t, got, Delivered)
 			p.mux.SetCall(func(*Message) ([]byte, error) {
-				return nil, &Error{Code: frame.CodeUnavailable, RetryAfter: time.Second}
+				return nil, &Error{Code: codes.Unavailable, RetryAfter: time.Second}
 			})
 			_, got = p.dialer.Call(t.Context(), "", nil)
 			require.Equal(t, time.Second, asError(t, got, Rejected).RetryAfter)
@@ -179,7 +180,7 @@ func TestADedicatedStreamsHandlerWaitsForTheFirstSealedByte(t *testing.T) {
 
 func TestAdmitsErrorStaysAsItIs(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		blocked := &Error{Code: frame.CodeNotAllowed, Text: "not you"}
+		blocked := &Error{Code: codes.NotAllowed, Text: "not you"}
 		a, err := NewAcceptor(AcceptorConfig{Admit: func(string) error { return blocked }})
 		require.NoError(t, err)
 		here, there := net.Pipe()
@@ -188,7 +189,7 @@ func TestAdmitsErrorStaysAsItIs(t *testing.T) {
 		_, err = Dial(t.Context(), here, "bob", nil, Config{})
 		require.ErrorIs(t, err, ErrNotAllowed)
 		require.ErrorIs(t, <-served, ErrNotAllowed)
-		require.Equal(t, &Error{Code: frame.CodeNotAllowed, Text: "not you"}, blocked)
+		require.Equal(t, &Error{Code: codes.NotAllowed, Text: "not you"}, blocked)
 		require.False(t, errors.Is(err, ErrPSKRequired))
 	})
 }

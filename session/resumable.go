@@ -8,7 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
 )
 
@@ -44,7 +45,7 @@ func (s *Session) streamOptions(timeout time.Duration) *resume.Options {
 // openResumable opens a dedicated stream that outlives its carriers.
 func (s *Session) openResumable(ctx context.Context, name string) (*Stream, error) {
 	if !s.resumesStreams() {
-		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Code: frame.CodeUnsupported,
+		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Code: codes.Unsupported,
 			Text: "only a session that both sides keep without a carrier has streams that outlive theirs, and only with peers that know them"}
 	}
 	st := &Stream{s: s, name: name, dedicated: true}
@@ -105,10 +106,10 @@ func (s *Session) wasCut(err error, before bool) bool {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return false
 	case errors.As(err, &e):
-		if e.Remote && !e.refused && e.Code == frame.CodeCancelled { // the peer saw the carrier break first
+		if e.Remote && !e.refused && e.Code == codes.Cancelled { // the peer saw the carrier break first
 			return true
 		}
-		if e.Remote || e.Code != frame.CodeOK {
+		if e.Remote || e.Code != codes.OK {
 			return false
 		}
 		return e.Op == "hello" || e.Outcome != NotSent || before || s.State() == StateDetached
@@ -161,7 +162,7 @@ func (s *Session) openStreamCarrier(ctx context.Context, h *frame.Hello) (net.Co
 		}
 	}
 	if err != nil {
-		drop(conn, frame.CodeCancelled)
+		drop(conn, codes.Cancelled)
 		return nil, &Error{Err: err}
 	}
 	return c.forFlow(), nil
@@ -192,7 +193,7 @@ func (s *Session) notOpened(name string, err error) error {
 			failed.Code, failed.Outcome = e.Code-frame.LastWord, Unknown
 		}
 	case errors.Is(err, resume.ErrBusy):
-		failed.Code, failed.Outcome, failed.RetryAfter = frame.CodeUnavailable, NotSent, retryHint
+		failed.Code, failed.Outcome, failed.RetryAfter = codes.Unavailable, NotSent, retryHint
 	case errors.Is(err, resume.ErrInvalid):
 		failed.Outcome = NotSent
 	}
@@ -229,7 +230,7 @@ func (st *Stream) attachResumable(conn *resume.Conn) error {
 	if !refused {
 		return nil
 	}
-	conn.Abort(&streamReset{frame.CodeCancelled})
+	conn.Abort(&streamReset{codes.Cancelled})
 	<-conn.Done()
 	return err
 }
@@ -238,7 +239,7 @@ func (st *Stream) attachResumable(conn *resume.Conn) error {
 // well, but too late for Session.Close.
 func (st *Stream) noteUndelivered() {
 	if r := st.conn.(*resumable); r.lost() > 0 && !r.saysNothing() {
-		st.noteUnread(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: frame.CodeClosed, Outcome: Unknown, Text: r.lossText()})
+		st.noteUnread(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: codes.Closed, Outcome: Unknown, Text: r.lossText()})
 	}
 }
 
@@ -272,11 +273,11 @@ func (s *Session) closeListener() {
 // answerResumable accepts a carrier of a resumable stream. accept sends the ACK.
 func (a *Acceptor) answerResumable(raw net.Conn, h *frame.Hello, accept func() (carrier, error), s *Session) (func(), error) {
 	if !s.resumesStreams() {
-		return nil, &Error{Code: frame.CodeUnsupported, Text: "the streams of this session end with their carriers"}
+		return nil, &Error{Code: codes.Unsupported, Text: "the streams of this session end with their carriers"}
 	}
 	l, err := s.streamListener()
 	if err != nil {
-		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
+		return nil, &Error{Code: codes.NotFound, Text: "no such session"}
 	}
 	if h.Resumable == frame.ResumableNew {
 		return a.answerNew(raw, h, accept, s, l)
@@ -287,7 +288,7 @@ func (a *Acceptor) answerResumable(raw net.Conn, h *frame.Hello, accept func() (
 	}
 	conn, err := l.Serve(c.forFlow())
 	if conn != nil {
-		conn.Abort(&streamReset{frame.CodeProtocol})
+		conn.Abort(&streamReset{codes.Protocol})
 		<-conn.Done()
 		err = fmt.Errorf("a new stream on what was to be a further carrier: %w", frame.ErrMalformed)
 	}

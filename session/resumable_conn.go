@@ -7,7 +7,8 @@ import (
 	"net"
 	"sync/atomic"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
 )
 
@@ -25,7 +26,7 @@ type resumable struct {
 }
 
 // streamReset is the reason for the end of a stream that this side has reset.
-type streamReset struct{ code frame.Code }
+type streamReset struct{ code codes.Code }
 
 func (r *streamReset) Error() string { return "stream reset: " + r.code.String() }
 func (r *streamReset) Unwrap() error { return net.ErrClosed }
@@ -75,7 +76,7 @@ func (r *resumable) because(err error) error {
 	switch {
 	case errors.As(err, &e):
 		*failed = *e
-		if end := r.s.ending(); end != nil && e.Code == frame.CodeCancelled { // the peer ended its session first
+		if end := r.s.ending(); end != nil && e.Code == codes.Cancelled { // the peer ended its session first
 			*failed = Error{Peer: end.Peer, Code: end.Code, Err: end.cause()}
 		}
 	case errors.Is(err, resume.ErrProtocol):
@@ -129,7 +130,7 @@ func (r *resumable) closeWithSession() error {
 		_, all := r.Acked()
 		return all || r.isDone()
 	})
-	r.endWithSession(&Error{Op: "stream", Peer: r.s.peer, Link: r.name, Code: frame.CodeClosed, Outcome: Unknown, Err: ErrClosed}, true)
+	r.endWithSession(&Error{Op: "stream", Peer: r.s.peer, Link: r.name, Code: codes.Closed, Outcome: Unknown, Err: ErrClosed}, true)
 	<-watch
 	return err
 }
@@ -188,21 +189,21 @@ func (r *resumable) await(done func() bool) error {
 	case left == 0 && (all || over), r.saysNothing():
 		return nil
 	case finished || over:
-		failed.Code = frame.CodeClosed
+		failed.Code = codes.Closed
 	case s.err != nil:
 		failed.Code, failed.Err = s.err.Code, s.err.cause()
 	default:
-		failed.Code, failed.Err = frame.CodeTimeout, fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)
+		failed.Code, failed.Err = codes.Timeout, fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)
 	}
 	return failed
 }
 
 // Reset implements Stream.
-func (r *resumable) Reset(code frame.Code) error {
+func (r *resumable) Reset(code codes.Code) error {
 	r.closed.Store(true)
 	r.reset.Store(true)
-	if code == frame.CodeOK || code == frame.CodeClosed {
-		code = frame.CodeCancelled // an orderly close would look like the end of the data
+	if code == codes.OK || code == codes.Closed {
+		code = codes.Cancelled // an orderly close would look like the end of the data
 	}
 	r.Abort(&streamReset{code})
 	return nil
@@ -216,7 +217,7 @@ func (r *resumable) endWithSession(cause *Error, inOrder bool) {
 	if inOrder {
 		r.End(net.ErrClosed)
 	} else {
-		r.Abort(&streamReset{frame.CodeCancelled})
+		r.Abort(&streamReset{codes.Cancelled})
 	}
 }
 
@@ -227,15 +228,15 @@ func dropStream(conn net.Conn, reason error) {
 	var reset *streamReset
 	switch {
 	case reason == nil:
-		drop(c.raw, frame.CodeCancelled)
+		drop(c.raw, codes.Cancelled)
 	case errors.As(reason, &reset):
 		drop(c.raw, frame.LastWord+reset.code)
 	case errors.Is(reason, net.ErrClosed):
 		_ = c.Close() // the stream has ended in any case
 	case errors.Is(reason, resume.ErrProtocol):
-		drop(c.raw, frame.LastWord+frame.CodeProtocol)
+		drop(c.raw, frame.LastWord+codes.Protocol)
 	default:
-		drop(c.raw, frame.LastWord+frame.CodeCancelled)
+		drop(c.raw, frame.LastWord+codes.Cancelled)
 	}
 }
 
@@ -250,7 +251,7 @@ func (s *Session) lastWord(err error) error {
 		return &Error{Op: "stream", Peer: s.peer, Remote: true, Code: e.Code - frame.LastWord}
 	case isFinal(e):
 		lost := s.lost("stream", e)
-		if e.Code != frame.CodeNotFound {
+		if e.Code != codes.NotFound {
 			lost.Code = e.Code
 		}
 		return lost

@@ -10,7 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/resume"
 )
@@ -35,14 +36,14 @@ func resetsTell(t *testing.T, sealed bool) {
 		_, err := st.Read(make([]byte, 1))
 		got <- err
 	})
-	for _, code := range []frame.Code{frame.CodeOK, frame.CodeClosed, frame.CodeCancelled, frame.CodeUnavailable, frame.CodeGoingAway, 4711} {
+	for _, code := range []codes.Code{codes.OK, codes.Closed, codes.Cancelled, codes.Unavailable, codes.GoingAway, 4711} {
 		st := r.openStream("x")
 		began := time.Now()
 		require.NoError(t, st.Reset(code))
 		require.NoError(t, st.Reset(code))
 		want := code
-		if code == frame.CodeOK || code == frame.CodeClosed {
-			want = frame.CodeCancelled
+		if code == codes.OK || code == codes.Closed {
+			want = codes.Cancelled
 		}
 		e := asError(t, <-got, Unknown)
 		require.True(t, e.Remote)
@@ -63,7 +64,7 @@ func resetsTell(t *testing.T, sealed bool) {
 		_, _ = st.Read(make([]byte, 1))
 		panic("boom")
 	})
-	for name, code := range map[string]frame.Code{"x": 77, "panics": frame.CodeInternal} {
+	for name, code := range map[string]codes.Code{"x": 77, "panics": codes.Internal} {
 		st := r.openStream(name)
 		began := time.Now()
 		_, err := st.Write([]byte("x"))
@@ -89,8 +90,8 @@ func TestAResetOfACarrierIsNotAResetOfTheStream(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newStreamRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
 		st := r.openStream("echo")
-		for code := frame.CodeOK; code <= frame.CodeReplyTooLarge; code++ {
-			if code == frame.CodeVersion || code == frame.CodePSKTampered {
+		for code := codes.OK; code <= codes.ReplyTooLarge; code++ {
+			if code == codes.Version || code == codes.PSKTampered {
 				continue // only of a hello
 			}
 			for side := range 2 {

@@ -10,7 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -29,7 +30,7 @@ type codedLink struct {
 	link *faultnet.Link
 	mu   sync.Mutex
 	role frame.Role // of the HELLO; 0 before it is said
-	code [2]*frame.Code
+	code [2]*codes.Code
 }
 
 // codedEnd is an end of a codedLink.
@@ -40,7 +41,7 @@ type codedEnd struct {
 }
 
 // Reset tells the other end the code, and breaks the link.
-func (c *codedEnd) Reset(code frame.Code) error {
+func (c *codedEnd) Reset(code codes.Code) error {
 	c.of.mu.Lock()
 	if c.of.code[c.side] == nil {
 		c.of.code[c.side] = &code

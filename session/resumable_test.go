@@ -18,7 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -259,7 +260,7 @@ func TestAResumableStreamNeedsBothSides(t *testing.T) {
 				answer := sayHello(t, here, &frame.Hello{Role: frame.RoleStream, SessionID: r.dialer.ID(), Name: "echo",
 					Resumable: frame.ResumableNew})
 				require.Equal(t, frame.KindRefuse, answer.Kind)
-				require.Equal(t, frame.CodeUnsupported, answer.Failure.Code)
+				require.Equal(t, codes.Unsupported, answer.Failure.Code)
 			})
 		})
 	}
@@ -284,7 +285,7 @@ func TestAResumableStreamIsKnownOnlyToItsOwnPeer(t *testing.T) {
 			go func() { _ = r.acceptor.Serve(there, "mallory") }()
 			answer := sayHello(t, here, &frame.Hello{Role: frame.RoleStream, SessionID: r.dialer.ID(), Name: "echo", Resumable: kind})
 			require.Equal(t, frame.KindRefuse, answer.Kind)
-			require.Equal(t, frame.CodeNotFound, answer.Failure.Code)
+			require.Equal(t, codes.NotFound, answer.Failure.Code)
 			require.Equal(t, "no such session", answer.Failure.Text)
 		}
 		echoes(t, st, "nobody was here")

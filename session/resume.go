@@ -6,7 +6,8 @@ import (
 	"net"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
 )
 
@@ -59,7 +60,7 @@ func (s *Session) dropCarrier(conn net.Conn) {
 	s.mu.Lock()
 	err := s.err
 	s.mu.Unlock()
-	code := frame.CodeCancelled
+	code := codes.Cancelled
 	if err != nil {
 		code = dropCode(err)
 	}
@@ -157,7 +158,7 @@ func (s *Session) endOf(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) && e.Remote {
 		switch e.Code {
-		case frame.CodeProtocol, frame.CodeUnsupported, frame.CodeFlowControl, frame.CodeInternal, frame.CodeTimeout:
+		case codes.Protocol, codes.Unsupported, codes.FlowControl, codes.Internal, codes.Timeout:
 			return s.lost("session", err)
 		}
 	}
@@ -197,7 +198,7 @@ func (s *Session) refusedResume(err error) *Error {
 	}
 	lost := s.lost("resume", err)
 	var e *Error
-	if errors.As(err, &e) && e.Code != frame.CodeNotFound {
+	if errors.As(err, &e) && e.Code != codes.NotFound {
 		lost.Code = e.Code
 	}
 	return lost
@@ -214,11 +215,11 @@ func isFinal(err error) bool {
 		return false
 	}
 	switch e.Code {
-	case frame.CodePSKTampered, frame.CodeVersion:
+	case codes.PSKTampered, codes.Version:
 		return true
-	case frame.CodeNotFound, frame.CodeUnsupported, frame.CodeProtocol, frame.CodeNotAllowed, frame.CodeGoingAway,
-		frame.CodePSKRequired, frame.CodePSKMismatch, frame.CodePSKReplayed, frame.CodePSKUnexpected:
-		return e.refused || e.Remote && e.Op == "hello" && e.Code == frame.CodeGoingAway
+	case codes.NotFound, codes.Unsupported, codes.Protocol, codes.NotAllowed, codes.GoingAway,
+		codes.PSKRequired, codes.PSKMismatch, codes.PSKReplayed, codes.PSKUnexpected:
+		return e.refused || e.Remote && e.Op == "hello" && e.Code == codes.GoingAway
 	}
 	return false
 }
@@ -264,7 +265,7 @@ func (s *Session) move(ctx context.Context) error {
 	received, live := s.flow.Received()
 	if !live {
 		if err := s.flow.Pause(); err != nil {
-			drop(conn, frame.CodeCancelled)
+			drop(conn, codes.Cancelled)
 			return err
 		}
 		s.onLost(errSuperseded) // it may have been moving to another carrier: if that fails, the session has none
@@ -304,7 +305,7 @@ func HasLostCarrier(ctx context.Context) bool {
 // or is why the session has ended, or why no carrier was found; in the last case the session continues unchanged.
 func (s *Session) Reconnect(ctx context.Context) error {
 	if s.flow == nil || !s.dialer {
-		return &Error{Op: "reconnect", Peer: s.peer, Code: frame.CodeUnsupported,
+		return &Error{Op: "reconnect", Peer: s.peer, Code: codes.Unsupported,
 			Text: "only the side that dialed a session moves it, and only when both sides keep it without a carrier"}
 	}
 	if s.State() == StateDetached {
@@ -361,16 +362,16 @@ func (s *Session) AwaitCarrier(ctx context.Context) error {
 func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string) (func(), error) {
 	s := a.find(h.SessionID)
 	if s == nil || s.peer != peer || s.flow == nil { // only its own peer may name a session
-		return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
+		return nil, &Error{Code: codes.NotFound, Text: "no such session"}
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, a.cfg.HandshakeTimeout)
 	defer cancel()
 	if err := s.takeTurn(ctx); err != nil {
-		return nil, &Error{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "another carrier is being taken"}
+		return nil, &Error{Code: codes.Unavailable, RetryAfter: retryHint, Text: "another carrier is being taken"}
 	}
 	defer s.giveTurn()
 	if h.Resume.Attempt <= s.attempt {
-		return nil, &Error{Code: frame.CodeUnavailable, Text: "a later attempt has been made"}
+		return nil, &Error{Code: codes.Unavailable, Text: "a later attempt has been made"}
 	}
 	s.attempt = h.Resume.Attempt
 	if h.Resume.Live {
@@ -379,7 +380,7 @@ func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier,
 	received, live := s.flow.Received()
 	if live = live && h.Resume.Live; !live {
 		if err := s.flow.Pause(); err != nil {
-			return nil, &Error{Code: frame.CodeNotFound, Text: "no such session"}
+			return nil, &Error{Code: codes.NotFound, Text: "no such session"}
 		}
 		s.onLost(errSuperseded)
 		received, _ = s.flow.Received()

@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -267,7 +267,7 @@ func TestACarrierThatIsResetWithACodeRightAfterTheHelloEndsTheSession(t *testing
 				writes := 0
 				return &fakeConn{Conn: here, write: func(p []byte) (int, error) {
 					if writes++; writes == 2 {
-						return 0, &Error{Op: "carrier", Remote: true, Code: frame.CodeProtocol}
+						return 0, &Error{Op: "carrier", Remote: true, Code: codes.Protocol}
 					}
 					return here.Write(p)
 				}}, there

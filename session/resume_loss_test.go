@@ -15,7 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 

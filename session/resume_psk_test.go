@@ -10,7 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/psk"
 )
@@ -89,11 +90,11 @@ func TestASealedSessionIsResumedOnlyWithTheKey(t *testing.T) {
 		resume := &frame.Hello{Role: frame.RoleResume, SessionID: r.dialer.ID(), Resume: &frame.Resume{Attempt: 1 << 30}}
 		h, err := helloTo(t, r.acceptor, append([]byte{1, 1}, frame.AppendHello(nil, resume)[2:]...))
 		require.ErrorIs(t, err, ErrPSKRequired)
-		require.Equal(t, frame.CodePSKRequired, h.Failure.Code)
+		require.Equal(t, codes.PSKRequired, h.Failure.Code)
 
 		h, err = helloTo(t, r.acceptor, recorded)
 		require.ErrorIs(t, err, ErrPSKReplayed)
-		require.Equal(t, frame.CodePSKReplayed, h.Failure.Code)
+		require.Equal(t, codes.PSKReplayed, h.Failure.Code)
 
 		for changed := range recorded {
 			if changed == 1 {
@@ -130,7 +131,7 @@ func TestASessionWhoseKeyWasRetiredEndsWithAClearError(t *testing.T) {
 		r.block(false)
 		e := wantLost(t, r.dialer)
 		require.ErrorIs(t, e, ErrPSKMismatch)
-		require.Equal(t, frame.CodePSKMismatch, e.Code)
+		require.Equal(t, codes.PSKMismatch, e.Code)
 		require.Contains(t, e.Error(), "psk mismatch")
 		require.Less(t, time.Since(began), time.Second, "the refusal is final")
 		require.ErrorIs(t, r.dialer.AwaitCarrier(t.Context()), ErrPSKMismatch)

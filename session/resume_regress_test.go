@@ -8,7 +8,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -16,8 +17,8 @@ import (
 func TestAResetHelloDoesNotEndASessionThatResumes(t *testing.T) {
 	cfg, err := Config{}.withDefaults()
 	require.NoError(t, err)
-	for code, final := range map[frame.Code]bool{frame.CodeProtocol: false, frame.CodeUnavailable: false, frame.CodeNotFound: false,
-		frame.CodeGoingAway: true} {
+	for code, final := range map[codes.Code]bool{codes.Protocol: false, codes.Unavailable: false, codes.NotFound: false,
+		codes.GoingAway: true} {
 		here, _ := faultnet.Pipe(faultnet.LinkOptions{})
 		reset := &fakeConn{Conn: here, read: func([]byte) (int, error) {
 			return 0, &net.OpError{Op: "read", Err: &Error{Op: "read", Remote: true, Code: code}}
@@ -33,7 +34,7 @@ func TestAResetHelloDoesNotEndASessionThatResumes(t *testing.T) {
 func TestHellosAreBoundedDuringAShutdown(t *testing.T) {
 	a, err := NewAcceptor(AcceptorConfig{MaxHandshakes: 2})
 	require.NoError(t, err)
-	a.sessions[frame.SessionID{1}] = &Session{} // one that drains
+	a.sessions[ID{1}] = &Session{} // one that drains
 	a.mu.Lock()
 	a.closed = true
 	a.mu.Unlock()

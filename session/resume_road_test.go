@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -193,7 +193,7 @@ func (r *road) wantNothingLeft() {
 }
 
 // codeOf returns the code of err.
-func codeOf(t *testing.T, err error) frame.Code {
+func codeOf(t *testing.T, err error) codes.Code {
 	t.Helper()
 	var e *Error
 	require.ErrorAs(t, err, &e)

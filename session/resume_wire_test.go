@@ -14,7 +14,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -33,7 +34,7 @@ type rawResumer struct {
 	t        *testing.T
 	a        *Acceptor
 	s        *Session
-	id       frame.SessionID
+	id       ID
 	patience uint32 // that the accepting side has told
 	conn     net.Conn
 	received atomic.Uint64 // bytes of segments, from the session
@@ -106,7 +107,7 @@ func (p *rawResumer) say(segments ...[]byte) {
 }
 
 // resume says the hello of a further carrier as peer, and goes on on it when it is taken.
-func (p *rawResumer) resume(peer string, id frame.SessionID, r frame.Resume) *frame.Hello {
+func (p *rawResumer) resume(peer string, id ID, r frame.Resume) *frame.Hello {
 	p.t.Helper()
 	conn := p.connect(peer)
 	answer := sayHello(p.t, conn, &frame.Hello{Role: frame.RoleResume, SessionID: id, Caps: frame.CapResume, Resume: &r})
@@ -119,7 +120,7 @@ func (p *rawResumer) resume(peer string, id frame.SessionID, r frame.Resume) *fr
 }
 
 // wantRefused fails unless answer refuses with code.
-func wantRefused(t *testing.T, answer *frame.Hello, code frame.Code) {
+func wantRefused(t *testing.T, answer *frame.Hello, code codes.Code) {
 	t.Helper()
 	require.Equal(t, frame.KindRefuse, answer.Kind)
 	require.Equal(t, code, answer.Failure.Code, "%q", answer.Failure.Text)
@@ -131,7 +132,7 @@ func (p *rawResumer) wantProtocolEnd() {
 	synctest.Wait()
 	require.ErrorIs(p.t, p.s.Err(), ErrProtocol)
 	require.ErrorIs(p.t, p.s.Err(), ErrSessionLost)
-	require.Equal(p.t, frame.CodeProtocol, codeOf(p.t, p.s.Err()), "%v", p.s.Err())
+	require.Equal(p.t, codes.Protocol, codeOf(p.t, p.s.Err()), "%v", p.s.Err())
 	require.Empty(p.t, p.a.Sessions())
 	require.Zero(p.t, p.a.cfg.Quota.Sessions())
 }
@@ -167,7 +168,7 @@ func TestAStrangerDoesNotFindASession(t *testing.T) {
 		} {
 			theirs := p.resume("mallory", p.id, r)
 			nobodys := p.resume("raw", unknown, r)
-			wantRefused(t, theirs, frame.CodeNotFound)
+			wantRefused(t, theirs, codes.NotFound)
 			require.Equal(t, nobodys, theirs, "the answer tells whether there is such a session")
 		}
 		// The victim's session is as it was, its number of attempts too.
@@ -188,7 +189,7 @@ func TestASessionThatEndsWithItsCarrierIsNotResumed(t *testing.T) {
 		here, there := net.Pipe()
 		go func() { _ = w.a.Serve(there, "raw") }()
 		wantRefused(t, sayHello(t, here, &frame.Hello{Role: frame.RoleResume, SessionID: w.s.ID(), Caps: frame.CapResume,
-			Resume: &frame.Resume{Attempt: 1}}), frame.CodeNotFound)
+			Resume: &frame.Resume{Attempt: 1}}), codes.NotFound)
 		w.request(1, "", "still here")
 		w.want(frame.TypeResponse, 1)
 	})
@@ -199,11 +200,11 @@ func TestAnAttemptThatDoesNotCountUpIsRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newRawResumer(t, AcceptorConfig{})
 		p.say(segment(segStart, 0, 0, ""))
-		wantRefused(t, p.resume("raw", p.id, frame.Resume{}), frame.CodeUnavailable)
+		wantRefused(t, p.resume("raw", p.id, frame.Resume{}), codes.Unavailable)
 		require.Equal(t, StateConnected, p.s.State(), "a refused hello takes no carrier")
 		require.Equal(t, frame.KindAck, p.resume("raw", p.id, frame.Resume{Received: p.received.Load(), Attempt: 5}).Kind)
 		for _, attempt := range []uint32{5, 4, 1, 0} {
-			wantRefused(t, p.resume("raw", p.id, frame.Resume{Received: p.received.Load(), Attempt: attempt}), frame.CodeUnavailable)
+			wantRefused(t, p.resume("raw", p.id, frame.Resume{Received: p.received.Load(), Attempt: attempt}), codes.Unavailable)
 		}
 		require.Equal(t, StateResumed, p.s.State())
 		had := p.received.Load()
@@ -258,7 +259,7 @@ func TestSegmentsThatBreakTheProtocolEndTheSession(t *testing.T) {
 				if name != "a frame of type 0" {
 					p.wantProtocolEnd()
 				}
-				wantRefused(t, p.resume("raw", p.id, frame.Resume{Attempt: 1}), frame.CodeNotFound)
+				wantRefused(t, p.resume("raw", p.id, frame.Resume{Attempt: 1}), codes.NotFound)
 			})
 		})
 	}
@@ -400,11 +401,11 @@ func takes(h *frame.Hello, conn net.Conn) *frame.Hello {
 
 // Row: S3. Which refusals are final, and which only mean "not now".
 func TestARefusalOfTheSessionIsFinalAndOneOfTheMomentIsNot(t *testing.T) {
-	for code, final := range map[frame.Code]bool{
-		frame.CodeNotFound: true, frame.CodeUnsupported: true, frame.CodeProtocol: true, frame.CodeNotAllowed: true,
-		frame.CodeGoingAway: true, frame.CodeVersion: true, frame.CodePSKRequired: true, frame.CodePSKMismatch: true,
-		frame.CodePSKUnexpected: true, frame.CodePSKTampered: true,
-		frame.CodeUnavailable: false, frame.CodeInternal: false, frame.CodeTimeout: false, frame.CodeOK: false, 999: false,
+	for code, final := range map[codes.Code]bool{
+		codes.NotFound: true, codes.Unsupported: true, codes.Protocol: true, codes.NotAllowed: true,
+		codes.GoingAway: true, codes.Version: true, codes.PSKRequired: true, codes.PSKMismatch: true,
+		codes.PSKUnexpected: true, codes.PSKTampered: true,
+		codes.Unavailable: false, codes.Internal: false, codes.Timeout: false, codes.OK: false, 999: false,
 	} {
 		inBubble(t, func(t *testing.T) {
 			refuse := func(*frame.Hello, net.Conn) *frame.Hello {
@@ -420,7 +421,7 @@ func TestARefusalOfTheSessionIsFinalAndOneOfTheMomentIsNot(t *testing.T) {
 				require.Greater(t, opened.Load(), int64(4), "%v", code)
 				require.Equal(t, 11*time.Second, time.Since(began), "%v", code)
 			}
-			if final && code != frame.CodeNotFound {
+			if final && code != codes.NotFound {
 				require.Equal(t, code, e.Code)
 			}
 		})
@@ -452,7 +453,7 @@ func TestAnAnswerThatBreaksTheProtocolDoesNotResume(t *testing.T) {
 				t.Logf("%d attempts: %v", opened.Load()-1, e)
 				if name == "received 2^62" || name == "received 1 more" {
 					require.EqualValues(t, 2, opened.Load())
-					require.Equal(t, frame.CodeProtocol, e.Code)
+					require.Equal(t, codes.Protocol, e.Code)
 				}
 			})
 		})

@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
 )
@@ -28,7 +29,7 @@ func (s *Session) onRequest(h frame.Header, p []byte) error {
 	}
 	m := &Message{s: s, id: h.ID, Link: start.Link, codec: start.Codec}
 	m.in.begin(start, h.Flags)
-	if f := s.admit(m, len(body)); f.Code != frame.CodeOK {
+	if f := s.admit(m, len(body)); f.Code != codes.OK {
 		s.stats.refused.Add(1)
 		s.refuse(frame.TypeError, h.ID, f)
 		return nil
@@ -42,7 +43,7 @@ func (s *Session) onRequest(h frame.Header, p []byte) error {
 	s.served++
 	s.stats.requestsIn.Add(1)
 	if s.served == s.cfg.MaxRequests {
-		s.drainLocked(frame.Failure{Code: frame.CodeGoingAway, Text: "MaxRequests served"})
+		s.drainLocked(frame.Failure{Code: codes.GoingAway, Text: "MaxRequests served"})
 	}
 	return s.addRequest(m, body, now)
 }
@@ -52,13 +53,13 @@ func (s *Session) admit(m *Message, arrived int) frame.Failure {
 	m.handleCall, m.handle = s.cfg.Mux.handler(m.Link)
 	switch {
 	case s.phase >= phaseDraining:
-		return frame.Failure{Code: frame.CodeGoingAway}
+		return frame.Failure{Code: codes.GoingAway}
 	case m.in.size() > s.cfg.MaxMessage || m.in.start.Total > s.cfg.MaxMessage:
 		return tooLarge(m.in.size(), s.cfg.MaxMessage)
 	case m.handleCall == nil && m.handle == nil:
-		return frame.Failure{Code: frame.CodeNotFound, Text: "no handler for link " + fmt.Sprintf("%q", m.Link)}
+		return frame.Failure{Code: codes.NotFound, Text: "no handler for link " + fmt.Sprintf("%q", m.Link)}
 	case s.running >= 2*s.cfg.MaxInFlight:
-		return frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many cancelled calls still run"}
+		return frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many cancelled calls still run"}
 	case s.cfg.Quota.fullOfCalls():
 		return tooManyCalls
 	case !s.take(m, arrived):
@@ -67,12 +68,12 @@ func (s *Session) admit(m *Message, arrived int) frame.Failure {
 	return frame.Failure{}
 }
 
-var tooManyCalls = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "too many calls at once"}
+var tooManyCalls = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many calls at once"}
 
-var noMemory = frame.Failure{Code: frame.CodeUnavailable, RetryAfter: retryHint, Text: "no memory for more requests"}
+var noMemory = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "no memory for more requests"}
 
 func tooLarge(n, limit int) frame.Failure {
-	return frame.Failure{Code: frame.CodeTooLarge, Text: fmt.Sprintf("%d bytes, at most %d", n, limit)}
+	return frame.Failure{Code: codes.TooLarge, Text: fmt.Sprintf("%d bytes, at most %d", n, limit)}
 }
 
 // take reserves n more bytes for m.
@@ -189,7 +190,7 @@ func (s *Session) takeBody(m *Message) ([]byte, error) {
 	}
 	value, err := m.in.value()
 	if err != nil {
-		return nil, &Error{Code: frame.CodeProtocol, Text: err.Error()}
+		return nil, &Error{Code: codes.Protocol, Text: err.Error()}
 	}
 	return value, nil
 }
@@ -209,11 +210,11 @@ func (s *Session) answerCall(m *Message) {
 func gaveUp(m *Message, f frame.Failure, err error) frame.Failure {
 	ended := m.Context().Err()
 	switch {
-	case f.Code != frame.CodeApplication || ended == nil || !errors.Is(err, ended):
+	case f.Code != codes.Application || ended == nil || !errors.Is(err, ended):
 	case errors.Is(ended, context.DeadlineExceeded):
-		f.Code = frame.CodeTimeout
+		f.Code = codes.Timeout
 	default:
-		f.Code = frame.CodeCancelled
+		f.Code = codes.Cancelled
 	}
 	return f
 }
@@ -231,7 +232,7 @@ func (s *Session) unfinished(m *Message, why *hook.Failure) {
 
 // unfinished returns the failure to send for a handler that did not return.
 func unfinished(why *hook.Failure) frame.Failure {
-	return frame.Failure{Code: frame.CodeInternal, Text: "handler " + why.Error()}
+	return frame.Failure{Code: codes.Internal, Text: "handler " + why.Error()}
 }
 
 // logFailure logs that a handler of the application did not return.
@@ -257,7 +258,7 @@ func (s *Session) finishServe(m *Message) {
 	m.returned = true
 	if !m.replied && !m.cancelled && !m.later {
 		m.replied = true
-		s.controlFailure(frame.TypeError, m.id, frame.Failure{Code: frame.CodeNoReply})
+		s.controlFailure(frame.TypeError, m.id, frame.Failure{Code: codes.NoReply})
 		m.onSent()
 		return
 	}

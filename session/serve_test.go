@@ -16,7 +16,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // Row: N5, N7, D5, D18
@@ -55,11 +56,11 @@ func TestWhatAHandlerDoesIsWhatTheCallerLearns(t *testing.T) {
 		})
 		err = call("refuses")
 		require.Equal(t, "not today", err.Text)
-		require.Equal(t, frame.CodeApplication, err.Code)
+		require.Equal(t, codes.Application, err.Code)
 		require.True(t, err.Remote)
 
 		p.mux.SetLink("busy", func(m *Message) {
-			_ = m.Refuse(&Error{Code: frame.CodeUnavailable, RetryAfter: 3 * time.Second, Text: "full"})
+			_ = m.Refuse(&Error{Code: codes.Unavailable, RetryAfter: 3 * time.Second, Text: "full"})
 		})
 		_, e := p.dialer.SendWait(t.Context(), "busy", nil)
 		err = asError(t, e, Rejected)
@@ -198,7 +199,7 @@ func TestQuotaOfBytesCountsPartsBombsAndReplies(t *testing.T) {
 		w.send(frame.TypeContinue, 0, 1, part)
 		w.send(frame.TypeContinue, 0, 1, part)
 		w.send(frame.TypeContinue, 0, 1, part)
-		require.Equal(t, retryHint, w.wantFailure(frame.TypeError, 1, frame.CodeUnavailable).RetryAfter)
+		require.Equal(t, retryHint, w.wantFailure(frame.TypeError, 1, codes.Unavailable).RetryAfter)
 		synctest.Wait()
 		require.Zero(t, quota.Bytes())
 		w.send(frame.TypeContinue, 0, 1, part) // the rest of what has been refused
@@ -208,10 +209,10 @@ func TestQuotaOfBytesCountsPartsBombsAndReplies(t *testing.T) {
 		require.True(t, ok)
 		body := start(frame.TypeRequest, frame.FlagCompressed, frame.Start{Total: len(bomb), Raw: 1 << 20, Link: "count"}, bomb)
 		w.send(frame.TypeRequest, frame.FlagCompressed, 3, body)
-		w.wantFailure(frame.TypeError, 3, frame.CodeUnavailable)
+		w.wantFailure(frame.TypeError, 3, codes.Unavailable)
 		body = start(frame.TypeMessage, frame.FlagCompressed, frame.Start{Total: len(bomb), Raw: 1 << 20, Link: "count"}, bomb)
 		w.send(frame.TypeMessage, frame.FlagCompressed, 5, body)
-		w.wantFailure(frame.TypeError, 5, frame.CodeUnavailable)
+		w.wantFailure(frame.TypeError, 5, codes.Unavailable)
 		w.want(frame.TypeMessageAck, 5)
 		require.Zero(t, ran)
 
@@ -224,7 +225,7 @@ func TestQuotaOfBytesCountsPartsBombsAndReplies(t *testing.T) {
 
 		lie := start(frame.TypeRequest, frame.FlagCompressed, frame.Start{Total: len(bomb), Raw: 10}, bomb)
 		w.send(frame.TypeRequest, frame.FlagCompressed, 11, lie)
-		w.wantFailure(frame.TypeError, 11, frame.CodeProtocol)
+		w.wantFailure(frame.TypeError, 11, codes.Protocol)
 		w.wantAlive()
 		wantZero(t, w.s)
 	})
@@ -297,7 +298,7 @@ func TestCancelledHandlersThatStillRunAreBounded(t *testing.T) {
 		require.Equal(t, 10, w.s.running)
 		w.s.mu.Unlock()
 		for i := 10; i < 50; i++ {
-			w.wantFailure(frame.TypeError, uint64(2*i+1), frame.CodeUnavailable)
+			w.wantFailure(frame.TypeError, uint64(2*i+1), codes.Unavailable)
 		}
 		close(release)
 		wantZero(t, w.s)
@@ -361,6 +362,6 @@ func TestAHandlerThatGivesUpAtTheDeadlineDecidesNothing(t *testing.T) {
 		})
 		w := accepted(t, AcceptorConfig{Config: Config{Mux: mux}}, 0, generous)
 		w.send(frame.TypeRequest, 0, 1, frame.AppendStart(nil, frame.TypeRequest, 0, frame.Start{Timeout: time.Second}))
-		w.wantFailure(frame.TypeError, 1, frame.CodeTimeout)
+		w.wantFailure(frame.TypeError, 1, codes.Timeout)
 	})
 }

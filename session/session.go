@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/resume"
 )
@@ -19,11 +21,17 @@ import (
 // ErrClosed means that no more connections will follow, and ends the session.
 type Opener func(ctx context.Context) (net.Conn, error)
 
+// An ID names a session: 128 random bits, which are sent only inside the secure channel.
+type ID [16]byte
+
+// String returns the ID in hexadecimal.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
 // A Session is one conversation with one peer. All methods are safe for concurrent use.
 type Session struct {
 	// Constant after the hello.
 	cfg      Config
-	id       frame.SessionID
+	id       ID
 	peer     string
 	dialer   bool          // this side sent HELLO
 	conn     io.ReadWriter // the flow, or without one the carrier, sealed when a key is in force
@@ -213,7 +221,7 @@ func (s *Session) run() {
 }
 
 // ID returns the session's 128-bit id.
-func (s *Session) ID() frame.SessionID { return s.id }
+func (s *Session) ID() ID { return s.id }
 
 // Peer returns the peer's name, as the session's owner gave it.
 func (s *Session) Peer() string { return s.peer }
@@ -303,9 +311,9 @@ func (s *Session) end(err *Error, inOrder bool) {
 
 // dropCode returns the code for resetting a carrier when err ends its session. A session that ends in order closes its carrier instead,
 // because a reset would overtake the last answers.
-func dropCode(err *Error) frame.Code {
-	if err.Code == frame.CodeGoingAway {
-		return frame.CodeClosed
+func dropCode(err *Error) codes.Code {
+	if err.Code == codes.GoingAway {
+		return codes.Closed
 	}
 	return err.Code
 }
@@ -350,8 +358,8 @@ func (s *Session) abortAll(err *Error, inOrder bool) {
 }
 
 // drop ends a carrier at once: by a reset with the code if the carrier supports resets, otherwise by closing it.
-func drop(conn net.Conn, code frame.Code) {
-	if r, ok := conn.(interface{ Reset(frame.Code) error }); ok && code != frame.CodeOK && code != frame.CodeClosed {
+func drop(conn net.Conn, code codes.Code) {
+	if r, ok := conn.(interface{ Reset(codes.Code) error }); ok && code != codes.OK && code != codes.Closed {
 		_ = r.Reset(code) // the carrier is given up: no peer to notify
 		return
 	}
@@ -362,7 +370,7 @@ func drop(conn net.Conn, code frame.Code) {
 // what carried the session.
 func (s *Session) lost(op string, cause error) *Error {
 	if errors.Is(cause, ErrClosed) {
-		return &Error{Op: op, Peer: s.peer, Code: frame.CodeClosed, Err: cause}
+		return &Error{Op: op, Peer: s.peer, Code: codes.Closed, Err: cause}
 	}
 	var e *Error
 	if errors.As(cause, &e) {
@@ -376,7 +384,7 @@ func (s *Session) lost(op string, cause error) *Error {
 
 // violated returns the error of a session whose peer broke the protocol.
 func (s *Session) violated(cause error) *Error {
-	return &Error{Op: "session", Peer: s.peer, Code: frame.CodeProtocol, Err: lostFor(cause)}
+	return &Error{Op: "session", Peer: s.peer, Code: codes.Protocol, Err: lostFor(cause)}
 }
 
 // lostFor returns ErrSessionLost with its cause, if there is one, on one line.
@@ -395,9 +403,9 @@ func (s *Session) refusal(op, link string) *Error {
 	case s.phase >= phaseClosing:
 		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: s.leaving.Code, Err: s.leaving.cause()}
 	case s.flushed != nil:
-		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeClosed, Err: ErrClosed}
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: codes.Closed, Err: ErrClosed}
 	case s.phase >= phaseDraining || s.peerPhase >= phaseDraining:
-		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: frame.CodeGoingAway}
+		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: NotSent, Code: codes.GoingAway}
 	}
 	return nil
 }

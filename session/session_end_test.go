@@ -11,7 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -19,7 +20,7 @@ func TestWhatIsQueuedBehindAStuckWriterIsLetGo(t *testing.T) {
 	for name, end := range map[string]func(w *wire){
 		"cut":    func(w *wire) { _ = w.conn.Close() },
 		"close":  func(w *wire) { _ = w.s.Close() },
-		"goaway": func(w *wire) { w.failure(frame.TypeGoAway, 0, frame.CodeGoingAway) },
+		"goaway": func(w *wire) { w.failure(frame.TypeGoAway, 0, codes.GoingAway) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
@@ -76,7 +77,7 @@ func TestAReplyThatStopsMidwayIsLetGo(t *testing.T) {
 		}()
 		w.want(frame.TypeRequest, 3)
 		w.send(frame.TypeResponse, 0, 3, part)
-		w.failure(frame.TypeError, 3, frame.CodeInternal)
+		w.failure(frame.TypeError, 3, codes.Internal)
 		require.ErrorIs(t, <-result, ErrInternal)
 		wantZero(t, w.s)
 	})

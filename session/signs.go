@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // A slow link is full of our own bytes, and the answer to anything sent behind them is late. So silence alone does not mean that the peer

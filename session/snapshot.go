@@ -3,8 +3,6 @@ package session
 import (
 	"sync/atomic"
 	"time"
-
-	"github.com/peerlane/peerlane/frame"
 )
 
 // counters are a session's totals.
@@ -20,7 +18,7 @@ type counters struct {
 
 // A Snapshot is the state of a session at one moment. Byte counts are of frames, before the seal.
 type Snapshot struct {
-	ID         frame.SessionID
+	ID         ID
 	Peer       string
 	Agent      string // the peer's software, as reported by the peer; untrusted
 	Dialer     bool   // this side opened the session

@@ -6,7 +6,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // A Stream is an ordered byte stream of a session, opened under a name: a net.Conn with half close. A shared stream is multiplexed on the
@@ -33,7 +34,7 @@ type streamConn interface {
 	net.Conn
 	CloseWrite() error
 	CloseRead() error
-	Reset(frame.Code) error
+	Reset(codes.Code) error
 }
 
 // StreamOptions are the options of OpenStream.
@@ -60,7 +61,7 @@ type StreamOptions struct {
 // ErrGoingAway, ErrClosed or ErrSessionLost when the session accepts no new work, and the ctx's error when the ctx ended.
 func (s *Session) OpenStream(ctx context.Context, name string, opts *StreamOptions) (*Stream, error) {
 	if name == "" || len(name) > frame.MaxName {
-		return nil, &Error{Op: "open stream", Peer: s.peer, Outcome: NotSent, Code: frame.CodeTooLarge,
+		return nil, &Error{Op: "open stream", Peer: s.peer, Outcome: NotSent, Code: codes.TooLarge,
 			Text: "a stream's name is 1 to 255 bytes"}
 	}
 	if opts != nil && opts.Dedicated {
@@ -187,7 +188,7 @@ func (st *Stream) leave() {
 }
 
 // Reset drops the stream at once in both directions, including written data that has not arrived, and sends code to the peer.
-func (st *Stream) Reset(code frame.Code) error {
+func (st *Stream) Reset(code codes.Code) error {
 	st.leave()
 	return st.conn.Reset(code)
 }

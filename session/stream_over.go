@@ -5,7 +5,8 @@ import (
 	"net"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // over is a stream that the peer has served and reset before this side knew that it was open. OpenStream returns it nevertheless, as it
@@ -20,7 +21,7 @@ type over struct {
 // of a resumable stream, or by a reset with a code that only a handler's end has.
 func (s *Session) openedAndReset(name string, err error) *Stream {
 	var e *Error
-	if !errors.As(err, &e) || !e.Remote || e.refused || e.Code < frame.LastWord && e.Code != frame.CodeInternal || s.ending() != nil {
+	if !errors.As(err, &e) || !e.Remote || e.refused || e.Code < frame.LastWord && e.Code != codes.Internal || s.ending() != nil {
 		return nil
 	}
 	code := e.Code
@@ -47,7 +48,7 @@ func (o *over) CloseRead() error { return nil }
 func (o *over) Close() error { return nil }
 
 // Reset implements Stream.
-func (o *over) Reset(frame.Code) error { return nil }
+func (o *over) Reset(codes.Code) error { return nil }
 
 // LocalAddr implements Stream.
 func (o *over) LocalAddr() net.Addr { return o.s.Conn().LocalAddr() }

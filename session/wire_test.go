@@ -13,7 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 // wire is a raw peer: it says a hello and then reads and writes frames by hand, so that a test reads as a transcript.
@@ -170,7 +171,7 @@ func (w *wire) respond(id uint64, body string) {
 	w.send(frame.TypeResponse, 0, id, start(frame.TypeResponse, 0, frame.Start{Total: len(body)}, []byte(body)))
 }
 
-func (w *wire) failure(typ frame.Type, id uint64, code frame.Code) {
+func (w *wire) failure(typ frame.Type, id uint64, code codes.Code) {
 	w.t.Helper()
 	w.send(typ, 0, id, frame.AppendFailure(nil, frame.Failure{Code: code}))
 }
@@ -190,7 +191,7 @@ func (w *wire) want(typ frame.Type, id uint64) got {
 }
 
 // wantFailure is want for a frame whose body is a failure of code.
-func (w *wire) wantFailure(typ frame.Type, id uint64, code frame.Code) frame.Failure {
+func (w *wire) wantFailure(typ frame.Type, id uint64, code codes.Code) frame.Failure {
 	w.t.Helper()
 	g := w.want(typ, id)
 	f, err := frame.ConsumeFailure(g.body)
@@ -263,7 +264,7 @@ type fakeConn struct {
 	net.Conn
 	read  func(p []byte) (int, error)
 	write func(p []byte) (int, error)
-	reset func(code frame.Code)
+	reset func(code codes.Code)
 }
 
 func (c *fakeConn) Read(p []byte) (int, error) {
@@ -280,7 +281,7 @@ func (c *fakeConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-func (c *fakeConn) Reset(code frame.Code) error {
+func (c *fakeConn) Reset(code codes.Code) error {
 	if c.reset != nil {
 		c.reset(code)
 	}

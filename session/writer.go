@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
 )
 

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
@@ -18,7 +18,7 @@ import (
 type stream interface {
 	net.Conn
 	CloseWrite() error
-	Reset(code frame.Code) error
+	Reset(code codes.Code) error
 }
 
 // control is one side's end of the control stream: frames are read by one goroutine, and written by another one that takes what

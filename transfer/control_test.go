@@ -8,7 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
 
@@ -16,7 +16,7 @@ import (
 type pipeStream struct{ net.Conn }
 
 func (pipeStream) CloseWrite() error        { return nil }
-func (s pipeStream) Reset(frame.Code) error { return s.Close() }
+func (s pipeStream) Reset(codes.Code) error { return s.Close() }
 
 func TestTheLastWordsAreWaitedForWhateverInterrupts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

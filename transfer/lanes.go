@@ -10,7 +10,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
@@ -73,10 +73,10 @@ func openLane(ctx context.Context, s *session.Session, id wire.ID, o Options) (*
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = lane.Abort(frame.CodeCancelled) })
+	stop := context.AfterFunc(ctx, func() { _ = lane.Abort(codes.Cancelled) })
 	defer stop()
 	if _, err := lane.Write(wire.AppendLaneHello(nil, id)); err != nil {
-		_ = lane.Abort(frame.CodeCancelled) // only the first error counts
+		_ = lane.Abort(codes.Cancelled) // only the first error counts
 		return nil, err
 	}
 	return lane, nil
@@ -86,10 +86,10 @@ func openLane(ctx context.Context, s *session.Session, id wire.ID, o Options) (*
 func serveLane(ctx context.Context, lane *bulk.Lane, run func(context.Context, *bulk.Lane)) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = lane.Abort(frame.CodeCancelled) })
+	stop := context.AfterFunc(ctx, func() { _ = lane.Abort(codes.Cancelled) })
 	defer stop()
 	run(ctx, lane)
-	_ = lane.Abort(frame.CodeCancelled) // a sender has closed it; a receiver has sent nothing, and requests missing data again
+	_ = lane.Abort(codes.Cancelled) // a sender has closed it; a receiver has sent nothing, and requests missing data again
 }
 
 // newLimiter returns a rate limiter, or nil for no limit. Its burst is what a timer can miss (5 ms), but at least one piece.

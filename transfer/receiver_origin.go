@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/b3tree"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
@@ -149,7 +149,7 @@ func (o *origin) attach() error {
 // detach returns the origin's open requests, so that others can deliver the data.
 func (o *origin) detach() {
 	for _, l := range o.detachLanes() {
-		_ = l.Abort(frame.CodeCancelled) // a failure shows at the reader
+		_ = l.Abort(codes.Cancelled) // a failure shows at the reader
 	}
 }
 

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 )
 
 // watch supervises the origins: their windows, and those that deliver nothing. It ends with the receiver.
@@ -30,7 +30,7 @@ func (r *receiver) watch() {
 			r.t.tell(Event{EventStalled, o.peer, "", nil})
 		}
 		for _, l := range lanes {
-			_ = l.Abort(frame.CodeCancelled) // its reader notices, and the peer opens another
+			_ = l.Abort(codes.Cancelled) // its reader notices, and the peer opens another
 		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/b3tree"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
@@ -63,7 +63,7 @@ func (s *sender) lane(ctx context.Context, lane *bulk.Lane) {
 		_ = l.file.Close() // opened for reading
 	}
 	if err != nil || l.over.Load() {
-		_ = lane.Abort(frame.CodeCancelled) // the receiver wants again what it misses
+		_ = lane.Abort(codes.Cancelled) // the receiver wants again what it misses
 	} else {
 		_ = lane.Close() // all has left
 	}

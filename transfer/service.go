@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/manifest"
@@ -159,7 +159,7 @@ func (v *Service) acceptLane(bulk.AcceptInfo) (*bulk.Options, error) {
 // serveLane finds the transfer that a data lane belongs to.
 func (v *Service) serveLane(lane *bulk.Lane) {
 	defer v.runs()()
-	stop := context.AfterFunc(v.ctx, func() { _ = lane.Abort(frame.CodeCancelled) }) // otherwise Close would wait until the lane names its transfer
+	stop := context.AfterFunc(v.ctx, func() { _ = lane.Abort(codes.Cancelled) }) // otherwise Close would wait until the lane names its transfer
 	defer stop()
 	var hello [wire.LaneHelloSize]byte
 	_ = lane.SetReadDeadline(time.Now().Add(helloTimeout)) // a closed lane reports that at the next read

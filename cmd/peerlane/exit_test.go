@@ -12,13 +12,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/session"
 )
 
 func TestEachOutcomeHasItsExitCode(t *testing.T) {
-	typed := func(code frame.Code, outcome session.Outcome, err error) error {
+	typed := func(code codes.Code, outcome session.Outcome, err error) error {
 		return fmt.Errorf("around: %w", &peerlane.Error{Code: code, Outcome: outcome, Err: err})
 	}
 	for _, c := range []struct {
@@ -38,22 +38,22 @@ func TestEachOutcomeHasItsExitCode(t *testing.T) {
 		{typed(0, session.NotSent, peerlane.ErrUnreachable), exitUnreachable, "check that the peer runs"},
 		{typed(0, session.NotSent, peerlane.ErrRelayOnly), exitUnreachable, "NAT"},
 		{typed(0, session.NotSent, io.ErrUnexpectedEOF), exitUnreachable, "nothing was sent"},
-		{typed(frame.CodeNotFound, session.Rejected, peerlane.ErrNotServed), exitNotServed, "--tag"},
-		{typed(frame.CodePSKMismatch, session.NotSent, nil), exitRefused, "different keys"},
-		{typed(frame.CodePSKRequired, session.NotSent, nil), exitRefused, "only one side"},
-		{typed(frame.CodePSKUnexpected, session.NotSent, nil), exitRefused, "only one side"},
-		{typed(frame.CodePSKRequired, session.NotSent, peerlane.ErrLegacyPeer), exitRefused, ""},
-		{typed(frame.CodeNotAllowed, session.NotSent, nil), exitRefused, "--allow"},
-		{typed(frame.CodeVersion, session.Rejected, nil), exitRefused, ""},
+		{typed(codes.NotFound, session.Rejected, peerlane.ErrNotServed), exitNotServed, "--tag"},
+		{typed(codes.PSKMismatch, session.NotSent, nil), exitRefused, "different keys"},
+		{typed(codes.PSKRequired, session.NotSent, nil), exitRefused, "only one side"},
+		{typed(codes.PSKUnexpected, session.NotSent, nil), exitRefused, "only one side"},
+		{typed(codes.PSKRequired, session.NotSent, peerlane.ErrLegacyPeer), exitRefused, ""},
+		{typed(codes.NotAllowed, session.NotSent, nil), exitRefused, "--allow"},
+		{typed(codes.Version, session.Rejected, nil), exitRefused, ""},
 		{typed(0, session.NotSent, context.DeadlineExceeded), exitUnreachable, "nothing was sent"},
 		{context.DeadlineExceeded, exitTimeout, "--timeout"},
 		{typed(0, session.Unknown, context.DeadlineExceeded), exitTimeout, "may have run"},
 		{typed(0, session.Unknown, os.ErrDeadlineExceeded), exitTimeout, "may have run"},
-		{typed(frame.CodeApplication, session.Delivered, nil), exitHandler, ""},
-		{typed(frame.CodeUnavailable, session.Rejected, nil), exitNoRoom, "later"},
-		{typed(frame.CodeTooLarge, session.NotSent, nil), exitNoRoom, "less"},
-		{typed(frame.CodeGoingAway, session.Rejected, nil), exitNoRoom, "stopping"},
-		{typed(frame.CodeGoingAway, session.Unknown, nil), exitUnknown, "may have run"},
+		{typed(codes.Application, session.Delivered, nil), exitHandler, ""},
+		{typed(codes.Unavailable, session.Rejected, nil), exitNoRoom, "later"},
+		{typed(codes.TooLarge, session.NotSent, nil), exitNoRoom, "less"},
+		{typed(codes.GoingAway, session.Rejected, nil), exitNoRoom, "stopping"},
+		{typed(codes.GoingAway, session.Unknown, nil), exitUnknown, "may have run"},
 		{typed(0, session.Unknown, session.ErrSessionLost), exitUnknown, "may have run"},
 		{context.Canceled, exitInterrupted, ""},
 	} {

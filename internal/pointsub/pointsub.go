@@ -9,7 +9,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -66,7 +66,7 @@ func Write(w io.Writer, value []byte, deadline Deadline) error {
 	return nil
 }
 
-// ReadSize reads a length. One over limit is a *session.Error with CodeTooLarge, and an end is io.ErrUnexpectedEOF.
+// ReadSize reads a length. One over limit is a *session.Error with codes.TooLarge, and an end is io.ErrUnexpectedEOF.
 func ReadSize(r io.Reader, limit int) (int, error) {
 	var b [Header]byte
 	if _, err := io.ReadFull(r, b[:]); err != nil {
@@ -74,7 +74,7 @@ func ReadSize(r io.Reader, limit int) (int, error) {
 	}
 	n := binary.BigEndian.Uint32(b[:])
 	if uint64(n) > uint64(limit) {
-		return 0, &session.Error{Op: "legacy call", Code: frame.CodeTooLarge, Outcome: session.Rejected,
+		return 0, &session.Error{Op: "legacy call", Code: codes.TooLarge, Outcome: session.Rejected,
 			Text: fmt.Sprintf("%d bytes, at most %d", n, limit)}
 	}
 	return int(n), nil
@@ -89,13 +89,13 @@ func truncated(err error) error {
 }
 
 // ReadBody reads n bytes. Until all have arrived, it holds no more than the arrived bytes plus 64 KiB. It calls hold before it makes room for
-// more; when hold returns false, the error is a *session.Error with CodeUnavailable. An end before n bytes is io.ErrUnexpectedEOF.
+// more; when hold returns false, the error is a *session.Error with codes.Unavailable. An end before n bytes is io.ErrUnexpectedEOF.
 func ReadBody(r io.Reader, n int, hold func(int) bool) ([]byte, error) {
 	var parts [][]byte
 	for left := n; left > 0; {
 		part := make([]byte, min(left, chunk))
 		if !hold(len(part)) {
-			return nil, &session.Error{Op: "legacy call", Code: frame.CodeUnavailable, Outcome: session.Rejected,
+			return nil, &session.Error{Op: "legacy call", Code: codes.Unavailable, Outcome: session.Rejected,
 				Text: "no memory for more requests"}
 		}
 		if _, err := io.ReadFull(r, part); err != nil {

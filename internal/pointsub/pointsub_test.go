@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -52,12 +52,12 @@ func TestABodyHoldsWhatHasComeAndAChunk(t *testing.T) {
 	require.Equal(t, io.ErrUnexpectedEOF, err)
 	require.Equal(t, 4*chunk, held)
 	_, err = ReadBody(bytes.NewReader(make([]byte, 3*chunk)), 3*chunk, func(int) bool { return false })
-	requireCode(t, err, frame.CodeUnavailable)
+	requireCode(t, err, codes.Unavailable)
 	_, err = ReadSize(bytes.NewReader([]byte{0, 0, 0, 11}), 10)
-	requireCode(t, err, frame.CodeTooLarge)
+	requireCode(t, err, codes.TooLarge)
 }
 
-func requireCode(t *testing.T, err error, code frame.Code) {
+func requireCode(t *testing.T, err error, code codes.Code) {
 	t.Helper()
 	e, ok := errors.AsType[*session.Error](err)
 	require.True(t, ok, "%v", err)

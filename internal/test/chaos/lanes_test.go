@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -96,7 +96,7 @@ func (m *model) openLane(k *talk, side int, name string) {
 }
 
 func (m *model) useLane(k *talk, side int, l *bulk.Lane) {
-	u := &use{m: m, lane: l, drop: func() error { return l.Abort(frame.Code(4711)) }}
+	u := &use{m: m, lane: l, drop: func() error { return l.Abort(codes.Code(4711)) }}
 	u.run(k, side, l.Name())
 }
 

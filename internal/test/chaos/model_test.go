@@ -12,7 +12,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/session"
@@ -42,8 +41,8 @@ type model struct {
 	stepped  chan struct{}
 	names    int
 	events   []string
-	sessions map[frame.SessionID]*session.Session // of the accepting side
-	opened   chan struct{}                        // closed when there is another one
+	sessions map[session.ID]*session.Session // of the accepting side
+	opened   chan struct{}                   // closed when there is another one
 	talks    []*talk
 	messages map[string]*message // by link
 	ways     []*way
@@ -135,7 +134,7 @@ type log struct {
 func newModel(t *testing.T, seed uint64, sum *totals) *model {
 	return &model{
 		t: t, plan: newPlan(seed), sum: sum, began: time.Now(), stepped: make(chan struct{}), opened: make(chan struct{}),
-		sessions: map[frame.SessionID]*session.Session{}, messages: map[string]*message{},
+		sessions: map[session.ID]*session.Session{}, messages: map[string]*message{},
 	}
 }
 

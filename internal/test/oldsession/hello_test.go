@@ -10,7 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/internal/test/oldsession"
 )
@@ -27,16 +28,16 @@ func TestAnOldSidePassesOverWhatItNeedNotKnow(t *testing.T) {
 	field := func(id byte, v ...byte) []byte { return append([]byte{id, 0, byte(len(v))}, v...) }
 	for name, test := range map[string]struct {
 		hello []byte
-		code  frame.Code
+		code  codes.Code
 	}{
-		"as today":                  {firstHello(15), frame.CodeOK},
-		"every capability":          {firstHello(^frame.Caps(0)), frame.CodeOK},
-		"an optional field":         {firstHello(15, field(0x0B, 1, 2, 3)...), frame.CodeOK},
-		"a critical field":          {firstHello(15, field(0x14, 1)...), frame.CodeUnsupported},
-		"a field twice":             {firstHello(15, field(0x06, 1)...), frame.CodeProtocol},
-		"a field that does not fit": {firstHello(15, field(0x0A, 'x')...), frame.CodeProtocol},
-		"a later version":           {withVersion(2, firstHello(15)), frame.CodeOK},
-		"no version":                {withVersion(0, firstHello(15)), frame.CodeVersion},
+		"as today":                  {firstHello(15), codes.OK},
+		"every capability":          {firstHello(^frame.Caps(0)), codes.OK},
+		"an optional field":         {firstHello(15, field(0x0B, 1, 2, 3)...), codes.OK},
+		"a critical field":          {firstHello(15, field(0x14, 1)...), codes.Unsupported},
+		"a field twice":             {firstHello(15, field(0x06, 1)...), codes.Protocol},
+		"a field that does not fit": {firstHello(15, field(0x0A, 'x')...), codes.Protocol},
+		"a later version":           {withVersion(2, firstHello(15)), codes.OK},
+		"no version":                {withVersion(0, firstHello(15)), codes.Version},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -50,7 +51,7 @@ func TestAnOldSidePassesOverWhatItNeedNotKnow(t *testing.T) {
 				require.NoError(t, err)
 				ack, _, err := frame.ConsumeHello(body)
 				require.NoError(t, err)
-				if test.code != frame.CodeOK {
+				if test.code != codes.OK {
 					require.Equal(t, test.code, ack.Failure.Code)
 					require.Error(t, <-served)
 					return
@@ -82,7 +83,7 @@ func TestAnOldSideTakesAnAckOfALaterPeer(t *testing.T) {
 			if err != nil || h.Caps != 15 {
 				t.Errorf("HELLO %+v: %v", h, err)
 			}
-			ack := &frame.Hello{Kind: frame.KindAck, Version: 1, Caps: ^frame.Caps(0), Limits: h.Limits, SessionID: frame.SessionID{1}}
+			ack := &frame.Hello{Kind: frame.KindAck, Version: 1, Caps: ^frame.Caps(0), Limits: h.Limits, SessionID: [16]byte{1}}
 			if err := frame.WriteHello(there, frame.AppendHello(nil, ack)); err != nil {
 				t.Error(err)
 			}

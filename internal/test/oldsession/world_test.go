@@ -20,7 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/internal/test/oldsession"
 	"github.com/peerlane/peerlane/psk"
@@ -200,7 +200,7 @@ func (s *newSide) carriers() int {
 	return s.count
 }
 
-func (s *newSide) reset(st lane, code uint32) { _ = st.(*session.Stream).Reset(frame.Code(code)) }
+func (s *newSide) reset(st lane, code uint32) { _ = st.(*session.Stream).Reset(codes.Code(code)) }
 
 func (s *newSide) open(ctx context.Context, kind, name string) (lane, error) {
 	st, err := s.OpenStream(ctx, name, &session.StreamOptions{Dedicated: kind != "shared", Resumable: kind == "resumable"})
@@ -286,7 +286,7 @@ func (e oldEnd) Reset(code uint32) error { return e.reset(code) }
 
 type newEnd struct{ *end }
 
-func (e newEnd) Reset(code frame.Code) error { return e.reset(uint32(code)) }
+func (e newEnd) Reset(code codes.Code) error { return e.reset(uint32(code)) }
 
 // endOf returns an end for an old or a new side.
 func endOf(conn *faultnet.Conn, of *coded, side int, old bool) net.Conn {
@@ -296,7 +296,7 @@ func endOf(conn *faultnet.Conn, of *coded, side int, old bool) net.Conn {
 		return oldEnd{e}
 	}
 	e.lost = func(code uint32) error {
-		return &session.Error{Op: "read", Remote: true, Code: frame.Code(code), Err: syscall.ECONNRESET}
+		return &session.Error{Op: "read", Remote: true, Code: codes.Code(code), Err: syscall.ECONNRESET}
 	}
 	return newEnd{e}
 }

@@ -19,7 +19,8 @@ import (
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/record"
@@ -76,6 +77,7 @@ var (
 	_ staging.Staging
 	_ ticket.Ticket
 	_ frame.Header
+	_ codes.Code
 	_ psk.Key
 	_ record.Record
 	_ bulk.Mode

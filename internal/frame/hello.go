@@ -67,9 +67,6 @@ type Limits struct {
 	StreamWindow  uint32 // bytes of one shared stream that have not been read
 }
 
-// A SessionID names a session: 128 random bits, sent only inside the secure channel.
-type SessionID [16]byte
-
 // Resume is what one side of a session says of itself when the session is to go on over another carrier (spec 7.2).
 type Resume struct {
 	Received uint64 // the offset of the next byte it expects
@@ -93,7 +90,7 @@ type Hello struct {
 	Role         Role      // HELLO
 	Caps         Caps      // HELLO and ACK
 	Limits       *Limits   // HELLO and ACK of a session
-	SessionID    SessionID // ACK of a session; HELLO of a stream or of a resumption
+	SessionID    [16]byte  // ACK of a session; HELLO of a stream or of a resumption
 	Name         string    // HELLO of a stream: its name
 	Failure      *Failure  // REFUSE
 	Agent        string    // optional: the software, for diagnostics
@@ -133,7 +130,7 @@ func AppendHello(b []byte, h *Hello) []byte {
 	if h.Limits != nil {
 		b = appendField(b, fieldLimits, appendLimits(nil, h.Limits))
 	}
-	if h.SessionID != (SessionID{}) {
+	if h.SessionID != ([16]byte{}) {
 		b = appendField(b, fieldSessionID, h.SessionID[:])
 	}
 	if h.Name != "" {
@@ -274,19 +271,19 @@ func (h *Hello) check() error {
 	case KindHello:
 		switch h.Role {
 		case RoleSession:
-			ok = h.Limits != nil && h.SessionID == SessionID{} && h.Name == ""
+			ok = h.Limits != nil && h.SessionID == [16]byte{} && h.Name == ""
 		case RoleStream:
-			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name != "" && h.ResumeWindow == 0
+			ok = h.Limits == nil && h.SessionID != [16]byte{} && h.Name != "" && h.ResumeWindow == 0
 		case RoleResume:
-			ok = h.Limits == nil && h.SessionID != SessionID{} && h.Name == "" && h.ResumeWindow == 0 && h.Resume != nil
+			ok = h.Limits == nil && h.SessionID != [16]byte{} && h.Name == "" && h.ResumeWindow == 0 && h.Resume != nil
 		}
 		ok = ok && h.Role != 0 && h.Failure == nil && (h.Role == RoleResume || h.Resume == nil) &&
 			(h.Role == RoleStream || h.Resumable == 0 && h.Number == 0)
 	case KindAck:
-		ok = h.Role == 0 && h.Name == "" && h.Failure == nil && (h.Limits != nil) == (h.SessionID != SessionID{}) &&
+		ok = h.Role == 0 && h.Name == "" && h.Failure == nil && (h.Limits != nil) == (h.SessionID != [16]byte{}) &&
 			(h.Limits != nil || h.ResumeWindow == 0) && (h.Limits == nil || h.Resume == nil) && h.Resumable == 0 && h.Number == 0
 	case KindRefuse:
-		ok = h.Failure != nil && h.Role == 0 && h.Caps == 0 && h.Limits == nil && h.SessionID == SessionID{} &&
+		ok = h.Failure != nil && h.Role == 0 && h.Caps == 0 && h.Limits == nil && h.SessionID == [16]byte{} &&
 			h.Name == "" && h.Noise == nil && h.ResumeWindow == 0 && h.Resume == nil && h.Resumable == 0 &&
 			h.Number == 0
 	default:

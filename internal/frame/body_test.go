@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/codes"
 )
 
 // startFlags are the four flag sets of a start frame.
@@ -28,7 +30,6 @@ func goldenStarts(t *testing.T, fn func(name string, want parsed, payload []byte
 	require.GreaterOrEqual(t, called, 3*len(startFlags))
 }
 
-// Claim: frame.ErrMalformed
 func TestEveryTruncatedStartHeadIsMalformed(t *testing.T) {
 	goldenStarts(t, func(name string, want parsed, payload []byte) {
 		head := StartSize(want.Type, want.Flags, want.Start)
@@ -65,7 +66,6 @@ func TestStartSizeIsWhatAppendStartAppends(t *testing.T) {
 	}
 }
 
-// Claim: frame.MaxName
 func TestAppendStartPanicsOnANameThatCannotBeSent(t *testing.T) {
 	long := strings.Repeat("n", MaxName+1)
 	require.PanicsWithValue(t, "frame: BUG: name of 256 bytes", func() {
@@ -76,7 +76,6 @@ func TestAppendStartPanicsOnANameThatCannotBeSent(t *testing.T) {
 	})
 }
 
-// Claim: frame.Start.Codec, frame.Start.Link
 func TestConsumeStartInternsEveryNameAndCopiesNoBody(t *testing.T) {
 	goldenStarts(t, func(name string, want parsed, payload []byte) {
 		var asked []string
@@ -114,7 +113,6 @@ func TestBodyMayFillTotalAndNotPassIt(t *testing.T) {
 	}
 }
 
-// Claim: frame.ErrTooLong, frame.MaxTotal, frame.Start.Raw, frame.Start.Total
 func TestTotalAndRawPassAtTheCapAndNotAboveIt(t *testing.T) {
 	for _, n := range []uint32{0, 1, MaxTotal - 1, MaxTotal, MaxTotal + 1, 1 << 31, math.MaxUint32} {
 		b := []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
@@ -132,7 +130,6 @@ func TestTotalAndRawPassAtTheCapAndNotAboveIt(t *testing.T) {
 	}
 }
 
-// Claim: frame.Failure.RetryAfter, frame.Start.Timeout
 func TestTimesAreRoundedUpAndNeverSentAsNone(t *testing.T) {
 	const most = math.MaxUint32 * time.Millisecond
 	for _, c := range []struct{ in, want time.Duration }{
@@ -152,7 +149,7 @@ func TestTimesAreRoundedUpAndNeverSentAsNone(t *testing.T) {
 }
 
 func TestEveryFailureCutInItsHeadIsMalformed(t *testing.T) {
-	b := AppendFailure(nil, Failure{Code: CodeUnavailable, RetryAfter: time.Second, Text: "full"})
+	b := AppendFailure(nil, Failure{Code: codes.Unavailable, RetryAfter: time.Second, Text: "full"})
 	for cut := range b {
 		f, err := ConsumeFailure(b[:cut])
 		if cut < 8 {
@@ -164,10 +161,9 @@ func TestEveryFailureCutInItsHeadIsMalformed(t *testing.T) {
 	}
 }
 
-// Claim: frame.Failure.Text, frame.MaxText
 func TestFailureTextPassesAtTheCapAndNotAboveIt(t *testing.T) {
 	for _, n := range []int{0, 1, MaxText - 1, MaxText, MaxText + 1, 2 * MaxText} {
-		f := Failure{Code: CodeApplication, Text: strings.Repeat("t", n)}
+		f := Failure{Code: codes.Application, Text: strings.Repeat("t", n)}
 		b := AppendFailure(nil, f)
 		require.Len(t, b, FailureSize(f), "text of %d bytes", n)
 		require.Len(t, b, 8+min(n, MaxText))

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/peerlane/peerlane/codes"
 )
 
 // Caps of body fields.
@@ -88,7 +90,7 @@ func ConsumeStart(p []byte, t Type, f Flags, intern func([]byte) string) (s Star
 
 // A Failure is the body of ERROR, STREAM_RESET, STREAM_STOP, GOAWAY, and of a REFUSE hello (spec 5.4).
 type Failure struct {
-	Code       Code
+	Code       codes.Code
 	RetryAfter time.Duration // whole milliseconds; 0 means no hint
 	Text       string        // at most MaxText bytes; longer text is cut
 }
@@ -118,7 +120,7 @@ func CutText(s string) string {
 // ConsumeFailure reads a whole failure body. It fails when p is cut short or the text is over MaxText bytes.
 func ConsumeFailure(p []byte) (Failure, error) {
 	c := cursor{p: p}
-	f := Failure{Code: Code(c.uint32()), RetryAfter: time.Duration(c.uint32()) * time.Millisecond}
+	f := Failure{Code: codes.Code(c.uint32()), RetryAfter: time.Duration(c.uint32()) * time.Millisecond}
 	if c.err != nil {
 		return Failure{}, fmt.Errorf("failure body: %w", c.err)
 	}

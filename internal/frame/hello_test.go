@@ -11,6 +11,8 @@ import (
 	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/codes"
 )
 
 // ramp returns n bytes that count up from first.
@@ -25,7 +27,7 @@ func ramp(first byte, n int) []byte {
 // noise returns the value of a Noise field: a key id and a message of n bytes.
 func noise(n int) []byte { return append(ramp(0xa1, 8), ramp(0xc0, n)...) }
 
-var someSession = SessionID(ramp(0x10, 16))
+var someSession = [16]byte(ramp(0x10, 16))
 
 // Row: N15. Row: U8.
 var goldenHellos = map[string]Hello{
@@ -97,18 +99,13 @@ var goldenHellos = map[string]Hello{
 	},
 	"ack stream with psk": {Kind: KindAck, Version: 1, Noise: noise(80)},
 	"refuse version": {
-		Kind: KindRefuse, Version: 1, Failure: &Failure{Code: CodeVersion, Text: "this peer speaks version 1"},
+		Kind: KindRefuse, Version: 1, Failure: &Failure{Code: codes.Version, Text: "this peer speaks version 1"},
 	},
 	"refuse unavailable, with a hint": {
-		Kind: KindRefuse, Version: 1, Failure: &Failure{Code: CodeUnavailable, RetryAfter: 1500e6}, Agent: "peerlane/1",
+		Kind: KindRefuse, Version: 1, Failure: &Failure{Code: codes.Unavailable, RetryAfter: 1500e6}, Agent: "peerlane/1",
 	},
 }
 
-// Claim: frame.Hello.Agent, frame.Hello.Caps, frame.Hello.Failure, frame.Hello.Kind, frame.Hello.Limits, frame.Hello.Name
-// Claim: frame.Hello.ResumeWindow, frame.Hello.Resumable, frame.Hello.Resume, frame.Hello.Role, frame.Hello.SessionID
-// Claim: frame.Hello.Version, frame.Hello.Number, frame.Limits.MaxInFlight, frame.Limits.MaxMessage, frame.Limits.MaxStreams
-// Claim: frame.Limits.MessageWindow, frame.Limits.StreamWindow, frame.Resume.Attempt, frame.Resume.Live
-// Claim: frame.Resume.Received
 func TestGoldenHellosBothWays(t *testing.T) {
 	golden := vectors(t, "hello.hex")
 	require.Equal(t, names(goldenHellos), names(golden), "table and testdata/hello.hex differ")
@@ -157,7 +154,6 @@ func TestTruncatedHelloBodyIsMalformedUnlessCutBetweenFields(t *testing.T) {
 	}
 }
 
-// Claim: frame.Hello.Noise
 func TestHelloCoversAllBeforeTheNoiseField(t *testing.T) {
 	for name, h := range goldenHellos {
 		withNoise := AppendHello(nil, &h)
@@ -180,7 +176,6 @@ func TestReadHelloTakesNotAByteMoreThanTheHello(t *testing.T) {
 	}
 }
 
-// Claim: frame.MaxHello
 func TestHelloOfTheCapPassesAndOneMoreByteIsRefused(t *testing.T) {
 	h := Hello{Kind: KindAck, Version: 1, Noise: make([]byte, MaxHello-2-3)}
 	body := AppendHello(nil, &h)

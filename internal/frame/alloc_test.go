@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/codes"
 )
 
 // forever gives the same bytes over and over.
@@ -40,7 +42,7 @@ func table(names ...string) func([]byte) string {
 func TestWritingAFrameIntoAReusedBufferAllocatesNothing(t *testing.T) {
 	b := make([]byte, 0, 1024)
 	s := Start{Total: 64, Raw: 128, Timeout: 1500e6, Link: "echo", Codec: "json"}
-	f := Failure{Code: CodeUnavailable, RetryAfter: 1e9, Text: "full"}
+	f := Failure{Code: codes.Unavailable, RetryAfter: 1e9, Text: "full"}
 	for name, write := range map[string]func(){
 		"header": func() { b = AppendHeader(b[:0], Header{Length: 64, Type: TypeStreamData, ID: 9}) },
 		"request": func() {
@@ -95,7 +97,7 @@ func TestConsumeHeaderAllocatesNothing(t *testing.T) {
 
 // A failure's text is copied, because it outlives the buffer; that is the one allocation.
 func TestConsumeFailureAllocatesItsTextOnly(t *testing.T) {
-	b := AppendFailure(nil, Failure{Code: CodeApplication, Text: "one text that is longer than thirty-two bytes"})
+	b := AppendFailure(nil, Failure{Code: codes.Application, Text: "one text that is longer than thirty-two bytes"})
 	require.LessOrEqual(t, testing.AllocsPerRun(1000, func() {
 		if _, err := ConsumeFailure(b); err != nil {
 			panic(err)

@@ -16,13 +16,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/codes"
 )
 
 // These tests hold docs/PROTOCOL.md to the code: who changes a number in one place only is told so.
 
 const (
-	specFile = "../docs/PROTOCOL.md"
-	pskFile  = "../psk/SPEC.md"
+	specFile = "../../docs/PROTOCOL.md"
+	pskFile  = "../../psk/SPEC.md"
 )
 
 var update = flag.Bool("update", false, "copy psk/SPEC.md into section 6 of docs/PROTOCOL.md")
@@ -104,7 +106,7 @@ func specRows(t *testing.T) []specRow {
 
 func TestEveryNumberOfTheSpecificationIsTheCodes(t *testing.T) {
 	consts := map[string]map[string]uint64{}
-	for pkg, dir := range map[string]string{"frame": ".", "resume": "../resume", "session": "../session"} {
+	for pkg, dir := range map[string]string{"frame": ".", "codes": "../../codes", "resume": "../../resume", "session": "../../session"} {
 		consts[pkg] = goConstants(t, dir)
 	}
 	for _, row := range specRows(t) {
@@ -114,15 +116,15 @@ func TestEveryNumberOfTheSpecificationIsTheCodes(t *testing.T) {
 	}
 }
 
-// Claim: frame.HeaderSize, frame.Version
 func TestEveryNumberOfTheWireStandsInTheSpecification(t *testing.T) {
 	specified := map[string]bool{}
 	for _, row := range specRows(t) {
 		specified[row.pkg+"."+row.constant] = true
 	}
 	for dir, some := range map[string][]string{
-		".":         {"TypeGoAway", "CodeFlowControl", "fieldNoise", "KindRefuse", "RoleResume", "CapResume"},
-		"../resume": {"kindStart", "kindStop", "headerSize"},
+		".":            {"TypeGoAway", "fieldNoise", "KindRefuse", "RoleResume", "CapResume"},
+		"../../codes":  {"FlowControl"},
+		"../../resume": {"kindStart", "kindStop", "headerSize"},
 	} {
 		consts := goConstants(t, dir)
 		for _, name := range some {
@@ -132,6 +134,8 @@ func TestEveryNumberOfTheWireStandsInTheSpecification(t *testing.T) {
 			switch {
 			case dir == "." && (ast.IsExported(name) || strings.HasPrefix(name, "field")):
 				require.True(t, specified["frame."+name], "frame.%s is not in %s", name, specFile)
+			case dir == "../../codes":
+				require.True(t, specified["codes."+name], "codes.%s is not in %s", name, specFile)
 			case strings.HasPrefix(name, "kind"):
 				require.True(t, specified["resume."+name], "resume.%s is not in %s", name, specFile)
 			}
@@ -146,14 +150,16 @@ func TestNamesOfTheSpecificationAreTheCodes(t *testing.T) {
 		switch {
 		case row.constant == "TypeOptional":
 			continue
+		case row.pkg == "codes":
+			seen["codes"]++
+			require.Equal(t, codes.Code(row.number).String(), row.cells[1], "row %v", row.cells)
+			continue
 		case row.pkg != "frame":
 			continue
 		case strings.HasPrefix(row.constant, "Type"):
 			name = Type(row.number).String()
 		case strings.HasPrefix(row.constant, "Kind"):
 			name = Kind(row.number).String()
-		case strings.HasPrefix(row.constant, "Code") && row.constant != "CodeBase":
-			name = Code(row.number).String()
 		default:
 			continue
 		}
@@ -166,7 +172,7 @@ func TestNamesOfTheSpecificationAreTheCodes(t *testing.T) {
 			known++
 		}
 	}
-	require.Equal(t, map[string]int{"Type": known, "Kind": 3, "Code": len(codeNames)}, seen)
+	require.Equal(t, map[string]int{"Type": known, "Kind": 3, "codes": len(goConstants(t, "../../codes"))}, seen)
 }
 
 var handVector = regexp.MustCompile("(?ms)^```hex ([a-z.]+): ([^\n]+)\n(.*?)^```$")
@@ -200,7 +206,7 @@ func sealSection(t *testing.T) string {
 
 // The copy is word for word, so that one document is enough for a stranger. To bring it up to date:
 //
-//	go test ./frame -run TestSealSection -update
+//	go test ./internal/frame -run TestSealSection -update
 func TestSealSectionOfTheSpecificationIsThePSKOne(t *testing.T) {
 	const begin, end = "<!-- psk/SPEC.md begins -->\n\n", "\n<!-- psk/SPEC.md ends -->"
 	before, rest, found := strings.Cut(readSpec(t), begin)
@@ -212,5 +218,5 @@ func TestSealSectionOfTheSpecificationIsThePSKOne(t *testing.T) {
 		require.NoError(t, os.WriteFile(specFile, []byte(before+begin+want+end+after), 0o644))
 		return
 	}
-	require.Equal(t, want, have, "psk/SPEC.md has changed: go test ./frame -run TestSealSection -update")
+	require.Equal(t, want, have, "psk/SPEC.md has changed: go test ./internal/frame -run TestSealSection -update")
 }

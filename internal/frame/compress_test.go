@@ -50,7 +50,6 @@ func TestWhatIsCompressedSavesAnEighthAndComesBack(t *testing.T) {
 }
 
 // From all zeros to all random in small steps: compressed exactly where it saves an eighth.
-// Claim: frame.MinCompress
 func TestCompressionIsUsedUpToTheBorderAndNotPastIt(t *testing.T) {
 	const n = 4096
 	lastUsed := -1

@@ -7,7 +7,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/peerlane/peerlane/frame"
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 )
 
 func ExampleAppendHeader() {
@@ -53,14 +54,14 @@ func ExampleConsumeStart() {
 }
 
 func ExampleAppendFailure() {
-	f := frame.Failure{Code: frame.CodeUnavailable, RetryAfter: 250 * time.Millisecond, Text: "full"}
+	f := frame.Failure{Code: codes.Unavailable, RetryAfter: 250 * time.Millisecond, Text: "full"}
 	b := frame.AppendFailure(nil, f)
 	fmt.Printf("%x %d\n", b, frame.FailureSize(f))
 	// Output: 00000004000000fa66756c6c 12
 }
 
 func ExampleConsumeFailure() {
-	b := frame.AppendFailure(nil, frame.Failure{Code: frame.CodeNotFound, Text: `no link "news"`})
+	b := frame.AppendFailure(nil, frame.Failure{Code: codes.NotFound, Text: `no link "news"`})
 	f, err := frame.ConsumeFailure(b)
 	fmt.Printf("%v: %s, %v\n", f.Code, f.Text, err)
 	// Output: not found: no link "news", <nil>
@@ -112,7 +113,7 @@ func ExampleReadHello() {
 func ExampleWriteHello() {
 	var carrier bytes.Buffer
 	refuse := frame.AppendHello(nil, &frame.Hello{
-		Kind: frame.KindRefuse, Version: frame.Version, Failure: &frame.Failure{Code: frame.CodeNotAllowed, Text: "no"},
+		Kind: frame.KindRefuse, Version: frame.Version, Failure: &frame.Failure{Code: codes.NotAllowed, Text: "no"},
 	})
 	err := frame.WriteHello(&carrier, refuse)
 	fmt.Printf("%x %v\n", carrier.Bytes(), err)
@@ -208,6 +209,6 @@ func ExampleType_Optional() {
 }
 
 func ExampleCode_String() {
-	fmt.Println(frame.CodeGoingAway, frame.Code(99))
+	fmt.Println(codes.GoingAway, codes.Code(99))
 	// Output: going away code 99
 }

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/codes"
 )
 
 // packedA is 600 times 'a' as one hand-made zstd frame with one run-length block.
@@ -52,8 +54,8 @@ var goldenFrames = map[string]parsed{
 	"request, first part of many": start(TypeRequest, 0, 9, Start{Total: MaxTotal}, "part"),
 	"response, empty":             start(TypeResponse, 0, 9, Start{}, ""),
 	"continue":                    plain(TypeContinue, 0, 9, "more"),
-	"error":                       failure(TypeError, 9, Failure{Code: CodeNotFound, Text: `no link "x"`}),
-	"error, nothing but a code":   failure(TypeError, 9, Failure{Code: CodeInternal}),
+	"error":                       failure(TypeError, 9, Failure{Code: codes.NotFound, Text: `no link "x"`}),
+	"error, nothing but a code":   failure(TypeError, 9, Failure{Code: codes.Internal}),
 	"cancel":                      plain(TypeCancel, 0, 9, ""),
 	"message ack":                 plain(TypeMessageAck, 0, 8, ""),
 	"stream open":                 plain(TypeStreamOpen, 0, 11, "video"),
@@ -62,19 +64,18 @@ var goldenFrames = map[string]parsed{
 	"stream data, fin":            plain(TypeStreamData, FlagFin, 11, "end"),
 	"stream data, fin alone":      plain(TypeStreamData, FlagFin, 11, ""),
 	"stream credit":               {Header: Header{Type: TypeStreamCredit, ID: 11}, Credit: 65536},
-	"stream reset":                failure(TypeStreamReset, 11, Failure{Code: CodeFlowControl, Text: "70 bytes of 64"}),
-	"stream stop":                 failure(TypeStreamStop, 11, Failure{Code: CodeReadClosed}),
+	"stream reset":                failure(TypeStreamReset, 11, Failure{Code: codes.FlowControl, Text: "70 bytes of 64"}),
+	"stream stop":                 failure(TypeStreamStop, 11, Failure{Code: codes.ReadClosed}),
 	"ping":                        plain(TypePing, 0, 7, ""),
 	"pong, highest id":            plain(TypePong, 0, math.MaxUint64, ""),
-	"goaway":                      failure(TypeGoAway, 9, Failure{Code: CodeGoingAway, RetryAfter: 250e6, Text: "restart"}),
+	"goaway":                      failure(TypeGoAway, 9, Failure{Code: codes.GoingAway, RetryAfter: 250e6, Text: "restart"}),
 	"stream taken":                taken(TypeStreamTaken, 0, 3, 1<<32),
 	"stream taken, the last":      taken(TypeStreamTaken, FlagFin, 3, 5<<20),
 	"stream end":                  taken(TypeStreamEnd, 0, 3, 5<<20),
-	"end":                         failure(TypeEnd, 0, Failure{Code: CodeClosed}),
+	"end":                         failure(TypeEnd, 0, Failure{Code: codes.Closed}),
 	"error with a code that version 1 does not know": failure(TypeError, 9, Failure{Code: math.MaxUint32}),
 }
 
-// Claim: frame.Header.Flags, frame.Header.ID, frame.Header.Length, frame.Header.Type
 func TestGoldenFramesBothWays(t *testing.T) {
 	golden := vectors(t, "frames.hex")
 	require.Equal(t, names(goldenFrames), names(golden), "table and testdata/frames.hex differ")
@@ -133,7 +134,6 @@ func TestHeaderSurvivesEveryLengthAtTheEdges(t *testing.T) {
 }
 
 // Row: U16.
-// Claim: frame.MaxPayload
 func TestHeaderOverMaxPayloadIsTooLongWhateverItsType(t *testing.T) {
 	for _, typ := range []byte{byte(TypeStreamData), byte(TypePing), 0x7f, 0x80} {
 		for _, n := range []int{MaxPayload + 1, 2 * MaxPayload, 1<<24 - 1} {

@@ -164,7 +164,6 @@ func TestUnknownOptionalPartsAreSkipped(t *testing.T) {
 }
 
 // Every id and type of version 1's future: the rule itself, not three samples of it.
-// Claim: frame.ErrCritical
 func TestOddHelloFieldsAndHighTypesAreOptionalAndAllOthersCritical(t *testing.T) {
 	known := []byte{fieldRole, fieldCaps, fieldLimits, fieldSessionID, fieldName, fieldFailure, fieldAgent, fieldResumeWindow,
 		fieldResume, fieldResumable, fieldNumber, fieldNoise}

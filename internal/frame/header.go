@@ -12,7 +12,7 @@ const (
 	MaxPayload = 65 << 10 // most payload bytes of one frame: 64 KiB of a body and its head
 )
 
-// Errors of decoding. They wrap into a CodeProtocol error of the session.
+// Errors of decoding. They wrap into a codes.Protocol error of the session.
 var (
 	ErrMalformed = errors.New("malformed")                   // the bytes break the format
 	ErrTooLong   = errors.New("longer than the cap")         // a length is over its cap
