@@ -49,7 +49,7 @@ func NewClient(h host.Host, config *ClientConfig) (*Client, error) {
 type idempotentKey struct{}
 
 // WithIdempotent returns a ctx for Sends that may safely run more than once at the peer: Send then also retries a request that may have
-// been sent.
+// been sent. It is a context value because Send's signature is that of pointsub.
 func WithIdempotent(ctx context.Context) context.Context {
 	return context.WithValue(ctx, idempotentKey{}, true)
 }

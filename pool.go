@@ -374,7 +374,7 @@ func (p *pool) greet(ctx context.Context, conn *Conn, b *budget.Budget, key pool
 	cfg.Quota = p.quota
 	cfg.Local, cfg.Tag, cfg.Keys = p.host.ID().String(), string(key.tag), keys
 	cfg.OnState = p.onState(key)
-	reopen := func(ctx context.Context) (net.Conn, error) { return p.reopen(ctx, key) }
+	reopen := func(ctx context.Context, want session.Want) (net.Conn, error) { return p.reopen(ctx, want, key) }
 	s, err := session.Dial(ctx, newCarrier(conn, b, p.host), key.peer.String(), reopen, cfg)
 	var e *Error
 	if errors.As(err, &e) && e.Remote && e.Code == codes.GoingAway { // the peer only waits for its sessions to end

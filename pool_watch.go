@@ -121,8 +121,8 @@ func (p *pool) onConnected(c network.Conn) {
 func (p *pool) moveToDirect(s *session.Session) {
 	wait := moveWait
 	for range moveAttempts {
-		ctx, cancel := context.WithTimeout(directOnly(p.ctx), p.cfg.ConnectTimeout)
-		err := s.Reconnect(ctx)
+		ctx, cancel := context.WithTimeout(p.ctx, p.cfg.ConnectTimeout)
+		err := s.ReconnectDirect(ctx)
 		cancel()
 		if err == nil || s.Err() != nil || !PathOf(s).Relayed {
 			return
@@ -171,28 +171,21 @@ func (p *pool) seekDirect(s *session.Session, key poolKey) {
 	})
 }
 
-type directOnlyKey struct{}
-
-// directOnly returns a ctx under which reopen takes a direct path only.
-func directOnly(ctx context.Context) context.Context {
-	return context.WithValue(ctx, directOnlyKey{}, true)
-}
-
 // reopen opens a further carrier for a session, or a dedicated stream of it. For a session that has lost its carrier, a
 // relay that the policy takes only after a wait is taken at once, for it moves to a direct path when there is one; and a
 // connection on which nothing of ours moves and that does not answer a ping is closed, and another one made.
-func (p *pool) reopen(ctx context.Context, key poolKey) (net.Conn, error) {
+func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.Conn, error) {
 	d := p.dialer
 	switch {
-	case ctx.Value(directOnlyKey{}) != nil:
+	case want.Direct:
 		d.Path = DirectOnly
-	case session.HasLostCarrier(ctx) && d.Path == PreferDirect:
+	case want.Lost && d.Path == PreferDirect:
 		d.Path = AllowRelay
 	}
 	have := slices.DeleteFunc(p.host.Network().ConnsToPeer(key.peer), func(c network.Conn) bool {
 		return d.Path == DirectOnly && pathOf(c).Relayed
 	})
-	if len(have) == 0 || !session.HasLostCarrier(ctx) {
+	if len(have) == 0 || !want.Lost {
 		return p.openCarrier(ctx, &d, key)
 	}
 	first := firstUsed(have)

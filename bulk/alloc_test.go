@@ -64,12 +64,12 @@ func TestPlainLanesDoNotAllocate(t *testing.T) {
 	mux := session.NewMux()
 	bob, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
 	require.NoError(t, err)
-	open := func(context.Context) (net.Conn, error) {
+	open := func(context.Context, session.Want) (net.Conn, error) {
 		near, far := net.Pipe()
 		go func() { _ = bob.Serve(far, "alice") }()
 		return near, nil
 	}
-	conn, _ := open(t.Context())
+	conn, _ := open(t.Context(), session.Want{})
 	s, err := session.Dial(t.Context(), conn, "bob", open, session.Config{Local: "alice"})
 	require.NoError(t, err)
 	defer func() {

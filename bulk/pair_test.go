@@ -44,7 +44,7 @@ func newPair(t *testing.T, link faultnet.LinkOptions, cfg session.Config) *pair 
 	var err error
 	p.acceptor, err = session.NewAcceptor(accept)
 	require.NoError(t, err)
-	first, err := p.open(t.Context())
+	first, err := p.open(t.Context(), session.Want{})
 	require.NoError(t, err)
 	p.alice, err = session.Dial(t.Context(), first, "bob", p.open, dial)
 	require.NoError(t, err)
@@ -58,7 +58,7 @@ func newPair(t *testing.T, link faultnet.LinkOptions, cfg session.Config) *pair 
 	return p
 }
 
-func (p *pair) open(context.Context) (net.Conn, error) {
+func (p *pair) open(context.Context, session.Want) (net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	link := faultnet.NewLink(p.link)

@@ -80,7 +80,7 @@ func TestNilPointersInErrorsAreErrors(t *testing.T) {
 			require.NoError(t, err)
 			served := make(chan error, 1)
 			go func() { served <- a.Serve(there, "alice") }()
-			s, err := session.Dial(t.Context(), here, "bob", func(context.Context) (net.Conn, error) { return nil, none },
+			s, err := session.Dial(t.Context(), here, "bob", func(context.Context, session.Want) (net.Conn, error) { return nil, none },
 				session.Config{ResumeWindow: time.Second})
 			require.NoError(t, err)
 			for _, o := range []session.StreamOptions{{Dedicated: true}, {Dedicated: true, Resumable: true}} {

@@ -52,7 +52,7 @@ func newHighway(t *testing.T, opts faultnet.LinkOptions, cfg session.Config) *hi
 	var err error
 	h.acceptor, err = session.NewAcceptor(accept)
 	require.NoError(t, err)
-	first, err := h.open(t.Context())
+	first, err := h.open(t.Context(), session.Want{})
 	require.NoError(t, err)
 	h.alice, err = session.Dial(t.Context(), first, "bob", h.open, dial)
 	require.NoError(t, err)
@@ -66,7 +66,7 @@ func newHighway(t *testing.T, opts faultnet.LinkOptions, cfg session.Config) *hi
 	return h
 }
 
-func (h *highway) open(context.Context) (net.Conn, error) {
+func (h *highway) open(context.Context, session.Want) (net.Conn, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {

@@ -103,7 +103,7 @@ func TestAClosedOpenerEndsTheSession(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRoad(t, Config{ResumeWindow: time.Hour}, AcceptorConfig{Config: Config{ResumeWindow: time.Hour}}, faultnet.LinkOptions{})
 		var closed atomic.Bool
-		r.dialer.open = func(context.Context) (net.Conn, error) {
+		r.dialer.open = func(context.Context, Want) (net.Conn, error) {
 			if closed.Load() {
 				return nil, errUnder
 			}
@@ -143,7 +143,7 @@ func TestAbortEndsAllSessionsOfAnAcceptor(t *testing.T) {
 			require.NoError(t, r.acceptor.Shutdown(t.Context()))
 			require.Zero(t, time.Since(began))
 			r.block(false)
-			conn, err := r.open(t.Context())
+			conn, err := r.open(t.Context(), Want{})
 			require.NoError(t, err)
 			_, err = Dial(t.Context(), conn, "bob", r.open, Config{Mux: NewMux(), Local: "alice"})
 			require.Error(t, err)

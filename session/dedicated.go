@@ -83,7 +83,7 @@ func (s *Session) openDedicated(ctx context.Context, name string, outlives bool)
 	if err := s.addDedicated(st); err != nil {
 		return nil, err
 	}
-	conn, err := s.openCarrier(ctx)
+	conn, err := s.openCarrier(ctx, Want{})
 	if err == nil {
 		defer func() { <-s.greeting }()
 	} else {
@@ -126,7 +126,7 @@ const maxGreeting = 8
 
 // openCarrier opens a connection for a dedicated stream once there is a place for its hello. Without an error the caller must release the
 // place.
-func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
+func (s *Session) openCarrier(ctx context.Context, want Want) (net.Conn, error) {
 	select {
 	case s.greeting <- struct{}{}:
 	case <-s.ended:
@@ -134,7 +134,7 @@ func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	conn, err := s.callOpener(ctx)
+	conn, err := s.callOpener(ctx, want)
 	if err != nil {
 		<-s.greeting
 	}
@@ -142,8 +142,8 @@ func (s *Session) openCarrier(ctx context.Context) (net.Conn, error) {
 }
 
 // callOpener calls the Opener. An Opener that ends its goroutine, or returns neither a conn nor an error, has failed.
-func (s *Session) callOpener(ctx context.Context) (conn net.Conn, err error) {
-	if exited := hook.Do(func() { conn, err = s.open(ctx); err = hook.Err(err) }); exited != nil {
+func (s *Session) callOpener(ctx context.Context, want Want) (conn net.Conn, err error) {
+	if exited := hook.Do(func() { conn, err = s.open(ctx, want); err = hook.Err(err) }); exited != nil {
 		return nil, fmt.Errorf("the Opener %w", exited)
 	}
 	if err == nil && conn == nil {

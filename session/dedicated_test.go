@@ -37,7 +37,7 @@ func tcpCarriers(t *testing.T, a *Acceptor) Opener {
 		_ = l.Close()
 		<-done
 	})
-	return func(ctx context.Context) (net.Conn, error) {
+	return func(ctx context.Context, _ Want) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "tcp", l.Addr().String())
 	}
@@ -60,7 +60,7 @@ func TestDedicatedStreamsPassNettestSealedAndNot(t *testing.T) {
 				a, err := NewAcceptor(AcceptorConfig{Config: there})
 				require.NoError(t, err)
 				open := tcpCarriers(t, a)
-				conn, err := open(t.Context())
+				conn, err := open(t.Context(), Want{})
 				require.NoError(t, err)
 				s, err := Dial(t.Context(), conn, "bob", open, here)
 				require.NoError(t, err)
@@ -137,7 +137,7 @@ func TestTheEndOfTheSessionInTheMiddleOfADedicatedHelloLeavesNothing(t *testing.
 			_, _ = io.Copy(io.Discard, there)
 		}()
 		far := make(chan net.Conn, 1)
-		open := func(context.Context) (net.Conn, error) {
+		open := func(context.Context, Want) (net.Conn, error) {
 			a, b := net.Pipe()
 			far <- b
 			return a, nil
@@ -165,13 +165,13 @@ func TestTheEndOfTheSessionInTheMiddleOfADedicatedHelloLeavesNothing(t *testing.
 	})
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})
-		p.dialer.open = func(context.Context) (net.Conn, error) { return nil, os.ErrNotExist }
+		p.dialer.open = func(context.Context, Want) (net.Conn, error) { return nil, os.ErrNotExist }
 		_, err := p.dialer.OpenStream(t.Context(), "x", &StreamOptions{Dedicated: true})
 		require.ErrorIs(t, err, os.ErrNotExist)
 		asError(t, err, NotSent)
 		frozen, far := net.Pipe()
 		go func() { _, _ = io.Copy(io.Discard, far) }()
-		p.dialer.open = func(context.Context) (net.Conn, error) { return frozen, nil }
+		p.dialer.open = func(context.Context, Want) (net.Conn, error) { return frozen, nil }
 		_, err = p.dialer.OpenStream(within(t, time.Second), "x", &StreamOptions{Dedicated: true})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		wantZero(t, p.dialer)

@@ -51,7 +51,7 @@ func exercise(t *testing.T, dial Config, accept AcceptorConfig, st *StreamOption
 		var links []*faultnet.Link
 		var mu sync.Mutex
 		tries := 0
-		open := func(context.Context) (net.Conn, error) {
+		open := func(context.Context, Want) (net.Conn, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			if tries++; tries%3 == 2 {
@@ -63,7 +63,7 @@ func exercise(t *testing.T, dial Config, accept AcceptorConfig, st *StreamOption
 			serving.Go(func() { _ = a.Serve(there, dial.Local) })
 			return here, nil
 		}
-		conn, _ := open(t.Context())
+		conn, _ := open(t.Context(), Want{})
 		s, err := Dial(t.Context(), conn, accept.Local, open, dial)
 		if err != nil {
 			finish(t, a, &serving)

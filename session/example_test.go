@@ -16,12 +16,12 @@ func connect(mux *session.Mux) *session.Session {
 	if err != nil {
 		panic(err)
 	}
-	open := func(context.Context) (net.Conn, error) {
+	open := func(context.Context, session.Want) (net.Conn, error) {
 		near, far := net.Pipe()
 		go func() { _ = bob.Serve(far, "alice") }()
 		return near, nil
 	}
-	conn, _ := open(context.Background())
+	conn, _ := open(context.Background(), session.Want{})
 	s, err := session.Dial(context.Background(), conn, "bob", open, session.Config{Local: "alice"})
 	if err != nil {
 		panic(err)

@@ -116,7 +116,7 @@ func TestHooksThatEndTheirGoroutineEndNothingElse(t *testing.T) {
 			var serving sync.WaitGroup
 			serving.Go(func() { _ = a.Serve(there, "alice") })
 			exits := 3
-			s, err := Dial(t.Context(), here, "bob", func(context.Context) (net.Conn, error) {
+			s, err := Dial(t.Context(), here, "bob", func(context.Context, Want) (net.Conn, error) {
 				if exits--; exits >= 0 {
 					runtime.Goexit()
 				}

@@ -550,13 +550,13 @@ func TestNothingOfThePayloadIsSeenOnASealedCarrier(t *testing.T) {
 		a, err := NewAcceptor(AcceptorConfig{Config: Config{Local: "bob", Keys: keyring(t, 0), Mux: mux}})
 		require.NoError(t, err)
 		carriers := 0
-		open := func(context.Context) (net.Conn, error) {
+		open := func(context.Context, Want) (net.Conn, error) {
 			carriers++
 			here, there := net.Pipe()
 			go func() { _ = a.Serve(there, "alice") }()
 			return c.tap(here), nil
 		}
-		conn, _ := open(t.Context())
+		conn, _ := open(t.Context(), Want{})
 		s, err := Dial(t.Context(), conn, "bob", open, Config{Local: "alice", Keys: keyring(t, 0), DisableCompression: true})
 		require.NoError(t, err)
 		require.True(t, s.Snapshot().Sealed)

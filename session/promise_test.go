@@ -32,7 +32,7 @@ func TestADedicatedStreamMayBeOpenedTheMomentTheSessionIs(t *testing.T) {
 		require.NoError(t, err)
 		near, far := net.Pipe()
 		go func() { _ = a.Serve(&lateConn{Conn: far}, "alice") }()
-		open := func(context.Context) (net.Conn, error) {
+		open := func(context.Context, Want) (net.Conn, error) {
 			n, f := net.Pipe()
 			go func() { _ = a.Serve(f, "alice") }()
 			return n, nil

@@ -135,17 +135,17 @@ func (s *Session) tryResumable(ctx context.Context, name string, number uint64) 
 		if carriers.Add(1) == 1 {
 			h.Resumable, h.Number = frame.ResumableNew, number
 		}
-		return s.openStreamCarrier(context.WithValue(ctx, lostKey{}, lost.Load() || s.State() == StateDetached), h)
+		return s.openStreamCarrier(ctx, Want{Lost: lost.Load() || s.State() == StateDetached}, h)
 	})
 }
 
 // openStreamCarrier opens a carrier of a resumable stream and does the session's part of its hello.
-func (s *Session) openStreamCarrier(ctx context.Context, h *frame.Hello) (net.Conn, error) {
+func (s *Session) openStreamCarrier(ctx context.Context, want Want, h *frame.Hello) (net.Conn, error) {
 	if err := s.beginRedial(); err != nil {
 		return nil, err
 	}
 	defer s.redials.Done()
-	conn, err := s.openCarrier(ctx)
+	conn, err := s.openCarrier(ctx, want)
 	if err != nil {
 		return nil, &Error{Outcome: NotSent, Err: err}
 	}

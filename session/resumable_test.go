@@ -221,7 +221,7 @@ func TestResumableStreamsPassNettestSealedAndNot(t *testing.T) {
 				a, err := NewAcceptor(AcceptorConfig{Config: there})
 				require.NoError(t, err)
 				open := tcpCarriers(t, a)
-				conn, err := open(t.Context())
+				conn, err := open(t.Context(), Want{})
 				require.NoError(t, err)
 				s, err := Dial(t.Context(), conn, "bob", open, here)
 				require.NoError(t, err)
@@ -459,11 +459,11 @@ func TestTheOpenerLearnsThatAStreamHasLostItsCarrier(t *testing.T) {
 		r := newStreamRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
 		var mu sync.Mutex
 		var lost []bool
-		r.dialer.open = func(ctx context.Context) (net.Conn, error) {
+		r.dialer.open = func(ctx context.Context, want Want) (net.Conn, error) {
 			mu.Lock()
-			lost = append(lost, HasLostCarrier(ctx))
+			lost = append(lost, want.Lost)
 			mu.Unlock()
-			return r.road.open(ctx)
+			return r.road.open(ctx, want)
 		}
 		st := r.openStream("echo")
 		r.cutStream()
@@ -475,6 +475,23 @@ func TestTheOpenerLearnsThatAStreamHasLostItsCarrier(t *testing.T) {
 		defer mu.Unlock()
 		require.Equal(t, []bool{false, true, false}, lost)
 		require.NoError(t, st.Close())
+	})
+}
+
+// Claim: session.Want.Direct, session.Session.ReconnectDirect, session.Want.Lost
+func TestTheOpenerLearnsThatOnlyADirectConnectionWillDo(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
+		var wanted []Want
+		r.dialer.open = func(ctx context.Context, want Want) (net.Conn, error) {
+			wanted = append(wanted, want)
+			return r.open(ctx, want)
+		}
+		require.NoError(t, r.dialer.ReconnectDirect(t.Context()))
+		require.NoError(t, r.dialer.Reconnect(t.Context()))
+		r.link(2).Cut()
+		r.await(r.dialer, StateResumed)
+		require.Equal(t, []Want{{Direct: true}, {}, {Lost: true}}, wanted)
 	})
 }
 

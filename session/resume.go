@@ -237,7 +237,7 @@ func (s *Session) reattach(ctx context.Context) error {
 	if s.flow.Attached() {
 		return nil
 	}
-	return s.move(ctx)
+	return s.move(ctx, Want{})
 }
 
 // takeTurn waits until no other carrier is being opened or, on the accepting side, accepted.
@@ -255,10 +255,11 @@ func (s *Session) takeTurn(ctx context.Context) error {
 func (s *Session) giveTurn() { <-s.moving }
 
 // move opens a carrier, does its hello and attaches it.
-func (s *Session) move(ctx context.Context) error {
+func (s *Session) move(ctx context.Context, want Want) error {
 	ctx, cancel := context.WithTimeout(ctx, maxReattach)
 	defer cancel()
-	conn, err := s.callOpener(context.WithValue(ctx, lostKey{}, s.State() == StateDetached))
+	want.Lost = s.State() == StateDetached
+	conn, err := s.callOpener(ctx, want)
 	if err != nil {
 		return err
 	}
@@ -288,22 +289,20 @@ func (s *Session) attach(c carrier, received uint64, inOrder bool) error {
 	return s.flow.Attach(c.forFlow(), received, inOrder)
 }
 
-type lostKey struct{}
-
-// HasLostCarrier reports whether the Opener was called because the session, or a dedicated stream, has lost its carrier. The connection
-// under that carrier may be dead.
-func HasLostCarrier(ctx context.Context) bool {
-	lost, _ := ctx.Value(lostKey{}).(bool)
-	return lost
-}
-
 // Reconnect moves the session to a new carrier and returns when the move is complete. While the old carrier lives, nothing waits for the
 // move: each direction continues on the new carrier after its last byte on the old. A detached session looks for a carrier at once, however
 // long its current wait is.
 //
 // The error is ErrUnsupported on the accepting side, and on a session that does not outlive its carrier. Otherwise it matches ctx's error,
 // or is why the session has ended, or why no carrier was found; in the last case the session continues unchanged.
-func (s *Session) Reconnect(ctx context.Context) error {
+func (s *Session) Reconnect(ctx context.Context) error { return s.reconnect(ctx, Want{}) }
+
+// ReconnectDirect is Reconnect to a connection without a relay. On a detached session it does the same as Reconnect.
+func (s *Session) ReconnectDirect(ctx context.Context) error {
+	return s.reconnect(ctx, Want{Direct: true})
+}
+
+func (s *Session) reconnect(ctx context.Context, want Want) error {
 	if s.flow == nil || !s.dialer {
 		return &Error{Op: "reconnect", Peer: s.peer, Code: codes.Unsupported,
 			Text: "only the side that dialed a session moves it, and only when both sides keep it without a carrier"}
@@ -318,7 +317,7 @@ func (s *Session) Reconnect(ctx context.Context) error {
 	defer s.giveTurn()
 	err := s.flow.AwaitSettled(ctx) // of an earlier move
 	if err == nil {
-		err = s.move(ctx)
+		err = s.move(ctx, want)
 	}
 	if errors.Is(err, resume.ErrProtocol) {
 		s.fail(s.violated(err))

@@ -330,7 +330,7 @@ func TestASessionThatTheDialingSideNeverKnewEndsAtOnce(t *testing.T) {
 			defer close(served)
 			_ = a.Serve(&codedEnd{there, link, 1}, "alice")
 		}()
-		open := func(context.Context) (net.Conn, error) { return nil, errNoRoute }
+		open := func(context.Context, Want) (net.Conn, error) { return nil, errNoRoute }
 		_, err = Dial(within(t, 150*time.Millisecond), &codedEnd{here, link, 0}, "bob", open, Config{})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		<-served

@@ -320,7 +320,7 @@ func TestACutInTheMiddleOfTheFirstHelloLeavesNothing(t *testing.T) {
 				_ = a.Serve(there, "alice")
 				close(served)
 			}()
-			open := func(context.Context) (net.Conn, error) { return nil, errNoRoute }
+			open := func(context.Context, Want) (net.Conn, error) { return nil, errNoRoute }
 			s, err := Dial(t.Context(), here, "bob", open, Config{ResumeWindow: time.Second})
 			if err == nil {
 				wantLost(t, s)
@@ -398,7 +398,7 @@ func TestAnAttemptThatHangsIsGivenUp(t *testing.T) {
 		r := newRoad(t, Config{HandshakeTimeout: time.Second}, AcceptorConfig{}, faultnet.LinkOptions{})
 		began := time.Now()
 		open, hang := r.dialer.open, 0
-		r.dialer.open = func(ctx context.Context) (net.Conn, error) {
+		r.dialer.open = func(ctx context.Context, want Want) (net.Conn, error) {
 			switch hang++; hang {
 			case 1:
 				<-ctx.Done()
@@ -407,7 +407,7 @@ func TestAnAttemptThatHangsIsGivenUp(t *testing.T) {
 				a, _ := faultnet.Pipe(faultnet.LinkOptions{})
 				return a, nil
 			}
-			return open(ctx)
+			return open(ctx, want)
 		}
 		r.link(0).Cut()
 		r.await(r.dialer, StateResumed)
@@ -433,7 +433,7 @@ func TestCloseOfADetachedSessionEndsIt(t *testing.T) {
 	})
 	inBubble(t, func(t *testing.T) { // in the middle of an attempt
 		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
-		r.dialer.open = func(ctx context.Context) (net.Conn, error) {
+		r.dialer.open = func(ctx context.Context, want Want) (net.Conn, error) {
 			a, _ := faultnet.Pipe(faultnet.LinkOptions{})
 			return a, nil
 		}

@@ -62,7 +62,7 @@ func (r *road) dial(dial Config, accept AcceptorConfig) {
 	var err error
 	r.acceptor, err = NewAcceptor(accept)
 	require.NoError(t, err)
-	first, err := r.open(t.Context())
+	first, err := r.open(t.Context(), Want{})
 	require.NoError(t, err)
 	r.dialer, err = Dial(t.Context(), first, "bob", r.open, dial)
 	require.NoError(t, err)
@@ -94,7 +94,7 @@ func (r *road) states(s *Session) []State {
 	return all
 }
 
-func (r *road) open(context.Context) (net.Conn, error) {
+func (r *road) open(context.Context, Want) (net.Conn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.blocked {

@@ -176,7 +176,7 @@ func TestACallOfASessionThatSurvivesAllocatesNoMore(t *testing.T) {
 	here, there := memoryPipe()
 	served := make(chan error, 1)
 	go func() { served <- a.Serve(there, "alice") }()
-	open := func(context.Context) (net.Conn, error) { return nil, errNoRoute }
+	open := func(context.Context, Want) (net.Conn, error) { return nil, errNoRoute }
 	s, err := Dial(t.Context(), here, "bob", open, Config{})
 	require.NoError(t, err)
 	require.True(t, s.Snapshot().Resumable)

@@ -40,7 +40,7 @@ func newShaky(t *testing.T, seed uint64, dial Config, accept AcceptorConfig, pre
 	var err error
 	s.acceptor, err = NewAcceptor(accept)
 	require.NoError(t, err)
-	first, _ := s.open(t.Context())
+	first, _ := s.open(t.Context(), Want{})
 	s.dialer, err = Dial(t.Context(), first, "bob", s.open, dial)
 	require.NoError(t, err)
 	s.accepted = <-opened
@@ -54,7 +54,7 @@ func newShaky(t *testing.T, seed uint64, dial Config, accept AcceptorConfig, pre
 	return s
 }
 
-func (s *shaky) open(context.Context) (net.Conn, error) {
+func (s *shaky) open(context.Context, Want) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	link := faultnet.NewLink(faultnet.LinkOptions{Delay: time.Duration(s.rng.IntN(5e6)), CutDelivers: s.rng.IntN(2) == 0})

@@ -359,7 +359,7 @@ func TestAnAskIsAnswered(t *testing.T) {
 func rawAcceptor(t *testing.T, cfg Config, answers ...func(h *frame.Hello, conn net.Conn) *frame.Hello) (*Session, *atomic.Int64) {
 	t.Helper()
 	var opened atomic.Int64
-	open := func(context.Context) (net.Conn, error) {
+	open := func(context.Context, Want) (net.Conn, error) {
 		i := int(opened.Add(1)) - 1
 		if i >= len(answers) {
 			return nil, errNoRoute
@@ -382,7 +382,7 @@ func rawAcceptor(t *testing.T, cfg Config, answers ...func(h *frame.Hello, conn 
 		}()
 		return here, nil
 	}
-	first, err := open(t.Context())
+	first, err := open(t.Context(), Want{})
 	require.NoError(t, err)
 	s, err := Dial(t.Context(), first, "raw", open, cfg)
 	require.NoError(t, err)

@@ -17,9 +17,17 @@ import (
 	"github.com/peerlane/peerlane/resume"
 )
 
-// An Opener opens a further connection to the session's peer, for a dedicated stream or to replace a lost carrier. An error that matches
-// ErrClosed means that no more connections will follow, and ends the session.
-type Opener func(ctx context.Context) (net.Conn, error)
+// An Opener opens a further connection to the session's peer, for a dedicated stream or as the session's next carrier. An error that
+// matches ErrClosed means that no more connections will follow, and ends the session.
+type Opener func(ctx context.Context, want Want) (net.Conn, error)
+
+// Want says what an Opener is called for.
+type Want struct {
+	// Lost: the session, or the dedicated stream, has lost its carrier. The connection under that carrier may be dead.
+	Lost bool
+	// Direct: only a connection without a relay will do. ReconnectDirect sets it.
+	Direct bool
+}
 
 // An ID names a session: 128 random bits, which are sent only inside the secure channel.
 type ID [16]byte

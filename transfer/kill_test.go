@@ -68,7 +68,7 @@ func childSends(t *testing.T) {
 }
 
 func childReceives(t *testing.T) {
-	open := func(ctx context.Context) (net.Conn, error) {
+	open := func(ctx context.Context, _ session.Want) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "tcp", os.Getenv(childAddr))
 	}
@@ -77,7 +77,7 @@ func childReceives(t *testing.T) {
 		if last != nil && last.Context().Err() == nil {
 			return last, nil
 		}
-		conn, err := open(ctx)
+		conn, err := open(ctx, session.Want{})
 		if err != nil {
 			return nil, err
 		}

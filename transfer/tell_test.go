@@ -305,7 +305,7 @@ func TestDataWaitsOnALimitedConnectionUnlessItIsAllowed(t *testing.T) {
 			a, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
 			require.NoError(t, err)
 			limited := true
-			open := func(context.Context) (net.Conn, error) {
+			open := func(context.Context, session.Want) (net.Conn, error) {
 				here, there := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
 				serving.Go(func() { _ = a.Serve(there, "alice") })
 				if limited {
@@ -313,7 +313,7 @@ func TestDataWaitsOnALimitedConnectionUnlessItIsAllowed(t *testing.T) {
 				}
 				return here, nil
 			}
-			first, _ := open(t.Context())
+			first, _ := open(t.Context(), session.Want{})
 			s, err := session.Dial(t.Context(), first, "bob", open, session.Config{Local: "alice"})
 			require.NoError(t, err)
 			defer func() { _ = s.Close() }()

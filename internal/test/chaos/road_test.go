@@ -165,12 +165,12 @@ func (r *bareRoad) serve() {
 	}
 }
 
-func (r *bareRoad) open(ctx context.Context) (net.Conn, error) {
+func (r *bareRoad) open(ctx context.Context, _ session.Want) (net.Conn, error) {
 	return peerlane.Dial(ctx, r.a, r.b.ID(), tag)
 }
 
 func (r *bareRoad) connect(ctx context.Context) (*session.Session, error) {
-	c, err := r.open(ctx)
+	c, err := r.open(ctx, session.Want{})
 	if err != nil {
 		return nil, err
 	}

@@ -383,7 +383,7 @@ func meet(t *testing.T, tm terms) *world {
 		w.alice = &oldSide{s}
 	} else {
 		alice := &newSide{}
-		alice.Session, err = session.Dial(t.Context(), first, "bob", w.open, w.newConfig("alice", w.at[0], alice))
+		alice.Session, err = session.Dial(t.Context(), first, "bob", w.openWanted, w.newConfig("alice", w.at[0], alice))
 		require.NoError(t, err)
 		w.alice = alice
 	}
@@ -469,6 +469,8 @@ func (w *world) newConfig(name string, h *handlers, s *newSide) session.Config {
 }
 
 var errNoRoute = errors.New("no route")
+
+func (w *world) openWanted(ctx context.Context, _ session.Want) (net.Conn, error) { return w.open(ctx) }
 
 func (w *world) open(context.Context) (net.Conn, error) {
 	w.mu.Lock()

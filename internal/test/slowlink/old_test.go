@@ -77,7 +77,7 @@ func (c cell) toOld(t *testing.T, dials bool) {
 		open := opener(func(conn net.Conn) { _ = a.Serve(conn, "new") })
 		first, err := open(t.Context())
 		require.NoError(t, err)
-		s, err = session.Dial(t.Context(), first, "old", open, cfg)
+		s, err = session.Dial(t.Context(), first, "old", func(ctx context.Context, _ session.Want) (net.Conn, error) { return open(ctx) }, cfg)
 		require.NoError(t, err)
 	} else {
 		opened := make(chan *session.Session, 1)

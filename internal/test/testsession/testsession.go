@@ -57,7 +57,7 @@ func (p *Pair) Dial(t testing.TB) (alice, bob *session.Session) {
 	t.Helper()
 	dial := p.cfg
 	dial.Local, dial.Mux = "alice", p.ToAlice
-	first, err := p.open(t.Context())
+	first, err := p.open(t.Context(), session.Want{})
 	require.NoError(t, err)
 	alice, err = session.Dial(t.Context(), first, "bob", p.open, dial)
 	require.NoError(t, err)
@@ -70,7 +70,7 @@ func (p *Pair) Dial(t testing.TB) (alice, bob *session.Session) {
 	return alice, bob
 }
 
-func (p *Pair) open(context.Context) (net.Conn, error) {
+func (p *Pair) open(context.Context, session.Want) (net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	link := faultnet.NewLink(p.link)
