@@ -60,7 +60,7 @@ func TestConnsPerPeerNamesTheInvalidTag(t *testing.T) {
 }
 
 func TestAHostWithConnsPerPeerStarts(t *testing.T) {
-	n, err := New(t.Context(), Options{Loopback: true, ConnsPerPeer: map[protocol.ID]int{"/http/1.1": 200},
+	n, err := New(t.Context(), &Options{Loopback: true, ConnsPerPeer: map[protocol.ID]int{"/http/1.1": 200},
 		Libp2p: []libp2p.Option{libp2p.DisableMetrics()}})
 	require.NoError(t, err)
 	require.NoError(t, n.Close())

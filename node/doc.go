@@ -1,7 +1,7 @@
 // Package node builds a libp2p host the way an application needs it: with an identity that survives a restart, addresses
 // that can be pasted, limits that are enough for the peers one expects, and the NAT services one asks for.
 //
-//	n, err := node.New(ctx, node.Options{KeyFile: "peer.key", Limits: &node.Limits{Peers: 500}})
+//	n, err := node.New(ctx, &node.Options{KeyFile: "peer.key", Limits: &node.Limits{Peers: 500}})
 //	if err != nil {
 //		return err
 //	}

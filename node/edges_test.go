@@ -25,7 +25,7 @@ func TestNoOptionsAreAPanic(t *testing.T) {
 		if o.Port != 0 {
 			o.Loopback = true
 		}
-		n, err := New(t.Context(), o)
+		n, err := New(t.Context(), &o)
 		if err != nil {
 			return
 		}

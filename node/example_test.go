@@ -15,12 +15,12 @@ import (
 // Two hosts, of which one dials the other by what it printed.
 func ExampleNew() {
 	ctx := context.Background()
-	a, err := node.New(ctx, node.Options{Loopback: true})
+	a, err := node.New(ctx, &node.Options{Loopback: true})
 	if err != nil {
 		panic(err)
 	}
 	defer a.Close()
-	b, err := node.New(ctx, node.Options{Loopback: true, Limits: &node.Limits{Peers: 500}})
+	b, err := node.New(ctx, &node.Options{Loopback: true, Limits: &node.Limits{Peers: 500}})
 	if err != nil {
 		panic(err)
 	}

@@ -26,20 +26,24 @@ const (
 	relayBackoff  = 10 * time.Second
 )
 
-// New starts a host. It fails with an error that matches ErrInvalid and names the option, with one of LoadKey's, or with
-// the cause why it cannot listen. When ctx is over before it began, it returns ctx's error.
-func New(ctx context.Context, opts Options) (*Node, error) {
+// New starts a host. Nil opts mean the zero Options. New fails with an error that matches ErrInvalid and names the option, with
+// one of LoadKey's, or with the cause why it cannot listen. When ctx is over before it began, it returns ctx's error.
+func New(ctx context.Context, opts *Options) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := opts.validate(); err != nil {
+	var o Options
+	if opts != nil {
+		o = *opts
+	}
+	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
-	key, err := opts.key()
+	key, err := o.key()
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
-	all, err := opts.withDefaults().libp2p(key)
+	all, err := o.withDefaults().libp2p(key)
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
@@ -49,7 +53,7 @@ func New(ctx context.Context, opts Options) (*Node, error) {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	dials.follow(h.Network())
-	if err := opts.listen(h); err != nil {
+	if err := o.listen(h); err != nil {
 		return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
 	}
 	return &Node{host: h}, nil

@@ -24,7 +24,7 @@ func start(t *testing.T, opts Options) *Node {
 	if opts.ListenAddrs == nil && !opts.NoListen {
 		opts.Loopback = true
 	}
-	n, err := New(t.Context(), opts)
+	n, err := New(t.Context(), &opts)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, n.Close()) })
 	return n
@@ -63,7 +63,7 @@ func TestTwoNodesConnectOverTCPAndQUICByAPastedAddress(t *testing.T) {
 }
 
 func TestCloseMayBeCalledAgain(t *testing.T) {
-	n, err := New(t.Context(), Options{Loopback: true, Limits: &Limits{Peers: 3}})
+	n, err := New(t.Context(), &Options{Loopback: true, Limits: &Limits{Peers: 3}})
 	require.NoError(t, err)
 	require.NoError(t, n.Close())
 	require.NoError(t, n.Close())
@@ -72,7 +72,7 @@ func TestCloseMayBeCalledAgain(t *testing.T) {
 func TestNewReturnsTheErrorOfACtxThatIsOver(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := New(ctx, Options{})
+	_, err := New(ctx, nil)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
@@ -81,7 +81,7 @@ func TestNewFailsWhereItCannotListen(t *testing.T) {
 		{"/ip4/203.0.113.1/tcp/0"},
 		{"/ip4/127.0.0.1/tcp/0", "/ip4/203.0.113.1/tcp/0"}, // one that works is not enough
 	} {
-		_, err := New(t.Context(), Options{ListenAddrs: addrs, Limits: &Limits{Peers: 1}})
+		_, err := New(t.Context(), &Options{ListenAddrs: addrs, Limits: &Limits{Peers: 1}})
 		require.ErrorContains(t, err, "listen on /ip4/203.0.113.1/tcp/0", "%v", addrs)
 	}
 }
@@ -92,7 +92,7 @@ func TestTheIdentityOfAKeyFileSurvivesARestart(t *testing.T) {
 	first, second := start(t, Options{KeyFile: path}), start(t, Options{KeyFile: path})
 	require.Equal(t, first.ID(), second.ID())
 	require.NotEqual(t, first.ID(), start(t, Options{}).ID())
-	_, err := New(t.Context(), Options{KeyFile: t.TempDir()})
+	_, err := New(t.Context(), &Options{KeyFile: t.TempDir()})
 	require.ErrorIs(t, err, ErrKeyFormat)
 }
 

@@ -32,7 +32,7 @@ const (
 	ReachabilityPrivate Reachability = 2
 )
 
-// Options are for New. The zero value is a host with a new identity, on TCP and QUIC, on all interfaces, with libp2p's
+// Options are for New. The zero value, and nil, is a host with a new identity, on TCP and QUIC, on all interfaces, with libp2p's
 // own limits.
 type Options struct {
 	// KeyFile is where the identity is kept; it is made there if there is none: see LoadKey. If empty, the identity is

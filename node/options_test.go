@@ -33,7 +33,7 @@ func TestInvalidOptionsAreRefusedByName(t *testing.T) {
 		{"Limits.ConnsPerIP", Options{Limits: &Limits{Peers: 1, ConnsPerIP: -1}}},
 		{"Limits.Memory", Options{Limits: &Limits{Peers: 1, Memory: -1}}},
 	} {
-		_, err := New(t.Context(), c.opts)
+		_, err := New(t.Context(), &c.opts)
 		require.ErrorIs(t, err, ErrInvalid, "%+v", c.opts)
 		require.ErrorContains(t, err, c.field, "%+v", c.opts)
 	}

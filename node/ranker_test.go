@@ -123,7 +123,7 @@ func silent(t *testing.T, n int) []ma.Multiaddr {
 func startHigh(t *testing.T) *Node {
 	t.Helper()
 	for port := 61000 + rand.N(4000); port < 65536; port++ {
-		if n, err := New(t.Context(), Options{ListenAddrs: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)}}); err == nil {
+		if n, err := New(t.Context(), &Options{ListenAddrs: []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)}}); err == nil {
 			t.Cleanup(func() { require.NoError(t, n.Close()) })
 			return n
 		}

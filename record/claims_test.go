@@ -69,7 +69,9 @@ func TestNilPointersInErrorsAreErrors(t *testing.T) {
 			require.Contains(t, failed.Message, "nil")
 			_ = s.Close()
 
-			_, err = resume.DialContext(t.Context(), nil, func(context.Context) (net.Conn, error) { return nil, none })
+			_, err = resume.DialContext(t.Context(), func(context.Context) (net.Conn, error) {
+				return nil, none
+			}, nil)
 			require.ErrorContains(t, err, "nil")
 			p.Bob.FlushOnClose(func(context.Context) error { return none })
 			require.ErrorContains(t, p.Bob.Close(), "nil")

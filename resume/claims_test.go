@@ -18,7 +18,9 @@ func TestADialFuncThatIsNilOrReturnsNothingIsAnError(t *testing.T) {
 	_, err := Dial(nil, nil)
 	require.ErrorIs(t, err, ErrInvalid)
 	require.ErrorContains(t, err, "dial is nil")
-	_, err = DialContext(t.Context(), nil, func(context.Context) (net.Conn, error) { return nil, nil })
+	_, err = DialContext(t.Context(), func(context.Context) (net.Conn, error) {
+		return nil, nil
+	}, nil)
 	require.ErrorIs(t, err, ErrInvalid)
 	require.ErrorContains(t, err, "neither a conn nor an error")
 	l, err := NewListener(nil, nil)
@@ -97,12 +99,12 @@ func TestABackoffOfAnyValuesCanBeWaitedBy(t *testing.T) {
 
 func TestABackoffWhoseMaxIsLessThanItsMinIsRefused(t *testing.T) {
 	for _, b := range []Backoff{{Min: 2, Max: 1}, {Min: 10 * time.Second, Max: 5 * time.Second}} {
-		_, err := NewListener(&Options{Backoff: b}, nil)
+		_, err := NewListener(nil, &Options{Backoff: b})
 		require.ErrorIs(t, err, ErrInvalid)
 		require.ErrorContains(t, err, "Options.Backoff.Max")
 	}
 	for _, b := range []Backoff{{Min: 10 * time.Second}, {Max: 1}, {Min: 1, Max: 1}} {
-		l, err := NewListener(&Options{Backoff: b}, nil)
+		l, err := NewListener(nil, &Options{Backoff: b})
 		require.NoError(t, err)
 		require.NoError(t, l.Close())
 	}
@@ -111,11 +113,11 @@ func TestABackoffWhoseMaxIsLessThanItsMinIsRefused(t *testing.T) {
 // Claim: resume.Options.Backlog
 func TestABacklogBeyondItsBoundIsRefused(t *testing.T) {
 	for _, n := range []int{-1, maxBacklog + 1, math.MaxInt, math.MinInt} {
-		_, err := NewListener(&Options{Backlog: n}, nil)
+		_, err := NewListener(nil, &Options{Backlog: n})
 		require.ErrorIs(t, err, ErrInvalid)
 		require.ErrorContains(t, err, "Options.Backlog")
 	}
-	l, err := NewListener(&Options{Backlog: maxBacklog}, nil)
+	l, err := NewListener(nil, &Options{Backlog: maxBacklog})
 	require.NoError(t, err)
 	require.NoError(t, l.Close())
 }

@@ -27,11 +27,11 @@ func TestConnIsANetConnOverTCP(t *testing.T) {
 
 // paired returns both ends of a conn, and what closes them.
 func paired(dial DialFunc, under net.Listener) (net.Conn, net.Conn, func(), error) {
-	l, err := NewListener(nil, under)
+	l, err := NewListener(under, nil)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	a, err := Dial(nil, dial)
+	a, err := Dial(dial, nil)
 	if err != nil {
 		return nil, nil, nil, err
 	}

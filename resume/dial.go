@@ -13,8 +13,8 @@ import (
 type DialFunc = func(context.Context) (net.Conn, error)
 
 // Dial is DialContext with a context that never ends.
-func Dial(opts *Options, dial DialFunc) (*Conn, error) {
-	return DialContext(context.Background(), opts, dial)
+func Dial(dial DialFunc, opts *Options) (*Conn, error) {
+	return DialContext(context.Background(), dial, opts)
 }
 
 // DialContext opens a carrier with dial, and on it a connection to a [Listener]. It calls dial again, with the values of ctx but not its
@@ -23,7 +23,7 @@ func Dial(opts *Options, dial DialFunc) (*Conn, error) {
 // The error is ErrInvalid for invalid Options or a nil dial, the error of dial, the other side's refusal (ErrBusy, ErrVersion), ErrStranger
 // for a side that does not speak the protocol, or, when Options.HandshakeTimeout or ctx ends, a net.Error with Timeout or ctx's error.
 // DialContext does not wait for a dial that takes longer, and closes the conn that it returns.
-func DialContext(ctx context.Context, opts *Options, dial DialFunc) (*Conn, error) {
+func DialContext(ctx context.Context, dial DialFunc, opts *Options) (*Conn, error) {
 	o := opts.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err

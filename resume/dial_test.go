@@ -56,7 +56,7 @@ func TestDialIsNotBlockedByASilentServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		dial, open := scripted(func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 		start := time.Now()
-		_, err := Dial(nil, dial)
+		_, err := Dial(dial, nil)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		var ne net.Error
 		require.ErrorAs(t, err, &ne)
@@ -65,13 +65,13 @@ func TestDialIsNotBlockedByASilentServer(t *testing.T) {
 		require.Zero(t, open.Load(), "the carrier is closed")
 
 		start = time.Now()
-		_, err = Dial(&Options{HandshakeTimeout: time.Second}, dial)
+		_, err = Dial(dial, &Options{HandshakeTimeout: time.Second})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Equal(t, time.Second, time.Since(start))
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		_, err = DialContext(ctx, nil, dial)
+		_, err = DialContext(ctx, dial, nil)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.Zero(t, open.Load())
 	})
@@ -85,10 +85,10 @@ func TestDialIsNotBlockedByItsDial(t *testing.T) {
 		late, end := faultnet.Pipe(faultnet.LinkOptions{})
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
-		_, err := DialContext(ctx, nil, func(context.Context) (net.Conn, error) {
+		_, err := DialContext(ctx, func(context.Context) (net.Conn, error) {
 			time.Sleep(time.Minute)
 			return late, nil
-		})
+		}, nil)
 		require.ErrorIs(t, err, context.Canceled)
 		time.Sleep(time.Hour)
 		_, err = end.Read(make([]byte, 1))
@@ -99,7 +99,9 @@ func TestDialIsNotBlockedByItsDial(t *testing.T) {
 // Row: S-g, S2
 func TestFirstDialFailsWithItsError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		_, err := Dial(nil, func(context.Context) (net.Conn, error) { return nil, errRefused })
+		_, err := Dial(func(context.Context) (net.Conn, error) {
+			return nil, errRefused
+		}, nil)
 		require.ErrorIs(t, err, errRefused)
 
 		version := hello{kind: messageRefuse, code: refuseVersion}.append(nil)
@@ -121,7 +123,7 @@ func TestFirstDialFailsWithItsError(t *testing.T) {
 				_, _ = io.ReadFull(c, make([]byte, helloSize))
 				_, _ = c.Write(test.answer)
 			})
-			_, err := Dial(nil, dial)
+			_, err := Dial(dial, nil)
 			require.ErrorIs(t, err, test.want, name)
 			require.NotErrorIs(t, err, io.EOF, name)
 			synctest.Wait()
@@ -157,7 +159,7 @@ func TestHostileAnswersToAResumeEndTheConn(t *testing.T) {
 				require.NoError(t, writeHello(c, answer))
 			})
 			start := time.Now()
-			c, err := Dial(nil, dial)
+			c, err := Dial(dial, nil)
 			require.NoError(t, err)
 			<-c.Done()
 			_, err = c.Read(make([]byte, 1))
@@ -194,7 +196,7 @@ func TestHostileSegmentsEndTheConn(t *testing.T) {
 				dials++
 				answering(append(answer, wire...))(c)
 			})
-			c, err := Dial(&Options{Window: minWindow}, dial)
+			c, err := Dial(dial, &Options{Window: minWindow})
 			require.NoError(t, err)
 			<-c.Done()
 			require.Equal(t, 1, dials, name)
@@ -229,7 +231,7 @@ func TestGapLosesTheCarrierOnly(t *testing.T) {
 			_, _ = c.Write(append(header{kind: kindData, length: 2}.append(at.append(nil)), "ok"...))
 			_, _ = io.Copy(io.Discard, c)
 		})
-		c, err := Dial(nil, dial)
+		c, err := Dial(dial, nil)
 		require.NoError(t, err)
 		got := make([]byte, 2)
 		_, err = io.ReadFull(c, got)
@@ -246,14 +248,14 @@ func TestDialKeepsTheValuesOfItsContextAndNotItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		type key struct{}
 		h := newHub()
-		l, err := NewListener(nil, h)
+		l, err := NewListener(h, nil)
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "value"))
 		var values []any
-		c, err := DialContext(ctx, nil, func(ctx context.Context) (net.Conn, error) {
+		c, err := DialContext(ctx, func(ctx context.Context) (net.Conn, error) {
 			values = append(values, ctx.Value(key{}))
 			return h.dial(ctx)
-		})
+		}, nil)
 		require.NoError(t, err)
 		cancel()
 		link, _ := h.newest()

@@ -1,11 +1,11 @@
 // Package resume gives a net.Conn that outlives the connections it runs on.
 //
-//	l, err := resume.NewListener(nil, ln) // Accept returns net.Conns; ln: any net.Listener
+//	l, err := resume.NewListener(ln, nil) // Accept returns net.Conns; ln: any net.Listener
 //
-//	conn, err := resume.Dial(nil, func(ctx context.Context) (net.Conn, error) {
+//	conn, err := resume.Dial(func(ctx context.Context) (net.Conn, error) {
 //		var d net.Dialer
 //		return d.DialContext(ctx, "tcp", "example.org:7000")
-//	})
+//	}, nil)
 //
 // What conn runs on is a carrier: any net.Conn whose Close ends its Reads and Writes. When a carrier fails, or falls silent,
 // the dialing side dials again and both sides go on where they were: each byte arrives once and in order. [Conn.Reconnect]

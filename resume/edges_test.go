@@ -20,11 +20,11 @@ import (
 func exercise(t *testing.T, dial, accept *Options) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
-		l, err := NewListener(accept, h)
+		l, err := NewListener(h, accept)
 		if err != nil {
 			require.ErrorIs(t, err, ErrInvalid)
 			h = newHub()
-			l, err = NewListener(nil, h)
+			l, err = NewListener(h, nil)
 			require.NoError(t, err)
 		}
 		var mu sync.Mutex
@@ -55,12 +55,12 @@ func exercise(t *testing.T, dial, accept *Options) {
 			}
 		}()
 		tries := 0
-		c, err := Dial(dial, func(ctx context.Context) (net.Conn, error) {
+		c, err := Dial(func(ctx context.Context) (net.Conn, error) {
 			if tries++; tries%3 == 2 {
 				return nil, errRefused
 			}
 			return h.dial(ctx)
-		})
+		}, dial)
 		if err == nil {
 			_ = c.SetDeadline(time.Now().Add(time.Minute))
 			_, _ = c.Write([]byte("x"))
@@ -131,7 +131,7 @@ func TestNoCallIsAPanic(t *testing.T) {
 		t.Log("seed", seed)
 		synctest.Test(t, func(t *testing.T) {
 			h := newHub()
-			l, err := NewListener(nil, h)
+			l, err := NewListener(h, nil)
 			require.NoError(t, err)
 			given := edges.As[error](edges.As[net.Conn](edges.Of()), errRefused)
 			use := func(c *Conn, n uint64) {
@@ -151,7 +151,7 @@ func TestNoCallIsAPanic(t *testing.T) {
 					use(c.(*Conn), 1)
 				}
 			}()
-			c, err := Dial(nil, h.dial)
+			c, err := Dial(h.dial, nil)
 			require.NoError(t, err)
 			use(c, 2)
 			<-served

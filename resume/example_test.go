@@ -17,7 +17,7 @@ func ExampleDial() {
 		fmt.Println(err)
 		return
 	}
-	l, err := resume.NewListener(nil, under)
+	l, err := resume.NewListener(under, nil)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -35,12 +35,12 @@ func ExampleDial() {
 	})
 
 	var carrier net.Conn // the newest
-	conn, err := resume.Dial(nil, func(ctx context.Context) (net.Conn, error) {
+	conn, err := resume.Dial(func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		c, err := d.DialContext(ctx, "tcp", under.Addr().String())
 		carrier = c
 		return c, err
-	})
+	}, nil)
 	if err != nil {
 		fmt.Println(err)
 		return

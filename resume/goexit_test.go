@@ -15,7 +15,9 @@ import (
 func TestHooksThatEndTheirGoroutineEndNoConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
-		l, err := NewListener(&Options{OnState: func(StateChange) { runtime.Goexit() }}, h)
+		l, err := NewListener(h, &Options{OnState: func(StateChange) {
+			runtime.Goexit()
+		}})
 		require.NoError(t, err)
 		exits := 1
 		dial := func(ctx context.Context) (net.Conn, error) {
@@ -26,10 +28,10 @@ func TestHooksThatEndTheirGoroutineEndNoConn(t *testing.T) {
 		}
 		o := &Options{OnState: func(StateChange) { runtime.Goexit() }, Final: func(error) error { runtime.Goexit(); return nil }}
 		began := time.Now()
-		_, err = Dial(o, dial)
+		_, err = Dial(dial, o)
 		require.ErrorContains(t, err, "ended its goroutine")
 		require.Zero(t, time.Since(began))
-		c, err := Dial(o, dial)
+		c, err := Dial(dial, o)
 		require.NoError(t, err)
 		far, err := l.Accept()
 		require.NoError(t, err)

@@ -173,9 +173,9 @@ func newPairOver(t testing.TB, h *hub, dialing, serving *Options) *pair {
 	}
 	d.OnState, s.OnState = p.told.note, p.heard.note
 	var err error
-	p.l, err = NewListener(&s, h)
+	p.l, err = NewListener(h, &s)
 	require.NoError(t, err)
-	p.client, err = Dial(&d, h.dial)
+	p.client, err = Dial(h.dial, &d)
 	require.NoError(t, err)
 	server, err := p.l.Accept()
 	require.NoError(t, err)

@@ -89,9 +89,9 @@ func newCurtPair(t *testing.T) (*pair, *curtHub) {
 	h := &curtHub{hub: newHub(), over: map[*faultnet.Link]bool{}, reasons: map[string][]error{}}
 	p := &pair{hub: h.hub, told: new(diary), heard: new(diary)}
 	var err error
-	p.l, err = NewListener(h.options("server", p.heard), h)
+	p.l, err = NewListener(h, h.options("server", p.heard))
 	require.NoError(t, err)
-	p.client, err = Dial(h.options("client", p.told), h.dial)
+	p.client, err = Dial(h.dial, h.options("client", p.told))
 	require.NoError(t, err)
 	server, err := p.l.Accept()
 	require.NoError(t, err)
@@ -223,7 +223,7 @@ func TestFinalEndsTheAttemptsToResume(t *testing.T) {
 // A Listener without one below takes carriers that are brought to it.
 func TestServeTakesCarriersFromElsewhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l, err := NewListener(&Options{MaxConns: 1}, nil)
+		l, err := NewListener(nil, &Options{MaxConns: 1})
 		require.NoError(t, err)
 		require.Nil(t, l.Addr())
 		type served struct {
@@ -241,7 +241,7 @@ func TestServeTakesCarriersFromElsewhere(t *testing.T) {
 			}()
 			return a, nil
 		}
-		client, err := Dial(nil, dial)
+		client, err := Dial(dial, nil)
 		require.NoError(t, err)
 		first := <-results
 		require.NoError(t, first.err)
@@ -252,7 +252,7 @@ func TestServeTakesCarriersFromElsewhere(t *testing.T) {
 		require.Nil(t, again.c, "it has resumed the one there is")
 		say(t, first.c, client, "the same")
 
-		_, err = Dial(nil, dial)
+		_, err = Dial(dial, nil)
 		require.ErrorIs(t, err, ErrBusy)
 		require.ErrorIs(t, (<-results).err, ErrBusy)
 		for say, want := range map[string]error{

@@ -33,7 +33,7 @@ const maxHellos = 256
 
 // NewListener returns a Listener on under, which it owns from then on. If it fails, the error is ErrInvalid and under is not touched. under
 // may be nil: then all carriers come through Serve.
-func NewListener(opts *Options, under net.Listener) (*Listener, error) {
+func NewListener(under net.Listener, opts *Options) (*Listener, error) {
 	o := opts.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err

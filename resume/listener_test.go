@@ -68,7 +68,7 @@ func TestListenerRefusesHostileHellos(t *testing.T) {
 func TestLateHelloOfAnOlderAttemptIsRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
-		l, err := NewListener(nil, h)
+		l, err := NewListener(h, nil)
 		require.NoError(t, err)
 		first, answer := send(t, h, hello{kind: messageNew, buffer: minWindow, resumeWindow: 1e6})
 		s, err := l.Accept()
@@ -97,7 +97,7 @@ func TestLateHelloOfAnOlderAttemptIsRefused(t *testing.T) {
 func TestSilentDialersAreInNobodysWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
-		l, err := NewListener(nil, h)
+		l, err := NewListener(h, nil)
 		require.NoError(t, err)
 		before := runtime.NumGoroutine()
 		var silent []net.Conn
@@ -113,7 +113,7 @@ func TestSilentDialersAreInNobodysWay(t *testing.T) {
 		l.mu.Unlock()
 		require.LessOrEqual(t, runtime.NumGoroutine()-before, maxHellos+10, "the runtime has its own, too")
 		start := time.Now()
-		c, err := Dial(nil, h.dial)
+		c, err := Dial(h.dial, nil)
 		require.NoError(t, err)
 		s, err := l.Accept()
 		require.NoError(t, err)
@@ -139,7 +139,7 @@ func TestSilentDialersAreInNobodysWay(t *testing.T) {
 func TestListenerClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil, nil)
-		waiting, err := Dial(nil, p.dial) // not accepted
+		waiting, err := Dial(p.dial, nil) // not accepted
 		require.NoError(t, err)
 		silent, err := p.dial(t.Context())
 		require.NoError(t, err)
@@ -206,9 +206,9 @@ func TestListenerOutlivesTemporaryErrorsAndTellsOfOthers(t *testing.T) {
 		for range 3 {
 			f.errs <- temporaryError{errors.New("too many open files")}
 		}
-		l, err := NewListener(nil, f)
+		l, err := NewListener(f, nil)
 		require.NoError(t, err)
-		c, err := Dial(nil, f.dial)
+		c, err := Dial(f.dial, nil)
 		require.NoError(t, err)
 		s, err := l.Accept()
 		require.NoError(t, err)
@@ -224,7 +224,7 @@ func TestListenerOutlivesTemporaryErrorsAndTellsOfOthers(t *testing.T) {
 
 		f = &flakyListener{newHub(), make(chan error, 1)}
 		f.errs <- temporaryError{errors.New("too many open files")}
-		l, err = NewListener(nil, f)
+		l, err = NewListener(f, nil)
 		require.NoError(t, err)
 		require.NoError(t, l.Close(), "during the wait")
 	})
@@ -236,11 +236,11 @@ func TestListenerOutlivesTemporaryErrorsAndTellsOfOthers(t *testing.T) {
 func TestCutInTheFirstHello(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
-		l, err := NewListener(&Options{ResumeWindow: time.Second}, h)
+		l, err := NewListener(h, &Options{ResumeWindow: time.Second})
 		require.NoError(t, err)
 		for at := range int64(2 * helloSize) {
 			h.onLink(func(link *faultnet.Link) { link.CutAfter(at) })
-			_, err := Dial(nil, h.dial)
+			_, err := Dial(h.dial, nil)
 			require.Error(t, err, "cut after %d bytes", at)
 		}
 		time.Sleep(2 * time.Second)
@@ -281,7 +281,7 @@ func TestServeAgain(t *testing.T) {
 			go func() { served <- l.ServeAgain(s, carrier) }()
 			return c, nil
 		}
-		c, err := Dial(nil, dial)
+		c, err := Dial(dial, nil)
 		require.NoError(t, err)
 		require.NoError(t, <-served)
 		say(t, c, s, "to the same Conn")
@@ -291,7 +291,7 @@ func TestServeAgain(t *testing.T) {
 		require.Equal(t, "said before anybody was there to hear it", string(got))
 		require.True(t, s.Heard())
 
-		_, err = Dial(nil, dial)
+		_, err = Dial(dial, nil)
 		require.ErrorIs(t, err, ErrProtocol, "the dialing side has been heard")
 		require.ErrorIs(t, <-served, ErrProtocol)
 		require.NoError(t, c.Reconnect())
@@ -300,7 +300,7 @@ func TestServeAgain(t *testing.T) {
 		_, _ = c.Close(), s.Close()
 		<-s.Done()
 		require.NoError(t, l.Close())
-		_, err = Dial(nil, dial)
+		_, err = Dial(dial, nil)
 		require.Error(t, err)
 		require.ErrorIs(t, <-served, net.ErrClosed)
 		_ = first.Close()

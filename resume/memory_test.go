@@ -34,7 +34,7 @@ func TestMemoryOfDetachedConnsIsBounded(t *testing.T) {
 	} {
 		h := newHub()
 		h.opts.Buffer = 4 * window
-		l, err := NewListener(&Options{Window: window, ResumeWindow: 3 * time.Second}, h)
+		l, err := NewListener(h, &Options{Window: window, ResumeWindow: 3 * time.Second})
 		require.NoError(t, err)
 		goroutines, before := runtime.NumGoroutine(), heap()
 		servers := withoutCarrier(t, h, l, conns, test.full)
@@ -103,12 +103,12 @@ func (c *Conn) queued() int {
 func TestIdleConnHoldsLittleMemory(t *testing.T) {
 	const conns = 100
 	h := newHub()
-	l, err := NewListener(nil, h)
+	l, err := NewListener(h, nil)
 	require.NoError(t, err)
 	before := heap()
 	var all []net.Conn
 	for range conns {
-		c, err := Dial(nil, h.dial)
+		c, err := Dial(h.dial, nil)
 		require.NoError(t, err)
 		s, err := l.Accept()
 		require.NoError(t, err)

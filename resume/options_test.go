@@ -24,10 +24,10 @@ func TestOptionsThatCannotWorkNameTheField(t *testing.T) {
 		"Options.Backoff.Max is -1ns":      {Backoff: Backoff{Max: -1}},
 		"Options.Backlog is -1":            {Backlog: -1},
 	} {
-		_, err := Dial(&o, nil)
+		_, err := Dial(nil, &o)
 		require.ErrorIs(t, err, ErrInvalid, field)
 		require.ErrorContains(t, err, field)
-		_, err = NewListener(&o, nil)
+		_, err = NewListener(nil, &o)
 		require.ErrorIs(t, err, ErrInvalid, field)
 	}
 	for _, o := range []*Options{nil, {}, {Window: minWindow}, {Window: maxWindow, ResumeWindow: -1, CloseTimeout: -1, Heartbeat: -1, MaxConns: -1, MaxDetached: -1}} {
@@ -62,7 +62,7 @@ func TestOptionHandshakeTimeoutOfTheListener(t *testing.T) {
 	for timeout, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Second: time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			h := newHub()
-			l, err := NewListener(&Options{HandshakeTimeout: timeout}, h)
+			l, err := NewListener(h, &Options{HandshakeTimeout: timeout})
 			require.NoError(t, err)
 			c, err := h.dial(t.Context())
 			require.NoError(t, err)
@@ -138,7 +138,7 @@ func TestOptionBackoff(t *testing.T) {
 func TestOptionMaxConns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil, &Options{MaxConns: 1})
-		_, err := Dial(nil, p.dial)
+		_, err := Dial(p.dial, nil)
 		require.ErrorIs(t, err, ErrBusy)
 		p.cutNewest() // of the one that was refused
 		p.client.flow.Detach(errSilent)
@@ -146,7 +146,7 @@ func TestOptionMaxConns(t *testing.T) {
 		require.NoError(t, p.client.Close())
 		require.NoError(t, p.server.Close())
 		<-p.server.Done()
-		again, err := Dial(nil, p.dial)
+		again, err := Dial(p.dial, nil)
 		require.NoError(t, err)
 		s, err := p.l.Accept()
 		require.NoError(t, err)
@@ -159,19 +159,19 @@ func TestOptionMaxConns(t *testing.T) {
 func TestOptionBacklog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
-		l, err := NewListener(&Options{Backlog: 2}, h)
+		l, err := NewListener(h, &Options{Backlog: 2})
 		require.NoError(t, err)
 		var conns []net.Conn
 		for range 2 {
-			c, err := Dial(nil, h.dial)
+			c, err := Dial(h.dial, nil)
 			require.NoError(t, err)
 			conns = append(conns, c)
 		}
-		_, err = Dial(nil, h.dial)
+		_, err = Dial(h.dial, nil)
 		require.ErrorIs(t, err, ErrBusy)
 		s, err := l.Accept()
 		require.NoError(t, err)
-		c, err := Dial(nil, h.dial)
+		c, err := Dial(h.dial, nil)
 		require.NoError(t, err)
 		require.NoError(t, l.Close())
 		for _, c := range append(conns, c, s) {
@@ -187,7 +187,7 @@ func TestOptionBacklog(t *testing.T) {
 func TestOptionMaxDetached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
-		l, err := NewListener(&Options{MaxDetached: 3}, h)
+		l, err := NewListener(h, &Options{MaxDetached: 3})
 		require.NoError(t, err)
 		var servers []*Conn
 		detach := func(heard bool) {
@@ -243,16 +243,16 @@ func TestOptionMaxDetached(t *testing.T) {
 func TestOptionOnState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
-		l, err := NewListener(nil, h)
+		l, err := NewListener(h, nil)
 		require.NoError(t, err)
 		var told []StateChange
-		c, err := Dial(&Options{OnState: func(s StateChange) {
+		c, err := Dial(h.dial, &Options{OnState: func(s StateChange) {
 			told = append(told, s)
 			_ = s.Conn.LocalAddr()
 			if s.State == StateDetached {
 				_ = s.Conn.Close()
 			}
-		}}, h.dial)
+		}})
 		require.NoError(t, err)
 		s, err := l.Accept()
 		require.NoError(t, err)

@@ -90,9 +90,9 @@ func TestConnSurvivesAnEvilProxy(t *testing.T) {
 	require.NoError(t, err)
 	proxy := faultnet.TCPProxy(t, under.Addr().String())
 	o := &Options{Window: 64 << 10, Heartbeat: 100 * time.Millisecond, Backoff: Backoff{Min: time.Millisecond, Max: 20 * time.Millisecond}}
-	l, err := NewListener(o, under)
+	l, err := NewListener(under, o)
 	require.NoError(t, err)
-	c, err := Dial(o, tcpDial(proxy.Addr()))
+	c, err := Dial(tcpDial(proxy.Addr()), o)
 	require.NoError(t, err)
 	accepted, err := l.Accept()
 	require.NoError(t, err)

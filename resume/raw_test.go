@@ -25,7 +25,7 @@ func newRaw(t *testing.T, opts faultnet.LinkOptions, o *Options, buffer uint32) 
 	r := &raw{t: t, opts: opts, dials: make(chan net.Conn, 1)}
 	accepted := make(chan net.Conn)
 	go func() { accepted <- r.accept(hello{id: testID, resumeWindow: 1e6, buffer: buffer}) }()
-	c, err := Dial(o, r.dial)
+	c, err := Dial(r.dial, o)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		_ = c.Close()
@@ -237,7 +237,7 @@ func TestCloseEndsAWriteThatIsInTheCarrier(t *testing.T) {
 func TestAttemptThatIsOvertakenGetsNoCarrier(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()
-		l, err := NewListener(nil, h)
+		l, err := NewListener(h, nil)
 		require.NoError(t, err)
 		first, answer := send(t, h, hello{kind: messageNew, buffer: minWindow, resumeWindow: 1e6})
 		s, err := l.Accept()

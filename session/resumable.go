@@ -130,13 +130,13 @@ func (s *Session) tryResumable(ctx context.Context, name string, number uint64) 
 	var lost atomic.Bool
 	o := s.streamOptions(maxReattach + s.cfg.HandshakeTimeout)
 	o.OnState = func(c resume.StateChange) { lost.Store(c.State == resume.StateDetached) }
-	return resume.DialContext(ctx, o, func(ctx context.Context) (net.Conn, error) {
+	return resume.DialContext(ctx, func(ctx context.Context) (net.Conn, error) {
 		h := &frame.Hello{Role: frame.RoleStream, SessionID: s.id, Name: name, Resumable: frame.ResumableAgain}
 		if carriers.Add(1) == 1 {
 			h.Resumable, h.Number = frame.ResumableNew, number
 		}
 		return s.openStreamCarrier(ctx, Want{Lost: lost.Load() || s.State() == StateDetached}, h)
-	})
+	}, o)
 }
 
 // openStreamCarrier opens a carrier of a resumable stream and does the session's part of its hello.
@@ -251,7 +251,7 @@ func (s *Session) streamListener() (*resume.Listener, error) {
 		return nil, s.err
 	}
 	if s.listener == nil {
-		l, err := resume.NewListener(s.streamOptions(s.cfg.HandshakeTimeout), nil)
+		l, err := resume.NewListener(nil, s.streamOptions(s.cfg.HandshakeTimeout))
 		if err != nil {
 			return nil, err
 		}

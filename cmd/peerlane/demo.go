@@ -235,10 +235,10 @@ type lab struct {
 func newLab(ctx context.Context, tr demoTransport) (*lab, error) {
 	l := &lab{path: tr.path}
 	var err error
-	if l.a, err = node.New(ctx, node.Options{ListenAddrs: []string{tr.listen}}); err != nil {
+	if l.a, err = node.New(ctx, &node.Options{ListenAddrs: []string{tr.listen}}); err != nil {
 		return nil, err
 	}
-	if l.b, err = node.New(ctx, node.Options{ListenAddrs: []string{tr.listen}}); err != nil {
+	if l.b, err = node.New(ctx, &node.Options{ListenAddrs: []string{tr.listen}}); err != nil {
 		return nil, errors.Join(err, l.a.Close())
 	}
 	l.a.Remember(l.b.Info())

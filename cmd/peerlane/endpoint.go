@@ -40,7 +40,7 @@ func (f *hostFlags) open(ctx context.Context, secret []byte, allow []peer.ID, cf
 	if err != nil {
 		return nil, err
 	}
-	n, err := node.New(ctx, node.Options{KeyFile: f.Key, ListenAddrs: f.Listen, Relays: f.Relay, HolePunch: len(f.Relay) > 0,
+	n, err := node.New(ctx, &node.Options{KeyFile: f.Key, ListenAddrs: f.Listen, Relays: f.Relay, HolePunch: len(f.Relay) > 0,
 		Limits: &node.Limits{Peers: maxPeers}})
 	if err != nil {
 		return nil, err

@@ -96,7 +96,7 @@ func (f *peerFlags) dial(ctx context.Context, retries int) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := node.New(ctx, node.Options{KeyFile: f.Key, NoListen: !viaRelay(info), HolePunch: viaRelay(info)})
+	n, err := node.New(ctx, &node.Options{KeyFile: f.Key, NoListen: !viaRelay(info), HolePunch: viaRelay(info)})
 	if err != nil {
 		return nil, err
 	}

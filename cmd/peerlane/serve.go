@@ -110,8 +110,8 @@ func (c *serveCmd) config(std stdio) (*peerlane.ServerConfig, error) {
 	return cfg, nil
 }
 
-func (c *serveCmd) options() node.Options {
-	return node.Options{KeyFile: c.Key, ListenAddrs: c.Listen, Relays: c.Relay, HolePunch: len(c.Relay) > 0,
+func (c *serveCmd) options() *node.Options {
+	return &node.Options{KeyFile: c.Key, ListenAddrs: c.Listen, Relays: c.Relay, HolePunch: len(c.Relay) > 0,
 		Limits: &node.Limits{Peers: c.Peers}}
 }
 

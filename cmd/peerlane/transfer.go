@@ -161,7 +161,7 @@ func dialPeers(ctx context.Context, key string, secret []byte, peers []peer.Addr
 	for _, info := range peers {
 		relayed = relayed || viaRelay(info)
 	}
-	n, err := node.New(ctx, node.Options{KeyFile: key, NoListen: !relayed, HolePunch: relayed})
+	n, err := node.New(ctx, &node.Options{KeyFile: key, NoListen: !relayed, HolePunch: relayed})
 	if err != nil {
 		return nil, nil, err
 	}

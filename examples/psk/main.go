@@ -27,12 +27,12 @@ func main() {
 }
 
 func run(ctx context.Context, out io.Writer) error {
-	server, err := node.New(ctx, node.Options{Loopback: true})
+	server, err := node.New(ctx, &node.Options{Loopback: true})
 	if err != nil {
 		return err
 	}
 	defer server.Close()
-	client, err := node.New(ctx, node.Options{Loopback: true})
+	client, err := node.New(ctx, &node.Options{Loopback: true})
 	if err != nil {
 		return err
 	}

@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	options := node.Options{KeyFile: filepath.Join(*dir, "key"), NoListen: true}
+	options := &node.Options{KeyFile: filepath.Join(*dir, "key"), NoListen: true}
 	if args[0] == "lead" {
 		options.NoListen, options.ListenAddrs = false, []string{*listen}
 	}

@@ -136,7 +136,7 @@ func addresses(t *testing.T, dir string) (listen, dial string) {
 	port := l.Addr().(*net.TCPAddr).Port
 	require.NoError(t, l.Close())
 	require.NoError(t, os.MkdirAll(dir, 0o700))
-	host, err := node.New(t.Context(), node.Options{KeyFile: filepath.Join(dir, "key"), NoListen: true})
+	host, err := node.New(t.Context(), &node.Options{KeyFile: filepath.Join(dir, "key"), NoListen: true})
 	require.NoError(t, err)
 	defer host.Close()
 	listen = fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port)

@@ -28,12 +28,12 @@ func main() {
 
 func run(ctx context.Context, out io.Writer) error {
 	// Two hosts in one program, to be short. In yours each runs on its own machine, without Loopback.
-	server, err := node.New(ctx, node.Options{Loopback: true})
+	server, err := node.New(ctx, &node.Options{Loopback: true})
 	if err != nil {
 		return err
 	}
 	defer server.Close()
-	client, err := node.New(ctx, node.Options{Loopback: true})
+	client, err := node.New(ctx, &node.Options{Loopback: true})
 	if err != nil {
 		return err
 	}

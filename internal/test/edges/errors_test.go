@@ -33,9 +33,9 @@ func TestWrongArgumentsMatchOneError(t *testing.T) {
 		{"Strands", second(bulk.Open(t.Context(), new(session.Session), "x", &bulk.Options{Strands: -1}))},
 		{"session", second(record.Open(t.Context(), nil, "x", nil))},
 		{"db", second(boltstore.New(nil, "x"))},
-		{"Window", second(resume.NewListener(&resume.Options{Window: -1}, nil))},
+		{"Window", second(resume.NewListener(nil, &resume.Options{Window: -1}))},
 		{"key", second(psk.NewKeyring(nil))},
-		{"Peers", second(node.New(t.Context(), node.Options{Limits: &node.Limits{Peers: -1}}))},
+		{"Peers", second(node.New(t.Context(), &node.Options{Limits: &node.Limits{Peers: -1}}))},
 		{"sources", second(ticket.Ticket{}.Encode())},
 		{"dial", second(transfer.Push(t.Context(), nil, nil, nil).Wait())},
 	} {
