@@ -296,13 +296,13 @@ func TestAnAddrIsThePeerIDWithAPortIfThatIsWanted(t *testing.T) {
 	require.Equal(t, Addr{Peer: pid}, op.Addr)
 }
 
-// Claim: peerlane.DefaultDialTimeout, peerlane.DefaultDirectWait
+// Claim: peerlane.Dialer.Timeout, peerlane.Dialer.DirectWait
 func TestTheDefaultsOfADialerAreItsConstants(t *testing.T) {
 	d := Dialer{}.withDefaults()
 	require.Equal(t, 30*time.Second, d.Timeout)
-	require.Equal(t, DefaultDialTimeout, d.Timeout)
+	require.Equal(t, defaultDialTimeout, d.Timeout)
 	require.Equal(t, 5*time.Second, d.DirectWait)
-	require.Equal(t, DefaultDirectWait, d.DirectWait)
+	require.Equal(t, defaultDirectWait, d.DirectWait)
 	require.Equal(t, time.Duration(-1), Dialer{Timeout: -1}.withDefaults().Timeout)
 }
 
@@ -318,7 +318,7 @@ func TestTheSentinelsOfSessionsAreTheSessions(t *testing.T) {
 	require.ErrorIs(t, &Error{Code: codes.PSKReplayed}, ErrPSKReplayed)
 }
 
-// Claim: peerlane.Request.Value, peerlane.SessionSuffix
+// Claim: peerlane.Request.Value
 func TestARequestHasItsBodyAndItsTagASessionProtocol(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	s := newServer(t, b, nil)
@@ -329,7 +329,7 @@ func TestARequestHasItsBodyAndItsTagASessionProtocol(t *testing.T) {
 		return append([]byte("got "), r.Value...), nil
 	}))
 	require.Contains(t, b.Mux().Protocols(), callTag+"/peerlane/1")
-	require.Contains(t, b.Mux().Protocols(), callTag+SessionSuffix)
+	require.Contains(t, b.Mux().Protocols(), callTag+sessionSuffix)
 	request := []byte("abc")
 	for range 2 {
 		got, err := newClient(t, a, nil).Send(t.Context(), b.ID(), callTag, request)

@@ -96,7 +96,7 @@ func (c ClientConfig) withDefaults() ClientConfig {
 	setDefault(&c.MaxBlockSize, 32<<20)
 	setDefault(&c.MaxIdleConns, 100)
 	setDefault(&c.IdleConnTimeout, 5*time.Minute)
-	setDefault(&c.DirectWait, min(DefaultDirectWait, c.ConnectTimeout))
+	setDefault(&c.DirectWait, min(defaultDirectWait, c.ConnectTimeout))
 	setDefault(&c.Heartbeat, 5*time.Second)
 	setDefault(&c.ResumeWindow, time.Minute)
 	setDefault(&c.ReplayWindow, 1<<20)

@@ -9,9 +9,9 @@ import (
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
-// SessionSuffix is appended to a tag to make the protocol ID of its sessions; the plain tag is that of pointsub v0.0.2's
+// sessionSuffix is appended to a tag to make the protocol ID of its sessions; the plain tag is that of pointsub v0.0.2's
 // calls (spec 2).
-const SessionSuffix = "/peerlane/1"
+const sessionSuffix = "/peerlane/1"
 
 // agent is what sessions tell the other side they are.
 const agent = "peerlane/0.1"
@@ -22,7 +22,7 @@ const (
 )
 
 // sessionTag returns the protocol ID of a tag's sessions.
-func sessionTag(tag protocol.ID) protocol.ID { return tag + SessionSuffix }
+func sessionTag(tag protocol.ID) protocol.ID { return tag + sessionSuffix }
 
 type durationField struct {
 	name string

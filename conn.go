@@ -36,7 +36,6 @@ import (
 type Conn struct {
 	stream       network.MuxedStream
 	under        network.Conn // the stream's connection; nil on a loopback conn
-	localPeer    peer.ID
 	remotePeer   peer.ID
 	tag          protocol.ID
 	local        net.Addr
@@ -83,7 +82,6 @@ func newConn(s network.Stream, tag protocol.ID, opts connOptions) *Conn {
 	c := &Conn{
 		stream:       s,
 		under:        under,
-		localPeer:    under.LocalPeer(),
 		remotePeer:   under.RemotePeer(),
 		tag:          tag,
 		local:        styledAddr(opts.style, under.LocalPeer(), 0, under.LocalMultiaddr()),
@@ -106,9 +104,6 @@ func stopsSending(under network.Conn) bool {
 	_, relayed := relayOf(under)
 	return !relayed // a circuit names no muxer, but is muxed by yamux
 }
-
-// LocalPeer returns the Peer ID of this side.
-func (c *Conn) LocalPeer() peer.ID { return c.localPeer }
 
 // RemotePeer returns the Peer ID of the other side, as proved by the secure channel.
 func (c *Conn) RemotePeer() peer.ID { return c.remotePeer }

@@ -29,7 +29,6 @@ func TestConnNamesItsEndsByPeerID(t *testing.T) {
 		require.Equal(t, b.ID().String(), c.RemoteAddr().String())
 		require.Equal(t, b.ID().String(), far.LocalAddr().String())
 		require.Equal(t, a.ID().String(), far.RemoteAddr().String())
-		require.Equal(t, a.ID(), c.LocalPeer())
 		require.Equal(t, b.ID(), c.RemotePeer())
 		require.Equal(t, testTag, c.Tag())
 		require.Equal(t, testTag, far.Tag())

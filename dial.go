@@ -45,8 +45,8 @@ func Dial(ctx context.Context, h host.Host, pid peer.ID, tag protocol.ID) (net.C
 
 // Defaults of a Dialer.
 const (
-	DefaultDialTimeout = 30 * time.Second // of Dialer.Timeout
-	DefaultDirectWait  = 5 * time.Second  // of Dialer.DirectWait
+	defaultDialTimeout = 30 * time.Second // of Dialer.Timeout
+	defaultDirectWait  = 5 * time.Second  // of Dialer.DirectWait
 )
 
 // A Dialer opens conns to peers. Use does not change its fields. A Dialer may be copied and used concurrently.
@@ -80,10 +80,10 @@ type Dialer struct {
 
 func (d Dialer) withDefaults() Dialer {
 	if d.Timeout == 0 {
-		d.Timeout = DefaultDialTimeout
+		d.Timeout = defaultDialTimeout
 	}
 	if d.DirectWait == 0 {
-		d.DirectWait = DefaultDirectWait
+		d.DirectWait = defaultDirectWait
 	}
 	return d
 }

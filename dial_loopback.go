@@ -32,7 +32,6 @@ func newLoopbackConn(s *pipe.End, l *Listener, opts connOptions) *Conn {
 	pid := l.host.ID()
 	return &Conn{
 		stream:       s,
-		localPeer:    pid,
 		remotePeer:   pid,
 		tag:          l.tag,
 		local:        styledAddr(opts.style, pid, 0, nil),

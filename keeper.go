@@ -94,7 +94,7 @@ func (c *Client) Keep(pid peer.ID, tag protocol.ID, config *KeeperConfig) (*Keep
 	if config == nil {
 		config = &KeeperConfig{}
 	}
-	if err := config.Validate(); err != nil {
+	if err := config.validate(); err != nil {
 		return nil, err
 	}
 	if err := pid.Validate(); err != nil {

@@ -24,8 +24,8 @@ type KeeperConfig struct {
 
 const maxKeptSessions = 64
 
-// Validate returns an error that matches ErrInvalid and names the first field that is out of range, or nil.
-func (c *KeeperConfig) Validate() error {
+// validate returns an error that matches ErrInvalid and names the first field that is out of range, or nil.
+func (c *KeeperConfig) validate() error {
 	err := validateFields("KeeperConfig", []durationField{{"Backoff.Min", c.Backoff.Min}, {"Backoff.Max", c.Backoff.Max}},
 		[]sizeField{{"Sessions", c.Sessions, maxKeptSessions}, {"MaxAttempts", c.MaxAttempts, maxInt}})
 	if err != nil {

@@ -488,7 +488,7 @@ func TestKeeperRefusesWhatIsOutOfRange(t *testing.T) {
 	_, err = newClient(t, h, nil).Keep(h.ID(), callTag, nil)
 	require.ErrorIs(t, err, ErrModernPSKRequired)
 	require.Empty(t, c.keepers.all)
-	require.NoError(t, (&KeeperConfig{Sessions: maxKeptSessions, MaxAttempts: maxInt, Backoff: resume.Backoff{Min: time.Hour}}).Validate())
+	require.NoError(t, (&KeeperConfig{Sessions: maxKeptSessions, MaxAttempts: maxInt, Backoff: resume.Backoff{Min: time.Hour}}).validate())
 	require.Equal(t, KeeperConfig{Sessions: 1, Backoff: resume.Backoff{Min: 50 * time.Millisecond, Max: 5 * time.Second}},
 		KeeperConfig{}.withDefaults())
 }

@@ -22,8 +22,8 @@ func Listen(h host.Host, tag protocol.ID) (net.Listener, error) {
 	return l, nil
 }
 
-// DefaultBacklog is the default of ListenConfig.Backlog.
-const DefaultBacklog = 128
+// defaultBacklog is the default of ListenConfig.Backlog.
+const defaultBacklog = 128
 
 // maxBacklog bounds ListenConfig.Backlog, of which each place takes 8 bytes at once.
 const maxBacklog = 1 << 20
@@ -48,10 +48,10 @@ type ListenConfig struct {
 
 func (c ListenConfig) withDefaults() ListenConfig {
 	if c.Backlog == 0 {
-		c.Backlog = DefaultBacklog
+		c.Backlog = defaultBacklog
 	}
 	if c.MaxConns == 0 {
-		c.MaxConns = DefaultMaxConns
+		c.MaxConns = defaultMaxConns
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -196,9 +196,6 @@ func (l *Listener) markClosed() bool {
 func (l *Listener) Addr() net.Addr {
 	return styledAddr(l.opts.style, l.host.ID(), 0, nil)
 }
-
-// Tag returns the protocol ID that is served.
-func (l *Listener) Tag() protocol.ID { return l.tag }
 
 // ListenerStats are the counters of a Listener.
 type ListenerStats struct {

@@ -13,8 +13,8 @@ import (
 	"github.com/peerlane/peerlane/internal/handler"
 )
 
-// DefaultMaxConns is the default of ListenConfig.MaxConns.
-const DefaultMaxConns = 1024
+// defaultMaxConns is the default of ListenConfig.MaxConns.
+const defaultMaxConns = 1024
 
 // Serve serves a tag on a host and calls handler with each conn, in a goroutine of its own, as Host.SetStreamHandler does
 // with streams. It returns at once, and fails as ListenConfig.Listen does.

@@ -197,7 +197,7 @@ func TestAHandlerMayCloseItsListener(t *testing.T) {
 	require.ErrorIs(t, err, ErrGoingAway)
 }
 
-// Claim: peerlane.DefaultMaxConns
+// Claim: peerlane.ListenConfig.MaxConns
 func TestServeNamesTheInvalidArgument(t *testing.T) {
 	h := testHost(t)
 	_, err := ListenConfig{}.Serve(h, testTag, nil)
@@ -211,7 +211,7 @@ func TestServeNamesTheInvalidArgument(t *testing.T) {
 	require.ErrorIs(t, err, ErrInvalid)
 	_, err = ListenConfig{}.Serve(h, testTag, func(*Conn) {})
 	require.ErrorIs(t, err, ErrInUse)
-	require.Equal(t, DefaultMaxConns, ListenConfig{}.withDefaults().MaxConns)
+	require.Equal(t, defaultMaxConns, ListenConfig{}.withDefaults().MaxConns)
 }
 
 // resetStream is a stream that calls reset when it is reset.

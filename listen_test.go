@@ -24,7 +24,7 @@ func TestListenServesATag(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, b.ID().String(), l.Addr().String())
 		require.Equal(t, Network, l.Addr().Network())
-		require.Equal(t, testTag, l.(*Listener).Tag())
+		require.Equal(t, testTag, l.(*Listener).tag)
 		require.Contains(t, b.Mux().Protocols(), testTag)
 
 		c, err := Dial(testContext(t), a, b.ID(), testTag)
@@ -181,11 +181,11 @@ func TestTheBacklogIsBoundedAndTheRestIsRefusedWithACode(t *testing.T) {
 	})
 }
 
-// Claim: peerlane.DefaultBacklog
+// Claim: peerlane.ListenConfig.Backlog
 func TestDefaultBacklogHoldsThatMany(t *testing.T) {
 	h := testHost(t)
 	l := mustListen(t, h, testTag, ListenConfig{})
-	for range DefaultBacklog {
+	for range defaultBacklog {
 		c, err := Dial(t.Context(), h, h.ID(), testTag)
 		require.NoError(t, err)
 		defer func() { require.NoError(t, c.Close()) }()

@@ -68,7 +68,7 @@ func mustListen(t testing.TB, h host.Host, tag protocol.ID, config ListenConfig)
 // connPair returns both ends of one conn, closed when the test ends.
 func connPair(t testing.TB, a host.Host, l *Listener) (dialed, accepted *Conn) {
 	t.Helper()
-	d := Dialer{Host: a, Tag: l.Tag(), Path: AllowRelay}
+	d := Dialer{Host: a, Tag: l.tag, Path: AllowRelay}
 	dialed, err := d.Dial(testContext(t), l.host.ID())
 	require.NoError(t, err)
 	accepted, err = l.accept()

@@ -39,7 +39,7 @@ func TestALaneWhoseHandlerEndsItsGoroutineIsAborted(t *testing.T) {
 	}
 }
 
-func TestAnAcceptFuncThatEndsItsGoroutineRefusesTheLane(t *testing.T) {
+func TestAnAcceptThatEndsItsGoroutineRefusesTheLane(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t, faultnet.LinkOptions{}, session.Config{MaxStreams: 2})
 		Handle(p.toBob, "lane", func(AcceptInfo) (*Options, error) {

@@ -19,21 +19,19 @@ type Registrar interface {
 	SetStream(name string, fn func(*session.Stream))
 }
 
-// AcceptInfo is what an AcceptFunc decides on.
+// AcceptInfo describes a lane to the accept function of Handle.
 type AcceptInfo struct {
 	Name    string
 	Session *session.Session
 }
 
-// An AcceptFunc says whether a lane is taken, and with which Options, of which Mode and Strands mean nothing here. An error
-// refuses it.
-type AcceptFunc func(AcceptInfo) (*Options, error)
+type acceptFunc = func(AcceptInfo) (*Options, error)
 
-// Handle has serve called with every lane that a peer opens under name, in a goroutine of its own. accept may be nil: then all are
-// taken. Without Options from it, a lane has the default ones and is compressed if the peer wants that. The lane is closed when serve
-// returns, and aborted when it panics. Without serve none is taken. Handle panics where at does: when at is nil, or name longer than 255
-// bytes.
-func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Lane)) {
+// Handle calls serve, in a separate goroutine, with every lane that a peer opens under name. accept decides whether to take a lane, and
+// with which Options; their Mode and Strands have no effect. An error refuses the lane. Without Options from accept, a lane has the default
+// ones and is compressed if the peer wants that. If accept is nil, all lanes are taken. The lane is closed when serve returns, and aborted
+// when it panics. If serve is nil, no lane is taken. Handle panics where at does: if at is nil, or name is longer than 255 bytes.
+func Handle(at Registrar, name string, accept func(AcceptInfo) (*Options, error), serve func(*Lane)) {
 	if serve == nil {
 		accept = refuse(accept)
 	}
@@ -41,8 +39,8 @@ func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Lane)) {
 	at.SetStream(name, h.take)
 }
 
-// refuse returns an AcceptFunc that asks accept, and takes nothing.
-func refuse(accept AcceptFunc) AcceptFunc {
+// refuse returns an acceptFunc that asks accept, and takes nothing.
+func refuse(accept acceptFunc) acceptFunc {
 	return func(info AcceptInfo) (*Options, error) {
 		if accept != nil {
 			if _, err := accept(info); err != nil {
@@ -55,7 +53,7 @@ func refuse(accept AcceptFunc) AcceptFunc {
 
 // handler takes the strands that peers open under one name.
 type handler struct {
-	accept AcceptFunc
+	accept acceptFunc
 	serve  func(*Lane)
 
 	mu    sync.Mutex

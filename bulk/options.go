@@ -32,7 +32,8 @@ type Options struct {
 	// trips from about 20 ms on, where a stream's window is the bound.
 	Strands int
 	// Compress has blocks compressed with zstd where that pays: what does not shrink goes as it is, and after a few such blocks
-	// only now and then one is tried. It takes both sides: a lane is compressed if Open and the AcceptFunc's Options say so.
+	// only now and then one is tried. It takes both sides: a lane is compressed if Open's Options say so, and those that the accept
+	// function of Handle returns.
 	Compress bool
 	// Rate bounds what this side writes, in bytes per second, before compression. If zero, it is not bounded.
 	Rate int

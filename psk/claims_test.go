@@ -12,7 +12,7 @@ func TestZeroValuesAreErrors(t *testing.T) {
 	var k Keyring
 	_, err := k.Initiate(nil)
 	require.ErrorIs(t, err, ErrInvalid)
-	_, err = k.Respond(nil, KeyID{}, make([]byte, Message1Size))
+	_, err = k.Respond(nil, KeyID{}, make([]byte, message1Size))
 	require.ErrorIs(t, err, ErrMismatch)
 	require.ErrorIs(t, k.Rotate(testKey(t, "secret of a test")), ErrInvalid, "it would not know replays")
 	require.NotPanics(t, k.Retire)
@@ -23,7 +23,7 @@ func TestZeroValuesAreErrors(t *testing.T) {
 		_, err = NewKeyring(testKey(t, "secret of a test"), key)
 		require.ErrorIs(t, err, ErrInvalid)
 	}
-	for s, want := range map[*Secrets]error{nil: ErrInvalid, new(Secrets): ErrUsed} {
+	for s, want := range map[*Secrets]error{nil: ErrInvalid, new(Secrets): errUsed} {
 		here, there := net.Pipe()
 		c := Seal(here, s)
 		_, err = c.Read(make([]byte, 1))
@@ -38,8 +38,8 @@ func TestZeroValuesAreErrors(t *testing.T) {
 	require.Len(t, ring.IDs(), 1)
 }
 
-// Claim: psk.DomainSalt
-func TestTheDefaultSaltIsDomainSalt(t *testing.T) {
+// Claim: psk.Params.Salt
+func TestTheDefaultSaltIsThatOfTheSpec(t *testing.T) {
 	cheap := Params{Time: 1, MemoryKiB: 64, Threads: 1}
 	with := func(salt string) KeyID {
 		p := cheap
@@ -48,6 +48,6 @@ func TestTheDefaultSaltIsDomainSalt(t *testing.T) {
 		require.NoError(t, err)
 		return key.ID()
 	}
-	require.Equal(t, with(DomainSalt), with(""))
-	require.NotEqual(t, with(DomainSalt), with("another salt"))
+	require.Equal(t, with(domainSalt), with(""))
+	require.NotEqual(t, with(domainSalt), with("another salt"))
 }

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// A Conn is a net.Conn whose bytes travel as authenticated records over another conn (spec 4). It is safe for concurrent
+// A sealedConn is a net.Conn whose bytes travel as authenticated records over another conn (spec 4). It is safe for concurrent
 // use; concurrent Writes do not mix.
 //
 //	open --CloseWrite--> half closed --Close--> closed
 //	any  --a record does not verify--> dead: Read and Write give ErrTampered
-//	any  --a write fails part way--> broken: Write gives ErrBroken, Read goes on
-type Conn struct {
+//	any  --a write fails part way--> broken: Write gives errBroken, Read goes on
+type sealedConn struct {
 	conn   net.Conn
 	closer *single // Close
 
@@ -33,7 +33,7 @@ type Conn struct {
 	tail     []byte  // sealed, and held back by a deadline: leaves before anything else
 	ended    bool    // the end record is sealed
 	halfDone bool    // and the conn below is half closed
-	writeErr error   // ErrBroken with its cause: for good
+	writeErr error   // errBroken with its cause: for good
 	chunk    int     // plaintext of the next records; 0 before the first
 	written  uint64  // bytes that have left
 
@@ -47,8 +47,15 @@ type Conn struct {
 }
 
 // Seal returns conn with its bytes sealed under s. It takes the secrets: sealing a second conn with them, or with nil,
-// gives a Conn on which every Read and Write fails. The Conn owns conn from here on.
-func Seal(conn net.Conn, s *Secrets) *Conn {
+// returns a conn on which every Read and Write fails. The result owns conn from then on. It is safe for concurrent use, and
+// also has the methods CloseRead() error, CloseWrite() error and NetConn() net.Conn.
+//
+// Read returns io.EOF at the authenticated end, and io.ErrUnexpectedEOF when the bytes stop without one. A record that does
+// not verify ends both directions with ErrTampered. A Write that fails for another reason than its deadline ends the
+// writing direction: the peer may hold half a record.
+func Seal(conn net.Conn, s *Secrets) net.Conn { return seal(conn, s) }
+
+func seal(conn net.Conn, s *Secrets) *sealedConn {
 	keys, err := s.take()
 	if err != nil {
 		c := newConn(conn, new(directionKeys), rekeyInterval)
@@ -58,8 +65,8 @@ func Seal(conn net.Conn, s *Secrets) *Conn {
 	return newConn(conn, keys, rekeyInterval)
 }
 
-func newConn(conn net.Conn, keys *directionKeys, interval uint64) *Conn {
-	return &Conn{
+func newConn(conn net.Conn, keys *directionKeys, interval uint64) *sealedConn {
+	return &sealedConn{
 		conn:    conn,
 		closer:  newSingle(),
 		reading: newTurn(),
@@ -70,16 +77,16 @@ func newConn(conn net.Conn, keys *directionKeys, interval uint64) *Conn {
 }
 
 // NetConn returns the conn below. Reading or writing it breaks the seal; it is for settings, and for resetting it.
-func (c *Conn) NetConn() net.Conn { return c.conn }
+func (c *sealedConn) NetConn() net.Conn { return c.conn }
 
 // LocalAddr returns the local address of the conn below.
-func (c *Conn) LocalAddr() net.Addr { return c.conn.LocalAddr() }
+func (c *sealedConn) LocalAddr() net.Addr { return c.conn.LocalAddr() }
 
 // RemoteAddr returns the remote address of the conn below.
-func (c *Conn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
+func (c *sealedConn) RemoteAddr() net.Addr { return c.conn.RemoteAddr() }
 
 // SetDeadline sets both deadlines; see SetReadDeadline and SetWriteDeadline.
-func (c *Conn) SetDeadline(t time.Time) error {
+func (c *sealedConn) SetDeadline(t time.Time) error {
 	if err := c.SetReadDeadline(t); err != nil {
 		return err
 	}
@@ -87,7 +94,7 @@ func (c *Conn) SetDeadline(t time.Time) error {
 }
 
 // SetReadDeadline sets the deadline of the conn below. A Read that it ends in the middle of a record keeps what arrived.
-func (c *Conn) SetReadDeadline(t time.Time) error {
+func (c *sealedConn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -101,7 +108,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 }
 
 // SetWriteDeadline sets the deadline of the conn below. See Write for what one that passes in the middle means.
-func (c *Conn) SetWriteDeadline(t time.Time) error {
+func (c *sealedConn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -112,7 +119,7 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 }
 
 // isClosed reports whether Close has begun.
-func (c *Conn) isClosed() bool {
+func (c *sealedConn) isClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.closed

@@ -17,7 +17,7 @@ const (
 
 // CloseWrite sends the end record, after which the peer reads io.EOF, and half closes the conn below if it can. Reading
 // goes on. After a deadline it can be called again; once done, a repeat does nothing.
-func (c *Conn) CloseWrite() error {
+func (c *sealedConn) CloseWrite() error {
 	c.writing.take()
 	defer c.writing.give()
 	if c.halfDone {
@@ -39,7 +39,7 @@ func (c *Conn) CloseWrite() error {
 }
 
 // finish sends the tail and the end record, once. Callers hold writing.
-func (c *Conn) finish() error {
+func (c *sealedConn) finish() error {
 	if c.writeErr != nil {
 		return c.writeErr
 	}
@@ -54,7 +54,7 @@ func (c *Conn) finish() error {
 
 // CloseRead ends reading on this side: a pending Read and every later one give net.ErrClosed. It closes the read side of
 // the conn below if it can.
-func (c *Conn) CloseRead() error {
+func (c *sealedConn) CloseRead() error {
 	if err := c.beginCloseRead(); err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func (c *Conn) CloseRead() error {
 }
 
 // beginCloseRead refuses new Reads and ends a pending one.
-func (c *Conn) beginCloseRead() error {
+func (c *sealedConn) beginCloseRead() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -82,9 +82,9 @@ func (c *Conn) beginCloseRead() error {
 // have one second (two, if the conn below ignores deadlines), then it is closed over them and the peer reads
 // io.ErrUnexpectedEOF. No end record leaves once a record of the peer did not verify. Close fails if the conn below
 // does, or if bytes that an earlier Write took at its deadline could not leave. A repeat returns the first result.
-func (c *Conn) Close() error { return c.closer.do(c.shut) }
+func (c *sealedConn) Close() error { return c.closer.do(c.shut) }
 
-func (c *Conn) shut() error {
+func (c *sealedConn) shut() error {
 	below := newSingle()
 	watchdog := time.AfterFunc(watchdogTimeout, func() { _ = below.do(c.conn.Close) })
 	defer watchdog.Stop()
@@ -97,7 +97,7 @@ func (c *Conn) shut() error {
 }
 
 // beginClose refuses new calls, ends a pending Read and bounds a pending Write.
-func (c *Conn) beginClose() {
+func (c *sealedConn) beginClose() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
@@ -107,7 +107,7 @@ func (c *Conn) beginClose() {
 
 // lastWords sends the tail and the end record as far as they go. It fails only if a tail is lost: the peer learns of a
 // missing end record by itself.
-func (c *Conn) lastWords() error {
+func (c *sealedConn) lastWords() error {
 	c.writing.take()
 	defer c.writing.give()
 	if c.tampered.Load() {

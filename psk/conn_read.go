@@ -14,7 +14,7 @@ const maxEmptyReads = 100
 // Read returns bytes of the next record, and only of one that verified whole. It gives io.EOF after the peer's end record,
 // io.ErrUnexpectedEOF if the conn below ends without one, ErrTampered for a record that does not verify; each of the
 // three stays. After a deadline it goes on where it was.
-func (c *Conn) Read(p []byte) (int, error) {
+func (c *sealedConn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
@@ -36,7 +36,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 }
 
 // readable returns why Read must not go on: closed, or past its deadline.
-func (c *Conn) readable() error {
+func (c *sealedConn) readable() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed || c.readClosed {
@@ -49,7 +49,7 @@ func (c *Conn) readable() error {
 }
 
 // readRecord opens the next record: straight into p if it fits, and n is its length; else into c.plain, and n is 0.
-func (c *Conn) readRecord(p []byte) (n int, err error) {
+func (c *sealedConn) readRecord(p []byte) (n int, err error) {
 	if c.readErr != nil {
 		return 0, c.readErr
 	}
@@ -80,7 +80,7 @@ func (c *Conn) readRecord(p []byte) (n int, err error) {
 }
 
 // fillRecord waits until a whole record is in the buffer and returns the size of its body.
-func (c *Conn) fillRecord() (size int, err error) {
+func (c *sealedConn) fillRecord() (size int, err error) {
 	for {
 		held := c.end - c.start
 		need := headerSize
@@ -101,7 +101,7 @@ func (c *Conn) fillRecord() (size int, err error) {
 }
 
 // reserve makes the buffer hold n bytes from start on. It moves to a larger one only for a record that needs it.
-func (c *Conn) reserve(n int) {
+func (c *sealedConn) reserve(n int) {
 	switch {
 	case c.buf == nil:
 		c.buf = getBuffer(n)
@@ -118,7 +118,7 @@ func (c *Conn) reserve(n int) {
 }
 
 // fill reads once from the conn below into the room behind end.
-func (c *Conn) fill() error {
+func (c *sealedConn) fill() error {
 	for range maxEmptyReads {
 		n, err := c.conn.Read(c.buf.b[c.end:])
 		c.end += n
@@ -136,13 +136,13 @@ func (c *Conn) fill() error {
 }
 
 // settle gives the buffer back when nothing in it is wanted any more, so that an idle conn holds none.
-func (c *Conn) settle() {
+func (c *sealedConn) settle() {
 	if len(c.plain) == 0 && c.start == c.end {
 		c.dropBuffer()
 	}
 }
 
-func (c *Conn) dropBuffer() {
+func (c *sealedConn) dropBuffer() {
 	if c.buf != nil {
 		c.buf.free()
 	}
@@ -150,7 +150,7 @@ func (c *Conn) dropBuffer() {
 }
 
 // readFailed is where every read error takes its final form: closed, ended for good, past the deadline, or as it came.
-func (c *Conn) readFailed(err error) error {
+func (c *sealedConn) readFailed(err error) error {
 	c.settle()
 	if c.isReadClosed() {
 		return net.ErrClosed
@@ -173,7 +173,7 @@ func (c *Conn) readFailed(err error) error {
 }
 
 // isReadClosed reports whether Close or CloseRead has begun.
-func (c *Conn) isReadClosed() bool {
+func (c *sealedConn) isReadClosed() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.closed || c.readClosed

@@ -81,7 +81,7 @@ func TestEveryTruncationIsFound(t *testing.T) {
 }
 
 // requireDead checks that Read gives exactly err, again and again.
-func requireDead(t *testing.T, c *Conn, want error) {
+func requireDead(t *testing.T, c *sealedConn, want error) {
 	t.Helper()
 	for range 3 {
 		n, err := c.Read(make([]byte, 100))
@@ -255,7 +255,7 @@ func TestCloseReadEndsReading(t *testing.T) {
 // A Read on its way to the conn below finds the past deadline of CloseRead, whatever is set after it.
 func TestDeadlineAfterCloseReadStaysHere(t *testing.T) {
 	var set []time.Time
-	c := Seal(&fakeConn{setReadDeadline: func(at time.Time) error { set = append(set, at); return nil }}, nil)
+	c := seal(&fakeConn{setReadDeadline: func(at time.Time) error { set = append(set, at); return nil }}, nil)
 	require.NoError(t, c.CloseRead())
 	require.NoError(t, c.SetReadDeadline(time.Time{}))
 	require.Equal(t, []time.Time{deadline.Past}, set)

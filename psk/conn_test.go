@@ -19,7 +19,7 @@ func TestHandshakeThenSealOverTCP(t *testing.T) {
 	from, to := testRing(t, testKey(t, "one secret")), testRing(t, testKey(t, "one secret"))
 	initiator, responder := shake(t, from, to, "prologue")
 	below, other := tcpPair(t)
-	a, b := Seal(below, initiator), Seal(other, responder)
+	a, b := seal(below, initiator), seal(other, responder)
 	require.Equal(t, below, a.NetConn())
 	require.Equal(t, below.LocalAddr(), a.LocalAddr())
 	require.Equal(t, below.RemoteAddr(), a.RemoteAddr())
@@ -37,6 +37,13 @@ func TestHandshakeThenSealOverTCP(t *testing.T) {
 	require.NoError(t, a.Close())
 }
 
+func TestASealedConnHasTheMethodsThatSealNames(t *testing.T) {
+	conn := Seal(&fakeConn{}, nil)
+	require.Implements(t, (*interface{ CloseRead() error })(nil), conn)
+	require.Implements(t, (*interface{ CloseWrite() error })(nil), conn)
+	require.Implements(t, (*interface{ NetConn() net.Conn })(nil), conn)
+}
+
 // There is no way to a conn without a key: other keys on the two sides give no byte, and there is nothing to fall back to.
 //
 // Row: N3
@@ -45,7 +52,7 @@ func TestOtherSecretsGiveNoByte(t *testing.T) {
 	one, _ := shake(t, ring, ring, "one")
 	_, two := shake(t, ring, ring, "two")
 	a, b := net.Pipe()
-	c, d := Seal(a, one), Seal(b, two)
+	c, d := seal(a, one), seal(b, two)
 	defer func() { _ = d.Close() }()
 	go func() {
 		_, _ = c.Write([]byte("for somebody else"))
@@ -59,13 +66,13 @@ func TestOtherSecretsGiveNoByte(t *testing.T) {
 func TestSecretsSealOneConn(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
 	s, _ := shake(t, ring, ring, "prologue")
-	Seal(&fakeConn{}, s)
+	seal(&fakeConn{}, s)
 	for _, test := range []struct {
 		secrets *Secrets
 		want    error
-	}{{s, ErrUsed}, {nil, ErrInvalid}} {
+	}{{s, errUsed}, {nil, ErrInvalid}} {
 		var wire bytes.Buffer
-		c := Seal(&fakeConn{read: strings.NewReader("anything").Read, write: wire.Write}, test.secrets)
+		c := seal(&fakeConn{read: strings.NewReader("anything").Read, write: wire.Write}, test.secrets)
 		_, err := c.Read(make([]byte, 1))
 		require.ErrorIs(t, err, test.want)
 		_, err = c.Write([]byte("x"))
@@ -78,7 +85,7 @@ func TestSecretsSealOneConn(t *testing.T) {
 
 func TestDeadlinesPassThrough(t *testing.T) {
 	var read, write time.Time
-	c := Seal(&fakeConn{
+	c := seal(&fakeConn{
 		setReadDeadline:  func(at time.Time) error { read = at; return nil },
 		setWriteDeadline: func(at time.Time) error { write = at; return errWire },
 	}, nil)
@@ -86,7 +93,7 @@ func TestDeadlinesPassThrough(t *testing.T) {
 	require.ErrorIs(t, c.SetDeadline(at), errWire)
 	require.Equal(t, at, read)
 	require.Equal(t, at, write)
-	failing := Seal(&fakeConn{setReadDeadline: func(time.Time) error { return errWire }}, nil)
+	failing := seal(&fakeConn{setReadDeadline: func(time.Time) error { return errWire }}, nil)
 	require.ErrorIs(t, failing.SetDeadline(at), errWire)
 	require.ErrorIs(t, failing.CloseRead(), errWire)
 }
@@ -120,7 +127,7 @@ func TestAnyChunkingIsTransparent(t *testing.T) {
 	})
 }
 
-func writeAll(rt *rapid.T, c *Conn, sizes []int) (all []byte) {
+func writeAll(rt *rapid.T, c *sealedConn, sizes []int) (all []byte) {
 	for i, size := range sizes {
 		p := bytes.Repeat([]byte{byte(i), 1}, size)[:size]
 		n, err := c.Write(p)
@@ -167,7 +174,7 @@ func TestAnyDeadlinesLoseNothing(t *testing.T) {
 }
 
 // readPatiently reads to the end and takes a deadline for a reason to go on.
-func readPatiently(rt *rapid.T, c *Conn) (got []byte) {
+func readPatiently(rt *rapid.T, c *sealedConn) (got []byte) {
 	p := make([]byte, 40<<10)
 	for {
 		n, err := c.Read(p[:rapid.IntRange(1, len(p)).Draw(rt, "read")])

@@ -24,7 +24,7 @@ const (
 )
 
 // chunkSize returns how many bytes the next records have. Callers hold writing.
-func (c *Conn) chunkSize() int {
+func (c *sealedConn) chunkSize() int {
 	if c.chunk == 0 {
 		c.chunk = minChunk
 	}
@@ -33,7 +33,7 @@ func (c *Conn) chunkSize() int {
 
 // learn notes that a write of n bytes to the conn below took d. One that did not wait says little: the bytes are in a queue.
 // Callers hold writing.
-func (c *Conn) learn(n int, d time.Duration) {
+func (c *sealedConn) learn(n int, d time.Duration) {
 	c.written += uint64(n)
 	switch {
 	case d > slowWrite:
@@ -48,8 +48,8 @@ func (c *Conn) learn(n int, d time.Duration) {
 //
 // n counts the bytes the Conn has taken. If the deadline passes part way, what was taken and did not leave is kept and
 // leaves ahead of the next Write, CloseWrite or Close: a caller that goes on with p[n:] sends every byte once. With a
-// deadline already past, n is 0. Any other failure breaks the writer: this Write and every later one give ErrBroken.
-func (c *Conn) Write(p []byte) (n int, err error) {
+// deadline already past, n is 0. Any other failure breaks the writer: this Write and every later one give errBroken.
+func (c *sealedConn) Write(p []byte) (n int, err error) {
 	c.writing.take()
 	defer c.writing.give()
 	if err := c.writable(); err != nil {
@@ -75,7 +75,7 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 }
 
 // writable returns why Write must not go on. Callers hold writing.
-func (c *Conn) writable() error {
+func (c *sealedConn) writable() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -94,7 +94,7 @@ func (c *Conn) writable() error {
 }
 
 // writeBatch seals p, at most maxBatch bytes, and writes it at once. m is the part of p that was taken.
-func (c *Conn) writeBatch(p []byte) (m int, err error) {
+func (c *sealedConn) writeBatch(p []byte) (m int, err error) {
 	size := c.chunkSize()
 	records := (len(p) + size - 1) / size
 	b := getBuffer(len(p) + records*(headerSize+tagSize))
@@ -113,7 +113,7 @@ func (c *Conn) writeBatch(p []byte) (m int, err error) {
 
 // send writes wire, which b owns, to the conn below; left is how much of it went. A deadline keeps the rest as the tail,
 // any other error breaks the writer; otherwise b is free again.
-func (c *Conn) send(b *buffer, wire []byte) (left int, err error) {
+func (c *sealedConn) send(b *buffer, wire []byte) (left int, err error) {
 	began := time.Now()
 	left, err = c.conn.Write(wire)
 	c.learn(left, time.Since(began))
@@ -129,14 +129,14 @@ func (c *Conn) send(b *buffer, wire []byte) (left int, err error) {
 		err = os.ErrDeadlineExceeded
 	default:
 		b.free()
-		c.writeErr = fmt.Errorf("%w: %w", ErrBroken, err)
+		c.writeErr = fmt.Errorf("%w: %w", errBroken, err)
 		err = c.writeErr
 	}
 	return left, err
 }
 
 // writeFailed is where every error of a Write takes its final form: closed, or as it is.
-func (c *Conn) writeFailed(err error) error {
+func (c *sealedConn) writeFailed(err error) error {
 	if err != nil && c.isClosed() {
 		return net.ErrClosed
 	}
@@ -144,7 +144,7 @@ func (c *Conn) writeFailed(err error) error {
 }
 
 // flushTail writes what a deadline held back.
-func (c *Conn) flushTail() error {
+func (c *sealedConn) flushTail() error {
 	if c.tailBuf == nil {
 		return nil
 	}

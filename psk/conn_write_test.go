@@ -18,7 +18,7 @@ import (
 )
 
 // writing returns a conn over write, and the conn that reads what it sends.
-func writing(write func([]byte) (int, error)) *Conn {
+func writing(write func([]byte) (int, error)) *sealedConn {
 	keys, _ := fixedKeys()
 	c := newConn(&fakeConn{write: write}, keys, rekeyInterval)
 	c.chunk = maxChunk // it has proved to be fast
@@ -185,7 +185,7 @@ func TestWritePastItsDeadlineSealsNothing(t *testing.T) {
 }
 
 func TestDeadlineBetweenBatchesSealsNoMore(t *testing.T) {
-	var c *Conn
+	var c *sealedConn
 	c = writing(func(b []byte) (int, error) { return len(b), c.SetWriteDeadline(time.Unix(1, 0)) })
 	n, err := c.Write(make([]byte, maxBatch+1))
 	require.Same(t, os.ErrDeadlineExceeded, err)
@@ -194,7 +194,6 @@ func TestDeadlineBetweenBatchesSealsNoMore(t *testing.T) {
 }
 
 // Row: N2
-// Claim: psk.ErrBroken
 func TestFailedWriteBreaksTheWriter(t *testing.T) {
 	const record = headerSize + maxChunk + tagSize
 	for _, test := range []struct {
@@ -218,12 +217,12 @@ func TestFailedWriteBreaksTheWriter(t *testing.T) {
 			want = io.ErrShortWrite
 		}
 		for range 3 {
-			require.ErrorIs(t, err, ErrBroken)
+			require.ErrorIs(t, err, errBroken)
 			require.ErrorIs(t, err, want)
 			n, err = c.Write([]byte("more"))
 			require.Zero(t, n)
 		}
-		require.ErrorIs(t, c.CloseWrite(), ErrBroken)
+		require.ErrorIs(t, c.CloseWrite(), errBroken)
 		require.NoError(t, c.Close())
 		require.Equal(t, 1, calls, "nothing follows half a record")
 	}

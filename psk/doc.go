@@ -33,12 +33,12 @@
 // with [ErrReplayed]. Only hellos that verified are remembered, so nobody without the key can push one out. An older
 // replay is harmless as well: the answer holds a fresh ephemeral of the responder, the keys of the conn depend on it, and
 // whoever replays knows neither private ephemeral. So the first sealed record cannot be forged, and a caller that acts
-// only on what a [Conn] returned never acts on a replay.
+// only on what a sealed conn returned never acts on a replay.
 //
 // # Lifetime
 //
-// [Initiator], [Responder] and [Secrets] are used once; a second use is [ErrUsed]. A [Conn] starts no goroutine.
-// [Conn.Close] sends the end record, waits at most one second for it to leave (two if the conn below ignores deadlines),
+// [Initiator], [Responder] and [Secrets] are used once; a second use matches [ErrInvalid]. A sealed conn starts no
+// goroutine. Its Close sends the end record, waits at most one second for it to leave (two if the conn below ignores deadlines),
 // and closes the conn below.
 //
 // # Deadlines
@@ -48,7 +48,7 @@
 //
 // # Memory
 //
-// An idle Conn holds 2.2 KiB, and 2 KiB more while a Read waits. A record that does not fit takes a 72 KiB buffer until it
+// An idle sealed conn holds 2.2 KiB, and 2 KiB more while a Read waits. A record that does not fit takes a 72 KiB buffer until it
 // has been read: the most a peer can pin by announcing the largest record and falling silent. A Write holds a buffer of
 // its own sealed size, at most 136 KiB, until it returns.
 package psk

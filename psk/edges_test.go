@@ -32,7 +32,7 @@ func TestNoParamsAndNoCallAreAPanic(t *testing.T) {
 	}
 	for n := range 10 {
 		_, err := Derive(make([]byte, n), &Params{Time: 1, MemoryKiB: 64, Threads: 1})
-		require.Equal(t, n < MinSecret, errors.Is(err, ErrShortSecret), "%d bytes", n)
+		require.Equal(t, n < minSecret, errors.Is(err, ErrInvalid), "%d bytes", n)
 	}
 	key, other := testKey(t, "secret of a test"), testKey(t, "another of a test")
 	for seed := range uint64(50) {

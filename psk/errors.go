@@ -10,14 +10,11 @@ import (
 	"github.com/peerlane/peerlane/internal/invalid"
 )
 
-// Sentinels for errors.Is. Beside them a [Conn] gives io.EOF at the authenticated end, io.ErrUnexpectedEOF when the
+// Sentinels for errors.Is. Beside them a sealed conn gives io.EOF at the authenticated end, io.ErrUnexpectedEOF when the
 // bytes stop without one, net.ErrClosed after Close and os.ErrDeadlineExceeded past a deadline.
 var (
 	// ErrInvalid is an argument that cannot work; the text names the field.
 	ErrInvalid = fmt.Errorf("psk: %w", invalid.Err)
-
-	// ErrShortSecret is a secret of fewer than MinSecret bytes.
-	ErrShortSecret = errors.New("psk: secret too short")
 
 	// ErrMismatch is a handshake that does not verify: key, key id or prologue differ, or the message was changed. It
 	// does not say which.
@@ -26,17 +23,17 @@ var (
 	// ErrReplayed is a message 1 that this keyring has accepted before.
 	ErrReplayed = errors.New("psk: handshake replayed")
 
-	// ErrUsed is a second use of an Initiator, a Responder or Secrets.
-	ErrUsed = errors.New("psk: already used")
-
 	// ErrTampered is a record that does not verify: changed, reordered, repeated or left out. The conn is dead in both
 	// directions.
 	ErrTampered = errors.New("psk: record does not verify")
-
-	// ErrBroken is a Write that failed for another reason than its deadline, and every one after it; it wraps that reason.
-	// The peer may hold half a record, so no byte can follow.
-	ErrBroken = errors.New("psk: writer broken")
 )
+
+// errUsed is the error of a second use of an Initiator, a Responder or Secrets.
+var errUsed = fmt.Errorf("%w: already used", ErrInvalid)
+
+// errBroken is the error of a Write that failed for another reason than its deadline, and of every later one; it wraps that
+// reason. The peer may hold half a record, so no byte can follow.
+var errBroken = errors.New("psk: writer broken")
 
 var errWriteClosed = fmt.Errorf("psk: write after CloseWrite: %w", net.ErrClosed)
 

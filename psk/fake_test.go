@@ -76,7 +76,7 @@ func wireOf(chunks ...string) []byte {
 }
 
 // reading returns the conn that reads what wireOf made.
-func reading(read func([]byte) (int, error)) *Conn {
+func reading(read func([]byte) (int, error)) *sealedConn {
 	_, keys := fixedKeys()
 	return newConn(&fakeConn{read: read}, keys, rekeyInterval)
 }
@@ -103,7 +103,7 @@ func stutter(wire []byte, cuts ...int) func([]byte) (int, error) {
 }
 
 // memoryPair returns two conns, the second of which reads what the first has written. Nothing between them allocates.
-func memoryPair() (w, r *Conn) {
+func memoryPair() (w, r *sealedConn) {
 	ka, kb := fixedKeys()
 	wire := make([]byte, 0, 2*batchBuffer)
 	at := 0

@@ -89,7 +89,7 @@ func FuzzInitiatorFinish(f *testing.F) {
 	require.NoError(f, err)
 	f.Add(message2)
 	f.Add([]byte{})
-	f.Add(make([]byte, Message2Overhead))
+	f.Add(make([]byte, message2Overhead))
 	f.Fuzz(func(t *testing.T, message2 []byte) {
 		fresh, err := ring.Initiate(nil) // the seed answers another one
 		require.NoError(t, err)

@@ -12,14 +12,14 @@ import (
 const (
 	dhSize = 32
 
-	// Message1Size is the length of every message 1; its payload is empty.
-	Message1Size = dhSize + tagSize
+	// message1Size is the length of every message 1; its payload is empty.
+	message1Size = dhSize + tagSize
 
-	// Message2Overhead is what message 2 is longer than its payload.
-	Message2Overhead = dhSize + tagSize
+	// message2Overhead is what message 2 is longer than its payload.
+	message2Overhead = dhSize + tagSize
 
-	// MaxPayload is the longest payload of message 2: a Noise message is at most 65535 bytes.
-	MaxPayload = noise.MaxMsgLen - Message2Overhead
+	// maxPayload is the longest payload of message 2: a Noise message is at most 65535 bytes.
+	maxPayload = noise.MaxMsgLen - message2Overhead
 )
 
 // prologueDomain opens the Noise prologue; the key id and the caller's prologue follow (spec 3.2).
@@ -57,14 +57,14 @@ func (k *Keyring) Initiate(prologue []byte) (*Initiator, error) {
 // KeyID returns the id of the key the handshake was started with; the responder needs it.
 func (i *Initiator) KeyID() KeyID { return i.id }
 
-// Message returns message 1, Message1Size bytes. The caller must not change it.
+// Message returns message 1, 48 bytes. The caller must not change it.
 func (i *Initiator) Message() []byte { return i.message }
 
 // Finish reads message 2 and returns its payload and the secrets of the conn. It gives ErrMismatch if the answer does not
-// verify, and ErrUsed on a second call.
+// verify, and ErrInvalid on a second call.
 func (i *Initiator) Finish(message2 []byte) (payload []byte, s *Secrets, err error) {
 	if i.state == nil {
-		return nil, nil, fmt.Errorf("%w: initiator", ErrUsed)
+		return nil, nil, fmt.Errorf("%w: initiator", errUsed)
 	}
 	state := i.state
 	i.state = nil
@@ -101,14 +101,14 @@ func (k *Keyring) Respond(prologue []byte, id KeyID, message1 []byte) (*Responde
 }
 
 // Finish returns message 2 with payload inside, encrypted and bound to the handshake, and the secrets of the conn. It
-// fails on a payload over MaxPayload; it gives ErrMismatch if the peer's ephemeral is a point without a secret, and
-// ErrUsed on a second call.
+// fails on a payload of more than 65487 bytes; it gives ErrMismatch if the peer's ephemeral is a point without a secret, and
+// ErrInvalid on a second call.
 func (r *Responder) Finish(payload []byte) (message2 []byte, s *Secrets, err error) {
-	if len(payload) > MaxPayload {
-		return nil, nil, fmt.Errorf("%w: payload has %d bytes, want at most %d", ErrInvalid, len(payload), MaxPayload)
+	if len(payload) > maxPayload {
+		return nil, nil, fmt.Errorf("%w: payload has %d bytes, want at most %d", ErrInvalid, len(payload), maxPayload)
 	}
 	if r.state == nil {
-		return nil, nil, fmt.Errorf("%w: responder", ErrUsed)
+		return nil, nil, fmt.Errorf("%w: responder", errUsed)
 	}
 	state := r.state
 	r.state = nil

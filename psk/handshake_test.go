@@ -8,7 +8,6 @@ import (
 )
 
 // Row: N1
-// Claim: psk.Message1Size
 func TestHandshakeMatrix(t *testing.T) {
 	current, previous, other := testKey(t, "the current one"), testKey(t, "the previous one"), testKey(t, "another one")
 	server := testRing(t, current, previous)
@@ -32,7 +31,7 @@ func TestHandshakeMatrix(t *testing.T) {
 		i, err := testRing(t, test.key).Initiate([]byte(test.prologue))
 		require.NoError(t, err, test.name)
 		require.Equal(t, test.key.ID(), i.KeyID(), test.name)
-		require.Len(t, i.Message(), Message1Size, test.name)
+		require.Len(t, i.Message(), message1Size, test.name)
 		r, err := server.Respond([]byte("a>b"), test.id, i.Message())
 		require.ErrorIs(t, err, test.want, test.name)
 		require.Equal(t, test.want == nil, r != nil, test.name)
@@ -44,13 +43,13 @@ func TestSecretsAgree(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
 	a, b := shake(t, ring, testRing(t, testKey(t, "one secret")), "prologue")
 	require.Equal(t, a.KeyID(), b.KeyID())
-	require.Equal(t, a.Binding(), b.Binding())
+	require.Equal(t, a.binding, b.binding)
 	ka, kb := a.keys.Load(), b.keys.Load()
 	require.Equal(t, ka.send, kb.receive)
 	require.Equal(t, ka.receive, kb.send)
 	require.NotEqual(t, ka.send, ka.receive)
 	c, _ := shake(t, ring, testRing(t, testKey(t, "one secret")), "prologue")
-	require.NotEqual(t, a.Binding(), c.Binding())
+	require.NotEqual(t, a.binding, c.binding)
 	require.NotEqual(t, ka.send, c.keys.Load().send, "a second handshake has other keys")
 }
 
@@ -60,12 +59,12 @@ func TestMessage1FailsWithAnyBitFlippedOrMissing(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
 	i, err := ring.Initiate(nil)
 	require.NoError(t, err)
-	for at := range 8 * Message1Size {
+	for at := range 8 * message1Size {
 		bad := flip(i.Message(), at)
 		_, err := ring.Respond(nil, i.KeyID(), bad)
 		require.ErrorIs(t, err, ErrMismatch, "bit %d", at)
 	}
-	for n := range Message1Size {
+	for n := range message1Size {
 		_, err := ring.Respond(nil, i.KeyID(), i.Message()[:n])
 		require.ErrorIs(t, err, ErrMismatch, "%d bytes", n)
 	}
@@ -84,7 +83,7 @@ func TestMessage1FailsWithAnyBitFlippedOrMissing(t *testing.T) {
 // Row: N1
 func TestMessage2FailsWithAnyBitFlippedOrMissing(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
-	message2Len := Message2Overhead + len("ack")
+	message2Len := message2Overhead + len("ack")
 	finish := func(change func([]byte) []byte) error {
 		i, err := ring.Initiate(nil)
 		require.NoError(t, err)
@@ -159,7 +158,7 @@ func TestForgottenReplayGivesOtherKeys(t *testing.T) {
 	}
 	message2, first := answer()
 	_, second := answer()
-	require.NotEqual(t, first.Binding(), second.Binding())
+	require.NotEqual(t, first.binding, second.binding)
 	_, mine, err := i.Finish(message2)
 	require.NoError(t, err)
 	require.Equal(t, mine.keys.Load().send, first.keys.Load().receive)
@@ -186,7 +185,7 @@ func TestFailedHellosDoNotPoisonTheReplayCache(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// Claim: psk.ErrUsed
+// Claim: psk.ErrInvalid
 func TestHandshakeIsUsedOnce(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
 	i, err := ring.Initiate(nil)
@@ -196,26 +195,25 @@ func TestHandshakeIsUsedOnce(t *testing.T) {
 	message2, _, err := r.Finish(nil)
 	require.NoError(t, err)
 	_, _, err = r.Finish(nil)
-	require.ErrorIs(t, err, ErrUsed)
+	require.ErrorIs(t, err, errUsed)
 	_, _, err = i.Finish(message2[1:])
 	require.ErrorIs(t, err, ErrMismatch)
 	_, _, err = i.Finish(message2)
-	require.ErrorIs(t, err, ErrUsed, "a failure uses it too")
+	require.ErrorIs(t, err, errUsed, "a failure uses it too")
 }
 
-// Claim: psk.MaxPayload, psk.Message2Overhead
 func TestPayloadBoundary(t *testing.T) {
 	ring := testRing(t, testKey(t, "one secret"))
-	for _, n := range []int{0, 1, MaxPayload - 1, MaxPayload} {
+	for _, n := range []int{0, 1, maxPayload - 1, maxPayload} {
 		i, err := ring.Initiate(nil)
 		require.NoError(t, err)
 		r, err := ring.Respond(nil, i.KeyID(), i.Message())
 		require.NoError(t, err)
-		_, _, err = r.Finish(make([]byte, MaxPayload+1))
+		_, _, err = r.Finish(make([]byte, maxPayload+1))
 		require.ErrorIs(t, err, ErrInvalid, "refused, and the responder is not used up")
 		message2, _, err := r.Finish(make([]byte, n))
 		require.NoError(t, err, "%d bytes", n)
-		require.Len(t, message2, n+Message2Overhead)
+		require.Len(t, message2, n+message2Overhead)
 		payload, _, err := i.Finish(message2)
 		require.NoError(t, err, "%d bytes", n)
 		require.Len(t, payload, n)

@@ -52,13 +52,13 @@ func fixedKeys() (a, b *directionKeys) {
 }
 
 // sealPair seals both ends under fixed keys.
-func sealPair(a, b net.Conn) (*Conn, *Conn) {
+func sealPair(a, b net.Conn) (*sealedConn, *sealedConn) {
 	ka, kb := fixedKeys()
 	return newConn(a, ka, rekeyInterval), newConn(b, kb, rekeyInterval)
 }
 
 // sealedPipe returns both ends of a sealed net.Pipe and closes them after the test.
-func sealedPipe(t testing.TB) (*Conn, *Conn) {
+func sealedPipe(t testing.TB) (*sealedConn, *sealedConn) {
 	t.Helper()
 	a, b := sealPair(net.Pipe())
 	t.Cleanup(func() {

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/crypto/argon2"
 )
 
-// MinSecret is the length of the shortest secret Derive takes, in bytes.
-const MinSecret = 8
+// minSecret is the length of the shortest secret Derive takes, in bytes.
+const minSecret = 8
 
 // The domains of the two values that come out of the Argon2id root (spec 2.2).
 const (
@@ -43,15 +43,15 @@ type keyMaterial struct {
 }
 
 // Derive returns the key of a secret: Argon2id, then one HKDF output for the key and one for its id. It fails on a secret
-// shorter than MinSecret and on invalid params; nil params are the defaults. It takes the time and memory that Params
+// shorter than 8 bytes and on invalid params; nil params are the defaults. It takes the time and memory that Params
 // says, so call it once per secret. The secret is copied for the call and not kept. Under GODEBUG=fips140=only, which
 // forbids what the handshake is made of, it fails with errors.ErrUnsupported.
 func Derive(secret []byte, p *Params) (*Key, error) {
 	if fips140.Enforced() {
 		return nil, fmt.Errorf("psk: derive under GODEBUG=fips140=only: %w", errors.ErrUnsupported)
 	}
-	if len(secret) < MinSecret {
-		return nil, fmt.Errorf("%w: it has %d bytes, want at least %d", ErrShortSecret, len(secret), MinSecret)
+	if len(secret) < minSecret {
+		return nil, fmt.Errorf("%w: the secret has %d bytes, want at least %d", ErrInvalid, len(secret), minSecret)
 	}
 	params := p.withDefaults()
 	if err := params.validate(); err != nil {

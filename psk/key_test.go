@@ -13,13 +13,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Claim: psk.ErrShortSecret, psk.MinSecret
+// Claim: psk.Derive
 func TestDeriveRefusesShortSecrets(t *testing.T) {
-	for n := range MinSecret {
+	for n := range minSecret {
 		_, err := Derive(make([]byte, n), cheap)
-		require.ErrorIs(t, err, ErrShortSecret, "%d bytes", n)
+		require.ErrorIs(t, err, ErrInvalid, "%d bytes", n)
 	}
-	_, err := Derive(make([]byte, MinSecret), cheap)
+	_, err := Derive(make([]byte, minSecret), cheap)
 	require.NoError(t, err)
 }
 

@@ -13,12 +13,12 @@ import (
 func TestIdleConnHoldsLittleMemory(t *testing.T) {
 	const conns = 2000
 	const limit = 2304
-	for name, use := range map[string]func(*Conn){
-		"fresh": func(*Conn) {},
-		"used":  func(c *Conn) { _, _ = c.Write(make([]byte, maxBatch)) },
+	for name, use := range map[string]func(*sealedConn){
+		"fresh": func(*sealedConn) {},
+		"used":  func(c *sealedConn) { _, _ = c.Write(make([]byte, maxBatch)) },
 	} {
 		below := &fakeConn{}
-		held := make([]*Conn, conns)
+		held := make([]*sealedConn, conns)
 		keys, _ := fixedKeys()
 		before := heap()
 		for i := range held {

@@ -2,9 +2,9 @@ package psk
 
 import "fmt"
 
-// DomainSalt is the Argon2id salt when Params.Salt is empty (spec 2.1). It is fixed so that a secret is all two sides
+// domainSalt is the Argon2id salt when Params.Salt is empty (spec 2.1). It is fixed so that a secret is all two sides
 // have to agree on; a Salt of one's own keeps one secret's keys apart between applications.
-const DomainSalt = "peerlane psk 1.0"
+const domainSalt = "peerlane psk 1.0"
 
 // The defaults are the second recommended option of RFC 9106, section 4 (spec 2.1). The maxima keep a typing error from
 // taking the machine's memory or never ending.
@@ -20,9 +20,9 @@ const (
 )
 
 // Params is the cost of [Derive]. Both sides must use the same. The zero value and nil are the second recommended option
-// of RFC 9106 with [DomainSalt]: 3 passes over 64 MiB in 4 lanes.
+// of RFC 9106 with the salt "peerlane psk 1.0": 3 passes over 64 MiB in 4 lanes.
 type Params struct {
-	// Salt keeps keys of the same secret apart, 8 to 1024 bytes. If empty, DomainSalt.
+	// Salt keeps keys of the same secret apart, 8 to 1024 bytes. If empty, "peerlane psk 1.0".
 	Salt []byte
 
 	// Time is the number of passes over the memory, at most 1024. If zero, 3.
@@ -42,7 +42,7 @@ func (p *Params) withDefaults() Params {
 		out = *p
 	}
 	if len(out.Salt) == 0 {
-		out.Salt = []byte(DomainSalt)
+		out.Salt = []byte(domainSalt)
 	}
 	if out.Time == 0 {
 		out.Time = defaultTime

@@ -8,11 +8,11 @@ import (
 
 // Row: N2
 func TestParamsDefaultsAreRFC9106SecondOption(t *testing.T) {
-	want := Params{Salt: []byte(DomainSalt), Time: 3, MemoryKiB: 64 << 10, Threads: 4}
+	want := Params{Salt: []byte(domainSalt), Time: 3, MemoryKiB: 64 << 10, Threads: 4}
 	var none *Params
 	require.Equal(t, want, none.withDefaults())
 	require.Equal(t, want, (&Params{}).withDefaults())
-	require.Len(t, DomainSalt, 16)
+	require.Len(t, domainSalt, 16)
 }
 
 // Claim: psk.ErrInvalid

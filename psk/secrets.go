@@ -10,7 +10,7 @@ import (
 // Secrets is what a finished handshake leaves: one key per direction, for one Seal.
 type Secrets struct {
 	id      KeyID
-	binding [32]byte
+	binding [32]byte                      // the Noise handshake hash: the same on both sides, and on no other conn; not secret
 	keys    atomic.Pointer[directionKeys] // nil once sealed
 }
 
@@ -25,9 +25,6 @@ func newSecrets(id KeyID, binding []byte, send, receive *noise.CipherState) *Sec
 // KeyID returns the id of the key that both sides proved to hold.
 func (s *Secrets) KeyID() KeyID { return s.id }
 
-// Binding returns the Noise handshake hash: the same 32 bytes on both sides, and on no other conn. It is not secret.
-func (s *Secrets) Binding() [32]byte { return s.binding }
-
 // String returns the key id, never a key.
 func (s *Secrets) String() string { return "psk secrets of key " + s.id.String() }
 
@@ -41,7 +38,7 @@ func (s *Secrets) take() (*directionKeys, error) {
 	}
 	keys := s.keys.Swap(nil)
 	if keys == nil {
-		return nil, fmt.Errorf("%w: secrets", ErrUsed)
+		return nil, fmt.Errorf("%w: secrets", errUsed)
 	}
 	return keys, nil
 }

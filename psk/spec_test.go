@@ -125,7 +125,7 @@ func TestSpecInitiatorTalksToTheResponder(t *testing.T) {
 	require.NoError(t, err)
 	spec.mixKey(shared)
 	require.Equal(t, "the answer", string(spec.open(t, message2[32:])))
-	binding := s.Binding()
+	binding := s.binding
 	require.Equal(t, spec.h, binding[:])
 	send, receive := spec.split()
 	require.Equal(t, send, s.keys.Load().receive[:])

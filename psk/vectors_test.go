@@ -57,7 +57,7 @@ func TestHandshakeVectors(t *testing.T) {
 	message2, s, err := r.Finish([]byte("payload"))
 	require.NoError(t, err)
 	require.Equal(t, v["message2"], hex.EncodeToString(message2))
-	binding, keys := s.Binding(), s.keys.Load()
+	binding, keys := s.binding, s.keys.Load()
 	require.Equal(t, v["binding"], hex.EncodeToString(binding[:]))
 	require.Equal(t, v["initiator.key"], hex.EncodeToString(keys.receive[:]))
 	require.Equal(t, v["responder.key"], hex.EncodeToString(keys.send[:]))

@@ -17,23 +17,24 @@ import (
 // A Code is the reason why a record stream was refused or closed (spec 6.2).
 type Code uint32
 
-// The codes of version 1. Those from codes.Application on are the application's.
+// The codes of version 1. An error with one of the unexported ones matches the sentinel of the same name. Codes from CodeApplication
+// on are the application's.
 const (
-	CodeDone        Code = 0   // in order
-	CodeProtocol    Code = 1   // the other side broke the protocol
-	CodeVersion     Code = 2   // no common version
-	CodeNotAccepted Code = 3   // the application does not accept this stream
-	CodeHistory     Code = 4   // the places of the two sides do not fit together
+	codeDone        Code = 0   // in order
+	codeProtocol    Code = 1   // the other side broke the protocol
+	codeVersion     Code = 2   // no common version
+	codeNotAccepted Code = 3   // the application does not accept this stream
+	codeHistory     Code = 4   // the places of the two sides do not fit together
 	CodeStore       Code = 5   // the side can no longer store its position
 	CodeSuperseded  Code = 6   // another stream has taken over this side's places
-	CodeBusy        Code = 7   // too many are open; try later
+	codeBusy        Code = 7   // too many are open; try later
 	CodeInternal    Code = 8   // a handler panicked
 	CodeApplication Code = 256 // and above: the application's own
 )
 
 var codeNames = [...]string{
-	CodeDone: "done", CodeProtocol: "protocol error", CodeVersion: "no common version", CodeNotAccepted: "not accepted",
-	CodeHistory: "no common history", CodeStore: "cannot keep its place", CodeSuperseded: "superseded", CodeBusy: "busy",
+	codeDone: "done", codeProtocol: "protocol error", codeVersion: "no common version", codeNotAccepted: "not accepted",
+	codeHistory: "no common history", CodeStore: "cannot keep its place", CodeSuperseded: "superseded", codeBusy: "busy",
 	CodeInternal: "internal error",
 }
 
@@ -62,8 +63,8 @@ var (
 )
 
 var codeErrors = map[Code]error{
-	CodeDone: ErrPeerClosed, CodeProtocol: ErrProtocol, CodeVersion: ErrVersion, CodeNotAccepted: ErrNotTaken,
-	CodeHistory: ErrHistory, CodeBusy: ErrBusy,
+	codeDone: ErrPeerClosed, codeProtocol: ErrProtocol, codeVersion: ErrVersion, codeNotAccepted: ErrNotTaken,
+	codeHistory: ErrHistory, codeBusy: ErrBusy,
 }
 
 // codeOf returns the code that the peer receives for err.
@@ -73,19 +74,19 @@ func codeOf(err error) Code {
 	case errors.As(err, &e) && !e.Remote && e.Code != 0:
 		return e.Code
 	case errors.Is(err, ErrProtocol):
-		return CodeProtocol
+		return codeProtocol
 	case errors.Is(err, ErrVersion):
-		return CodeVersion
+		return codeVersion
 	case errors.Is(err, ErrHistory):
-		return CodeHistory
+		return codeHistory
 	case errors.Is(err, ErrBusy):
-		return CodeBusy
+		return codeBusy
 	case errors.Is(err, ErrStore):
 		return CodeStore
 	case errors.Is(err, ErrSuperseded):
 		return CodeSuperseded
 	}
-	return CodeNotAccepted
+	return codeNotAccepted
 }
 
 // Error is the typed error of record streams. By errors.Is it matches the sentinel of its Code and any error that Err wraps, such as that

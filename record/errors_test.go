@@ -19,7 +19,7 @@ func TestErrorSaysWhatItKnows(t *testing.T) {
 	for want, e := range map[string]Error{
 		`open`:                             {Op: "open"},
 		`write "orders": unexpected EOF`:   {Op: "write", Name: "orders", Err: io.ErrUnexpectedEOF},
-		`open "a\nb": remote: busy`:        {Op: "open", Name: "a\nb", Remote: true, Code: CodeBusy},
+		`open "a\nb": remote: busy`:        {Op: "open", Name: "a\nb", Remote: true, Code: codeBusy},
 		`open: remote: code 256: "no\x00"`: {Op: "open", Remote: true, Code: CodeApplication, Text: "no\x00"},
 		`open: "mine"`:                     {Op: "open", Code: 300, Text: "mine"},
 		`barrier: remote: done (the peer has applied up to record 7)`: {Op: "barrier", Remote: true, Applied: 7},
@@ -33,8 +33,8 @@ func TestErrorSaysWhatItKnows(t *testing.T) {
 
 func TestErrorMatchesItsCodeOnlyWhenThePeerSaidIt(t *testing.T) {
 	for code, want := range map[Code]error{
-		CodeDone: ErrPeerClosed, CodeProtocol: ErrProtocol, CodeVersion: ErrVersion, CodeNotAccepted: ErrNotTaken,
-		CodeHistory: ErrHistory, CodeBusy: ErrBusy,
+		codeDone: ErrPeerClosed, codeProtocol: ErrProtocol, codeVersion: ErrVersion, codeNotAccepted: ErrNotTaken,
+		codeHistory: ErrHistory, codeBusy: ErrBusy,
 	} {
 		require.ErrorIs(t, &Error{Code: code, Remote: true}, want, "%v", code)
 		require.NotErrorIs(t, &Error{Code: code}, want, "%v", code)
@@ -62,7 +62,7 @@ func TestErrorTellsTimeouts(t *testing.T) {
 		require.Equal(t, test.timeout, e.Timeout(), "%v", test.err)
 		require.Equal(t, test.temporary, e.(*Error).Temporary(), "%v", test.err)
 	}
-	require.True(t, (&Error{Remote: true, Code: CodeBusy}).Temporary())
+	require.True(t, (&Error{Remote: true, Code: codeBusy}).Temporary())
 }
 
 func TestCodesHaveNamesAndReasons(t *testing.T) {
@@ -75,9 +75,9 @@ func TestCodesHaveNamesAndReasons(t *testing.T) {
 	require.Equal(t, "code 9", Code(9).String())
 	require.Equal(t, "code 4294967295", Code(1<<32-1).String())
 	for err, want := range map[error]Code{
-		protocolErrorf("x"): CodeProtocol, fmt.Errorf("%w: 2", ErrVersion): CodeVersion, ErrHistory: CodeHistory, ErrBusy: CodeBusy,
-		storeError(io.EOF): CodeStore, ErrSuperseded: CodeSuperseded, io.EOF: CodeNotAccepted,
-		&Error{Code: 300}: 300, &Error{Code: 300, Remote: true}: CodeNotAccepted, &Error{Err: ErrBusy}: CodeBusy,
+		protocolErrorf("x"): codeProtocol, fmt.Errorf("%w: 2", ErrVersion): codeVersion, ErrHistory: codeHistory, ErrBusy: codeBusy,
+		storeError(io.EOF): CodeStore, ErrSuperseded: CodeSuperseded, io.EOF: codeNotAccepted,
+		&Error{Code: 300}: 300, &Error{Code: 300, Remote: true}: codeNotAccepted, &Error{Err: ErrBusy}: codeBusy,
 		errors.Join(io.EOF, &Error{Code: 301}): 301,
 	} {
 		require.Equal(t, want, codeOf(err), "%v", err)

@@ -54,7 +54,7 @@ func FuzzHello(f *testing.F) {
 	for _, test := range goldenHellos {
 		f.Add(test.h.append(nil))
 	}
-	f.Add(appendRefusal(nil, CodeBusy, "later"))
+	f.Add(appendRefusal(nil, codeBusy, "later"))
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n"))
 	f.Fuzz(func(t *testing.T, wire []byte) {
 		for _, want := range []helloKind{helloOpen, helloAccept} {
@@ -93,12 +93,12 @@ func FuzzStreamInput(f *testing.F) {
 		f.Add(test.b, []byte{}, script("rrww"))
 	}
 	records := rawBatch(1, "one", "", letters(100))
-	end := append(appendSeq(nil, kindEnd, 4), appendClose(nil, CodeDone, "")...)
+	end := append(appendSeq(nil, kindEnd, 4), appendClose(nil, codeDone, "")...)
 	f.Add(records, end, script("rrrak"))
 	f.Add(records, append(rawBatch(4, "x"), append(appendSeq(nil, kindRewind, 2), rawBatch(2, "", "x")...)...), script("rrfrrra"))
 	f.Add(appendSeq(nil, kindAck, 2), failure{seq: 3, applied: 2, retryable: true}.append(nil), script("wwwswb"))
 	f.Add(failure{seq: 1, retryable: true}.append(nil), append(appendSeq(nil, kindAck, 1), end...), script("wswk"))
-	f.Add(failure{seq: 2, applied: 1}.append(nil), appendClose(nil, CodeDone, ""), script("wwb"))
+	f.Add(failure{seq: 2, applied: 1}.append(nil), appendClose(nil, codeDone, ""), script("wwb"))
 	f.Add(rawBatchAck(batch{first: 1, acked: true, ack: 1}, letters(900)), rawBatch(2, letters(60)), script("wr"))
 	f.Fuzz(func(t *testing.T, one, two, script []byte) {
 		synctest.Test(t, func(t *testing.T) {

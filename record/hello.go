@@ -133,7 +133,7 @@ func readRefusal(r io.Reader) error {
 		return protocolErrorf("REFUSE with %d bytes of text", n)
 	}
 	code := Code(binary.BigEndian.Uint32(b[:]))
-	if code == CodeDone {
+	if code == codeDone {
 		return protocolErrorf("REFUSE with code %d: that is no refusal", code)
 	}
 	text := make([]byte, n)

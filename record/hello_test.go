@@ -47,7 +47,7 @@ func TestHelloGolden(t *testing.T) {
 }
 
 func TestHelloRefusesEveryTruncation(t *testing.T) {
-	wires := map[string][]byte{"REFUSE": appendRefusal(nil, CodeBusy, "not now")}
+	wires := map[string][]byte{"REFUSE": appendRefusal(nil, codeBusy, "not now")}
 	for _, test := range goldenHellos {
 		wires[test.name] = test.h.append(nil)
 	}
@@ -147,7 +147,7 @@ func TestHelloTellsStrangersAndVersions(t *testing.T) {
 
 // A refusal of another version can be read too: how else would one learn of it.
 func TestRefusalsAreReadOfEveryVersion(t *testing.T) {
-	wire := appendRefusal(nil, CodeVersion, "we speak 7")
+	wire := appendRefusal(nil, codeVersion, "we speak 7")
 	wire[4] = 7
 	_, err := readHello(bytes.NewReader(wire), helloAccept)
 	require.ErrorIs(t, err, ErrVersion)
@@ -157,7 +157,7 @@ func TestRefusalsAreReadOfEveryVersion(t *testing.T) {
 // Claim: record.ErrBusy
 func TestRefusalsOfEveryCodeAreTold(t *testing.T) {
 	for code, want := range map[Code]error{
-		CodeProtocol: ErrProtocol, CodeVersion: ErrVersion, CodeNotAccepted: ErrNotTaken, CodeHistory: ErrHistory, CodeBusy: ErrBusy,
+		codeProtocol: ErrProtocol, codeVersion: ErrVersion, codeNotAccepted: ErrNotTaken, codeHistory: ErrHistory, codeBusy: ErrBusy,
 		CodeStore: nil, CodeSuperseded: nil, CodeInternal: nil, 77: nil, CodeApplication: nil, math.MaxUint32: nil,
 	} {
 		_, err := readHello(bytes.NewReader(appendRefusal(nil, code, "\xff\x00\n")), helloAccept)
@@ -170,7 +170,7 @@ func TestRefusalsOfEveryCodeAreTold(t *testing.T) {
 			require.ErrorIs(t, err, want)
 		}
 	}
-	long := appendRefusal(nil, CodeBusy, strings.Repeat("x", maxText))
+	long := appendRefusal(nil, codeBusy, strings.Repeat("x", maxText))
 	_, err := readHello(bytes.NewReader(long), helloAccept)
 	require.ErrorIs(t, err, ErrBusy)
 	for _, n := range []uint16{maxText + 1, math.MaxUint16} {

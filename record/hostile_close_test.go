@@ -30,10 +30,10 @@ func TestCloseOfThePeerEndsTheStreamInEveryState(t *testing.T) {
 		},
 	} {
 		for code, want := range map[Code]error{
-			CodeDone: ErrPeerClosed, CodeProtocol: ErrProtocol, CodeVersion: ErrVersion, CodeHistory: ErrHistory, CodeBusy: ErrBusy,
+			codeDone: ErrPeerClosed, codeProtocol: ErrProtocol, codeVersion: ErrVersion, codeHistory: ErrHistory, codeBusy: ErrBusy,
 			CodeStore: nil, CodeSuperseded: nil, CodeInternal: nil, 99: nil, CodeApplication + 7: nil,
 		} {
-			if code == CodeDone && state == "END come" {
+			if code == codeDone && state == "END come" {
 				continue // in order: see below
 			}
 			inBubble(t, func(t *testing.T) {
@@ -43,7 +43,7 @@ func TestCloseOfThePeerEndsTheStreamInEveryState(t *testing.T) {
 				p.send(appendClose(nil, code, "so long"))
 				var e *Error
 				require.ErrorAs(t, p.s.Err(), &e, "%s, %v", state, code)
-				require.Equal(t, code != CodeDone, e.Remote)
+				require.Equal(t, code != codeDone, e.Remote)
 				require.Equal(t, code, e.Code)
 				if want != nil {
 					require.ErrorIs(t, p.s.Err(), want, "%s, %v", state, code)
@@ -77,7 +77,7 @@ func TestCloseOfThePeerBehindEndLeavesWhatHasCome(t *testing.T) {
 		waiting := make(chan error, 1)
 		go func() { waiting <- p.s.Barrier(t.Context()) }()
 		synctest.Wait()
-		p.send(rawBatch(1, "a", "b"), appendSeq(nil, kindEnd, 3), appendClose(nil, CodeDone, ""), []byte("what comes behind is nothing"))
+		p.send(rawBatch(1, "a", "b"), appendSeq(nil, kindEnd, 3), appendClose(nil, codeDone, ""), []byte("what comes behind is nothing"))
 		require.ErrorIs(t, <-waiting, ErrPeerClosed)
 		require.NoError(t, p.s.Err())
 		require.Len(t, r.Snapshots(), 1, "it is open until Close")
@@ -115,7 +115,7 @@ func TestFailureForGoodEndsTheStream(t *testing.T) {
 		require.Equal(t, want, err)
 		require.NoError(t, p.s.BarrierTo(t.Context(), 1))
 		require.NoError(t, p.s.Err())
-		p.send(appendClose(nil, CodeDone, ""))
+		p.send(appendClose(nil, codeDone, ""))
 		p.ended(want)
 		require.ErrorIs(t, p.s.Barrier(t.Context()), want)
 		code, _ := p.told()
@@ -132,7 +132,7 @@ func TestBothSidesMayCloseAtOnce(t *testing.T) {
 		}
 		closed := make(chan error, 1)
 		go func() { closed <- p.s.Close() }()
-		p.send(rawBatch(1, "for nobody"), appendSeq(nil, kindEnd, 2), appendClose(nil, CodeDone, ""))
+		p.send(rawBatch(1, "for nobody"), appendSeq(nil, kindEnd, 2), appendClose(nil, codeDone, ""))
 		start := time.Now()
 		require.NoError(t, p.conn.Close())
 		<-closed
@@ -158,7 +158,7 @@ func TestCloseIsInOrderWhenThePeerHasClosedToo(t *testing.T) {
 			start := time.Now()
 			time.Sleep(lastWords / 2)
 			if ended {
-				p.send(appendSeq(nil, kindEnd, 1), appendClose(nil, CodeDone, ""))
+				p.send(appendSeq(nil, kindEnd, 1), appendClose(nil, codeDone, ""))
 				require.NoError(t, <-closed)
 				require.Equal(t, ErrClosed, p.s.Err())
 				require.Equal(t, lastWords/2, time.Since(start))
@@ -180,10 +180,10 @@ func TestPeersAreToldWhyThisSideCloses(t *testing.T) {
 		code   Code
 		text   string
 	}{
-		"Close":          {func(s *Stream) error { return s.Close() }, []kind{kindBatch, kindEnd, kindClose}, CodeDone, ""},
+		"Close":          {func(s *Stream) error { return s.Close() }, []kind{kindBatch, kindEnd, kindClose}, codeDone, ""},
 		"CloseWithError": {func(s *Stream) error { return s.CloseWithError(300, "enough") }, []kind{kindBatch, kindClose}, 300, "enough"},
 		"Fail": {func(s *Stream) error { return s.Fail(1, 300, false, "broken") },
-			[]kind{kindBatch, kindFail, kindClose}, CodeDone, ""},
+			[]kind{kindBatch, kindFail, kindClose}, codeDone, ""},
 	} {
 		inBubble(t, func(t *testing.T) {
 			p := withRaw(t, nil, nil)
@@ -212,7 +212,7 @@ func TestPeersAreToldWhyThisSideCloses(t *testing.T) {
 	}
 	inBubble(t, func(t *testing.T) {
 		p := withRaw(t, nil, nil)
-		for _, code := range []Code{CodeDone, CodeProtocol, CodeInternal, CodeApplication - 1} {
+		for _, code := range []Code{codeDone, codeProtocol, CodeInternal, CodeApplication - 1} {
 			require.ErrorIs(t, p.s.CloseWithError(code, ""), ErrRange, "%v", code)
 		}
 		require.NoError(t, p.s.Err())

@@ -72,12 +72,12 @@ func TestAcceptConnRefusesWhatItCannotServe(t *testing.T) {
 		err  error
 		code Code
 	}{
-		"a stranger":               {[]byte("GET / HTTP/1.1\r\n\r\n"), ErrProtocol, CodeProtocol},
-		"another version":          {other, ErrVersion, CodeVersion},
-		"a window of nothing":      {set(func(h *hello) { h.records = 0 }), ErrProtocol, CodeProtocol},
-		"a log without a name":     {set(func(h *hello) { h.log = LogID{} }), ErrProtocol, CodeProtocol},
-		"a place in another log":   {set(func(h *hello) { h.known, h.applied = testKnown, 7 }), ErrHistory, CodeHistory},
-		"ACCEPT where OPEN is due": {rawHello(helloAccept).append(nil), ErrProtocol, CodeProtocol},
+		"a stranger":               {[]byte("GET / HTTP/1.1\r\n\r\n"), ErrProtocol, codeProtocol},
+		"another version":          {other, ErrVersion, codeVersion},
+		"a window of nothing":      {set(func(h *hello) { h.records = 0 }), ErrProtocol, codeProtocol},
+		"a log without a name":     {set(func(h *hello) { h.log = LogID{} }), ErrProtocol, codeProtocol},
+		"a place in another log":   {set(func(h *hello) { h.known, h.applied = testKnown, 7 }), ErrHistory, codeHistory},
+		"ACCEPT where OPEN is due": {rawHello(helloAccept).append(nil), ErrProtocol, codeProtocol},
 	} {
 		inBubble(t, func(t *testing.T) {
 			r := new(Registry)
@@ -106,14 +106,14 @@ func TestOpenConnEndsWithWhatThePeerAnswers(t *testing.T) {
 		err  error
 		code int // of the CLOSE that follows OPEN; -1: none
 	}{
-		"REFUSE, busy":              {appendRefusal(nil, CodeBusy, "later"), ErrBusy, -1},
-		"REFUSE, not accepted":      {appendRefusal(nil, CodeNotAccepted, "no"), ErrNotTaken, -1},
-		"REFUSE, done":              {appendRefusal(nil, CodeDone, "a lie"), ErrProtocol, int(CodeProtocol)},
-		"REFUSE, too long":          {append([]byte("\xf5plc\x01\x13\x00\x00\x00\x00\x00\x07\xff\xff"), letters(2000)...), ErrProtocol, int(CodeProtocol)},
-		"a place in no log of ours": {lie.append(nil), ErrHistory, int(CodeHistory)},
-		"records of no byte":        {none.append(nil), ErrProtocol, int(CodeProtocol)},
-		"OPEN, too":                 {rawHello(helloOpen).append(nil), ErrProtocol, int(CodeProtocol)},
-		"a stranger":                {[]byte("SSH-2.0-OpenSSH"), ErrProtocol, int(CodeProtocol)},
+		"REFUSE, busy":              {appendRefusal(nil, codeBusy, "later"), ErrBusy, -1},
+		"REFUSE, not accepted":      {appendRefusal(nil, codeNotAccepted, "no"), ErrNotTaken, -1},
+		"REFUSE, done":              {appendRefusal(nil, codeDone, "a lie"), ErrProtocol, int(codeProtocol)},
+		"REFUSE, too long":          {append([]byte("\xf5plc\x01\x13\x00\x00\x00\x00\x00\x07\xff\xff"), letters(2000)...), ErrProtocol, int(codeProtocol)},
+		"a place in no log of ours": {lie.append(nil), ErrHistory, int(codeHistory)},
+		"records of no byte":        {none.append(nil), ErrProtocol, int(codeProtocol)},
+		"OPEN, too":                 {rawHello(helloOpen).append(nil), ErrProtocol, int(codeProtocol)},
+		"a stranger":                {[]byte("SSH-2.0-OpenSSH"), ErrProtocol, int(codeProtocol)},
 	} {
 		inBubble(t, func(t *testing.T) {
 			o := begun(t, OpenConn, t.Context(), nil)
@@ -137,7 +137,7 @@ func TestOpenConnEndsWithWhatThePeerAnswers(t *testing.T) {
 // A hello that never comes, or never whole, or that nobody takes, is waited for no longer than it says.
 // Claim: record.Options.HandshakeTimeout
 func TestOptionHandshakeTimeout(t *testing.T) {
-	refusal := appendRefusal(nil, CodeBusy, "later")
+	refusal := appendRefusal(nil, codeBusy, "later")
 	for timeout, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Second: time.Second} {
 		for peer, establish := range map[helloKind]opener{
 			helloAccept: OpenConn, helloOpen: AcceptConn,

@@ -174,7 +174,7 @@ func TestPeersThatStayWithinTheLimitsAreKept(t *testing.T) {
 		require.NoError(t, p.s.AckRecord(5))
 		require.NoError(t, p.s.Close())
 		code, _ := p.told()
-		require.Equal(t, int(CodeDone), code)
+		require.Equal(t, int(codeDone), code)
 	})
 }
 
@@ -206,7 +206,7 @@ func TestPeersThatTrickleAreUnderstood(t *testing.T) {
 		p.write(1, 2)
 		wire := bytes.Join([][]byte{
 			rawBatchAck(batch{first: 1, acked: true, ack: 1}, "one", "", "three"), appendSeq(nil, kindAck, 2),
-			appendSeq(nil, kindEnd, 4), appendClose(nil, CodeDone, ""),
+			appendSeq(nil, kindEnd, 4), appendClose(nil, codeDone, ""),
 		}, nil)
 		for i := range wire {
 			time.Sleep(time.Second)

@@ -299,20 +299,19 @@ type Registrar interface {
 	SetStream(name string, fn func(*session.Stream))
 }
 
-// AcceptInfo is the argument of an AcceptFunc.
+// AcceptInfo describes a record stream to the accept function of Handle.
 type AcceptInfo struct {
 	Name    string
 	Session *session.Session
 }
 
-// An AcceptFunc decides whether to accept a record stream, and with which Options. An error refuses the stream. The peer receives the
-// error's text and, if it is an *Error with an application's Code, that code.
-type AcceptFunc func(AcceptInfo) (*Options, error)
+type acceptFunc = func(AcceptInfo) (*Options, error)
 
-// Handle calls serve, in a separate goroutine, with every record stream that a peer opens under name. accept may be nil: then all streams
-// are accepted, with default Options. The stream is closed when serve returns. If serve panics or ends its goroutine, the peer receives
+// Handle calls serve, in a separate goroutine, with every record stream that a peer opens under name. accept decides whether to accept a
+// stream, and with which Options. An error refuses it; the peer receives the error's text and, if it is an *Error with an application's
+// Code, that code. If accept is nil, all streams are accepted, with default Options. The stream is closed when serve returns. If serve panics or ends its goroutine, the peer receives
 // codes.Internal. If serve is nil, no stream is accepted. Handle panics where at does: if at is nil, or name is longer than 255 bytes.
-func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
+func Handle(at Registrar, name string, accept func(AcceptInfo) (*Options, error), serve func(*Stream)) {
 	if serve == nil {
 		accept = refuse(accept)
 	}
@@ -335,8 +334,8 @@ func Handle(at Registrar, name string, accept AcceptFunc, serve func(*Stream)) {
 
 var errHandler = errors.New("the handler has failed")
 
-// refuse returns an AcceptFunc that calls accept, but accepts nothing.
-func refuse(accept AcceptFunc) AcceptFunc {
+// refuse returns an acceptFunc that calls accept, but accepts nothing.
+func refuse(accept acceptFunc) acceptFunc {
 	return func(info AcceptInfo) (*Options, error) {
 		if accept != nil {
 			opts, err := accept(info)
@@ -352,7 +351,7 @@ func refuse(accept AcceptFunc) AcceptFunc {
 	}
 }
 
-func answer(st *session.Stream, ask AcceptFunc) (*Stream, error) {
+func answer(st *session.Stream, ask acceptFunc) (*Stream, error) {
 	who := identity{st.Name(), st.Session().Peer()}
 	var opts *Options
 	var refused error
@@ -372,7 +371,7 @@ func answer(st *session.Stream, ask AcceptFunc) (*Stream, error) {
 	if _, err := readHello(st, helloOpen); err != nil {
 		return nil, err
 	}
-	code, text := CodeNotAccepted, refused.Error()
+	code, text := codeNotAccepted, refused.Error()
 	var e *Error
 	if errors.As(refused, &e) && e.Code >= CodeApplication {
 		code, text = e.Code, e.Text

@@ -78,7 +78,7 @@ func TestASideThatCannotGoOnTellsTheOther(t *testing.T) {
 		"Begin fails":           {&funcStore{begin: func(func()) (Place, error) { return Place{}, errDisk }}, errDisk, CodeStore, ""},
 		"Tail fails":            {&funcStore{begin: behind, tail: one(nil, errDisk)}, errDisk, CodeStore, ""},
 		"a record is not kept":  {&funcStore{begin: behind}, ErrStore, CodeStore, ""},
-		"a kept one is too big": {&funcStore{begin: behind, tail: one(make([]byte, 11), nil)}, ErrTooLarge, CodeNotAccepted, "11 bytes"},
+		"a kept one is too big": {&funcStore{begin: behind, tail: one(make([]byte, 11), nil)}, ErrTooLarge, codeNotAccepted, "11 bytes"},
 	} {
 		for side := range 2 {
 			inBubble(t, func(t *testing.T) {

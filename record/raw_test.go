@@ -176,7 +176,7 @@ func (p *rawPeer) told() (code int, text string) {
 func (p *rawPeer) breaks(because string) {
 	p.t.Helper()
 	code, text := p.told()
-	require.Equal(p.t, int(CodeProtocol), code)
+	require.Equal(p.t, int(codeProtocol), code)
 	require.Contains(p.t, text, because)
 	p.ended(ErrProtocol)
 	require.ErrorContains(p.t, p.s.Err(), because)

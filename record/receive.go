@@ -15,7 +15,7 @@ func (s *Stream) readLoop() {
 		over, err := r.next()
 		switch {
 		case errors.Is(err, ErrProtocol):
-			s.refuse(s.opError("carry", err), CodeProtocol, err.Error())
+			s.refuse(s.opError("carry", err), codeProtocol, err.Error())
 		case err != nil && !s.isLeaving(): // the peer does not answer the last frame
 			s.fail(s.broken(err))
 		}
@@ -239,7 +239,7 @@ func (s *Stream) onClose(code Code, text string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	o := &s.out
-	if code == CodeDone && s.given {
+	if code == codeDone && s.given {
 		if len(text) != givenSize {
 			return protocolErrorf("CLOSE in order with %d bytes, want %d", len(text), givenSize)
 		}
@@ -250,7 +250,7 @@ func (s *Stream) onClose(code Code, text string) error {
 	switch {
 	case o.failed != nil && !o.failed.Retryable:
 		s.endAfterPeer(s.opError("carry", o.failed))
-	case code != CodeDone:
+	case code != codeDone:
 		s.endAfterPeer(&Error{Op: "carry", Name: s.name, Remote: true, Code: code, Text: text})
 	case !s.in.ended:
 		s.endAfterPeer(s.opError("carry", ErrPeerClosed))

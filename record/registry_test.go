@@ -37,7 +37,7 @@ func TestRegistryListsWhatIsOpen(t *testing.T) {
 		"a reset":        func(_ *Stream, far *faultnet.Conn) error { far.Link().Cut(); return syscall.ECONNRESET },
 		"a breach":       func(_ *Stream, far *faultnet.Conn) error { _, _ = far.Write([]byte("not a frame")); return ErrProtocol },
 		"the peer's CLOSE": func(_ *Stream, far *faultnet.Conn) error {
-			_, _ = far.Write(appendClose(nil, CodeBusy, ""))
+			_, _ = far.Write(appendClose(nil, codeBusy, ""))
 			return ErrBusy
 		},
 	} {
@@ -118,7 +118,7 @@ func TestRegistryListsNoStreamThatFailedToOpen(t *testing.T) {
 		o := begun(t, OpenConn, t.Context(), &Options{Registry: r})
 		synctest.Wait()
 		require.Empty(t, r.Snapshots(), "not yet")
-		o.says(appendRefusal(nil, CodeBusy, ""))
+		o.says(appendRefusal(nil, codeBusy, ""))
 		o.failed(ErrBusy)
 		require.Empty(t, r.Snapshots())
 	})

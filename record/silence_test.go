@@ -16,7 +16,7 @@ import (
 
 // A wire that falls silent while a stream opens costs the time of the silence, whenever it begins, and whatever the hook says.
 func TestAnOpenOutlivesASilentWire(t *testing.T) {
-	for name, hook := range map[string]record.AcceptFunc{
+	for name, hook := range map[string]func(record.AcceptInfo) (*record.Options, error){
 		"accepted": func(record.AcceptInfo) (*record.Options, error) { return &record.Options{Store: newShelf()}, nil },
 		"refused":  func(record.AcceptInfo) (*record.Options, error) { return nil, errors.New("no") },
 	} {

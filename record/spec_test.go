@@ -31,8 +31,8 @@ func TestSpecHasTheNumbersOfTheCode(t *testing.T) {
 		require.True(t, strings.HasSuffix(line, "| "+size+" |"), "%s%s", row, line)
 	}
 	for code, name := range map[Code]string{
-		CodeDone: "done", CodeProtocol: "protocol", CodeVersion: "version", CodeNotAccepted: "not accepted", CodeHistory: "history",
-		CodeStore: "store", CodeSuperseded: "superseded", CodeBusy: "busy", CodeInternal: "internal",
+		codeDone: "done", codeProtocol: "protocol", codeVersion: "version", codeNotAccepted: "not accepted", codeHistory: "history",
+		CodeStore: "store", CodeSuperseded: "superseded", codeBusy: "busy", CodeInternal: "internal",
 	} {
 		rows = append(rows, fmt.Sprintf("| %d | %s |", code, name))
 	}

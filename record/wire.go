@@ -146,7 +146,7 @@ const givenSize = 8
 // appendDone appends a CLOSE in order with the number of the last record given to the application.
 func appendDone(b []byte, given uint64) []byte {
 	b = header{kind: kindClose, length: closeHead + givenSize}.append(b)
-	b = binary.BigEndian.AppendUint32(b, uint32(CodeDone))
+	b = binary.BigEndian.AppendUint32(b, uint32(codeDone))
 	return binary.BigEndian.AppendUint64(b, given)
 }
 

@@ -102,7 +102,7 @@ func (s *Stream) appendLast(b []byte) []byte {
 	if s.given {
 		return appendDone(b, s.in.delivered)
 	}
-	return appendClose(b, CodeDone, "")
+	return appendClose(b, codeDone, "")
 }
 
 // takeAck adds this side's applied position, and a failure, to j. mu is held.

@@ -26,7 +26,7 @@ func TestConnIsANetConnOverTCP(t *testing.T) {
 }
 
 // paired returns both ends of a conn, and what closes them.
-func paired(dial DialFunc, under net.Listener) (net.Conn, net.Conn, func(), error) {
+func paired(dial dialFunc, under net.Listener) (net.Conn, net.Conn, func(), error) {
 	l, err := NewListener(under, nil)
 	if err != nil {
 		return nil, nil, nil, err

@@ -9,21 +9,22 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// DialFunc opens a carrier: any net.Conn whose Close ends waiting Reads and Writes.
-type DialFunc = func(context.Context) (net.Conn, error)
+// dialFunc opens a carrier: any net.Conn whose Close ends waiting Reads and Writes.
+type dialFunc = func(context.Context) (net.Conn, error)
 
 // Dial is DialContext with a context that never ends.
-func Dial(dial DialFunc, opts *Options) (*Conn, error) {
+func Dial(dial func(context.Context) (net.Conn, error), opts *Options) (*Conn, error) {
 	return DialContext(context.Background(), dial, opts)
 }
 
-// DialContext opens a carrier with dial, and on it a connection to a [Listener]. It calls dial again, with the values of ctx but not its
-// end, whenever the carrier has failed, until the Conn is closed or has been without a carrier for Options.ResumeWindow.
+// DialContext opens a carrier with dial, any net.Conn whose Close ends waiting Reads and Writes, and on it a connection to a [Listener]. It
+// calls dial again, with the values of ctx but not its end, whenever the carrier has failed, until the Conn is closed or has been without a
+// carrier for Options.ResumeWindow.
 //
 // The error is ErrInvalid for invalid Options or a nil dial, the error of dial, the other side's refusal (ErrBusy, ErrVersion), ErrStranger
 // for a side that does not speak the protocol, or, when Options.HandshakeTimeout or ctx ends, a net.Error with Timeout or ctx's error.
 // DialContext does not wait for a dial that takes longer, and closes the conn that it returns.
-func DialContext(ctx context.Context, dial DialFunc, opts *Options) (*Conn, error) {
+func DialContext(ctx context.Context, dial func(context.Context) (net.Conn, error), opts *Options) (*Conn, error) {
 	o := opts.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err
@@ -46,7 +47,7 @@ func DialContext(ctx context.Context, dial DialFunc, opts *Options) (*Conn, erro
 // dialer opens carriers.
 type dialer struct {
 	opts *Options
-	dial DialFunc
+	dial dialFunc
 }
 
 // open opens a carrier and does the hello on it, in no more than HandshakeTimeout. After an error the carrier is closed.
@@ -80,7 +81,7 @@ func (d *dialer) call(ctx context.Context) (net.Conn, error) {
 		var carrier net.Conn
 		var err error
 		if exited := hook.Do(func() { carrier, err = d.dial(ctx); err = hook.Err(err) }); exited != nil {
-			err = fmt.Errorf("the DialFunc %w", exited)
+			err = fmt.Errorf("the dial function %w", exited)
 		} else if err == nil && carrier == nil {
 			err = errNoCarrier
 		}
@@ -100,8 +101,8 @@ func (d *dialer) call(ctx context.Context) (net.Conn, error) {
 	}
 }
 
-// errNoCarrier is the error of a DialFunc that returns neither a conn nor an error.
-var errNoCarrier = fmt.Errorf("%w: the DialFunc returned neither a conn nor an error", ErrInvalid)
+// errNoCarrier is the error of a dial function that returns neither a conn nor an error.
+var errNoCarrier = fmt.Errorf("%w: the dial function returned neither a conn nor an error", ErrInvalid)
 
 // waitError is the error of a wait that a context ended. It has a Timeout method, for the *net.OpError around it.
 type waitError struct {

@@ -16,7 +16,7 @@ import (
 )
 
 // scripted returns a dial whose carriers are answered by script, and a count of those that are open on the dialing side.
-func scripted(script func(net.Conn)) (DialFunc, *atomic.Int32) {
+func scripted(script func(net.Conn)) (dialFunc, *atomic.Int32) {
 	open := new(atomic.Int32)
 	return func(context.Context) (net.Conn, error) {
 		a, b := faultnet.Pipe(faultnet.LinkOptions{})

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// An OnState and a DialFunc that end their goroutine end nothing of the Conn's.
+// An OnState and a dialFunc that end their goroutine end nothing of the Conn's.
 func TestHooksThatEndTheirGoroutineEndNoConn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHub()

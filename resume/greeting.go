@@ -92,7 +92,7 @@ func (g *greeting) refuse(err error) {
 		code = refuseVersion
 	case errors.Is(err, ErrUnknown):
 		code = refuseUnknown
-	case errors.Is(err, ErrStale):
+	case errors.Is(err, errStale):
 		code = refuseStale
 	case errors.Is(err, ErrBusy):
 		code = refuseBusy
@@ -191,7 +191,7 @@ func (c *Conn) reopen(h hello) (hello, error) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	if h.attempt <= c.tries {
-		return hello{}, ErrStale
+		return hello{}, errStale
 	}
 	if !c.flow.sentAtLeast(h.received) {
 		return hello{}, protocolErrorf("%d bytes received of fewer", h.received)
@@ -217,7 +217,7 @@ func (c *Conn) adopt(carrier net.Conn, h hello, live bool) error {
 	defer c.turn.Unlock()
 	if c.tries != h.attempt {
 		_ = carrier.Close()
-		return ErrStale
+		return errStale
 	}
 	return c.attach(carrier, h.received, live)
 }

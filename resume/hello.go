@@ -53,7 +53,7 @@ func (r refusal) err() error {
 	case refuseUnknown:
 		return ErrUnknown
 	case refuseStale:
-		return ErrStale
+		return errStale
 	case refuseBusy:
 		return ErrBusy
 	}

@@ -114,11 +114,11 @@ func TestHelloTellsStrangersAndVersions(t *testing.T) {
 	require.ErrorContains(t, err, "it speaks version 9")
 }
 
-// Claim: resume.ErrStale, resume.ErrUnknown
+// Claim: resume.ErrUnknown
 func TestRefusalsHaveAnErrorEach(t *testing.T) {
 	for code, want := range map[refusal]error{
 		refuseProtocol: ErrProtocol, refuseVersion: ErrVersion, refuseUnknown: ErrUnknown,
-		refuseStale: ErrStale, refuseBusy: ErrBusy,
+		refuseStale: errStale, refuseBusy: ErrBusy,
 	} {
 		require.ErrorIs(t, code.err(), want)
 	}

@@ -203,7 +203,7 @@ func TestAbortAfterCloseDeliversNothingMore(t *testing.T) {
 	})
 }
 
-// Final is asked about what the DialFunc fails with, too, when that is to resume.
+// Final is asked about what the dialFunc fails with, too, when that is to resume.
 // Claim: resume.Options.Final
 func TestFinalEndsTheAttemptsToResume(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -54,7 +54,7 @@ type Options struct {
 	// fails is closed instead. Drop may wait for the network.
 	Drop func(carrier net.Conn, reason error)
 
-	// Final, if not nil, is called with each error of a carrier, and of the DialFunc when resuming. An error that it returns is the other
+	// Final, if not nil, is called with each error of a carrier, and of the dial function when resuming. An error that it returns is the other
 	// side's last word, as sent by carriers that can be reset with a code: the Conn ends with that error, and does not look for another
 	// carrier. Final must not block.
 	Final func(err error) error
