@@ -29,6 +29,7 @@ nightly:
 	go test ./transfer -count=1 -timeout 0 -run TestATransferSurvivesTheDeathOfItsProcesses -args -kills=$(KILLS) -size=268435456
 	go test ./examples/replicate -count=1 -timeout 0 -args -kills=$(KILLS)
 	go test . -count=1 -timeout 0 -run Nettest -args -nettest.count=50
+	go test . -count=1 -timeout 0 -run TestSurviveEveryCut -args -survive.cuts=200
 
 vet:
 	go vet ./...

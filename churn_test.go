@@ -134,6 +134,7 @@ func dialRefused(t *testing.T, d *Dialer, l *Listener) error {
 }
 
 func TestADialWaitsForAPlaceAndSaysWhyItGotNone(t *testing.T) {
+	t.Parallel() // it waits for real
 	for _, tr := range testnet.Direct() {
 		t.Run(string(tr), func(t *testing.T) {
 			a, b := limitedPair(t, tr, 2)

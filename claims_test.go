@@ -20,6 +20,7 @@ import (
 
 // Claim: peerlane.ClientConfig.ReadTimeout
 func TestReadTimeoutBoundsConnectingAndRetriesToo(t *testing.T) {
+	t.Parallel() // it waits for real
 	const bound = 100 * time.Millisecond
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	at, dials, stop := countDials(t)
@@ -145,6 +146,7 @@ func TestASessionUnderARetiredKeyKeepsItsCarrierAndGetsNoOther(t *testing.T) {
 // Claim: peerlane.ServerConfig.IdleTimeout
 // Claim: peerlane.ServerConfig.MaxIdleTime
 func TestIdleTimesActOnTimeWithoutACleanupInterval(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		for name, cfg := range map[string]*ServerConfig{
 			"IdleTimeout": {IdleTimeout: 200 * time.Millisecond}, "MaxIdleTime": {MaxIdleTime: 200 * time.Millisecond},
@@ -342,6 +344,7 @@ func TestARequestHasItsBodyAndItsTagASessionProtocol(t *testing.T) {
 
 // Claim: peerlane.ClientConfig.CloseTimeout, peerlane.ServerConfig.CloseTimeout
 func TestCloseTimeoutBoundsACloseWithoutProgress(t *testing.T) {
+	t.Parallel() // it waits for real
 	const bound = 200 * time.Millisecond // and not the 5 s of the default
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	s := newServer(t, b, &ServerConfig{AdmitAll: true, CloseTimeout: bound})

@@ -215,6 +215,7 @@ func TestAHandlerSlowerThanReadTimeoutRunsOnce(t *testing.T) {
 
 // Row: D7, P11, P18
 func TestACtxThatEndsEndsTheCallAndTheHandlersCtx(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		stuck := newStuckHandler(t)
 		require.NoError(t, newServer(t, b, nil).Handle(callTag, stuck.handle))
@@ -424,7 +425,9 @@ func TestCloseEndsTheCallsInFlight(t *testing.T) {
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		stuck := newStuckHandler(t)
 		require.NoError(t, newServer(t, b, nil).Handle(callTag, stuck.handle))
-		c := newClient(t, a, patientClient())
+		cfg := patientClient()
+		cfg.CloseTimeout = 50 * time.Millisecond // for which the call is waited for
+		c := newClient(t, a, cfg)
 		done := sendAsync(t.Context(), c, b, nil)
 		await(t, stuck.entered, "the call")
 		require.NoError(t, c.Close())

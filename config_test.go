@@ -166,6 +166,7 @@ func TestAHandlersErrorArrivesAfterTheServersReadTimeout(t *testing.T) {
 // Row: P8, P17 (WriteTimeout): a side that takes nothing is dropped by the other.
 // Claim: peerlane.ClientConfig.WriteTimeout, peerlane.ServerConfig.WriteTimeout
 func TestWriteTimeoutDropsAPeerThatReadsNothing(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		s := newServer(t, b, &ServerConfig{WriteTimeout: 100 * time.Millisecond, Heartbeat: never})
 		require.NoError(t, s.Start(callTag, func([]byte) ([]byte, error) { return noise(24 << 20), nil }))
@@ -193,6 +194,7 @@ func TestWriteTimeoutDropsAPeerThatReadsNothing(t *testing.T) {
 // Row: P8, P17 (Heartbeat): a peer that is silent for twice as long is lost, and so are the calls to it.
 // Claim: peerlane.ClientConfig.Heartbeat, peerlane.ServerConfig.Heartbeat
 func TestHeartbeatFindsASilentPeer(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		const beat = 50 * time.Millisecond
 		s := newServer(t, b, &ServerConfig{Heartbeat: beat})
@@ -221,6 +223,7 @@ func TestHeartbeatFindsASilentPeer(t *testing.T) {
 // Row: P8 (ConnectTimeout), D13: a carrier that never says hello is dropped.
 // Claim: peerlane.ServerConfig.ConnectTimeout
 func TestServersConnectTimeoutBoundsTheHello(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		s := newServer(t, b, &ServerConfig{ConnectTimeout: 50 * time.Millisecond})
 		require.NoError(t, s.Start(callTag, echoHandler))
@@ -368,6 +371,7 @@ func TestPathChoosesOverWhatSessionsRun(t *testing.T) {
 // Row: P17 (DirectWait): while a direct address is being dialed the relay is not taken, and no longer.
 // Claim: peerlane.ClientConfig.DirectWait
 func TestDirectWaitBoundsTheWaitForADirectConnection(t *testing.T) {
+	t.Parallel() // it waits for real
 	const wait = 200 * time.Millisecond
 	a, b := testnet.Pair(t, testnet.LimitedRelay)
 	require.NoError(t, newServer(t, b, nil).Start(callTag, echoHandler))

@@ -157,6 +157,7 @@ func TestTheEndStaysTheEndAfterBothWaysHaveEnded(t *testing.T) {
 
 // The dialer may have read a byte while it looked for a refusal.
 func TestAByteThatTheDialerReadIsReadFirst(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, testnet.Direct(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		l := mustListen(t, b, testTag, ListenConfig{})
 		for name, far := range map[string]func(*Conn){

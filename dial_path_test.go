@@ -124,6 +124,7 @@ func claimHolePunching(t *testing.T, a, b host.Host) {
 
 // Claim: peerlane.Dialer.DirectWait
 func TestDirectWaitBoundsTheWaitForAHolePunch(t *testing.T) {
+	t.Parallel() // it waits for real
 	for policy, taken := range map[PathPolicy]bool{PathAuto: false, PreferDirect: true} {
 		t.Run(policy.String(), func(t *testing.T) {
 			a, b := testnet.Pair(t, testnet.LimitedRelay)
@@ -273,6 +274,7 @@ func closeFirst(t *testing.T, h host.Host, pid peer.ID, n int32) *atomic.Int32 {
 // A connection that dies right after dialing, where there is no relay, leaves a peer unreachable and not "relay only": it is
 // dialed again, and Send tries again.
 func TestAConnectionThatDiesAtOnceIsDialedAgain(t *testing.T) {
+	t.Parallel() // it waits for real
 	const always = 1 << 20
 	for _, policy := range []PathPolicy{PathAuto, DirectOnly, PreferDirect, AllowRelay} {
 		for _, tr := range muxes {

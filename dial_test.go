@@ -185,6 +185,7 @@ func limited(t *testing.T, limits rcmgr.PartialLimitConfig) libp2p.Option {
 // Row: C1. The limit of the other side shows at the first Read, or in Dial already if the reset overtakes it.
 // Claim: peerlane.ErrUnavailable
 func TestAResourceLimitOfThePeerIsNamed(t *testing.T) {
+	t.Parallel() // it waits for real
 	for _, tr := range testnet.Direct() {
 		t.Run(string(tr), func(t *testing.T) {
 			a := testnet.Host(t, tr)
@@ -231,6 +232,7 @@ func TestAResourceLimitOfThisSideIsNamed(t *testing.T) {
 }
 
 func TestALimitThatAllowsNoStreamAtAllIsNamed(t *testing.T) {
+	t.Parallel() // it waits for real
 	a := testnet.Host(t, testnet.TCPTLS, limited(t, rcmgr.PartialLimitConfig{
 		PeerDefault: rcmgr.ResourceLimits{StreamsOutbound: rcmgr.BlockAllLimit},
 	}))

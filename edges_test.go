@@ -7,6 +7,7 @@ import (
 	"net"
 	"reflect"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/peerlane/peerlane/internal/test/edges"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -58,8 +60,10 @@ func exercise(t *testing.T, h host.Host, client ClientConfig, server ServerConfi
 	_, _ = c.GetConnectionsInfo(), s.GetConnectionsInfo()
 }
 
-func TestNoConfigIsAPanic(t *testing.T) {
-	h := testHost(t)
+func TestNoConfigIsAPanic(t *testing.T) { synctest.Test(t, noConfigIsAPanic) }
+
+func noConfigIsAPanic(t *testing.T) {
+	h := peerlanetest.NewNetwork(t, nil).Host("10.0.0.1:4001")
 	given := edges.Of((*slog.Logger)(nil), slog.New(slog.DiscardHandler), peer.ID(""), peer.ID("x"), h.ID())
 	edges.Each(given, func(cfg ClientConfig, what string) {
 		t.Log(what)

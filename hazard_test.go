@@ -166,6 +166,7 @@ func TestY3AWriterBlockedOnTheWindowLearnsThatThePeerHasClosed(t *testing.T) {
 
 // A peer that neither ends its side nor writes must not hold the stream of a closed conn for ever.
 func TestY3AClosedConnIsReleasedThoughThePeerStaysSilent(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, testnet.All(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		c, far := newPair(t, a, b)
 		if c.linger > 0 {

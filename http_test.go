@@ -119,6 +119,7 @@ func TestHTTPServerSeesThatTheClientCancels(t *testing.T) {
 }
 
 func TestHTTPServerMayRefuseABodyWithoutReadingIt(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, httpPaths(), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		client, url, _ := serveHTTP(t, a, b, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "too much", http.StatusRequestEntityTooLarge)

@@ -195,6 +195,7 @@ func TestKeeperGivesUpAfterMaxAttempts(t *testing.T) {
 
 // Side by side counts once: or a keeper of many sessions would give up before it has waited.
 func TestKeeperCountsAttemptsThatAreMadeSideBySideOnce(t *testing.T) {
+	t.Parallel() // it waits for real
 	_, pid := newIdentity(t)
 	c := newClient(t, testHost(t), &ClientConfig{AdmitAll: true})
 	k, events := keep(t, c, pid, KeeperConfig{Sessions: 8, MaxAttempts: 2, Backoff: resume.Backoff{Min: time.Second, Max: time.Second}})
@@ -341,7 +342,7 @@ func TestKeeperIsCautiousWithAPeerThatEndsItsSessions(t *testing.T) {
 
 // Row: G19
 func TestKeeperGetReturnsTheLeastLoaded(t *testing.T) {
-	c, b, s := keptPair(t, ClientConfig{})
+	c, b, s := keptPair(t, ClientConfig{CloseTimeout: 50 * time.Millisecond}) // for which a session waits for its calls
 	stuck := newStuckHandler(t)
 	s.SetLink("stuck", func(m *session.Message) {
 		stuck.entered <- nil

@@ -12,7 +12,9 @@ import (
 
 // Row: P4.
 func TestConnPassesNettestOnEveryTransport(t *testing.T) {
+	t.Parallel()
 	onEach(t, append(everyPath(), testnet.WebTransport), func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+		t.Parallel() // it waits for real
 		l := mustListen(t, b, testTag, ListenConfig{})
 		for range *nettestCount {
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {

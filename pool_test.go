@@ -146,6 +146,7 @@ func TestTheLastCallerThatGivesUpEndsTheOpening(t *testing.T) {
 // Row: D13: pointsub's ConnectTimeout of 200 ms took 5 s against a silent peer.
 // Claim: peerlane.ClientConfig.ConnectTimeout
 func TestConnectTimeoutBoundsTheOpeningAtASilentPeer(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		streams := muteSessions(t, b)
 		c := newClient(t, a, &ClientConfig{ConnectTimeout: 200 * time.Millisecond})
@@ -202,6 +203,7 @@ func TestACallAfterTheKeptSessionWasLostWorksAtOnce(t *testing.T) {
 // Row: P18, D13 (MaxRequestsPerConn): a drained session refuses what it has not begun, and that costs no retry.
 // Claim: peerlane.ServerConfig.MaxRequestsPerConn
 func TestCallsGoOnOverSessionsThatDrain(t *testing.T) {
+	t.Parallel() // it waits for real
 	const calls, each = 100, 10
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		var runs atomic.Int32
@@ -303,6 +305,7 @@ func newIdentity(t *testing.T) (crypto.PrivKey, peer.ID) {
 // Row: P17 (MaxRetries, RetryInterval), P18
 // Claim: peerlane.ClientConfig.MaxRetries, peerlane.ClientConfig.RetryInterval
 func TestRetriesAreCountedAndBackOff(t *testing.T) {
+	t.Parallel() // it waits for real
 	const interval = 40 * time.Millisecond
 	at, dials, stop := countDials(t)
 	_, pid := newIdentity(t)
@@ -363,6 +366,7 @@ func TestACallWaitsForAServerThatComesUpDuringTheRetries(t *testing.T) {
 // Row: P17 (IdleConnTimeout), D13
 // Claim: peerlane.ClientConfig.IdleConnTimeout
 func TestIdleConnTimeoutClosesOnlyWhatIsIdle(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		stuck := newStuckHandler(t)
 		s := newServer(t, b, nil)
@@ -412,7 +416,9 @@ func TestCloseEndsTheCallsOfASessionThatDrains(t *testing.T) {
 	stuck := newStuckHandler(t)
 	s := newServer(t, b, nil)
 	require.NoError(t, s.Handle(callTag, stuck.handle))
-	c := newClient(t, a, nil)
+	cfg := DefaultClientConfig()
+	cfg.CloseTimeout = 50 * time.Millisecond // for which the calls are waited for
+	c := newClient(t, a, cfg)
 	first := sendAsync(t.Context(), c, b, nil)
 	await(t, stuck.entered, "the first call")
 	s.Sessions()[0].Drain("test")

@@ -185,6 +185,7 @@ func onEachWith(t *testing.T, trs []testnet.Transport, test func(t *testing.T, a
 
 // Row: P8 (ReadTimeout): progress is what counts, not the whole.
 func TestASlowOldRequestIsServedAsLongAsItMakesProgress(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		s := newServer(t, b, &ServerConfig{ReadTimeout: 400 * time.Millisecond})
 		require.NoError(t, s.Start(callTag, echoHandler))
@@ -203,6 +204,7 @@ func TestASlowOldRequestIsServedAsLongAsItMakesProgress(t *testing.T) {
 
 // Row: D11, P8 (ReadTimeout, ConnectTimeout)
 func TestAnOldRequestThatStallsIsReset(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		s := newServer(t, b, &ServerConfig{ReadTimeout: 50 * time.Millisecond, ConnectTimeout: 100 * time.Millisecond})
 		require.NoError(t, s.Start(callTag, echoHandler))
@@ -378,6 +380,7 @@ func TestManyCallsToAnOldServerAreAllAnswered(t *testing.T) {
 
 // Row: D6, D7, P18: an old server's call that may have run is not repeated.
 func TestCallsToAnOldServerEndInTime(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		var runs atomic.Int32
 		release := make(chan struct{})
@@ -415,6 +418,7 @@ func TestCallsToAnOldServerEndInTime(t *testing.T) {
 
 // Row: P18 (WriteTimeout, ReadTimeout): ReadTimeout bounds the call to an old server that takes nothing as well.
 func TestACallToAnOldServerThatReadsNothingEnds(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		streams := make(chan network.Stream, 8)
 		b.SetStreamHandler(callTag, func(s network.Stream) { streams <- s })
@@ -499,6 +503,7 @@ func TestAPeersUpgradeAndDowngradeAreNoticed(t *testing.T) {
 
 // Row: D11, D23: an old peer's calls are bounded though nothing else does it.
 func TestOneOldPeersCallsAreBounded(t *testing.T) {
+	t.Parallel() // it waits for real
 	none := libp2p.ResourceManager(&network.NullResourceManager{})
 	a, b := testnet.Host(t, testnet.QUIC, none), testnet.Host(t, testnet.QUIC, none)
 	testnet.Teach(a, b.ID(), b.Addrs()...)

@@ -46,6 +46,7 @@ func TestIdleTimeoutDrainsOnlyIdleSessionsOfCalls(t *testing.T) {
 // Row: P8 (CleanupInterval): it is the most between two looks for idle sessions.
 // Claim: peerlane.ServerConfig.CleanupInterval
 func TestCleanupIntervalIsTheMostBetweenTwoLooksForIdleSessions(t *testing.T) {
+	t.Parallel() // it waits for real
 	h := testHost(t)
 	for want, cfg := range map[time.Duration]ServerConfig{
 		15 * time.Second:      {},
@@ -69,6 +70,7 @@ func TestCleanupIntervalIsTheMostBetweenTwoLooksForIdleSessions(t *testing.T) {
 
 // Row: P8 (MaxIdleTime), D13: also with streams open, but not under a call that is being handled.
 func TestMaxIdleTimeClosesWhatNothingMovesOn(t *testing.T) {
+	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		stuck := newStuckHandler(t)
 		s := newServer(t, b, &ServerConfig{MaxIdleTime: 100 * time.Millisecond, CleanupInterval: 10 * time.Millisecond, AdmitAll: true})

@@ -65,6 +65,7 @@ func requireNoGoroutines(t testing.TB) {
 // Row: P14, D2, D28, P8 (MaxConcurrentConns)
 // Claim: peerlane.ServerConfig.MaxConcurrentConns
 func TestTheLimitOfConcurrentCallsIsExactAndFree(t *testing.T) {
+	t.Parallel() // it waits for real
 	const limit = 200 // more than the resource manager has streams
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		stuck := newStuckHandler(t)

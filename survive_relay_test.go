@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -18,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -202,27 +204,32 @@ func TestSurviveTheWayFromTheRelayToADirectPathAndBack(t *testing.T) {
 
 // Row: S6, N13: the relay's time is over again and again.
 func TestSurviveARelayThatEndsEachConnectionSoon(t *testing.T) {
-	const lasts = 10 * time.Second // so that a loaded machine leaves in time
-	t.Parallel()
-	a, b, _ := testnet.RelayedPair(t, &relay.RelayLimit{Duration: lasts, Data: 64 << 20}) // its time alone ends it, however fast the machine
-	clientCfg, serverCfg := lasting()
-	log := newStepLog()
-	clientCfg.OnState = log.note
-	s, _, server := relayedSession(t, a, b, clientCfg, serverCfg)
-	l := serveConvoy(t, server, 1<<10)
-	n := 0
-	for end := time.Now().Add(3 * lasts); time.Now().Before(end); n++ {
-		require.NoError(t, l.send(s, n, n+1))
-		_, err := s.Call(t.Context(), "", nil)
-		require.NoError(t, err)
-		pass(5 * time.Millisecond)
-	}
-	require.NoError(t, s.Flush(testContext(t)))
-	l.requireWhole(n)
-	v := s.Snapshot()
-	require.GreaterOrEqual(t, v.Resumes, uint64(2))
-	require.LessOrEqual(t, v.Resumes, uint64(6))
-	require.Zero(t, cutByOthers(log))
+	const lasts = 10 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{
+			NetworkOptions: peerlanetest.NetworkOptions{Delay: time.Millisecond},
+			Relayed:        true,
+			RelayLimit:     &relay.RelayLimit{Duration: lasts, Data: 64 << 20}, // its time alone ends it
+		})
+		clientCfg, serverCfg := lasting()
+		log := newStepLog()
+		clientCfg.OnState = log.note
+		s, _, server := relayedSession(t, hosts.Alice, hosts.Bob, clientCfg, serverCfg)
+		l := serveConvoy(t, server, 1<<10)
+		n := 0
+		for end := time.Now().Add(3 * lasts); time.Now().Before(end); n++ {
+			require.NoError(t, l.send(s, n, n+1))
+			_, err := s.Call(t.Context(), "", nil)
+			require.NoError(t, err)
+			pass(5 * time.Millisecond)
+		}
+		require.NoError(t, s.Flush(testContext(t)))
+		l.requireWhole(n)
+		v := s.Snapshot()
+		require.GreaterOrEqual(t, v.Resumes, uint64(2))
+		require.LessOrEqual(t, v.Resumes, uint64(6))
+		require.Zero(t, cutByOthers(log))
+	})
 }
 
 // Row: N13: what is marked as bulk does not use up a relay, and nothing waits for it.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
 	"hash"
 	"io"
@@ -255,6 +256,9 @@ func (l *load) finish() {
 	require.Equal(l.t, l.sent.Sum(nil), l.received.Sum(nil), "the stream's hash")
 }
 
+// surviveCuts is how often TestSurviveEveryCut cuts each network: more than the eight connections that a host takes of one peer.
+var surviveCuts = flag.Int("survive.cuts", 10, "cuts of TestSurviveEveryCut on each transport")
+
 // onProxied runs a test on a pair with a proxy between, over each of muxes.
 func onProxied(t *testing.T, test func(t *testing.T, a, b host.Host, f faultnet.Fault, tr testnet.Transport)) {
 	for _, tr := range muxes {
@@ -268,8 +272,8 @@ func onProxied(t *testing.T, test func(t *testing.T, a, b host.Host, f faultnet.
 
 // Row: S5, S6: breaks, frozen networks and delays are not seen above the session.
 func TestSurviveEveryCutWithoutLossOrRepetition(t *testing.T) {
-	const cuts = 20
 	t.Parallel()
+	cuts := *surviveCuts
 	// By default a host takes no more than 8 connections of one peer, and keeps a QUIC connection that was cut for 30 s.
 	onProxied(t, func(t *testing.T, a, b host.Host, f faultnet.Fault, tr testnet.Transport) {
 		clientCfg, serverCfg := lasting()

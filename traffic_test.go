@@ -5,56 +5,77 @@ import (
 	"io"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 )
 
 // A connection is given up only when nothing of ours moves on it and no ping is answered.
 func TestAConnectionLivesWhileAnythingMovesOrAPingIsAnswered(t *testing.T) {
-	for _, tr := range []testnet.Transport{testnet.TCPNoise, testnet.QUIC} {
-		t.Run(string(tr), func(t *testing.T) {
-			a, b, fault := testnet.Proxied(t, tr)
-			l, err := Listen(b, "/traffic/1")
-			require.NoError(t, err)
-			defer func() { _ = l.Close() }()
-			conn, err := Dial(t.Context(), a, b.ID(), "/traffic/1")
-			require.NoError(t, err)
-			defer func() { _ = conn.Close() }()
-			conns := a.Network().ConnsToPeer(b.ID())
-			require.Len(t, conns, 1)
+	synctest.Test(t, func(t *testing.T) {
+		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{NetworkOptions: peerlanetest.NetworkOptions{Delay: 10 * time.Millisecond}})
+		lives(t, hosts.Alice, hosts.Bob, hosts.Network)
+	})
+}
 
-			// 2 s is enough for a ping on loopback at any load that the tests bear
-			require.True(t, areAlive(t.Context(), conns, 2*time.Second), "a ping is answered")
-			fault.Freeze()
-			require.False(t, areAlive(t.Context(), conns, 2*time.Second), "nothing moves")
-			moving := time.AfterFunc(time.Second, func() { trafficOn(conns[0]).move(time.Now()) })
-			defer moving.Stop()
-			require.True(t, areAlive(t.Context(), conns, 2*time.Second), "something of ours moves")
-			ended, end := context.WithCancel(t.Context())
-			end()
-			require.False(t, areAlive(ended, conns, time.Hour))
-			fault.Thaw()
-		})
-	}
+func TestAConnectionOverTCPLivesWhileAnythingMovesOrAPingIsAnswered(t *testing.T) {
+	t.Parallel() // it waits for real
+	a, b, fault := testnet.Proxied(t, testnet.TCPNoise)
+	lives(t, a, b, fault)
+}
+
+// A freezer is a network that holds what is on its way.
+type freezer interface {
+	Freeze()
+	Thaw()
+}
+
+// lives checks what areAlive says of the connection from a to b over a network.
+func lives(t *testing.T, a, b host.Host, fault freezer) {
+	t.Helper()
+	const wait = 2 * time.Second // enough for a ping on loopback at any load that the tests bear
+	l, err := Listen(b, "/traffic/1")
+	require.NoError(t, err)
+	defer func() { _ = l.Close() }()
+	conn, err := Dial(t.Context(), a, b.ID(), "/traffic/1")
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	conns := a.Network().ConnsToPeer(b.ID())
+	require.Len(t, conns, 1)
+
+	require.True(t, areAlive(t.Context(), conns, wait), "a ping is answered")
+	fault.Freeze()
+	require.False(t, areAlive(t.Context(), conns, wait), "nothing moves")
+	moving := time.AfterFunc(wait/2, func() { trafficOn(conns[0]).move(time.Now()) })
+	defer moving.Stop()
+	require.True(t, areAlive(t.Context(), conns, wait), "something of ours moves")
+	ended, end := context.WithCancel(t.Context())
+	end()
+	require.False(t, areAlive(ended, conns, time.Hour))
+	fault.Thaw()
 }
 
 func TestAnAttemptEndsWithItsConnections(t *testing.T) {
-	a, b, fault := testnet.Proxied(t, testnet.TCPNoise)
-	require.NoError(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
-	conns := a.Network().ConnsToPeer(b.ID())
-	alive, stop := whileAlive(t.Context(), conns, time.Second)
-	require.False(t, stop(), "it was ended before")
-	<-alive.Done()
-	fault.Freeze()
-	alive, stop = whileAlive(t.Context(), conns, time.Second)
-	<-alive.Done()
-	require.ErrorIs(t, context.Cause(alive), errSilentConn)
-	require.True(t, stop())
-	fault.Thaw()
+	synctest.Test(t, func(t *testing.T) {
+		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{NetworkOptions: peerlanetest.NetworkOptions{Delay: 10 * time.Millisecond}})
+		require.NoError(t, hosts.Alice.Connect(t.Context(), peer.AddrInfo{ID: hosts.Bob.ID()}))
+		conns := hosts.Alice.Network().ConnsToPeer(hosts.Bob.ID())
+		alive, stop := whileAlive(t.Context(), conns, time.Second)
+		require.False(t, stop(), "it was ended before")
+		<-alive.Done()
+		hosts.Freeze()
+		alive, stop = whileAlive(t.Context(), conns, time.Second)
+		<-alive.Done()
+		require.ErrorIs(t, context.Cause(alive), errSilentConn)
+		require.True(t, stop())
+		hosts.Thaw()
+	})
 }
 
 // What comes on any conn of a connection is seen by the carriers on it, and counts as unanswered unless it is a carrier's own.
