@@ -175,7 +175,9 @@ func (f *fetching) run(ctx context.Context, until int64, kill bool) (crossed int
 	if err := <-ended; err == nil {
 		return 0, errors.New("it had ended before it was killed")
 	}
-	t.Cancel() // as its session goes on looking for the process
+	for _, s := range f.server.Sessions() {
+		s.Abort() // it would wait for the process to come back
+	}
 	r, _ := t.Wait()
 	return r.Progress.Crossed, ctx.Err()
 }
