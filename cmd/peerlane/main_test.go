@@ -7,6 +7,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
+
+	"github.com/peerlane/peerlane/internal/test/testnet"
 )
 
 // leakChecked runs the tests, and fails when goroutines are left.
@@ -14,6 +16,7 @@ type leakChecked struct{ m *testing.M }
 
 // Run runs the tests.
 func (l leakChecked) Run() int {
+	testnet.Parallel(8)
 	code := l.m.Run()
 	if code != 0 {
 		return code

@@ -39,6 +39,7 @@ func TestTheConsoleBlocksOfThePagesHold(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("a process cannot be interrupted here")
 	}
+	t.Parallel() // beside the scripts
 	for _, page := range pages {
 		found := stories(t, page)
 		require.NotEmpty(t, found, page)
