@@ -14,7 +14,7 @@ fmt: ; gofmt -l -w . && go fix ./... && cd bench && go fix ./...
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 -skip Nettest ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/staging ./node ./internal/... .
+race: ; go test -race -count=1 -skip Nettest ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./node ./internal/... .
 
 grid: ; go test -count=1 ./internal/test/slowlink -args -grid
 
@@ -48,7 +48,7 @@ examples: ; go test -count=1 -run Example ./... && go test -count=1 ./examples/.
 demo: ; go run ./cmd/peerlane demo
 
 bench:
-	go test -run '^$$' -bench . -benchtime 1x ./codes ./internal/frame ./psk ./resume ./session ./record ./bulk ./transfer ./transfer/source ./transfer/staging ./internal/b3tree .
+	go test -run '^$$' -bench . -benchtime 1x ./codes ./internal/frame ./psk ./resume ./session ./record ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./internal/b3tree .
 	cd bench && go test -count=1 ./... && go run . -quick -rounds 3 && go run . -records -quick -rounds 2 && go run . -files -quick -rounds 2
 
 tidy:

@@ -128,7 +128,7 @@ func (s *runningFetch) serve(t *fileTree) error {
 		return err
 	}
 	s.push(tree.Close)
-	if err := tree.Hash(context.Background(), 0, nil); err != nil {
+	if err := tree.Hash(context.Background(), nil); err != nil {
 		return err
 	}
 	if s.share, err = service.Share(tree, nil); err != nil {

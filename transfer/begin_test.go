@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/staging"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 )
 
 // beginning returns a receiver to dir, and what ends it.

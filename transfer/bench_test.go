@@ -148,7 +148,7 @@ func benchmarkFetch(b *testing.B, root string) {
 	require.NoError(b, err)
 	v.Handle(r.server)
 	tree := walk(b, root)
-	require.NoError(b, tree.Hash(b.Context(), 2, nil))
+	require.NoError(b, tree.Hash(b.Context(), nil))
 	share, err := v.Share(tree, nil)
 	require.NoError(b, err)
 	perFile(b, tree)

@@ -76,7 +76,7 @@ func TestAFileThatChangesFailsAlone(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						tree := walk(t, from)
 						if way == "fetch hashed" {
-							require.NoError(t, tree.Hash(t.Context(), 2, nil))
+							require.NoError(t, tree.Hash(t.Context(), nil))
 						}
 						name, rate := filepath.Join(from, "b"), 0
 						if after == 0 {

@@ -72,7 +72,7 @@ func TestArgumentsThatAreNilAreErrors(t *testing.T) {
 	_, err = transfer.Push(t.Context(), nothing, tree, nil).Wait()
 	wantInvalid(t, err, "neither a session nor an error")
 	_, err = transfer.Push(t.Context(), func(context.Context) (*session.Session, error) { return nil, (*transfer.Error)(nil) }, tree, nil).Wait()
-	require.ErrorContains(t, err, "a nil *transfer.Error")
+	require.ErrorContains(t, err, "a nil *fault.Error")
 	require.Empty(t, transfer.CodeOf((*transfer.Error)(nil)))
 	for words, sources := range map[string][]transfer.Dialer{
 		"no source": nil, "source 0 is nil": {nil}, "source 1 is nil": {always(p.Alice), nil}, "neither a session nor an error": {nothing},

@@ -88,7 +88,7 @@ func (c *control) fail(err error) {
 	c.moved.Broadcast()
 }
 
-var errUnread = protocolErrorf("the peer does not read what it is told")
+var errUnread = wire.Breachf("the peer does not read what it is told")
 
 // send appends a frame, and does not wait. Its error is why none can leave any more.
 func (c *control) send(kind wire.Kind, flag bool, body func([]byte) []byte) error {
@@ -211,7 +211,7 @@ func (c *control) listen(gone func()) (over func() error) {
 	go func() { // ends with over
 		f, err := c.read()
 		if err == nil {
-			err = protocolErrorf("%v where nothing is due", f.Kind)
+			err = wire.Breachf("%v where nothing is due", f.Kind)
 		}
 		gone()
 		heard <- err

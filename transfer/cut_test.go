@@ -56,7 +56,7 @@ func run(ctx context.Context, t testing.TB, way string, p *testsession.Pair, dia
 		return transfer.Push(ctx, dial, tree, nil).Wait()
 	}
 	if way == "fetch hashed" {
-		require.NoError(t, tree.Hash(t.Context(), 2, nil))
+		require.NoError(t, tree.Hash(t.Context(), nil))
 	}
 	v := service(t, p, nil)
 	defer func() { require.NoError(t, v.Close()) }()
@@ -154,7 +154,7 @@ func moved(
 	t.Helper()
 	if way != "push" {
 		if way == "fetch hashed" {
-			require.NoError(t, tree.Hash(t.Context(), 2, nil))
+			require.NoError(t, tree.Hash(t.Context(), nil))
 		}
 		share, err := service(t, p, nil).Share(tree, nil)
 		require.NoError(t, err)

@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/staging"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
+	"github.com/peerlane/peerlane/transfer/source"
 )
 
 // badDisk is a disk that fails on command.
@@ -122,7 +123,7 @@ func TestAFullDiskPausesTheTransfer(t *testing.T) {
 						require.NoError(t, err)
 					} else {
 						if way == "fetch hashed" {
-							require.NoError(t, tree.Hash(ctx, 1, nil))
+							require.NoError(t, tree.Hash(ctx, &source.HashOptions{Workers: 1}))
 						}
 						share, err := service(t, p, &transfer.ServiceConfig{Options: slow}).Share(tree, nil)
 						require.NoError(t, err)

@@ -23,7 +23,7 @@
 // # Invariants
 //
 // A file appears under its name at the receiver only once it is complete, verified and on the disk. Nothing is replaced unless requested,
-// and nothing outside the destination is touched: see package staging. A file that is already present, with the same size and time, is not
+// and nothing outside the destination is touched. A file that is already present, with the same size and time, is not
 // sent: ReceiveOptions.Checksum compares contents. Data that Progress calls durable survives a power cut.
 //
 // # Losses
@@ -34,12 +34,13 @@
 //
 // # Cancellation
 //
-// The end of the ctx, and Transfer.Cancel, stop a transfer on both sides. Received data stays for the next run, or until staging.Cleanup.
+// The end of the ctx, and Transfer.Cancel, stop a transfer on both sides. Received data stays for the next run, or until Discard
+// or DiscardUnused.
 // All goroutines have ended when Wait returns.
 //
 // # Limits
 //
-// Files have at most 4 TiB, and the limits of manifest.Rules apply. The list of files is held in memory, with 32 bytes for each piece of
+// Files have at most 4 TiB, and the limits of Rules apply. The list of files is held in memory, with 32 bytes for each piece of
 // the files being transferred, and about ten pieces. A piece has 256 KiB, or up to 16 MiB in files of more than 64 GiB.
 //
 // # Stability

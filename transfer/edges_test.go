@@ -12,7 +12,7 @@ import (
 
 	"github.com/peerlane/peerlane/internal/test/edges"
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/source"
 )
 
@@ -108,12 +108,12 @@ func TestNoArgumentOfWalkIsAPanic(t *testing.T) {
 			return
 		}
 		for _, workers := range []int{-1, 0, 1, 1 << 40} {
-			_ = tree.Hash(t.Context(), workers, nil)
+			_ = tree.Hash(t.Context(), &source.HashOptions{Workers: workers})
 		}
 		for _, id := range []uint32{0, 1, 2, 3, 4, 1 << 31, 1<<32 - 1} {
-			_, _ = tree.ReadFile(id, nil)
-			_, _, _ = tree.Layer(t.Context(), id)
-			if f, err := tree.Open(id); err == nil {
+			_, _ = tree.Reader().ReadFile(id, nil)
+			_, _, _ = tree.Reader().Layer(t.Context(), id)
+			if f, err := tree.Reader().Open(id); err == nil {
 				for _, off := range []int64{0, -1, 1, 10, 11, 1<<63 - 1, -1 << 63} {
 					_, _ = f.ReadAt(make([]byte, 5), off)
 					_, _ = f.Hole(off)
@@ -132,7 +132,7 @@ func TestNoArgumentOfWalkIsAPanic(t *testing.T) {
 		if c, err := source.OpenCache(t.TempDir(), most); err == nil {
 			tree, err := source.Walk(t.Context(), []string{from}, &source.Options{Cache: c})
 			require.NoError(t, err)
-			require.NoError(t, tree.Hash(t.Context(), 0, nil))
+			require.NoError(t, tree.Hash(t.Context(), nil))
 			_, _ = tree.Close(), c.Close()
 			_ = c.Close()
 		}

@@ -98,7 +98,7 @@ func ExampleFetch() {
 		return
 	}
 	defer func() { _ = tree.Close() }()
-	_ = tree.Hash(context.Background(), 2, nil) // so that the Ref pins the content
+	_ = tree.Hash(context.Background(), nil) // so that the Ref pins the content
 	share, err := bob.Share(tree, nil)
 	if err != nil {
 		fmt.Println(err)

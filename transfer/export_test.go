@@ -3,7 +3,7 @@ package transfer
 import (
 	"testing"
 
-	"github.com/peerlane/peerlane/transfer/staging"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 )
 
 // SetDisk has receivers work on what wrap makes of their disks, until the test ends.

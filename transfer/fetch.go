@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/peerlane/peerlane/transfer/internal/fault"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
 
@@ -142,7 +143,7 @@ func allFailed(errs []error) error {
 	if len(errs) == 1 {
 		return all
 	}
-	return &Error{Code: about("", "", errs[0]).Code, Text: "no source is left", Err: all}
+	return &Error{Code: fault.About("", "", errs[0]).Code, Text: "no source is left", Err: all}
 }
 
 // from keeps a source attached as an origin until the transfer is over, or until the source is no longer usable; it then returns why.
@@ -230,7 +231,7 @@ func (o *origin) get(ctx context.Context, ref Ref, begin func()) error {
 		return o.ctl.cause(err)
 	}
 	if l.root != ref.Root {
-		return protocolErrorf("the sender offers another tree than the one that was asked for")
+		return wire.Breachf("the sender offers another tree than the one that was asked for")
 	}
 	if !known {
 		if err := r.begin(l, nil); err != nil {

@@ -9,8 +9,8 @@ import (
 
 	"github.com/peerlane/peerlane/internal/b3tree"
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // The contents that attacks are about: of one piece, and of three.

@@ -12,6 +12,7 @@ import (
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
+	"github.com/peerlane/peerlane/transfer/source"
 )
 
 // demand is what a rogue receiver does once it has been listed to.
@@ -83,7 +84,7 @@ func prowl(t *testing.T, hashed, early bool, do func(t *testing.T, g *rogue)) {
 	synctest.Test(t, func(t *testing.T) {
 		p, tree := newPair(t), walk(t, from)
 		if hashed {
-			require.NoError(t, tree.Hash(t.Context(), 1, nil))
+			require.NoError(t, tree.Hash(t.Context(), &source.HashOptions{Workers: 1}))
 		}
 		v := service(t, p, nil)
 		share, err := v.Share(tree, nil)

@@ -13,9 +13,9 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 	"github.com/peerlane/peerlane/transfer/source"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // withLinks are rules that take symlinks.
@@ -129,7 +129,7 @@ func TestAnyTreeArrivesAsItWas(t *testing.T) {
 		defer func() { require.NoError(r, tree.Close()) }()
 		way := rapid.SampledFrom([]string{"push", "fetch", "fetch hashed"}).Draw(r, "way")
 		if way == "fetch hashed" {
-			require.NoError(r, tree.Hash(t.Context(), 2, nil))
+			require.NoError(r, tree.Hash(t.Context(), nil))
 		}
 		result, err := ways[way](t, tree, to, transfer.ReceiveOptions{Rules: &withLinks, Sync: staging.SyncNone})
 		require.NoError(r, err)
@@ -148,7 +148,7 @@ func TestATreeThatIsThereAlreadyIsNotSentAgain(t *testing.T) {
 			from, to := write(t, every), t.TempDir()
 			tree := walk(t, from)
 			if name == "fetch hashed" {
-				require.NoError(t, tree.Hash(t.Context(), 2, nil))
+				require.NoError(t, tree.Hash(t.Context(), nil))
 			}
 			_, err := way(t, tree, to, transfer.ReceiveOptions{})
 			require.NoError(t, err)

@@ -19,7 +19,7 @@ func walkAll(t *testing.T) *source.Tree {
 	t.Helper()
 	from := write(t, content{"a": 5})
 	require.NoError(t, os.Symlink("a", filepath.Join(from, "link")))
-	tree, err := source.Walk(t.Context(), []string{from}, &source.Options{Skip: func(string, error) {}})
+	tree, err := source.Walk(t.Context(), []string{from}, &source.Options{OnLeftOut: func(string, error) {}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, tree.Close()) })
 	return tree

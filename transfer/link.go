@@ -60,7 +60,7 @@ func (l *link) greet(role wire.Role, o Options) (wire.Hello, error) {
 	}
 	theirs, err := readHello(l.ctl)
 	if err == nil && (theirs.ID != l.id || theirs.Role == role) {
-		err = protocolErrorf("HELLO does not answer ours")
+		err = wire.Breachf("HELLO does not answer ours")
 	}
 	return theirs, err
 }
@@ -71,7 +71,7 @@ func readHello(c *control) (wire.Hello, error) {
 		return wire.Hello{}, err
 	}
 	if f.Kind != wire.KindHello {
-		return wire.Hello{}, protocolErrorf("%v where HELLO is due", f.Kind)
+		return wire.Hello{}, wire.Breachf("%v where HELLO is due", f.Kind)
 	}
 	return wire.ConsumeHello(f.Body)
 }

@@ -3,8 +3,8 @@ package transfer
 import (
 	"time"
 
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // listing is a sender's description of its tree.
@@ -29,7 +29,7 @@ func isHashed(entries []manifest.Entry) (bool, error) {
 		}
 	}
 	if with > 0 && without > 0 {
-		return false, protocolErrorf("%d files have hashes and %d have none", with, without)
+		return false, wire.Breachf("%d files have hashes and %d have none", with, without)
 	}
 	return without == 0, nil
 }
@@ -51,7 +51,7 @@ func readListing(ctl *control, rules manifest.Rules, known bool, hold func(bytes
 		return listing{}, err
 	}
 	if f.Kind != wire.KindOffer {
-		return listing{}, protocolErrorf("%v where OFFER is due", f.Kind)
+		return listing{}, wire.Breachf("%v where OFFER is due", f.Kind)
 	}
 	l := listing{name: wire.CutName(string(f.Body)), hashed: f.Flag}
 	check, err := manifest.NewChecker(rules)
@@ -71,7 +71,7 @@ func readListing(ctl *control, rules manifest.Rules, known bool, hold func(bytes
 			}
 			continue
 		case f.Kind != wire.KindManifest || known:
-			return l, protocolErrorf("%v in a manifest", f.Kind)
+			return l, wire.Breachf("%v in a manifest", f.Kind)
 		}
 		if hold != nil {
 			if err := hold(len(f.Body)); err != nil {
@@ -93,7 +93,7 @@ func readListing(ctl *control, rules manifest.Rules, known bool, hold func(bytes
 // add checks the entry at i.
 func (l *listing) add(check *manifest.Checker, i int) error {
 	if e := &l.entries[i]; e.ID != uint32(i) {
-		return protocolErrorf("entry %d has the number %d", i, e.ID)
+		return wire.Breachf("entry %d has the number %d", i, e.ID)
 	}
 	return check.Add(l.entries[i])
 }
@@ -109,9 +109,9 @@ func (l *listing) complete(said wire.Listed, known bool) error {
 	case err != nil:
 		return err
 	case !isTree(l.entries, said.Root) || len(l.entries) != int(said.Entries):
-		return protocolErrorf("the manifest is not the one that the sender names")
+		return wire.Breachf("the manifest is not the one that the sender names")
 	case hashed != l.hashed:
-		return protocolErrorf("OFFER and the manifest say different things about hashes")
+		return wire.Breachf("OFFER and the manifest say different things about hashes")
 	}
 	return nil
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/peerlane/peerlane/internal/test/testsession"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // once moves a tree, in virtual time.

@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // Options are the options of either side of a transfer. The zero value is useful.
@@ -39,12 +38,12 @@ type Options struct {
 // ReceiveOptions are the options of a receiver.
 type ReceiveOptions struct {
 	Options
-	// Rules are the rules for accepted entries. If nil, manifest.LocalRules.
-	Rules *manifest.Rules
+	// Rules are the rules for accepted entries. If nil, LocalRules.
+	Rules *Rules
 	// Overwrite lets a file replace a different file of its name, but never a folder.
 	Overwrite bool
-	// Sync is the durability policy. If zero, staging.SyncBatch.
-	Sync staging.SyncPolicy
+	// Sync is the durability policy. If zero, SyncBatch.
+	Sync SyncPolicy
 	// Verify is how much data of an earlier run is read again before it counts.
 	Verify Verify
 	// Checksum compares the content of existing files with the sender's. By default, a file with the right size and time counts as
@@ -55,6 +54,20 @@ type ReceiveOptions struct {
 	// their own. Each has at most 64 bytes.
 	Tokens [][]byte
 }
+
+// SyncPolicy is how much a receiver makes durable, and when.
+type SyncPolicy = staging.SyncPolicy
+
+// The policies.
+const (
+	// SyncBatch makes received data durable every 32 MiB, or 2 s, and each file before it has its name.
+	SyncBatch = staging.SyncBatch
+	// SyncNone never waits for the disk. Data survives the end of the process; a power cut may lose the whole transfer, and leave published
+	// files empty or with holes.
+	SyncNone = staging.SyncNone
+	// SyncEach makes each piece durable before it counts.
+	SyncEach = staging.SyncEach
+)
 
 // Verify is how much data of an earlier run is read again before it counts.
 type Verify uint8
@@ -100,7 +113,7 @@ func (o Options) validate() error {
 func (o ReceiveOptions) withDefaults() ReceiveOptions {
 	o.Options = o.Options.withDefaults()
 	if o.Rules == nil {
-		rules := manifest.LocalRules()
+		rules := LocalRules()
 		o.Rules = &rules
 	}
 	return o

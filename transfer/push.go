@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/peerlane/peerlane/transfer/internal/fault"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/source"
 )
@@ -38,7 +39,7 @@ func ended(op, peer string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return about(op, peer, err)
+	return fault.About(op, peer, err)
 }
 
 func (t *Transfer) push(ctx context.Context, dial Dialer, tree *source.Tree) error {

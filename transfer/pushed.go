@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 // pushed receives a push, from the manifest on.

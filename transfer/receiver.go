@@ -8,9 +8,9 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // How a receiver receives a file:

@@ -6,8 +6,10 @@ import (
 	"math/rand/v2"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/staging"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
+	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
 
 // stagingOptions returns the options of the receiver's state.
@@ -20,7 +22,7 @@ func (r *receiver) stagingOptions() *staging.Options {
 func (r *receiver) recall(root [32]byte) (bool, error) {
 	st, err := staging.Open(r.disk, idOf(root), r.stagingOptions())
 	if err != nil {
-		if CodeOf(err) == staging.CodeNoState {
+		if CodeOf(err) == fault.CodeNoState {
 			return false, nil
 		}
 		return false, err
@@ -46,7 +48,7 @@ func (r *receiver) begin(l listing, st *staging.Staging) (err error) {
 	}
 	if r.st != nil {
 		if r.root != l.root {
-			return protocolErrorf("a second manifest, of another root")
+			return wire.Breachf("a second manifest, of another root")
 		}
 		return nil
 	}
@@ -94,7 +96,7 @@ func (r *receiver) state(l listing) (*staging.Staging, error) {
 	if err == nil {
 		err = st.Close()
 	}
-	if err != nil && CodeOf(err) != staging.CodeNoState {
+	if err != nil && CodeOf(err) != fault.CodeNoState {
 		return nil, err
 	}
 	if err := staging.Discard(r.disk, id); err != nil {

@@ -7,9 +7,8 @@ import (
 	"os"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // unsure is an existing file with the right size and time whose content is being compared with the sender's root.
@@ -65,8 +64,8 @@ func (r *receiver) differs(id uint32) error {
 }
 
 func (r *receiver) existsError(id uint32) error {
-	return &staging.Error{
-		Op: "compare", Path: r.entries[id].Path, Code: CodeExists,
+	return &Error{
+		Op: "compare", Path: r.entries[id].Path, Area: AreaDestination, Code: CodeExists,
 		Text: "the destination has a file with the same size and time, but different content",
 	}
 }
@@ -104,7 +103,7 @@ func (r *receiver) rootOfExisting(e *manifest.Entry) (root b3tree.Root, err erro
 
 // compareError wraps an error from reading an existing file.
 func compareError(e *manifest.Entry, err error) error {
-	failed := &staging.Error{Op: "compare", Path: e.Path, Code: CodeIO, Err: err}
+	failed := &Error{Op: "compare", Path: e.Path, Area: AreaDestination, Code: CodeIO, Err: err}
 	if errors.Is(err, fs.ErrPermission) {
 		failed.Code, failed.Text = CodeDenied, "this user may not read what is there"
 	}

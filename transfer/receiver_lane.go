@@ -10,8 +10,8 @@ import (
 
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // delivery is one frame of a data lane, to be verified and written.
@@ -145,22 +145,22 @@ func (r *receiver) readBody(ctx context.Context, in io.Reader, b []byte, o *orig
 // fits checks a header against the manifest, before anything is kept for it.
 func (r *receiver) fits(h wire.DataHeader) error {
 	if int64(h.File) >= int64(len(r.entries)) || r.entries[h.File].Kind != manifest.KindFile || r.entries[h.File].Size == 0 {
-		return protocolErrorf("%v of %d, which is no file with bytes", h.Kind, h.File)
+		return wire.Breachf("%v of %d, which is no file with bytes", h.Kind, h.File)
 	}
 	shape := r.shapeOf(h.File)
 	switch h.Kind {
 	case wire.Data:
 		if _, n := shape.Span(int(h.Piece)); n == 0 || int64(n) != int64(h.Length) {
-			return protocolErrorf("piece %d of file %d with %d bytes", h.Piece, h.File, h.Length)
+			return wire.Breachf("piece %d of file %d with %d bytes", h.Piece, h.File, h.Length)
 		}
 	case wire.Zeros:
 		if shape.Pieces() < 2 || uint64(h.Piece)+uint64(h.Count) > uint64(shape.Pieces()) {
-			return protocolErrorf("%d pieces from %d of file %d, all zeros", h.Count, h.Piece, h.File)
+			return wire.Breachf("%d pieces from %d of file %d, all zeros", h.Count, h.Piece, h.File)
 		}
 		return nil
 	}
 	if h.Hashed == r.hashed {
-		return protocolErrorf("%v with a hash too many, or without one", h.Kind)
+		return wire.Breachf("%v with a hash too many, or without one", h.Kind)
 	}
 	return nil
 }

@@ -3,7 +3,7 @@ package transfer
 import (
 	"slices"
 
-	"github.com/peerlane/peerlane/transfer/staging"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 )
 
 // wantLost wants again what was here and has been lost by a sync that failed, as it does where a disk finds out only then that it is

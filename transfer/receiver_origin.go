@@ -13,8 +13,8 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/b3tree"
 	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // origin is one sender of a receiver, for the life of one control stream.
@@ -187,10 +187,10 @@ func (o *origin) completed(f wire.Frame) error {
 	select {
 	case <-o.r.ended:
 	default:
-		return protocolErrorf("COMPLETE before the end")
+		return wire.Breachf("COMPLETE before the end")
 	}
 	if len(f.Body) != 0 {
-		return protocolErrorf("COMPLETE of %d bytes", len(f.Body))
+		return wire.Breachf("COMPLETE of %d bytes", len(f.Body))
 	}
 	return nil
 }
@@ -213,7 +213,7 @@ func (o *origin) take(f wire.Frame) error {
 		}
 		return o.r.lacking(o, file, why)
 	}
-	return protocolErrorf("%v from a sender", f.Kind)
+	return wire.Breachf("%v from a sender", f.Kind)
 }
 
 // layered handles a part of a layer (spec 5.4).
@@ -225,12 +225,12 @@ func (r *receiver) layered(o *origin, l wire.Layer) error {
 		if int64(l.File) < int64(len(r.files)) && r.files[l.File] == fileFailed {
 			return nil
 		}
-		return protocolErrorf("LAYER of file %d, which nobody has asked for", l.File)
+		return wire.Breachf("LAYER of file %d, which nobody has asked for", l.File)
 	}
 	o.answered = time.Now()
 	var err error
 	if a.layer, err = a.shape.ConsumeLayer(a.layer, l.CVs); err != nil {
-		return protocolErrorf("LAYER of file %d: %w", l.File, err)
+		return wire.Breachf("LAYER of file %d: %w", l.File, err)
 	}
 	if len(a.layer) < a.shape.LayerLen() {
 		return nil
@@ -257,7 +257,7 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if int64(id) >= int64(len(r.entries)) || r.entries[id].Kind != manifest.KindFile {
-		return protocolErrorf("FAILED of %d, which is no file", id)
+		return wire.Breachf("FAILED of %d, which is no file", id)
 	}
 	err := saidOfFile(why, len(o.lacks))
 	err.Op, err.Peer = "receive", o.peer

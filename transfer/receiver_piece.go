@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // write verifies and writes deliveries, as one of several such goroutines. It ends with the receiver, and a write failure ends the
@@ -54,13 +54,13 @@ func (r *receiver) unpack(d *delivery) error {
 	for n := range d.h.Count {
 		p, after, err := wire.ConsumePacked(rest, d.h.Hashed)
 		if err == nil && n == d.h.Count-1 && len(after) > 0 {
-			err = protocolErrorf("PACK with %d bytes too many", len(after))
+			err = wire.Breachf("PACK with %d bytes too many", len(after))
 		}
 		if err == nil {
 			err = r.fits(wire.DataHeader{Kind: wire.Data, Hashed: d.h.Hashed, File: p.File, Count: 1, Length: uint32(len(p.Data))})
 		}
 		if err == nil && r.shapeOf(p.File).Pieces() > 1 {
-			err = protocolErrorf("file %d in a PACK", p.File)
+			err = wire.Breachf("file %d in a PACK", p.File)
 		}
 		if err != nil {
 			d.o.giveUp(err)
@@ -129,7 +129,7 @@ func (r *receiver) single(o *origin, id uint32, hash, data []byte) error {
 	case dropped:
 		return nil
 	case refused:
-		o.giveUp(protocolErrorf("file %d, which nobody has wanted", id))
+		o.giveUp(wire.Breachf("file %d, which nobody has wanted", id))
 		return nil
 	}
 	if r.hashed {
@@ -170,7 +170,7 @@ func (r *receiver) piece(d *delivery, i int, data []byte) error {
 		return nil
 	case refused:
 		d.ended = true
-		o.giveUp(protocolErrorf("piece %d of file %d, which nobody has wanted", i, id))
+		o.giveUp(wire.Breachf("piece %d of file %d, which nobody has wanted", i, id))
 		return nil
 	}
 	r.mu.Lock()
@@ -254,7 +254,7 @@ func (r *receiver) rooted(o *origin, said wire.Root) error {
 		if r.isSettledLocked(said.File) && !r.hashed { // the root was requested twice, as some of the file was lost in between
 			return nil
 		}
-		return protocolErrorf("ROOT of file %d, which nobody has asked for", said.File)
+		return wire.Breachf("ROOT of file %d, which nobody has asked for", said.File)
 	}
 	o.answered = time.Now()
 	root, err := a.shape.Fold(a.layer)
@@ -359,7 +359,7 @@ func (r *receiver) stage(write func() error) error {
 		if errors.Is(err, staging.ErrLost) {
 			continue
 		}
-		if CodeOf(err) != staging.CodeNoSpace {
+		if CodeOf(err) != CodeNoSpace {
 			if err == nil && r.t.meter.isPaused() {
 				r.pause(nil)
 			}

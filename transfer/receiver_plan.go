@@ -4,8 +4,8 @@ import (
 	"math"
 	"slices"
 
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // Bounds of the requests to an origin that are still open.

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // Written data is settled, which means synced, named and reported, after this many bytes or this time.
@@ -116,7 +116,7 @@ func (r *receiver) settleOnce() error {
 	}
 	full := r.settled(whole, named)
 	if full == nil {
-		if err := r.st.Sync(); CodeOf(err) == staging.CodeNoSpace {
+		if err := r.st.Sync(); CodeOf(err) == CodeNoSpace {
 			full = err
 		} else if err != nil {
 			return err
@@ -158,7 +158,7 @@ func (r *receiver) settled(whole []uint32, failed map[uint32]error) (full error)
 			r.files[id] = filePlaced
 			r.left--
 			r.t.meter.filesDone.Add(1)
-		case CodeOf(err) == staging.CodeNoSpace:
+		case CodeOf(err) == CodeNoSpace:
 			full = err
 			r.whole = append(r.whole, id)
 		default: // it stays, for another run when its name is free
@@ -236,7 +236,7 @@ func (r *receiver) finish() (done bool, err error) {
 		}
 	}
 	if err := r.st.Finish(); err != nil {
-		if CodeOf(err) != staging.CodeNoSpace {
+		if CodeOf(err) != CodeNoSpace {
 			return true, err
 		}
 		r.pause(err)

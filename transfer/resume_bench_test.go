@@ -13,7 +13,7 @@ import (
 
 	"github.com/peerlane/peerlane/internal/b3tree"
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/staging"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 )
 
 var resumeSize = flag.Int64("resume.size", 8<<30, "bytes of the sparse file of BenchmarkResume")

@@ -20,8 +20,8 @@ import (
 	"github.com/peerlane/peerlane/internal/test/testsession"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // rogue is one side of the protocol, spoken by hand.

@@ -6,8 +6,10 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/files"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/source"
 )
 
@@ -21,6 +23,7 @@ import (
 type sender struct {
 	t       *Transfer
 	tree    *source.Tree
+	files   files.Reader // of tree
 	entries []manifest.Entry
 	hashed  bool
 	root    [32]byte
@@ -40,7 +43,7 @@ type sender struct {
 
 func newSender(t *Transfer, o *offer, ctl *control, caps wire.Caps) *sender {
 	s := &sender{
-		t: t, tree: o.tree, entries: o.tree.Entries(), hashed: o.hashed, root: o.root, name: o.name, ctl: ctl, limit: newLimiter(t.o.Rate),
+		t: t, tree: o.tree, files: o.tree.Reader(), entries: o.tree.Entries(), hashed: o.hashed, root: o.root, name: o.name, ctl: ctl, limit: newLimiter(t.o.Rate),
 		wants: newWantQueue(o.tree.Entries()), asks: newAskQueue(), gone: make(map[uint32]bool),
 	}
 	if left := o.tree.LeftOut(); caps.Has(wire.CapLeftOut) {
@@ -62,7 +65,7 @@ func newOffer(tree *source.Tree, name string) (*offer, error) {
 	if tree == nil {
 		return nil, invalidf("tree is nil")
 	}
-	root, err := manifest.Root(tree.Entries())
+	root, err := tree.Root()
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +172,7 @@ func (s *sender) list(known bool) error {
 // take handles a frame of the receiver. It never waits for the receiver, because the reading goroutine must not write.
 func (s *sender) take(f wire.Frame) error {
 	if s.accepted == (f.Kind == wire.KindAccept) {
-		return protocolErrorf("%v at the wrong time", f.Kind)
+		return wire.Breachf("%v at the wrong time", f.Kind)
 	}
 	switch f.Kind {
 	case wire.KindAccept:
@@ -199,7 +202,7 @@ func (s *sender) take(f wire.Frame) error {
 		s.acked(wire.Ack{Durable: sum.Bytes, Verified: sum.Bytes, Published: sum.Files})
 		return err
 	default:
-		return protocolErrorf("%v from a receiver", f.Kind)
+		return wire.Breachf("%v from a receiver", f.Kind)
 	}
 	return nil
 }
@@ -219,7 +222,7 @@ func (s *sender) theirFailure(f wire.Frame) error {
 		return err
 	}
 	if int64(file) >= int64(len(s.entries)) {
-		return protocolErrorf("FAILED of file %d", file)
+		return wire.Breachf("FAILED of file %d", file)
 	}
 	if s.drop(file) {
 		e := saidOfFile(why, int(s.t.meter.filesBad.Load()))
@@ -253,7 +256,7 @@ func (s *sender) ourFailure(file uint32, cause error) error {
 	if !s.drop(file) {
 		return nil
 	}
-	e := about("send", s.t.Peer(), cause)
+	e := fault.About("send", s.t.Peer(), cause)
 	e.Path = s.entries[file].Path
 	if CodeOf(cause) == "" {
 		e.Code = CodeIO

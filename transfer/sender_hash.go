@@ -5,8 +5,8 @@ import (
 	"sync"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // hashBook stores the chaining values of sent pieces until the root of their file is requested.
@@ -107,7 +107,7 @@ func (q *askQueue) close() {
 func (s *sender) ask(f wire.Frame) error {
 	file := wire.ConsumeFile(f.Body)
 	if int64(file) >= int64(len(s.entries)) || s.entries[file].Kind != manifest.KindFile {
-		return protocolErrorf("%v of %d", f.Kind, file)
+		return wire.Breachf("%v of %d", f.Kind, file)
 	}
 	shape, err := b3tree.ShapeOf(s.entries[file].Size)
 	least := 1
@@ -115,7 +115,7 @@ func (s *sender) ask(f wire.Frame) error {
 		least = 2
 	}
 	if err != nil || shape.Pieces() < least || s.hashed != (f.Kind == wire.KindWantLayer) {
-		return protocolErrorf("%v of file %d", f.Kind, file)
+		return wire.Breachf("%v of file %d", f.Kind, file)
 	}
 	s.asks.add(ask{f.Kind, file})
 	return nil
@@ -145,7 +145,7 @@ func (s *sender) answer(ctx context.Context) error {
 
 // sendLayer answers WANT_LAYER.
 func (s *sender) sendLayer(ctx context.Context, file uint32) error {
-	cvs, root, err := s.tree.Layer(ctx, file)
+	cvs, root, err := s.files.Layer(ctx, file)
 	if err == nil && root != b3tree.Root(s.entries[file].Hash) {
 		err = &Error{Code: CodeSourceChanged, Text: "its content is not what was listed"}
 	}
@@ -187,13 +187,13 @@ func (s *sender) sendRoot(ctx context.Context, file uint32) error {
 
 // rootOfSmall returns the root of a file of at most one piece.
 func (s *sender) rootOfSmall(file uint32) (b3tree.Root, error) {
-	data, err := s.tree.ReadFile(file, nil)
+	data, err := s.files.ReadFile(file, nil)
 	return b3tree.Sum(data), err
 }
 
 // rootOf returns the root of a file of several pieces. page has some of its hashes.
 func (s *sender) rootOf(ctx context.Context, file uint32, shape b3tree.Shape, page *bookPage) (b3tree.Root, error) {
-	f, err := s.tree.Open(file)
+	f, err := s.files.Open(file)
 	if err != nil {
 		return b3tree.Root{}, err
 	}

@@ -8,9 +8,9 @@ import (
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/files"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/source"
 )
 
 // headRoom is what stands before the bytes of a piece: header and hash.
@@ -27,8 +27,8 @@ type outLane struct {
 	over  atomic.Bool   // the lane can take nothing more
 	turn  int           // of the queue
 
-	file *source.File // the one that was read last, or nil
-	id   uint32       // its number
+	file files.File // the one that was read last, or nil
+	id   uint32     // its number
 }
 
 // lane serves a data lane until it is lost, ctx ends, or the transfer is over.
@@ -199,7 +199,7 @@ func (l *outLane) open(id uint32) error {
 		_ = l.file.Close() // opened for reading
 		l.file = nil
 	}
-	f, err := l.tree.Open(id)
+	f, err := l.files.Open(id)
 	if err != nil {
 		return err
 	}
@@ -291,7 +291,7 @@ func (l *outLane) packFiles(ctx context.Context, ids []uint32) error {
 			continue
 		}
 		room := b[len(b) : len(b)+head+int(l.entries[id].Size)]
-		data, err := l.tree.ReadFile(id, room[head:head:len(room)])
+		data, err := l.files.ReadFile(id, room[head:head:len(room)])
 		if err != nil {
 			if err := l.ourFailure(id, err); err != nil {
 				l.unused(f)

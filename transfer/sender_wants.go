@@ -4,8 +4,8 @@ import (
 	"sync"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // maxItems bounds what a receiver may want at a time (spec 5.1).
@@ -59,7 +59,7 @@ func (q *wantQueue) add(f wire.Frame) error {
 		q.turn++
 	}
 	if len(q.items)-q.head+len(q.buf) > maxItems {
-		return protocolErrorf("more than %d items are wanted at once", maxItems)
+		return wire.Breachf("more than %d items are wanted at once", maxItems)
 	}
 	if q.head > 0 {
 		q.items, q.head = append(q.items[:0], q.items[q.head:]...), 0
@@ -72,7 +72,7 @@ func (q *wantQueue) add(f wire.Frame) error {
 		q.files += uint64(w.Files)
 	}
 	if q.files > 2*uint64(len(q.entries))+maxItems { // one by one they cost time, also those that bring nothing
-		return protocolErrorf("%d files are wanted at once, of %d", q.files, len(q.entries))
+		return wire.Breachf("%d files are wanted at once, of %d", q.files, len(q.entries))
 	}
 	q.moved.Broadcast()
 	return nil
@@ -81,7 +81,7 @@ func (q *wantQueue) add(f wire.Frame) error {
 // check returns the item with its pieces counted, if there are such files and pieces.
 func (q *wantQueue) check(w wire.Want) (wire.Want, error) {
 	if uint64(w.File)+uint64(w.Files) > uint64(len(q.entries)) {
-		return w, protocolErrorf("files %d to %d are wanted, of %d", w.File, uint64(w.File)+uint64(w.Files), len(q.entries))
+		return w, wire.Breachf("files %d to %d are wanted, of %d", w.File, uint64(w.File)+uint64(w.Files), len(q.entries))
 	}
 	if w.Files > 1 {
 		return w, nil
@@ -90,7 +90,7 @@ func (q *wantQueue) check(w wire.Want) (wire.Want, error) {
 	shape, err := b3tree.ShapeOf(e.Size)
 	pieces := uint64(shape.Pieces())
 	if err != nil || e.Kind != manifest.KindFile || uint64(w.Piece)+max(1, uint64(w.Pieces)) > pieces {
-		return w, protocolErrorf("%d pieces from %d are wanted, of %v %d with %d", w.Pieces, w.Piece, e.Kind, w.File, pieces)
+		return w, wire.Breachf("%d pieces from %d are wanted, of %v %d with %d", w.Pieces, w.Piece, e.Kind, w.File, pieces)
 	}
 	if w.Pieces == 0 {
 		w.Pieces = uint32(pieces) - w.Piece

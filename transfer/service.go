@@ -10,7 +10,6 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 )
 
 // ServiceConfig configures a Service. Nil and the zero value refuse everything but fetches of shared trees.
@@ -40,8 +39,8 @@ type Incoming struct {
 	ID      string // identifies the tree: the same files have the same ID again
 	Files   int
 	Bytes   int64
-	LeftOut int              // items that the peer could not send
-	Entries []manifest.Entry // checked by the manifest's own rules; must not be changed
+	LeftOut int     // items that the peer could not send
+	Entries []Entry // checked by the manifest's own rules; must not be changed
 }
 
 // Destination is the destination of a push.
@@ -275,7 +274,7 @@ func (in *incomingLink) join(ctx context.Context, lane func(context.Context, *bu
 	defer v.mu.Unlock()
 	if v.joins[in.key] != nil {
 		cancel()
-		return nil, protocolErrorf("a second transfer with the same id")
+		return nil, wire.Breachf("a second transfer with the same id")
 	}
 	v.joins[in.key] = func(l *bulk.Lane) {
 		v.mu.Lock()
@@ -308,7 +307,7 @@ func (in *incomingLink) send() error {
 		return in.ctl.cause(err)
 	}
 	if f.Kind != wire.KindGet {
-		return protocolErrorf("%v where GET is due", f.Kind)
+		return wire.Breachf("%v where GET is due", f.Kind)
 	}
 	share := in.v.find(wire.ConsumeGet(f.Body), in.s.Peer())
 	if share == nil {

@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"sync"
 
+	"github.com/peerlane/peerlane/transfer/internal/fault"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/source"
 )
@@ -46,7 +47,7 @@ func (v *Service) Share(tree *source.Tree, o *ShareOptions) (*Share, error) {
 	}
 	offer, err := newOffer(tree, o.Name)
 	if err != nil {
-		return nil, about("share", "", err)
+		return nil, fault.About("share", "", err)
 	}
 	s := &Share{v: v, o: *o, offer: offer}
 	s.o.Token = bytes.Clone(o.Token)
@@ -55,7 +56,7 @@ func (v *Service) Share(tree *source.Tree, o *ShareOptions) (*Share, error) {
 		_, _ = rand.Read(s.o.Token) // never fails
 	}
 	if n := len(s.o.Token); n > wire.MaxToken {
-		return nil, about("share", "", invalidf("ShareOptions.Token has %d bytes, at most %d", n, wire.MaxToken))
+		return nil, fault.About("share", "", invalidf("ShareOptions.Token has %d bytes, at most %d", n, wire.MaxToken))
 	}
 	s.ref = Ref{s.offer.root, s.o.Token}
 	s.ctx, s.cancel = context.WithCancelCause(v.ctx)

@@ -18,8 +18,8 @@ import (
 	"github.com/peerlane/peerlane/internal/test/testsession"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/source"
 )
 
@@ -29,7 +29,7 @@ var token = []byte("known to all sources")
 func hashedTree(t testing.TB, from string) *source.Tree {
 	t.Helper()
 	tree := walk(t, from)
-	require.NoError(t, tree.Hash(t.Context(), 2, nil))
+	require.NoError(t, tree.Hash(t.Context(), nil))
 	return tree
 }
 
@@ -66,7 +66,7 @@ func (g *rogue) serveTree(tree *source.Tree, has func(id uint32) bool, bring fun
 		switch f.Kind {
 		case wire.KindWantLayer:
 			if id := wire.ConsumeFile(f.Body); has(id) {
-				cvs, _, err := tree.Layer(context.Background(), id)
+				cvs, _, err := tree.Reader().Layer(context.Background(), id)
 				require.NoError(g.t, err)
 				g.send(wire.KindLayer, false, wire.Layer{File: id, CVs: b3tree.AppendLayer(nil, cvs)}.Append)
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/peerlane/peerlane/internal/test/testsession"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/source"
 )
 
 // told keeps the events of a transfer.
@@ -58,7 +59,7 @@ func TestASlowTransferIsNoStall(t *testing.T) {
 						require.NoError(t, err)
 					} else {
 						if way == "fetch hashed" {
-							require.NoError(t, tree.Hash(t.Context(), 1, nil))
+							require.NoError(t, tree.Hash(t.Context(), &source.HashOptions{Workers: 1}))
 						}
 						share, err := service(t, p, &transfer.ServiceConfig{Options: sends}).Share(tree, nil)
 						require.NoError(t, err)
@@ -186,7 +187,7 @@ func TestWatchShowsATransferThatOnlyRises(t *testing.T) {
 					watched = transfer.Push(t.Context(), always(p.Alice), tree, &limited)
 				} else {
 					if way == "fetch hashed" {
-						require.NoError(t, tree.Hash(t.Context(), 1, nil))
+						require.NoError(t, tree.Hash(t.Context(), &source.HashOptions{Workers: 1}))
 					}
 					share, err := service(t, p, nil).Share(tree, nil)
 					require.NoError(t, err)

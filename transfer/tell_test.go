@@ -19,8 +19,8 @@ import (
 	"github.com/peerlane/peerlane/internal/test/testsession"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
+	"github.com/peerlane/peerlane/transfer/internal/staging"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // Claim: transfer.Incoming.Peer, transfer.Incoming.Name, transfer.Incoming.ID, transfer.Incoming.Files, transfer.Incoming.Bytes

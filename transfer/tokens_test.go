@@ -17,7 +17,7 @@ func TestSendersOfOneTreeHaveTokensOfTheirOwn(t *testing.T) {
 	for range 2 {
 		p := newPair(t)
 		tree := walk(t, from)
-		require.NoError(t, tree.Hash(t.Context(), 2, nil))
+		require.NoError(t, tree.Hash(t.Context(), nil))
 		share, err := service(t, p, nil).Share(tree, nil)
 		require.NoError(t, err)
 		defer share.Close()

@@ -37,7 +37,7 @@ func TestAFetchArrivesAsItWas(t *testing.T) {
 			v := service(t, p, nil)
 			tree := walk(t, from)
 			if hashed {
-				require.NoError(t, tree.Hash(t.Context(), 2, nil))
+				require.NoError(t, tree.Hash(t.Context(), nil))
 			}
 			share, err := v.Share(tree, nil)
 			require.NoError(t, err)

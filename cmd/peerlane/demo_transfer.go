@@ -17,7 +17,6 @@ import (
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/source"
-	"github.com/peerlane/peerlane/transfer/staging"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
 
@@ -44,7 +43,7 @@ func killedAndResumed(ctx context.Context, l *lab) (figure string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, tree.Close()) }()
-	if err := tree.Hash(ctx, 0, nil); err != nil {
+	if err := tree.Hash(ctx, nil); err != nil {
 		return "", err
 	}
 	f, err := newFetching(l, tree, dir)
@@ -184,18 +183,13 @@ func (f *fetching) run(ctx context.Context, until int64, kill bool) (crossed int
 
 // stored returns how many bytes a process has stored that no other has to fetch again.
 func (f *fetching) stored() (int64, error) {
-	disk, err := staging.OpenRoot(filepath.Join(f.dir, "downloads"))
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = disk.Close() }() // it was only read
-	states, err := staging.States(disk)
+	unfinished, err := transfer.FindUnfinished(filepath.Join(f.dir, "downloads"))
 	if err != nil {
 		return 0, err
 	}
 	total := int64(0)
-	for _, s := range states {
-		total += s.Bytes
+	for _, u := range unfinished {
+		total += u.Bytes
 	}
 	published, err := os.ReadDir(filepath.Join(f.dir, "downloads", "photos"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -19,7 +19,6 @@ import (
 	"golang.org/x/term"
 
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/source"
 )
 
 // How often a display is renewed: bars on a terminal, lines elsewhere.
@@ -256,13 +255,13 @@ func failedText(e transfer.Event) string {
 		return fmt.Sprintf("%q: %v", e.Path, e.Err)
 	}
 	why := err.Text
-	var file *source.Error
+	var file *transfer.Error
 	switch {
 	case err.Remote && err.Op == "receive":
 		why = fmt.Sprintf("the sender says %q", err.Text)
 	case err.Remote:
 		why = fmt.Sprintf("the receiver says %q", err.Text)
-	case errors.As(err.Err, &file) && file.Text != "":
+	case errors.As(err.Err, &file) && file.Area == transfer.AreaSource && file.Text != "":
 		why = file.Text
 	case why == "" && err.Err != nil:
 		why = err.Err.Error()

@@ -125,7 +125,7 @@ func TestEventsSayWhatAndWhy(t *testing.T) {
 	d := newDisplay(new(lockedBuffer))
 	for _, e := range []transfer.Event{
 		{Kind: transfer.EventFileFailed, Path: "a\x1b", Err: &transfer.Error{Op: "send", Path: "a\x1b", Code: transfer.CodeSourceChanged,
-			Err: &source.Error{Op: "read", Path: "a\x1b", Text: "it is gone"}}},
+			Err: &transfer.Error{Area: transfer.AreaSource, Op: "read", Path: "a\x1b", Text: "it is gone"}}},
 		{Kind: transfer.EventFileFailed, Path: "b", Err: &transfer.Error{Op: "receive", Path: "b", Code: transfer.CodeIO, Remote: true, Text: "x\x1b"}},
 		{Kind: transfer.EventFileFailed, Path: "c", Err: &transfer.Error{Op: "send", Path: "c", Code: transfer.CodeExists, Remote: true, Text: "y"}},
 		{Kind: transfer.EventFileFailed, Path: "d", Err: &transfer.Error{Op: "receive", Path: "d", Code: transfer.CodeHashMismatch, Text: "z"}},

@@ -6,9 +6,6 @@ import (
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/source"
-	"github.com/peerlane/peerlane/transfer/staging"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
 
@@ -98,15 +95,17 @@ func explainTransfer(err error) (s side, ok bool) {
 			}
 		}
 	}
+	var area transfer.Area
+	if e != nil {
+		area = e.Area
+	}
 	f, known := failures[code]
-	var list *manifest.Error
-	var disk *staging.Error
-	switch own := (*source.Error)(nil); {
+	switch {
 	case isOutOfFiles(err):
 		return side{exitLocal, hintOutOfFiles}, true
-	case code == transfer.CodePathUnsafe && errors.As(err, &disk) && !errors.As(err, &list): // of what is here
+	case code == transfer.CodePathUnsafe && area == transfer.AreaDestination: // of what is here
 		return side{exitFiles, "move away what is named above in the destination, or choose another folder: then " + hintAgain}, true
-	case (code == transfer.CodePathUnsafe || code == transfer.CodeExists) && errors.As(err, &own): // of what is to be sent
+	case (code == transfer.CodePathUnsafe || code == transfer.CodeExists) && area == transfer.AreaSource: // of what is to be sent
 		return side{exitFiles, "rename or leave out what is named above"}, true
 	case code == transfer.CodeIO && errors.Is(err, syscall.EFBIG):
 		return side{exitNoRoom, "the file system there, or a limit of this user, takes no file of that size: choose another folder"}, true
@@ -126,7 +125,7 @@ func ticketHint(err error) (hint string, ok bool) {
 	case errors.Is(err, ticket.ErrMalformed):
 		return "ask for a new ticket, and say what made this one", true
 	}
-	for _, e := range []error{ticket.ErrNotTicket, ticket.ErrCutOff, ticket.ErrExcess, ticket.ErrCharacter, ticket.ErrChecksum} {
+	for _, e := range []error{ticket.ErrNotTicket, ticket.ErrDamaged} {
 		if errors.Is(err, e) {
 			return "copy all that peerlane send prints after \"ticket\": it begins with plt1", true
 		}

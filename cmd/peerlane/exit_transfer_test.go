@@ -12,9 +12,6 @@ import (
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/source"
-	"github.com/peerlane/peerlane/transfer/staging"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
 
@@ -37,10 +34,10 @@ func TestEachFailureOfATransferHasItsExitCode(t *testing.T) {
 		{there(transfer.CodeExists), exitFiles, "--overwrite"},
 		{here(transfer.CodeGone), exitFiles, "fetch what is missing"},
 		{there(transfer.CodeGone), exitFiles, "the receiver moved or deleted"},
-		{&staging.Error{Op: "look", Code: transfer.CodePathUnsafe}, exitFiles, "in the destination"},
-		{&staging.Error{Op: "create", Code: transfer.CodePathUnsafe, Err: &manifest.Error{Code: transfer.CodePathUnsafe}}, exitFiles, "the other side"},
+		{&transfer.Error{Op: "look", Area: transfer.AreaDestination, Code: transfer.CodePathUnsafe}, exitFiles, "in the destination"},
+		{&transfer.Error{Op: "create", Area: transfer.AreaList, Code: transfer.CodePathUnsafe}, exitFiles, "the other side"},
 		{&transfer.Error{Code: transfer.CodeIO, Err: syscall.EMFILE}, exitLocal, "ulimit"},
-		{&source.Error{Op: "walk", Code: transfer.CodeIO, Err: syscall.ENFILE}, exitLocal, "ulimit"},
+		{&transfer.Error{Op: "walk", Area: transfer.AreaSource, Code: transfer.CodeIO, Err: syscall.ENFILE}, exitLocal, "ulimit"},
 		{fmt.Errorf("%w: 1 symlink", errLeftOut), exitFiles, "--skip-special"},
 		{fmt.Errorf("%w: left out 1 symlink", errNothingLeft), exitFiles, "nothing was sent"},
 		{&partlyError{1, 2, there(transfer.CodeSourceChanged)}, exitFiles, "new ticket"},
@@ -60,14 +57,14 @@ func TestEachFailureOfATransferHasItsExitCode(t *testing.T) {
 		{here(transfer.CodeLost), exitUnreachable, "to resume"},
 		{here(transfer.CodeInvalid), exitUsage, ""},
 		{there("not_heard_of"), exitHandler, ""},
-		{&source.Error{Op: "walk", Code: transfer.CodeIO}, exitLocal, "not there"},
-		{&source.Error{Op: "walk", Code: transfer.CodePathUnsafe}, exitFiles, "rename or leave out"},
-		{&source.Error{Op: "walk", Code: transfer.CodeExists}, exitFiles, "rename or leave out"},
+		{&transfer.Error{Op: "walk", Area: transfer.AreaSource, Code: transfer.CodeIO}, exitLocal, "not there"},
+		{&transfer.Error{Op: "walk", Area: transfer.AreaSource, Code: transfer.CodePathUnsafe}, exitFiles, "rename or leave out"},
+		{&transfer.Error{Op: "walk", Area: transfer.AreaSource, Code: transfer.CodeExists}, exitFiles, "rename or leave out"},
 		{&transfer.Error{Op: "fetch", Code: transfer.CodeIO, Err: syscall.EFBIG}, exitNoRoom, "of that size"},
 		{&transfer.Error{Code: transfer.CodeLost, Err: &peerlane.Error{Outcome: session.NotSent, Err: peerlane.ErrNotServed}}, exitNotServed, "neither"},
 		{&transfer.Error{Code: transfer.CodeLost, Err: &peerlane.Error{Outcome: session.NotSent, Err: peerlane.ErrUnreachable}}, exitUnreachable, "runs"},
 		{&transfer.Error{Code: transfer.CodeLost, Err: &peerlane.Error{Outcome: session.NotSent, Err: context.DeadlineExceeded}}, exitUnreachable, "firewalls"},
-		{ticket.ErrCutOff, exitUsage, "begins with plt1"},
+		{ticket.ErrDamaged, exitUsage, "begins with plt1"},
 		{ticket.ErrVersion, exitUsage, "newer"},
 		{ticket.ErrMalformed, exitUsage, "new ticket"},
 	} {

@@ -14,8 +14,6 @@ import (
 
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/staging"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
 
@@ -211,8 +209,8 @@ func (c *getCmd) proofText() string {
 
 // sayKept says what a failed run leaves behind. It says nothing if another process is receiving the same.
 func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result, why error) {
-	partial := filepath.Join(c.Dir, manifest.StagingPrefix+ref.ID())
-	if _, err := os.Stat(partial); err != nil || errors.Is(why, staging.ErrBusy) {
+	partial := filepath.Join(c.Dir, transfer.StagingPrefix+ref.ID())
+	if _, err := os.Stat(partial); err != nil || isBusyHere(why) {
 		return
 	}
 	p := r.Progress
@@ -222,14 +220,15 @@ func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result, why er
 	d.printf("kept     the same command, or a new ticket of the same files, resumes it; --discard deletes it")
 }
 
+// isBusyHere reports whether another process is receiving the same.
+func isBusyHere(err error) bool {
+	var e *transfer.Error
+	return errors.As(err, &e) && e.Code == transfer.CodeBusy && e.Area == transfer.AreaDestination
+}
+
 // discard deletes what earlier runs have left.
 func (c *getCmd) discard(std stdio, ref transfer.Ref) error {
-	disk, err := staging.OpenRoot(c.Dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = disk.Close() }() // a failure is Discard's
-	if err := staging.Discard(disk, ref.ID()); err != nil {
+	if err := transfer.Discard(c.Dir, ref.ID()); err != nil {
 		return err
 	}
 	if path, err := keyPath(ref); err == nil && c.Key == "" {

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/manifest"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // sayLeftOut notes what the sender left out.
@@ -40,29 +38,24 @@ func (d *display) isNew(id string) bool {
 // nameOthers names the states of unfinished transfers in a folder, each once, except those in but. Errors are ignored: the transfer itself
 // did not fail.
 func (d *display) nameOthers(dir string, but ...string) {
-	disk, err := staging.OpenRoot(dir)
+	unfinished, err := transfer.FindUnfinished(dir)
 	if err != nil {
 		return
 	}
-	defer func() { _ = disk.Close() }() // it was only read
-	states, err := staging.States(disk)
-	if err != nil {
-		return
-	}
-	for _, s := range states {
-		if !slices.Contains(but, s.ID) && d.isNew(s.ID) {
-			d.printf("left     %s; to delete it: peerlane receive %s --discard", leftText(s), shellWord(dir))
+	for _, u := range unfinished {
+		if !slices.Contains(but, u.ID) && d.isNew(u.ID) {
+			d.printf("left     %s; to delete it: peerlane receive %s --discard", leftText(u), shellWord(dir))
 		}
 	}
 }
 
-// leftText describes a state.
-func leftText(s staging.State) string {
+// leftText describes the data of an unfinished transfer.
+func leftText(u transfer.Unfinished) string {
 	return fmt.Sprintf("%s: %s of %q from an unfinished transfer, last written %s",
-		stateDir(s), bytesText(float64(s.Bytes)), safe(s.Name), s.Used.Format(time.DateTime))
+		folderOf(u), bytesText(float64(u.Bytes)), safe(u.Name), u.Used.Format(time.DateTime))
 }
 
-func stateDir(s staging.State) string { return manifest.StagingPrefix + s.ID }
+func folderOf(u transfer.Unfinished) string { return transfer.StagingPrefix + u.ID }
 
 // shellWord returns dir, or FOLDER if a shell needs quotes for it.
 func shellWord(dir string) string {
@@ -79,30 +72,25 @@ func discardAll(std stdio, d *display, dir string) error {
 	if _, err := os.Stat(dir); err != nil { // a missing folder is not created
 		return err
 	}
-	disk, err := staging.OpenRoot(dir)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = disk.Close() }() // a failure is Discard's
-	states, err := staging.States(disk)
+	unfinished, err := transfer.FindUnfinished(dir)
 	if err != nil {
 		return err
 	}
 	deleted := 0
-	for _, s := range states {
-		err := staging.Discard(disk, s.ID)
+	for _, u := range unfinished {
+		err := transfer.Discard(dir, u.ID)
 		if transfer.CodeOf(err) == transfer.CodeBusy {
-			d.printf("busy     %s: another process is using it", stateDir(s))
+			d.printf("busy     %s: another process is using it", folderOf(u))
 			continue
 		}
 		if err != nil {
-			return &fs.PathError{Op: "discard", Path: stateDir(s), Err: err}
+			return &fs.PathError{Op: "discard", Path: folderOf(u), Err: err}
 		}
 		deleted++
-		fmt.Fprintf(std.out, "deleted  %s\n", leftText(s))
+		fmt.Fprintf(std.out, "deleted  %s\n", leftText(u))
 	}
 	switch {
-	case deleted == 0 && len(states) == 0:
+	case deleted == 0 && len(unfinished) == 0:
 		fmt.Fprintf(std.out, "deleted  nothing: no unfinished transfer in %s\n", safe(dir))
 	case deleted == 0:
 		fmt.Fprintf(std.out, "deleted  nothing: what is in %s is being used\n", safe(dir))

@@ -11,7 +11,6 @@ import (
 
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/source"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
@@ -82,7 +81,7 @@ func (c *sendCmd) token(tree *source.Tree) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := manifest.Root(tree.Entries())
+	root, err := tree.Root()
 	if err != nil {
 		return nil, err
 	}
@@ -158,5 +157,5 @@ var errInterrupted = errors.New("interrupted before everything had arrived")
 func hashTree(ctx context.Context, d *display, tree *source.Tree) error {
 	h := newHashing(d, tree)
 	defer h.end()
-	return tree.Hash(ctx, 0, h.progress)
+	return tree.Hash(ctx, &source.HashOptions{OnProgress: h.progress})
 }

@@ -11,9 +11,7 @@ import (
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/source"
-	"github.com/peerlane/peerlane/transfer/staging"
 )
 
 // transferTag is the tag of send, get, push and receive.
@@ -36,17 +34,17 @@ const mostLeftOut = 20
 func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) {
 	left, clamped := 0, 0
 	tree, err := source.Walk(ctx, f.Path, &source.Options{
-		Rules: manifest.Rules{Symlinks: f.Symlinks},
-		Skip: func(path string, reason error) {
+		Rules: transfer.Rules{Symlinks: f.Symlinks},
+		OnLeftOut: func(path string, reason error) {
 			if left++; left > mostLeftOut {
 				return
 			}
-			if e := (*source.Error)(nil); errors.As(reason, &e) && e.Text != "" {
+			if e := (*transfer.Error)(nil); errors.As(reason, &e) && e.Text != "" {
 				reason = errors.New(e.Text)
 			}
 			d.printf("left out %q: %s", path, safe(oneLine(reason)))
 		},
-		Clamped: func(path string, at time.Time) {
+		OnClamped: func(path string, at time.Time) {
 			if clamped++; clamped == 1 {
 				d.printf("note     %q: its modification time, year %d, is out of range: the nearest one from 1677 to 2262 is sent", path, at.Year())
 			}
@@ -58,7 +56,7 @@ func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) 
 	if left > mostLeftOut {
 		d.printf("left out %d more", left-mostLeftOut)
 	}
-	if e := (*source.Error)(nil); errors.Is(err, source.ErrAllLeftOut) && errors.As(err, &e) {
+	if e := (*transfer.Error)(nil); errors.Is(err, source.ErrAllLeftOut) && errors.As(err, &e) {
 		return nil, fmt.Errorf("%w: %s", errNothingLeft, e.Text)
 	}
 	return tree, err
@@ -132,11 +130,11 @@ type placeFlags struct {
 
 var (
 	verifies = map[string]transfer.Verify{"sample": transfer.VerifySample, "all": transfer.VerifyAll, "none": transfer.VerifyNothing}
-	syncs    = map[string]staging.SyncPolicy{"batch": staging.SyncBatch, "none": staging.SyncNone, "each": staging.SyncEach}
+	syncs    = map[string]transfer.SyncPolicy{"batch": transfer.SyncBatch, "none": transfer.SyncNone, "each": transfer.SyncEach}
 )
 
 func (f *placeFlags) options(d *display) transfer.ReceiveOptions {
-	rules := manifest.LocalRules()
+	rules := transfer.LocalRules()
 	rules.Symlinks = f.Symlinks
 	return transfer.ReceiveOptions{
 		Options:   transfer.Options{Rate: int(f.Rate), Lanes: f.Lanes, Compress: f.Compress, OnEvent: d.event},

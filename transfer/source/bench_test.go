@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 // memory returns a folder that is in memory where there is one.
@@ -90,7 +90,7 @@ func BenchmarkReadFile(b *testing.B) {
 						continue
 					}
 					var err error
-					if buf, err = tree.ReadFile(e.ID, buf[:0]); err != nil {
+					if buf, err = tree.readEntry("read", e.ID, buf[:0]); err != nil {
 						b.Error(err)
 						return
 					}
@@ -106,7 +106,7 @@ func BenchmarkOpenCheckClose(b *testing.B) {
 	defer tree.Close()
 	b.ReportAllocs()
 	for b.Loop() {
-		f, err := tree.Open(2)
+		f, err := tree.openEntry(2)
 		if err == nil {
 			err = f.Check()
 		}
@@ -125,7 +125,7 @@ func BenchmarkHash(b *testing.B) {
 				b.SetBytes(int64(test.files * test.size))
 				for b.Loop() {
 					tree := walkOnce(b, root)
-					if err := tree.Hash(context.Background(), workers, nil); err != nil {
+					if err := tree.Hash(context.Background(), &HashOptions{Workers: workers}); err != nil {
 						b.Fatal(err)
 					}
 					_ = tree.Close()
@@ -141,11 +141,11 @@ func BenchmarkHoles(b *testing.B) {
 	require.NoError(b, os.Truncate(path, 100<<30))
 	tree := walkOnce(b, path)
 	defer tree.Close()
-	f, err := tree.Open(0)
+	f, err := tree.openEntry(0)
 	require.NoError(b, err)
 	defer f.Close()
 	for b.Loop() {
-		for off := int64(0); off < f.Entry().Size; {
+		for off := int64(0); off < f.entry.Size; {
 			off, _ = f.Hole(off)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
 )
 
 const (
@@ -47,7 +48,7 @@ type cached struct {
 // maxBytes, or 65,536 files, it removes the least recently used ones. If maxBytes is zero, 256 MiB: the layers of 2 TiB.
 func OpenCache(dir string, maxBytes int64) (*Cache, error) {
 	if maxBytes < 0 {
-		return nil, errorf("cache", dir, CodeIO, "at most %d bytes, want none or more than 0", maxBytes)
+		return nil, errorf("cache", dir, fault.CodeIO, "at most %d bytes, want none or more than 0", maxBytes)
 	}
 	if maxBytes == 0 {
 		maxBytes = cacheBytes

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
 )
 
 func openCache(t testing.TB, dir string, most int64) *Cache {
@@ -69,12 +70,12 @@ func TestTheCacheSparesTheReading(t *testing.T) {
 	later := func() time.Time { return time.Now().Add(time.Hour) }
 	c.now = later
 	tree := walk(t, &Options{Cache: c}, filepath.Join(root, "d"))
-	require.NoError(t, tree.Hash(context.Background(), 2, nil))
+	require.NoError(t, tree.Hash(context.Background(), nil))
 	names := namesIn(t, dir)
 	require.Len(t, names, 1, "small files are not kept")
 
 	// What is in the cache is believed: it says something else now.
-	f, err := tree.Open(idOf(t, tree, "d/large"))
+	f, err := tree.openEntry(idOf(t, tree, "d/large"))
 	require.NoError(t, err)
 	key, ok := keyOf(f.info, later())
 	require.True(t, ok)
@@ -86,7 +87,7 @@ func TestTheCacheSparesTheReading(t *testing.T) {
 	require.Equal(t, wantLayer, layer)
 	layer[0][0]++
 	c.put(key, layer)
-	layer2, other, err := walk(t, &Options{Cache: c}, filepath.Join(root, "d")).Layer(context.Background(), idOf(t, tree, "d/large"))
+	layer2, other, err := walk(t, &Options{Cache: c}, filepath.Join(root, "d")).layer(context.Background(), idOf(t, tree, "d/large"))
 	require.NoError(t, err)
 	require.Equal(t, layer, layer2)
 	require.NotEqual(t, want, other)
@@ -112,7 +113,7 @@ func TestAFileThatHasJustChangedIsNotKept(t *testing.T) {
 	root := write(t, map[string]string{"large": random(2 * b3tree.MinPieceSize)})
 	c := openCache(t, t.TempDir(), 0)
 	tree := walk(t, &Options{Cache: c}, root)
-	_, _, err := tree.Layer(context.Background(), 1)
+	_, _, err := tree.layer(context.Background(), 1)
 	require.NoError(t, err)
 	require.Empty(t, c.files)
 
@@ -212,7 +213,7 @@ func TestTheCacheKeepsOutOfTheWay(t *testing.T) {
 	require.Error(t, err)
 	require.NoError(t, os.WriteFile(dir, nil, 0o600))
 	_, err = OpenCache(dir, 0)
-	requireCode(t, CodeIO, dir, err)
+	requireCode(t, fault.CodeIO, dir, err)
 }
 
 func FuzzLayer(f *testing.F) {

@@ -7,7 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 // Claim: source.LeftOut.Symlinks
@@ -16,18 +17,18 @@ func TestSymlinksThatAreNotSentAreCounted(t *testing.T) {
 	require.NoError(t, os.Symlink("a", filepath.Join(root, "d", "b")))
 	require.NoError(t, os.Symlink("a", filepath.Join(root, "d", "c")))
 	skip := func(string, error) {}
-	require.Equal(t, LeftOut{Symlinks: 2}, walk(t, &Options{Skip: skip}, filepath.Join(root, "d")).LeftOut())
-	require.Zero(t, walk(t, &Options{Skip: skip, Rules: manifest.Rules{Symlinks: true}}, filepath.Join(root, "d")).LeftOut())
+	require.Equal(t, LeftOut{Symlinks: 2}, walk(t, &Options{OnLeftOut: skip}, filepath.Join(root, "d")).LeftOut())
+	require.Zero(t, walk(t, &Options{OnLeftOut: skip, Rules: manifest.Rules{Symlinks: true}}, filepath.Join(root, "d")).LeftOut())
 }
 
 // Claim: source.LeftOut.Denied
 func TestWhatMayNotBeReadIsCounted(t *testing.T) {
 	var told []string // root may read everything, so the walker is asked as if it had failed
-	w := walker{ctx: t.Context(), opts: Options{Skip: func(path string, _ error) { told = append(told, path) }}}
+	w := walker{ctx: t.Context(), opts: Options{OnLeftOut: func(path string, _ error) { told = append(told, path) }}}
 	require.NoError(t, w.leaveDenied("d/a", os.ErrPermission))
 	require.NoError(t, w.leaveDenied("d/gone", os.ErrNotExist))
 	require.Equal(t, []string{"d/a"}, told)
 	require.Equal(t, LeftOut{Denied: 1}, w.left)
-	w.opts.Skip = nil
-	requireCode(t, CodeDenied, "d/b", w.leaveDenied("d/b", os.ErrPermission))
+	w.opts.OnLeftOut = nil
+	requireCode(t, fault.CodeDenied, "d/b", w.leaveDenied("d/b", os.ErrPermission))
 }

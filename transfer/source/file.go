@@ -9,14 +9,15 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
-// MaxReadFile is the largest file, in bytes, that ReadFile reads.
-const MaxReadFile = 16 << 20
+// maxReadFile is the largest file, in bytes, that readEntry reads.
+const maxReadFile = 16 << 20
 
-// A File is an open file of a Tree. Goroutines may use it concurrently.
-type File struct {
+// A file is an open file of a Tree. Goroutines may use it concurrently.
+type file struct {
 	tree   *Tree
 	entry  *manifest.Entry
 	folder *folder
@@ -27,9 +28,9 @@ type File struct {
 	closed atomic.Bool
 }
 
-// Open opens the file with an id. The error is an *Error with CodeSourceChanged if the file is not as Walk found it: gone, replaced, or
+// openEntry opens the file with an id. The error is an *transfer.Error with CodeSourceChanged if the file is not as Walk found it: gone, replaced, or
 // with another size or time.
-func (t *Tree) Open(id uint32) (*File, error) {
+func (t *Tree) openEntry(id uint32) (*file, error) {
 	f, err := t.open("open", id)
 	if err != nil {
 		return nil, err
@@ -41,8 +42,8 @@ func (t *Tree) Open(id uint32) (*File, error) {
 	return f, nil
 }
 
-// open is Open without the check of the file's name.
-func (t *Tree) open(op string, id uint32) (*File, error) {
+// open is openEntry without the check of the file's name.
+func (t *Tree) open(op string, id uint32) (*file, error) {
 	e, err := t.file(op, id)
 	if err != nil {
 		return nil, err
@@ -55,7 +56,7 @@ func (t *Tree) open(op string, id uint32) (*File, error) {
 	if err != nil {
 		return nil, wrap(op, e.Path, err)
 	}
-	f := &File{tree: t, entry: e, folder: d, name: top.file}
+	f := &file{tree: t, entry: e, folder: d, name: top.file}
 	if f.name == "" {
 		f.name = path.Base(e.Path)
 	}
@@ -77,7 +78,7 @@ func (t *Tree) open(op string, id uint32) (*File, error) {
 }
 
 // whyNot returns the error of a file that cannot be opened.
-func (f *File) whyNot(op string, err error) error {
+func (f *file) whyNot(op string, err error) error {
 	fi, lerr := f.folder.root.Lstat(f.name)
 	switch {
 	case errors.Is(lerr, fs.ErrNotExist):
@@ -89,7 +90,7 @@ func (f *File) whyNot(op string, err error) error {
 }
 
 // compare checks that the open file matches its entry.
-func (f *File) compare(op string, fi fs.FileInfo) error {
+func (f *file) compare(op string, fi fs.FileInfo) error {
 	switch e := f.entry; {
 	case !fi.Mode().IsRegular():
 		return changed(op, e.Path, "it is %s now", what(fi.Mode()))
@@ -102,7 +103,7 @@ func (f *File) compare(op string, fi fs.FileInfo) error {
 }
 
 // checkName checks that the file still has its name.
-func (f *File) checkName(op string, fi fs.FileInfo) error {
+func (f *file) checkName(op string, fi fs.FileInfo) error {
 	named, err := f.folder.root.Lstat(f.name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -116,10 +117,10 @@ func (f *File) checkName(op string, fi fs.FileInfo) error {
 }
 
 // Check returns nil if the file is as Walk found it, so that all data read belongs to one file: it checks the file's size, its time, and
-// that its name leads to it. Otherwise the error is an *Error with CodeSourceChanged. Check does not detect a write that keeps the time.
-func (f *File) Check() error { return f.check("read") }
+// that its name leads to it. Otherwise the error is an *transfer.Error with CodeSourceChanged. Check does not detect a write that keeps the time.
+func (f *file) Check() error { return f.check("read") }
 
-func (f *File) check(op string) error {
+func (f *file) check(op string) error {
 	fi, err := f.f.Stat()
 	if err != nil {
 		return wrap(op, f.entry.Path, err)
@@ -130,12 +131,9 @@ func (f *File) check(op string) error {
 	return f.checkName(op, fi)
 }
 
-// Entry returns the file's entry, without its hash.
-func (f *File) Entry() manifest.Entry { return *f.entry }
-
-// ReadAt implements io.ReaderAt for a file that ends where its entry says. The error is an *Error with CodeSourceChanged if the file ends
+// ReadAt implements io.ReaderAt for a file that ends where its entry says. The error is an *transfer.Error with CodeSourceChanged if the file ends
 // before that.
-func (f *File) ReadAt(b []byte, off int64) (int, error) {
+func (f *file) ReadAt(b []byte, off int64) (int, error) {
 	var end error
 	if off >= 0 && int64(len(b)) > f.entry.Size-off {
 		b, end = b[:max(0, f.entry.Size-off)], io.EOF
@@ -155,7 +153,7 @@ func (f *File) ReadAt(b []byte, off int64) (int, error) {
 
 // Hole returns the end of the hole at off or, with hole false, of the data. A hole contains only zeros and need not be read. Where the
 // system does not report holes, everything up to the end of the file is data. Each call costs two system calls, whatever the size.
-func (f *File) Hole(off int64) (end int64, hole bool) {
+func (f *file) Hole(off int64) (end int64, hole bool) {
 	if off < 0 || off >= f.entry.Size {
 		return f.entry.Size, false
 	}
@@ -163,7 +161,7 @@ func (f *File) Hole(off int64) (end int64, hole bool) {
 }
 
 // Close closes the file. Later calls do nothing.
-func (f *File) Close() error {
+func (f *file) Close() error {
 	if f.closed.Swap(true) {
 		return nil
 	}
@@ -174,20 +172,16 @@ func (f *File) Close() error {
 	return nil
 }
 
-// ReadFile appends all bytes of the file with an id to buf, and returns the result; with an error, it returns buf unchanged. It fails like
-// Open, ReadAt and Check, and with CodeTooLarge for a file of more than MaxReadFile bytes.
-func (t *Tree) ReadFile(id uint32, buf []byte) ([]byte, error) {
-	return t.readFile("read", id, buf)
-}
-
-func (t *Tree) readFile(op string, id uint32, buf []byte) ([]byte, error) {
+// readEntry appends all bytes of the file with an id to buf, and returns the result; with an error, it returns buf unchanged. It fails like
+// openEntry, ReadAt and Check, and with CodeTooLarge for a file of more than maxReadFile bytes.
+func (t *Tree) readEntry(op string, id uint32, buf []byte) ([]byte, error) {
 	f, err := t.open(op, id)
 	if err != nil {
 		return buf, err
 	}
 	defer func() { _ = f.Close() }() // it was only read
-	if f.entry.Size > MaxReadFile {
-		return buf, errorf(op, f.entry.Path, manifest.CodeTooLarge, "it has %d bytes, and %d are read at once", f.entry.Size, MaxReadFile)
+	if f.entry.Size > maxReadFile {
+		return buf, errorf(op, f.entry.Path, fault.CodeTooLarge, "it has %d bytes, and %d are read at once", f.entry.Size, maxReadFile)
 	}
 	start, end := len(buf), len(buf)+int(f.entry.Size)
 	out := slices.Grow(buf, end-start)[:end]

@@ -11,7 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
 )
 
 // changes are what may happen to the file "d/sub/a", whose content is "content".
@@ -49,17 +49,17 @@ func symlink(t testing.TB, target, path string) {
 	}
 }
 
-// Claim: source.CodeSourceChanged
+// Claim: transfer.CodeSourceChanged
 func TestAFileThatHasChangedSinceTheWalkIsNotOpened(t *testing.T) {
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
 			root := write(t, map[string]string{"d/sub/a": "content"})
 			tree := walk(t, nil, filepath.Join(root, "d"))
 			change(t, root)
-			_, err := tree.Open(2)
-			requireCode(t, CodeSourceChanged, "d/sub/a", err)
-			got, err := tree.ReadFile(2, []byte("before"))
-			requireCode(t, CodeSourceChanged, "d/sub/a", err)
+			_, err := tree.openEntry(2)
+			requireCode(t, fault.CodeSourceChanged, "d/sub/a", err)
+			got, err := tree.readEntry("read", 2, []byte("before"))
+			requireCode(t, fault.CodeSourceChanged, "d/sub/a", err)
 			require.Equal(t, "before", string(got))
 		})
 	}
@@ -73,16 +73,16 @@ func TestAFileThatChangesWhileItIsReadIsFound(t *testing.T) {
 			}
 			root := write(t, map[string]string{"d/sub/a": "content"})
 			tree := walk(t, nil, filepath.Join(root, "d"))
-			f, err := tree.Open(2)
+			f, err := tree.openEntry(2)
 			require.NoError(t, err)
 			defer f.Close()
 			require.NoError(t, f.Check())
 			change(t, root)
-			requireCode(t, CodeSourceChanged, "d/sub/a", f.Check())
+			requireCode(t, fault.CodeSourceChanged, "d/sub/a", f.Check())
 			b := make([]byte, 7)
 			n, err := f.ReadAt(b, 0)
 			if name == "shorter" || name == "emptied" {
-				requireCode(t, CodeSourceChanged, "d/sub/a", err)
+				requireCode(t, fault.CodeSourceChanged, "d/sub/a", err)
 				require.Less(t, n, 7)
 			}
 		})
@@ -93,11 +93,11 @@ func TestAFileThatReplacesWithItsSizeAndTimeIsFoundWhileItIsRead(t *testing.T) {
 	needsUnix(t)
 	root := write(t, map[string]string{"a": "content", "b": "CONTENT"})
 	tree := walk(t, nil, root)
-	f, err := tree.Open(1)
+	f, err := tree.openEntry(1)
 	require.NoError(t, err)
 	defer f.Close()
 	require.NoError(t, os.Rename(filepath.Join(root, "b"), filepath.Join(root, "a")))
-	requireCode(t, CodeSourceChanged, f.Entry().Path, f.Check())
+	requireCode(t, fault.CodeSourceChanged, f.entry.Path, f.Check())
 }
 
 func TestAFolderThatIsAnotherIsNotGoneInto(t *testing.T) {
@@ -119,8 +119,8 @@ func TestAFolderThatIsAnotherIsNotGoneInto(t *testing.T) {
 		root := write(t, map[string]string{"d/sub/a": "content"})
 		tree := walk(t, nil, filepath.Join(root, "d"))
 		change(root)
-		_, err := tree.Open(2)
-		requireCode(t, CodeSourceChanged, "d/sub", err, name)
+		_, err := tree.openEntry(2)
+		requireCode(t, fault.CodeSourceChanged, "d/sub", err, name)
 	}
 }
 
@@ -137,13 +137,13 @@ func TestAFolderSwappedAfterALookIsNotOpened(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(dir, "a")))
 	symlink(t, "b", filepath.Join(dir, "a"))
 	_, err = openFolder("walk", root, "a", "d/a", fi)
-	requireCode(t, CodeSourceChanged, "d/a", err)
+	requireCode(t, fault.CodeSourceChanged, "d/a", err)
 }
 
 func TestReadAtEndsWhereTheEntrySays(t *testing.T) {
 	root := write(t, map[string]string{"a": "content"})
 	tree := walk(t, nil, filepath.Join(root, "a"))
-	f, err := tree.Open(0)
+	f, err := tree.openEntry(0)
 	require.NoError(t, err)
 	defer f.Close()
 	file, err := os.OpenFile(filepath.Join(root, "a"), os.O_APPEND|os.O_WRONLY, 0)
@@ -166,8 +166,8 @@ func TestReadAtEndsWhereTheEntrySays(t *testing.T) {
 		require.Equal(t, test.want, string(b[:n]), "%+v", test)
 	}
 	_, err = f.ReadAt(make([]byte, 1), -1)
-	requireCode(t, CodeIO, "a", err)
-	requireCode(t, CodeSourceChanged, "a", f.Check())
+	requireCode(t, fault.CodeIO, "a", err)
+	requireCode(t, fault.CodeSourceChanged, "a", f.Check())
 }
 
 func TestFilesOfOneNameAtTwoTopsAreApart(t *testing.T) {
@@ -181,39 +181,38 @@ func TestFilesOfOneNameAtTwoTopsAreApart(t *testing.T) {
 
 func TestOnlyFilesAreOpened(t *testing.T) {
 	tree := walk(t, nil, filepath.Join(write(t, map[string]string{"d/a": "1"}), "d"))
-	_, err := tree.Open(0)
-	requireCode(t, manifest.CodeProtocol, "d", err)
+	_, err := tree.openEntry(0)
+	requireCode(t, fault.CodeProtocol, "d", err)
 	for _, id := range []uint32{2, 1 << 31, 1<<32 - 1} {
-		_, err = tree.Open(id)
-		requireCode(t, manifest.CodeProtocol, "", err)
-		_, err = tree.ReadFile(id, nil)
-		requireCode(t, manifest.CodeProtocol, "", err)
+		_, err = tree.openEntry(id)
+		requireCode(t, fault.CodeProtocol, "", err)
+		_, err = tree.readEntry("read", id, nil)
+		requireCode(t, fault.CodeProtocol, "", err)
 	}
 }
 
-// Claim: source.MaxReadFile
 func TestReadFileIsForSmallFiles(t *testing.T) {
 	root := t.TempDir()
-	for name, size := range map[string]int64{"a": MaxReadFile, "b": MaxReadFile + 1} {
+	for name, size := range map[string]int64{"a": maxReadFile, "b": maxReadFile + 1} {
 		rewrite(t, filepath.Join(root, name), "")
 		require.NoError(t, os.Truncate(filepath.Join(root, name), size))
 	}
 	tree := walk(t, nil, root)
-	got, err := tree.ReadFile(1, nil)
+	got, err := tree.readEntry("read", 1, nil)
 	require.NoError(t, err)
-	require.Len(t, got, MaxReadFile)
-	got, err = tree.ReadFile(2, nil)
+	require.Len(t, got, maxReadFile)
+	got, err = tree.readEntry("read", 2, nil)
 	require.Nil(t, got)
-	requireCode(t, manifest.CodeTooLarge, filepath.Base(root)+"/b", err)
+	requireCode(t, fault.CodeTooLarge, filepath.Base(root)+"/b", err)
 }
 
-// Claim: source.CodeIO
+// Claim: transfer.CodeIO
 func TestAfterCloseNothingIsOpenedAndOpenFilesGoOn(t *testing.T) {
 	tree := walk(t, nil, filepath.Join(write(t, map[string]string{"d/a": "1", "d/s/b": "2"}), "d"))
-	f, err := tree.Open(1)
+	f, err := tree.openEntry(1)
 	require.NoError(t, err)
 	require.NoError(t, tree.Close())
-	_, err = tree.Open(3)
+	_, err = tree.openEntry(3)
 	require.ErrorIs(t, err, fs.ErrClosed)
 	b := make([]byte, 1)
 	_, err = f.ReadAt(b, 0)
@@ -221,7 +220,7 @@ func TestAfterCloseNothingIsOpenedAndOpenFilesGoOn(t *testing.T) {
 	require.NoError(t, f.Check())
 	require.NoError(t, f.Close())
 	require.NoError(t, f.Close())
-	requireCode(t, CodeIO, "d/a", f.Check())
+	requireCode(t, fault.CodeIO, "d/a", f.Check())
 	require.NoError(t, tree.Close())
 	require.Len(t, tree.Entries(), 4)
 }

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// openFolder opens a folder in parent that Lstat has shown to be one. It is an *Error when it is another meanwhile, or a symlink.
+// openFolder opens a folder in parent that Lstat has shown to be one. It is an *transfer.Error when it is another meanwhile, or a symlink.
 func openFolder(op string, parent *os.Root, name, path string, was fs.FileInfo) (*os.Root, error) {
 	root, err := parent.OpenRoot(name + "/.") // which waits for nobody if it is a FIFO by now
 	if errors.Is(err, syscall.ENOTDIR) {

@@ -5,26 +5,36 @@ import (
 	"slices"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
-// Hash gives every file its hash, as Entries returns them from then on. It reads all files, but for large ones that the Cache has, on as
-// many goroutines as workers, if that is not above zero on one for each processor: several files at once, and several pieces of a large
-// one. Each needs room for a piece. Progress is told how many files are done and how many bytes have been hashed, by the goroutine of
-// Hash; if it is nil, nobody is.
+// HashOptions configure Tree.Hash. Nil and the zero value are useful.
+type HashOptions struct {
+	// Workers is how many goroutines read and hash: several files at once, and several pieces of a large one. Each needs memory for a piece.
+	// If not above zero, one for each processor.
+	Workers int
+	// OnProgress, if not nil, is called with the number of hashed files and bytes so far, by the goroutine of Hash.
+	OnProgress func(files int, bytes int64)
+}
+
+// Hash gives every file its hash, which Entries returns from then on. It reads all files except the large ones whose layers the Cache has. If
+// all files have their hashes already, it does nothing. o may be nil.
 //
-// It is an *Error when a file is not as Walk found it, or does not stay so while it is read, or when the manifest with the hashes is
-// larger than Rules take, and ctx's error when that is done: no file has a hash then. When all have theirs already, it does nothing.
-func (t *Tree) Hash(ctx context.Context, workers int, progress func(files int, bytes int64)) error {
+// The error is an *transfer.Error if a file is not as Walk found it, if it changes while it is read, or if the manifest with the hashes is larger than
+// Rules allow. It is ctx's error if that is done. With an error, no file has a hash.
+func (t *Tree) Hash(ctx context.Context, o *HashOptions) error {
 	if t.hashed() {
 		return ctx.Err()
+	}
+	if o == nil {
+		o = &HashOptions{}
 	}
 	hashes := make([]b3tree.Root, len(t.found))
 	h := newHashing(t, 0, len(t.found), func(id uint32, root b3tree.Root, layer []b3tree.CV) {
 		hashes[id] = root
 		t.keep(id, root, layer)
 	})
-	if err := h.run(ctx, workers, progress); err != nil {
+	if err := h.run(ctx, o.Workers, o.OnProgress); err != nil {
 		return err
 	}
 	entries := slices.Clone(t.found)
@@ -62,10 +72,10 @@ func (t *Tree) hashed() bool {
 	return t.files == 0 || t.entries.Load() != &t.found
 }
 
-// Layer returns the layer and the root of a file; a file of one piece or none has no layer. It is what was found by Hash or an earlier
+// layer returns the layer and the root of a file; a file of one piece or none has no layer. It is what was found by Hash or an earlier
 // Layer, as far as 32 MiB of memory keep it, what the Cache has, or what is read then, all of it and on every processor: so it fails as
 // Hash does. The layer is not to be written to. A file that has changed since is found by whoever reads it.
-func (t *Tree) Layer(ctx context.Context, id uint32) ([]b3tree.CV, b3tree.Root, error) {
+func (t *Tree) layer(ctx context.Context, id uint32) ([]b3tree.CV, b3tree.Root, error) {
 	if _, err := t.file("hash", id); err != nil {
 		return nil, b3tree.Root{}, err
 	}

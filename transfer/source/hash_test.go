@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 // random returns n bytes that are the same in every run.
@@ -41,6 +42,7 @@ func layerOf(t testing.TB, content string) ([]b3tree.CV, b3tree.Root) {
 	return h.Layer(), root
 }
 
+// Claim: source.HashOptions.OnProgress, source.HashOptions.Workers
 func TestHashGivesEveryFileItsRoot(t *testing.T) {
 	const piece = b3tree.MinPieceSize
 	contents := map[string]string{"d/link/": ""}
@@ -52,11 +54,11 @@ func TestHashGivesEveryFileItsRoot(t *testing.T) {
 		tree := walk(t, nil, filepath.Join(root, "d"))
 		before := tree.Entries()
 		files, bytes := 0, int64(0)
-		require.NoError(t, tree.Hash(context.Background(), workers, func(f int, b int64) {
+		require.NoError(t, tree.Hash(context.Background(), &HashOptions{Workers: workers, OnProgress: func(f int, b int64) {
 			require.GreaterOrEqual(t, f, files)
 			require.GreaterOrEqual(t, b, bytes)
 			files, bytes = f, b
-		}))
+		}}))
 		require.Equal(t, tree.Files(), files)
 		require.Equal(t, tree.Bytes(), bytes)
 		for i, e := range tree.Entries() {
@@ -68,13 +70,13 @@ func TestHashGivesEveryFileItsRoot(t *testing.T) {
 			wantLayer, want := layerOf(t, contents[e.Path])
 			require.Equal(t, manifest.FlagHashed, e.Flags)
 			require.EqualValues(t, want, e.Hash, e.Path)
-			layer, got, err := tree.Layer(context.Background(), e.ID)
+			layer, got, err := tree.layer(context.Background(), e.ID)
 			require.NoError(t, err)
 			require.Equal(t, want, got)
 			require.Equal(t, wantLayer, layer)
 		}
 		hashed := tree.Entries()
-		require.NoError(t, tree.Hash(context.Background(), 0, nil), "once is enough")
+		require.NoError(t, tree.Hash(context.Background(), nil), "once is enough")
 		require.Same(t, &hashed[0], &tree.Entries()[0])
 	}
 }
@@ -84,9 +86,9 @@ func TestHashFailsWhenAFileHasChanged(t *testing.T) {
 		root := write(t, map[string]string{"d/a": "unchanged", "d/b": random(size), "d/c": random(size)})
 		tree := walk(t, nil, filepath.Join(root, "d"))
 		rewrite(t, filepath.Join(root, "d", "b"), random(size+1))
-		requireCode(t, CodeSourceChanged, "d/b", tree.Hash(context.Background(), 2, nil), name)
-		_, _, err := tree.Layer(context.Background(), idOf(t, tree, "d/b"))
-		requireCode(t, CodeSourceChanged, "d/b", err, name)
+		requireCode(t, fault.CodeSourceChanged, "d/b", tree.Hash(context.Background(), nil), name)
+		_, _, err := tree.layer(context.Background(), idOf(t, tree, "d/b"))
+		requireCode(t, fault.CodeSourceChanged, "d/b", err, name)
 		require.Zero(t, tree.Entries()[1].Flags)
 	}
 }
@@ -112,7 +114,7 @@ func TestHashFailsWhenAFileChangesMeanwhile(t *testing.T) {
 				change(t, root)
 			}
 			if piece == 2 {
-				requireCode(t, CodeSourceChanged, "d/sub/a", err, name)
+				requireCode(t, fault.CodeSourceChanged, "d/sub/a", err, name)
 				_ = large.f.Close()
 			}
 		}
@@ -124,13 +126,13 @@ func TestHashesMayMakeTheManifestTooLarge(t *testing.T) {
 	root := write(t, map[string]string{"a": "1"})
 	for most, ok := range map[int64]bool{28 + 1 + 31: false, 28 + 1 + 32: true} {
 		tree := walk(t, &Options{Rules: manifest.Rules{ManifestBytes: most}}, filepath.Join(root, "a"))
-		err := tree.Hash(context.Background(), 0, nil)
+		err := tree.Hash(context.Background(), nil)
 		require.Equal(t, ok, tree.hashed())
 		if ok {
 			require.NoError(t, err)
 			continue
 		}
-		requireCode(t, manifest.CodeTooLarge, "a", err)
+		requireCode(t, fault.CodeTooLarge, "a", err)
 	}
 }
 
@@ -139,13 +141,13 @@ func TestHashStopsWithItsContext(t *testing.T) {
 	tree := walk(t, nil, filepath.Join(root, "d"))
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	require.Equal(t, context.Canceled, tree.Hash(ctx, 0, nil))
-	_, _, err := tree.Layer(ctx, 1)
+	require.Equal(t, context.Canceled, tree.Hash(ctx, nil))
+	_, _, err := tree.layer(ctx, 1)
 	require.Equal(t, context.Canceled, err)
 	require.False(t, tree.hashed())
 
 	ctx, cancel = context.WithCancel(context.Background())
-	err = tree.Hash(ctx, 1, func(_ int, bytes int64) { cancel() })
+	err = tree.Hash(ctx, &HashOptions{Workers: 1, OnProgress: func(int, int64) { cancel() }})
 	if err != nil {
 		require.Equal(t, context.Canceled, err)
 	}
@@ -153,11 +155,11 @@ func TestHashStopsWithItsContext(t *testing.T) {
 
 func TestOnlyFilesHaveLayers(t *testing.T) {
 	tree := walk(t, nil, write(t, map[string]string{"a": "1"}))
-	_, _, err := tree.Layer(context.Background(), 0)
-	requireCode(t, manifest.CodeProtocol, tree.Name(), err)
-	_, _, err = tree.Layer(context.Background(), 2)
-	requireCode(t, manifest.CodeProtocol, "", err)
-	require.NoError(t, walk(t, nil, t.TempDir()).Hash(context.Background(), 0, nil), "no files")
+	_, _, err := tree.layer(context.Background(), 0)
+	requireCode(t, fault.CodeProtocol, tree.Name(), err)
+	_, _, err = tree.layer(context.Background(), 2)
+	requireCode(t, fault.CodeProtocol, "", err)
+	require.NoError(t, walk(t, nil, t.TempDir()).Hash(context.Background(), nil), "no files")
 }
 
 func TestATreeIsForManyGoroutines(t *testing.T) {
@@ -179,19 +181,19 @@ func TestATreeIsForManyGoroutines(t *testing.T) {
 				if e.Kind != manifest.KindFile {
 					continue
 				}
-				got, err := tree.ReadFile(e.ID, nil)
+				got, err := tree.readEntry("read", e.ID, nil)
 				if err != nil || string(got) != contents[e.Path] {
 					t.Errorf("%s: %d bytes, %v", e.Path, len(got), err)
 				}
 			}
 		})
 		all.Go(func() {
-			if err := tree.Hash(context.Background(), 2, nil); err != nil {
+			if err := tree.Hash(context.Background(), nil); err != nil {
 				t.Error(err)
 			}
 		})
 		all.Go(func() {
-			if _, _, err := tree.Layer(context.Background(), large); err != nil {
+			if _, _, err := tree.layer(context.Background(), large); err != nil {
 				t.Error(err)
 			}
 		})
@@ -218,7 +220,7 @@ func TestATreeMayBeClosedWhileItIsUsed(t *testing.T) {
 					if tree.Entries()[i].Kind != manifest.KindFile {
 						continue
 					}
-					if _, err := tree.ReadFile(uint32(i), nil); err != nil && !errors.Is(err, fs.ErrClosed) {
+					if _, err := tree.readEntry("read", uint32(i), nil); err != nil && !errors.Is(err, fs.ErrClosed) {
 						t.Error(err)
 					}
 				}
@@ -232,15 +234,15 @@ func TestATreeMayBeClosedWhileItIsUsed(t *testing.T) {
 func TestALayerIsReadOnce(t *testing.T) {
 	root := write(t, map[string]string{"large": random(3*b3tree.MinPieceSize + 1)})
 	for name, first := range map[string]func(*Tree) error{
-		"by Hash":  func(tree *Tree) error { return tree.Hash(t.Context(), 1, nil) },
-		"by Layer": func(tree *Tree) error { _, _, err := tree.Layer(t.Context(), 0); return err },
+		"by Hash":  func(tree *Tree) error { return tree.Hash(t.Context(), &HashOptions{Workers: 1}) },
+		"by Layer": func(tree *Tree) error { _, _, err := tree.layer(t.Context(), 0); return err },
 	} {
 		tree := walk(t, nil, filepath.Join(root, "large"))
 		require.NoError(t, first(tree), name)
 		want, wantRoot := layerOf(t, string(mustRead(t, filepath.Join(root, "large"))))
 		moved := filepath.Join(root, "moved")
 		require.NoError(t, os.Rename(filepath.Join(root, "large"), moved))
-		layer, got, err := tree.Layer(t.Context(), 0)
+		layer, got, err := tree.layer(t.Context(), 0)
 		require.NoError(t, err, name)
 		require.Equal(t, want, layer, name)
 		require.Equal(t, wantRoot, got, name)

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 // hashing is one run over some of the files, in order: jobs are given out, a job being a small file or a piece of a large one, and the
@@ -39,7 +39,7 @@ type largeFile struct {
 
 	once   sync.Once // opens it
 	err    error
-	f      *File
+	f      *file
 	key    fileKey
 	keep   bool // key is one for the cache
 	cached bool // layer is from the cache, and so is root
@@ -154,7 +154,7 @@ func (h *hashing) takePieceLocked() (id int, large *largeFile, piece int) {
 }
 
 func (h *hashing) hashSmall(id uint32, buf []byte) ([]byte, error) {
-	buf, err := h.tree.readFile("hash", id, buf[:0])
+	buf, err := h.tree.readEntry("hash", id, buf[:0])
 	if err != nil {
 		return buf, err
 	}

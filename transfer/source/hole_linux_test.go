@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 // sparse makes a file of holes, but for a MiB of data at each place, and skips where the disk has no holes.
@@ -52,11 +52,11 @@ func TestHolesAreFound(t *testing.T) {
 	} {
 		id := idOf(t, tree, name+"/"+path)
 		require.Equal(t, len(want) > 0 && want[0].hole, tree.Entries()[id].Flags&manifest.FlagSparse != 0, path)
-		f, err := tree.Open(id)
+		f, err := tree.openEntry(id)
 		require.NoError(t, err)
 		start := time.Now()
 		var got []extent
-		for off := int64(0); off < f.Entry().Size; {
+		for off := int64(0); off < f.entry.Size; {
 			end, hole := f.Hole(off)
 			require.Greater(t, end, off)
 			got = append(got, extent{end, hole})
@@ -64,9 +64,9 @@ func TestHolesAreFound(t *testing.T) {
 		}
 		require.Less(t, time.Since(start), time.Second)
 		require.Equal(t, want, got, path)
-		for _, off := range []int64{-1, f.Entry().Size, f.Entry().Size + 1} {
+		for _, off := range []int64{-1, f.entry.Size, f.entry.Size + 1} {
 			end, hole := f.Hole(off)
-			require.Equal(t, f.Entry().Size, end)
+			require.Equal(t, f.entry.Size, end)
 			require.False(t, hole)
 		}
 		require.NoError(t, f.Close())
@@ -83,11 +83,11 @@ func TestHolesAreHashedWithoutReading(t *testing.T) {
 	wantLayer, want := layerOf(t, string(content))
 	tree := walk(t, nil, path)
 	require.Equal(t, manifest.FlagSparse, tree.Entries()[0].Flags)
-	layer, got, err := tree.Layer(context.Background(), 0)
+	layer, got, err := tree.layer(context.Background(), 0)
 	require.NoError(t, err)
 	require.Equal(t, want, got)
 	require.Equal(t, wantLayer, layer)
-	require.NoError(t, tree.Hash(context.Background(), 0, nil))
+	require.NoError(t, tree.Hash(context.Background(), nil))
 	e := tree.Entries()[0]
 	require.Equal(t, manifest.FlagSparse|manifest.FlagHashed, e.Flags)
 	require.Equal(t, want, b3tree.Root(e.Hash))

@@ -3,6 +3,8 @@ package source
 import (
 	"fmt"
 	"strings"
+
+	"github.com/peerlane/peerlane/transfer/internal/fault"
 )
 
 // LeftOut counts the items that Walk found and left out. A folder counts once, with everything in it.
@@ -22,13 +24,13 @@ const (
 	notFollowed
 )
 
-func (l *LeftOut) add(e *Error) {
+func (l *LeftOut) add(e *fault.Error, why reason) {
 	switch {
-	case e.Code == CodeDenied:
+	case e.Code == fault.CodeDenied:
 		l.Denied++
-	case e.left == notSent:
+	case why == notSent:
 		l.Special++
-	case e.left == notFollowed:
+	case why == notFollowed:
 		l.Symlinks++
 	default:
 		l.Names++

@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -94,12 +95,12 @@ func idOf(t testing.TB, tree *Tree, path string) uint32 {
 func read(t testing.TB, tree *Tree, path string) string {
 	t.Helper()
 	id := idOf(t, tree, path)
-	whole, err := tree.ReadFile(id, []byte("before"))
+	whole, err := tree.readEntry("read", id, []byte("before"))
 	require.NoError(t, err)
-	f, err := tree.Open(id)
+	f, err := tree.openEntry(id)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, f.Close()) }()
-	got := make([]byte, f.Entry().Size)
+	got := make([]byte, f.entry.Size)
 	n, err := f.ReadAt(got, 0)
 	require.NoError(t, err)
 	require.Equal(t, len(got), n)
@@ -109,9 +110,9 @@ func read(t testing.TB, tree *Tree, path string) string {
 }
 
 // requireCode sees that err is an *Error with the code, of a path.
-func requireCode(t testing.TB, code manifest.Code, path string, err error, msg ...any) {
+func requireCode(t testing.TB, code fault.Code, path string, err error, msg ...any) {
 	t.Helper()
-	var e *Error
+	var e *fault.Error
 	require.ErrorAs(t, err, &e, msg...)
 	require.Equal(t, code, e.Code, append([]any{err}, msg...)...)
 	require.Equal(t, path, e.Path, append([]any{err}, msg...)...)

@@ -9,7 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 func TestNamesThatAreUnusual(t *testing.T) {
@@ -39,19 +40,19 @@ func TestNamesThatAreNotTakenAreLeftOutAndTold(t *testing.T) {
 		true:  {"d/.XFER-1", "d/.xfer-file", "d/b:c", "d/back\\slash", "d/con.txt", "d/new\nline"},
 	} {
 		var left []string
-		o := Options{Rules: manifest.Rules{Portable: portable}, Skip: func(path string, err error) {
-			requireCode(t, manifest.CodePathUnsafe, path, err)
+		o := Options{Rules: manifest.Rules{Portable: portable}, OnLeftOut: func(path string, err error) {
+			requireCode(t, fault.CodePathUnsafe, path, err)
 			left = append(left, path)
 		}}
 		tree := walk(t, &o, filepath.Join(root, "d"))
 		require.Equal(t, want, left)
 		require.Equal(t, 8-len(want), len(tree.Entries()))
-		o.Skip = nil
+		o.OnLeftOut = nil
 		_, err := Walk(context.Background(), []string{filepath.Join(root, "d")}, &o)
-		requireCode(t, manifest.CodePathUnsafe, "d/.XFER-1", err)
+		requireCode(t, fault.CodePathUnsafe, "d/.XFER-1", err)
 	}
 	_, err := Walk(context.Background(), []string{filepath.Join(root, "d", ".XFER-1")}, nil)
-	requireCode(t, manifest.CodePathUnsafe, filepath.Join(root, "d", ".XFER-1"), err)
+	requireCode(t, fault.CodePathUnsafe, filepath.Join(root, "d", ".XFER-1"), err)
 }
 
 func TestTwoNamesThatWindowsTakesForOneAreRefused(t *testing.T) {
@@ -62,7 +63,7 @@ func TestTwoNamesThatWindowsTakesForOneAreRefused(t *testing.T) {
 	}
 	walk(t, nil, filepath.Join(root, "d"))
 	_, err := Walk(context.Background(), []string{filepath.Join(root, "d")}, &Options{Rules: manifest.Rules{Portable: true}})
-	requireCode(t, manifest.CodeExists, "d/readme", err)
+	requireCode(t, fault.CodeExists, "d/readme", err)
 }
 
 func TestStagingFoldersAreLeftOutSilently(t *testing.T) {
@@ -79,8 +80,8 @@ func TestSymlinksAreSentWhenTheyStayInside(t *testing.T) {
 		symlink(t, target, filepath.Join(root, "d", name))
 	}
 	left := make(map[string]bool)
-	o := &Options{Rules: manifest.Rules{Symlinks: true}, Skip: func(path string, err error) {
-		requireCode(t, manifest.CodePathUnsafe, path, err)
+	o := &Options{Rules: manifest.Rules{Symlinks: true}, OnLeftOut: func(path string, err error) {
+		requireCode(t, fault.CodePathUnsafe, path, err)
 		left[path] = true
 	}}
 	tree := walk(t, o, filepath.Join(root, "d"))
@@ -90,5 +91,5 @@ func TestSymlinksAreSentWhenTheyStayInside(t *testing.T) {
 	require.Equal(t, map[string]bool{"d/out": true, "d/absolute": true, "d/unclean": true, "d/trailing": true}, left)
 
 	_, err := Walk(context.Background(), []string{filepath.Join(root, "d")}, nil)
-	requireCode(t, manifest.CodePathUnsafe, "d/absolute", err)
+	requireCode(t, fault.CodePathUnsafe, "d/absolute", err)
 }

@@ -10,10 +10,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
 )
 
-// Claim: source.Options.Skip
+// Claim: source.Options.OnLeftOut
 func TestWhatIsNoFileIsLeftOutAndTold(t *testing.T) {
 	root := write(t, map[string]string{"d/a": "1", "d/z": "2"})
 	require.NoError(t, syscall.Mkfifo(filepath.Join(root, "d/fifo"), 0o644))
@@ -25,10 +25,10 @@ func TestWhatIsNoFileIsLeftOutAndTold(t *testing.T) {
 	require.NoError(t, os.Symlink("a", "link"))
 
 	left := make(map[string]string)
-	tree := walk(t, &Options{Skip: func(path string, err error) {
-		var e *Error
+	tree := walk(t, &Options{OnLeftOut: func(path string, err error) {
+		var e *fault.Error
 		require.ErrorAs(t, err, &e)
-		require.Equal(t, manifest.CodePathUnsafe, e.Code)
+		require.Equal(t, fault.CodePathUnsafe, e.Code)
 		left[path] = e.Text
 	}}, filepath.Join(root, "d"))
 	require.Equal(t, []string{"d/", "d/a", "d/z"}, pathsOf(tree))
@@ -39,17 +39,17 @@ func TestWhatIsNoFileIsLeftOutAndTold(t *testing.T) {
 	}, left)
 
 	_, err = Walk(t.Context(), []string{filepath.Join(root, "d")}, nil)
-	requireCode(t, manifest.CodePathUnsafe, "d/fifo", err)
+	requireCode(t, fault.CodePathUnsafe, "d/fifo", err)
 	for _, name := range []string{"fifo", "socket", os.DevNull} {
-		requireNothingLeft(t, manifest.CodePathUnsafe, name)
+		requireNothingLeft(t, fault.CodePathUnsafe, name)
 	}
 }
 
 // requireNothingLeft requires that a path given to Walk by itself is left out and told, and that Walk then fails.
-func requireNothingLeft(t *testing.T, code manifest.Code, path string) {
+func requireNothingLeft(t *testing.T, code fault.Code, path string) {
 	t.Helper()
 	var told []string
-	_, err := Walk(t.Context(), []string{path}, &Options{Skip: func(path string, err error) {
+	_, err := Walk(t.Context(), []string{path}, &Options{OnLeftOut: func(path string, err error) {
 		requireCode(t, code, path, err)
 		told = append(told, path)
 	}})
@@ -67,10 +67,10 @@ func TestAFileThatIsAFIFONowHoldsNobodyUp(t *testing.T) {
 	tree := walk(t, nil, filepath.Join(root, "d"))
 	require.NoError(t, os.Remove(filepath.Join(root, "d/a")))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(root, "d/a"), 0o644))
-	_, err := tree.Open(1)
-	requireCode(t, CodeSourceChanged, "d/a", err)
-	_, err = tree.ReadFile(1, nil)
-	requireCode(t, CodeSourceChanged, "d/a", err)
+	_, err := tree.openEntry(1)
+	requireCode(t, fault.CodeSourceChanged, "d/a", err)
+	_, err = tree.readEntry("read", 1, nil)
+	requireCode(t, fault.CodeSourceChanged, "d/a", err)
 }
 
 func TestAFolderThatIsAFIFONowHoldsNobodyUp(t *testing.T) {
@@ -83,10 +83,10 @@ func TestAFolderThatIsAFIFONowHoldsNobodyUp(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(dir, "a")))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "a"), 0o644))
 	_, err = openFolder("walk", root, "a", "d/a", fi)
-	requireCode(t, CodeSourceChanged, "d/a", err)
+	requireCode(t, fault.CodeSourceChanged, "d/a", err)
 }
 
-// Claim: source.CodeDenied
+// Claim: transfer.CodeDenied
 func TestWhatMayNotBeReadIsLeftOutAndTold(t *testing.T) {
 	if os.Geteuid() == 0 {
 		t.Skip("root may read everything: run this as somebody else")
@@ -100,18 +100,18 @@ func TestWhatMayNotBeReadIsLeftOutAndTold(t *testing.T) {
 		_ = os.Chmod(filepath.Join(root, "d/listed"), 0o755)
 	})
 	var left []string
-	tree := walk(t, &Options{Skip: func(path string, err error) {
-		requireCode(t, CodeDenied, path, err)
+	tree := walk(t, &Options{OnLeftOut: func(path string, err error) {
+		requireCode(t, fault.CodeDenied, path, err)
 		left = append(left, path)
 	}}, filepath.Join(root, "d"))
 	require.Equal(t, []string{"d/closed", "d/listed", "d/no"}, left)
 	require.Equal(t, []string{"d/", "d/a", "d/z"}, pathsOf(tree))
 	_, err := Walk(t.Context(), []string{filepath.Join(root, "d")}, nil)
-	requireCode(t, CodeDenied, "d/closed", err)
+	requireCode(t, fault.CodeDenied, "d/closed", err)
 	for _, path := range []string{"d/no", "d/closed", "d/listed"} {
-		requireNothingLeft(t, CodeDenied, filepath.Join(root, path))
+		requireNothingLeft(t, fault.CodeDenied, filepath.Join(root, path))
 	}
 	require.NoError(t, os.Chmod(filepath.Join(root, "d/a"), 0))
-	_, err = tree.Open(1)
-	requireCode(t, CodeDenied, "d/a", err)
+	_, err = tree.openEntry(1)
+	requireCode(t, fault.CodeDenied, "d/a", err)
 }

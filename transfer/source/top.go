@@ -9,7 +9,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
 )
 
 // top is one of the paths given to Walk.
@@ -24,7 +24,7 @@ type top struct {
 // openTops opens the paths to walk, in the order of the manifest. It records paths that cannot be sent as missed.
 func (w *walker) openTops(paths []string) (tops []top, err error) {
 	if len(paths) == 0 {
-		return nil, errorf("walk", "", CodeIO, "there is nothing to send: name a file or a folder")
+		return nil, errorf("walk", "", fault.CodeIO, "there is nothing to send: name a file or a folder")
 	}
 	defer func() {
 		if err != nil {
@@ -42,7 +42,7 @@ func (w *walker) openTops(paths []string) (tops []top, err error) {
 	slices.SortStableFunc(tops, func(a, b top) int { return strings.Compare(a.name, b.name) })
 	for i := 1; i < len(tops); i++ {
 		if a, b := &tops[i-1], &tops[i]; a.name == b.name {
-			return tops, errorf("walk", b.given, manifest.CodeExists, "%q has the same name: send the folders they are in, or one after the other", a.given)
+			return tops, errorf("walk", b.given, fault.CodeExists, "%q has the same name: send the folders they are in, or one after the other", a.given)
 		}
 	}
 	return tops, nil
@@ -57,11 +57,11 @@ func closeTops(tops []top) {
 // openTop opens one path. It follows a symlink at the path's end, because the caller means its target.
 func openTop(path string) (top, error) {
 	if path == "" {
-		return top{}, errorf("walk", "", CodeIO, "a path is empty: name a file or a folder")
+		return top{}, errorf("walk", "", fault.CodeIO, "a path is empty: name a file or a folder")
 	}
 	fi, err := os.Stat(path)
 	if err != nil && leadsNowhere(path, err) {
-		return top{}, errorf("walk", path, manifest.CodePathUnsafe, "it is a symlink that leads to nothing").as(notFollowed)
+		return top{}, &leftError{errorf("walk", path, fault.CodePathUnsafe, "it is a symlink that leads to nothing"), notFollowed}
 	}
 	if err != nil {
 		return top{}, wrap("walk", path, err)
@@ -77,7 +77,7 @@ func openTop(path string) (top, error) {
 			return top{}, wrap("walk", path, err)
 		}
 	case !fi.IsDir():
-		return top{}, errorf("walk", path, manifest.CodePathUnsafe, "it is %s: only files and folders are sent", what(fi.Mode())).as(notSent)
+		return top{}, &leftError{errorf("walk", path, fault.CodePathUnsafe, "it is %s: only files and folders are sent", what(fi.Mode())), notSent}
 	}
 	if t.root, err = os.OpenRoot(dir); err != nil {
 		return top{}, wrap("walk", path, err)

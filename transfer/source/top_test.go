@@ -9,7 +9,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 func TestTheNameIsThatOfTheFolder(t *testing.T) {
@@ -44,7 +45,7 @@ func TestASymlinkThatIsGivenIsFollowed(t *testing.T) {
 	symlink(t, "../../file", filepath.Join(root, "d", "s", "up"))
 	symlink(t, "nowhere", filepath.Join(root, "broken"))
 	symlink(t, "loop", filepath.Join(root, "loop"))
-	skip := &Options{Skip: func(string, error) {}}
+	skip := &Options{OnLeftOut: func(string, error) {}}
 	for path, want := range map[string][]string{
 		"folder":   {"folder/", "folder/s/", "folder/s/a"},
 		"folder/":  {"folder/", "folder/s/", "folder/s/a"},
@@ -62,12 +63,12 @@ func TestASymlinkThatIsGivenIsFollowed(t *testing.T) {
 			path = filepath.Join(root, path)
 		}
 		_, err := Walk(context.Background(), []string{path}, skip)
-		requireCode(t, CodeIO, path, err)
+		requireCode(t, fault.CodeIO, path, err)
 	}
 	for _, path := range []string{"broken", "loop"} {
 		path = filepath.Join(root, path)
 		_, err := Walk(context.Background(), []string{path}, nil)
-		requireCode(t, manifest.CodePathUnsafe, path, err)
+		requireCode(t, fault.CodePathUnsafe, path, err)
 	}
 }
 
@@ -75,10 +76,10 @@ func TestTwoPathsWithOneNameAreRefused(t *testing.T) {
 	root := write(t, map[string]string{"x/a": "1", "y/a": "2"})
 	x, y := filepath.Join(root, "x", "a"), filepath.Join(root, "y", "a")
 	_, err := Walk(context.Background(), []string{x, root, y}, nil)
-	requireCode(t, manifest.CodeExists, y, err)
+	requireCode(t, fault.CodeExists, y, err)
 	require.ErrorContains(t, err, strconv.Quote(x)+" has the same name")
 	_, err = Walk(context.Background(), nil, nil)
-	requireCode(t, CodeIO, "", err)
+	requireCode(t, fault.CodeIO, "", err)
 	_, err = Walk(context.Background(), []string{x}, &Options{Rules: manifest.Rules{Entries: -1}})
-	requireCode(t, manifest.CodeTooLarge, "", err)
+	requireCode(t, fault.CodeTooLarge, "", err)
 }

@@ -7,7 +7,8 @@ import (
 	"sync/atomic"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 // A Tree is the result of Walk: the entries, and the files behind them. Goroutines may use it concurrently.
@@ -82,6 +83,9 @@ func (t *Tree) Entries() []manifest.Entry {
 	return nil
 }
 
+// Root returns the hash of Entries, which identifies the transfer: transfer.Ref.Root, and the first half of it is the transfer's ID.
+func (t *Tree) Root() ([32]byte, error) { return manifest.Root(t.Entries()) }
+
 // Bytes returns the total size of the files.
 func (t *Tree) Bytes() int64 { return t.bytes }
 
@@ -104,10 +108,10 @@ func (t *Tree) Close() error {
 // file returns the entry of a file.
 func (t *Tree) file(op string, id uint32) (*manifest.Entry, error) {
 	if int64(id) >= int64(len(t.found)) {
-		return nil, errorf(op, "", manifest.CodeProtocol, "there are %d entries, and none has the number %d", len(t.found), id)
+		return nil, errorf(op, "", fault.CodeProtocol, "there are %d entries, and none has the number %d", len(t.found), id)
 	}
 	if e := &t.found[id]; e.Kind != manifest.KindFile {
-		return nil, errorf(op, e.Path, manifest.CodeProtocol, "it is a %v", e.Kind)
+		return nil, errorf(op, e.Path, fault.CodeProtocol, "it is a %v", e.Kind)
 	}
 	return &t.found[id], nil
 }

@@ -13,7 +13,8 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 // Options configure Walk and its Tree. Nil and the zero value are useful.
@@ -22,20 +23,20 @@ type Options struct {
 	// the transfer, and the rest are limits, with the defaults of package manifest.
 	Rules manifest.Rules
 
-	// Skip is called for each item that is left out, with its entry's path or the path that Walk was given: devices, FIFOs and sockets,
-	// files of size 0 that are not empty (as in /proc), unreadable items, symlinks that are not sent, and names that Rules reject. A folder
-	// is left out with everything in it. The error is an *Error. If Skip is nil, Walk fails with the first such item. If each of its paths
-	// is left out, Walk returns ErrAllLeftOut. Staging directories are left out silently. Walk's goroutine calls Skip; Tree.LeftOut counts
-	// the items.
-	Skip func(path string, reason error)
+	// OnLeftOut, if not nil, lets Walk leave out items that cannot be sent: devices, FIFOs and sockets, files of size 0 that are not empty (as
+	// in /proc), unreadable items, symlinks that are not sent, and names that Rules reject. A folder is left out with everything in it. Walk's
+	// goroutine calls OnLeftOut for each item, with its entry's path or the path that Walk was given; the error is an *transfer.Error. Tree.LeftOut
+	// counts them. If each of Walk's paths is left out, Walk returns ErrAllLeftOut. If OnLeftOut is nil, Walk fails with the first such item.
+	// Staging directories are left out silently.
+	OnLeftOut func(path string, reason error)
 
-	// Clamped is called for each file or folder whose modification time is not between 1677 and 2262. The nearest time in that range is
-	// sent. If nil, it is not called.
-	Clamped func(path string, at time.Time)
+	// OnClamped, if not nil, is called for each file or folder whose modification time is not between 1677 and 2262. The nearest time in that
+	// range is sent.
+	OnClamped func(path string, at time.Time)
 
-	// Found is called with the number of entries and of bytes found so far, from time to time and at the end, by Walk's goroutine. It may
-	// be nil.
-	Found func(entries int, bytes int64)
+	// OnFound, if not nil, is called with the number of entries and of bytes found so far, from time to time and at the end, by Walk's
+	// goroutine.
+	OnFound func(entries int, bytes int64)
 
 	// Cache keeps the hashes of large files from one transfer to the next. If nil, nothing is kept. The Tree does not close it.
 	Cache *Cache
@@ -51,9 +52,17 @@ const (
 // that is "." or ".."; the root of all folders is "root". A folder is sent with all its contents, even on other disks, and is an entry
 // itself. A path that is a symlink is followed; symlinks below it are not.
 //
-// The error is an *Error if two paths have the same name, if a path does not exist, if Rules reject an item, or if the disk fails. It matches
+// The error is an *transfer.Error if two paths have the same name, if a path does not exist, if Rules reject an item, or if the disk fails. It matches
 // ErrAllLeftOut if nothing is left to send. It is ctx's error if that is done.
 func Walk(ctx context.Context, paths []string, o *Options) (*Tree, error) {
+	tree, err := find(ctx, paths, o)
+	if left := (*leftError)(nil); errors.As(err, &left) {
+		err = left.err
+	}
+	return tree, err
+}
+
+func find(ctx context.Context, paths []string, o *Options) (*Tree, error) {
 	w := walker{ctx: ctx}
 	if o != nil {
 		w.opts = *o
@@ -82,8 +91,8 @@ func Walk(ctx context.Context, paths []string, o *Options) (*Tree, error) {
 		}
 		closeTops(tops[i : i+1])
 	}
-	for _, e := range w.missed {
-		_ = w.leave(e) // there is a Skip
+	for _, m := range w.missed {
+		_ = w.leave(m.err, m.why) // there is an OnLeftOut
 	}
 	if len(sent) == 0 {
 		return nil, w.allLeftOut()
@@ -99,7 +108,7 @@ type walker struct {
 	checker *manifest.Checker
 	entries []manifest.Entry
 	files   int
-	missed  []*Error // paths given to Walk that are left out
+	missed  []*leftError // paths given to Walk that are left out
 	left    LeftOut
 }
 
@@ -126,12 +135,12 @@ func (w *walker) top(t *top) error {
 	if !fi.Mode().IsRegular() {
 		return changed("walk", t.given, "it is %s now", what(fi.Mode()))
 	}
-	defer func(skip func(string, error)) { w.opts.Skip = skip }(w.opts.Skip)
-	w.opts.Skip = nil // an item that is requested by name is not left out
+	defer func(skip func(string, error)) { w.opts.OnLeftOut = skip }(w.opts.OnLeftOut)
+	w.opts.OnLeftOut = nil // an item that is requested by name is not left out
 	if err = w.file(t.root, name, t.name, fi); err == nil && len(w.entries) == int(t.first) {
 		err = changed("walk", t.given, "it is gone")
 	}
-	if e := (*Error)(nil); errors.As(err, &e) {
+	if e := (*fault.Error)(nil); errors.As(err, &e) {
 		e.Path = t.given
 	}
 	return err
@@ -167,7 +176,7 @@ func (w *walker) list(root *os.Root, path string) ([]string, error) {
 		case w.ctx.Err() != nil:
 			return nil, w.ctx.Err()
 		case len(names) > most:
-			return nil, errorf("walk", path, manifest.CodeTooLarge, "there are more than %d files in it: send them in parts, or as an archive", most)
+			return nil, errorf("walk", path, fault.CodeTooLarge, "there are more than %d files in it: send them in parts, or as an archive", most)
 		case err == io.EOF:
 			slices.Sort(names)
 			return names, nil
@@ -190,7 +199,7 @@ func (w *walker) child(root *os.Root, name, path string) error {
 		return nil
 	}
 	if err := manifest.CheckPath(path, w.opts.Rules); err != nil {
-		return w.leave(wrap("walk", path, err))
+		return w.leave(wrap("walk", path, err), notNamed)
 	}
 	switch mode := fi.Mode(); {
 	case mode.IsDir():
@@ -200,7 +209,7 @@ func (w *walker) child(root *os.Root, name, path string) error {
 	case mode&fs.ModeSymlink != 0:
 		return w.symlink(root, name, path, fi)
 	}
-	return w.leave(errorf("walk", path, manifest.CodePathUnsafe, "it is %s: only files, folders and symlinks are sent", what(fi.Mode())).as(notSent))
+	return w.leave(errorf("walk", path, fault.CodePathUnsafe, "it is %s: only files, folders and symlinks are sent", what(fi.Mode())), notSent)
 }
 
 func (w *walker) subfolder(parent *os.Root, name, path string, fi fs.FileInfo) error {
@@ -218,7 +227,7 @@ func (w *walker) subfolder(parent *os.Root, name, path string, fi fs.FileInfo) e
 
 func (w *walker) file(root *os.Root, name, path string, fi fs.FileInfo) error {
 	if fi.Size() > b3tree.MaxSize {
-		return errorf("walk", path, manifest.CodeTooLarge, "it has %d bytes, and %d are the most", fi.Size(), int64(b3tree.MaxSize))
+		return errorf("walk", path, fault.CodeTooLarge, "it has %d bytes, and %d are the most", fi.Size(), int64(b3tree.MaxSize))
 	}
 	e := manifest.Entry{
 		Kind:    manifest.KindFile,
@@ -238,8 +247,8 @@ func (w *walker) file(root *os.Root, name, path string, fi fs.FileInfo) error {
 		}
 		_ = f.Close() // it was only read
 		if !isAsSaid {
-			return w.leave(errorf("walk", path, manifest.CodePathUnsafe,
-				"it has a size of 0 but is not empty, like the files of /proc: send a copy of it").as(notSent))
+			return w.leave(errorf("walk", path, fault.CodePathUnsafe,
+				"it has a size of 0 but is not empty, like the files of /proc: send a copy of it"), notSent)
 		}
 	}
 	w.files++
@@ -254,7 +263,7 @@ func isEmpty(f *os.File) bool {
 
 func (w *walker) symlink(root *os.Root, name, path string, fi fs.FileInfo) error {
 	if !w.opts.Rules.Symlinks {
-		return w.leave(errorf("walk", path, manifest.CodePathUnsafe, "it is a symlink: allow them, or send what it leads to").as(notFollowed))
+		return w.leave(errorf("walk", path, fault.CodePathUnsafe, "it is a symlink: allow them, or send what it leads to"), notFollowed)
 	}
 	target, err := root.Readlink(name)
 	if err != nil {
@@ -262,7 +271,7 @@ func (w *walker) symlink(root *os.Root, name, path string, fi fs.FileInfo) error
 	}
 	target = filepath.ToSlash(target)
 	if err := manifest.CheckTarget(path, target, w.opts.Rules); err != nil {
-		return w.leave(wrap("walk", path, err).as(notFollowed))
+		return w.leave(wrap("walk", path, err), notFollowed)
 	}
 	return w.add(manifest.Entry{Kind: manifest.KindSymlink, ModTime: nanos(fi.ModTime()), Path: path, Target: target})
 }
@@ -284,11 +293,11 @@ func nanos(at time.Time) int64 {
 	return at.UnixNano()
 }
 
-// timeOf returns the time of a file or folder, and calls Clamped if it is out of range.
+// timeOf returns the time of a file or folder, and calls OnClamped if it is out of range.
 func (w *walker) timeOf(fi fs.FileInfo, path string) int64 {
 	at := fi.ModTime()
-	if w.opts.Clamped != nil && (at.Before(firstTime) || at.After(lastTime)) {
-		w.opts.Clamped(path, at)
+	if w.opts.OnClamped != nil && (at.Before(firstTime) || at.After(lastTime)) {
+		w.opts.OnClamped(path, at)
 	}
 	return nanos(at)
 }
@@ -305,8 +314,8 @@ func (w *walker) add(e manifest.Entry) error {
 }
 
 func (w *walker) tell() {
-	if w.opts.Found != nil {
-		w.opts.Found(len(w.entries), w.checker.Bytes())
+	if w.opts.OnFound != nil {
+		w.opts.OnFound(len(w.entries), w.checker.Bytes())
 	}
 }
 
@@ -319,37 +328,39 @@ func (w *walker) leaveDenied(path string, err error) error {
 		return w.ctx.Err()
 	}
 	e := wrap("walk", path, err)
-	if e.Code != CodeDenied {
+	if e.Code != fault.CodeDenied {
 		return e
 	}
-	return w.leave(e)
+	return w.leave(e, notNamed)
 }
 
-func (w *walker) leave(e *Error) error {
-	if w.opts.Skip == nil {
-		return e
+func (w *walker) leave(e *fault.Error, why reason) error {
+	if w.opts.OnLeftOut == nil {
+		return &leftError{e, why}
 	}
-	w.left.add(e)
-	w.opts.Skip(e.Path, e)
+	w.left.add(e, why)
+	w.opts.OnLeftOut(e.Path, e)
 	return nil
 }
 
 // missTop records a path of Walk that cannot be sent. It returns err if err has another reason.
 func (w *walker) missTop(err error) error {
-	e := (*Error)(nil)
-	if w.opts.Skip == nil || !errors.As(err, &e) || e.Code != CodeDenied && e.Code != manifest.CodePathUnsafe {
+	e := (*fault.Error)(nil)
+	if w.opts.OnLeftOut == nil || !errors.As(err, &e) || e.Code != fault.CodeDenied && e.Code != fault.CodePathUnsafe {
 		return err
 	}
-	w.missed = append(w.missed, e)
+	m := &leftError{err: e}
+	_ = errors.As(err, &m)
+	w.missed = append(w.missed, m)
 	return nil
 }
 
 // allLeftOut returns the error of a Walk that left out each of its paths. The code is the first path's, and so is the path if it is the only
 // one.
 func (w *walker) allLeftOut() error {
-	e := &Error{Op: "walk", Code: w.missed[0].Code, Text: "left out " + w.left.String(), Err: ErrAllLeftOut}
+	e := &fault.Error{Op: "walk", Area: fault.AreaSource, Code: w.missed[0].err.Code, Text: "left out " + w.left.String(), Err: ErrAllLeftOut}
 	if len(w.missed) == 1 {
-		e.Path = w.missed[0].Path
+		e.Path = w.missed[0].err.Path
 	}
 	return e
 }

@@ -11,7 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/transfer/manifest"
+	"github.com/peerlane/peerlane/transfer/internal/fault"
+	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
 func TestATreeIsWalkedInTheOrderOfTheManifest(t *testing.T) {
@@ -48,7 +49,7 @@ func TestTheWalkKeepsToTheLimits(t *testing.T) {
 		{manifest.Rules{Entries: 3}, "d/s"}, {manifest.Rules{Bytes: 9}, "d/b"}, {manifest.Rules{ManifestBytes: 80}, "d/b"},
 	} {
 		_, err := Walk(context.Background(), []string{filepath.Join(root, "d")}, &Options{Rules: test.rules})
-		requireCode(t, manifest.CodeTooLarge, test.path, err)
+		requireCode(t, fault.CodeTooLarge, test.path, err)
 	}
 	walk(t, &Options{Rules: manifest.Rules{Entries: 4, Bytes: 10}}, filepath.Join(root, "d"))
 }
@@ -58,18 +59,18 @@ func TestAFolderThatIsTooDeepIsLeftOutAndTold(t *testing.T) {
 	path := filepath.Join(root, "d"+strings.Repeat("/d", 299))
 	require.NoError(t, os.MkdirAll(path, 0o755))
 	left := 0
-	tree := walk(t, &Options{Skip: func(path string, err error) {
-		requireCode(t, manifest.CodeTooLarge, path, err)
+	tree := walk(t, &Options{OnLeftOut: func(path string, err error) {
+		requireCode(t, fault.CodeTooLarge, path, err)
 		left++
 	}}, filepath.Join(root, "d"))
 	require.Equal(t, 1, left)
 	require.Len(t, tree.Entries(), manifest.MaxDepth)
 	rewrite(t, filepath.Join(root, "d"+strings.Repeat("/d", 253)+"/f"), "deep")
-	tree = walk(t, &Options{Skip: func(string, error) {}}, filepath.Join(root, "d"))
+	tree = walk(t, &Options{OnLeftOut: func(string, error) {}}, filepath.Join(root, "d"))
 	require.Equal(t, "deep", read(t, tree, "d"+strings.Repeat("/d", 253)+"/f"))
 }
 
-// Claim: source.Options.Found
+// Claim: source.Options.OnFound
 func TestTheWalkStopsWithItsContext(t *testing.T) {
 	contents := make(map[string]string)
 	for i := range 3000 {
@@ -78,7 +79,7 @@ func TestTheWalkStopsWithItsContext(t *testing.T) {
 	root := write(t, contents)
 	ctx, cancel := context.WithCancel(context.Background())
 	found := 0
-	_, err := Walk(ctx, []string{root}, &Options{Found: func(entries int, _ int64) {
+	_, err := Walk(ctx, []string{root}, &Options{OnFound: func(entries int, _ int64) {
 		found = entries
 		cancel()
 	}})
@@ -88,7 +89,7 @@ func TestTheWalkStopsWithItsContext(t *testing.T) {
 	require.Equal(t, context.Canceled, err)
 
 	var told []int
-	tree := walk(t, &Options{Found: func(entries int, _ int64) { told = append(told, entries) }}, root)
+	tree := walk(t, &Options{OnFound: func(entries int, _ int64) { told = append(told, entries) }}, root)
 	require.Equal(t, []int{1000, 2000, 3000, 3005}, told)
 	require.Equal(t, 3000, tree.Files())
 }
@@ -106,7 +107,7 @@ func TestAFolderOfManyFiles(t *testing.T) {
 	require.Equal(t, n, walk(t, nil, dir).Files())
 	o := &Options{Rules: manifest.Rules{Entries: n - 1}}
 	_, err := Walk(context.Background(), []string{dir}, o)
-	var e *Error
+	var e *fault.Error
 	require.ErrorAs(t, err, &e)
-	require.Equal(t, manifest.CodeTooLarge, e.Code)
+	require.Equal(t, fault.CodeTooLarge, e.Code)
 }

@@ -24,7 +24,7 @@ const (
 
 // Choose returns those of a host's addresses that are worth their place in a ticket, the most useful first: at least one that
 // can be reached from everywhere, one over a relay and one from the same network, where there are any, and of each rather another
-// network than another transport. It takes at most MaxAddrs, fewer when they are long. Those of this machine alone, and those for browsers, it
+// network than another transport. It takes at most 8, fewer when they are long. Those of this machine alone, and those for browsers, it
 // leaves out unless there are no others.
 func Choose(addrs []ma.Multiaddr) []ma.Multiaddr {
 	var all []candidate
@@ -124,7 +124,7 @@ func fit(all []candidate) (taken []candidate) {
 	size := 0
 	for _, c := range all {
 		n := 1 + len(c.addr.Bytes())
-		if len(taken) == MaxAddrs || c.turn > 0 && size+n > addrBytes {
+		if len(taken) == maxAddrs || c.turn > 0 && size+n > addrBytes {
 			continue
 		}
 		taken = append(taken, c)

@@ -7,7 +7,7 @@
 //		Token:   ref.Token,
 //	}.Encode() // plt1af3q...
 //
-//	t, err := ticket.Parse(pasted) // ErrCutOff, ErrCharacter, ErrChecksum, ErrVersion, ErrNotTicket, ErrMalformed
+//	t, err := ticket.Parse(pasted) // ErrNotTicket, ErrDamaged, ErrVersion, ErrMalformed
 //
 // # Text
 //
@@ -22,7 +22,7 @@
 //
 // # Limits
 //
-// A source has at most MaxAddrs addresses, of 255 bytes each, and a ticket at most MaxSources sources. With one source and four
+// A ticket has at most 16 sources, and a source at most 8 addresses of 255 bytes each. With one source and four
 // addresses it has about 250 characters.
 //
 // # Stability

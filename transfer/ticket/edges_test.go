@@ -17,7 +17,7 @@ func TestNoTicketIsAPanic(t *testing.T) {
 	if err != nil {
 		id = "x"
 	}
-	many := make([]peer.AddrInfo, MaxSources+1)
+	many := make([]peer.AddrInfo, maxSources+1)
 	given := edges.Of(peer.AddrInfo{}, peer.AddrInfo{ID: id}, peer.AddrInfo{ID: id, Addrs: []ma.Multiaddr{nil}}, peer.AddrInfo{Addrs: []ma.Multiaddr{addr}},
 		peer.AddrInfo{ID: id, Addrs: []ma.Multiaddr{addr, addr, {}}}, []peer.AddrInfo(nil), []peer.AddrInfo{{}}, many,
 		[]peer.AddrInfo{{ID: id, Addrs: []ma.Multiaddr{nil, addr}}}, []peer.AddrInfo{{ID: id}, {ID: id}}, addr, ma.Multiaddr(nil))

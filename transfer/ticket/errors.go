@@ -7,19 +7,32 @@ import (
 	"github.com/peerlane/peerlane/internal/invalid"
 )
 
-// What is wrong with a text that is no ticket, for errors.Is. The text of the error says more.
+// The errors of Parse, for errors.Is. The text of the error says more.
 var (
 	ErrNotTicket = errors.New("not a ticket")
-	ErrVersion   = errors.New("the ticket is of a newer version: update peerlane")
-	ErrCutOff    = errors.New("the ticket is cut off")
-	ErrExcess    = errors.New("there is something more after the ticket")
-	ErrCharacter = errors.New("the ticket has a character that no ticket has")
-	ErrChecksum  = errors.New("the ticket was changed on its way: copy it again")
+	// ErrDamaged is matched by the errors of a text that was a ticket: it is cut off or changed, or has something after it. Copy it again.
+	ErrDamaged = errors.New("the ticket is damaged")
+	ErrVersion = errors.New("the ticket is of a newer version: update peerlane")
 	// ErrMalformed: the checksum is right, and the content is not. No peerlane has written it.
 	ErrMalformed = errors.New("malformed ticket")
 )
 
-// ErrInvalid says that a Ticket cannot be encoded.
+// damage is how a ticket is damaged. It matches ErrDamaged.
+type damage string
+
+const (
+	errCutOff    damage = "the ticket is cut off"
+	errExcess    damage = "there is something more after the ticket"
+	errCharacter damage = "the ticket has a character that no ticket has"
+	errChecksum  damage = "the ticket was changed on its way: copy it again"
+)
+
+func (d damage) Error() string { return string(d) }
+
+// Is reports whether target is ErrDamaged.
+func (d damage) Is(target error) bool { return target == ErrDamaged }
+
+// ErrInvalid is the error of a Ticket that cannot be encoded.
 var ErrInvalid = fmt.Errorf("ticket: %w", invalid.Err)
 
 func malformedf(format string, args ...any) error {

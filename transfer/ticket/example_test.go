@@ -30,7 +30,7 @@ func Example() {
 	fmt.Println(t.Sources[0].Addrs)
 
 	_, err = ticket.Parse(text[:76])
-	fmt.Println(errors.Is(err, ticket.ErrCutOff), err)
+	fmt.Println(errors.Is(err, ticket.ErrDamaged), err)
 	// Output:
 	// plt1 147
 	// [/ip4/192.0.2.7/tcp/4001]

@@ -83,7 +83,7 @@ func decode(text string) ([]byte, error) {
 	rest = rest[1:]
 	for i, r := range rest {
 		if (r < 'a' || r > 'z') && (r < '2' || r > '7') {
-			return nil, fmt.Errorf("%w: %q, character %d", ErrCharacter, r, len(prefix)+i+1)
+			return nil, fmt.Errorf("%w: %q, character %d", errCharacter, r, len(prefix)+i+1)
 		}
 	}
 	if n := len(rest) % 8; n == 1 || n == 3 || n == 6 {
@@ -100,7 +100,7 @@ func decode(text string) ([]byte, error) {
 func checkBytes(b []byte, text string) error {
 	chars := len(text)
 	if len(b) < 2 {
-		return fmt.Errorf("%w: these are its first %d characters", ErrCutOff, chars)
+		return fmt.Errorf("%w: these are its first %d characters", errCutOff, chars)
 	}
 	length := int(binary.BigEndian.Uint16(b))
 	want := len(prefix) + alphabet.EncodedLen(length)
@@ -108,13 +108,13 @@ func checkBytes(b []byte, text string) error {
 	case isWhole(b, text):
 		return nil
 	case length < minSize || length > maxBytes: // the length itself was changed
-		return ErrChecksum
+		return errChecksum
 	case chars == want || isChangedLength(text):
-		return ErrChecksum
+		return errChecksum
 	case chars < want:
-		return fmt.Errorf("%w: these are the first %d of its %d characters", ErrCutOff, chars, want)
+		return fmt.Errorf("%w: these are the first %d of its %d characters", errCutOff, chars, want)
 	}
-	return fmt.Errorf("%w: it has %d characters, and these are %d", ErrExcess, want, chars)
+	return fmt.Errorf("%w: it has %d characters, and these are %d", errExcess, want, chars)
 }
 
 // isWhole reports whether b, decoded from text, matches its length and checksum, and whether the unused bits are zero (spec 3.1).
@@ -159,11 +159,11 @@ func consume(b []byte) (t Ticket, err error) {
 	r := reader{b: b}
 	copy(t.Root[:], r.next(32))
 	n := r.byte()
-	if n > MaxToken {
+	if n > maxToken {
 		return t, malformedf("a token of %d bytes", n)
 	}
 	t.Token = bytes.Clone(r.next(n))
-	if n = r.byte(); n == 0 || n > MaxSources {
+	if n = r.byte(); n == 0 || n > maxSources {
 		return t, malformedf("%d sources", n)
 	}
 	for range n {
@@ -217,7 +217,7 @@ func (r *reader) source() (info peer.AddrInfo, err error) {
 		return info, malformedf("no peer ID: %v", err)
 	}
 	n := r.byte()
-	if n > MaxAddrs {
+	if n > maxAddrs {
 		return info, malformedf("%d addresses of a source", n)
 	}
 	for range n {

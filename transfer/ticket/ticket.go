@@ -11,9 +11,9 @@ import (
 
 // The limits (spec 2).
 const (
-	MaxSources = 16
-	MaxAddrs   = 8 // of one source
-	MaxToken   = 64
+	maxSources = 16
+	maxAddrs   = 8 // of one source
+	maxToken   = 64
 
 	maxAddr  = 255
 	maxID    = 64
@@ -38,9 +38,9 @@ var (
 
 // A Ticket says which tree can be fetched, from whom, and by which right.
 type Ticket struct {
-	Sources []peer.AddrInfo // who has it: one peer or several, each once
+	Sources []peer.AddrInfo // who has it: 1 to 16 peers, each once, with at most 8 addresses
 	Root    [32]byte        // of the manifest (manifest spec 3.2)
-	Token   []byte          // at most MaxToken bytes
+	Token   []byte          // at most 64 bytes
 }
 
 // Encode returns the ticket's text. The error matches ErrInvalid, and says what is too many or too long: see Choose.
@@ -55,10 +55,10 @@ func (t Ticket) Encode() (string, error) {
 // bytes returns the ticket's bytes (spec 2.1).
 func (t Ticket) bytes() ([]byte, error) {
 	switch {
-	case len(t.Token) > MaxToken:
-		return nil, invalidf("the token has %d bytes: at most %d", len(t.Token), MaxToken)
-	case len(t.Sources) == 0 || len(t.Sources) > MaxSources:
-		return nil, invalidf("%d sources: 1 to %d", len(t.Sources), MaxSources)
+	case len(t.Token) > maxToken:
+		return nil, invalidf("the token has %d bytes: at most %d", len(t.Token), maxToken)
+	case len(t.Sources) == 0 || len(t.Sources) > maxSources:
+		return nil, invalidf("%d sources: 1 to %d", len(t.Sources), maxSources)
 	}
 	b := []byte{0, 0} // length
 	b = append(b, t.Root[:]...)
@@ -102,8 +102,8 @@ func appendSource(b []byte, info peer.AddrInfo) ([]byte, error) {
 		b = append(b, byte(len(id)))
 		b = append(b, id...)
 	}
-	if len(info.Addrs) > MaxAddrs {
-		return nil, invalidf("%d addresses of %s: at most %d", len(info.Addrs), info.ID, MaxAddrs)
+	if len(info.Addrs) > maxAddrs {
+		return nil, invalidf("%d addresses of %s: at most %d", len(info.Addrs), info.ID, maxAddrs)
 	}
 	b = append(b, byte(len(info.Addrs)))
 	for _, a := range info.Addrs {

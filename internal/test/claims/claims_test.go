@@ -39,8 +39,8 @@ type source struct {
 	file *ast.File
 }
 
-// parse returns the files of the module, those of tests apart.
-func parse(t *testing.T) (files *token.FileSet, code, tests []source) {
+// parse returns the files of the module, those of tests and of internal packages apart.
+func parse(t *testing.T) (files *token.FileSet, code, hidden, tests []source) {
 	files = token.NewFileSet()
 	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -62,17 +62,30 @@ func parse(t *testing.T) (files *token.FileSet, code, tests []source) {
 			tests = append(tests, source{name, f})
 		case isPublic(filepath.Dir(name)):
 			code = append(code, source{name, f})
+		case slices.Contains(strings.Split(filepath.ToSlash(name), "/"), "internal"):
+			hidden = append(hidden, source{name, f})
 		}
 		return nil
 	}))
-	return files, code, tests
+	return files, code, hidden, tests
 }
 
 // names returns what the public packages promise: pkg.Type.Field of each exported struct, pkg.Name of each limit, default and other plain
 // constant, and of each sentinel error, the Codes of transfers among them. The other constants of a type of their own, as States, are what
-// its String and its users tell apart, and the codes of a wire are its specification's.
-func names(code []source) map[string]bool {
+// its String and its users tell apart, and the codes of a wire are its specification's. An alias of a hidden struct promises its fields.
+func names(code, hidden []source) map[string]bool {
 	all := make(map[string]bool)
+	structs := make(map[string]*ast.StructType) // the hidden ones, by package and name
+	for _, s := range hidden {
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.TypeSpec); ok {
+				if st, ok := spec.Type.(*ast.StructType); ok {
+					structs[s.file.Name.Name+"."+spec.Name.Name] = st
+				}
+			}
+			return true
+		})
+	}
 	for _, s := range code {
 		pkg := s.file.Name.Name
 		for _, decl := range s.file.Decls {
@@ -83,7 +96,13 @@ func names(code []source) map[string]bool {
 			for _, spec := range d.Specs {
 				switch spec := spec.(type) {
 				case *ast.TypeSpec:
-					fields(all, pkg, spec)
+					st, _ := spec.Type.(*ast.StructType)
+					if sel, ok := spec.Type.(*ast.SelectorExpr); ok && spec.Assign.IsValid() {
+						if from, ok := sel.X.(*ast.Ident); ok {
+							st = structs[from.Name+"."+sel.Sel.Name]
+						}
+					}
+					fields(all, pkg, spec.Name, st)
 				case *ast.ValueSpec:
 					for _, name := range spec.Names {
 						isError := d.Tok == token.VAR && strings.HasPrefix(name.Name, "Err")
@@ -151,15 +170,14 @@ func isConversion(spec *ast.ValueSpec) bool {
 	return false
 }
 
-func fields(all map[string]bool, pkg string, spec *ast.TypeSpec) {
-	st, ok := spec.Type.(*ast.StructType)
-	if !ok || !spec.Name.IsExported() {
+func fields(all map[string]bool, pkg string, of *ast.Ident, st *ast.StructType) {
+	if st == nil || !of.IsExported() {
 		return
 	}
 	for _, f := range st.Fields.List {
 		for _, name := range f.Names { // an embedded one has none, and has its fields elsewhere
 			if name.IsExported() {
-				all[pkg+"."+spec.Name.Name+"."+name.Name] = true
+				all[pkg+"."+of.Name+"."+name.Name] = true
 			}
 		}
 	}
@@ -236,8 +254,8 @@ func ofTest(funcs []*ast.FuncDecl, c *ast.Comment) bool {
 }
 
 func TestEveryDocumentedPromiseHasATest(t *testing.T) {
-	files, code, tests := parse(t)
-	promised, others := names(code), further(code)
+	files, code, hidden, tests := parse(t)
+	promised, others := names(code, hidden), further(code)
 	require.Greater(t, len(promised), 400)
 	claims, wrong := held(files, tests)
 	require.Empty(t, wrong)

@@ -62,13 +62,13 @@ func ConsumeHello(b []byte) (Hello, error) {
 	copy(h.ID[:], b[12:])
 	switch {
 	case binary.BigEndian.Uint32(b) != magic:
-		return h, breachf("the peer speaks something else")
+		return h, Breachf("the peer speaks something else")
 	case b[4] != version:
-		return h, breachf("the peer speaks version %d of the transfer protocol, and this side 1: update the older one", b[4])
+		return h, Breachf("the peer speaks version %d of the transfer protocol, and this side 1: update the older one", b[4])
 	case h.Role != Sender && h.Role != Receiver:
-		return h, breachf("role %d", h.Role)
+		return h, Breachf("role %d", h.Role)
 	case h.Lanes < 1 || h.Lanes > MaxLanes:
-		return h, breachf("%d lanes", h.Lanes)
+		return h, Breachf("%d lanes", h.Lanes)
 	}
 	return h, nil
 }
@@ -139,7 +139,7 @@ func (l LeftOut) Append(b []byte) []byte {
 func ConsumeLeftOut(b []byte) (LeftOut, error) {
 	l := LeftOut{binary.BigEndian.Uint32(b), strings.ToValidUTF8(string(b[4:]), "\uFFFD")}
 	if l.Count == 0 {
-		return l, breachf("LEFT_OUT of nothing")
+		return l, Breachf("LEFT_OUT of nothing")
 	}
 	return l, nil
 }
@@ -164,7 +164,7 @@ func AppendWants(b []byte, wants []Want) []byte {
 // ConsumeWants appends the items of a body to dst.
 func ConsumeWants(dst []Want, b []byte) ([]Want, error) {
 	if len(b)%wantSize != 0 {
-		return dst, breachf("WANT of %d bytes", len(b))
+		return dst, Breachf("WANT of %d bytes", len(b))
 	}
 	for ; len(b) > 0; b = b[wantSize:] {
 		w := Want{
@@ -172,7 +172,7 @@ func ConsumeWants(dst []Want, b []byte) ([]Want, error) {
 			Piece: binary.BigEndian.Uint32(b[8:]), Pieces: binary.BigEndian.Uint32(b[12:]),
 		}
 		if w.Files == 0 || w.Files > 1 && (w.Piece != 0 || w.Pieces != 0) {
-			return dst, breachf("WANT of %d files from %d, pieces %d from %d", w.Files, w.File, w.Pieces, w.Piece)
+			return dst, Breachf("WANT of %d files from %d, pieces %d from %d", w.Files, w.File, w.Pieces, w.Piece)
 		}
 		dst = append(dst, w)
 	}
@@ -196,7 +196,7 @@ func (l Layer) Append(b []byte) []byte {
 func ConsumeLayer(b []byte) (Layer, error) {
 	l := Layer{binary.BigEndian.Uint32(b), binary.BigEndian.Uint32(b[4:]), b[layerHead:]}
 	if len(l.CVs)%hashSize != 0 {
-		return l, breachf("LAYER of %d bytes", len(b))
+		return l, Breachf("LAYER of %d bytes", len(b))
 	}
 	return l, nil
 }
@@ -233,12 +233,12 @@ func (w Why) Append(b []byte) []byte {
 func ConsumeWhy(b []byte) (Why, error) {
 	n := int(b[0])
 	if n == 0 || n > maxCode || 1+n > len(b) || len(b)-1-n > maxText {
-		return Why{}, breachf("a code of %d bytes in %d", n, len(b))
+		return Why{}, Breachf("a code of %d bytes in %d", n, len(b))
 	}
 	w := Why{string(b[1 : 1+n]), strings.ToValidUTF8(string(b[1+n:]), "\uFFFD")}
 	for _, c := range w.Code {
 		if (c < 'a' || c > 'z') && c != '_' {
-			return Why{}, breachf("code %q", w.Code)
+			return Why{}, Breachf("code %q", w.Code)
 		}
 	}
 	return w, nil
@@ -292,7 +292,7 @@ func (s Summary) Append(b []byte) []byte {
 // ConsumeSummary returns the Summary that a body is.
 func ConsumeSummary(b []byte) (Summary, error) {
 	if len(b) != summarySize || b[16] > 1 {
-		return Summary{}, breachf("COMPLETE of %d bytes", len(b))
+		return Summary{}, Breachf("COMPLETE of %d bytes", len(b))
 	}
 	return Summary{
 		binary.BigEndian.Uint64(b), binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:]), b[16] == 1,

@@ -5,13 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/peerlane/peerlane/transfer/internal/fault"
 )
 
 // ErrProtocol is wrapped by every error about bytes that a correct peer does not send.
 var ErrProtocol = errors.New("protocol error")
 
-func breachf(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...))
+// Breachf returns the error of a peer that breaks the protocol, a *fault.Error that matches ErrProtocol.
+func Breachf(format string, args ...any) error {
+	return &fault.Error{Area: fault.AreaProtocol, Code: fault.CodeProtocol, Err: fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...))}
 }
 
 // Kind is the kind of a control frame (spec 2.2).
@@ -139,11 +142,11 @@ func (r *Reader) Read() (Frame, error) {
 	var err error
 	switch {
 	case !ok:
-		err = breachf("%v is not known", f.Kind)
+		err = Breachf("%v is not known", f.Kind)
 	case r.head[2] != 0 || r.head[3] != 0 || flags&^info.flags != 0:
-		err = breachf("%v with bits that mean nothing", f.Kind)
+		err = Breachf("%v with bits that mean nothing", f.Kind)
 	case int64(length) < int64(info.least) || int64(length) > int64(info.most):
-		err = breachf("%v of %d bytes", f.Kind, length)
+		err = Breachf("%v of %d bytes", f.Kind, length)
 	}
 	if err != nil {
 		r.got = 0

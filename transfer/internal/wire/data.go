@@ -18,7 +18,7 @@ func AppendLaneHello(b []byte, id ID) []byte {
 // ConsumeLaneHello returns the id that the first LaneHelloSize bytes of a data lane say.
 func ConsumeLaneHello(b []byte) (ID, error) {
 	if binary.BigEndian.Uint32(b) != magicLane || b[4] != version || b[5]|b[6]|b[7] != 0 {
-		return ID{}, breachf("no data lane begins so")
+		return ID{}, Breachf("no data lane begins so")
 	}
 	return ID(b[8:LaneHelloSize]), nil
 }
@@ -97,7 +97,7 @@ func ConsumeDataHeader(b []byte) (DataHeader, error) {
 		ok = false
 	}
 	if !ok {
-		return h, breachf("%v of file %d, piece %d, %d of them, %d bytes", h.Kind, h.File, h.Piece, h.Count, h.Length)
+		return h, Breachf("%v of file %d, piece %d, %d of them, %d bytes", h.Kind, h.File, h.Piece, h.Count, h.Length)
 	}
 	return h, nil
 }
@@ -122,11 +122,11 @@ func ConsumePacked(b []byte, hashed bool) (p Packed, rest []byte, err error) {
 		head += hashSize
 	}
 	if len(b) < head {
-		return p, nil, breachf("PACK that is cut off")
+		return p, nil, Breachf("PACK that is cut off")
 	}
 	n := int64(binary.BigEndian.Uint32(b[4:]))
 	if n > int64(len(b)-head) {
-		return p, nil, breachf("PACK with a file of %d bytes in %d", n, len(b)-head)
+		return p, nil, Breachf("PACK with a file of %d bytes in %d", n, len(b)-head)
 	}
 	p = Packed{File: binary.BigEndian.Uint32(b), Data: b[head : head+int(n)]}
 	if hashed {

@@ -28,9 +28,7 @@ import (
 	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
-	"github.com/peerlane/peerlane/transfer/manifest"
 	"github.com/peerlane/peerlane/transfer/source"
-	"github.com/peerlane/peerlane/transfer/staging"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
 
@@ -60,7 +58,7 @@ var (
 
 	ref     transfer.Ref
 	pasted  string
-	entries []manifest.Entry
+	entries []transfer.Entry
 	off     int64
 	batches <-chan []byte
 
@@ -74,7 +72,6 @@ var (
 var (
 	_ network.Stream
 	_ boltstore.Store
-	_ staging.Staging
 	_ ticket.Ticket
 	_ frame.Header
 	_ codes.Code
