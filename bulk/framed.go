@@ -13,6 +13,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/lively"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -372,26 +373,19 @@ func (f *framed) giveUpOut(err error) {
 func (f *framed) awaitSent() {
 	sent := f.allSent()
 	limit := f.closeTimeout()
-	tick := time.NewTimer(limit / 4)
-	defer tick.Stop()
-	seen, at := f.moved(), time.Now()
+	p := lively.NewProgress(limit, f.moved())
+	defer p.Stop()
 	for {
 		select {
 		case <-sent:
 			return
-		case <-tick.C:
+		case <-p.C:
 		}
-		now := time.Now()
-		if n := f.moved(); n != seen {
-			seen, at = n, now
-		}
-		left := limit - now.Sub(at)
-		if left <= 0 {
+		if p.Stalled(f.moved()) {
 			f.fail(fmt.Errorf("nothing has moved for %v: %w", limit, os.ErrDeadlineExceeded), codes.Cancelled)
 			<-sent
 			return
 		}
-		tick.Reset(max(time.Millisecond, min(limit/4, left)))
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/hook"
+	"github.com/peerlane/peerlane/internal/lively"
 	"github.com/peerlane/peerlane/internal/steady"
 	"github.com/peerlane/peerlane/session"
 )
@@ -349,27 +350,19 @@ func (s *Stream) flush(ctx context.Context) error {
 
 // awaitDone waits until the stream is done, and ends it when nothing has moved for CloseTimeout.
 func (s *Stream) awaitDone() {
-	limit := s.opts.CloseTimeout
-	tick := time.NewTimer(max(limit/4, time.Millisecond)) // a very short limit must not make this spin
-	defer tick.Stop()
-	seen, at := s.moved(), time.Now()
+	p := lively.NewProgress(s.opts.CloseTimeout, s.moved())
+	defer p.Stop()
 	for {
 		select {
 		case <-s.done:
 			return
-		case <-tick.C:
+		case <-p.C:
 		}
-		now := time.Now()
-		if n := s.moved(); n != seen {
-			seen, at = n, now
-		}
-		left := limit - now.Sub(at)
-		if left <= 0 {
+		if p.Stalled(s.moved()) {
 			s.fail(s.opError("close", os.ErrDeadlineExceeded))
 			<-s.done
 			return
 		}
-		tick.Reset(max(time.Millisecond, min(limit/4, left)))
 	}
 }
 

@@ -132,7 +132,7 @@ func cutCode(err error) codes.Code {
 func (a *Acceptor) beginHello(conn net.Conn, peer string) *Error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.awaitPlace(peer) {
+	if !a.awaitPlaceLocked(peer) {
 		return &Error{Op: "hello", Peer: peer, Code: codes.Unavailable, Text: "too many hellos at once"}
 	}
 	if a.closed && len(a.sessions) == 0 { // draining sessions may need another carrier
@@ -143,10 +143,10 @@ func (a *Acceptor) beginHello(conn net.Conn, peer string) *Error {
 	return nil
 }
 
-// awaitPlace waits while a peer has perPeer hellos in progress, each of which ends within HandshakeTimeout. As many again may wait, because
-// a dialing side that keeps to the limit does not know when this side has noticed the end of a hello. It reports whether there is a place.
-// a.mu is held.
-func (a *Acceptor) awaitPlace(peer string) bool {
+// awaitPlaceLocked waits while a peer has perPeer hellos in progress, each of which ends within HandshakeTimeout. As many again may wait,
+// because a dialing side that keeps to the limit does not know when this side has noticed the end of a hello. It reports whether there is a
+// place.
+func (a *Acceptor) awaitPlaceLocked(peer string) bool {
 	if a.greeting[peer] < a.perPeer {
 		return true
 	}

@@ -5,7 +5,6 @@ import (
 	"net"
 
 	"github.com/peerlane/peerlane/codes"
-	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
 )
 
@@ -34,15 +33,15 @@ func (s *Session) arrive(number uint64, raw net.Conn) (*arrival, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
-		was := s.arrivals[number]
+		was := s.dedicated.arrivals[number]
 		switch {
-		case s.numbered[number] != nil:
+		case s.dedicated.numbered[number] != nil:
 			return nil, &Error{Code: codes.Protocol, Text: "the number of this stream is another one's"}
 		case was == nil:
-			if s.arrivals == nil {
-				s.arrivals = make(map[uint64]*arrival)
+			if s.dedicated.arrivals == nil {
+				s.dedicated.arrivals = make(map[uint64]*arrival)
 			}
-			s.arrivals[number] = at
+			s.dedicated.arrivals[number] = at
 			return at, nil
 		case was.conn != nil:
 			return was, nil
@@ -61,19 +60,19 @@ func (s *Session) opened(at *arrival, conn *resume.Conn) {
 	defer s.mu.Unlock()
 	at.raw, at.conn = nil, conn
 	if conn == nil {
-		delete(s.arrivals, at.number)
+		delete(s.dedicated.arrivals, at.number)
 	}
 	close(at.settled)
 }
 
-// depart forgets an arrival whose stream has ended. If nothing was ever received from the peer on it, the peer may still open the stream
-// and must then learn how it ended. At most MaxStreams of these are kept. s.mu is held.
-func (s *Session) depart(at *arrival) {
-	if at == nil || at.number == 0 || s.arrivals[at.number] != at {
+// departLocked forgets an arrival whose stream has ended. If nothing was ever received from the peer on it, the peer may still open the
+// stream and must then learn how it ended. At most MaxStreams of these are kept.
+func (s *Session) departLocked(at *arrival) {
+	if at == nil || at.number == 0 || s.dedicated.arrivals[at.number] != at {
 		return
 	}
 	if at.conn.Heard() {
-		delete(s.arrivals, at.number)
+		delete(s.dedicated.arrivals, at.number)
 		return
 	}
 	at.over, at.code = true, codes.Cancelled
@@ -81,24 +80,9 @@ func (s *Session) depart(at *arrival) {
 	if errors.As(at.conn.Err(), &reset) {
 		at.code = reset.code
 	}
-	s.unheard = append(s.unheard, at.number)
-	if len(s.unheard) > s.cfg.MaxStreams {
-		delete(s.arrivals, s.unheard[0])
-		s.unheard = s.unheard[1:]
+	s.dedicated.unheard = append(s.dedicated.unheard, at.number)
+	if len(s.dedicated.unheard) > s.cfg.MaxStreams {
+		delete(s.dedicated.arrivals, s.dedicated.unheard[0])
+		s.dedicated.unheard = s.dedicated.unheard[1:]
 	}
-}
-
-// answerAgain continues the opening of an existing stream, or reports how it ended.
-func answerAgain(at *arrival, accept func() (carrier, error), l *resume.Listener) (func(), error) {
-	c, err := accept()
-	if err != nil {
-		return nil, err
-	}
-	at.s.mu.Lock()
-	over, code := at.over, at.code
-	at.s.mu.Unlock()
-	if over {
-		return func() { drop(c.raw, frame.LastWord+code) }, nil
-	}
-	return func() {}, l.ServeAgain(at.conn, c.forFlow())
 }

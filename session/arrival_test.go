@@ -50,7 +50,7 @@ func TestStreamsThatNobodyTookUpAreBounded(t *testing.T) {
 			r.block(false)
 		}
 		r.accepted.mu.Lock()
-		kept, unheard := len(r.accepted.arrivals), len(r.accepted.unheard)
+		kept, unheard := len(r.accepted.dedicated.arrivals), len(r.accepted.dedicated.unheard)
 		r.accepted.mu.Unlock()
 		require.Equal(t, []int{3, 3}, []int{kept, unheard})
 	})

@@ -10,6 +10,14 @@ import (
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
+// calls are the requests of this side. The peer has limits.MaxInFlight places for them.
+type calls struct {
+	pending  map[uint64]*call // begun and not answered
+	inFlight uint32           // calls that hold one of the peer's places
+	waiting  line[*call]      // calls that wait for a place
+	free     []*call          // finished, for reuse
+}
+
 // A call is one request of this side, from Call to its answer. It occupies a place in the peer's MaxInFlight from the moment it is queued
 // until it is finished.
 type call struct {
@@ -34,9 +42,9 @@ const maxFreeCalls = 128
 func (s *Session) newCall() *call {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := len(s.freeCalls); n > 0 {
-		c := s.freeCalls[n-1]
-		s.freeCalls = s.freeCalls[:n-1]
+	if n := len(s.calls.free); n > 0 {
+		c := s.calls.free[n-1]
+		s.calls.free = s.calls.free[:n-1]
 		return c
 	}
 	return &call{s: s, done: make(chan struct{}, 1)}
@@ -161,29 +169,29 @@ func (c *call) startTimer(d time.Duration) <-chan time.Time {
 func (c *call) begin(op string) error {
 	s := c.s
 	s.mu.Lock()
-	if err := s.refusal(op, c.out.start.Link); err != nil {
+	if err := s.refusalLocked(op, c.out.start.Link); err != nil {
 		s.mu.Unlock()
 		return err
 	}
-	if s.inFlight >= s.limits.MaxInFlight {
-		s.waiting.push(c)
+	if s.calls.inFlight >= s.limits.MaxInFlight {
+		s.calls.waiting.push(c)
 		s.mu.Unlock()
 		return nil
 	}
-	c.place()
+	c.placeLocked()
 	s.mu.Unlock()
 	return nil
 }
 
-// place takes a place at the peer and queues the request. s.mu is held.
-func (c *call) place() {
+// placeLocked takes a place at the peer and queues the request.
+func (c *call) placeLocked() {
 	c.placed = true
-	c.s.inFlight++
-	c.s.enqueue(&c.out)
+	c.s.calls.inFlight++
+	c.s.enqueueLocked(&c.out)
 }
 
 func (c *call) onBegun() {
-	c.s.pending[c.out.id] = c
+	c.s.calls.pending[c.out.id] = c
 	c.s.stats.requestsOut.Add(1)
 }
 
@@ -191,49 +199,49 @@ func (c *call) onSent() { c.sent = true }
 
 // abort ends the call because the session has ended.
 func (c *call) abort(err *Error) {
-	c.finish(&Error{Outcome: c.s.outcomeOf(&c.out), Code: err.Code, Err: err.cause()})
+	c.finishLocked(&Error{Outcome: c.s.outcomeOfLocked(&c.out), Code: err.Code, Err: err.cause()})
 }
 
-// finish ends the call, once, and gives its place to the next. s.mu is held.
-func (c *call) finish(failure *Error) {
+// finishLocked ends the call, once, and gives its place to the next.
+func (c *call) finishLocked(failure *Error) {
 	if c.finished {
 		return
 	}
 	s := c.s
-	s.moved++
+	s.end.moved++
 	c.finished, c.failure = true, failure
-	c.out.drop()
+	c.out.dropLocked()
 	if c.out.id != 0 {
-		delete(s.pending, c.out.id)
+		delete(s.calls.pending, c.out.id)
 	}
 	if c.placed {
-		s.inFlight--
-		s.placeNext()
+		s.calls.inFlight--
+		s.placeNextLocked()
 	}
 	if c.reply.got > 0 && !c.reply.complete() {
 		c.reply.drop()
 	}
-	s.checkIdle()
+	s.checkIdleLocked()
 	c.done <- struct{}{}
 }
 
-// placeNext gives free places to waiting calls. s.mu is held.
-func (s *Session) placeNext() {
-	for s.err == nil && s.inFlight < s.limits.MaxInFlight && s.waiting.len() > 0 {
-		s.waiting.pop().place()
+// placeNextLocked gives free places to waiting calls.
+func (s *Session) placeNextLocked() {
+	for s.err == nil && s.calls.inFlight < s.limits.MaxInFlight && s.calls.waiting.len() > 0 {
+		s.calls.waiting.pop().placeLocked()
 	}
 }
 
 // gaveUp reports whether the call no longer waits for a place.
 func (c *call) gaveUp() bool { return c.finished }
 
-// abortQueued ends the calls and openings that have not begun to leave. s.mu is held.
-func (s *Session) abortQueued(err *Error) {
-	for s.waiting.len() > 0 {
-		s.waiting.pop().abort(err)
+// abortQueuedLocked ends the calls and openings that have not begun to leave.
+func (s *Session) abortQueuedLocked(err *Error) {
+	for s.calls.waiting.len() > 0 {
+		s.calls.waiting.pop().abort(err)
 	}
-	for i := range s.ready.len() {
-		switch src := s.ready.at(i).(type) {
+	for i := range s.out.ready.len() {
+		switch src := s.out.ready.at(i).(type) {
 		case *outgoing:
 			if src.typ == frame.TypeRequest && !src.begun {
 				src.abort(err)
@@ -252,13 +260,13 @@ func (c *call) giveUp(err *Error) {
 			err.Outcome = NotSent
 		}
 		if c.out.begun {
-			c.s.control(frame.Header{Type: frame.TypeCancel, ID: c.out.id}, nil)
+			c.s.controlLocked(frame.Header{Type: frame.TypeCancel, ID: c.out.id}, nil)
 		}
 		placed := c.placed
-		c.finish(err)
+		c.finishLocked(err)
 		if !placed {
-			c.s.waiting.leave()
-			c.s.checkIdle()
+			c.s.calls.waiting.leave()
+			c.s.checkIdleLocked()
 		}
 	}
 	c.s.mu.Unlock()
@@ -292,21 +300,21 @@ func (c *call) recycle() {
 	*c = call{s: c.s, done: c.done, timer: c.timer}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	if len(c.s.freeCalls) < maxFreeCalls {
-		c.s.freeCalls = append(c.s.freeCalls, c)
+	if len(c.s.calls.free) < maxFreeCalls {
+		c.s.calls.free = append(c.s.calls.free, c)
 	}
 }
 
 // onResponse handles the first part of an answer. s.mu is held.
 func (s *Session) onResponse(h frame.Header, p []byte) error {
-	start, body, err := s.consumeStart(h, p)
+	start, body, err := s.consumeStartLocked(h, p)
 	if err != nil {
 		return err
 	}
-	c := s.pending[h.ID]
+	c := s.calls.pending[h.ID]
 	if c == nil {
 		s.stats.late.Add(1)
-		return s.checkOurs(h)
+		return s.checkOursLocked(h)
 	}
 	if c.reply.got > 0 || c.reply.start.Total > 0 {
 		return fmt.Errorf("second RESPONSE to %d: %w", h.ID, frame.ErrMalformed)
@@ -316,54 +324,26 @@ func (s *Session) onResponse(h frame.Header, p []byte) error {
 	}
 	c.reply.begin(start, h.Flags)
 	if c.reply.size() > s.cfg.MaxMessage || start.Total > s.cfg.MaxMessage {
-		s.control(frame.Header{Type: frame.TypeCancel, ID: h.ID}, nil)
-		c.finish(&Error{Code: codes.ReplyTooLarge, Outcome: Delivered,
+		s.controlLocked(frame.Header{Type: frame.TypeCancel, ID: h.ID}, nil)
+		c.finishLocked(&Error{Code: codes.ReplyTooLarge, Outcome: Delivered,
 			Text: fmt.Sprintf("reply of %d bytes, this side takes at most %d", c.reply.size(), s.cfg.MaxMessage)})
 		return nil
 	}
-	return c.addReply(body)
+	return c.addReplyLocked(body)
 }
 
-// addReply handles a part of the answer. s.mu is held.
-func (c *call) addReply(p []byte) error {
+// addReplyLocked handles a part of the answer.
+func (c *call) addReplyLocked(p []byte) error {
 	if err := c.reply.add(p); err != nil {
 		return err
 	}
 	if len(p) > 0 {
-		c.s.moved++
+		c.s.end.moved++
 	}
 	if c.reply.complete() {
-		c.finish(nil)
+		c.finishLocked(nil)
 	}
 	return nil
-}
-
-// checkOurs refuses an answer to something this side never opened. s.mu is held.
-func (s *Session) checkOurs(h frame.Header) error {
-	if !s.ours(h.ID) || h.ID > s.lastID {
-		return fmt.Errorf("%v for id %d, which was never opened: %w", h.Type, h.ID, frame.ErrMalformed)
-	}
-	return nil
-}
-
-// outcomes maps each refusal of the peer to the outcome of the refused work. Codes that are not listed mean Unknown.
-var outcomes = map[codes.Code]Outcome{
-	codes.Internal:      Delivered,
-	codes.Application:   Delivered,
-	codes.NoReply:       Delivered,
-	codes.ReplyTooLarge: Delivered,
-	codes.NotFound:      Rejected,
-	codes.Unavailable:   Rejected,
-	codes.TooLarge:      Rejected,
-	codes.Unsupported:   Rejected,
-	codes.NotAllowed:    Rejected,
-	codes.Unread:        Rejected,
-	codes.GoingAway:     NotSent,
-}
-
-// remote returns the peer's failure as an error.
-func remote(f frame.Failure) *Error {
-	return &Error{Remote: true, Code: f.Code, Outcome: outcomes[f.Code], RetryAfter: f.RetryAfter, Text: f.Text}
 }
 
 // onError handles the failure of a request or one-way message of this side, or the end of a RESPONSE that its sender abandoned.
@@ -372,23 +352,23 @@ func (s *Session) onError(h frame.Header, p []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := s.checkOurs(h); err != nil {
+	if err := s.checkOursLocked(h); err != nil {
 		return err
 	}
 	if f.Code == codes.GoingAway { // GOAWAY itself may wait behind the peer's own backlog
-		s.peerPhase = max(s.peerPhase, phaseDraining)
+		s.end.theirs = max(s.end.theirs, phaseDraining)
 	}
-	switch c := s.pending[h.ID]; {
+	switch c := s.calls.pending[h.ID]; {
 	case c != nil:
 		refused := remote(f)
-		if f.Code == codes.Closed && s.peerPhase >= phaseDraining { // the request's own handler has closed the session
+		if f.Code == codes.Closed && s.end.theirs >= phaseDraining { // the request's own handler has closed the session
 			refused.Err = ErrSessionLost
 		}
 		if !c.sent && refused.Outcome == Unknown {
 			refused.Outcome = NotSent // a handler starts only with the whole request
 		}
-		c.finish(refused)
-	case !s.lane.undelivered(h.ID, remote(f)):
+		c.finishLocked(refused)
+	case !s.messages.out.undelivered(h.ID, remote(f)):
 		s.stats.late.Add(1)
 	}
 	return nil

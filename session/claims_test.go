@@ -71,7 +71,7 @@ func TestABackoffThatCannotBeWaitedByIsRefused(t *testing.T) {
 		for _, b := range []resume.Backoff{{}, {Min: 20 * time.Second}, {Min: time.Millisecond, Max: time.Millisecond}, {Max: 10 * time.Second}} {
 			r := newRoad(t, Config{Backoff: b}, AcceptorConfig{}, faultnet.LinkOptions{})
 			var attempts atomic.Int64
-			r.dialer.open = func(context.Context, Want) (net.Conn, error) { attempts.Add(1); return nil, errNoRoute }
+			r.dialer.carriers.open = func(context.Context, Want) (net.Conn, error) { attempts.Add(1); return nil, errNoRoute }
 			began := time.Now()
 			r.lose()
 			<-r.dialer.Done()
@@ -176,7 +176,7 @@ func TestArgumentsThatAreNilAreErrors(t *testing.T) {
 func TestAnOpenerThatReturnsNothingHasFailed(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})
-		p.dialer.open = func(context.Context, Want) (net.Conn, error) { return nil, nil }
+		p.dialer.carriers.open = func(context.Context, Want) (net.Conn, error) { return nil, nil }
 		for _, o := range []StreamOptions{{Dedicated: true}, {Dedicated: true, Resumable: true}} {
 			_, err := p.dialer.OpenStream(t.Context(), "x", &o)
 			require.ErrorContains(t, asError(t, err, NotSent), "neither a conn nor an error")

@@ -1,9 +1,7 @@
 package session
 
 import (
-	"errors"
 	"fmt"
-	"time"
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
@@ -45,8 +43,8 @@ func (s *Session) Close() error {
 	}
 	s.flushLanes()
 	s.mu.Lock()
-	s.asked = true
-	first := s.beginClosing(&Error{Op: "session", Peer: s.peer, Code: codes.Closed, Err: ErrClosed})
+	s.end.ask(demandClose)
+	first := s.beginClosingLocked(&Error{Op: "session", Peer: s.peer, Code: codes.Closed, Err: ErrClosed})
 	s.mu.Unlock()
 	if first {
 		s.settleAndEnd()
@@ -67,23 +65,12 @@ func (s *Session) awaitClosed() error {
 func (s *Session) awaitClosings() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.closings > 0 {
-		stirred := s.stirring()
+	for s.end.closings > 0 {
+		stirred := s.stirringLocked()
 		s.mu.Unlock()
 		<-stirred
 		s.mu.Lock()
 	}
-}
-
-// endClosing ends the closing of a stream counted in closings, and notes undelivered data. s.mu is held.
-func (s *Session) endClosing(of streamConn, err error) {
-	var failed *Error
-	if errors.As(err, &failed) {
-		s.noteLost(of, failed)
-	}
-	s.closings--
-	s.checkIdle()
-	s.stirLocked()
 }
 
 // Abort ends the session at once. Undelivered data is lost, and received data that has not been handled or read is dropped. Calls return
@@ -96,7 +83,7 @@ func (s *Session) Abort() {
 // closeFor ends the session in order because the peer has closed it, or because the drain is complete.
 func (s *Session) closeFor(reason *Error) {
 	s.mu.Lock()
-	first := s.beginClosing(reason)
+	first := s.beginClosingLocked(reason)
 	s.mu.Unlock()
 	if first {
 		s.settleAndEnd()
@@ -107,8 +94,8 @@ func (s *Session) closeFor(reason *Error) {
 // cutOff ends the session without waiting for work in flight.
 func (s *Session) cutOff(reason *Error) {
 	s.mu.Lock()
-	s.beginClosing(reason)
-	s.impatient, s.aborted = true, true
+	s.beginClosingLocked(reason)
+	s.end.ask(demandAbort)
 	s.stirLocked()
 	s.mu.Unlock()
 	s.giveUp()
@@ -116,38 +103,38 @@ func (s *Session) cutOff(reason *Error) {
 	s.awaitCarriers()
 }
 
-// beginClosing refuses new work from now on and begins to end open streams. It reports whether this is the first call. s.mu is held.
-func (s *Session) beginClosing(reason *Error) (first bool) {
+// beginClosingLocked refuses new work from now on and begins to end open streams. It reports whether this is the first call.
+func (s *Session) beginClosingLocked(reason *Error) (first bool) {
 	if s.err != nil {
 		return false
 	}
-	if s.phase >= phaseClosing {
-		if !reason.Remote && s.leaving.Remote { // both have closed: this side's own reason counts
-			s.leaving = reason
+	if s.end.ours >= phaseClosing {
+		if !reason.Remote && s.end.leaving.Remote { // both have closed: this side's own reason counts
+			s.end.leaving = reason
 		}
-		s.endStreams()
+		s.endStreamsLocked()
 		return false
 	}
-	s.forgetUnwanted()
-	s.phase, s.leaving, s.farewell = phaseClosing, reason, nil
-	s.parting.Store(true)
-	s.endStreams()
+	s.forgetUnwantedLocked()
+	s.end.ours, s.end.leaving, s.end.farewell = phaseClosing, reason, nil
+	s.end.parting.Store(true)
+	s.endStreamsLocked()
 	if s.exchangesEnds() {
-		s.farewell = &frame.Failure{Code: codes.Closed}
+		s.end.farewell = &frame.Failure{Code: codes.Closed}
 	}
-	s.wake.Signal()
-	s.checkIdle()
+	s.out.wake.Signal()
+	s.checkIdleLocked()
 	return true
 }
 
 // settleAndEnd waits until everything is settled, exchanges the last frames and ends the session. It runs in one goroutine.
 func (s *Session) settleAndEnd() {
-	if !s.awaitProgress(s.isSettled, s.endProgress) || !s.sayGoodbye() {
+	if !s.awaitProgress(s.isSettledLocked, s.endProgressLocked) || !s.sayGoodbye() {
 		s.giveUp()
 		return
 	}
 	s.mu.Lock()
-	reason := s.leaving
+	reason := s.end.leaving
 	s.mu.Unlock()
 	s.fail(reason)
 }
@@ -156,47 +143,46 @@ func (s *Session) settleAndEnd() {
 func (s *Session) sayGoodbye() bool {
 	s.mu.Lock()
 	code := codes.Closed
-	if s.inbox.busy() { // a handler that has called Close: the peer would wait for what stands behind it
+	if s.messages.in.busy() { // a handler that has called Close: the peer would wait for what stands behind it
 		code = codes.Timeout
 	}
-	s.sayLast(code)
+	s.sayLastLocked(code)
 	s.mu.Unlock()
 	return s.awaitProgress(func() bool {
-		return s.isAway() || s.isFlushed() && s.peerPhase >= phaseOver
-	}, s.endProgress)
+		return s.isAwayLocked() || s.isFlushedLocked() && s.end.theirs >= phaseOver
+	}, s.endProgressLocked)
 }
 
 // giveUp ends the session although some work is not settled. The peer is notified if the carrier accepts the frame within the grace
 // period.
 func (s *Session) giveUp() {
 	s.mu.Lock()
-	s.sayLast(codes.Timeout)
-	reason := s.leaving
-	s.gaveUp = s.gaveUp || s.err == nil && !s.impatient // otherwise somebody has cut it off
+	s.sayLastLocked(codes.Timeout)
+	reason := s.end.leaving
+	if s.err == nil && !s.end.isCutShort() { // otherwise somebody has cut it off
+		s.end.ours = phaseGaveUp
+	}
 	s.mu.Unlock()
-	s.awaitFor(min(s.cfg.CloseTimeout, partingGrace), func() bool { return s.state == StateDetached || s.isFlushed() })
+	s.awaitFor(min(s.cfg.CloseTimeout, partingGrace), func() bool { return s.carriers.state == StateDetached || s.isFlushedLocked() })
 	s.fail(reason)
 }
 
-// partingGrace bounds how long sending the last frame to a slow peer may take.
-const partingGrace = time.Second
-
-// sayLast sends the last frame of this side, once. The code is codes.Closed if everything is settled, and codes.Timeout if not. s.mu is held.
-func (s *Session) sayLast(code codes.Code) {
-	if s.err != nil || s.phase >= phaseOver {
+// sayLastLocked sends the last frame of this side, once. The code is codes.Closed if everything is settled, and codes.Timeout if not.
+func (s *Session) sayLastLocked(code codes.Code) {
+	if s.err != nil || s.end.ours >= phaseOver {
 		return
 	}
 	if s.exchangesEnds() {
-		s.farewell = nil
-		if s.saidGoAway < phaseClosing { // gave up before the queued GOAWAY was sent
+		s.end.farewell = nil
+		if s.end.saidGoAway < phaseClosing { // gave up before the queued GOAWAY was sent
 			s.goAwayLocked(frame.Failure{Code: codes.Closed})
 		}
-		s.controlFailure(frame.TypeEnd, 0, frame.Failure{Code: code})
+		s.controlFailureLocked(frame.TypeEnd, 0, frame.Failure{Code: code})
 	} else {
 		s.goAwayLocked(frame.Failure{Code: codes.Closed})
 	}
-	s.phase = phaseOver
-	s.wake.Signal()
+	s.end.ours = phaseOver
+	s.out.wake.Signal()
 }
 
 // onPeerEnd handles the peer's END. s.mu is held.
@@ -205,38 +191,40 @@ func (s *Session) onPeerEnd(p []byte) error {
 	if err != nil {
 		return err
 	}
-	if s.peerPhase < phaseClosing || s.peerPhase == phaseOver || !s.exchangesEnds() {
+	if s.end.theirs < phaseClosing || s.end.theirs >= phaseOver || !s.exchangesEnds() {
 		return fmt.Errorf("END without GOAWAY before it, or a second one: %w", frame.ErrMalformed)
 	}
-	s.peerPhase = phaseOver
-	s.moved++
+	s.end.theirs = phaseOver
+	s.end.moved++
 	if f.Code != codes.Closed { // the peer no longer waits for work in flight
-		s.impatient = true
+		s.end.theirs = phaseGaveUp
 	}
 	s.stirLocked()
 	return nil
 }
 
-// isSettled reports whether the end of the session has nothing left that it must, or can, wait for. s.mu is held.
-func (s *Session) isSettled() bool {
-	if s.peerPhase == phaseOver && !s.exchangesEnds() {
-		return !s.owesHandling() // nothing more will arrive
+// isSettledLocked reports whether the end of the session has nothing left that it must, or can, wait for.
+func (s *Session) isSettledLocked() bool {
+	if s.end.theirs >= phaseOver && !s.exchangesEnds() {
+		return !s.owesHandlingLocked() // nothing more will arrive
 	}
-	return !s.owes() && !s.isOwed() && (s.peerPhase >= phaseClosing || !s.exchangesEnds() || s.isAway())
+	return !s.owesLocked() && !s.isOwedLocked() && (s.end.theirs >= phaseClosing || !s.exchangesEnds() || s.isAwayLocked())
 }
 
-// owes reports whether this side has work to complete for the peer. s.mu is held.
-func (s *Session) owes() bool { return s.owesAnswers() || s.owesHandling() }
+// owesLocked reports whether this side has work to complete for the peer.
+func (s *Session) owesLocked() bool { return s.owesAnswersLocked() || s.owesHandlingLocked() }
 
-// owesHandling reports whether a one-way message waits for a handler, and none of these has called Close. s.mu is held.
-func (s *Session) owesHandling() bool { return s.inbox.busy() && s.exempted[handler.OneWay] == 0 }
+// owesHandlingLocked reports whether a one-way message waits for a handler, and none of these has called Close.
+func (s *Session) owesHandlingLocked() bool {
+	return s.messages.in.busy() && s.exempt.count[handler.OneWay] == 0
+}
 
-// owesAnswers reports whether a request waits for its answer whose handler has not called Close. s.mu is held.
-func (s *Session) owesAnswers() bool {
-	if len(s.serving) > 0 && s.running > s.exempted[handler.Call] {
+// owesAnswersLocked reports whether a request waits for its answer whose handler has not called Close.
+func (s *Session) owesAnswersLocked() bool {
+	if len(s.requests.open) > 0 && s.requests.running > s.exempt.count[handler.Call] {
 		return true
 	}
-	for _, m := range s.serving {
+	for _, m := range s.requests.open {
 		if m.returned || !m.started {
 			return true
 		}
@@ -244,13 +232,13 @@ func (s *Session) owesAnswers() bool {
 	return false
 }
 
-// isOwed reports whether anything accepted on this side is not known to have arrived. s.mu is held.
-func (s *Session) isOwed() bool {
-	if s.farewell != nil || s.inFlight > 0 || s.waiting.len() > 0 || s.lane.charge > 0 || s.lane.waiting.len() > 0 ||
-		len(s.receipts) > 0 || len(s.unasked) > 0 || s.closings > 0 || !s.isFlushed() {
+// isOwedLocked reports whether anything accepted on this side is not known to have arrived.
+func (s *Session) isOwedLocked() bool {
+	if s.end.farewell != nil || s.calls.inFlight > 0 || s.calls.waiting.len() > 0 || s.messages.out.charge > 0 || s.messages.out.waiting.len() > 0 ||
+		len(s.shared.receipts) > 0 || len(s.shared.unasked) > 0 || s.end.closings > 0 || !s.isFlushedLocked() {
 		return true
 	}
-	for _, st := range s.streams {
+	for _, st := range s.shared.open {
 		if st.mine && !st.accepted || st.writing || st.finAsked && !st.finSent {
 			return true
 		}
@@ -258,131 +246,47 @@ func (s *Session) isOwed() bool {
 	return false
 }
 
-// isAway reports whether there is no carrier and nothing that needs another one. s.mu is held.
-func (s *Session) isAway() bool { return s.state == StateDetached && !s.hasValue() }
-
-// hasValue reports whether anything worth waiting for is still to be sent or acknowledged. s.mu is held.
-func (s *Session) hasValue() bool {
-	return s.inFlight > 0 || s.waiting.len() > 0 || s.lane.charge > 0 || s.lane.waiting.len() > 0 ||
-		len(s.receipts) > 0 || len(s.unasked) > 0 || s.closings > 0 || s.flow != nil && s.flow.Acked() < s.valueEnd ||
-		s.ready.len() > 0 || s.later.len() > 0 || s.held.len() > 0 || s.outgoing.Load() || s.urgentValue
+// isAwayLocked reports whether there is no carrier and nothing that needs another one.
+func (s *Session) isAwayLocked() bool {
+	return s.carriers.state == StateDetached && !s.hasValueLocked()
 }
 
-// isFlushed reports whether all outbound frames have been handed to a carrier. s.mu is held.
-func (s *Session) isFlushed() bool { return !s.outgoing.Load() && !s.hasOutbound() }
-
-// progress counts the events that bring the end of the session nearer: frames that settle work, bytes of work owed or awaited, and
-// acknowledgements by the peer. Other frames do not count, or a peer could hold up Close with them. s.mu is held.
-func (s *Session) progress() uint64 {
-	n := s.moved + s.written.Load()
-	if s.inFlight > 0 || s.partial > 0 {
-		n += s.arrived.Load() // a large frame from a slow peer may take long
-	}
-	if s.flow != nil {
-		n += min(s.flow.Acked(), s.valueEnd)
-	}
-	return n
+// hasValueLocked reports whether anything worth waiting for is still to be sent or acknowledged.
+func (s *Session) hasValueLocked() bool {
+	return s.calls.inFlight > 0 || s.calls.waiting.len() > 0 || s.messages.out.charge > 0 || s.messages.out.waiting.len() > 0 ||
+		len(s.shared.receipts) > 0 || len(s.shared.unasked) > 0 || s.end.closings > 0 || s.carriers.flow != nil && s.carriers.flow.Acked() < s.out.valueEnd ||
+		s.out.ready.len() > 0 || s.out.later.len() > 0 || s.out.held.len() > 0 || s.out.inBatch.Load() || s.out.urgentValue
 }
 
-// awaitProgress waits until done returns true, and reports whether it did. It gives up when there has been no progress for CloseTimeout,
-// when the session has ended, and when the peer no longer waits. It calls both functions with s.mu held.
-func (s *Session) awaitProgress(done func() bool, progress func() uint64) bool {
-	limit := s.cfg.CloseTimeout
-	tick := time.NewTimer(limit)
-	defer tick.Stop()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	seen, at := progress(), time.Now()
-	for !done() {
-		if s.err != nil || s.impatient {
-			return false
-		}
-		stirred := s.stirring()
-		s.mu.Unlock()
-		select {
-		case <-stirred:
-		case <-s.ended:
-		case <-tick.C:
-		}
-		s.mu.Lock()
-		now := time.Now()
-		if n := progress(); n != seen {
-			seen, at = n, now
-		}
-		if now.Sub(at) >= limit {
-			return done()
-		}
-		tick.Reset(max(min(limit/4, limit-now.Sub(at)), time.Millisecond))
+// isFlushedLocked reports whether all outbound frames have been handed to a carrier.
+func (s *Session) isFlushedLocked() bool { return !s.out.inBatch.Load() && !s.hasOutboundLocked() }
+
+// endProgressLocked returns the progress of the end of the session. A session that ends only because the peer closed it also counts the
+// peer's waiting: the peer has as long as its carrier lives.
+func (s *Session) endProgressLocked() uint64 {
+	if s.peerWaitsLocked() {
+		s.end.waits++
 	}
-	return true
+	return s.progressLocked() + s.end.waits
 }
 
-// endProgress returns the progress of the end of the session. A session that ends only because the peer closed it also counts the peer's
-// waiting: the peer has as long as its carrier lives. s.mu is held.
-func (s *Session) endProgress() uint64 {
-	if s.peerWaits() {
-		s.waits++
-	}
-	return s.progress() + s.waits
+// peerWaitsLocked reports whether the session ends only because the peer has closed it, and the peer still waits for work in flight.
+func (s *Session) peerWaitsLocked() bool {
+	return s.end.demand == demandNone && s.end.theirs == phaseClosing && s.end.ours < phaseOver && s.carriers.state != StateDetached
 }
 
-// peerWaits reports whether the session ends only because the peer has closed it, and the peer still waits for work in flight. s.mu is
-// held.
-func (s *Session) peerWaits() bool {
-	return !s.asked && !s.hurried && s.peerPhase == phaseClosing && s.phase < phaseOver && s.state != StateDetached
-}
-
-// awaitFor waits until done returns true or the session has ended, for at most d. It calls done with s.mu held.
-func (s *Session) awaitFor(d time.Duration, done func() bool) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for s.err == nil && !done() {
-		stirred := s.stirring()
-		s.mu.Unlock()
-		var over bool
-		select {
-		case <-stirred:
-		case <-s.ended:
-		case <-timer.C:
-			over = true
+// endStreamsLocked ends the open streams. When this side closes the session, it closes them so that the peer can read them to their end.
+// When the peer closes it, endStreamsLocked cuts short the Writes in progress, because the peer will grant no more credit.
+func (s *Session) endStreamsLocked() {
+	for _, st := range s.shared.open {
+		if s.end.theirs >= phaseClosing {
+			st.cutWriteLocked()
 		}
-		s.mu.Lock()
-		if over {
-			return
+		if s.end.demand >= demandClose {
+			st.askFinLocked()
 		}
 	}
-}
-
-// stirring returns a channel that is closed at the next change that a waiting end must see. s.mu is held.
-func (s *Session) stirring() <-chan struct{} {
-	if s.stirred == nil {
-		s.stirred = make(chan struct{})
-	}
-	return s.stirred
-}
-
-// stirLocked wakes the goroutines that wait for an end. s.mu is held.
-func (s *Session) stirLocked() {
-	if s.stirred != nil {
-		close(s.stirred)
-		s.stirred = nil
-	}
-}
-
-// endStreams ends the open streams. When this side closes the session, it closes them so that the peer can read them to their end. When
-// the peer closes it, endStreams cuts short the Writes in progress, because the peer will grant no more credit. s.mu is held.
-func (s *Session) endStreams() {
-	for _, st := range s.streams {
-		if s.peerPhase >= phaseClosing {
-			st.cutWrite()
-		}
-		if s.asked {
-			st.askFin()
-		}
-	}
-	if s.asked {
-		s.endDedicated()
+	if s.end.demand >= demandClose {
+		s.endDedicatedLocked()
 	}
 }

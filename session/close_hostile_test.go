@@ -55,7 +55,7 @@ func TestStreamsWhoseEndsAreNotAcknowledgedAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		w.s.mu.Lock()
-		kept := len(w.s.streams)
+		kept := len(w.s.shared.open)
 		w.s.mu.Unlock()
 		require.Equal(t, 4, kept)
 		require.Equal(t, 16, refused)
@@ -79,8 +79,8 @@ func TestResetStreamsLeaveNoReceipts(t *testing.T) {
 		}
 		w.s.mu.Lock()
 		defer w.s.mu.Unlock()
-		if len(w.s.receipts)+len(w.s.unasked)+len(w.s.streams) > 0 || w.s.theirsKept+w.s.theirsOpen+w.s.streaming > 0 {
-			t.Errorf("%d receipts, %d streams, %d kept", len(w.s.receipts), len(w.s.streams), w.s.theirsKept)
+		if len(w.s.shared.receipts)+len(w.s.shared.unasked)+len(w.s.shared.open) > 0 || w.s.shared.theirsKept+w.s.shared.theirs+w.s.shared.handlers > 0 {
+			t.Errorf("%d receipts, %d streams, %d kept", len(w.s.shared.receipts), len(w.s.shared.open), w.s.shared.theirsKept)
 		}
 	})
 }
@@ -165,7 +165,7 @@ func TestAStreamsCloseIsBoundedWhileThePeerCloses(t *testing.T) {
 		asError(t, <-closed, Unknown)
 		w.s.mu.Lock()
 		defer w.s.mu.Unlock()
-		if w.s.peerPhase != phaseClosing {
+		if w.s.end.theirs != phaseClosing {
 			t.Errorf("GOAWAY said twice is not END")
 		}
 	})

@@ -127,7 +127,7 @@ func TestHandlersOfResetStreamsAreBounded(t *testing.T) {
 					time.Sleep(10 * time.Millisecond)
 				}
 				r.accepted.mu.Lock()
-				running := r.accepted.streaming
+				running := r.accepted.shared.handlers
 				r.accepted.mu.Unlock()
 				close(hold)
 				require.LessOrEqual(t, running, 4)

@@ -103,7 +103,7 @@ func TestAClosedOpenerEndsTheSession(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRoad(t, Config{ResumeWindow: time.Hour}, AcceptorConfig{Config: Config{ResumeWindow: time.Hour}}, faultnet.LinkOptions{})
 		var closed atomic.Bool
-		r.dialer.open = func(context.Context, Want) (net.Conn, error) {
+		r.dialer.carriers.open = func(context.Context, Want) (net.Conn, error) {
 			if closed.Load() {
 				return nil, errUnder
 			}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math"
@@ -85,6 +86,23 @@ const minReplayWindow = 4 << 10
 
 // withDefaults returns a copy with every zero field resolved, or an error that names a field that is out of range.
 func (c Config) withDefaults() (Config, error) {
+	if err := cmp.Or(c.setDurations(), c.checkBackoff(), c.setSizes(), c.checkNames()); err != nil {
+		return c, fmt.Errorf("session: config: %w: %w", ErrInvalid, err)
+	}
+	if c.Mux == nil {
+		c.Mux = NewMux()
+	}
+	if c.Quota == nil {
+		c.Quota = NewQuota(QuotaLimits{})
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+// setDurations sets the durations that are zero, or returns the error of one that is out of range.
+func (c *Config) setDurations() error {
 	durations := []struct {
 		name     string
 		v        *time.Duration
@@ -104,7 +122,7 @@ func (c Config) withDefaults() (Config, error) {
 			*d.v = d.def
 		}
 		if *d.v < 0 && !d.negative {
-			return c, fmt.Errorf("session: config: %w: %s is %v, want more than 0", ErrInvalid, d.name, *d.v)
+			return fmt.Errorf("%s is %v, want more than 0", d.name, *d.v)
 		}
 	}
 	if c.HeartbeatTimeout == 0 {
@@ -113,25 +131,26 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	if c.Heartbeat > 0 && c.HeartbeatTimeout < c.Heartbeat {
-		return c, fmt.Errorf("session: config: %w: HeartbeatTimeout is %v, want at least Heartbeat, %v", ErrInvalid,
-			c.HeartbeatTimeout, c.Heartbeat)
+		return fmt.Errorf("HeartbeatTimeout is %v, want at least Heartbeat, %v", c.HeartbeatTimeout, c.Heartbeat)
 	}
+	return nil
+}
+
+// checkBackoff returns the error of a Backoff that is out of range, or nil.
+func (c *Config) checkBackoff() error {
 	switch b := c.Backoff; {
 	case b.Min < 0:
-		return c, fmt.Errorf("session: config: %w: Backoff.Min is %v, want 0 or more", ErrInvalid, b.Min)
+		return fmt.Errorf("Backoff.Min is %v, want 0 or more", b.Min)
 	case b.Max < 0:
-		return c, fmt.Errorf("session: config: %w: Backoff.Max is %v, want 0 or more", ErrInvalid, b.Max)
+		return fmt.Errorf("Backoff.Max is %v, want 0 or more", b.Max)
 	case b.Max > 0 && b.Max < b.Min:
-		return c, fmt.Errorf("session: config: %w: Backoff.Max is %v, want at least Min, %v", ErrInvalid, b.Max, b.Min)
+		return fmt.Errorf("Backoff.Max is %v, want at least Min, %v", b.Max, b.Min)
 	}
-	for _, name := range []struct {
-		field string
-		n     int
-	}{{"Local", len(c.Local)}, {"Tag", len(c.Tag)}} {
-		if name.n > math.MaxUint16 {
-			return c, fmt.Errorf("session: config: %w: %s is %d bytes, want at most %d", ErrInvalid, name.field, name.n, math.MaxUint16)
-		}
-	}
+	return nil
+}
+
+// setSizes sets the sizes and counts that are zero, or returns the error of one that is out of range.
+func (c *Config) setSizes() error {
 	sizes := []struct {
 		name     string
 		v        *int
@@ -150,25 +169,26 @@ func (c Config) withDefaults() (Config, error) {
 			*z.v = z.def
 		}
 		if *z.v < 1 || *z.v > z.max {
-			return c, fmt.Errorf("session: config: %w: %s is %d, want 1 to %d", ErrInvalid, z.name, *z.v, z.max)
+			return fmt.Errorf("%s is %d, want 1 to %d", z.name, *z.v, z.max)
 		}
 	}
 	if c.ReplayWindow < minReplayWindow {
-		return c, fmt.Errorf("session: config: %w: ReplayWindow is %d, want at least %d", ErrInvalid, c.ReplayWindow, minReplayWindow)
+		return fmt.Errorf("ReplayWindow is %d, want at least %d", c.ReplayWindow, minReplayWindow)
 	}
-	if len(c.Agent) > frame.MaxName {
-		return c, fmt.Errorf("session: config: %w: Agent is %d bytes, want at most %d", ErrInvalid, len(c.Agent), frame.MaxName)
+	return nil
+}
+
+// checkNames returns the error of a name that is too long for the hello, or nil.
+func (c *Config) checkNames() error {
+	for _, name := range []struct {
+		field   string
+		n, most int
+	}{{"Local", len(c.Local), math.MaxUint16}, {"Tag", len(c.Tag), math.MaxUint16}, {"Agent", len(c.Agent), frame.MaxName}} {
+		if name.n > name.most {
+			return fmt.Errorf("%s is %d bytes, want at most %d", name.field, name.n, name.most)
+		}
 	}
-	if c.Mux == nil {
-		c.Mux = NewMux()
-	}
-	if c.Quota == nil {
-		c.Quota = NewQuota(QuotaLimits{})
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	return c, nil
+	return nil
 }
 
 // limits returns the limits for the hello.

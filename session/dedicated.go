@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,14 +8,25 @@ import (
 	"net"
 	"os"
 	"sync/atomic"
-	"time"
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/hook"
-	"github.com/peerlane/peerlane/internal/lively"
+	"github.com/peerlane/peerlane/resume"
 )
+
+// dedicatedStreams are the streams with connections of their own.
+type dedicatedStreams struct {
+	open       map[*Stream]struct{}   // of both sides
+	greeting   chan struct{}          // places for hellos in progress
+	numbered   map[uint64]*streamEnds // by number; see dedicated_end.go
+	lastNumber uint64                 // of a stream that this side opened
+	arrivals   map[uint64]*arrival    // resumable streams that the peer has opened, by number
+	unheard    []uint64               // those of them that have ended and may still be opened again, the oldest first
+	listener   *resume.Listener       // of resumable streams that the peer opens; nil before the first. See resumable.go
+	unacked    atomic.Uint64          // received bytes, which nothing acknowledges; not guarded
+}
 
 // dedicated is a stream with its own connection: raw, or sealed if there is a key.
 type dedicated struct {
@@ -51,17 +61,17 @@ func (st *Stream) attach(c carrier) error {
 		d.ending.done = make(chan struct{})
 		st.conn = d
 		if c.tap != nil {
-			c.tap.unacked.Store(&st.s.unacked)
+			c.tap.unacked.Store(&st.s.dedicated.unacked)
 		}
-		if st.s.asked { // Close was called meanwhile
-			st.s.endOneDedicated(st)
+		if st.s.end.demand >= demandClose { // Close was called meanwhile
+			st.s.endOneDedicatedLocked(st)
 		}
 	} else {
-		delete(st.s.dedicated, st)
-		err = st.s.refusal("open stream", st.name)
+		delete(st.s.dedicated.open, st)
+		err = st.s.refusalLocked("open stream", st.name)
 		err.Outcome = Unknown // the peer has already answered
 	}
-	st.s.checkIdle()
+	st.s.checkIdleLocked()
 	st.s.mu.Unlock()
 	if err == nil {
 		return nil
@@ -72,7 +82,7 @@ func (st *Stream) attach(c carrier) error {
 
 // openDedicated opens a stream on a connection of its own.
 func (s *Session) openDedicated(ctx context.Context, name string, outlives bool) (*Stream, error) {
-	if s.open == nil {
+	if s.carriers.open == nil {
 		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Code: codes.Unsupported,
 			Text: "only the side that dialed the session opens dedicated streams"}
 	}
@@ -85,7 +95,7 @@ func (s *Session) openDedicated(ctx context.Context, name string, outlives bool)
 	}
 	conn, err := s.openCarrier(ctx, Want{})
 	if err == nil {
-		defer func() { <-s.greeting }()
+		defer func() { <-s.dedicated.greeting }()
 	} else {
 		s.forgetDedicated(st)
 		return nil, &Error{Op: "open stream", Peer: s.peer, Link: name, Outcome: NotSent, Err: err}
@@ -128,7 +138,7 @@ const maxGreeting = 8
 // place.
 func (s *Session) openCarrier(ctx context.Context, want Want) (net.Conn, error) {
 	select {
-	case s.greeting <- struct{}{}:
+	case s.dedicated.greeting <- struct{}{}:
 	case <-s.ended:
 		return nil, s.Err()
 	case <-ctx.Done():
@@ -136,14 +146,14 @@ func (s *Session) openCarrier(ctx context.Context, want Want) (net.Conn, error) 
 	}
 	conn, err := s.callOpener(ctx, want)
 	if err != nil {
-		<-s.greeting
+		<-s.dedicated.greeting
 	}
 	return conn, err
 }
 
 // callOpener calls the Opener. An Opener that ends its goroutine, or returns neither a conn nor an error, has failed.
 func (s *Session) callOpener(ctx context.Context, want Want) (conn net.Conn, err error) {
-	if exited := hook.Do(func() { conn, err = s.open(ctx, want); err = hook.Err(err) }); exited != nil {
+	if exited := hook.Do(func() { conn, err = s.carriers.open(ctx, want); err = hook.Err(err) }); exited != nil {
 		return nil, fmt.Errorf("the Opener %w", exited)
 	}
 	if err == nil && conn == nil {
@@ -156,17 +166,17 @@ func (s *Session) callOpener(ctx context.Context, want Want) (conn net.Conn, err
 func (s *Session) addDedicated(st *Stream) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.refusal("open stream", st.name); err != nil {
+	if err := s.refusalLocked("open stream", st.name); err != nil {
 		return err
 	}
-	if n := len(s.dedicated); n >= min(s.cfg.MaxStreams, int(s.limits.MaxStreams)) {
+	if n := len(s.dedicated.open); n >= min(s.cfg.MaxStreams, int(s.limits.MaxStreams)) {
 		return &Error{Op: "open stream", Peer: s.peer, Link: st.name, Outcome: NotSent, Code: codes.Unavailable,
 			RetryAfter: retryHint, Text: fmt.Sprintf("%d dedicated streams open, no more are taken", n)}
 	}
-	if s.dedicated == nil {
-		s.dedicated = make(map[*Stream]struct{})
+	if s.dedicated.open == nil {
+		s.dedicated.open = make(map[*Stream]struct{})
 	}
-	s.dedicated[st] = struct{}{}
+	s.dedicated.open[st] = struct{}{}
 	return nil
 }
 
@@ -174,12 +184,12 @@ func (s *Session) addDedicated(st *Stream) *Error {
 func (s *Session) forgetDedicated(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.dedicated, st)
-	s.depart(st.arrival)
+	delete(s.dedicated.open, st)
+	s.departLocked(st.arrival)
 	if st.ends != nil {
-		delete(s.numbered, st.ends.number)
+		delete(s.dedicated.numbered, st.ends.number)
 	}
-	s.checkIdle()
+	s.checkIdleLocked()
 	s.stirLocked()
 }
 
@@ -204,104 +214,12 @@ func (d *dedicated) CloseRead() error {
 // handler runs (spec 5.10).
 const sealedStart = 0
 
-// admitStream decides whether to accept a dedicated stream, from its hello, and takes its place among the session's streams.
-func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve func(*Stream), err error) {
-	if serve = a.cfg.Mux.stream(h.Name); serve == nil {
-		return nil, nil, &Error{Code: codes.NotFound, Text: fmt.Sprintf("nobody serves stream %q", h.Name)}
-	}
-	s.mu.Lock()
-	crowded := s.streaming >= 2*s.cfg.MaxStreams
-	s.mu.Unlock()
-	if crowded {
-		return nil, nil, &Error{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
-	}
-	st = &Stream{s: s, name: h.Name, dedicated: true}
-	if err := s.addDedicated(st); err != nil {
-		err.Code = cmp.Or(err.Code, codes.GoingAway) // a REFUSE needs a code
-		return nil, nil, err
-	}
-	if h.Number != 0 && h.Resumable == 0 && s.exchangesEnds() && !s.takeNumber(st, h.Number) {
-		s.forgetDedicated(st)
-		return nil, nil, &Error{Code: codes.Protocol, Text: "the number of this stream is another one's"}
-	}
-	return st, serve, nil
-}
-
-// takeNumber registers the ends of a stream that the peer has numbered, and reports whether the number is new.
-func (s *Session) takeNumber(st *Stream, number uint64) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.numbered[number] != nil || s.arrivals[number] != nil {
-		return false
-	}
-	s.addEnds(st, number)
-	return true
-}
-
-// answerStream opens a dedicated stream of a session, or accepts a further carrier of one. timed ends the time limit of the hello. The
-// bytes that follow HELLO have as much time again, while the session is heard.
-func (a *Acceptor) answerStream(conn net.Conn, h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string, timed func() bool) (func(), error) {
-	s := a.find(h.SessionID)
-	if s == nil || s.peer != peer { // only its own peer may name a session, and no other peer may learn that it exists
-		return nil, &Error{Code: codes.NotFound, Text: "no such session"}
-	}
-	accept := func() (carrier, error) {
-		timed()
-		defer s.boundHeard(conn, a.cfg.HandshakeTimeout)()
-		c, err := ack(&frame.Hello{})
-		if err == nil && a.cfg.Keys != nil {
-			err = c.awaitStart()
-		}
-		return c, err
-	}
-	if h.Resumable != 0 {
-		return a.answerResumable(conn, h, accept, s)
-	}
-	st, serve, err := a.admitStream(h, s)
-	if err != nil {
-		return nil, err
-	}
-	c, err := accept()
-	if err != nil {
-		s.forgetDedicated(st)
-		return nil, err
-	}
-	return func() {
-		s.touch()
-		if st.attach(c) == nil {
-			s.serveDedicated(serve, st)
-		}
-	}, nil
-}
-
 // serveDedicated runs the handler of a dedicated stream, and returns when it does.
 func (s *Session) serveDedicated(serve func(*Stream), st *Stream) {
 	s.mu.Lock()
-	s.streaming++
+	s.shared.handlers++
 	s.mu.Unlock()
 	s.serveStream(serve, st)
-}
-
-// boundHeard makes conn fail once the session has been heard for d. stop removes the bound.
-func (s *Session) boundHeard(conn net.Conn, d time.Duration) (stop func()) {
-	ping := func(ctx context.Context) error {
-		_, err := s.Ping(ctx)
-		return err
-	}
-	end := lively.After(d, ping, func() { _ = conn.SetDeadline(deadline.Past) }) // wakes the hello
-	return func() {
-		end()
-		_ = conn.SetDeadline(time.Time{}) // the time may just have been over
-	}
-}
-
-// awaitStart reads sealedStart.
-func (c carrier) awaitStart() error {
-	var b [1]byte
-	if _, err := io.ReadFull(c.sealed, b[:]); err != nil {
-		return fmt.Errorf("no proof that the hello is fresh: %w", err)
-	}
-	return nil
 }
 
 // Read implements Stream.
@@ -309,7 +227,7 @@ func (d *dedicated) Read(p []byte) (int, error) {
 	n, err := d.readConn(p)
 	if n > 0 {
 		if !d.tapped {
-			d.s.unacked.Add(uint64(n))
+			d.s.dedicated.unacked.Add(uint64(n))
 		}
 		d.s.touch()
 	}
@@ -388,7 +306,7 @@ func (d *dedicated) abort(code codes.Code) bool {
 	}
 	if d.ends != nil { // the peer's Close must not wait for this side to read on
 		d.s.mu.Lock()
-		d.ends.say(true)
+		d.ends.sayLocked(true)
 		d.s.mu.Unlock()
 	}
 	drop(d.raw, code)

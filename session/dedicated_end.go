@@ -52,7 +52,7 @@ func (s *Session) number(st *Stream) uint64 {
 	if number != 0 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.addEnds(st, number)
+		s.addEndsLocked(st, number)
 	}
 	return number
 }
@@ -64,18 +64,18 @@ func (s *Session) nextNumber() uint64 {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lastNumber++
-	return s.lastNumber
+	s.dedicated.lastNumber++
+	return s.dedicated.lastNumber
 }
 
-// addEnds registers the ends of st under their number. s.mu is held.
-func (s *Session) addEnds(st *Stream, number uint64) {
-	if s.numbered == nil {
-		s.numbered = make(map[uint64]*streamEnds)
+// addEndsLocked registers the ends of st under their number.
+func (s *Session) addEndsLocked(st *Stream, number uint64) {
+	if s.dedicated.numbered == nil {
+		s.dedicated.numbered = make(map[uint64]*streamEnds)
 	}
 	st.ends = &streamEnds{s: s, number: number, theirEnd: noEnd}
 	st.ends.sayAt.Store(sayEvery)
-	s.numbered[number] = st.ends
+	s.dedicated.numbered[number] = st.ends
 }
 
 // read notes the result of a Read of the stream, and reports to the writer when a report is due. The end of the direction, and any error
@@ -86,7 +86,7 @@ func (e *streamEnds) read(n int, err error) {
 	if last || n > 0 && (took >= e.sayAt.Load() || e.s.elapsed()-time.Duration(e.saidAt.Load()) >= sayAfter) {
 		e.s.mu.Lock()
 		defer e.s.mu.Unlock()
-		e.say(last)
+		e.sayLocked(last)
 	}
 }
 
@@ -97,8 +97,8 @@ func (e *streamEnds) isRead(n int) bool {
 	return e.took.Load()+uint64(n) == e.theirEnd
 }
 
-// say reports to the writer how much has been read. s.mu is held.
-func (e *streamEnds) say(last bool) {
+// sayLocked reports to the writer how much has been read.
+func (e *streamEnds) sayLocked(last bool) {
 	if e.saidDone || e.s.err != nil {
 		return
 	}
@@ -107,7 +107,7 @@ func (e *streamEnds) say(last bool) {
 	if e.saidDone = last; last {
 		h.Flags = frame.FlagFin
 	}
-	e.s.control(h, frame.AppendOffset(nil, took))
+	e.s.controlLocked(h, frame.AppendOffset(nil, took))
 	e.saidAt.Store(int64(e.s.elapsed()))
 	switch {
 	case e.theirEnd == noEnd:
@@ -125,15 +125,15 @@ func (s *Session) onTaken(h frame.Header, p []byte) error {
 	if err != nil || !s.exchangesEnds() {
 		return errors.Join(frame.ErrMalformed, err)
 	}
-	e := s.numbered[h.ID]
+	e := s.dedicated.numbered[h.ID]
 	if e == nil {
-		return s.checkNumber(h)
+		return s.checkNumberLocked(h)
 	}
 	if took < e.peerTook || took > e.wrote.Load() {
 		return fmt.Errorf("STREAM_TAKEN of %d bytes after %d, of %d: %w", took, e.peerTook, e.wrote.Load(), frame.ErrMalformed)
 	}
 	if took > e.peerTook {
-		s.moved++
+		s.end.moved++
 	}
 	e.peerTook = took
 	e.peerDone = e.peerDone || h.Flags&frame.FlagFin != 0
@@ -147,18 +147,18 @@ func (s *Session) onStreamEnd(h frame.Header, p []byte) error {
 	if err != nil || !s.exchangesEnds() {
 		return errors.Join(frame.ErrMalformed, err)
 	}
-	e := s.numbered[h.ID]
+	e := s.dedicated.numbered[h.ID]
 	if e == nil {
-		return s.checkNumber(h)
+		return s.checkNumberLocked(h)
 	}
 	e.theirEnd = end
-	e.say(false)
+	e.sayLocked(false)
 	return nil
 }
 
-// checkNumber refuses a frame about a dedicated stream that was never opened. s.mu is held.
-func (s *Session) checkNumber(h frame.Header) error {
-	if h.ID == 0 || s.dialer && h.ID > s.lastNumber {
+// checkNumberLocked refuses a frame about a dedicated stream that was never opened.
+func (s *Session) checkNumberLocked(h frame.Header) error {
+	if h.ID == 0 || s.dialer && h.ID > s.dedicated.lastNumber {
 		return fmt.Errorf("%v of number %d, which was never opened: %w", h.Type, h.ID, frame.ErrMalformed)
 	}
 	return nil
@@ -183,18 +183,18 @@ func (d *dedicated) closeNow() error {
 	s := d.s
 	s.mu.Lock()
 	lost := s.err
-	s.closings++
+	s.end.closings++
 	if d.ends != nil {
-		d.ends.say(true)
+		d.ends.sayLocked(true)
 		if lost == nil { // also where nothing is waited for: the peer's Read need not wait for the conn to end
-			s.control(frame.Header{Type: frame.TypeStreamEnd, ID: d.ends.number}, frame.AppendOffset(nil, d.ends.wrote.Load()))
+			s.controlLocked(frame.Header{Type: frame.TypeStreamEnd, ID: d.ends.number}, frame.AppendOffset(nil, d.ends.wrote.Load()))
 		}
 	}
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.endClosing(nil, nil) // the caller has the error
+		s.endClosingLocked(nil, nil) // the caller has the error
 	}()
 	switch {
 	case !d.hasUnread():
@@ -345,7 +345,7 @@ func (st *Stream) endWithSession(err *Error, inOrder bool) {
 func (st *Stream) noteUnread(cause *Error) {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	st.s.noteLost(st.conn, cause)
+	st.s.noteLostLocked(st.conn, cause)
 }
 
 // hasUnread reports whether the peer is not known to have read everything written.
@@ -358,26 +358,26 @@ func (d *dedicated) hasUnread() bool {
 	return d.ends.peerTook < d.wrote()
 }
 
-// endDedicated closes the dedicated streams with their session, each in a goroutine. The goroutine ends once the peer has the written
-// data or the session has ended; Close waits for it. s.mu is held.
-func (s *Session) endDedicated() {
-	for st := range s.dedicated {
-		s.endOneDedicated(st)
+// endDedicatedLocked closes the dedicated streams with their session, each in a goroutine. The goroutine ends once the peer has the written
+// data or the session has ended; Close waits for it.
+func (s *Session) endDedicatedLocked() {
+	for st := range s.dedicated.open {
+		s.endOneDedicatedLocked(st)
 	}
 }
 
-// endOneDedicated does the work of endDedicated for one stream. s.mu is held.
-func (s *Session) endOneDedicated(st *Stream) {
+// endOneDedicatedLocked does the work of endDedicatedLocked for one stream.
+func (s *Session) endOneDedicatedLocked(st *Stream) {
 	if st.conn == nil || st.closing || st.closed.Load() && !isResumable(st) {
 		return
 	}
 	st.closing = true
-	s.closings++
-	s.redials.Go(func() {
+	s.end.closings++
+	s.carriers.work.Go(func() {
 		err := st.closeWithSession()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.endClosing(st.conn, err)
+		s.endClosingLocked(st.conn, err)
 	})
 }
 

@@ -165,13 +165,13 @@ func TestTheEndOfTheSessionInTheMiddleOfADedicatedHelloLeavesNothing(t *testing.
 	})
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})
-		p.dialer.open = func(context.Context, Want) (net.Conn, error) { return nil, os.ErrNotExist }
+		p.dialer.carriers.open = func(context.Context, Want) (net.Conn, error) { return nil, os.ErrNotExist }
 		_, err := p.dialer.OpenStream(t.Context(), "x", &StreamOptions{Dedicated: true})
 		require.ErrorIs(t, err, os.ErrNotExist)
 		asError(t, err, NotSent)
 		frozen, far := net.Pipe()
 		go func() { _, _ = io.Copy(io.Discard, far) }()
-		p.dialer.open = func(context.Context, Want) (net.Conn, error) { return frozen, nil }
+		p.dialer.carriers.open = func(context.Context, Want) (net.Conn, error) { return frozen, nil }
 		_, err = p.dialer.OpenStream(within(t, time.Second), "x", &StreamOptions{Dedicated: true})
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		wantZero(t, p.dialer)

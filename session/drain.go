@@ -51,52 +51,54 @@ func (s *Session) Drain(text string) {
 func (s *Session) Draining() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.phase > phaseOpen || s.peerPhase > phaseOpen || s.err != nil
+	return s.end.ours > phaseOpen || s.end.theirs > phaseOpen || s.err != nil
 }
 
 // drainLocked begins a drain from this side, once.
 func (s *Session) drainLocked(f frame.Failure) {
-	if s.phase >= phaseDraining || s.err != nil {
-		s.hurried = s.hurried || s.phase == phaseClosing // the application waits as well
+	if s.end.ours >= phaseDraining || s.err != nil {
+		if s.end.ours == phaseClosing { // the application waits as well
+			s.end.ask(demandDrain)
+		}
 		return
 	}
-	s.phase, s.farewell = phaseDraining, &f
-	s.leaveWhenIdle(&Error{Op: "session", Peer: s.peer, Code: codes.GoingAway, Text: "drained"})
+	s.end.ours, s.end.farewell = phaseDraining, &f
+	s.leaveWhenIdleLocked(&Error{Op: "session", Peer: s.peer, Code: codes.GoingAway, Text: "drained"})
 }
 
 // goAwayLocked notifies the peer that requests after the last accepted one are not served.
 func (s *Session) goAwayLocked(f frame.Failure) {
-	s.controlFailure(frame.TypeGoAway, s.lastPeerID, f)
-	s.saidGoAway = s.phase
-	s.answerExempted()
+	s.controlFailureLocked(frame.TypeGoAway, s.ids.theirs, f)
+	s.end.saidGoAway = s.end.ours
+	s.answerExemptedLocked()
 }
 
-// sayFarewell sends the GOAWAY of a drain once everything that callers have queued has begun to leave. The peer closes when it is idle,
-// so requests that it has not yet seen would be lost. s.mu is held.
-func (s *Session) sayFarewell() {
-	if s.farewell != nil && !s.backlog() {
-		s.goAwayLocked(*s.farewell)
-		s.farewell = nil
+// sayFarewellLocked sends the GOAWAY of a drain once everything that callers have queued has begun to leave. The peer closes when it is
+// idle, so requests that it has not yet seen would be lost.
+func (s *Session) sayFarewellLocked() {
+	if s.end.farewell != nil && !s.backlogLocked() {
+		s.goAwayLocked(*s.end.farewell)
+		s.end.farewell = nil
 	}
 }
 
-// backlog reports whether any work of this side has not begun to leave. s.mu is held.
-func (s *Session) backlog() bool {
-	if s.waiting.len() > 0 || int(s.inFlight) > len(s.pending) || s.lane.waiting.len() > 0 || s.lane.queue.len() > 0 {
+// backlogLocked reports whether any work of this side has not begun to leave.
+func (s *Session) backlogLocked() bool {
+	if s.calls.waiting.len() > 0 || int(s.calls.inFlight) > len(s.calls.pending) || s.messages.out.waiting.len() > 0 || s.messages.out.queue.len() > 0 {
 		return true
 	}
 	begun := 0
-	for _, st := range s.streams {
+	for _, st := range s.shared.open {
 		if st.mine && !st.parted {
 			begun++
 		}
 	}
-	for st := range s.dedicated {
-		if st.conn == nil && s.phase < phaseClosing {
+	for st := range s.dedicated.open {
+		if st.conn == nil && s.end.ours < phaseClosing {
 			return true
 		}
 	}
-	return s.mine > begun
+	return s.shared.ours > begun
 }
 
 // onGoAway handles the peer's notice that it drains or closes. s.mu is held.
@@ -105,17 +107,17 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 	if err != nil {
 		return err
 	}
-	s.peerPhase = max(s.peerPhase, phaseDraining)
+	s.end.theirs = max(s.end.theirs, phaseDraining)
 	gone := &Error{Remote: true, Code: codes.GoingAway, Text: f.Text}
-	s.abortQueued(gone)
-	for id, c := range s.pending {
+	s.abortQueuedLocked(gone)
+	for id, c := range s.calls.pending {
 		if id > h.ID {
-			c.finish(&Error{Remote: true, Code: codes.GoingAway, Outcome: NotSent, Text: f.Text})
+			c.finishLocked(&Error{Remote: true, Code: codes.GoingAway, Outcome: NotSent, Text: f.Text})
 		}
 	}
-	for id, st := range s.streams {
+	for id, st := range s.shared.open {
 		if st.mine && !st.accepted && id > h.ID {
-			st.end(&Error{Remote: true, Code: codes.GoingAway, Outcome: NotSent, Text: f.Text})
+			st.endLocked(&Error{Remote: true, Code: codes.GoingAway, Outcome: NotSent, Text: f.Text})
 		}
 	}
 	leaving := &Error{Op: "session", Peer: s.peer, Remote: true, Code: f.Code, Text: f.Text}
@@ -124,13 +126,13 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 	}
 	switch {
 	case f.Code == codes.GoingAway:
-		s.leaveWhenIdle(leaving)
-	case f.Code == codes.Closed && s.peerPhase < phaseClosing:
+		s.leaveWhenIdleLocked(leaving)
+	case f.Code == codes.Closed && s.end.theirs < phaseClosing:
 		s.onClosing(leaving)
 	case f.Code == codes.Closed && s.exchangesEnds(): // repeated
 	default:
-		s.leaveWhenIdle(leaving)
-		s.peerPhase = phaseOver
+		s.leaveWhenIdleLocked(leaving)
+		s.end.theirs = max(s.end.theirs, phaseOver)
 	}
 	return nil
 }
@@ -138,43 +140,42 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 // onClosing handles the peer's notice that it has closed the session. This side completes accepted work and closes the session too. A
 // peer that does not exchange ends reads nothing more. s.mu is held.
 func (s *Session) onClosing(leaving *Error) {
-	s.peerPhase = phaseClosing
-	s.moved++
-	leaving = cmp.Or(s.leaving, leaving) // a drain has a reason of its own
+	s.end.theirs = phaseClosing
+	s.end.moved++
+	leaving = cmp.Or(s.end.leaving, leaving) // a drain has a reason of its own
 	if !s.exchangesEnds() {
-		s.peerPhase = phaseOver
-		s.dropUnheard(leaving)
+		s.end.theirs = phaseOver
+		s.dropUnheardLocked(leaving)
 	}
-	s.lane.refuseWaiting(leaving)
+	s.messages.out.refuseWaiting(leaving)
 	go s.closeFor(leaving) // the peer waits for this side's END before it closes the carrier
-	if s.phase >= phaseClosing {
-		s.endStreams()
+	if s.end.ours >= phaseClosing {
+		s.endStreamsLocked()
 	}
 	s.stirLocked()
 }
 
-// dropUnheard gives up the data that a closed peer will not read: the answers to its requests, and the unsent part of Writes. s.mu is
-// held.
-func (s *Session) dropUnheard(leaving *Error) {
-	for _, m := range s.serving {
+// dropUnheardLocked gives up the data that a closed peer will not read: the answers to its requests, and the unsent part of Writes.
+func (s *Session) dropUnheardLocked(leaving *Error) {
+	for _, m := range s.requests.open {
 		m.cancelLocked(context.Canceled)
 	}
-	for _, st := range s.streams {
+	for _, st := range s.shared.open {
 		if len(st.out) > 0 {
 			st.abort(leaving)
 		}
 	}
 }
 
-// leaveWhenIdle ends the session with the given reason once nothing is in flight. s.mu is held.
-func (s *Session) leaveWhenIdle(reason *Error) {
-	if s.leaving != nil {
+// leaveWhenIdleLocked ends the session with the given reason once nothing is in flight.
+func (s *Session) leaveWhenIdleLocked(reason *Error) {
+	if s.end.leaving != nil {
 		return
 	}
-	s.leaving = reason
-	s.parting.Store(true)
-	go s.finishDrain(reason, s.idle)
-	s.checkIdle()
+	s.end.leaving = reason
+	s.end.parting.Store(true)
+	go s.finishDrain(reason, s.end.idle)
+	s.checkIdleLocked()
 }
 
 // finishDrain closes a drained session. It runs in its own goroutine, which ends when the session has ended.
@@ -186,15 +187,17 @@ func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
 			return
 		}
 		if !reason.Remote { // the peer closes first, once it is idle too
-			s.awaitFor(min(s.cfg.CloseTimeout, partingGrace), s.isAway)
+			s.awaitFor(min(s.cfg.CloseTimeout, partingGrace), s.isAwayLocked)
 		}
-		if s.flow != nil && s.awaitValue() != nil { // the last answers may wait for another carrier
+		if s.carriers.flow != nil && s.awaitValue() != nil { // the last answers may wait for another carrier
 			return
 		}
 		idle = s.busyAgain()
 	}
 	s.mu.Lock()
-	s.asked = s.asked || s.exempted != [handler.Kinds]int{} // the streams of handlers that wait for the end are closed
+	if s.exempt.count != [handler.Kinds]int{} { // the streams of handlers that wait for the end are closed
+		s.end.ask(demandClose)
+	}
 	s.mu.Unlock()
 	s.closeFor(reason)
 }
@@ -203,49 +206,47 @@ func (s *Session) finishDrain(reason *Error, idle <-chan struct{}) {
 // and with nothing in flight has most likely ended. The error is the reason why the session ended.
 func (s *Session) awaitValue() error {
 	s.mu.Lock()
-	end := s.valueEnd
+	end := s.out.valueEnd
 	s.mu.Unlock()
-	return s.flow.AwaitAckedTo(end)
+	return s.carriers.flow.AwaitAckedTo(end)
 }
 
 // busyAgain returns the channel to wait on when work has arrived since the drain was idle, or nil.
 func (s *Session) busyAgain() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil || !s.unsettled() {
+	if s.err != nil || !s.unsettledLocked() {
 		return nil
 	}
-	s.idle, s.idleShut = make(chan struct{}), false
-	return s.idle
+	s.end.idle = make(chan struct{})
+	return s.end.idle
 }
 
-// checkIdle continues a drain when some work has ended. s.mu is held.
-func (s *Session) checkIdle() {
-	if s.leaving == nil {
-		return
-	}
+// lookIdleLocked continues a drain or Close when some work has ended.
+func (s *Session) lookIdleLocked() {
 	s.stirLocked()
-	s.sayFarewell()
-	if !s.unsettled() {
+	s.sayFarewellLocked()
+	if !s.unsettledLocked() {
 		s.shutIdleLocked()
 	}
 }
 
-// unsettled reports whether anything is in flight, or on its way into the flow. s.mu is held.
-func (s *Session) unsettled() bool { return s.outgoing.Load() || s.hasOutbound() || s.busy() }
+// unsettledLocked reports whether anything is in flight, or on its way into the flow.
+func (s *Session) unsettledLocked() bool {
+	return s.out.inBatch.Load() || s.hasOutboundLocked() || s.busyLocked()
+}
 
-// busy reports whether anything is in flight, other than what handlers serve that wait for the end of the session. s.mu is held.
-func (s *Session) busy() bool {
-	exempted := s.exempted[handler.Stream]
-	return s.owes() || s.running > s.exempted[handler.Call] || s.inFlight > 0 || s.waiting.len() > 0 ||
-		s.lane.charge > 0 || s.lane.waiting.len() > 0 ||
-		len(s.streams)+len(s.dedicated) > exempted || s.mine > 0 || s.streaming > exempted
+// busyLocked reports whether anything is in flight, other than what handlers serve that wait for the end of the session.
+func (s *Session) busyLocked() bool {
+	exempted := s.exempt.count[handler.Stream]
+	return s.owesLocked() || s.requests.running > s.exempt.count[handler.Call] || s.calls.inFlight > 0 || s.calls.waiting.len() > 0 ||
+		s.messages.out.charge > 0 || s.messages.out.waiting.len() > 0 ||
+		len(s.shared.open)+len(s.dedicated.open) > exempted || s.shared.ours > 0 || s.shared.handlers > exempted
 }
 
 func (s *Session) shutIdleLocked() {
-	if !s.idleShut {
-		s.idleShut = true
-		close(s.idle)
+	if !s.end.isIdle() {
+		close(s.end.idle)
 	}
 }
 
@@ -253,5 +254,5 @@ func (s *Session) shutIdleLocked() {
 func (s *Session) IdleSince() (time.Time, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.activeAt(), !s.busy()
+	return s.activeAt(), !s.busyLocked()
 }

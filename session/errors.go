@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/invalid"
 )
 
@@ -158,3 +159,39 @@ func (e *Error) Timeout() bool {
 func (e *Error) Temporary() bool { return e.Timeout() || e.Code == codes.Unavailable }
 
 var _ net.Error = (*Error)(nil)
+
+// lostFor returns ErrSessionLost with its cause, if there is one, on one line.
+func lostFor(cause error) error {
+	if cause == nil {
+		return ErrSessionLost
+	}
+	return fmt.Errorf("%w: %w", ErrSessionLost, cause)
+}
+
+// cause returns what e adds beyond its code: its Err, or its text.
+func (e *Error) cause() error {
+	if e.Err == nil && e.Text != "" {
+		return errors.New(e.Text)
+	}
+	return e.Err
+}
+
+// outcomes maps each refusal of the peer to the outcome of the refused work. Codes that are not listed mean Unknown.
+var outcomes = map[codes.Code]Outcome{
+	codes.Internal:      Delivered,
+	codes.Application:   Delivered,
+	codes.NoReply:       Delivered,
+	codes.ReplyTooLarge: Delivered,
+	codes.NotFound:      Rejected,
+	codes.Unavailable:   Rejected,
+	codes.TooLarge:      Rejected,
+	codes.Unsupported:   Rejected,
+	codes.NotAllowed:    Rejected,
+	codes.Unread:        Rejected,
+	codes.GoingAway:     NotSent,
+}
+
+// remote returns the peer's failure as an error.
+func remote(f frame.Failure) *Error {
+	return &Error{Remote: true, Code: f.Code, Outcome: outcomes[f.Code], RetryAfter: f.RetryAfter, Text: f.Text}
+}

@@ -6,6 +6,12 @@ import (
 	"github.com/peerlane/peerlane/internal/handler"
 )
 
+// exemptions are the handlers that the end of the session does not wait for.
+type exemptions struct {
+	count    [handler.Kinds]int // by kind
+	toRefuse []*Message         // their requests, until these are answered
+}
+
 // handlers is a Session as the owner of its handlers of one-way messages and streams.
 type handlers Session
 
@@ -29,26 +35,26 @@ func (h *callHandler) Exempt(kind handler.Kind) {
 	h.s.mu.Lock()
 	defer h.s.mu.Unlock()
 	h.s.exemptLocked(kind)
-	h.s.toRefuse = append(h.s.toRefuse, (*Message)(h))
-	if h.s.saidGoAway >= phaseDraining || !h.s.exchangesEnds() {
-		h.s.answerExempted()
+	h.s.exempt.toRefuse = append(h.s.exempt.toRefuse, (*Message)(h))
+	if h.s.end.saidGoAway >= phaseDraining || !h.s.exchangesEnds() {
+		h.s.answerExemptedLocked()
 	}
 }
 
 // Is reports whether x is the session of the request.
 func (h *callHandler) Is(x any) bool { return x == any(h.s) }
 
-// answerExempted answers the requests whose handlers wait for the end of the session. s.mu is held.
-func (s *Session) answerExempted() {
-	for _, m := range s.toRefuse {
+// answerExemptedLocked answers the requests whose handlers wait for the end of the session.
+func (s *Session) answerExemptedLocked() {
+	for _, m := range s.exempt.toRefuse {
 		_ = m.refuseLocked(frame.Failure{Code: codes.Closed, Text: "its handler has closed the session"}) // it may have its answer
 	}
-	s.toRefuse = nil
+	s.exempt.toRefuse = nil
 }
 
-// exemptLocked counts a handler that the end of the session does not wait for. s.mu is held.
+// exemptLocked counts a handler that the end of the session does not wait for.
 func (s *Session) exemptLocked(kind handler.Kind) {
-	s.exempted[kind]++
-	s.checkIdle()
+	s.exempt.count[kind]++
+	s.checkIdleLocked()
 	s.stirLocked()
 }

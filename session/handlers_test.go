@@ -14,8 +14,8 @@ import (
 	"github.com/peerlane/peerlane/codes"
 )
 
-// ending are the ways in which a handler ends its session.
-func ending(a *Acceptor) map[string]func(*Session) error {
+// ender are the ways in which a handler ends its session.
+func ender(a *Acceptor) map[string]func(*Session) error {
 	return map[string]func(*Session) error{
 		"Close":             (*Session).Close,
 		"Shutdown":          func(s *Session) error { return s.Shutdown(context.Background()) },
@@ -34,7 +34,7 @@ func TestAnEndWaitsForAllHandlersButTheCaller(t *testing.T) {
 					other, err := Dial(t.Context(), p.connect(), "bob", func(context.Context, Want) (net.Conn, error) { return p.connect(), nil },
 						Config{Mux: p.ours, Local: "alice"})
 					require.NoError(t, err)
-					end := ending(p.acceptor)[how]
+					end := ender(p.acceptor)[how]
 					callers := 2
 					if kind == "one-way" {
 						callers = 1 // at a time

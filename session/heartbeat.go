@@ -23,11 +23,10 @@ type heartbeat struct {
 	// Guarded by s.mu.
 	timer     *time.Timer
 	stopped   bool
-	heardAt   time.Time // when the last sign of life came
-	looked    time.Time // when the session was last looked at
-	probed    time.Time // when the carrier was last probed
-	probeBy   time.Time // when the carrier is given up unless a sign of life comes; zero: no probe in progress
-	lastPing  uint64
+	heardAt   time.Time     // when the last sign of life came
+	looked    time.Time     // when the session was last looked at
+	probed    time.Time     // when the carrier was last probed
+	probeBy   time.Time     // when the carrier is given up unless a sign of life comes; zero: no probe in progress
 	answered  uint64        // received bytes for which the peer has been sent a sign
 	pinged    time.Time     // when pingedID was sent; zero once it is answered, and on another carrier
 	pingedID  uint64        // of the last PING that measures the round trip
@@ -51,7 +50,7 @@ func (s *Session) startHeartbeat() {
 	defer s.mu.Unlock()
 	h.s, h.every, h.heardAt = s, max(every/4, 5*time.Millisecond), time.Now()
 	if s.dialer {
-		h.ping(h.heardAt)
+		h.pingLocked(h.heardAt)
 	}
 	h.timer = time.AfterFunc(h.every, h.check)
 }
@@ -73,8 +72,8 @@ func (h *heartbeat) check() {
 	err := h.look(time.Now())
 	switch {
 	case err == nil:
-	case h.s.flow != nil && errors.Is(err, errCarrier):
-		h.s.flow.Detach(err)
+	case h.s.carriers.flow != nil && errors.Is(err, errCarrier):
+		h.s.carriers.flow.Detach(err)
 	default:
 		h.s.fail(h.s.lost("heartbeat", err))
 	}
@@ -99,21 +98,21 @@ func (h *heartbeat) look(now time.Time) error {
 		return nil
 	}
 	h.timer.Reset(h.every)
-	if h.awoke(now) {
-		h.probe(now)
+	if h.awokeLocked(now) {
+		h.probeLocked(now)
 	}
-	if s.overrun {
+	if s.out.overrun {
 		return fmt.Errorf("the peer does not read: more than %d bytes of answers wait", maxUrgent)
 	}
-	if s.state == StateDetached {
+	if s.carriers.state == StateDetached {
 		return nil
 	}
-	h.sign()
+	h.signLocked()
 	if s.stuck() >= s.cfg.WriteTimeout {
 		return fmt.Errorf("%w: nothing could be written for %v", errCarrier, s.cfg.WriteTimeout)
 	}
-	if s.partial > 0 {
-		if err := s.refuseStalled(s.elapsed()); err != nil {
+	if s.requests.partial > 0 {
+		if err := s.refuseStalledLocked(s.elapsed()); err != nil {
 			return err
 		}
 	}
@@ -141,7 +140,7 @@ func (h *heartbeat) onSilence(now time.Time) error {
 		return fmt.Errorf("%w: the peer has been silent for %v", errCarrier, cfg.HeartbeatTimeout)
 	}
 	if h.pinged.IsZero() {
-		h.ping(now)
+		h.pingLocked(now)
 	}
 	h.timer.Reset(min(h.every, left))
 	return nil
@@ -151,15 +150,15 @@ func (h *heartbeat) onSilence(now time.Time) error {
 // changed.
 const probeTime = 2 * time.Second
 
-// probePatience returns how long the answer to a probe may take: the bytes already under way come first. It is at most the time without a
-// sign of life after which the heartbeat would give the carrier up. s.mu is held.
-func (h *heartbeat) probePatience() time.Duration {
+// probePatienceLocked returns how long the answer to a probe may take: the bytes already under way come first. It is at most the time
+// without a sign of life after which the heartbeat would give the carrier up.
+func (h *heartbeat) probePatienceLocked() time.Duration {
 	most := h.s.cfg.WriteTimeout
 	if h.s.cfg.Heartbeat > 0 {
 		most = h.s.cfg.HeartbeatTimeout
 	}
 	most = max(most, probeTime)
-	if backlog, known := h.s.flow.Backlog(); known {
+	if backlog, known := h.s.carriers.flow.Backlog(); known {
 		return min(probeTime+backlog, most)
 	}
 	return most
@@ -168,9 +167,8 @@ func (h *heartbeat) probePatience() time.Duration {
 // maxDrift is how far the two clocks of a process that has not slept may drift apart between two looks.
 const maxDrift = 2 * time.Second
 
-// awoke reports whether the machine has slept since the last look: the wall clock has advanced, and the monotonic one has not. s.mu is
-// held.
-func (h *heartbeat) awoke(now time.Time) bool {
+// awokeLocked reports whether the machine has slept since the last look: the wall clock has advanced, and the monotonic one has not.
+func (h *heartbeat) awokeLocked(now time.Time) bool {
 	last := h.looked
 	h.looked = now
 	return !last.IsZero() && slept(now.Sub(last), now.Round(0).Sub(last.Round(0)))
@@ -179,18 +177,18 @@ func (h *heartbeat) awoke(now time.Time) bool {
 // slept reports whether the machine has slept, given the time elapsed by the monotonic and by the wall clock.
 func slept(monotonic, wall time.Duration) bool { return wall-monotonic > maxDrift }
 
-// probe asks the peer to answer within probePatience, and gives the carrier up if it does not. A detached session redials at once. s.mu
-// is held.
-func (h *heartbeat) probe(now time.Time) {
+// probeLocked asks the peer to answer within probePatienceLocked, and gives the carrier up if it does not. A detached session redials at
+// once.
+func (h *heartbeat) probeLocked(now time.Time) {
 	s := h.s
 	switch {
-	case s.flow == nil:
-	case s.state == StateDetached:
+	case s.carriers.flow == nil:
+	case s.carriers.state == StateDetached:
 		s.kickRedial()
 	default:
-		d := h.probePatience()
+		d := h.probePatienceLocked()
 		h.probed, h.probeBy = now, now.Add(d)
-		h.ping(now)
+		h.pingLocked(now)
 		h.timer.Reset(min(h.every, d))
 	}
 }
@@ -202,17 +200,17 @@ func (s *Session) Probe() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil && s.heartbeat.s != nil {
-		s.heartbeat.probe(time.Now())
+		s.heartbeat.probeLocked(time.Now())
 	}
 }
 
 // lastHeard returns when the carrier last gave a sign of life.
 func (s *Session) lastHeard() time.Time {
-	if s.flow != nil {
-		return s.flow.LastHeard()
+	if s.carriers.flow != nil {
+		return s.carriers.flow.LastHeard()
 	}
-	at := s.started.Add(time.Duration(s.heardAt.Load()))
-	if moved := s.under.Moved(); moved.After(at) {
+	at := s.started.Add(time.Duration(s.bare.heardAt.Load()))
+	if moved := s.bare.under.Moved(); moved.After(at) {
 		return moved
 	}
 	return at
@@ -220,20 +218,20 @@ func (s *Session) lastHeard() time.Time {
 
 // stuck returns how long the carrier has accepted none of the data being written.
 func (s *Session) stuck() time.Duration {
-	if s.flow != nil {
-		return s.flow.Stuck()
+	if s.carriers.flow != nil {
+		return s.carriers.flow.Stuck()
 	}
-	if began := s.writeBegan.Load(); began != 0 {
+	if began := s.bare.writeBegan.Load(); began != 0 {
 		return s.elapsed() - time.Duration(began)
 	}
 	return 0
 }
 
-// ping sends a PING. s.mu is held.
-func (h *heartbeat) ping(now time.Time) {
-	h.lastPing++
-	h.pinged, h.pingedID = now, h.lastPing
-	h.s.control(frame.Header{Type: frame.TypePing, ID: h.lastPing}, nil)
+// pingLocked sends a PING.
+func (h *heartbeat) pingLocked(now time.Time) {
+	h.s.out.lastPing++
+	h.pinged, h.pingedID = now, h.s.out.lastPing
+	h.s.controlLocked(frame.Header{Type: frame.TypePing, ID: h.s.out.lastPing}, nil)
 }
 
 // onPong handles the answer to the PING id and to all before it. s.mu is held.
@@ -254,17 +252,17 @@ func (h *heartbeat) onPong(id uint64) {
 	h.pingWaits = kept
 }
 
-// refuseStalled refuses the requests that have made no progress for ReadTimeout while arriving. A stalled one-way message ends the
-// session, because no other can pass it. s.mu is held.
-func (s *Session) refuseStalled(now time.Duration) error {
-	for _, m := range s.serving {
+// refuseStalledLocked refuses the requests that have made no progress for ReadTimeout while arriving. A stalled one-way message ends the
+// session, because no other can pass it.
+func (s *Session) refuseStalledLocked(now time.Duration) error {
+	for _, m := range s.requests.open {
 		late := !m.ctx.deadline.IsZero() && now > m.ctx.deadline.Sub(s.started)
 		if !m.started && (late || now-max(m.in.progress, s.heartbeat.resumedAt) >= s.cfg.ReadTimeout) {
-			s.refusePartial(m, frame.Failure{Code: codes.Timeout,
+			s.refusePartialLocked(m, frame.Failure{Code: codes.Timeout,
 				Text: fmt.Sprintf("%d of %d bytes came in time", m.in.got, m.in.start.Total)})
 		}
 	}
-	if m := s.inbox.current; m != nil && now-max(m.in.progress, s.heartbeat.resumedAt) >= s.cfg.ReadTimeout {
+	if m := s.messages.in.current; m != nil && now-max(m.in.progress, s.heartbeat.resumedAt) >= s.cfg.ReadTimeout {
 		return fmt.Errorf("message %d stalled at %d of %d bytes: %w", m.id, m.in.got, m.in.start.Total, os.ErrDeadlineExceeded)
 	}
 	return nil
@@ -278,8 +276,8 @@ func (s *Session) Ping(ctx context.Context) (time.Duration, error) {
 		return 0, s.Err()
 	}
 	began := time.Now()
-	s.heartbeat.ping(began)
-	w := pingWait{id: s.heartbeat.lastPing, done: make(chan struct{})}
+	s.heartbeat.pingLocked(began)
+	w := pingWait{id: s.out.lastPing, done: make(chan struct{})}
 	s.heartbeat.pingWaits = append(s.heartbeat.pingWaits, w)
 	s.mu.Unlock()
 	select {

@@ -2,20 +2,17 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/frame"
-	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/psk"
 )
 
@@ -28,24 +25,6 @@ import (
 //
 // Noise message 1 is bound to both names and to the whole HELLO by its prologue; message 2 carries the hash of that and
 // of the whole ACK. So a changed byte of either hello is found before anything of the application runs.
-
-// carrier is a connection whose hello is complete.
-type carrier struct {
-	raw    net.Conn
-	sealed net.Conn // raw itself if there is no key
-	tap    *tap     // between the two; nil if there is no key
-	id     ID
-	theirs *frame.Hello
-}
-
-// seal encrypts the carrier with a key.
-func (c *carrier) seal(secrets *psk.Secrets) {
-	c.tap = &tap{Conn: c.raw, made: time.Now()}
-	c.sealed = psk.Seal(c.tap, secrets)
-}
-
-// forFlow returns the carrier in the form that a flow uses.
-func (c *carrier) forFlow() *flowConn { return &flowConn{Conn: c.sealed, raw: c.raw, tap: c.tap} }
 
 // prologueLabel separates these prologues from any other use of the key.
 const prologueLabel = "peerlane psk v1\x00"
@@ -66,37 +45,6 @@ func binding(prologue, ack []byte) []byte {
 	h.Write(prologue)
 	h.Write(ack)
 	return h.Sum(nil)
-}
-
-// Dial opens a session to peer on conn, which it owns from then on: an error closes conn. peer is the name bound into the PSK handshake (a
-// Peer ID in its text form) and shown in errors. open, if not nil, opens further connections to the same peer for dedicated streams.
-//
-// A nil conn is an error, and so is a config that is out of range: the text names the field. Any other error is an *Error with outcome
-// NotSent. It matches ErrPSKRequired if only one side has a key, ErrPSKMismatch if the keys differ, ErrPSKTampered if the hello was changed
-// on the way, ErrVersion, ErrNotAllowed, ErrUnavailable, the ctx's error, or os.ErrDeadlineExceeded if the peer did not answer within
-// HandshakeTimeout.
-func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, cfg Config) (*Session, error) {
-	if conn == nil {
-		return nil, errors.New("session: conn is nil")
-	}
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		_ = conn.Close() // only the config's error counts
-		return nil, err
-	}
-	if open == nil {
-		cfg.ResumeWindow = -1 // without an Opener, no other carrier could be opened
-	}
-	hello := &frame.Hello{Role: frame.RoleSession, Limits: cfg.limits(), ResumeWindow: cfg.resumeWindow()}
-	c, err := greet(ctx, conn, peer, hello, &cfg)
-	if err != nil {
-		return nil, err
-	}
-	s := newSession(cfg, c, true, peer)
-	s.open = open
-	s.run()
-	go s.readLoop()
-	return s, nil
 }
 
 // greet does the dialing side's hello.
@@ -213,118 +161,4 @@ func finishInitiator(i *psk.Initiator, ack *frame.Hello, bound, covered []byte) 
 		return nil, &Error{Code: codes.PSKTampered, Text: "the answer was changed on the way"}
 	}
 	return secrets, nil
-}
-
-// hello reads the HELLO on conn and checks its proof of the key. It returns the hello, and a function that sends the ACK and returns the
-// carrier. An *Error is a refusal that the peer must receive.
-func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*frame.Hello) (carrier, error), err error) {
-	body, err := frame.ReadHello(conn)
-	if err != nil {
-		return nil, nil, err
-	}
-	if a.admit != nil {
-		if err := a.askAdmit(peer); err != nil {
-			return nil, nil, notAllowed(err)
-		}
-	}
-	h, covered, err := frame.ConsumeHello(body)
-	switch {
-	case err != nil && len(body) > 1 && body[1] != frame.Version: // another version may have another format
-		return nil, nil, a.versionRefusal(body[1])
-	case errors.Is(err, frame.ErrCritical):
-		return nil, nil, &Error{Code: codes.Unsupported, Text: err.Error()}
-	case err != nil:
-		return nil, nil, &Error{Code: codes.Protocol, Text: err.Error()}
-	case h.Kind != frame.KindHello:
-		return nil, nil, &Error{Code: codes.Protocol, Text: "the first thing said is not HELLO"}
-	case h.Version < frame.Version:
-		return nil, nil, a.versionRefusal(h.Version)
-	case h.Role > frame.RoleResume:
-		return nil, nil, &Error{Code: codes.Unsupported, Text: fmt.Sprintf("role %d", h.Role)}
-	}
-	bound := prologue(peer, a.cfg.Local, a.cfg.Tag, covered)
-	responder, err := a.prove(h, bound)
-	if err != nil {
-		return nil, nil, err
-	}
-	return h, func(ack *frame.Hello) (carrier, error) { return a.sendAck(conn, h, ack, responder, bound) }, nil
-}
-
-// askAdmit calls Admit. An Admit that ends its goroutine has admitted no peer.
-func (a *Acceptor) askAdmit(peer string) (err error) {
-	if hook.Do(func() { err = a.admit(peer) }) != nil {
-		return &Error{Code: codes.Internal, Text: "Admit ended its goroutine"}
-	}
-	return err
-}
-
-// notAllowed returns Admit's error as a refusal.
-func notAllowed(err error) error {
-	var refusal *Error
-	switch is := errors.As(err, &refusal); {
-	case is && refusal == nil: // a nil *Error in an error, which is not nil
-		return &Error{Code: codes.NotAllowed}
-	case is && refusal.Code != codes.OK:
-		return refusal
-	}
-	return &Error{Code: codes.NotAllowed, Text: err.Error(), Err: err}
-}
-
-func (a *Acceptor) versionRefusal(theirs uint8) error {
-	return &Error{Code: codes.Version, Text: fmt.Sprintf("this side speaks version %d, the hello is %d: update the older one",
-		frame.Version, theirs)}
-}
-
-// prove checks the hello's proof of the key. With a key it does the same work for every hello.
-func (a *Acceptor) prove(h *frame.Hello, bound []byte) (*psk.Responder, error) {
-	keys := a.cfg.Keys
-	if keys == nil {
-		if h.Noise != nil {
-			return nil, &Error{Code: codes.PSKUnexpected, Text: "this side has no pre-shared key"}
-		}
-		return nil, nil
-	}
-	var id psk.KeyID
-	copy(id[:], h.Noise)
-	responder, err := keys.Respond(bound, id, h.Noise[min(len(h.Noise), len(id)):])
-	switch {
-	case h.Noise == nil:
-		return nil, &Error{Code: codes.PSKRequired, Text: "this side wants a pre-shared key"}
-	case err == nil:
-		return responder, nil
-	case errors.Is(err, psk.ErrReplayed):
-		return nil, &Error{Code: codes.PSKReplayed}
-	case errors.Is(err, psk.ErrMismatch) && slices.Contains(keys.IDs(), id):
-		return nil, &Error{Code: codes.PSKTampered}
-	case errors.Is(err, psk.ErrMismatch):
-		return nil, &Error{Code: codes.PSKMismatch}
-	}
-	return nil, &Error{Code: codes.Internal, Err: err}
-}
-
-// sendAck completes ack, sends it, and seals the carrier if there is a key.
-func (a *Acceptor) sendAck(conn net.Conn, h, ack *frame.Hello, r *psk.Responder, bound []byte) (carrier, error) {
-	ack.Kind, ack.Version, ack.Caps, ack.Agent = frame.KindAck, frame.Version, a.cfg.caps(), a.cfg.Agent
-	body := frame.AppendHello(nil, ack)
-	c := carrier{raw: conn, sealed: conn, id: ack.SessionID, theirs: h}
-	if r != nil {
-		message, secrets, err := r.Finish(binding(bound, body))
-		if err != nil {
-			return carrier{}, err
-		}
-		id := secrets.KeyID()
-		ack.Noise = append(id[:], message...)
-		body = frame.AppendHello(nil, ack)
-		c.seal(secrets)
-	}
-	if err := frame.WriteHello(conn, body); err != nil {
-		return carrier{}, err
-	}
-	return c, nil
-}
-
-// newSessionID returns an unguessable session id.
-func newSessionID() (id ID) {
-	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process instead
-	return id
 }

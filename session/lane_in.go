@@ -28,54 +28,54 @@ func (l *inLane) assembling(id uint64) bool { return l.current != nil && l.curre
 
 // onMessage handles the first part of a one-way message. s.mu is held.
 func (s *Session) onMessage(h frame.Header, p []byte) error {
-	start, body, err := s.consumeStart(h, p)
+	start, body, err := s.consumeStartLocked(h, p)
 	if err != nil {
 		return err
 	}
-	if err := s.acceptID(h.Type, h.ID); err != nil {
+	if err := s.acceptIDLocked(h.Type, h.ID); err != nil {
 		return err
 	}
-	if s.inbox.current != nil {
-		return fmt.Errorf("MESSAGE %d before the end of %d: %w", h.ID, s.inbox.current.id, frame.ErrMalformed)
+	if s.messages.in.current != nil {
+		return fmt.Errorf("MESSAGE %d before the end of %d: %w", h.ID, s.messages.in.current.id, frame.ErrMalformed)
 	}
-	if s.inbox.charge >= s.cfg.MessageWindow {
+	if s.messages.in.charge >= s.cfg.MessageWindow {
 		return fmt.Errorf("MESSAGE %d beyond the window of %d bytes: %w", h.ID, s.cfg.MessageWindow, frame.ErrMalformed)
 	}
 	m := &Message{s: s, id: h.ID, Link: start.Link, codec: start.Codec, oneWay: true}
 	m.in.begin(start, h.Flags)
-	s.inbox.charge += m.in.size() + messageCharge
-	s.inbox.current = m
-	s.partial++
+	s.messages.in.charge += m.in.size() + messageCharge
+	s.messages.in.current = m
+	s.requests.partial++
 	s.stats.messagesIn.Add(1)
 	m.handleCall, m.handle = s.cfg.Mux.handler(m.Link)
 	switch {
 	case m.in.size() > s.cfg.MaxMessage || start.Total > s.cfg.MaxMessage:
-		s.skip(m, tooLarge(m.in.size(), s.cfg.MaxMessage))
+		s.skipLocked(m, tooLarge(m.in.size(), s.cfg.MaxMessage))
 	case m.handleCall == nil && m.handle == nil:
-		s.skip(m, frame.Failure{Code: codes.NotFound, Text: fmt.Sprintf("no handler for link %q", m.Link)})
+		s.skipLocked(m, frame.Failure{Code: codes.NotFound, Text: fmt.Sprintf("no handler for link %q", m.Link)})
 	}
 	s.touchCall()
-	return s.addMessage(body)
+	return s.addMessageLocked(body)
 }
 
-// skip refuses a one-way message and discards the rest of it. s.mu is held.
-func (s *Session) skip(m *Message, f frame.Failure) {
+// skipLocked refuses a one-way message and discards the rest of it.
+func (s *Session) skipLocked(m *Message, f frame.Failure) {
 	s.stats.refused.Add(1)
-	s.controlFailure(frame.TypeError, m.id, f)
+	s.controlFailureLocked(frame.TypeError, m.id, f)
 	m.cancelled = true
 	m.in.drop()
 	s.cfg.Quota.Release(m.held)
 	m.held = 0
 }
 
-// addMessage handles a part of the current one-way message, and queues the message for delivery when it is complete. s.mu is held.
-func (s *Session) addMessage(p []byte) error {
-	m := s.inbox.current
+// addMessageLocked handles a part of the current one-way message, and queues the message for delivery when it is complete.
+func (s *Session) addMessageLocked(p []byte) error {
+	m := s.messages.in.current
 	if len(p) > 0 || m.in.progress == 0 { // an empty part is no progress
 		m.in.progress = s.elapsed()
 	}
 	if !m.cancelled && !s.take(m, len(p)) {
-		s.skip(m, noMemory)
+		s.skipLocked(m, noMemory)
 	}
 	if m.cancelled {
 		if m.in.got += len(p); m.in.got > m.in.start.Total {
@@ -87,11 +87,11 @@ func (s *Session) addMessage(p []byte) error {
 	if !m.in.complete() {
 		return nil
 	}
-	s.inbox.current = nil
-	s.partial--
-	s.inbox.queue.push(m)
-	if !s.inbox.running {
-		s.inbox.running = true
+	s.messages.in.current = nil
+	s.requests.partial--
+	s.messages.in.queue.push(m)
+	if !s.messages.in.running {
+		s.messages.in.running = true
 		go s.deliver()
 	}
 	return nil
@@ -102,36 +102,36 @@ func (s *Session) addMessage(p []byte) error {
 func (s *Session) deliver() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer s.delivered()
+	defer s.deliveredLocked()
 	handler.Run((*handlers)(s), handler.OneWay, func() {
-		for s.inbox.queue.len() > 0 {
+		for s.messages.in.queue.len() > 0 {
 			s.deliverNext()
 		}
 	})
 }
 
-// delivered ends deliver, even if a handler has ended its goroutine with runtime.Goexit. s.mu is held.
-func (s *Session) delivered() {
-	if s.inbox.queue.len() > 0 {
+// deliveredLocked ends deliver, even if a handler has ended its goroutine with runtime.Goexit.
+func (s *Session) deliveredLocked() {
+	if s.messages.in.queue.len() > 0 {
 		go s.deliver()
 		return
 	}
-	s.inbox.running = false
-	s.checkIdle()
+	s.messages.in.running = false
+	s.checkIdleLocked()
 }
 
 // deliverNext runs the handler of the first message. s.mu is held, and released while the handler runs.
 func (s *Session) deliverNext() {
-	m := s.inbox.queue.pop()
+	m := s.messages.in.queue.pop()
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		s.cfg.Quota.Release(m.held)
 		m.held = 0
-		s.moved++
-		s.inbox.handled = m.id
-		s.inbox.toAck += m.in.size() + messageCharge
-		s.ackMessages()
+		s.end.moved++
+		s.messages.in.handled = m.id
+		s.messages.in.toAck += m.in.size() + messageCharge
+		s.ackMessagesLocked()
 	}()
 	if !m.cancelled {
 		s.deliverOne(m)
@@ -141,16 +141,16 @@ func (s *Session) deliverNext() {
 // ackAfter bounds how long a handled message waits for its acknowledgement, which is progress to a Close of the sender.
 const ackAfter = 500 * time.Millisecond
 
-// ackMessages acknowledges the handled messages to the sender, once that is worth a frame. s.mu is held.
-func (s *Session) ackMessages() {
+// ackMessagesLocked acknowledges the handled messages to the sender, once that is worth a frame.
+func (s *Session) ackMessagesLocked() {
 	now := s.elapsed()
-	if s.inbox.queue.len() > 0 && s.inbox.toAck < s.cfg.MessageWindow/4 && now-s.inbox.ackedAt < ackAfter {
+	if s.messages.in.queue.len() > 0 && s.messages.in.toAck < s.cfg.MessageWindow/4 && now-s.messages.in.ackedAt < ackAfter {
 		return
 	}
-	s.inbox.ackedAt = now
-	s.inbox.charge -= s.inbox.toAck
-	s.inbox.toAck = 0
-	s.control(frame.Header{Type: frame.TypeMessageAck, ID: s.inbox.handled}, nil)
+	s.messages.in.ackedAt = now
+	s.messages.in.charge -= s.messages.in.toAck
+	s.messages.in.toAck = 0
+	s.controlLocked(frame.Header{Type: frame.TypeMessageAck, ID: s.messages.in.handled}, nil)
 }
 
 // deliverOne runs the handler of one message. It reports a failure to the sender.
@@ -158,7 +158,7 @@ func (s *Session) deliverOne(m *Message) {
 	refuse := func(f frame.Failure) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.controlFailure(frame.TypeError, m.id, f)
+		s.controlFailureLocked(frame.TypeError, m.id, f)
 	}
 	value, err := s.takeBody(m)
 	if err != nil {
@@ -183,7 +183,7 @@ func (s *Session) deliverOne(m *Message) {
 	returned = true
 }
 
-// abortLocked releases the messages held in the lane. s.mu is held.
+// abortLocked releases the messages held in the lane.
 func (l *inLane) abortLocked(s *Session) {
 	if l.current != nil {
 		l.current.in.drop()

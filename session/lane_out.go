@@ -15,6 +15,12 @@ import (
 // One-way messages form a lane: the other side handles each side's messages one at a time, in the order sent. MESSAGE_ACK acknowledges the
 // handled messages, which gives the sender both room in the window and the outcome.
 
+// messages are the one-way messages of both sides.
+type messages struct {
+	out outLane
+	in  inLane
+}
+
 // messageCharge is the charge of a one-way message in the window in addition to its bytes.
 const messageCharge = 64
 
@@ -86,17 +92,17 @@ func (s *Session) send(ctx context.Context, head outgoing, value []byte) error {
 		o.out.body = bytes.Clone(value)
 	}
 	s.mu.Lock()
-	if err := s.refusal("send", link); err != nil {
+	if err := s.refusalLocked("send", link); err != nil {
 		s.mu.Unlock()
 		return err
 	}
-	if s.lane.waiting.len() == 0 && s.lane.hasRoom() {
-		s.lane.admit(o)
+	if s.messages.out.waiting.len() == 0 && s.messages.out.hasRoom() {
+		s.messages.out.admit(o)
 		s.mu.Unlock()
 		return nil
 	}
 	o.admitted = make(chan struct{})
-	s.lane.waiting.push(o)
+	s.messages.out.waiting.push(o)
 	s.mu.Unlock()
 	return s.awaitAdmission(ctx, o)
 }
@@ -112,9 +118,9 @@ func (s *Session) awaitAdmission(ctx context.Context, o *oneWay) error {
 		case <-o.admitted:
 		default:
 			o.gone = true
-			o.out.drop()
-			s.lane.waiting.leave()
-			s.checkIdle()
+			o.out.dropLocked()
+			s.messages.out.waiting.leave()
+			s.checkIdleLocked()
 			return &Error{Op: "send", Peer: s.peer, Link: o.out.start.Link, Outcome: NotSent, Err: ctx.Err()}
 		}
 	}
@@ -133,13 +139,13 @@ func (l *outLane) admit(o *oneWay) {
 	l.queue.push(o)
 	if !l.queued {
 		l.queued = true
-		l.s.enqueue(l)
+		l.s.enqueueLocked(l)
 	}
 }
 
 // next sends the next fragment of the first message, and continues with the next messages while they are small.
 func (l *outLane) next(b []byte) ([]byte, bool) {
-	for full := len(b) + l.s.part; l.queue.len() > 0 && len(b) < full; {
+	for full := len(b) + l.s.out.part; l.queue.len() > 0 && len(b) < full; {
 		o := *l.queue.peek()
 		begun := o.out.begun
 		var more bool
@@ -163,7 +169,7 @@ func (l *outLane) awaits(id uint64) bool {
 
 // onAck handles the peer's notice that every message up to id has been handled.
 func (l *outLane) onAck(id uint64) error {
-	if !l.awaits(id) || !l.s.ours(id) || id > l.s.lastID {
+	if !l.awaits(id) || !l.s.ours(id) || id > l.s.ids.ours {
 		return fmt.Errorf("MESSAGE_ACK of id %d: %w", id, frame.ErrMalformed)
 	}
 	for l.awaits(id) {
@@ -174,7 +180,7 @@ func (l *outLane) onAck(id uint64) error {
 		l.unacked.pop()
 		l.charge -= o.charge
 		l.handled++
-		l.s.moved++
+		l.s.end.moved++
 	}
 	for l.waiting.len() > 0 && l.hasRoom() {
 		o := l.waiting.pop()
@@ -182,7 +188,7 @@ func (l *outLane) onAck(id uint64) error {
 		close(o.admitted)
 	}
 	l.wakeFlushers(false)
-	l.s.checkIdle()
+	l.s.checkIdleLocked()
 	return nil
 }
 
@@ -198,7 +204,7 @@ func (l *outLane) undelivered(id uint64, err *Error) bool {
 	l.note(err)
 	switch {
 	case l.s.cfg.OnUndelivered == nil && err.Outcome == Rejected:
-		l.s.noteLost(nil, err) // for Close, unless Flush returns it before
+		l.s.noteLostLocked(nil, err) // for Close, unless Flush returns it before
 	case l.s.cfg.OnUndelivered != nil:
 		l.s.mu.Unlock()
 		defer l.s.mu.Lock()
@@ -245,14 +251,14 @@ func (l *outLane) abort(err *Error) {
 		}
 		e := end(o, outcome)
 		l.note(e)
-		l.s.noteLost(nil, e)
+		l.s.noteLostLocked(nil, e)
 		if l.s.cfg.OnUndelivered != nil {
 			l.untold = append(l.untold, e)
 		}
 	}
 	for l.unacked.len() > 0 {
 		o := l.unacked.pop()
-		report(o, l.s.outcomeOf(&o.out))
+		report(o, l.s.outcomeOfLocked(&o.out))
 	}
 	for l.queue.len() > 0 {
 		if o := l.queue.pop(); !o.out.begun {
@@ -287,11 +293,11 @@ func (l *outLane) wakeFlushers(all bool) {
 // before all messages were acknowledged, the failures include each message not known to have been handled.
 func (s *Session) Flush(ctx context.Context) error {
 	s.mu.Lock()
-	f := &flusher{target: s.lane.admitted, done: make(chan struct{})}
-	if s.lane.handled >= f.target || s.err != nil {
+	f := &flusher{target: s.messages.out.admitted, done: make(chan struct{})}
+	if s.messages.out.handled >= f.target || s.err != nil {
 		close(f.done)
 	} else {
-		s.lane.flushers = append(s.lane.flushers, f)
+		s.messages.out.flushers = append(s.messages.out.flushers, f)
 	}
 	s.mu.Unlock()
 	select {
@@ -299,16 +305,16 @@ func (s *Session) Flush(ctx context.Context) error {
 	case <-ctx.Done():
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.lane.flushers = slices.DeleteFunc(s.lane.flushers, func(x *flusher) bool { return x == f })
+		s.messages.out.flushers = slices.DeleteFunc(s.messages.out.flushers, func(x *flusher) bool { return x == f })
 		return &Error{Op: "flush", Peer: s.peer, Err: ctx.Err()}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	failures := s.lane.failures
-	if more := s.lane.failed - len(failures); more > 0 {
+	failures := s.messages.out.failures
+	if more := s.messages.out.failed - len(failures); more > 0 {
 		failures = append(failures, fmt.Errorf("and %d more", more))
 	}
-	s.lane.failures, s.lane.failed = nil, 0
-	s.forgetErrors(failures)
+	s.messages.out.failures, s.messages.out.failed = nil, 0
+	s.forgetErrorsLocked(failures)
 	return errors.Join(failures...)
 }

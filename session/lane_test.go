@@ -42,9 +42,9 @@ func TestMessagesOfAnySizeKeepTheirOrder(t *testing.T) {
 		}
 		require.NoError(t, p.dialer.Flush(t.Context()))
 		require.Equal(t, want, got)
-		require.Zero(t, p.dialer.lane.charge)
+		require.Zero(t, p.dialer.messages.out.charge)
 		wantZero(t, p.accepted)
-		require.Zero(t, p.accepted.inbox.charge)
+		require.Zero(t, p.accepted.messages.in.charge)
 	})
 }
 
@@ -83,7 +83,7 @@ func TestSendWaitsForTheWindowAndForItsContext(t *testing.T) {
 		require.ErrorIs(t, w.s.Flush(within(t, time.Second)), context.DeadlineExceeded)
 		w.send(frame.TypeMessageAck, 0, 5, nil)
 		require.NoError(t, w.s.Flush(t.Context()))
-		require.Empty(t, w.s.lane.flushers)
+		require.Empty(t, w.s.messages.out.flushers)
 	})
 }
 

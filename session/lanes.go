@@ -12,6 +12,11 @@ import (
 // A lane runs on top of a stream and buffers data written to it: blocks or records. Close makes each lane write its buffered data to its
 // stream, and waits for that before it ends the streams.
 
+// lanes are the lanes of a session.
+type lanes struct {
+	open map[*lane]struct{}
+}
+
 // lane is one such lane.
 type lane struct {
 	flush func(context.Context) error
@@ -28,29 +33,29 @@ func (s *Session) FlushOnClose(flush func(ctx context.Context) error) (remove fu
 	l := &lane{flush}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lanes == nil {
-		s.lanes = make(map[*lane]struct{})
+	if s.lanes.open == nil {
+		s.lanes.open = make(map[*lane]struct{})
 	}
-	s.lanes[l] = struct{}{}
+	s.lanes.open[l] = struct{}{}
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.lanes, l)
+		delete(s.lanes.open, l)
 	}
 }
 
 // flushLanes calls the flush functions of all lanes, once, and waits for them. The session refuses new work from then on.
 func (s *Session) flushLanes() {
 	s.mu.Lock()
-	if flushed := s.flushed; flushed != nil {
+	if flushed := s.end.flushed; flushed != nil {
 		s.mu.Unlock()
 		<-flushed
 		return
 	}
 	flushed := make(chan struct{})
 	defer close(flushed)
-	lanes := s.lanes
-	s.lanes, s.flushed = nil, flushed
+	lanes := s.lanes.open
+	s.lanes.open, s.end.flushed = nil, flushed
 	s.mu.Unlock()
 	if len(lanes) == 0 {
 		return
@@ -70,13 +75,13 @@ func (s *Session) flushLanes() {
 				defer s.mu.Unlock()
 				left--
 				if err != nil {
-					s.noteLost(nil, s.laneError(err))
+					s.noteLostLocked(nil, s.laneError(err))
 				}
 				s.stirLocked()
 			})
 		})
 	}
-	s.awaitProgress(func() bool { return left == 0 }, s.progress)
+	s.awaitProgress(func() bool { return left == 0 }, s.progressLocked)
 	cancel()
 	all.Wait()
 }

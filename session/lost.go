@@ -13,58 +13,64 @@ import (
 // maxLost bounds how many errors closeError wraps.
 const maxLost = 256
 
+// undelivered is the work that did not arrive, or is not known to have arrived, for the error of Close.
+type undelivered struct {
+	things []lost // at most maxLost
+	count  int    // in all
+}
+
 // lost is a message or stream that did not arrive, or is not known to have arrived.
 type lost struct {
-	of  streamConn // nil if it is not a stream
+	of  any // the stream; nil if it is not one
 	err *Error
 	at  time.Duration // Session.elapsed
 }
 
-// noteLost records lost work for closeError. It records a stream once. s.mu is held.
-func (s *Session) noteLost(of streamConn, err *Error) {
-	if of != nil && slices.ContainsFunc(s.lostThings, func(l lost) bool { return l.of == of }) {
+// noteLostLocked records lost work for closeError. It records a stream once.
+func (s *Session) noteLostLocked(of any, err *Error) {
+	if of != nil && slices.ContainsFunc(s.undelivered.things, func(l lost) bool { return l.of == of }) {
 		return
 	}
 	if p, ok := of.(interface{ isEmpty() bool }); ok && p.isEmpty() {
 		return // the lane on it has written nothing but headers
 	}
-	closing := s.phase >= phaseClosing || s.err != nil
+	closing := s.end.ours >= phaseClosing || s.err != nil
 	if !closing {
-		s.forgetUnwanted()
+		s.forgetUnwantedLocked()
 	}
-	if len(s.lostThings) == maxLost && err.Remote && !closing {
+	if len(s.undelivered.things) == maxLost && err.Remote && !closing {
 		return // the error lists enough of them already
 	}
-	if s.lostCount++; len(s.lostThings) < maxLost {
-		s.lostThings = append(s.lostThings, lost{of, err, s.elapsed()})
+	if s.undelivered.count++; len(s.undelivered.things) < maxLost {
+		s.undelivered.things = append(s.undelivered.things, lost{of, err, s.elapsed()})
 	}
 }
 
-// forget takes back the noted things that match. s.mu is held.
-func (s *Session) forget(match func(lost) bool) {
-	n := len(s.lostThings)
-	s.lostThings = slices.DeleteFunc(s.lostThings, match)
-	s.lostCount -= n - len(s.lostThings)
+// forgetLocked takes back the noted things that match.
+func (s *Session) forgetLocked(match func(lost) bool) {
+	n := len(s.undelivered.things)
+	s.undelivered.things = slices.DeleteFunc(s.undelivered.things, match)
+	s.undelivered.count -= n - len(s.undelivered.things)
 }
 
-// forgetErrors removes errors that noteLost has recorded and the application has now. s.mu is held.
-func (s *Session) forgetErrors(errs []error) {
-	s.forget(func(l lost) bool { return slices.Contains(errs, error(l.err)) })
+// forgetErrorsLocked removes errors that noteLostLocked has recorded and the application has now.
+func (s *Session) forgetErrorsLocked(errs []error) {
+	s.forgetLocked(func(l lost) bool { return slices.Contains(errs, error(l.err)) })
 }
 
-// forgetLost takes back what noteLost has noted of a stream. s.mu is held.
-func (s *Session) forgetLost(of streamConn) {
-	s.forget(func(l lost) bool { return l.of == of })
+// forgetLostLocked takes back what noteLostLocked has noted of a stream.
+func (s *Session) forgetLostLocked(of any) {
+	s.forgetLocked(func(l lost) bool { return l.of == of })
 }
 
 // unwantedFor is how long it is remembered that the peer did not want the rest of a stream: perhaps because it is closing the session, which
 // it says behind all that it had queued.
 const unwantedFor = 10 * time.Minute
 
-// forgetUnwanted forgets the streams whose rest the peer refused more than unwantedFor ago. s.mu is held.
-func (s *Session) forgetUnwanted() {
+// forgetUnwantedLocked forgets the streams whose rest the peer refused more than unwantedFor ago.
+func (s *Session) forgetUnwantedLocked() {
 	before := s.elapsed() - unwantedFor
-	s.forget(func(l lost) bool { return l.err.Remote && l.at < before })
+	s.forgetLocked(func(l lost) bool { return l.err.Remote && l.at < before })
 }
 
 // closeError returns the result of Close for a session that has ended.
@@ -72,26 +78,26 @@ func (s *Session) closeError() error {
 	<-s.finished
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lostCount == 0 {
+	if s.undelivered.count == 0 {
 		return nil
 	}
 	failed := &Error{Op: "close", Peer: s.peer, Outcome: Unknown}
-	if len(s.lostThings) > 0 {
-		failed.Outcome = s.lostThings[0].err.Outcome
+	if len(s.undelivered.things) > 0 {
+		failed.Outcome = s.undelivered.things[0].err.Outcome
 	}
-	all := make([]error, 0, len(s.lostThings)+2)
-	for _, l := range s.lostThings {
+	all := make([]error, 0, len(s.undelivered.things)+2)
+	for _, l := range s.undelivered.things {
 		if l.err.Outcome != failed.Outcome {
 			failed.Outcome = Unknown
 		}
 		all = append(all, l.err)
 	}
-	if more := s.lostCount - len(s.lostThings); more > 0 {
+	if more := s.undelivered.count - len(s.undelivered.things); more > 0 {
 		failed.Outcome = Unknown
 		all = append(all, fmt.Errorf("and %d more", more))
 	}
 	switch {
-	case s.gaveUp && s.err.Code == codes.Closed:
+	case s.end.ours == phaseGaveUp && s.err.Code == codes.Closed:
 		failed.Code = codes.Timeout
 		failed.Text = fmt.Sprintf("no progress for %v", s.cfg.CloseTimeout)
 	case !errors.Is(s.err, ErrClosed):

@@ -124,14 +124,14 @@ func (m *Message) reply(head outgoing, value []byte) error {
 	head.s, head.owner, head.typ, head.id = s, m, frame.TypeResponse, m.id
 	head.fill(value)
 	s.mu.Lock()
-	if err := m.claimReply(); err != nil {
+	if err := m.claimReplyLocked(); err != nil {
 		s.mu.Unlock()
 		return err
 	}
 	m.held += len(head.body)
 	s.cfg.Quota.force(len(head.body))
 	m.out = head
-	s.enqueue(&m.out)
+	s.enqueueLocked(&m.out)
 	s.mu.Unlock()
 	return nil
 }
@@ -143,18 +143,18 @@ func (m *Message) refuse(f frame.Failure) error {
 	return m.refuseLocked(f)
 }
 
-// refuseLocked is refuse. s.mu is held.
+// refuseLocked is refuse.
 func (m *Message) refuseLocked(f frame.Failure) error {
-	if err := m.claimReply(); err != nil {
+	if err := m.claimReplyLocked(); err != nil {
 		return err
 	}
-	m.s.controlFailure(frame.TypeError, m.id, f)
+	m.s.controlFailureLocked(frame.TypeError, m.id, f)
 	m.onSent()
 	return nil
 }
 
-// claimReply marks the one reply as given, or returns why none can be given. s.mu is held.
-func (m *Message) claimReply() error {
+// claimReplyLocked marks the one reply as given, or returns why none can be given.
+func (m *Message) claimReplyLocked() error {
 	switch {
 	case m.replied:
 		return ErrReplied
@@ -165,12 +165,12 @@ func (m *Message) claimReply() error {
 			Text: "the sender no longer waits"}
 	}
 	m.replied = true
-	m.endCall() // the caller, once it has the answer, may call again at once
+	m.endCallLocked() // the caller, once it has the answer, may call again at once
 	return nil
 }
 
-// endCall releases the handler's place in the quota, once. s.mu is held.
-func (m *Message) endCall() {
+// endCallLocked releases the handler's place in the quota, once.
+func (m *Message) endCallLocked() {
 	if m.counted {
 		m.counted = false
 		m.s.cfg.Quota.EndCall()
@@ -182,39 +182,39 @@ func (m *Message) onBegun() {}
 // onSent marks the answer as sent: the peer may use its place again. s.mu is held.
 func (m *Message) onSent() {
 	m.emitted = true
-	delete(m.s.serving, m.id)
+	delete(m.s.requests.open, m.id)
 	if m.started && !m.returned { // the session no longer knows the request, and its handler still runs
 		m.unwatch = context.AfterFunc(m.s.ctx, func() { m.ctx.end(context.Canceled) })
 	}
-	m.settle()
+	m.settleLocked()
 }
 
 // abort is called by the writer when the session ended before the answer was sent.
 func (m *Message) abort(*Error) { m.cancelLocked(context.Canceled) }
 
-// cancelLocked ends the request from outside. s.mu is held.
+// cancelLocked ends the request from outside.
 func (m *Message) cancelLocked(err error) {
 	if m.cancelled || m.emitted {
 		return
 	}
 	m.cancelled = true
-	delete(m.s.serving, m.id)
-	m.out.drop()
+	delete(m.s.requests.open, m.id)
+	m.out.dropLocked()
 	if !m.started {
-		m.s.partial--
+		m.s.requests.partial--
 		m.in.drop()
 	}
-	m.settle()
+	m.settleLocked()
 	m.ctx.end(err)
 }
 
-// settle releases the request's resources once they are no longer used. s.mu is held.
-func (m *Message) settle() {
+// settleLocked releases the request's resources once they are no longer used.
+func (m *Message) settleLocked() {
 	if m.started && !m.returned || !m.emitted && !m.cancelled {
 		return
 	}
 	m.s.cfg.Quota.Release(m.held)
 	m.held = 0
 	m.ctx.end(context.Canceled) // releases its timer and derived contexts
-	m.s.checkIdle()
+	m.s.checkIdleLocked()
 }

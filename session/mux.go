@@ -1,9 +1,11 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
@@ -125,4 +127,46 @@ func (x *Mux) stream(name string) func(*Stream) {
 		}
 	}
 	return anyNamed
+}
+
+// RegisterCodec makes c known, for sending and for what arrives. It returns an error for a nil codec, and for a name that
+// is empty, longer than 255 bytes, or taken.
+func (x *Mux) RegisterCodec(c Codec) error {
+	if c == nil {
+		return errors.New("session: codec is nil")
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	name := c.Name()
+	if name == "" || len(name) > frame.MaxName {
+		return fmt.Errorf("session: codec name of %d bytes, want 1 to %d", len(name), frame.MaxName)
+	}
+	if _, taken := x.codecs[name]; taken || name == jsonName && x.parent == nil {
+		return fmt.Errorf("session: codec %q is already registered", name)
+	}
+	if x.codecs == nil {
+		x.codecs = make(map[string]Codec)
+	}
+	x.codecs[name] = c
+	return nil
+}
+
+// codec returns the codec called name, JSON for "", or an error that matches ErrUnsupported.
+func (x *Mux) codec(name string) (Codec, error) {
+	if name == "" {
+		return JSON, nil
+	}
+	for ; x != nil; x = x.parent {
+		x.mu.RLock()
+		c := x.codecs[name]
+		x.mu.RUnlock()
+		if c != nil {
+			return c, nil
+		}
+	}
+	if name == jsonName {
+		return JSON, nil
+	}
+	return nil, &Error{Op: "codec", Link: name, Code: codes.Unsupported, Outcome: NotSent,
+		Text: "no such codec on this side: RegisterCodec it"}
 }

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -11,8 +10,6 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/frame"
-	"github.com/peerlane/peerlane/internal/handler"
-	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // muxed is a shared stream. It stays in its session's table until both directions have ended and the peer has acknowledged this side's.
@@ -86,47 +83,6 @@ func newMuxed(s *Session, name string, mine bool) *muxed {
 	return st
 }
 
-// openShared opens a stream on the carrier.
-func (s *Session) openShared(ctx context.Context, name string, bulk bool) (*Stream, error) {
-	st := newMuxed(s, name, true)
-	st.bulk = bulk
-	fail := func(err *Error) (*Stream, error) {
-		err.Op, err.Peer, err.Link = "open stream", s.peer, name
-		return nil, err
-	}
-	s.mu.Lock()
-	if err := s.refusal("open stream", name); err != nil {
-		s.mu.Unlock()
-		return nil, err
-	}
-	if s.mine >= int(s.limits.MaxStreams) {
-		s.mu.Unlock()
-		return fail(&Error{Code: codes.Unavailable, Outcome: NotSent,
-			Text: fmt.Sprintf("%d streams open, the peer takes no more", s.limits.MaxStreams)})
-	}
-	if s.mineKept >= 2*int(s.limits.MaxStreams) {
-		s.mu.Unlock()
-		return fail(&Error{Code: codes.Unavailable, Outcome: NotSent, RetryAfter: retryHint,
-			Text: fmt.Sprintf("the peer has not acknowledged the ends of %d streams", s.mineKept-s.mine)})
-	}
-	s.mine++
-	s.enqueue((*opening)(st))
-	s.mu.Unlock()
-	s.touch()
-	select {
-	case <-st.opened:
-	case <-ctx.Done():
-		st.giveUpOpening(&Error{Outcome: NotSent, Err: ctx.Err()})
-	}
-	s.mu.Lock()
-	err := st.openErr
-	s.mu.Unlock()
-	if err != nil {
-		return fail(err)
-	}
-	return &Stream{conn: st, s: s, name: name}, nil
-}
-
 // giveUpOpening ends a stream that the peer has not accepted yet.
 func (st *muxed) giveUpOpening(err *Error) {
 	st.s.mu.Lock()
@@ -136,9 +92,9 @@ func (st *muxed) giveUpOpening(err *Error) {
 	}
 	if st.id != 0 {
 		err.Outcome = Unknown // OPEN has left
-		st.s.controlFailure(frame.TypeStreamReset, st.id, frame.Failure{Code: codes.Cancelled})
+		st.s.controlFailureLocked(frame.TypeStreamReset, st.id, frame.Failure{Code: codes.Cancelled})
 	}
-	st.end(err)
+	st.endLocked(err)
 }
 
 // opening is a stream as the source of its OPEN frame.
@@ -149,98 +105,23 @@ func (o *opening) next(b []byte) ([]byte, bool) {
 	if st.ended {
 		return b, false
 	}
-	st.id, st.askedAt = st.s.newID(), st.s.elapsed()
-	st.s.streams[st.id] = st
-	st.s.mineKept++
+	st.id, st.askedAt = st.s.newIDLocked(), st.s.elapsed()
+	st.s.shared.open[st.id] = st
+	st.s.shared.oursKept++
 	b = frame.AppendHeader(b, frame.Header{Length: len(st.name), Type: frame.TypeStreamOpen, ID: st.id})
 	return append(b, st.name...), false
 }
 
 func (o *opening) abort(err *Error) { (*muxed)(o).abort(err) }
 
-// onOpen handles the peer's OPEN. s.mu is held.
-func (s *Session) onOpen(h frame.Header, p []byte) error {
-	if len(p) == 0 || len(p) > frame.MaxName {
-		return fmt.Errorf("stream name of %d bytes: %w", len(p), frame.ErrMalformed)
-	}
-	if err := s.acceptID(h.Type, h.ID); err != nil {
-		return err
-	}
-	name := s.intern(p)
-	serve := s.cfg.Mux.stream(name)
-	var refusal frame.Failure
-	switch {
-	case s.phase >= phaseDraining, s.flushed != nil:
-		refusal.Code = codes.GoingAway
-	case serve == nil:
-		refusal = frame.Failure{Code: codes.NotFound, Text: fmt.Sprintf("nobody serves stream %q", name)}
-	case s.theirsOpen >= s.cfg.MaxStreams:
-		refusal = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many streams open"}
-	case s.theirsKept >= 2*s.cfg.MaxStreams:
-		refusal = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many ends of streams are not acknowledged"}
-	case s.streaming >= 2*s.cfg.MaxStreams:
-		refusal = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
-	}
-	if refusal.Code != codes.OK {
-		s.stats.refused.Add(1)
-		s.refuse(frame.TypeStreamReset, h.ID, refusal)
-		return nil
-	}
-	st := newMuxed(s, name, false)
-	st.id, st.accepted = h.ID, true
-	s.theirsOpen++
-	s.theirsKept++
-	s.streams[h.ID] = st
-	s.control(frame.Header{Type: frame.TypeStreamAccept, ID: h.ID}, nil)
-	s.touch()
-	s.streaming++
-	go s.serveStream(serve, &Stream{conn: st, s: s, name: name})
-	return nil
-}
-
-// serveStream runs a stream's handler in its own goroutine, which ends when the handler does. When the handler returns, serveStream
-// closes the stream; when it panics or ends its goroutine, serveStream resets it. A stream that the handler had closed stays closed, and
-// its written data still arrives. The caller has counted the stream in s.streaming.
-func (s *Session) serveStream(serve func(*Stream), st *Stream) {
-	defer s.endServeStream()
-	hook.Run(func() { handler.Run((*handlers)(s), handler.Stream, func() { serve(st) }) }, func(why *hook.Failure) {
-		switch {
-		case why == nil:
-			s.closeServed(st)
-			return
-		case !st.closed.Load():
-			_ = st.Reset(codes.Internal) // the log reports why
-		}
-		s.logFailure(why, "stream", st.name)
-	})
-}
-
-// closeServed closes a stream whose handler has returned. Session.Close reports undelivered data.
-func (s *Session) closeServed(st *Stream) {
-	s.mu.Lock()
-	s.closings++
-	s.mu.Unlock()
-	err := st.Close()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.endClosing(st.conn, err)
-}
-
-func (s *Session) endServeStream() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.streaming--
-	s.checkIdle()
-}
-
-// end removes the stream from the table and wakes all waiters with err. s.mu is held.
-func (st *muxed) end(err error) {
+// endLocked removes the stream from the table and wakes all waiters with err.
+func (st *muxed) endLocked(err error) {
 	if st.ended {
 		return
 	}
-	st.leave()
+	st.leaveLocked()
 	if st.broken == nil && st.sent > 0 && !st.received && !st.wasReset {
-		st.breakOff(st.unsettled(err))
+		st.breakOffLocked(st.unsettled(err))
 	}
 	if !st.accepted {
 		var failure *Error
@@ -259,62 +140,62 @@ func (st *muxed) end(err error) {
 	st.in.fail(err, keepUnread)
 }
 
-// leave removes the stream from the table. s.mu is held.
-func (st *muxed) leave() {
+// leaveLocked removes the stream from the table.
+func (st *muxed) leaveLocked() {
 	st.ended = true
-	delete(st.s.streams, st.id)
+	delete(st.s.shared.open, st.id)
 	switch {
 	case !st.mine:
-		st.s.theirsKept--
+		st.s.shared.theirsKept--
 	case st.id != 0:
-		st.s.mineKept--
+		st.s.shared.oursKept--
 	}
-	st.s.forgetReceipts(st)
-	st.uncount()
+	st.s.forgetReceiptsLocked(st)
+	st.uncountLocked()
 	st.writeDue.Stop()
 	if st.bulk && st.queued {
-		st.s.releaseHeld((*writing)(st))
+		st.s.releaseHeldLocked((*writing)(st))
 	}
 	st.s.stirLocked()
-	st.s.checkIdle()
+	st.s.checkIdleLocked()
 }
 
-// uncount releases the stream's place in MaxStreams, once. s.mu is held.
-func (st *muxed) uncount() {
+// uncountLocked releases the stream's place in MaxStreams, once.
+func (st *muxed) uncountLocked() {
 	if st.parted {
 		return
 	}
 	st.parted = true
 	if st.mine {
-		st.s.mine--
+		st.s.shared.ours--
 	} else {
-		st.s.theirsOpen--
+		st.s.shared.theirs--
 	}
 }
 
-// leaveIfDone releases the stream's place once both directions have ended. It removes the stream from the table once the peer is known to
-// have all of this side's data. s.mu is held.
-func (st *muxed) leaveIfDone() {
+// leaveIfDoneLocked releases the stream's place once both directions have ended. It removes the stream from the table once the peer is
+// known to have all of this side's data.
+func (st *muxed) leaveIfDoneLocked() {
 	if !st.finSent || !st.peerFin || st.ended {
 		return
 	}
-	st.uncount()
+	st.uncountLocked()
 	if st.received {
-		st.leave()
+		st.leaveLocked()
 	}
 }
 
 // onReceived records that the peer's session has the whole writing direction. s.mu is held.
 func (st *muxed) onReceived() {
 	st.received = true
-	st.leaveIfDone()
+	st.leaveIfDoneLocked()
 }
 
-// breakOff notes why bytes that had been sent were dropped. Session.Close names a stream that the application has not closed. s.mu is held.
-func (st *muxed) breakOff(err *Error) {
+// breakOffLocked notes why bytes that had been sent were dropped. Session.Close names a stream that the application has not closed.
+func (st *muxed) breakOffLocked(err *Error) {
 	st.broken = err
 	if !st.closed && !st.wasReset {
-		st.s.noteLost(st, err)
+		st.s.noteLostLocked(st, err)
 	}
 }
 
@@ -340,10 +221,10 @@ func (st *muxed) abort(err *Error) {
 	if !st.received && !st.ended && (st.sent > 0 || st.userEnded) {
 		st.broken = st.unsettled(st.ending(err))
 		if !st.gaveUp {
-			st.s.noteLost(st, st.broken)
+			st.s.noteLostLocked(st, st.broken)
 		}
 	}
-	st.end(st.ending(err))
+	st.endLocked(st.ending(err))
 }
 
 // ending returns the stream's error when its session ends with err.
@@ -361,12 +242,12 @@ func (st *muxed) onAccept() error {
 		return fmt.Errorf("STREAM_ACCEPT of id %d: %w", st.id, frame.ErrMalformed)
 	}
 	st.accepted = true
-	st.s.moved++
+	st.s.end.moved++
 	now := st.s.elapsed()
 	st.flight.least, st.flight.leastAt = max(1, now-st.askedAt), now
 	close(st.opened)
-	if st.s.asked {
-		st.askFin() // Close was called before the peer accepted
+	if st.s.end.demand >= demandClose {
+		st.askFinLocked() // Close was called before the peer accepted
 	}
 	st.s.stirLocked()
 	return nil
@@ -377,9 +258,9 @@ func (st *muxed) onReset(f frame.Failure) {
 	err := remote(f)
 	err.Op, err.Peer, err.Link = "stream", st.s.peer, st.name
 	if st.sent > 0 && st.broken == nil {
-		st.breakOff(st.unsettled(err))
+		st.breakOffLocked(st.unsettled(err))
 	}
-	st.end(err)
+	st.endLocked(err)
 	st.in.fail(err, dropUnread)
 }
 
@@ -392,7 +273,7 @@ func (st *muxed) CloseWrite() error {
 	}
 	st.writeErr = net.ErrClosed
 	st.userEnded = true
-	st.askFin()
+	st.askFinLocked()
 	return nil
 }
 
@@ -402,9 +283,9 @@ func (st *muxed) CloseRead() error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
 	if unread {
-		st.sayUnread()
+		st.sayUnreadLocked()
 	} else if !fin && !st.ended && !st.peerFin {
-		st.s.controlFailure(frame.TypeStreamStop, st.id, frame.Failure{Code: codes.ReadClosed})
+		st.s.controlFailureLocked(frame.TypeStreamStop, st.id, frame.Failure{Code: codes.ReadClosed})
 	}
 	return nil
 }
@@ -415,21 +296,21 @@ func (st *muxed) Close() error {
 	if !st.closed {
 		st.closed, st.userEnded = true, true
 		st.writeErr = net.ErrClosed
-		st.cutWrite()
-		st.askFin()
+		st.cutWriteLocked()
+		st.askFinLocked()
 	}
 	st.s.mu.Unlock()
 	_ = st.CloseRead() // never fails
 	return st.awaitReceived()
 }
 
-// cutWrite ends a Write in progress and drops its unsent data. s.mu is held.
-func (st *muxed) cutWrite() {
+// cutWriteLocked ends a Write in progress and drops its unsent data.
+func (st *muxed) cutWriteLocked() {
 	if st.writeErr == nil && len(st.out) > 0 {
-		st.writeErr = st.ending(st.s.leaving)
+		st.writeErr = st.ending(st.s.end.leaving)
 	}
 	st.out = nil
-	st.offer()
+	st.offerLocked()
 	st.writable.Broadcast()
 }
 
@@ -437,12 +318,12 @@ func (st *muxed) cutWrite() {
 func (st *muxed) awaitReceived() error {
 	s := st.s
 	settled := func() bool { return st.received || st.ended || st.sent == 0 }
-	done := s.awaitProgress(settled, st.closeProgress)
+	done := s.awaitProgress(settled, st.closeProgressLocked)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case st.broken != nil:
-		s.forgetLost(st) // the caller has the error
+		s.forgetLostLocked(st) // the caller has the error
 		return st.broken
 	case done || settled() || st.sent == 0:
 		return nil
@@ -454,28 +335,28 @@ func (st *muxed) awaitReceived() error {
 	return st.unsettled(&Error{Code: codes.Timeout, Err: fmt.Errorf("no progress for %v", s.cfg.CloseTimeout)})
 }
 
-// closeProgress is progress of Close. Once the end has left, a peer that acknowledges bytes has that as its last word to give: what else
-// moves on the session does not count, or a peer that never answers the PING could hold up Close. s.mu is held.
-func (st *muxed) closeProgress() uint64 {
+// closeProgressLocked is progress of Close. Once the end has left, a peer that acknowledges bytes has that as its last word to give: what
+// else moves on the session does not count, or a peer that never answers the PING could hold up Close.
+func (st *muxed) closeProgressLocked() uint64 {
 	s := st.s
 	switch {
-	case st.finSent && s.flow != nil:
-		return st.sent + min(s.flow.Acked(), st.finAt)
+	case st.finSent && s.carriers.flow != nil:
+		return st.sent + min(s.carriers.flow.Acked(), st.finAt)
 	case len(st.out) > 0 && st.credit == 0:
 		return st.sent
 	}
-	return st.sent + s.progress()
+	return st.sent + s.progressLocked()
 }
 
 // Reset implements Stream.
 func (st *muxed) Reset(code codes.Code) error {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	st.s.forgetLost(st)
+	st.s.forgetLostLocked(st)
 	if !st.ended {
-		st.s.controlFailure(frame.TypeStreamReset, st.id, frame.Failure{Code: code})
+		st.s.controlFailureLocked(frame.TypeStreamReset, st.id, frame.Failure{Code: code})
 		st.wasReset = true
-		st.end(net.ErrClosed)
+		st.endLocked(net.ErrClosed)
 	}
 	st.in.fail(net.ErrClosed, dropUnread)
 	return nil

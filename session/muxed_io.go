@@ -27,33 +27,33 @@ func (st *muxed) Write(p []byte) (int, error) {
 	for st.writing && st.writeErr == nil && !st.writeDue.Expired() {
 		st.writable.Wait()
 	}
-	if err := st.writeFailure(); err != nil {
+	if err := st.writeFailureLocked(); err != nil {
 		return 0, err
 	}
-	if s.phase >= phaseClosing {
-		return 0, st.opError("write", st.ending(s.leaving))
+	if s.end.ours >= phaseClosing {
+		return 0, st.opError("write", st.ending(s.end.leaving))
 	}
 	if len(p) == 0 {
 		return 0, nil
 	}
 	s.touch()
 	st.writing, st.out = true, p
-	st.offer()
-	for len(st.out) > 0 && st.writeFailure() == nil {
+	st.offerLocked()
+	for len(st.out) > 0 && st.writeFailureLocked() == nil {
 		st.writable.Wait()
 	}
 	n := st.taken
 	st.writing, st.out, st.taken = false, nil, 0
-	st.offer() // a CloseWrite may be waiting for this Write
+	st.offerLocked() // a CloseWrite may be waiting for this Write
 	st.writable.Broadcast()
 	if n < len(p) {
-		return n, st.writeFailure()
+		return n, st.writeFailureLocked()
 	}
 	return n, nil
 }
 
-// writeFailure returns why Write fails now, or nil. s.mu is held.
-func (st *muxed) writeFailure() error {
+// writeFailureLocked returns why Write fails now, or nil.
+func (st *muxed) writeFailureLocked() error {
 	if st.writeErr != nil {
 		return st.opError("write", st.writeErr)
 	}
@@ -68,31 +68,31 @@ func (st *muxed) opError(op string, err error) error {
 	return &net.OpError{Op: op, Net: "peerlane", Source: st.LocalAddr(), Addr: st.RemoteAddr(), Err: err}
 }
 
-// offer puts the stream among the ready sources if it has something that may leave. s.mu is held.
-func (st *muxed) offer() {
-	if !st.queued && !st.ended && (st.mayLeave() || st.finAsked && !st.finSent && len(st.out) == 0) {
+// offerLocked puts the stream among the ready sources if it has something that may leave.
+func (st *muxed) offerLocked() {
+	if !st.queued && !st.ended && (st.mayLeaveLocked() || st.finAsked && !st.finSent && len(st.out) == 0) {
 		st.queued = true
-		st.s.enqueue((*writing)(st))
+		st.s.enqueueLocked((*writing)(st))
 	}
 }
 
-// mayLeave reports whether there is something to send, and may be. s.mu is held.
-func (st *muxed) mayLeave() bool {
+// mayLeaveLocked reports whether there is something to send, and may be.
+func (st *muxed) mayLeaveLocked() bool {
 	if len(st.out) == 0 || st.credit == 0 {
 		return false
 	}
 	if st.flight.room() == 0 {
-		st.s.watchFlights()
+		st.s.watchFlightsLocked()
 		return false
 	}
 	return true
 }
 
-// askFin ends this direction once the Write in progress has been sent. s.mu is held.
-func (st *muxed) askFin() {
+// askFinLocked ends this direction once the Write in progress has been sent.
+func (st *muxed) askFinLocked() {
 	if !st.finAsked {
 		st.finAsked = true
-		st.offer()
+		st.offerLocked()
 	}
 }
 
@@ -114,13 +114,13 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	if fin {
 		h.Flags = frame.FlagFin
 		st.finSent = true
-		st.s.unasked = append(st.s.unasked, st)
+		st.s.shared.unasked = append(st.s.shared.unasked, st)
 	}
 	st.sent += uint64(n)
 	b = frame.AppendHeader(b, h)
 	b = append(b, st.out[:n]...)
 	if fin {
-		st.finAt = st.s.flowEnd + uint64(len(b))
+		st.finAt = st.s.out.flowEnd + uint64(len(b))
 	}
 	st.out = st.out[n:]
 	st.taken += n
@@ -131,10 +131,13 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	if len(st.out) == 0 {
 		st.writable.Broadcast()
 	}
-	st.leaveIfDone()
-	st.queued = st.mayLeave()
+	st.leaveIfDoneLocked()
+	st.queued = st.mayLeaveLocked()
 	return b, st.queued
 }
+
+// isHeld reports whether the data waits for a carrier that is not scarce.
+func (w *writing) isHeld() bool { return w.bulk && len(w.out) > 0 }
 
 func (w *writing) abort(err *Error) { (*muxed)(w).abort(err) }
 
@@ -144,11 +147,11 @@ func (st *muxed) onCredit(n uint32) error {
 		return fmt.Errorf("credit of stream %d grows over %d: %w", st.id, frame.MaxTotal, frame.ErrTooLong)
 	}
 	if st.writing && len(st.out) > 0 {
-		st.s.moved++
+		st.s.end.moved++
 	}
 	st.credit += int(n)
-	st.flight.hear(int(n), st.s.elapsed(), st.s.mostQueueFor(st.flight.least))
-	st.offer()
+	st.flight.hear(int(n), st.s.elapsed(), st.s.mostQueueForLocked(st.flight.least))
+	st.offerLocked()
 	return nil
 }
 
@@ -161,11 +164,11 @@ func (st *muxed) onStop(f frame.Failure) {
 	}
 	if f.Code == codes.Unread && st.broken == nil {
 		err.Outcome = Rejected
-		st.breakOff(err)
+		st.breakOffLocked(err)
 	}
 	st.out = nil
-	st.askFin()
-	st.offer()
+	st.askFinLocked()
+	st.offerLocked()
 	st.writable.Broadcast()
 }
 
@@ -176,28 +179,28 @@ func (st *muxed) onData(h frame.Header, p []byte) error {
 	}
 	if st.peerFin || len(p) > st.window {
 		f := frame.Failure{Code: codes.FlowControl, Text: "data beyond the credit or the end"}
-		st.s.controlFailure(frame.TypeStreamReset, st.id, f)
-		st.end(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: f.Code, Text: f.Text})
+		st.s.controlFailureLocked(frame.TypeStreamReset, st.id, f)
+		st.endLocked(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: f.Code, Text: f.Text})
 		return nil
 	}
 	st.window -= len(p)
 	st.s.touch()
 	fin := h.Flags&frame.FlagFin != 0
 	if st.in.arrive(p, fin) && len(p) > 0 {
-		st.sayUnread()
+		st.sayUnreadLocked()
 	}
 	if fin {
 		st.peerFin = true
-		st.leaveIfDone()
+		st.leaveIfDoneLocked()
 	}
 	return nil
 }
 
-// sayUnread notifies the peer, once, that some of its bytes were dropped unread. s.mu is held.
-func (st *muxed) sayUnread() {
+// sayUnreadLocked notifies the peer, once, that some of its bytes were dropped unread.
+func (st *muxed) sayUnreadLocked() {
 	if !st.saidUnread && !st.ended && st.s.exchangesEnds() {
 		st.saidUnread = true
-		st.s.controlFailure(frame.TypeStreamStop, st.id, frame.Failure{Code: codes.Unread})
+		st.s.controlFailureLocked(frame.TypeStreamStop, st.id, frame.Failure{Code: codes.Unread})
 	}
 }
 
@@ -237,7 +240,7 @@ func (st *muxed) grant(n int) {
 		return
 	}
 	st.window += n
-	st.s.control(frame.Header{Type: frame.TypeStreamCredit, ID: st.id}, frame.AppendCredit(nil, uint32(n)))
+	st.s.controlLocked(frame.Header{Type: frame.TypeStreamCredit, ID: st.id}, frame.AppendCredit(nil, uint32(n)))
 }
 
 // read waits for bytes. With them it returns the credit to grant, if that is worth a frame. If there is credit to grant when it would

@@ -416,7 +416,7 @@ func TestHandlersOfEndedStreamsAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		w.s.mu.Lock()
-		require.Equal(t, 8, w.s.streaming)
+		require.Equal(t, 8, w.s.shared.handlers)
 		w.s.mu.Unlock()
 		for i := range 50 {
 			if i < 8 {

@@ -13,10 +13,10 @@ import (
 // when the session has ended. An error of the carrier or of the peer ends the session.
 func (s *Session) readLoop() {
 	defer close(s.readerDone)
-	r := frame.NewReader(s.conn, func(n int) {
+	r := frame.NewReader(s.carriers.conn, func(n int) {
 		s.hear()
 		if n > heartbeatSize {
-			s.arrived.Add(1)
+			s.end.arrived.Add(1)
 		}
 		s.stats.bytesIn.Add(uint64(n))
 	})
@@ -42,8 +42,8 @@ func (s *Session) carrierFailure(op string, err error) *Error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.isParted() || s.leaving != nil && s.phase < phaseClosing && (s.idleShut || err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)) {
-		return s.leaving
+	if s.isPartedLocked() || s.end.leaving != nil && s.end.ours < phaseClosing && (s.end.isIdle() || err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)) {
+		return s.end.leaving
 	}
 	return s.lost(op, err)
 }
@@ -55,17 +55,17 @@ func (s *Session) handle(h frame.Header, p []byte) error {
 	if s.err != nil {
 		return nil
 	}
-	if err := s.dispatch(h, p); err != nil {
+	if err := s.dispatchLocked(h, p); err != nil {
 		return err
 	}
-	if s.overrun {
+	if s.out.overrun {
 		return fmt.Errorf("more than %d bytes of answers wait to be read: %w", maxUrgent, frame.ErrTooLong)
 	}
 	return nil
 }
 
-// dispatch passes one frame to the handler of its type. s.mu is held.
-func (s *Session) dispatch(h frame.Header, p []byte) error {
+// dispatchLocked passes one frame to the handler of its type.
+func (s *Session) dispatchLocked(h frame.Header, p []byte) error {
 	switch h.Type {
 	case frame.TypeRequest:
 		return s.onRequest(h, p)
@@ -80,14 +80,14 @@ func (s *Session) dispatch(h frame.Header, p []byte) error {
 	case frame.TypeCancel:
 		return s.onCancel(h)
 	case frame.TypeMessageAck:
-		return s.lane.onAck(h.ID)
+		return s.messages.out.onAck(h.ID)
 	case frame.TypePing:
-		s.probesIn++
-		s.pong = h.ID
-		s.wake.Signal()
+		s.bare.probesIn++
+		s.out.pong = h.ID
+		s.out.wake.Signal()
 		return nil
 	case frame.TypePong:
-		s.probesIn++
+		s.bare.probesIn++
 		s.heartbeat.onPong(h.ID)
 		return nil
 	case frame.TypeGoAway:
@@ -99,17 +99,17 @@ func (s *Session) dispatch(h frame.Header, p []byte) error {
 	case frame.TypeStreamEnd:
 		return s.onStreamEnd(h, p)
 	}
-	return s.handleStream(h, p)
+	return s.handleStreamLocked(h, p)
 }
 
-// handleStream handles one frame of a shared stream. s.mu is held.
-func (s *Session) handleStream(h frame.Header, p []byte) error {
+// handleStreamLocked handles one frame of a shared stream.
+func (s *Session) handleStreamLocked(h frame.Header, p []byte) error {
 	if h.Type == frame.TypeStreamOpen {
 		return s.onOpen(h, p)
 	}
-	st := s.streams[h.ID]
+	st := s.shared.open[h.ID]
 	if st == nil { // it has ended here, and the peer did not know that yet
-		if s.ours(h.ID) && h.ID > s.lastID || !s.ours(h.ID) && h.ID > s.lastPeerID {
+		if s.ours(h.ID) && h.ID > s.ids.ours || !s.ours(h.ID) && h.ID > s.ids.theirs {
 			return fmt.Errorf("%v of id %d, which was never opened: %w", h.Type, h.ID, frame.ErrMalformed)
 		}
 		return nil
@@ -138,30 +138,4 @@ func (s *Session) handleStream(h frame.Header, p []byte) error {
 		return nil
 	}
 	return fmt.Errorf("%v: %w", h.Type, frame.ErrCritical)
-}
-
-// consumeStart parses the payload of a start frame. Compression must have been agreed on. s.mu is held.
-func (s *Session) consumeStart(h frame.Header, p []byte) (frame.Start, []byte, error) {
-	if h.Flags&frame.FlagCompressed != 0 && s.caps&frame.CapZstd == 0 {
-		return frame.Start{}, nil, fmt.Errorf("compressed %v, which was not agreed on: %w", h.Type, frame.ErrMalformed)
-	}
-	return frame.ConsumeStart(p, h.Type, h.Flags, s.intern)
-}
-
-// maxInterned bounds the names a session remembers.
-const maxInterned = 256
-
-// intern returns b as a string, and the same string for the same bytes while there is room to remember it. s.mu is held.
-func (s *Session) intern(b []byte) string {
-	if name, ok := s.names[string(b)]; ok || len(b) == 0 {
-		return name
-	}
-	name := string(b)
-	if len(s.names) < maxInterned {
-		if s.names == nil {
-			s.names = make(map[string]string)
-		}
-		s.names[name] = name
-	}
-	return name
 }

@@ -172,8 +172,8 @@ func TestFloodsOfWhoDoesNotReadEndTheSessionWithinBounds(t *testing.T) {
 					}
 				}
 				w.s.mu.Lock()
-				require.LessOrEqual(t, len(w.s.urgent), maxUrgent+2000)
-				require.LessOrEqual(t, w.s.streaming, 2*w.s.cfg.MaxStreams)
+				require.LessOrEqual(t, len(w.s.out.urgent), maxUrgent+2000)
+				require.LessOrEqual(t, w.s.shared.handlers, 2*w.s.cfg.MaxStreams)
 				w.s.mu.Unlock()
 				require.Less(t, heap()-before, int64(32<<20))
 				if name != "PING" { // needs one PONG in all

@@ -212,7 +212,7 @@ func TestManyDedicatedStreamsMayBeOpenedAtOnce(t *testing.T) {
 			require.NoError(t, <-opened)
 		}
 		synctest.Wait()
-		require.Empty(t, p.dialer.greeting)
+		require.Empty(t, p.dialer.dedicated.greeting)
 		wantZero(t, p.dialer)
 	})
 }

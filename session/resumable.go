@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"sync/atomic"
 	"time"
@@ -25,12 +24,14 @@ import (
 const maxStreamPatience = 7 * 24 * time.Hour
 
 // resumesStreams reports whether both sides let a dedicated stream outlive its carrier.
-func (s *Session) resumesStreams() bool { return s.flow != nil && s.caps&frame.CapResumeStreams != 0 }
+func (s *Session) resumesStreams() bool {
+	return s.carriers.flow != nil && s.caps&frame.CapResumeStreams != 0
+}
 
 // streamOptions returns the options shared by the resumable streams of the session. timeout bounds each hello.
 func (s *Session) streamOptions(timeout time.Duration) *resume.Options {
 	o := &resume.Options{
-		Window: s.cfg.ReplayWindow, ResumeWindow: min(max(s.keptFor, time.Millisecond), maxStreamPatience),
+		Window: s.cfg.ReplayWindow, ResumeWindow: min(max(s.carriers.keptFor, time.Millisecond), maxStreamPatience),
 		HandshakeTimeout: timeout, Heartbeat: -1, Backoff: s.cfg.Backoff,
 		MaxConns: s.cfg.MaxStreams, MaxDetached: s.cfg.MaxStreams,
 		Drop: dropStream, Final: s.lastWord,
@@ -88,7 +89,7 @@ func (s *Session) dialResumable(ctx context.Context, name string, number uint64)
 		case cutAt.IsZero():
 			cutAt = time.Now()
 		}
-		return time.Since(cutAt) >= s.keptFor
+		return time.Since(cutAt) >= s.carriers.keptFor
 	}
 	err = s.cfg.Backoff.Retry(ctx, nil, attempt, final)
 	if err != nil && arrived && !mayHaveArrived(err) { // whatever became of the last attempt
@@ -144,12 +145,12 @@ func (s *Session) openStreamCarrier(ctx context.Context, want Want, h *frame.Hel
 	if err := s.beginRedial(); err != nil {
 		return nil, err
 	}
-	defer s.redials.Done()
+	defer s.carriers.work.Done()
 	conn, err := s.openCarrier(ctx, want)
 	if err != nil {
 		return nil, &Error{Outcome: NotSent, Err: err}
 	}
-	defer func() { <-s.greeting }()
+	defer func() { <-s.dedicated.greeting }()
 	c, err := greet(ctx, conn, s.peer, h, &s.cfg)
 	if err != nil {
 		return nil, err
@@ -175,7 +176,7 @@ func (s *Session) beginRedial() error {
 	if s.err != nil {
 		return &Error{Outcome: NotSent, Code: s.err.Code, Err: s.err.cause()}
 	}
-	s.redials.Add(1)
+	s.carriers.work.Add(1)
 	return nil
 }
 
@@ -211,21 +212,21 @@ func (st *Stream) attachResumable(conn *resume.Conn) error {
 	refused := s.err != nil
 	var err *Error
 	if refused {
-		delete(s.dedicated, st)
-		err = s.refusal("open stream", st.name)
+		delete(s.dedicated.open, st)
+		err = s.refusalLocked("open stream", st.name)
 		err.Outcome = Unknown // the peer has already answered
 	} else {
 		st.conn = &resumable{Conn: conn, s: s, name: st.name}
-		s.redials.Go(func() {
+		s.carriers.work.Go(func() {
 			<-conn.Done()
 			st.noteUndelivered()
 			s.forgetDedicated(st)
 		})
-		if s.asked { // Close has begun meanwhile
-			s.endOneDedicated(st)
+		if s.end.demand >= demandClose { // Close has begun meanwhile
+			s.endOneDedicatedLocked(st)
 		}
 	}
-	s.checkIdle()
+	s.checkIdleLocked()
 	s.mu.Unlock()
 	if !refused {
 		return nil
@@ -250,89 +251,31 @@ func (s *Session) streamListener() (*resume.Listener, error) {
 	if s.err != nil {
 		return nil, s.err
 	}
-	if s.listener == nil {
+	if s.dedicated.listener == nil {
 		l, err := resume.NewListener(nil, s.streamOptions(s.cfg.HandshakeTimeout))
 		if err != nil {
 			return nil, err
 		}
-		s.listener = l
+		s.dedicated.listener = l
 	}
-	return s.listener, nil
+	return s.dedicated.listener, nil
 }
 
 // closeListener ends the hellos of resumable streams, once the session has ended.
 func (s *Session) closeListener() {
 	s.mu.Lock()
-	l := s.listener
+	l := s.dedicated.listener
 	s.mu.Unlock()
 	if l != nil {
 		_ = l.Close() // it has no listener below it that could fail
 	}
 }
 
-// answerResumable accepts a carrier of a resumable stream. accept sends the ACK.
-func (a *Acceptor) answerResumable(raw net.Conn, h *frame.Hello, accept func() (carrier, error), s *Session) (func(), error) {
-	if !s.resumesStreams() {
-		return nil, &Error{Code: codes.Unsupported, Text: "the streams of this session end with their carriers"}
-	}
-	l, err := s.streamListener()
-	if err != nil {
-		return nil, &Error{Code: codes.NotFound, Text: "no such session"}
-	}
-	if h.Resumable == frame.ResumableNew {
-		return a.answerNew(raw, h, accept, s, l)
-	}
-	c, err := accept()
-	if err != nil {
-		return nil, err
-	}
-	conn, err := l.Serve(c.forFlow())
-	if conn != nil {
-		conn.Abort(&streamReset{codes.Protocol})
-		<-conn.Done()
-		err = fmt.Errorf("a new stream on what was to be a further carrier: %w", frame.ErrMalformed)
-	}
-	return func() {}, err
-}
-
-// answerNew opens a resumable stream, or continues the opening of one.
-func (a *Acceptor) answerNew(raw net.Conn, h *frame.Hello, accept func() (carrier, error), s *Session, l *resume.Listener) (func(), error) {
-	at, err := s.arrive(h.Number, raw)
-	if err != nil {
-		return nil, err
-	}
-	if at.conn != nil {
-		return answerAgain(at, accept, l)
-	}
-	st, serve, err := a.admitStream(h, s)
-	if err != nil {
-		s.opened(at, nil)
-		return nil, err
-	}
-	st.arrival = at
-	c, err := accept()
-	var conn *resume.Conn
-	if err == nil {
-		conn, err = l.Serve(c.forFlow())
-	}
-	s.opened(at, conn)
-	if conn == nil { // refused, or it resumed another stream, which is counted already
-		s.forgetDedicated(st)
-		return func() {}, err
-	}
-	return func() {
-		s.touch()
-		if st.attachResumable(conn) == nil {
-			s.serveDedicated(serve, st)
-		}
-	}, nil
-}
-
 // moveStreams moves the resumable streams of a session that has moved. It runs on the dialing side.
 func (s *Session) moveStreams() {
 	s.mu.Lock()
 	var all []*resumable
-	for st := range s.dedicated {
+	for st := range s.dedicated.open {
 		if r, ok := st.conn.(*resumable); ok {
 			all = append(all, r)
 		}

@@ -97,8 +97,8 @@ func (s *Session) ending() *Error {
 	switch {
 	case s.err != nil:
 		return s.err
-	case s.phase >= phaseClosing || s.peerPhase == phaseOver:
-		return s.leaving
+	case s.end.ours >= phaseClosing || s.end.theirs >= phaseOver:
+		return s.end.leaving
 	}
 	return nil
 }
@@ -170,7 +170,7 @@ func (r *resumable) isDone() bool {
 func (r *resumable) await(done func() bool) error {
 	s := r.s
 	s.mu.Lock()
-	s.closings++
+	s.end.closings++
 	s.mu.Unlock()
 	finished := s.awaitProgress(done, func() uint64 {
 		n, _ := r.Acked()
@@ -178,8 +178,8 @@ func (r *resumable) await(done func() bool) error {
 	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closings--
-	s.checkIdle()
+	s.end.closings--
+	s.checkIdleLocked()
 	s.stirLocked()
 	failed := &Error{Op: "stream", Peer: s.peer, Link: r.name, Outcome: Unknown, Text: r.lossText()}
 	over := r.isDone() // asked first: from then on it is known what is lost

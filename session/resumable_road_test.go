@@ -146,5 +146,5 @@ func echoes(t *testing.T, st *Stream, text string) {
 func dedicatedOf(s *Session) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.dedicated)
+	return len(s.dedicated.open)
 }

@@ -459,7 +459,7 @@ func TestTheOpenerLearnsThatAStreamHasLostItsCarrier(t *testing.T) {
 		r := newStreamRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
 		var mu sync.Mutex
 		var lost []bool
-		r.dialer.open = func(ctx context.Context, want Want) (net.Conn, error) {
+		r.dialer.carriers.open = func(ctx context.Context, want Want) (net.Conn, error) {
 			mu.Lock()
 			lost = append(lost, want.Lost)
 			mu.Unlock()
@@ -483,7 +483,7 @@ func TestTheOpenerLearnsThatOnlyADirectConnectionWillDo(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
 		var wanted []Want
-		r.dialer.open = func(ctx context.Context, want Want) (net.Conn, error) {
+		r.dialer.carriers.open = func(ctx context.Context, want Want) (net.Conn, error) {
 			wanted = append(wanted, want)
 			return r.open(ctx, want)
 		}

@@ -189,7 +189,7 @@ func TestCallsThatGaveUpDoNotPileUpWhileThereIsNoCarrier(t *testing.T) {
 		wg.Wait()
 		require.Zero(t, r.dialer.Snapshot().InFlightOut)
 		r.dialer.mu.Lock()
-		waiting := r.dialer.ready.len()
+		waiting := r.dialer.out.ready.len()
 		r.dialer.mu.Unlock()
 		require.Less(t, waiting, 500, "of 5000 calls that gave up")
 		r.block(false)

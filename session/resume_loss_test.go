@@ -397,8 +397,8 @@ func TestAnAttemptThatHangsIsGivenUp(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newRoad(t, Config{HandshakeTimeout: time.Second}, AcceptorConfig{}, faultnet.LinkOptions{})
 		began := time.Now()
-		open, hang := r.dialer.open, 0
-		r.dialer.open = func(ctx context.Context, want Want) (net.Conn, error) {
+		open, hang := r.dialer.carriers.open, 0
+		r.dialer.carriers.open = func(ctx context.Context, want Want) (net.Conn, error) {
 			switch hang++; hang {
 			case 1:
 				<-ctx.Done()
@@ -433,7 +433,7 @@ func TestCloseOfADetachedSessionEndsIt(t *testing.T) {
 	})
 	inBubble(t, func(t *testing.T) { // in the middle of an attempt
 		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
-		r.dialer.open = func(ctx context.Context, want Want) (net.Conn, error) {
+		r.dialer.carriers.open = func(ctx context.Context, want Want) (net.Conn, error) {
 			a, _ := faultnet.Pipe(faultnet.LinkOptions{})
 			return a, nil
 		}

@@ -154,8 +154,8 @@ func (r *road) await(s *Session, state State) {
 	end := time.Now().Add(time.Hour)
 	for s.State() != state {
 		s.mu.Lock()
-		changed := s.awaitChange()
-		now := s.state
+		changed := s.awaitChangeLocked()
+		now := s.carriers.state
 		s.mu.Unlock()
 		if now == state {
 			return

@@ -12,53 +12,61 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
+// requests are the calls of the peer.
+type requests struct {
+	open    map[uint64]*Message // neither answered nor cancelled
+	running int                 // running handlers, including those of cancelled requests
+	partial int                 // incomplete bodies of the peer, of one-way messages too
+	served  int                 // requests accepted in all
+}
+
 // retryHint is the RetryAfter of a refusal for lack of room.
 const retryHint = 100 * time.Millisecond
 
 // onRequest handles the first part of a request. s.mu is held.
 func (s *Session) onRequest(h frame.Header, p []byte) error {
-	start, body, err := s.consumeStart(h, p)
+	start, body, err := s.consumeStartLocked(h, p)
 	if err != nil {
 		return err
 	}
-	if err := s.acceptID(h.Type, h.ID); err != nil {
+	if err := s.acceptIDLocked(h.Type, h.ID); err != nil {
 		return err
 	}
-	if len(s.serving) >= s.cfg.MaxInFlight {
+	if len(s.requests.open) >= s.cfg.MaxInFlight {
 		return fmt.Errorf("more than %d requests in flight: %w", s.cfg.MaxInFlight, frame.ErrMalformed)
 	}
 	m := &Message{s: s, id: h.ID, Link: start.Link, codec: start.Codec}
 	m.in.begin(start, h.Flags)
-	if f := s.admit(m, len(body)); f.Code != codes.OK {
+	if f := s.admitLocked(m, len(body)); f.Code != codes.OK {
 		s.stats.refused.Add(1)
-		s.refuse(frame.TypeError, h.ID, f)
+		s.refuseLocked(frame.TypeError, h.ID, f)
 		return nil
 	}
 	now := s.touchCall()
 	if start.Timeout > 0 {
 		m.ctx.deadline = s.started.Add(now + start.Timeout)
 	}
-	s.serving[h.ID] = m
-	s.partial++
-	s.served++
+	s.requests.open[h.ID] = m
+	s.requests.partial++
+	s.requests.served++
 	s.stats.requestsIn.Add(1)
-	if s.served == s.cfg.MaxRequests {
+	if s.requests.served == s.cfg.MaxRequests {
 		s.drainLocked(frame.Failure{Code: codes.GoingAway, Text: "MaxRequests served"})
 	}
-	return s.addRequest(m, body, now)
+	return s.addRequestLocked(m, body, now)
 }
 
-// admit decides whether to accept a request, from its head, and takes its place in the quota. s.mu is held.
-func (s *Session) admit(m *Message, arrived int) frame.Failure {
+// admitLocked decides whether to accept a request, from its head, and takes its place in the quota.
+func (s *Session) admitLocked(m *Message, arrived int) frame.Failure {
 	m.handleCall, m.handle = s.cfg.Mux.handler(m.Link)
 	switch {
-	case s.phase >= phaseDraining:
+	case s.end.ours >= phaseDraining:
 		return frame.Failure{Code: codes.GoingAway}
 	case m.in.size() > s.cfg.MaxMessage || m.in.start.Total > s.cfg.MaxMessage:
 		return tooLarge(m.in.size(), s.cfg.MaxMessage)
 	case m.handleCall == nil && m.handle == nil:
 		return frame.Failure{Code: codes.NotFound, Text: "no handler for link " + fmt.Sprintf("%q", m.Link)}
-	case s.running >= 2*s.cfg.MaxInFlight:
+	case s.requests.running >= 2*s.cfg.MaxInFlight:
 		return frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many cancelled calls still run"}
 	case s.cfg.Quota.fullOfCalls():
 		return tooManyCalls
@@ -85,8 +93,8 @@ func (s *Session) take(m *Message, n int) bool {
 	return true
 }
 
-// addRequest handles a part of a request's body, and starts the handler when the body is complete. s.mu is held.
-func (s *Session) addRequest(m *Message, p []byte, now time.Duration) error {
+// addRequestLocked handles a part of a request's body, and starts the handler when the body is complete.
+func (s *Session) addRequestLocked(m *Message, p []byte, now time.Duration) error {
 	if err := m.in.add(p); err != nil {
 		return err
 	}
@@ -97,12 +105,12 @@ func (s *Session) addRequest(m *Message, p []byte, now time.Duration) error {
 		return nil
 	}
 	if !s.cfg.Quota.StartCall() {
-		s.refusePartial(m, tooManyCalls)
+		s.refusePartialLocked(m, tooManyCalls)
 		return nil
 	}
 	m.counted, m.started = true, true
-	s.partial--
-	s.running++
+	s.requests.partial--
+	s.requests.running++
 	go s.serve(m)
 	return nil
 }
@@ -110,41 +118,41 @@ func (s *Session) addRequest(m *Message, p []byte, now time.Duration) error {
 // onContinue handles a further part of a request, an answer or a one-way message. s.mu is held.
 func (s *Session) onContinue(h frame.Header, p []byte) error {
 	if s.ours(h.ID) {
-		if c := s.pending[h.ID]; c != nil && c.reply.start.Total > 0 {
-			return c.addReply(p)
+		if c := s.calls.pending[h.ID]; c != nil && c.reply.start.Total > 0 {
+			return c.addReplyLocked(p)
 		}
-		return s.checkOurs(h)
+		return s.checkOursLocked(h)
 	}
-	if m := s.serving[h.ID]; m != nil && !m.started {
+	if m := s.requests.open[h.ID]; m != nil && !m.started {
 		if !s.take(m, len(p)) {
-			s.refusePartial(m, noMemory)
+			s.refusePartialLocked(m, noMemory)
 			return nil
 		}
-		return s.addRequest(m, p, s.elapsed())
+		return s.addRequestLocked(m, p, s.elapsed())
 	}
-	if s.inbox.assembling(h.ID) {
-		return s.addMessage(p)
+	if s.messages.in.assembling(h.ID) {
+		return s.addMessageLocked(p)
 	}
-	if h.ID > s.lastPeerID {
+	if h.ID > s.ids.theirs {
 		return fmt.Errorf("CONTINUE of id %d, which was never opened: %w", h.ID, frame.ErrMalformed)
 	}
 	return nil // the rest of something refused or cancelled
 }
 
-// refusePartial answers an incomplete request with f and forgets it. s.mu is held.
-func (s *Session) refusePartial(m *Message, f frame.Failure) {
+// refusePartialLocked answers an incomplete request with f and forgets it.
+func (s *Session) refusePartialLocked(m *Message, f frame.Failure) {
 	s.stats.refused.Add(1)
 	m.replied = true
-	s.controlFailure(frame.TypeError, m.id, f)
+	s.controlFailureLocked(frame.TypeError, m.id, f)
 	m.cancelLocked(context.Canceled)
 }
 
 // onCancel handles the peer's notice that it no longer waits. s.mu is held.
 func (s *Session) onCancel(h frame.Header) error {
-	if s.ours(h.ID) || h.ID > s.lastPeerID {
+	if s.ours(h.ID) || h.ID > s.ids.theirs {
 		return fmt.Errorf("CANCEL of id %d: %w", h.ID, frame.ErrMalformed)
 	}
-	if m := s.serving[h.ID]; m != nil {
+	if m := s.requests.open[h.ID]; m != nil {
 		s.stats.cancelled.Add(1)
 		m.cancelLocked(context.Canceled)
 	}
@@ -249,19 +257,19 @@ func (s *Session) finishServe(m *Message) {
 	s.touch()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.endCall()
+	m.endCallLocked()
 	if m.unwatch != nil {
 		m.unwatch()
 	}
-	s.moved++
-	s.running--
+	s.end.moved++
+	s.requests.running--
 	m.returned = true
 	if !m.replied && !m.cancelled && !m.later {
 		m.replied = true
-		s.controlFailure(frame.TypeError, m.id, frame.Failure{Code: codes.NoReply})
+		s.controlFailureLocked(frame.TypeError, m.id, frame.Failure{Code: codes.NoReply})
 		m.onSent()
 		return
 	}
-	m.settle()
-	s.checkIdle()
+	m.settleLocked()
+	s.checkIdleLocked()
 }

@@ -295,7 +295,7 @@ func TestCancelledHandlersThatStillRunAreBounded(t *testing.T) {
 		}
 		synctest.Wait()
 		w.s.mu.Lock()
-		require.Equal(t, 10, w.s.running)
+		require.Equal(t, 10, w.s.requests.running)
 		w.s.mu.Unlock()
 		for i := 10; i < 50; i++ {
 			w.wantFailure(frame.TypeError, uint64(2*i+1), codes.Unavailable)

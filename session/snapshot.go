@@ -1,20 +1,6 @@
 package session
 
-import (
-	"sync/atomic"
-	"time"
-)
-
-// counters are a session's totals.
-type counters struct {
-	bytesIn, bytesOut       atomic.Uint64
-	requestsIn, requestsOut atomic.Uint64
-	messagesIn, messagesOut atomic.Uint64
-	undelivered             atomic.Uint64
-	late, refused           atomic.Uint64
-	cancelled               atomic.Uint64
-	resumes, migrations     uint64 // guarded by Session.mu
-}
+import "time"
 
 // A Snapshot is the state of a session at one moment. Byte counts are of frames, before the seal.
 type Snapshot struct {
@@ -60,14 +46,14 @@ func (s *Session) Snapshot() Snapshot {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v.Draining = s.phase > phaseOpen || s.peerPhase > phaseOpen || s.err != nil
-	v.InFlightIn, v.InFlightOut = len(s.serving), int(s.inFlight)
-	v.Streams = len(s.streams) + len(s.dedicated)
-	v.State, v.StateSince = s.state, s.stateSince
+	v.Draining = s.end.ours > phaseOpen || s.end.theirs > phaseOpen || s.err != nil
+	v.InFlightIn, v.InFlightOut = len(s.requests.open), int(s.calls.inFlight)
+	v.Streams = len(s.shared.open) + len(s.dedicated.open)
+	v.State, v.StateSince = s.carriers.state, s.carriers.since
 	v.Resumes, v.Migrations = s.stats.resumes, s.stats.migrations
-	if s.flow != nil {
+	if s.carriers.flow != nil {
 		v.Resumable = true
-		v.Unacked, v.Resent = s.flow.Kept()
+		v.Unacked, v.Resent = s.carriers.flow.Kept()
 	}
 	return v
 }

@@ -40,80 +40,38 @@ type StateChange struct {
 	Err   error    // StateDetached: why the carrier was lost; StateEnded: why the session ended
 }
 
-// setState records a step, which tell reports. s.mu is held.
-func (s *Session) setState(state State, err error) {
-	now := time.Now()
-	switch state {
-	case StateResumed:
-		s.stats.resumes++
-	case StateMigrated:
-		s.stats.migrations++
-	}
-	s.state, s.stateSince = state, now
-	s.stirLocked()
-	if s.changed != nil {
-		close(s.changed)
-		s.changed = nil
-	}
-	if s.cfg.OnState != nil {
-		s.changes = append(s.changes, StateChange{State: state, At: now, Conn: s.Conn(), Err: err})
-	}
-}
+// An event is what happens to the carrier of a session.
+type event uint8
 
-// State returns the current state.
-func (s *Session) State() State {
-	state, _ := s.stateAt()
-	return state
-}
+const (
+	eventOpened   event = iota // the hello of the first carrier is complete
+	eventLost                  // the carrier has ended, and this was not agreed on
+	eventReplaced              // another carrier has taken the place of a lost one
+	eventMoved                 // another carrier has taken over from a live one
+	eventEnded                 // the session has ended
+)
 
-// stateAt returns the state, and when it began.
-func (s *Session) stateAt() (State, time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.state, s.stateSince
-}
-
-// awaitChange returns a channel that is closed at the next step. s.mu is held.
-func (s *Session) awaitChange() <-chan struct{} {
-	if s.changed == nil {
-		s.changed = make(chan struct{})
+// after returns the states that a session in state s passes through when e happens, in order. There are none if it stays in s.
+func (s State) after(e event) []State {
+	switch {
+	case s == StateEnded:
+		return nil
+	case e == eventEnded:
+		return []State{StateEnded}
+	case s == 0:
+		return []State{StateConnected}
+	case s == StateDetached && (e == eventReplaced || e == eventMoved):
+		return []State{StateResumed}
+	case s == StateDetached:
+		return nil
 	}
-	return s.changed
-}
-
-// tell makes OnState be called for the unreported steps. s.mu is not held.
-func (s *Session) tell() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.telling && len(s.changes) > 0 {
-		s.telling = true
-		go s.tellAll()
+	switch e {
+	case eventLost:
+		return []State{StateDetached}
+	case eventReplaced: // before this side had noticed the loss
+		return []State{StateDetached, StateResumed}
+	case eventMoved:
+		return []State{StateMigrated}
 	}
-}
-
-// tellAll calls OnState for one step after the other. It runs in its own goroutine, so that the hook may call the session, and ends when
-// all steps are reported.
-func (s *Session) tellAll() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.told()
-	for len(s.changes) > 0 {
-		change := s.changes[0]
-		s.changes = s.changes[1:]
-		s.tellOne(change)
-	}
-}
-
-// tellOne calls OnState. s.mu is held, and released meanwhile.
-func (s *Session) tellOne(change StateChange) {
-	s.mu.Unlock()
-	defer s.mu.Lock()
-	s.cfg.OnState(s, change)
-}
-
-// told ends tellAll, or starts another goroutine for the rest if OnState has ended this one. s.mu is held.
-func (s *Session) told() {
-	if s.telling = len(s.changes) > 0; s.telling {
-		go s.tellAll()
-	}
+	return nil
 }

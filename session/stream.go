@@ -91,9 +91,9 @@ func (st *Stream) SetBulk(bulk bool) {
 		st.s.mu.Lock()
 		defer st.s.mu.Unlock()
 		m.bulk = bulk
-		if !bulk && st.s.releaseHeld((*writing)(m)) {
+		if !bulk && st.s.releaseHeldLocked((*writing)(m)) {
 			m.queued = false
-			m.offer()
+			m.offerLocked()
 		}
 	}
 }
@@ -109,7 +109,7 @@ func (st *Stream) WriteProgress() uint64 {
 		if len(c.out) > 0 && c.credit == 0 {
 			return c.sent
 		}
-		return c.sent + st.s.progress()
+		return c.sent + st.s.progressLocked()
 	case *dedicated:
 		if c.ends == nil {
 			return c.sent.Load()

@@ -243,11 +243,11 @@ func wantZero(t *testing.T, s *Session) {
 	require.Zero(t, s.cfg.Quota.Calls(), "Quota.Calls")
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	require.Zero(t, s.mine+s.theirsOpen, "mine, theirs: %d %d", s.mine, s.theirsOpen)
-	require.Zero(t, s.streaming, "streaming")
-	require.Zero(t, s.running, "running")
-	require.Empty(t, s.pending)
-	require.Zero(t, s.waiting.len())
+	require.Zero(t, s.shared.ours+s.shared.theirs, "mine, theirs: %d %d", s.shared.ours, s.shared.theirs)
+	require.Zero(t, s.shared.handlers, "streaming")
+	require.Zero(t, s.requests.running, "running")
+	require.Empty(t, s.calls.pending)
+	require.Zero(t, s.calls.waiting.len())
 }
 
 // asError returns err as the package's typed error with the outcome it must have.

@@ -20,13 +20,6 @@ import (
 // The flow holds the data that the session has written and the peer has not acknowledged, so everything above it continues without
 // interruption. Without a flow, the end of the carrier is the end of the session.
 
-// flowConn is a carrier in the form that the flow uses.
-type flowConn struct {
-	net.Conn          // sealed when there is a key
-	raw      net.Conn // what Session.Conn returns
-	tap      *tap     // between the two; nil when there is no key
-}
-
 // resumeWindow returns how long both sides keep a detached session.
 func (s *Session) resumeWindow(theirs uint32) time.Duration {
 	if theirs == 0 {
@@ -37,21 +30,21 @@ func (s *Session) resumeWindow(theirs uint32) time.Duration {
 
 // newFlow puts the session on a flow. c becomes the flow's first carrier.
 func (s *Session) newFlow(c carrier) {
-	s.keptFor = s.resumeWindow(c.theirs.ResumeWindow)
-	s.flow = resume.NewFlow(resume.FlowConfig{
-		Window: s.cfg.ReplayWindow, ResumeWindow: s.keptFor, Unasked: s.cfg.unasked(),
+	s.carriers.keptFor = s.resumeWindow(c.theirs.ResumeWindow)
+	s.carriers.flow = resume.NewFlow(resume.FlowConfig{
+		Window: s.cfg.ReplayWindow, ResumeWindow: s.carriers.keptFor, Unasked: s.cfg.unasked(),
 		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier,
 	})
-	s.conn = s.flow
-	s.kick = make(chan struct{}, 1)
-	s.moving = make(chan struct{}, 1)
-	s.first = c.forFlow()
+	s.carriers.conn = s.carriers.flow
+	s.carriers.kick = make(chan struct{}, 1)
+	s.carriers.turn = make(chan struct{}, 1)
+	s.carriers.first = c.forFlow()
 }
 
 // startFlow attaches the flow's first carrier, once everything needed to handle its loss exists.
 func (s *Session) startFlow() {
-	if s.flow != nil {
-		_ = s.flow.Attach(s.first, 0, false) // a new flow accepts its first carrier; a closed one reports that itself
+	if s.carriers.flow != nil {
+		_ = s.carriers.flow.Attach(s.carriers.first, 0, false) // a new flow accepts its first carrier; a closed one reports that itself
 	}
 }
 
@@ -70,12 +63,12 @@ func (s *Session) dropCarrier(conn net.Conn) {
 // awaitCarriers waits, after the session has ended, until no goroutine uses a carrier any more.
 func (s *Session) awaitCarriers() {
 	<-s.finished
-	if s.flow != nil {
+	if s.carriers.flow != nil {
 		s.closeListener()
 	}
-	s.redials.Wait()
-	if s.flow != nil {
-		s.flow.Wait()
+	s.carriers.work.Wait()
+	if s.carriers.flow != nil {
+		s.carriers.flow.Wait()
 	}
 }
 
@@ -83,26 +76,23 @@ func (s *Session) awaitCarriers() {
 func (s *Session) onSettled(conn net.Conn) {
 	raw := conn.(*flowConn).raw
 	s.mu.Lock()
-	first := !s.settled
-	s.settled = true
-	if s.flow.Carrier() != conn { // it has failed already, or another has followed: separate calls report that
+	first := s.carriers.first != nil
+	s.carriers.first = nil
+	if s.carriers.flow.Carrier() != conn { // it has failed already, or another has followed: separate calls report that
 		s.mu.Unlock()
 		return
 	}
-	s.raw.Store(&raw)
+	s.carriers.raw.Store(&raw)
 	if s.err == nil && !first {
-		s.setScarce(isScarce(raw))
+		s.setScarceLocked(isScarce(raw))
 		s.heartbeat.onCarrier()
-		for _, st := range s.streams {
+		for _, st := range s.shared.open {
 			st.flight.move(s.elapsed())
 		}
-		if s.state != StateDetached && !s.inOrder { // onLost has not run yet
-			s.setState(StateDetached, s.lost("carrier", errSuperseded))
-		}
-		if s.state == StateDetached {
-			s.setState(StateResumed, nil)
+		if s.carriers.inOrder {
+			s.happenLocked(eventMoved, nil)
 		} else {
-			s.setState(StateMigrated, nil)
+			s.happenLocked(eventReplaced, s.lost("carrier", errSuperseded))
 		}
 	}
 	moved := s.err == nil && !first && s.dialer
@@ -120,18 +110,18 @@ func (s *Session) onLost(err error) {
 		return
 	}
 	s.mu.Lock()
-	if s.flow.Attached() { // another carrier was attached before this call
+	if s.carriers.flow.Attached() { // another carrier was attached before this call
 		s.mu.Unlock()
 		return
 	}
-	if s.err == nil && s.state != StateDetached {
-		s.setState(StateDetached, s.lost("carrier", err))
+	if s.err == nil {
+		s.happenLocked(eventLost, s.lost("carrier", err))
 	}
-	if s.err == nil && s.dialer && !s.redialing {
-		s.redialing = true
-		s.redials.Go(s.redial)
+	if s.err == nil && s.dialer && !s.carriers.redialing {
+		s.carriers.redialing = true
+		s.carriers.work.Go(s.redial)
 	}
-	detached := s.state == StateDetached
+	detached := s.carriers.state == StateDetached
 	s.mu.Unlock()
 	s.tell()
 	if detached && s.onDetached != nil {
@@ -144,15 +134,15 @@ func (s *Session) onLost(err error) {
 func (s *Session) endOf(err error) *Error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.isParted() {
-		return s.leaving
+	if s.isPartedLocked() {
+		return s.end.leaving
 	}
 	if errors.Is(err, ErrClosed) {
 		return s.lost("session", err)
 	}
-	if s.leaving != nil && s.phase < phaseClosing && !s.unsettled() && (s.idleShut || s.peerPhase >= phaseDraining) {
-		if unacked, _ := s.flow.Kept(); unacked == 0 {
-			return s.leaving
+	if s.end.leaving != nil && s.end.ours < phaseClosing && !s.unsettledLocked() && (s.end.isIdle() || s.end.theirs >= phaseDraining) {
+		if unacked, _ := s.carriers.flow.Kept(); unacked == 0 {
+			return s.end.leaving
 		}
 	}
 	var e *Error
@@ -169,13 +159,13 @@ func (s *Session) endOf(err error) *Error {
 // dialing side.
 func (s *Session) redial() {
 	for {
-		err := s.cfg.Backoff.Retry(s.ctx, s.kick, s.reattach, isFinal)
+		err := s.cfg.Backoff.Retry(s.ctx, s.carriers.kick, s.reattach, isFinal)
 		if err != nil && s.ctx.Err() == nil {
 			s.fail(s.refusedResume(err))
 		}
 		s.mu.Lock()
-		if s.err != nil || s.flow.Attached() {
-			s.redialing = false
+		if s.err != nil || s.carriers.flow.Attached() {
+			s.carriers.redialing = false
 			s.mu.Unlock()
 			return
 		}
@@ -190,8 +180,8 @@ func (s *Session) refusedResume(err error) *Error {
 	if errors.Is(err, ErrClosed) {
 		return s.lost("session", err)
 	}
-	if s.leaving != nil {
-		return s.leaving
+	if s.end.leaving != nil {
+		return s.end.leaving
 	}
 	if errors.Is(err, resume.ErrProtocol) {
 		return s.violated(err)
@@ -204,37 +194,13 @@ func (s *Session) refusedResume(err error) *Error {
 	return lost
 }
 
-// isFinal reports whether err means that no further attempt to resume can succeed: the peer has refused the session permanently, or the
-// Opener is closed.
-func isFinal(err error) bool {
-	if errors.Is(err, resume.ErrProtocol) || errors.Is(err, ErrClosed) {
-		return true
-	}
-	var e *Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	switch e.Code {
-	case codes.PSKTampered, codes.Version:
-		return true
-	case codes.NotFound, codes.Unsupported, codes.Protocol, codes.NotAllowed, codes.GoingAway,
-		codes.PSKRequired, codes.PSKMismatch, codes.PSKReplayed, codes.PSKUnexpected:
-		return e.refused || e.Remote && e.Op == "hello" && e.Code == codes.GoingAway
-	}
-	return false
-}
-
-// maxReattach bounds one attempt to open a carrier, without its hello. libp2p takes up to 15 s for eight addresses that do not answer, and
-// as long again for the next eight.
-const maxReattach = 30 * time.Second
-
 // reattach opens a carrier and moves the session to it, unless the session is no longer detached when its turn comes.
 func (s *Session) reattach(ctx context.Context) error {
 	if err := s.takeTurn(ctx); err != nil {
 		return err
 	}
 	defer s.giveTurn()
-	if s.flow.Attached() {
+	if s.carriers.flow.Attached() {
 		return nil
 	}
 	return s.move(ctx, Want{})
@@ -243,7 +209,7 @@ func (s *Session) reattach(ctx context.Context) error {
 // takeTurn waits until no other carrier is being opened or, on the accepting side, accepted.
 func (s *Session) takeTurn(ctx context.Context) error {
 	select {
-	case s.moving <- struct{}{}:
+	case s.carriers.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -252,7 +218,7 @@ func (s *Session) takeTurn(ctx context.Context) error {
 	}
 }
 
-func (s *Session) giveTurn() { <-s.moving }
+func (s *Session) giveTurn() { <-s.carriers.turn }
 
 // move opens a carrier, does its hello and attaches it.
 func (s *Session) move(ctx context.Context, want Want) error {
@@ -263,18 +229,18 @@ func (s *Session) move(ctx context.Context, want Want) error {
 	if err != nil {
 		return err
 	}
-	received, live := s.flow.Received()
+	received, live := s.carriers.flow.Received()
 	if !live {
-		if err := s.flow.Pause(); err != nil {
+		if err := s.carriers.flow.Pause(); err != nil {
 			drop(conn, codes.Cancelled)
 			return err
 		}
 		s.onLost(errSuperseded) // it may have been moving to another carrier: if that fails, the session has none
-		received, _ = s.flow.Received()
+		received, _ = s.carriers.flow.Received()
 	}
-	s.attempt++
+	s.carriers.attempt++
 	c, err := greet(ctx, conn, s.peer, &frame.Hello{Role: frame.RoleResume, SessionID: s.id,
-		Resume: &frame.Resume{Received: received, Attempt: s.attempt, Live: live}}, &s.cfg)
+		Resume: &frame.Resume{Received: received, Attempt: s.carriers.attempt, Live: live}}, &s.cfg)
 	if err != nil {
 		return err
 	}
@@ -284,9 +250,9 @@ func (s *Session) move(ctx context.Context, want Want) error {
 // attach puts the session on a further carrier whose hello is complete.
 func (s *Session) attach(c carrier, received uint64, inOrder bool) error {
 	s.mu.Lock()
-	s.inOrder = inOrder
+	s.carriers.inOrder = inOrder
 	s.mu.Unlock()
-	return s.flow.Attach(c.forFlow(), received, inOrder)
+	return s.carriers.flow.Attach(c.forFlow(), received, inOrder)
 }
 
 // Reconnect moves the session to a new carrier and returns when the move is complete. While the old carrier lives, nothing waits for the
@@ -303,7 +269,7 @@ func (s *Session) ReconnectDirect(ctx context.Context) error {
 }
 
 func (s *Session) reconnect(ctx context.Context, want Want) error {
-	if s.flow == nil || !s.dialer {
+	if s.carriers.flow == nil || !s.dialer {
 		return &Error{Op: "reconnect", Peer: s.peer, Code: codes.Unsupported,
 			Text: "only the side that dialed a session moves it, and only when both sides keep it without a carrier"}
 	}
@@ -315,7 +281,7 @@ func (s *Session) reconnect(ctx context.Context, want Want) error {
 		return err
 	}
 	defer s.giveTurn()
-	err := s.flow.AwaitSettled(ctx) // of an earlier move
+	err := s.carriers.flow.AwaitSettled(ctx) // of an earlier move
 	if err == nil {
 		err = s.move(ctx, want)
 	}
@@ -331,7 +297,7 @@ func (s *Session) reconnect(ctx context.Context, want Want) error {
 // kickRedial ends the wait of a redial.
 func (s *Session) kickRedial() {
 	select {
-	case s.kick <- struct{}{}:
+	case s.carriers.kick <- struct{}{}:
 	default:
 	}
 }
@@ -340,7 +306,7 @@ func (s *Session) kickRedial() {
 func (s *Session) AwaitCarrier(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		state, changed, err := s.state, s.awaitChange(), s.err
+		state, changed, err := s.carriers.state, s.awaitChangeLocked(), s.err
 		s.mu.Unlock()
 		switch {
 		case err != nil:
@@ -355,43 +321,6 @@ func (s *Session) AwaitCarrier(ctx context.Context) error {
 			return &Error{Op: "await carrier", Peer: s.peer, Err: ctx.Err()}
 		}
 	}
-}
-
-// answerResume accepts a further carrier for a session.
-func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier, error), peer string) (func(), error) {
-	s := a.find(h.SessionID)
-	if s == nil || s.peer != peer || s.flow == nil { // only its own peer may name a session
-		return nil, &Error{Code: codes.NotFound, Text: "no such session"}
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, a.cfg.HandshakeTimeout)
-	defer cancel()
-	if err := s.takeTurn(ctx); err != nil {
-		return nil, &Error{Code: codes.Unavailable, RetryAfter: retryHint, Text: "another carrier is being taken"}
-	}
-	defer s.giveTurn()
-	if h.Resume.Attempt <= s.attempt {
-		return nil, &Error{Code: codes.Unavailable, Text: "a later attempt has been made"}
-	}
-	s.attempt = h.Resume.Attempt
-	if h.Resume.Live {
-		_ = s.flow.AwaitSettled(ctx) // the end of an earlier move may be in progress; if it does not come, this is no move
-	}
-	received, live := s.flow.Received()
-	if live = live && h.Resume.Live; !live {
-		if err := s.flow.Pause(); err != nil {
-			return nil, &Error{Code: codes.NotFound, Text: "no such session"}
-		}
-		s.onLost(errSuperseded)
-		received, _ = s.flow.Received()
-	}
-	c, err := ack(&frame.Hello{Resume: &frame.Resume{Received: received, Attempt: s.attempt, Live: live}})
-	if err != nil {
-		return nil, err
-	}
-	if err := s.attach(c, h.Resume.Received, live); errors.Is(err, resume.ErrProtocol) {
-		s.fail(s.violated(err))
-	}
-	return func() {}, nil
 }
 
 // errSuperseded is the reason for giving up a carrier that the other side has lost, or that has ended in order.

@@ -1,0 +1,96 @@
+package session
+
+import (
+	"context"
+
+	"github.com/peerlane/peerlane/codes"
+)
+
+// fail ends the session with err, once. It wakes all waiters and drops the carrier. A session that ends with the reason of its Close or
+// drain, and was not aborted, ends in order; any other is lost.
+func (s *Session) fail(err *Error) {
+	s.mu.Lock()
+	inOrder := err == s.end.leaving && s.end.demand != demandAbort
+	s.mu.Unlock()
+	s.finish(err, inOrder)
+}
+
+// finish does the work of fail. If inOrder, received data can still be handled and read to its end; otherwise it is dropped.
+func (s *Session) finish(err *Error, inOrder bool) {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.err = err
+	s.happenLocked(eventEnded, err)
+	s.abortAllLocked(err, inOrder)
+	dedicated := s.attachedLocked()
+	close(s.ended)
+	s.mu.Unlock()
+	s.endCtx()
+	s.heartbeat.stop()
+	s.stopWatch()
+	if s.carriers.flow != nil {
+		s.carriers.flow.Close(err)
+	} else {
+		drop(s.Conn(), dropCode(err))
+	}
+	for _, st := range dedicated {
+		st.endWithSession(err, inOrder)
+	}
+	s.messages.out.tellUndelivered()
+	close(s.finished)
+	if s.onEnd != nil {
+		s.onEnd()
+	}
+	s.tell()
+}
+
+// dropCode returns the code for resetting a carrier when err ends its session. A session that ends in order closes its carrier instead,
+// because a reset would overtake the last answers.
+func dropCode(err *Error) codes.Code {
+	if err.Code == codes.GoingAway {
+		return codes.Closed
+	}
+	return err.Code
+}
+
+// attachedLocked returns the dedicated streams that have a carrier to reset.
+func (s *Session) attachedLocked() []*Stream {
+	var open []*Stream
+	for st := range s.dedicated.open {
+		if st.conn != nil {
+			open = append(open, st)
+		}
+	}
+	return open
+}
+
+// abortAllLocked ends everything on this session. If inOrder, it keeps the messages that wait for their handler.
+func (s *Session) abortAllLocked(err *Error, inOrder bool) {
+	for _, q := range [...]*queue[source]{&s.out.ready, &s.out.later, &s.out.held} {
+		for q.len() > 0 {
+			q.pop().abort(err)
+		}
+	}
+	for s.calls.waiting.len() > 0 {
+		s.calls.waiting.pop().abort(err)
+	}
+	for _, c := range s.calls.pending {
+		c.abort(err)
+	}
+	for _, m := range s.requests.open {
+		m.cancelLocked(context.Canceled)
+	}
+	for _, st := range s.shared.open {
+		st.abort(err)
+	}
+	s.messages.out.abort(err)
+	if !inOrder {
+		s.messages.in.abortLocked(s)
+	}
+	s.shutIdleLocked()
+	s.stirLocked()
+	s.out.wake.Broadcast()
+}
