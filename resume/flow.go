@@ -97,14 +97,22 @@ const lastWords = 100 * time.Millisecond
 // carrier is a connection that a flow runs on for a while. Flow.mu guards all fields but conn and read.
 type carrier struct {
 	conn      net.Conn
-	outBegun  bool // START is sent, or being sent
-	outDone   bool // END is sent, or being sent: this direction continues on the next carrier
-	outEnded  bool // END has been sent completely
-	inDone    bool // END has been received
+	out       leg
 	outFailed bool // a Write has failed
+	inDone    bool // END has been received
 	mover     mover
 	read      reader
 }
+
+// A leg is how far the sending direction is with a carrier. It only grows.
+type leg uint8
+
+const (
+	legAhead  leg = iota // START has not been sent
+	legOn                // START is sent, or being sent
+	legEnding            // END is being sent: the direction continues on the next carrier
+	legEnded             // END has been sent completely
+)
 
 // A mover is a carrier that shares a connection with others, and knows when any of them last gave a sign of life.
 type mover interface{ Moved() time.Time }
@@ -315,7 +323,7 @@ func (f *Flow) failed(c *carrier, err error) {
 		f.out.askDue = true // a number without bytes leaves no gap, and may have been lost
 		f.sendLater()
 		settled = f.cur.conn
-	case c == f.cur && f.old != nil && !f.old.outDone && !f.old.inDone: // both directions are still on the old one
+	case c == f.cur && f.old != nil && f.old.out < legEnding && !f.old.inDone: // both directions are still on the old one
 		f.cur, f.old = f.old, nil
 		f.drop(c)
 	case c == f.cur:
@@ -335,7 +343,7 @@ func (f *Flow) failed(c *carrier, err error) {
 // left retires the old carrier once both directions have left it (spec 6.4), and reports whether they have.
 func (f *Flow) left() bool {
 	c := f.old
-	if c == nil || !c.outEnded || !c.inDone {
+	if c == nil || c.out < legEnded || !c.inDone {
 		return false
 	}
 	f.old = nil
@@ -398,7 +406,7 @@ func (f *Flow) close(err error) {
 	if f.sign != nil {
 		f.sign.Stop()
 	}
-	if !f.out.sending {
+	if f.out.baton == batonFree {
 		f.out.drop()
 	}
 	f.changed.Broadcast()

@@ -222,3 +222,14 @@ func surviveCuts(t *testing.T, window, cuts int) {
 		require.Greater(t, int(w.whole.Load()), w.lives/4, "seed %d", seed)
 	}
 }
+
+func TestOneGoroutineHoldsTheBaton(t *testing.T) {
+	var b baton
+	require.False(t, b.take(true), "a goroutine that was passed nothing has taken it")
+	require.True(t, b.take(false))
+	require.False(t, b.take(false))
+	require.False(t, b.take(true))
+	b = batonPassed
+	require.False(t, b.take(false), "a Write has taken what was passed to another")
+	require.True(t, b.take(true))
+}

@@ -22,10 +22,9 @@ import (
 // outbound is the sending state of a flow. Flow.mu guards it.
 type outbound struct {
 	replay
-	sending bool   // a goroutine is in send
-	job     job    // of the goroutine in send
-	sender  func() // sendRest
-	woken   bool   // the carrier's write deadline has been moved to wake the sender
+	baton  baton  // who sends
+	job    job    // of the goroutine that holds the baton
+	sender func() // sendRest
 
 	taken    uint64            // what the other side's application has taken, as reported
 	credit   int               // how much it may leave untaken; 0: unbounded
@@ -46,6 +45,32 @@ type outbound struct {
 	arrivedAt time.Duration // when the last of these bytes arrived
 
 	pace pace // see pace.go
+}
+
+// A baton says which goroutine sends. Only the one that holds it takes jobs and writes to carriers.
+//
+//	free ──send of a Write──> held ──nothing is due──> free
+//	  └─────pass────> passed ──sendRest──> held
+//	                    ^──── the Write returns ────┘
+type baton uint8
+
+const (
+	batonFree   baton = iota // nothing is due, or there is no carrier
+	batonHeld                // a goroutine is in send
+	batonPassed              // the flow's own goroutine has been started, and is not yet in send
+)
+
+// take takes the baton and reports true if it is there for the caller: passed on to the flow's own goroutine, free for any other.
+func (b *baton) take(own bool) bool {
+	want := batonFree
+	if own {
+		want = batonPassed
+	}
+	if *b != want {
+		return false
+	}
+	*b = batonHeld
+	return true
 }
 
 // An ackWait is a call that may have to wait for an acknowledgement.
@@ -75,6 +100,7 @@ type job struct {
 	left    []byte
 	from    *chunk               // the chunk that left is part of; nil if that is scratch
 	ends    bool                 // left contains END
+	woken   bool                 // the carrier's write deadline has been moved to wake the sender
 	scratch [2 * headerSize]byte // for segments without bytes
 }
 
@@ -179,8 +205,8 @@ func (f *Flow) expire() {
 	o := &f.out
 	o.due.Pass()
 	f.changed.Broadcast()
-	if o.job.c != nil && !o.woken {
-		o.woken = true
+	if o.job.c != nil && !o.job.woken {
+		o.job.woken = true
 		_ = o.job.c.conn.SetWriteDeadline(deadline.Past) // a closed carrier needs no waking
 	}
 }
@@ -216,19 +242,18 @@ const forEver = ^uint64(0)
 // during each Write.
 func (f *Flow) send(end uint64) {
 	o := &f.out
-	if o.sending {
+	if !o.baton.take(end == forEver) {
 		return
 	}
-	o.sending = true
 	for o.job.c != nil || f.due() {
 		f.sendSome()
 		more := o.job.c != nil || o.unsent != nil
 		if more && f.err == nil && end != forEver && (o.sent >= end || o.due.Expired()) {
-			f.sendInBackground()
+			f.passBaton()
 			return
 		}
 	}
-	o.sending = false
+	o.baton = batonFree
 	if f.err != nil {
 		o.drop()
 	}
@@ -254,9 +279,9 @@ func (f *Flow) sendSome() {
 		f.hear()
 	}
 	f.mu.Lock()
-	woken := f.out.woken
+	woken := j.woken
 	if woken {
-		f.out.woken = false
+		j.woken = false
 		_ = c.conn.SetWriteDeadline(time.Time{}) // a closed carrier fails in its next Write
 	}
 	j.left = j.left[n:]
@@ -272,7 +297,9 @@ func (f *Flow) sendSome() {
 		f.out.done(j.from)
 		f.out.progress, f.out.behind = f.elapsed(), 0
 	}
-	c.outEnded = c.outEnded || j.ends && err == nil
+	if j.ends && err == nil {
+		c.out = legEnded
+	}
 	j.c, j.left, j.from, j.ends = nil, nil, nil, false
 	if f.users--; f.users == 0 || f.out.unsent == nil {
 		f.changed.Broadcast()
@@ -287,24 +314,23 @@ func (f *Flow) sendSome() {
 
 // sendLater sends in its own goroutine, unless a goroutine is already sending. mu is held.
 func (f *Flow) sendLater() {
-	if !f.out.sending && f.cur != nil {
-		f.sendInBackground()
+	if f.out.baton == batonFree && f.cur != nil {
+		f.passBaton()
 	}
 }
 
-// sendInBackground continues sending in a goroutine, which ends when nothing is due. mu is held.
-func (f *Flow) sendInBackground() {
-	f.out.sending = true
+// passBaton continues sending in a goroutine, which ends when nothing is due. mu is held.
+func (f *Flow) passBaton() {
+	f.out.baton = batonPassed
 	f.background++
 	go f.out.sender() // created once, so that an acknowledgement allocates nothing
 }
 
-// sendRest is the goroutine of sendInBackground.
+// sendRest is the goroutine of passBaton.
 func (f *Flow) sendRest() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	defer f.leaveBackground()
-	f.out.sending = false
 	f.send(forEver)
 }
 
@@ -314,7 +340,7 @@ func (f *Flow) due() bool {
 	if f.err != nil || c == nil {
 		return false
 	}
-	if f.old != nil && !f.old.outDone {
+	if f.old != nil && f.old.out < legEnding {
 		c = f.old
 	}
 	if c.outFailed {
@@ -322,12 +348,12 @@ func (f *Flow) due() bool {
 	}
 	j := &o.job
 	b := j.scratch[:0]
-	if !c.outBegun {
-		c.outBegun = true
+	if c.out == legAhead {
+		c.out = legOn
 		b = header{kind: kindStart, number: o.sent}.append(b)
 	}
 	if c == f.old {
-		c.outDone, j.ends = true, true
+		c.out, j.ends = legEnding, true
 		b = header{kind: kindEnd, number: o.sent}.append(b)
 	} else if o.stopDue {
 		o.stopDue = false
