@@ -4,7 +4,7 @@ import (
 	"io"
 	"sync"
 
-	"github.com/klauspost/compress/zstd"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // buffer holds one block: raw is a part of room.
@@ -40,35 +40,11 @@ const (
 	probeEvery  = 64
 )
 
-// encoder and decoder serve all lanes: EncodeAll and DecodeAll keep nothing. They are made, to their last channel, when the process
-// starts: a channel that is made inside a synctest bubble could not be used outside it.
-var (
-	encoder = newEncoder()
-	decoder = newDecoder()
-)
-
-func newEncoder() *zstd.Encoder {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false))
-	if err != nil {
-		panic("bulk: BUG: zstd encoder: " + err.Error())
-	}
-	e.EncodeAll([]byte{0}, nil) // makes what NewWriter leaves for the first use
-	return e
-}
-
-func newDecoder() *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(maxBlock), zstd.WithDecoderConcurrency(0))
-	if err != nil {
-		panic("bulk: BUG: zstd decoder: " + err.Error())
-	}
-	return d
-}
-
 // seal returns the block on the wire, which is valid until the buffer is freed, or the next seal of z.
 func (b *buffer) seal(number uint64, compress bool, z *packer) []byte {
 	k := block{kind: blockRaw, length: len(b.raw), raw: len(b.raw), number: number}
 	if compress && len(b.raw) >= leastPacked && z.tries() {
-		z.out = encoder.EncodeAll(b.raw, append(z.out[:0], make([]byte, blockHead)...))
+		z.out = zstd.Append(append(z.out[:0], make([]byte, blockHead)...), b.raw)
 		if n := len(z.out) - blockHead; z.pays(n, len(b.raw)) {
 			k.kind, k.length = blockZstd, n
 			k.put(z.out)
@@ -150,7 +126,7 @@ func (b *buffer) fill(r io.Reader, k block, z *unpacker) error {
 	if _, err := io.ReadFull(r, packed); err != nil {
 		return err
 	}
-	out, err := decoder.DecodeAll(packed, b.room[blockHead:blockHead:blockHead+k.raw])
+	out, err := zstd.Decode(b.room[blockHead:blockHead:blockHead+k.raw], packed)
 	if err != nil || len(out) != k.raw || &out[0] != &b.raw[0] {
 		return protocolErrorf("zstd block of %d bytes, which holds %d and not %d: %v", k.length, len(out), k.raw, err)
 	}

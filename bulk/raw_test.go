@@ -11,6 +11,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/zstd"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -40,7 +41,7 @@ func rawZstd(number uint64, packed []byte, raw int) []byte {
 	return append(b, packed...)
 }
 
-func pack(body []byte) []byte { return encoder.EncodeAll(body, nil) }
+func pack(body []byte) []byte { return zstd.Append(nil, body) }
 
 // rawStrand is one end of a link as a strand.
 type rawStrand struct{ *faultnet.Conn }

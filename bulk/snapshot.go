@@ -3,8 +3,9 @@ package bulk
 import (
 	"cmp"
 	"slices"
-	"sync"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/registry"
 )
 
 // Snapshot is a lane as it stands.
@@ -38,30 +39,18 @@ func (l *Lane) Snapshot() Snapshot {
 
 // A Registry lists the lanes that are open. The zero value is ready. It is safe for concurrent use; its methods do nothing on a nil
 // Registry.
-type Registry struct {
-	mu    sync.RWMutex
-	lanes map[*Lane]struct{} // by identity: several may have the same peer and name
-}
+type Registry struct{ open registry.Registry[*Lane] }
 
 func (r *Registry) add(l *Lane) {
-	if r == nil {
-		return
+	if r != nil {
+		r.open.Add(l)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.lanes == nil {
-		r.lanes = make(map[*Lane]struct{})
-	}
-	r.lanes[l] = struct{}{}
 }
 
 func (r *Registry) remove(l *Lane) {
-	if r == nil {
-		return
+	if r != nil {
+		r.open.Remove(l)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.lanes, l)
 }
 
 // Snapshots returns the lanes that are open, by peer, name and age.
@@ -69,14 +58,8 @@ func (r *Registry) Snapshots() []Snapshot {
 	if r == nil {
 		return nil
 	}
-	r.mu.RLock()
-	lanes := make([]*Lane, 0, len(r.lanes))
-	for l := range r.lanes {
-		lanes = append(lanes, l)
-	}
-	r.mu.RUnlock()
-	all := make([]Snapshot, 0, len(lanes))
-	for _, l := range lanes {
+	all := make([]Snapshot, 0)
+	for _, l := range r.open.All() {
 		all = append(all, l.Snapshot())
 	}
 	slices.SortFunc(all, func(a, b Snapshot) int {

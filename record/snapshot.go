@@ -3,8 +3,9 @@ package record
 import (
 	"cmp"
 	"slices"
-	"sync"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/registry"
 )
 
 // counters are the counters of a stream. Stream.mu guards them.
@@ -93,30 +94,18 @@ func (s *Stream) Snapshot() Snapshot {
 }
 
 // A Registry lists open streams. The zero value is ready to use. It is safe for concurrent use; its methods do nothing on a nil Registry.
-type Registry struct {
-	mu      sync.RWMutex
-	streams map[*Stream]struct{} // by identity: several may have the same peer and name
-}
+type Registry struct{ open registry.Registry[*Stream] }
 
 func (r *Registry) add(s *Stream) {
-	if r == nil {
-		return
+	if r != nil {
+		r.open.Add(s)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.streams == nil {
-		r.streams = make(map[*Stream]struct{})
-	}
-	r.streams[s] = struct{}{}
 }
 
 func (r *Registry) remove(s *Stream) {
-	if r == nil {
-		return
+	if r != nil {
+		r.open.Remove(s)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.streams, s)
 }
 
 // Snapshots returns the open streams, by peer, name and age.
@@ -124,14 +113,8 @@ func (r *Registry) Snapshots() []Snapshot {
 	if r == nil {
 		return nil
 	}
-	r.mu.RLock()
-	streams := make([]*Stream, 0, len(r.streams))
-	for s := range r.streams {
-		streams = append(streams, s)
-	}
-	r.mu.RUnlock()
-	all := make([]Snapshot, 0, len(streams))
-	for _, s := range streams {
+	all := make([]Snapshot, 0)
+	for _, s := range r.open.All() {
 		all = append(all, s.Snapshot())
 	}
 	slices.SortFunc(all, func(a, b Snapshot) int {

@@ -3,9 +3,10 @@ package transfer
 import (
 	"cmp"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/registry"
 )
 
 var lastNumber atomic.Uint64
@@ -26,30 +27,18 @@ type Snapshot struct {
 
 // A Registry lists the transfers that run. The zero value is ready. It is safe for concurrent use; its methods do nothing on a
 // nil Registry.
-type Registry struct {
-	mu        sync.Mutex
-	transfers map[*Transfer]struct{}
-}
+type Registry struct{ running registry.Registry[*Transfer] }
 
 func (r *Registry) add(t *Transfer) {
-	if r == nil {
-		return
+	if r != nil {
+		r.running.Add(t)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.transfers == nil {
-		r.transfers = make(map[*Transfer]struct{})
-	}
-	r.transfers[t] = struct{}{}
 }
 
 func (r *Registry) remove(t *Transfer) {
-	if r == nil {
-		return
+	if r != nil {
+		r.running.Remove(t)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.transfers, t)
 }
 
 // Snapshots returns the transfers that run, the oldest first.
@@ -57,12 +46,7 @@ func (r *Registry) Snapshots() []Snapshot {
 	if r == nil {
 		return nil
 	}
-	r.mu.Lock()
-	all := make([]*Transfer, 0, len(r.transfers))
-	for t := range r.transfers {
-		all = append(all, t)
-	}
-	r.mu.Unlock()
+	all := r.running.All()
 	slices.SortFunc(all, func(a, b *Transfer) int { return cmp.Compare(a.number, b.number) })
 	shots := make([]Snapshot, len(all))
 	for i, t := range all {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/peerlane/peerlane/internal/zstd"
 	"github.com/stretchr/testify/require"
 )
 
@@ -191,7 +192,7 @@ func TestBodiesThatLieInsideAreRefusedWithinOneBlockOfWhatTheyDeclare(t *testing
 func TestHonestBodyReservesItsRawSizeAndOneBlockAtMost(t *testing.T) {
 	warm(t)
 	for _, raw := range []int{600, 64 << 10, 4 * maxBlock, bombRaw, 8 << 20} {
-		body := encoder.EncodeAll(text(raw), nil)
+		body := zstd.Append(nil, text(raw))
 		var out []byte
 		var err error
 		spent := allocated(func() { out, err = Decompress(body, raw) })
@@ -202,7 +203,7 @@ func TestHonestBodyReservesItsRawSizeAndOneBlockAtMost(t *testing.T) {
 }
 
 func TestDecompressIntoAnotherSizeIsMalformed(t *testing.T) {
-	body := encoder.EncodeAll(text(2000), nil)
+	body := zstd.Append(nil, text(2000))
 	for _, raw := range []int{-1, 0, 1, 1999, 2001, MaxTotal} {
 		_, err := Decompress(body, raw)
 		require.ErrorIs(t, err, ErrMalformed, "raw %d", raw)
@@ -210,7 +211,7 @@ func TestDecompressIntoAnotherSizeIsMalformed(t *testing.T) {
 }
 
 func TestEveryTruncationAndEveryFlippedByteOfABodyFailsCleanly(t *testing.T) {
-	body := encoder.EncodeAll(text(2000), nil)
+	body := zstd.Append(nil, text(2000))
 	for i := range body {
 		_, err := Decompress(body[:i], 2000)
 		require.ErrorIs(t, err, ErrMalformed, "cut at %d", i)

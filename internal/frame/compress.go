@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/klauspost/compress/zstd"
+	kzstd "github.com/klauspost/compress/zstd"
+
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // MinCompress is the smallest body, in bytes, that Compress tries, and sampleSize what the attempt looks at first.
@@ -15,32 +17,6 @@ const (
 
 // maxBlock is the most that one zstd block unpacks to (RFC 8878, 3.1.1.2.4).
 const maxBlock = 128 << 10
-
-// The coders are safe for concurrent use by EncodeAll and DecodeAll, and hold megabytes: one of each per process. They
-// are made, to their last channel, when the process starts: a channel that is made inside a synctest bubble could not be
-// used outside it.
-var (
-	encoder = newEncoder()
-	decoder = newDecoder()
-)
-
-func newEncoder() *zstd.Encoder {
-	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false))
-	if err != nil {
-		panic("frame: BUG: zstd encoder: " + err.Error())
-	}
-	e.EncodeAll([]byte{0}, nil) // makes what NewWriter leaves for the first use
-	return e
-}
-
-func newDecoder() *zstd.Decoder {
-	d, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(MaxTotal),
-		zstd.WithDecoderConcurrency(0))
-	if err != nil {
-		panic("frame: BUG: zstd decoder: " + err.Error())
-	}
-	return d
-}
 
 // Compress returns body as one zstd frame (RFC 8878) when that saves at least an eighth, and false otherwise: also at
 // once when a sample of a few KiB does not shrink. body is not changed.
@@ -58,7 +34,7 @@ func Compress(body []byte) ([]byte, bool) {
 }
 
 func shrink(body []byte) ([]byte, bool) {
-	out := encoder.EncodeAll(body, make([]byte, 0, len(body)/2))
+	out := zstd.Append(make([]byte, 0, len(body)/2), body)
 	return out, len(out) <= len(body)-len(body)/8
 }
 
@@ -73,7 +49,7 @@ func Decompress(body []byte, raw int) ([]byte, error) {
 	if raw > 4*maxBlock {
 		reserve += maxBlock // a body that lies is caught inside this block, before append would add a quarter of raw
 	}
-	out, err := decoder.DecodeAll(body, make([]byte, 0, reserve))
+	out, err := zstd.Decode(make([]byte, 0, reserve), body)
 	if err != nil {
 		return nil, fmt.Errorf("compressed body: %w: %w", err, ErrMalformed)
 	}
@@ -91,7 +67,7 @@ var (
 // checkZstd walks the block headers of body, and fails unless they make one zstd frame that declares raw bytes and ends
 // with body. The decoder alone would also take several frames, skippable ones, and frames of unknown size.
 func checkZstd(body []byte, raw int) error {
-	var h zstd.Header
+	var h kzstd.Header
 	if err := h.Decode(body); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"testing"
 
+	"github.com/peerlane/peerlane/internal/zstd"
 	"github.com/stretchr/testify/require"
 )
 
@@ -171,7 +172,7 @@ func FuzzDecompress(f *testing.F) {
 	f.Add(packedA, uint32(600))
 	f.Add(honest, uint32(bombRaw))
 	for _, n := range []int{0, 1, 512, 4096, MaxPayload} {
-		f.Add(encoder.EncodeAll(text(n), nil), uint32(n))
+		f.Add(zstd.Append(nil, text(n)), uint32(n))
 	}
 	for b := range maps.Values(refusedUnseen) {
 		f.Add(b[:min(len(b), 4096)], uint32(bombRaw))
