@@ -262,7 +262,7 @@ func negotiateFailed(ctx context.Context, err error, tags []protocol.ID) *Error 
 	default:
 		out = dialFailed(ctx, "negotiate", streamBroken("negotiate", err))
 	}
-	out.Link = string(tags[0])
+	out.Link = tagText(tags)
 	return out
 }
 
@@ -281,5 +281,8 @@ func (d *Dialer) dialError(pid peer.ID, err error) error {
 
 // notServed returns the error for a peer that serves none of tags.
 func notServed(tags []protocol.ID) *Error {
-	return &Error{Op: "negotiate", Link: string(tags[0]), Remote: true, Code: codes.NotFound, Err: ErrNotServed}
+	return &Error{Op: "negotiate", Link: tagText(tags), Remote: true, Code: codes.NotFound, Err: ErrNotServed}
 }
+
+// tagText returns the application's tag among tags, of which the first may be that of its sessions.
+func tagText(tags []protocol.ID) string { return strings.TrimSuffix(string(tags[0]), sessionSuffix) }

@@ -390,6 +390,6 @@ func TestAnErrorOfADialReadsLikeOneOfPackageNet(t *testing.T) {
 	_, err := Dial(t.Context(), h, h.ID(), testTag)
 	id := h.ID().String()
 	require.EqualError(t, err, "dial libp2p "+id+"->"+id+`: negotiate "/peerlane-test/1.0.0" at `+id+
-		": remote: not found: nobody serves this tag: not found (rejected)")
+		": remote: not found: the peer does not serve this tag (rejected)")
 	require.False(t, errors.Is(err, ErrUnreachable))
 }

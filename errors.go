@@ -2,7 +2,6 @@ package peerlane
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/peerlane/peerlane/internal/invalid"
 	"github.com/peerlane/peerlane/session"
@@ -27,7 +26,7 @@ var (
 	// ErrInUse: the tag already has a listener or a stream handler on this host.
 	ErrInUse = errors.New("tag is in use on this host")
 	// ErrNotServed: the peer was reached and serves none of the tags asked for. It matches ErrNotFound too.
-	ErrNotServed = fmt.Errorf("nobody serves this tag: %w", ErrNotFound)
+	ErrNotServed error = notServedError{}
 	// ErrRelayOnly: the peer can be reached only over a relay that the dialer's path policy refuses.
 	ErrRelayOnly = errors.New("peer is reachable only over a relay")
 	// ErrUnreachable: no connection to the peer could be made; the cause of each address is wrapped.
@@ -35,3 +34,10 @@ var (
 	// ErrInvalid: an argument or a field of a configuration has an invalid value; the text names it.
 	ErrInvalid = invalid.Err
 )
+
+// notServedError is the type of ErrNotServed, whose text does not repeat that of ErrNotFound.
+type notServedError struct{}
+
+func (notServedError) Error() string { return "the peer does not serve this tag" }
+
+func (notServedError) Is(target error) bool { return target == ErrNotFound }

@@ -303,6 +303,27 @@ func (d *display) toldLost(text string) bool {
 	return was == text
 }
 
+// sentNothing reports whether a sender knows that the receiver had all files already.
+func sentNothing(p transfer.Progress) bool {
+	return p.Bytes > 0 && p.Verified == p.Bytes && p.Crossed == 0
+}
+
+// gotNothing reports whether a receiver had all files already.
+func gotNothing(p transfer.Progress) bool { return p.Bytes > 0 && p.Resumed == p.Bytes }
+
+// thereText says that all files of a transfer were at place before.
+func thereText(r transfer.Result, place string) string {
+	return fmt.Sprintf("all of it, %s, %s, is %s already", filesText(r.Progress.Files), bytesText(float64(r.Progress.Bytes)), place)
+}
+
+// sentLine is the line of a sender whose transfer has ended.
+func sentLine(r transfer.Result, to string) string {
+	if sentNothing(r.Progress) {
+		return fmt.Sprintf("there    %q: %s%s", r.Name, thereText(r, "at "+to), missingText(r, ""))
+	}
+	return fmt.Sprintf("sent     %q: %s, to %s", r.Name, sentText(r), to)
+}
+
 // sentText is what has become of a transfer at its sender, without its name. How much the receiver had before, a sender does not know.
 func sentText(r transfer.Result) string {
 	return movedText(r) + missingText(r, "")

@@ -40,7 +40,7 @@ func TestProgressReadsWell(t *testing.T) {
 		require.Equal(t, test.line, progressText(test.p, transfer.Receiving))
 		require.Equal(t, test.bar, barText(test.p, transfer.Receiving))
 	}
-	require.Contains(t, barText(transfer.Progress{Phase: transfer.PhaseList}, transfer.Sending), "waiting for the peer to take it")
+	require.Contains(t, barText(transfer.Progress{Phase: transfer.PhaseList}, transfer.Sending), "waiting")
 	require.Equal(t, "12 files, 15.6 MB in 2.0 s, 5.3 MB/s, 5.0 MB were here", gotText(transfer.Result{Progress: half, Took: 2 * time.Second}))
 }
 
@@ -167,4 +167,17 @@ func TestAWaveOfEventsIsCounted(t *testing.T) {
 	require.Equal(t, 2, strings.Count(text, "note     fetched again: 580 more times\n"))
 	d.tellRest()
 	require.Equal(t, text, d.out.(*lockedBuffer).String())
+}
+
+// A sender and a receiver that moved nothing, as all was at the receiver, do not claim that they did.
+func TestALineOfATransferThatMovedNothingBeginsWithThere(t *testing.T) {
+	p := transfer.Progress{Files: 2, FilesDone: 2, Bytes: 5, Verified: 5}
+	require.Regexp(t, `^there    "n": .*2 files, 5 B, .* P .*$`, sentLine(transfer.Result{Name: "n", Progress: p}, "P"))
+	p.Crossed = 60
+	require.Regexp(t, `^sent     "n": 2 files, 5 B .* P$`, sentLine(transfer.Result{Name: "n", Progress: p}, "P"))
+	require.Regexp(t, `^sent     "n": 0 files, 0 B .* P$`, sentLine(transfer.Result{Name: "n"}, "P"))
+	require.False(t, gotNothing(p))
+	p.Resumed = 5
+	require.True(t, gotNothing(p))
+	require.False(t, gotNothing(transfer.Progress{}))
 }

@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
-	relay "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/peerlane/peerlane"
@@ -59,48 +57,13 @@ func (f *hostFlags) open(ctx context.Context, secret []byte, allow []peer.ID, cf
 	if err == nil {
 		err = server.Listen(transferTag)
 	}
-	if err == nil && len(f.Relay) > 0 {
-		err = e.reserve(ctx, f.Relay)
+	if err == nil {
+		e.circuits, err = reserve(ctx, n.Host(), f.Relay)
 	}
 	if err != nil {
 		return nil, errors.Join(err, e.close())
 	}
 	return e, nil
-}
-
-// relayWait is how long a relay may take to let this host be reached.
-const relayWait = 20 * time.Second
-
-// errNoRelay: a relay does not let this host be reached.
-var errNoRelay = errors.New("--relay")
-
-// reserve asks the relays to let this host be reached through them, of which one has to. libp2p does so too, but tells neither why one
-// does not, nor of relays with private addresses.
-func (e *endpoint) reserve(ctx context.Context, relays []string) error {
-	limited, cancel := context.WithTimeout(ctx, relayWait)
-	defer cancel()
-	var refused []error
-	for _, s := range relays {
-		info, err := node.ParsePeer(s)
-		if err == nil {
-			_, err = relay.Reserve(limited, e.node.Host(), info)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			refused = append(refused, fmt.Errorf("%w: %s: %w", errNoRelay, info.ID, err))
-			continue
-		}
-		circuit := ma.StringCast("/p2p/" + info.ID.String() + "/p2p-circuit")
-		for _, a := range info.Addrs {
-			e.circuits = append(e.circuits, a.Encapsulate(circuit))
-		}
-	}
-	if len(e.circuits) == 0 {
-		return errors.Join(refused...)
-	}
-	return nil
 }
 
 // addrs returns where the host can be reached, loopback and all.

@@ -12,6 +12,7 @@ import (
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/transfer"
 )
 
 // The exit codes. The description in main.go lists them.
@@ -43,6 +44,7 @@ type verdict struct {
 var verdicts = []verdict{
 	{errUsage, exitUsage, "peerlane COMMAND --help lists the flags"},
 	{errFailed, exitLocal, ""},
+	{errNoFolder, exitLocal, "name the folder that holds the received files"},
 	{errLeftOut, exitFiles, "the rest has arrived; use --skip-special if this is intended, or --symlinks to send symlinks"},
 	{errNothingLeft, exitFiles, "nothing was sent; use --skip-special if this is intended"},
 	{errNoRelay, exitUnreachable, "check that the relay runs, its address, and that it serves relayed connections"},
@@ -126,6 +128,10 @@ func oneLine(err error) string {
 	if errors.As(err, &e) && e.Peer != "" && strings.Count(text, " "+e.Peer) > 0 && !isMismatch(err) {
 		text = strings.ReplaceAll(text, e.Peer, "the peer")
 	}
+	if e != nil && transfer.CodeOf(err) == transfer.CodeLost {
+		text = strings.TrimSuffix(text, " ("+string(transfer.CodeLost)+")") // the outcome of e is more exact
+	}
+	text = strings.ReplaceAll(text, "failed to dial: failed to dial the peer: ", "") // libp2p's, before its "all dials failed"
 	return strings.Join(strings.Fields(strings.ReplaceAll(text, "\n  * ", " ")), " ")
 }
 

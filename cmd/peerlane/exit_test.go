@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,6 +16,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/transfer"
 )
 
 func TestEachOutcomeHasItsExitCode(t *testing.T) {
@@ -28,20 +30,20 @@ func TestEachOutcomeHasItsExitCode(t *testing.T) {
 	}{
 		{errors.New("disk full"), exitLocal, ""},
 		{errFailed, exitLocal, ""},
-		{errNoRelay, exitUnreachable, "relay runs"},
+		{errNoRelay, exitUnreachable, "relay"},
 		{errInterrupted, exitInterrupted, ""},
 		{fmt.Errorf("%w: both", errUsage), exitUsage, "--help"},
 		{fmt.Errorf("%w: peer", node.ErrInvalid), exitUsage, ""},
 		{peerlane.ErrInvalid, exitUsage, ""},
 		{node.ErrKeyFormat, exitLocal, ""},
 		{node.ErrKeyExposed, exitLocal, ""},
-		{typed(0, session.NotSent, peerlane.ErrUnreachable), exitUnreachable, "check that the peer runs"},
+		{typed(0, session.NotSent, peerlane.ErrUnreachable), exitUnreachable, "firewalls"},
 		{typed(0, session.NotSent, peerlane.ErrRelayOnly), exitUnreachable, "NAT"},
 		{typed(0, session.NotSent, io.ErrUnexpectedEOF), exitUnreachable, "nothing was sent"},
 		{typed(codes.NotFound, session.Rejected, peerlane.ErrNotServed), exitNotServed, "--tag"},
-		{typed(codes.PSKMismatch, session.NotSent, nil), exitRefused, "different keys"},
-		{typed(codes.PSKRequired, session.NotSent, nil), exitRefused, "only one side"},
-		{typed(codes.PSKUnexpected, session.NotSent, nil), exitRefused, "only one side"},
+		{typed(codes.PSKMismatch, session.NotSent, nil), exitRefused, "--psk-file"},
+		{typed(codes.PSKRequired, session.NotSent, nil), exitRefused, "on both"},
+		{typed(codes.PSKUnexpected, session.NotSent, nil), exitRefused, "on both"},
 		{typed(codes.PSKRequired, session.NotSent, peerlane.ErrLegacyPeer), exitRefused, ""},
 		{typed(codes.NotAllowed, session.NotSent, nil), exitRefused, "--allow"},
 		{typed(codes.Version, session.Rejected, nil), exitRefused, ""},
@@ -77,4 +79,26 @@ func TestOneLineNamesThePeerOnceAndFitsOnALine(t *testing.T) {
 	err := &net.OpError{Op: "dial", Net: "libp2p", Addr: peerlane.Addr{}, Err: inner}
 	require.Equal(t, "connect at the peer: all dials failed [/ip4/192.0.2.7/tcp/1] connection refused (not sent)", oneLine(err))
 	require.Equal(t, "plain words", oneLine(errors.New("plain\n\twords")))
+}
+
+// What one error says, those around it do not repeat.
+func TestOneLineSaysEachThingOnce(t *testing.T) {
+	const id = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN"
+	for _, c := range []error{
+		&peerlane.Error{Op: "negotiate", Link: "/x", Peer: id, Remote: true, Code: codes.NotFound, Outcome: session.Rejected, Err: peerlane.ErrNotServed},
+		&peerlane.Error{Op: "connect", Peer: id, Outcome: session.NotSent, Err: fmt.Errorf("%w: %w", peerlane.ErrUnreachable,
+			errors.New("failed to dial: failed to dial "+id+": all dials failed\n  * [/ip4/192.0.2.7/tcp/1] connection refused"))},
+	} {
+		for _, err := range []error{c, &transfer.Error{Op: "push", Code: transfer.CodeLost, Err: c}} {
+			text := oneLine(err)
+			for _, word := range []string{"not found", "serve", "failed to dial", "dials failed", "unreachable", "(", id, "lost"} {
+				most := 1
+				if word == "failed to dial" || word == id || word == "lost" {
+					most = 0
+				}
+				require.LessOrEqual(t, strings.Count(text, word), most, "%q in %s", word, text)
+			}
+			require.Contains(t, text, "at the peer")
+		}
+	}
 }

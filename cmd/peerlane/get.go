@@ -34,6 +34,9 @@ func (c *getCmd) Run(ctx context.Context, std stdio) error {
 		return err
 	}
 	if c.Discard {
+		if err := hasFolder(c.Dir); err != nil {
+			return err
+		}
 		return c.discard(std, want.ref)
 	}
 	secret, err := c.load()
@@ -187,13 +190,11 @@ func oneToken(tokens [][]byte) bool {
 // report says what has come.
 func (c *getCmd) report(std stdio, d *display, r transfer.Result) {
 	defer d.sayLeftOut(r)
-	name, p := safe(r.Name), r.Progress
-	if p.Files > 0 && p.Resumed == p.Bytes && p.Bytes > 0 {
-		fmt.Fprintf(std.out, "there    %q: all of it, %s, %s, is in %s already%s%s\n",
-			name, filesText(p.Files), bytesText(float64(p.Bytes)), c.Dir, c.proofText(), missingText(r, " by the sender"))
+	if gotNothing(r.Progress) {
+		fmt.Fprintf(std.out, "there    %q: %s%s%s\n", safe(r.Name), thereText(r, "in "+c.Dir), c.proofText(), missingText(r, " by the sender"))
 		return
 	}
-	fmt.Fprintf(std.out, "got      %q: %s, in %s\n", name, gotText(r), c.Dir)
+	fmt.Fprintf(std.out, "got      %q: %s, in %s\n", safe(r.Name), gotText(r), c.Dir)
 }
 
 // proofText says how existing files were recognised.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -67,9 +68,22 @@ func shellWord(dir string) string {
 	return dir
 }
 
+// errNoFolder: there is no folder to delete unfinished transfers from. It is not created.
+var errNoFolder = errors.New("--discard: no such folder")
+
+// hasFolder returns an error unless dir is a folder.
+func hasFolder(dir string) error {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), err == nil && !info.IsDir():
+		return fmt.Errorf("%w: %s", errNoFolder, dir)
+	}
+	return err
+}
+
 // discardAll deletes the states of all transfers in a folder that no process is using.
 func discardAll(std stdio, d *display, dir string) error {
-	if _, err := os.Stat(dir); err != nil { // a missing folder is not created
+	if err := hasFolder(dir); err != nil {
 		return err
 	}
 	unfinished, err := transfer.FindUnfinished(dir)

@@ -29,19 +29,29 @@ func (f secretFlags) isGiven() bool { return f.PSKFile != "" || f.PSKEnv != "" }
 // maxSecret is far more than a key takes.
 const maxSecret = 64 << 10
 
+// minSecret is the length of the shortest key that package psk takes, in bytes.
+const minSecret = 8
+
 // load returns the key, or nil when none is asked for.
-func (f secretFlags) load() ([]byte, error) {
+func (f secretFlags) load() (secret []byte, err error) {
+	from := "--psk-env"
 	switch {
 	case f.PSKEnv != "":
-		v := os.Getenv(f.PSKEnv)
-		if v == "" {
+		if secret = []byte(os.Getenv(f.PSKEnv)); len(secret) == 0 {
 			return nil, fmt.Errorf("%w: --psk-env: the variable %s is empty or not set", errUsage, f.PSKEnv)
 		}
-		return []byte(v), nil
 	case f.PSKFile != "":
-		return readSecret(f.PSKFile)
+		from = "--psk-file"
+		if secret, err = readSecret(f.PSKFile); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, nil
 	}
-	return nil, nil
+	if len(secret) < minSecret {
+		return nil, fmt.Errorf("%s: the key has %d bytes, want at least %d", from, len(secret), minSecret)
+	}
+	return secret, nil
 }
 
 func readSecret(path string) ([]byte, error) {

@@ -56,7 +56,7 @@ func (c *pushCmd) Run(ctx context.Context, std stdio) (err error) {
 	d.follow(t, "")
 	r, err := t.Wait()
 	if err == nil || isPartly(r, err) {
-		fmt.Fprintf(std.out, "sent     %q: %s, to %s\n", r.Name, sentText(r), info.ID)
+		fmt.Fprintln(std.out, sentLine(r, info.ID.String()))
 	}
 	if err != nil {
 		return outcomeOf(r, err)

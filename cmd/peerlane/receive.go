@@ -84,16 +84,13 @@ func (c *receiveCmd) announce(std stdio, e *endpoint) {
 	if c.Key == "" {
 		fmt.Fprintln(std.out, "key      none: the Peer ID is new each time; --key FILE keeps it")
 	}
-	addrs := e.node.Addrs()
-	for _, a := range e.circuits {
-		addrs = append(addrs, a.String()+"/p2p/"+e.node.ID().String())
-	}
+	addrs, paste := whereabouts(e.node, e.circuits)
 	for _, a := range addrs {
 		fmt.Fprintf(std.out, "address  %s\n", a)
 	}
 	fmt.Fprintf(std.out, "into     %s\n", c.Dir)
-	if len(addrs) > 0 {
-		line := "peerlane push " + addrs[0] + " PATH..."
+	if paste != "" {
+		line := "peerlane push " + paste + " PATH..."
 		if c.isGiven() {
 			line += " --psk-file FILE"
 		}
@@ -114,7 +111,11 @@ func (c *receiveCmd) serve(ctx context.Context, std stdio, e *endpoint, w *watch
 			w.sayNotYet(o)
 			return false
 		}
-		fmt.Fprintf(std.out, "got      %q: %s, from %s, in %s\n", safe(o.Name), gotText(o.Result), o.peer, c.Dir)
+		if gotNothing(o.Progress) {
+			fmt.Fprintf(std.out, "there    %q: %s%s, from %s\n", safe(o.Name), thereText(o.Result, "in "+c.Dir), missingText(o.Result, " by the sender"), o.peer)
+		} else {
+			fmt.Fprintf(std.out, "got      %q: %s, from %s, in %s\n", safe(o.Name), gotText(o.Result), o.peer, c.Dir)
+		}
 		w.display.sayLeftOut(o.Result)
 		return o.err == nil
 	}

@@ -59,13 +59,45 @@ func TestATicketLeadsThroughARelay(t *testing.T) {
 	}
 }
 
+// serve and receive wait for the relay's reservation, print the relayed address, and suggest it to the other side.
+func TestServeAndReceivePrintTheRelayedAddress(t *testing.T) {
+	relay, hello := testnet.NewRelay(t, testnet.Relay), "hello"
+	at := relay.Addrs()[0].String() + "/p2p/" + relay.ID().String()
+	here := []string{"/ip4/127.0.0.1/tcp/0"}
+	serve := serveCmd{Relay: []string{at}, Listen: here, Tag: defaultTag, Peers: 10, Drain: time.Second}
+	receive := receiveCmd{Dir: t.TempDir(), hostFlags: hostFlags{Relay: []string{at}, Listen: here}, Allow: []string{relay.ID().String()}}
+	for suggested, run := range map[string]func(context.Context, stdio) error{"call it  peerlane call": serve.Run, "push it  peerlane push": receive.Run} {
+		ctx, cancel := context.WithCancel(t.Context())
+		out, ended := new(lockedBuffer), make(chan error, 1)
+		go func() { ended <- run(ctx, stdio{strings.NewReader(""), out, out}) }() // ends with ctx
+		text := waitFor(t, out, "(?s)^(.*)\nready\n")
+		peer := regexp.MustCompile("(?m)^peer     (.*)$").FindStringSubmatch(text)[1]
+		require.Contains(t, text, "\naddress  "+at+"/p2p-circuit/p2p/"+peer+"\n")
+		require.Contains(t, text, "\n"+suggested+" "+at+"/p2p-circuit/p2p/"+peer+" ")
+		if suggested == "call it  peerlane call" {
+			answer := new(lockedBuffer)
+			call := callCmd{peerFlags: peerFlags{Peer: at + "/p2p-circuit/p2p/" + peer, Tag: defaultTag, Timeout: 20 * time.Second}, Data: &hello}
+			require.NoError(t, call.Run(t.Context(), stdio{strings.NewReader(""), answer, out}))
+			require.Equal(t, "hello", answer.String())
+		}
+		cancel()
+		require.NoError(t, <-ended)
+	}
+}
+
 func TestARelayThatIsNoneIsSaid(t *testing.T) {
 	nobody := testnet.Host(t, testnet.TCPTLS)
 	at := nobody.Addrs()[0].String() + "/p2p/" + nobody.ID().String()
-	send := sendCmd{treeFlags: treeFlags{Path: []string{t.TempDir()}}, hostFlags: hostFlags{Relay: []string{at}, Listen: []string{"/ip4/127.0.0.1/tcp/0"}}}
-	err := send.Run(t.Context(), stdio{strings.NewReader(""), io.Discard, io.Discard})
-	require.ErrorIs(t, err, errNoRelay)
-	require.ErrorContains(t, err, "protocols not supported")
+	here := []string{"/ip4/127.0.0.1/tcp/0"}
+	send := sendCmd{treeFlags: treeFlags{Path: []string{t.TempDir()}}, hostFlags: hostFlags{Relay: []string{at}, Listen: here}}
+	serve := serveCmd{Relay: []string{at}, Listen: here, Tag: defaultTag, Peers: 10}
+	for _, run := range []func(context.Context, stdio) error{send.Run, serve.Run} {
+		err := run(t.Context(), stdio{strings.NewReader(""), io.Discard, io.Discard})
+		require.ErrorIs(t, err, errNoRelay)
+		code, hint := explain(err)
+		require.Equal(t, exitUnreachable, code)
+		require.NotEmpty(t, hint)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.ErrorIs(t, send.Run(ctx, stdio{strings.NewReader(""), io.Discard, io.Discard}), context.Canceled)

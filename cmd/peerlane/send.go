@@ -131,7 +131,7 @@ func (c *sendCmd) serve(ctx context.Context, std stdio, share *transfer.Share, w
 			w.sayNotYet(o)
 			return false
 		}
-		fmt.Fprintf(std.out, "sent     %q: %s, to %s\n", o.Name, sentText(o.Result), o.peer)
+		fmt.Fprintln(std.out, sentLine(o.Result, o.peer))
 		return o.err == nil
 	}
 	for {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/protocol"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/node"
@@ -63,7 +64,11 @@ func (c *serveCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	c.announce(std, n)
+	circuits, err := reserve(ctx, n.Host(), c.Relay)
+	if err != nil {
+		return errors.Join(err, server.Stop())
+	}
+	c.announce(std, n, circuits)
 	if err := std.failed(); err != nil {
 		return errors.Join(err, server.Stop())
 	}
@@ -129,18 +134,18 @@ func (c *serveCmd) handler() (peerlane.Handler, error) {
 }
 
 // announce prints where the server is and how to call it. The last line is "ready".
-func (c *serveCmd) announce(std stdio, n *node.Node) {
+func (c *serveCmd) announce(std stdio, n *node.Node, circuits []ma.Multiaddr) {
 	fmt.Fprintf(std.out, "peer     %s\n", n.ID())
 	if c.Key == "" {
 		fmt.Fprintln(std.out, "key      none: the Peer ID is new each time; --key FILE keeps it")
 	}
 	fmt.Fprintf(std.out, "tag      %s\n", c.Tag)
-	addrs := n.Addrs()
+	addrs, paste := whereabouts(n, circuits)
 	for _, a := range addrs {
 		fmt.Fprintf(std.out, "address  %s\n", a)
 	}
-	if len(addrs) > 0 {
-		fmt.Fprintf(std.out, "call it  %s\n", c.callLine(addrs[0]))
+	if paste != "" {
+		fmt.Fprintf(std.out, "call it  %s\n", c.callLine(paste))
 	}
 	fmt.Fprintln(std.out, "ready")
 }
