@@ -137,8 +137,7 @@ func (c *Client) outOfTime(ctx, bound context.Context, pid peer.ID, tag protocol
 	}
 	out := &Error{Op: "send", Peer: pid.String(), Link: string(tag), Outcome: session.NotSent,
 		Err: fmt.Errorf("no answer in %v: %w: %w", c.cfg.ReadTimeout, os.ErrDeadlineExceeded, err)}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		out.Outcome = e.Outcome
 	}
 	return out
@@ -190,8 +189,7 @@ func (c *Client) callOver(ctx context.Context, link link, tag protocol.ID, reque
 	} else {
 		response, err = c.pool.callLegacy(ctx, link, request)
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		e.Op, e.Link = "send", string(tag)
 		moved = e.Outcome == session.NotSent && link.session != nil && link.session.Draining() && !e.Timeout()
 	}
@@ -222,8 +220,8 @@ func (c *Client) retryable(ctx context.Context, err error) bool {
 
 // closedUnderDial reports whether err is the error of a dial whose connection the peer closed, which is no refusal.
 func closedUnderDial(err error) bool {
-	var e *Error
-	return errors.As(err, &e) && e.Outcome == session.Rejected && errors.Is(err, io.ErrUnexpectedEOF)
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Outcome == session.Rejected && errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // backoff returns the wait before retry n: interval doubled n times, up to tenfold, randomly scaled by a half to one and a half.

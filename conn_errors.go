@@ -27,8 +27,8 @@ func isTimeout(err error) bool {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return true
 	}
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout() && !errors.Is(err, net.ErrClosed) && !errors.Is(err, network.ErrReset)
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout() && !errors.Is(err, net.ErrClosed) && !errors.Is(err, network.ErrReset)
 }
 
 // A breakError is why a stream ended without an end. It shows the transport's own words but unwraps only to what this
@@ -50,7 +50,6 @@ func streamBroken(op string, err error) *Error {
 	words := errors.New(err.Error())
 	broken := &breakError{errs: []error{syscall.ECONNRESET}}
 	why := "connection lost"
-	var ce *network.ConnError
 	if se := resetOf(err); se != nil {
 		out.Remote = se.Remote
 		out.Code, out.Outcome, why = explainStreamCode(uint32(se.ErrorCode))
@@ -58,7 +57,7 @@ func streamBroken(op string, err error) *Error {
 			&network.StreamError{ErrorCode: se.ErrorCode, Remote: se.Remote, TransportError: words})
 	} else {
 		broken.errs = append(broken.errs, io.ErrUnexpectedEOF)
-		if errors.As(err, &ce) {
+		if ce, ok := errors.AsType[*network.ConnError](err); ok {
 			out.Remote = ce.Remote
 			out.Code, why = explainConnCode(uint32(ce.ErrorCode))
 			broken.errs = append(broken.errs,
@@ -77,8 +76,7 @@ func resetOf(err error) *network.StreamError {
 	if !ok {
 		return nil
 	}
-	var hop *network.StreamError
-	if errors.As(se.TransportError, &hop) {
+	if _, ok := errors.AsType[*network.StreamError](se.TransportError); ok {
 		return nil
 	}
 	return se

@@ -268,8 +268,7 @@ func negotiateFailed(ctx context.Context, err error, tags []protocol.ID) *Error 
 
 // dialError wraps err the way package net does, and fills in the peer.
 func (d *Dialer) dialError(pid peer.ID, err error) error {
-	var typed *Error
-	if errors.As(err, &typed) {
+	if typed, ok := errors.AsType[*Error](err); ok {
 		typed.Peer = pid.String()
 	}
 	out := &net.OpError{Op: "dial", Net: Network, Addr: Addr{Peer: pid}, Err: err}

@@ -76,8 +76,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // isFull reports whether a dial failed because a resource manager allows no further stream.
 func isFull(err error) bool {
-	var typed *Error
-	if !errors.As(err, &typed) || typed.Op == "connect" {
+	typed, ok := errors.AsType[*Error](err)
+	if !ok || typed.Op == "connect" {
 		return false
 	}
 	var se *network.StreamError
@@ -88,8 +88,7 @@ func isFull(err error) bool {
 // noSlot returns the error of a dial that has waited in vain, with the peer's refusal if there was one.
 func (d *Dialer) noSlot(pid peer.ID, tag protocol.ID, wait, refused error) error {
 	out := &Error{Op: "negotiate", Link: string(tag), Code: codes.Unavailable, Outcome: session.NotSent}
-	var typed *Error
-	if errors.As(refused, &typed) {
+	if typed, ok := errors.AsType[*Error](refused); ok {
 		*out = *typed
 		out.Err = fmt.Errorf("%w; then waited: %w", typed.Err, wait)
 	} else {

@@ -288,8 +288,7 @@ func (k *Keeper) giveUp(cause error, attempts int) {
 // wait delays the next attempt, longer than Backoff says if the peer has asked for that, but never longer than Backoff.Max.
 func (k *Keeper) wait(failures int, cause error) {
 	d := k.cfg.Backoff.Wait(failures)
-	var e *Error
-	if errors.As(cause, &e) {
+	if e, ok := errors.AsType[*Error](cause); ok {
 		d = max(d, min(e.RetryAfter, k.cfg.Backoff.Max))
 	}
 	k.waiting, k.due = true, time.Now().Add(d)

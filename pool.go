@@ -376,8 +376,7 @@ func (p *pool) greet(ctx context.Context, conn *Conn, b *budget.Budget, key pool
 	cfg.OnState = p.onState(key)
 	reopen := func(ctx context.Context, want session.Want) (net.Conn, error) { return p.reopen(ctx, want, key) }
 	s, err := session.Dial(ctx, newCarrier(conn, b, p.host), key.peer.String(), reopen, cfg)
-	var e *Error
-	if errors.As(err, &e) && e.Remote && e.Code == codes.GoingAway { // the peer only waits for its sessions to end
+	if e, ok := errors.AsType[*Error](err); ok && e.Remote && e.Code == codes.GoingAway { // the peer only waits for its sessions to end
 		e.Err = ErrNotServed
 	}
 	return s, err

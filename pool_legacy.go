@@ -59,8 +59,7 @@ func (p *pool) callLegacy(ctx context.Context, l link, request []byte) ([]byte, 
 	bound, cancel := p.bound(ctx)
 	defer cancel()
 	response, err := callLegacy(bound, l.conn, request, p.cfg)
-	var e *Error
-	if errors.As(err, &e) && ctx.Err() == nil && p.ctx.Err() != nil {
+	if e, ok := errors.AsType[*Error](err); ok && ctx.Err() == nil && p.ctx.Err() != nil {
 		e.Err = ErrStopped
 	}
 	return response, err

@@ -144,8 +144,7 @@ func (s *Server) runLegacy(t *servedTag, conn *Conn, request []byte) ([]byte, er
 
 // codeOf returns the code for resetting a legacy conn.
 func codeOf(err error) codes.Code {
-	var e *Error
-	if errors.As(err, &e) && e.Code != codes.OK {
+	if e, ok := errors.AsType[*Error](err); ok && e.Code != codes.OK {
 		return e.Code
 	}
 	if isTimeout(err) {

@@ -110,8 +110,8 @@ func (l *Lane) Close() error {
 	if err == nil || l.written.Load() == 0 {
 		return nil
 	}
-	var e *session.Error
-	if errors.As(err, &e) && l.framed == nil {
+	e, ok := errors.AsType[*session.Error](err)
+	if ok && l.framed == nil {
 		return err
 	}
 	failed := &session.Error{Op: "close", Peer: l.peer, Link: l.name, Outcome: session.Unknown, Err: distinct(err),

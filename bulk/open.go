@@ -88,8 +88,8 @@ func refused(err error) bool {
 	if errors.Is(err, errLimited) || errors.Is(err, session.ErrUnsupported) || errors.Is(err, session.ErrUnavailable) {
 		return true
 	}
-	var e *session.Error
-	return errors.As(err, &e) && e.Code == codes.OK && e.Outcome == session.NotSent // there was no connection for it
+	e, ok := errors.AsType[*session.Error](err)
+	return ok && e.Code == codes.OK && e.Outcome == session.NotSent // there was no connection for it
 }
 
 // greet says OPEN on the first strand, and takes the answer.

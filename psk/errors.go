@@ -42,6 +42,6 @@ func isTimeout(err error) bool {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return true
 	}
-	var ne net.Error
-	return errors.As(err, &ne) && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout() && !errors.Is(err, syscall.ETIMEDOUT)
 }

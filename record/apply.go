@@ -159,8 +159,7 @@ func (a *applier) advance() {
 // fail reports to the peer that a record could not be applied. mu is held.
 func (a *applier) fail(seq uint64, err error) {
 	f := &RecordFailure{FailedSeq: seq, Code: 1, Message: err.Error()}
-	var given *RecordFailure
-	if errors.As(err, &given) {
+	if given, ok := errors.AsType[*RecordFailure](err); ok {
 		f.Code, f.Retryable, f.Message = given.Code, given.Retryable, given.Message
 	}
 	failed := a.s.Fail(seq, f.Code, f.Retryable, f.Message)

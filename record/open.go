@@ -92,8 +92,7 @@ func establish(ctx context.Context, conn net.Conn, who identity, opts *Options, 
 	s, err := prepare(ctx, conn, who, o, bound, greet)
 	if err != nil {
 		_ = conn.Close() // only the first error counts
-		var e *Error
-		if errors.As(err, &e) {
+		if e, ok := errors.AsType[*Error](err); ok {
 			e.Name = who.name
 			return nil, err
 		}
@@ -372,8 +371,7 @@ func answer(st *session.Stream, ask acceptFunc) (*Stream, error) {
 		return nil, err
 	}
 	code, text := codeNotAccepted, refused.Error()
-	var e *Error
-	if errors.As(refused, &e) && e.Code >= CodeApplication {
+	if e, ok := errors.AsType[*Error](refused); ok && e.Code >= CodeApplication {
 		code, text = e.Code, e.Text
 	}
 	_, _ = st.Write(appendRefusal(nil, code, cut(text))) // the peer may be gone

@@ -425,8 +425,8 @@ func (s *Stream) closeError() error {
 
 // reasonOf returns the error of a session's stream without the number of its bytes, which are not those of the records.
 func reasonOf(err error) error {
-	var e *session.Error
-	if !errors.As(err, &e) || e.Remote { // the peer's words stay
+	e, ok := errors.AsType[*session.Error](err)
+	if !ok || e.Remote { // the peer's words stay
 		return err
 	}
 	bare := *e

@@ -69,8 +69,8 @@ func awaitRefusal(ctx context.Context, x *exchange) (session.Outcome, error) {
 		return 0, err
 	}
 	_, err = x.client.Send(ctx, x.b.ID(), x.tag, []byte("late"))
-	var e *peerlane.Error
-	if !errors.As(err, &e) || e.Outcome != session.NotSent && e.Outcome != session.Rejected {
+	e, ok := errors.AsType[*peerlane.Error](err)
+	if !ok || e.Outcome != session.NotSent && e.Outcome != session.Rejected {
 		return 0, fmt.Errorf("a call during the drain was not refused: %w", err)
 	}
 	return e.Outcome, nil

@@ -78,6 +78,6 @@ func writeRecords(ctx context.Context, l *lab, s *record.Stream) error {
 
 // sendAgain has a record that has failed for now sent again, and reports whether err was that.
 func sendAgain(s *record.Stream, err error) bool {
-	var failed *record.RecordFailure
-	return errors.As(err, &failed) && failed.Retryable && s.Resend() == nil
+	failed, ok := errors.AsType[*record.RecordFailure](err)
+	return ok && failed.Retryable && s.Resend() == nil
 }

@@ -250,8 +250,8 @@ func (d *display) tellRest() {
 
 // failedText returns the path of a failed file, the reason, and which side reported it.
 func failedText(e transfer.Event) string {
-	var err *transfer.Error
-	if !errors.As(e.Err, &err) {
+	err, ok := errors.AsType[*transfer.Error](e.Err)
+	if !ok {
 		return fmt.Sprintf("%q: %v", e.Path, e.Err)
 	}
 	why := err.Text

@@ -82,8 +82,7 @@ func explain(err error) (code int, hint string) {
 	if s, ok := explainTransfer(err); ok {
 		return s.code, s.hint
 	}
-	var e *peerlane.Error
-	isTyped := errors.As(err, &e)
+	e, isTyped := errors.AsType[*peerlane.Error](err)
 	sent := isTyped && e.Outcome == session.Unknown // and so it may have run, whatever the error
 	switch timeout := isTimeout(err); {
 	case timeout && sent:
@@ -119,10 +118,9 @@ func isTimeout(err error) bool {
 // oneLine returns the chain of causes of err on one line. The target's Peer ID, which libp2p and the floors above it name
 // again and again, is "the peer", except where another one is named beside it.
 func oneLine(err error) string {
-	var dial *net.OpError
 	var e *peerlane.Error
 	text := err.Error()
-	if errors.As(err, &dial) {
+	if dial, ok := errors.AsType[*net.OpError](err); ok {
 		text = strings.Replace(text, dial.Error(), dial.Err.Error(), 1)
 	}
 	if errors.As(err, &e) && e.Peer != "" && strings.Count(text, " "+e.Peer) > 0 && !isMismatch(err) {
@@ -137,6 +135,6 @@ func oneLine(err error) string {
 
 // isMismatch reports whether somebody else is at the address.
 func isMismatch(err error) bool {
-	var m sec.ErrPeerIDMismatch
-	return errors.As(err, &m)
+	_, ok := errors.AsType[sec.ErrPeerIDMismatch](err)
+	return ok
 }

@@ -223,8 +223,8 @@ func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result, why er
 
 // isBusyHere reports whether another process is receiving the same.
 func isBusyHere(err error) bool {
-	var e *transfer.Error
-	return errors.As(err, &e) && e.Code == transfer.CodeBusy && e.Area == transfer.AreaDestination
+	e, ok := errors.AsType[*transfer.Error](err)
+	return ok && e.Code == transfer.CodeBusy && e.Area == transfer.AreaDestination
 }
 
 // discard deletes what earlier runs have left.

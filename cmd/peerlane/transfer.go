@@ -39,7 +39,7 @@ func (f *treeFlags) walk(ctx context.Context, d *display) (*source.Tree, error) 
 			if left++; left > mostLeftOut {
 				return
 			}
-			if e := (*transfer.Error)(nil); errors.As(reason, &e) && e.Text != "" {
+			if e, ok := errors.AsType[*transfer.Error](reason); ok && e.Text != "" {
 				reason = errors.New(e.Text)
 			}
 			d.printf("left out %q: %s", path, safe(oneLine(reason)))

@@ -60,13 +60,26 @@ func run(ctx context.Context, out io.Writer) error {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
 
-	// The client dials Peer IDs in place of host names.
+	if err := get(ctx, out, client, "http://"+server.ID().String()+"/status"); err != nil {
+		return err
+	}
+	if err := srv.Shutdown(ctx); err != nil {
+		return err
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// get prints what is at url. The client dials Peer IDs in place of host names.
+func get(ctx context.Context, out io.Writer, client *node.Node, url string) error {
 	transport := &http.Transport{
 		DialContext:         (&peerlane.Dialer{Host: client.Host(), Tag: tag}).DialContext,
 		MaxIdleConnsPerHost: 64, // each idle conn is a libp2p stream; the default of 2 dials anew for most requests
 	}
 	defer transport.CloseIdleConnections()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+server.ID().String()+"/status", nil)
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
@@ -80,12 +93,5 @@ func run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "%s: %s\n", response.Status, body)
-
-	if err := srv.Shutdown(ctx); err != nil {
-		return err
-	}
-	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
 	return nil
 }

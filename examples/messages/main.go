@@ -51,17 +51,8 @@ func run(ctx context.Context, out io.Writer) error {
 		return err
 	}
 	defer s.Stop()
-
-	// A link is a named handler. Its one-way messages come one at a time, in the order in which they were sent.
 	var total atomic.Int64 // handlers run beside this function
-	s.SetLink("reading", func(m *session.Message) {
-		if r := (reading{}); m.Object(&r) == nil {
-			total.Add(r.Degrees)
-		}
-	})
-	s.SetLink("greet", func(m *session.Message) {
-		_ = m.Reply(append([]byte("welcome, "), m.Value...)) // if it cannot be sent, the sender gets an error
-	})
+	setLinks(s, &total)
 	if err := s.Listen(tag); err != nil {
 		return err
 	}
@@ -77,6 +68,15 @@ func run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := talk(ctx, out, conversation); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "100 readings, %d degrees in all\n", total.Load())
+	return nil
+}
+
+// talk sends a message with a reply, and a hundred without.
+func talk(ctx context.Context, out io.Writer, conversation *session.Session) error {
 	reply, err := conversation.SendWait(ctx, "greet", []byte("sensor 7"))
 	if err != nil {
 		return err
@@ -87,9 +87,18 @@ func run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 	}
-	if err := conversation.Flush(ctx); err != nil { // waits until all have been handled, or tells which were not
-		return err
-	}
-	fmt.Fprintf(out, "100 readings, %d degrees in all\n", total.Load())
-	return nil
+	return conversation.Flush(ctx) // waits until all have been handled, or tells which were not
+}
+
+// setLinks sets the server's links. A link is a named handler. Its one-way messages come one at a time, in the order in which they were
+// sent.
+func setLinks(s *peerlane.Server, total *atomic.Int64) {
+	s.SetLink("reading", func(m *session.Message) {
+		if r := (reading{}); m.Object(&r) == nil {
+			total.Add(r.Degrees)
+		}
+	})
+	s.SetLink("greet", func(m *session.Message) {
+		_ = m.Reply(append([]byte("welcome, "), m.Value...)) // if it cannot be sent, the sender gets an error
+	})
 }

@@ -39,19 +39,13 @@ func run(ctx context.Context, out io.Writer) error {
 	}
 	defer client.Close()
 
-	// The server: one handler for one tag. What it returns is the response; an error reaches the caller as such.
+	// The server: one handler for one tag.
 	s, err := peerlane.NewServer(server.Host(), nil)
 	if err != nil {
 		return err
 	}
 	defer s.Stop() // waits for calls in progress
-	err = s.Start(tag, func(request []byte) ([]byte, error) {
-		if len(request) == 0 {
-			return nil, errors.New("nothing to shout")
-		}
-		return bytes.ToUpper(request), nil
-	})
-	if err != nil {
+	if err := s.Start(tag, shout); err != nil {
 		return err
 	}
 
@@ -75,10 +69,18 @@ func run(ctx context.Context, out io.Writer) error {
 
 	// Every error says what may have happened at the peer: here the handler ran, and this is its answer.
 	_, err = c.Send(ctx, info.ID, tag, nil)
-	var e *peerlane.Error
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[*peerlane.Error](err)
+	if !ok {
 		return fmt.Errorf("want an error of the handler, got %w", err)
 	}
 	fmt.Fprintf(out, "error: %s, outcome: %s\n", e.Text, e.Outcome)
 	return nil
+}
+
+// shout answers a request. What it returns is the response; an error reaches the caller as such.
+func shout(request []byte) ([]byte, error) {
+	if len(request) == 0 {
+		return nil, errors.New("nothing to shout")
+	}
+	return bytes.ToUpper(request), nil
 }
