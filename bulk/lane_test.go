@@ -76,9 +76,11 @@ func TestLanesCarryTheSameBytes(t *testing.T) {
 }
 
 func TestNettestLanes(t *testing.T) {
+	t.Parallel() // CloseTimeout is waited for
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+			t.Parallel()
+			p := newPair(t, faultnet.LinkOptions{}, session.Config{CloseTimeout: 2 * time.Second})
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 				here, there := p.lanes(t, opts)
 				return here, there, func() { // at once: a Close waits for the other side to read, or to close

@@ -9,6 +9,7 @@ import (
 
 // Row: N2
 func TestConnIsANetConnOverPipe(t *testing.T) {
+	t.Parallel() // a pipe without a reader takes a second to close
 	nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
 		return sealed(net.Pipe())
 	})

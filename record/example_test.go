@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 
 	"github.com/peerlane/peerlane/record"
@@ -126,7 +127,10 @@ func ExampleOpenConn() {
 
 func ExampleAcceptConn() {
 	near, far := net.Pipe()
-	go func() { _, _ = near.Write([]byte("GET / HTTP/1.1\r\n\r\n")) }()
+	go func() {
+		_, _ = near.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
+		_, _ = io.Copy(io.Discard, near) // the refusal
+	}()
 
 	_, err := record.AcceptConn(context.Background(), far, &record.Options{MaxRecord: 4 << 10})
 	fmt.Println(errors.Is(err, record.ErrProtocol))

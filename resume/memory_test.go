@@ -4,6 +4,7 @@ import (
 	"net"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -32,25 +33,27 @@ func TestMemoryOfDetachedConnsIsBounded(t *testing.T) {
 		"idle": {false, 14 << 10},
 		"full": {true, 2*window + 2*largeChunk + 14<<10},
 	} {
-		h := newHub()
-		h.opts.Buffer = 4 * window
-		l, err := NewListener(h, &Options{Window: window, ResumeWindow: 3 * time.Second})
-		require.NoError(t, err)
-		goroutines, before := runtime.NumGoroutine(), heap()
-		servers := withoutCarrier(t, h, l, conns, test.full)
-		each := (heap() - before) / conns
-		t.Logf("%s: %d bytes", name, each)
-		require.LessOrEqual(t, each, test.limit, name)
-		for _, s := range servers {
-			<-s.Done()
-			_ = s.Close() // what was received and not read
-		}
-		require.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2, "goroutines")
-		left := (heap() - before) / conns
-		t.Logf("%s, after: %d bytes", name, left)
-		require.Less(t, left, int64(8<<10), "%s: what is left are the conns themselves", name)
-		runtime.KeepAlive(servers)
-		require.NoError(t, l.Close())
+		synctest.Test(t, func(t *testing.T) {
+			h := newHub()
+			h.opts.Buffer = 4 * window
+			l, err := NewListener(h, &Options{Window: window, ResumeWindow: 3 * time.Second})
+			require.NoError(t, err)
+			goroutines, before := runtime.NumGoroutine(), heap()
+			servers := withoutCarrier(t, h, l, conns, test.full)
+			each := (heap() - before) / conns
+			t.Logf("%s: %d bytes", name, each)
+			require.LessOrEqual(t, each, test.limit, name)
+			for _, s := range servers {
+				<-s.Done()
+				_ = s.Close() // what was received and not read
+			}
+			require.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2, "goroutines")
+			left := (heap() - before) / conns
+			t.Logf("%s, after: %d bytes", name, left)
+			require.Less(t, left, int64(8<<10), "%s: what is left are the conns themselves", name)
+			runtime.KeepAlive(servers)
+			require.NoError(t, l.Close())
+		})
 	}
 }
 

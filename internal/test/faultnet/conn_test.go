@@ -15,6 +15,7 @@ import (
 )
 
 func TestConnPassesNettest(t *testing.T) {
+	t.Parallel() // it waits for real
 	for name, opts := range map[string]LinkOptions{
 		"plain":        {},
 		"small buffer": {Buffer: 2048}, // the echoes of nettest need some

@@ -86,6 +86,7 @@ func TestProxiedHostsKnowOnlyTheProxy(t *testing.T) {
 }
 
 func TestProxiedBytesPassTheProxy(t *testing.T) {
+	t.Parallel() // it waits for real
 	for _, tr := range proxied() {
 		t.Run(string(tr), func(t *testing.T) {
 			a, b, f := Proxied(t, tr)

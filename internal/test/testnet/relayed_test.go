@@ -84,6 +84,7 @@ func TestARelayedPairHasNoDirectWayByItself(t *testing.T) {
 }
 
 func TestARelayedPairHasItsLimits(t *testing.T) {
+	t.Parallel() // it waits for real
 	a, b, _ := RelayedPair(t, &relay.RelayLimit{Data: 16 << 10, Duration: time.Minute})
 	s := echoStream(t, a, b)
 	_, _ = io.Copy(s, io.LimitReader(zeros{}, 32<<10))
