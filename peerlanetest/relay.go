@@ -60,7 +60,8 @@ func (r *Relay) Start() {
 		opts = append(opts, libp2p.NoListenAddrs, libp2p.ListenAddrs(r.at))
 	}
 	r.host = r.newHost(opts...)
-	r.at = r.host.Network().ListenAddresses()[0]
+	listens := r.host.Network().ListenAddresses()
+	r.at = listens[slices.IndexFunc(listens, isDirect)] // and through other relays, if it may
 	service, err := relay.New(r.host, relay.WithResources(r.resources))
 	if err != nil {
 		r.t.Fatalf("peerlanetest: relay: %v", err)
@@ -159,7 +160,7 @@ func CloseDirect(t testing.TB, a, b host.Host) {
 func forgetDirect(h host.Host, pid peer.ID) {
 	var direct []ma.Multiaddr
 	for _, a := range h.Peerstore().Addrs(pid) {
-		if !isCircuit(a) {
+		if isDirect(a) {
 			direct = append(direct, a)
 		}
 	}
@@ -170,14 +171,14 @@ func forgetDirect(h host.Host, pid peer.ID) {
 func directConns(h host.Host, pid peer.ID) []network.Conn {
 	var out []network.Conn
 	for _, c := range h.Network().ConnsToPeer(pid) {
-		if !isCircuit(c.RemoteMultiaddr()) {
+		if isDirect(c.RemoteMultiaddr()) {
 			out = append(out, c)
 		}
 	}
 	return out
 }
 
-func isCircuit(a ma.Multiaddr) bool {
+func isDirect(a ma.Multiaddr) bool {
 	_, err := a.ValueForProtocol(ma.P_CIRCUIT)
-	return err == nil
+	return err != nil
 }
