@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -151,7 +152,7 @@ func TestANameThatWorkedIsRemembered(t *testing.T) {
 	_, port := ma.SplitFirst(at)
 	name := ma.Join(ma.StringCast("/dns4/peer.example"), port)
 	c := newClient(t, p.a, &ClientConfig{AdmitAll: true})
-	testnet.Teach(p.a, p.b.ID(), name)
+	peerlanetest.Teach(p.a, p.b.ID(), name)
 	_, err := c.Send(t.Context(), p.b.ID(), callTag, nil)
 	require.NoError(t, err)
 	book := bookOf(p.a)
@@ -237,7 +238,7 @@ func TestAnAddressBookKeepsCertificateHashes(t *testing.T) {
 	c := &bookedConn{peer: pid, addr: reported, dir: network.DirOutbound}
 	b.remember(c)
 	require.Empty(t, b.addrs(pid), "it cannot be dialed by that")
-	testnet.Teach(b.host, pid, dialed, tcpAddr(1))
+	peerlanetest.Teach(b.host, pid, dialed, tcpAddr(1))
 	c = &bookedConn{peer: pid, addr: reported, dir: network.DirOutbound}
 	b.onConnected(c)
 	b.host.Peerstore().ClearAddrs(pid) // as identify does in the meantime

@@ -19,6 +19,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 )
 
 // How an http.Transport uses conns: many at once, closed and opened all the time, under libp2p's default limits.
@@ -114,7 +115,7 @@ func limitedPair(t *testing.T, tr testnet.Transport, conns int) (a, b host.Host)
 	b = testnet.Host(t, tr, limited(t, rcmgr.PartialLimitConfig{
 		ProtocolPeerDefault: rcmgr.ResourceLimits{StreamsInbound: rcmgr.LimitVal(conns)},
 	}))
-	testnet.Teach(a, b.ID(), b.Addrs()...)
+	peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 	return a, b
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"
 )
@@ -26,7 +27,7 @@ func TestReadTimeoutBoundsConnectingAndRetriesToo(t *testing.T) {
 	at, dials, stop := countDials(t)
 	defer stop()
 	_, absent := newIdentity(t)
-	testnet.Teach(a, absent, at)
+	peerlanetest.Teach(a, absent, at)
 	muteSessions(t, b)
 	for name, pid := range map[string]peer.ID{"cannot be reached": absent, "says nothing": b.ID()} {
 		c := newClient(t, a, &ClientConfig{ReadTimeout: bound, ConnectTimeout: never, RetryInterval: never, MaxRetries: 3})
@@ -227,7 +228,7 @@ func TestTheFirstEndOfAKeeperIsItsErr(t *testing.T) {
 	defer stop()
 	_, pid := newIdentity(t)
 	h := testHost(t)
-	testnet.Teach(h, pid, at)
+	peerlanetest.Teach(h, pid, at)
 	c := newClient(t, h, &ClientConfig{AdmitAll: true})
 	k, _ := keep(t, c, pid, KeeperConfig{MaxAttempts: 1})
 	await(t, k.Done(), "giving up")
@@ -247,7 +248,7 @@ func TestTheLargestWaitsOfAClientAreNoPanic(t *testing.T) {
 	defer stop()
 	_, pid := newIdentity(t)
 	h := testHost(t)
-	testnet.Teach(h, pid, at)
+	peerlanetest.Teach(h, pid, at)
 	c := newClient(t, h, &ClientConfig{RetryInterval: most, MaxRetries: 1 << 20, Heartbeat: most, ReadTimeout: 50 * time.Millisecond,
 		WriteTimeout: most, ConnectTimeout: most, IdleConnTimeout: most, DirectWait: most, ResumeWindow: most})
 	_, err := c.Send(t.Context(), pid, callTag, nil)
@@ -344,7 +345,7 @@ func TestARequestHasItsBodyAndItsTagASessionProtocol(t *testing.T) {
 
 // Claim: peerlane.ClientConfig.CloseTimeout, peerlane.ServerConfig.CloseTimeout
 func TestCloseTimeoutBoundsACloseWithoutProgress(t *testing.T) {
-	t.Parallel() // it waits for real
+	t.Parallel()                         // it waits for real
 	const bound = 200 * time.Millisecond // and not the 5 s of the default
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	s := newServer(t, b, &ServerConfig{AdmitAll: true, CloseTimeout: bound})

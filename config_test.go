@@ -21,6 +21,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -248,7 +249,7 @@ func sendOverTap(t *testing.T, server, client bool, body []byte) int {
 	t.Helper()
 	a, b := testnet.Host(t, testnet.TCPTLS), testnet.Host(t, testnet.TCPTLS)
 	tap := newTap(t, b.Addrs()[0])
-	testnet.Teach(a, b.ID(), tap.at)
+	peerlanetest.Teach(a, b.ID(), tap.at)
 	require.NoError(t, newServer(t, b, &ServerConfig{EnableCompression: server}).Start(callTag, echoHandler))
 	c := newClient(t, a, &ClientConfig{EnableCompression: client})
 	_, err := c.Send(t.Context(), b.ID(), callTag, nil)
@@ -340,7 +341,7 @@ func TestAllowPeersAdmitsThoseOnTheList(t *testing.T) {
 		_, err := newClient(t, a, patientClient()).Send(t.Context(), b.ID(), callTag, nil)
 		require.NoError(t, err)
 		stranger := testnet.Host(t, tr)
-		testnet.Teach(stranger, b.ID(), b.Addrs()...)
+		peerlanetest.Teach(stranger, b.ID(), b.Addrs()...)
 		_, err = newClient(t, stranger, patientClient()).Send(t.Context(), b.ID(), callTag, nil)
 		require.ErrorIs(t, err, ErrNotAllowed)
 		require.True(t, requireTyped(t, err, session.NotSent).Remote)

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -24,7 +25,7 @@ const quicDialTime = 5 * time.Second
 // blackHoles teaches h addresses of a peer, with low ports, that swallow what they are sent.
 func blackHoles(h host.Host, pid peer.ID, prefix string, n int) {
 	for i := range n {
-		testnet.Teach(h, pid, testnet.QUICAddr(prefix+fmt.Sprint(i+1), 1000+i))
+		peerlanetest.Teach(h, pid, peerlanetest.QUICAddr(fmt.Sprintf("%s%d:%d", prefix, i+1, 1000+i)))
 	}
 }
 
@@ -49,9 +50,9 @@ func TestBlackHolesCostOneRoundOnce(t *testing.T) {
 		for _, policy := range []PathPolicy{PathAuto, DirectOnly, PreferDirect, AllowRelay} {
 			t.Run(fmt.Sprint(name, policy), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					sim := testnet.Simulated(t, 10*time.Millisecond)
-					a, b := sim.Host(prefix+"100", 9000), sim.Host(prefix+"200", 9000)
-					testnet.Teach(a, b.ID(), b.Addrs()...)
+					sim := peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 10 * time.Millisecond})
+					a, b := sim.Host(prefix+"100:9000"), sim.Host(prefix+"200:9000")
+					peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 					blackHoles(a, b.ID(), prefix, 9)
 					require.NoError(t, newServer(t, b, nil).Start(callTag, echoHandler))
 					c := newClient(t, a, &ClientConfig{Path: policy})
@@ -76,20 +77,20 @@ func TestBlackHolesCostOneRoundOnce(t *testing.T) {
 func TestAHeadStartIsNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const prefix = "10.1.0."
-		sim := testnet.Simulated(t, 10*time.Millisecond)
+		sim := peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 10 * time.Millisecond})
 		key, pid := newIdentity(t)
-		a, b := sim.Host(prefix+"100", 9000), sim.Host(prefix+"200", 9000, libp2p.Identity(key))
-		testnet.Teach(a, pid, b.Addrs()...)
+		a, b := sim.Host(prefix+"100:9000"), sim.Host(prefix+"200:9000", libp2p.Identity(key))
+		peerlanetest.Teach(a, pid, b.Addrs()...)
 		require.NoError(t, newServer(t, b, nil).Start(callTag, echoHandler))
 		c := newClient(t, a, &ClientConfig{ResumeWindow: -1, MaxRetries: 3})
 		_, err := c.Send(t.Context(), pid, callTag, nil)
 		require.NoError(t, err)
 		require.NoError(t, b.Close())
 		closeConns(a)
-		b = sim.Host(prefix+"201", 9001, libp2p.Identity(key))
+		b = sim.Host(prefix+"201:9001", libp2p.Identity(key))
 		require.NoError(t, newServer(t, b, nil).Start(callTag, echoHandler))
 		blackHoles(a, pid, prefix, 9)
-		testnet.Teach(a, pid, b.Addrs()...)
+		peerlanetest.Teach(a, pid, b.Addrs()...)
 		took := timed(func() {
 			_, err = c.Send(t.Context(), pid, callTag, nil)
 			require.NoError(t, err)
@@ -102,8 +103,8 @@ func TestAHeadStartIsNoMore(t *testing.T) {
 func TestConnectTimeoutIsOfProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const prefix = "10.1.0."
-		sim := testnet.Simulated(t, 10*time.Millisecond)
-		a, b := sim.Host(prefix+"100", 9000), sim.Host(prefix+"200", 9000)
+		sim := peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 10 * time.Millisecond})
+		a, b := sim.Host(prefix+"100:9000"), sim.Host(prefix+"200:9000")
 		require.NoError(t, newServer(t, b, &ServerConfig{AdmitAll: true}).Listen(callTag))
 		c := newClient(t, a, &ClientConfig{AdmitAll: true, ConnectTimeout: time.Second})
 		_, absent := newIdentity(t)
@@ -121,7 +122,7 @@ func TestConnectTimeoutIsOfProgress(t *testing.T) {
 			})
 			require.Equal(t, want, took, "%d addresses", n)
 		}
-		testnet.Teach(a, b.ID(), b.Addrs()...)
+		peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 		blackHoles(a, b.ID(), prefix, 20) // two rounds, and a third with the good one
 		require.Less(t, timed(func() { require.NoError(t, connect(b.ID())) }), 2*quicDialTime+2*time.Second)
 	})
@@ -130,9 +131,9 @@ func TestConnectTimeoutIsOfProgress(t *testing.T) {
 // A connection that is made is progress: each of its steps has ConnectTimeout.
 func TestConnectTimeoutIsOfEachStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sim := testnet.Simulated(t, 400*time.Millisecond)
-		a, b := sim.Host("10.1.0.100", 9000), sim.Host("10.1.0.200", 9000)
-		testnet.Teach(a, b.ID(), b.Addrs()...)
+		sim := peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 400 * time.Millisecond})
+		a, b := sim.Host("10.1.0.100:9000"), sim.Host("10.1.0.200:9000")
+		peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 		require.NoError(t, newServer(t, b, &ServerConfig{AdmitAll: true, ConnectTimeout: 10 * time.Second}).Listen(callTag))
 		c := newClient(t, a, &ClientConfig{AdmitAll: true, ConnectTimeout: time.Second})
 		took := timed(func() {
@@ -147,8 +148,8 @@ func TestConnectTimeoutIsOfEachStep(t *testing.T) {
 func TestRetriesShareOneBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const prefix = "10.1.0."
-		sim := testnet.Simulated(t, 10*time.Millisecond)
-		a := sim.Host(prefix+"100", 9000)
+		sim := peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 10 * time.Millisecond})
+		a := sim.Host(prefix + "100:9000")
 		_, absent := newIdentity(t)
 		blackHoles(a, absent, prefix, 1)
 		for retries, most := range map[int]time.Duration{0: time.Second, 2: 3 * time.Second} {

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -85,11 +86,11 @@ func TestPathPoliciesOverARelay(t *testing.T) {
 func relayedAndDirect(t *testing.T) (a, b host.Host) {
 	t.Helper()
 	a, b = testnet.Host(t, testnet.LimitedRelay), testnet.Host(t, testnet.LimitedRelay)
-	circuit := testnet.Reserve(t, b, testnet.NewRelay(t, testnet.LimitedRelay))
+	circuit := testnet.NewRelay(t, testnet.LimitedRelay).Reserve(b)
 	ctx := network.WithAllowLimitedConn(testContext(t), "test")
 	require.NoError(t, a.Connect(ctx, peer.AddrInfo{ID: b.ID(), Addrs: circuit}))
 	require.NoError(t, b.Network().Listen(ma.StringCast("/ip4/127.0.0.1/tcp/0")))
-	testnet.Teach(a, b.ID(), b.Network().ListenAddresses()...)
+	peerlanetest.Teach(a, b.ID(), b.Network().ListenAddresses()...)
 	return a, b
 }
 

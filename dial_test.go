@@ -24,6 +24,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -192,7 +193,7 @@ func TestAResourceLimitOfThePeerIsNamed(t *testing.T) {
 			b := testnet.Host(t, tr, limited(t, rcmgr.PartialLimitConfig{
 				ProtocolPeerDefault: rcmgr.ResourceLimits{StreamsInbound: 2},
 			}))
-			testnet.Teach(a, b.ID(), b.Addrs()...)
+			peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 			l := mustListen(t, b, testTag, ListenConfig{})
 			connPair(t, a, l)
 			connPair(t, a, l)
@@ -221,7 +222,7 @@ func TestAResourceLimitOfThisSideIsNamed(t *testing.T) {
 		ProtocolPeerDefault: rcmgr.ResourceLimits{StreamsOutbound: 1},
 	}))
 	b := testnet.Host(t, testnet.TCPTLS)
-	testnet.Teach(a, b.ID(), b.Addrs()...)
+	peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 	connPair(t, a, mustListen(t, b, testTag, ListenConfig{}))
 	_, err := (&Dialer{Host: a, Tag: testTag, Timeout: 100 * time.Millisecond}).Dial(t.Context(), b.ID())
 	typed := requireDialError(t, err, a, b.ID())
@@ -237,7 +238,7 @@ func TestALimitThatAllowsNoStreamAtAllIsNamed(t *testing.T) {
 		PeerDefault: rcmgr.ResourceLimits{StreamsOutbound: rcmgr.BlockAllLimit},
 	}))
 	b := testnet.Host(t, testnet.TCPTLS)
-	testnet.Teach(a, b.ID(), b.Addrs()...)
+	peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 	_, err := Dial(testContext(t), a, b.ID(), testTag)
 	typed := requireDialError(t, err, a, b.ID())
 	require.Equal(t, "open stream", typed.Op)
@@ -269,7 +270,7 @@ func (refuseAll) InterceptUpgraded(network.Conn) (bool, control.DisconnectReason
 func TestAGaterThatRefusesThePeerIsNamed(t *testing.T) {
 	a := testnet.Host(t, testnet.TCPTLS, libp2p.ConnectionGater(refuseAll{}))
 	b := testnet.Host(t, testnet.TCPTLS)
-	testnet.Teach(a, b.ID(), b.Addrs()...)
+	peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 	_, err := Dial(testContext(t), a, b.ID(), testTag)
 	requireDialError(t, err, a, b.ID())
 	require.ErrorIs(t, err, ErrNotAllowed)

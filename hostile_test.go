@@ -21,6 +21,7 @@ import (
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/test/oldpeer"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -339,8 +340,8 @@ func TestAHostilePeerHurtsNobodyElse(t *testing.T) {
 
 func underAttack(t *testing.T, tr testnet.Transport, run func(*attack, context.Context)) {
 	good, evil, b := testnet.Host(t, tr), testnet.Host(t, tr), testnet.Host(t, tr)
-	testnet.Teach(good, b.ID(), b.Addrs()...)
-	testnet.Teach(evil, b.ID(), b.Addrs()...)
+	peerlanetest.Teach(good, b.ID(), b.Addrs()...)
+	peerlanetest.Teach(evil, b.ID(), b.Addrs()...)
 	s := newServer(t, b, nil)
 	s.SetLink("x", func(*session.Message) {})
 	require.NoError(t, s.Start(callTag, echoHandler))

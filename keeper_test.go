@@ -17,6 +17,7 @@ import (
 
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"
 )
@@ -160,7 +161,7 @@ func TestKeeperGivesUpAfterMaxAttempts(t *testing.T) {
 	at, dials, stop := countDials(t)
 	_, pid := newIdentity(t)
 	a := testHost(t)
-	testnet.Teach(a, pid, at)
+	peerlanetest.Teach(a, pid, at)
 	var logged strings.Builder
 	c := newClient(t, a, &ClientConfig{AdmitAll: true, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	began := time.Now()

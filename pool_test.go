@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -310,7 +311,7 @@ func TestRetriesAreCountedAndBackOff(t *testing.T) {
 	at, dials, stop := countDials(t)
 	_, pid := newIdentity(t)
 	a := testHost(t)
-	testnet.Teach(a, pid, at)
+	peerlanetest.Teach(a, pid, at)
 	c := newClient(t, a, &ClientConfig{MaxRetries: 3, RetryInterval: interval})
 	_, err := c.Send(t.Context(), pid, callTag, nil)
 	require.ErrorIs(t, err, ErrUnreachable)
@@ -343,7 +344,7 @@ func TestACallWaitsForAServerThatComesUpDuringTheRetries(t *testing.T) {
 	at, dials, stop := countDials(t)
 	key, pid := newIdentity(t)
 	a := testHost(t)
-	testnet.Teach(a, pid, at)
+	peerlanetest.Teach(a, pid, at)
 	c := newClient(t, a, &ClientConfig{MaxRetries: 100, RetryInterval: 20 * time.Millisecond})
 	done := make(chan error, 1)
 	go func() {

@@ -18,6 +18,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/oldpeer"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
 )
@@ -314,14 +315,15 @@ func callWithMarker(t *testing.T, c *Client, h host.Host) {
 
 // Row: N2, invariant 9: a relay sees ciphertext only.
 func TestARelaySeesNoPayload(t *testing.T) {
-	relay := testnet.NewRelay(t, testnet.Relay)
+	r := testnet.NewRelay(t, testnet.Relay)
+	relay := r.Host()
 	front := newTap(t, relay.Addrs()[0]) // what comes from a
 	back := newTap(t, relay.Addrs()[0])  // what goes to b
 	a, b := testnet.Host(t, testnet.Relay), testnet.Host(t, testnet.Relay)
-	testnet.Teach(b, relay.ID(), back.at)
+	peerlanetest.Teach(b, relay.ID(), back.at)
 	require.NoError(t, b.Connect(testContext(t), b.Peerstore().PeerInfo(relay.ID())))
-	testnet.Reserve(t, b, relay)
-	testnet.Teach(a, b.ID(), ma.Join(front.at, ma.StringCast("/p2p/"+relay.ID().String()+"/p2p-circuit")))
+	r.Reserve(b)
+	peerlanetest.Teach(a, b.ID(), ma.Join(front.at, ma.StringCast("/p2p/"+relay.ID().String()+"/p2p-circuit")))
 	for _, sealed := range []bool{false, true} {
 		s, c := newServer(t, b, &ServerConfig{}), newClient(t, a, &ClientConfig{})
 		if sealed {
@@ -392,8 +394,8 @@ func TestUnderAPSKTheStreamItselfIsSealed(t *testing.T) {
 func TestAHelloPassedOnByAThirdPeerIsRefused(t *testing.T) {
 	a, b := testnet.Pair(t, testnet.TCPTLS)
 	m := testHost(t)
-	testnet.Teach(a, m.ID(), m.Addrs()...)
-	testnet.Teach(m, b.ID(), b.Addrs()...)
+	peerlanetest.Teach(a, m.ID(), m.Addrs()...)
+	peerlanetest.Teach(m, b.ID(), b.Addrs()...)
 	s := sealedServer(t, b, secretA, cheapPSK)
 	require.NoError(t, s.Start(callTag, echoHandler))
 	m.SetStreamHandler(sessionTag(callTag), func(from network.Stream) {

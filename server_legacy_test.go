@@ -23,6 +23,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/oldpeer"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -177,7 +178,7 @@ func onEachWith(t *testing.T, trs []testnet.Transport, test func(t *testing.T, a
 	for _, tr := range trs {
 		t.Run(string(tr), func(t *testing.T) {
 			a, b := testnet.Host(t, tr, libp2p.ResourceManager(&network.NullResourceManager{})), testnet.Host(t, tr)
-			testnet.Teach(a, b.ID(), b.Addrs()...)
+			peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 			test(t, a, b, tr)
 		})
 	}
@@ -506,7 +507,7 @@ func TestOneOldPeersCallsAreBounded(t *testing.T) {
 	t.Parallel() // it waits for real
 	none := libp2p.ResourceManager(&network.NullResourceManager{})
 	a, b := testnet.Host(t, testnet.QUIC, none), testnet.Host(t, testnet.QUIC, none)
-	testnet.Teach(a, b.ID(), b.Addrs()...)
+	peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 	s := newServer(t, b, nil)
 	require.NoError(t, s.Start(callTag, echoHandler))
 	for range maxLegacyPerPeer {

@@ -20,6 +20,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -65,7 +66,7 @@ func requireNoGoroutines(t testing.TB) {
 // Row: P14, D2, D28, P8 (MaxConcurrentConns)
 // Claim: peerlane.ServerConfig.MaxConcurrentConns
 func TestTheLimitOfConcurrentCallsIsExactAndFree(t *testing.T) {
-	t.Parallel() // it waits for real
+	t.Parallel()      // it waits for real
 	const limit = 200 // more than the resource manager has streams
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		stuck := newStuckHandler(t)
@@ -116,7 +117,7 @@ func TestAPeerThatOpensAndClosesStreamsHurtsNobodyElse(t *testing.T) {
 			c.resetWith(codes.Cancelled)
 		}
 		good := testnet.Host(t, tr)
-		testnet.Teach(good, b.ID(), b.Addrs()...)
+		peerlanetest.Teach(good, b.ID(), b.Addrs()...)
 		_, err := newClient(t, good, nil).Send(t.Context(), b.ID(), callTag, nil)
 		require.NoError(t, err)
 		require.NoError(t, a.Close())
@@ -394,7 +395,7 @@ func TestFiveNodesAreClientsAndServersOfEachOther(t *testing.T) {
 			for i, c := range clients {
 				for j, to := range hosts {
 					if i != j {
-						testnet.Teach(hosts[i], to.ID(), to.Addrs()...)
+						peerlanetest.Teach(hosts[i], to.ID(), to.Addrs()...)
 					}
 					for n := range calls {
 						running.Go(func() {

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -139,7 +140,7 @@ func childPair(t *testing.T, window time.Duration) (*child, *Client, *stepLog, c
 	key, _ := newIdentity(t)
 	serving := startChild(t, key, "/ip4/127.0.0.1/tcp/0", window)
 	a := testHost(t)
-	testnet.Teach(a, serving.pid, serving.at)
+	peerlanetest.Teach(a, serving.pid, serving.at)
 	log := newStepLog()
 	c := newClient(t, a, &ClientConfig{Heartbeat: childBeat, ResumeWindow: window, OnState: log.note, RetryInterval: never})
 	return serving, c, log, key

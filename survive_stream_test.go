@@ -17,6 +17,7 @@ import (
 
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -194,13 +195,13 @@ func TestADedicatedStreamFollowsItsSessionToADirectPathAndBack(t *testing.T) {
 	e := startEchoing(t, s)
 	e.progress(200 << 10)
 	require.Equal(t, 2, streamsOver(a, b.ID(), true))
-	testnet.OpenDirect(t, a, b)
+	peerlanetest.OpenDirect(t, a, b)
 	require.Eventually(t, func() bool {
 		return streamsOver(a, b.ID(), true) == 0 && streamsOver(a, b.ID(), false) == 2
 	}, patience, time.Millisecond)
 	e.progress(1 << 20)
 	require.EqualValues(t, 1, s.Snapshot().Migrations)
-	testnet.CloseDirect(t, a, b)
+	peerlanetest.CloseDirect(t, a, b)
 	e.progress(200 << 10)
 	require.Eventually(t, func() bool { return streamsOver(a, b.ID(), true) == 2 }, patience, time.Millisecond)
 	e.finish()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -381,7 +382,7 @@ func TestSurviveAServerHostThatComesBackAnew(t *testing.T) {
 	key, _ := newIdentity(t)
 	a, first := testHost(t), testnet.Host(t, testnet.TCPTLS, libp2p.Identity(key))
 	at := first.Network().ListenAddresses()
-	testnet.Teach(a, first.ID(), at...)
+	peerlanetest.Teach(a, first.ID(), at...)
 	clientCfg, serverCfg := lasting()
 	log := newStepLog()
 	clientCfg.OnState = log.note

@@ -189,7 +189,7 @@ func (v *values) learn(line string) {
 // fill returns a line's command with values for its placeholders.
 func (v *values) fill(line consoleLine) string {
 	if v.node == "" && aRelay.MatchString(line.command) {
-		h := testnet.NewRelay(v.t, testnet.Relay)
+		h := testnet.NewRelay(v.t, testnet.Relay).Host()
 		v.node = h.Addrs()[0].String() + "/p2p/" + h.ID().String()
 	}
 	command := anyplace.ReplaceAllString(line.command, "/ip4/127.0.0.1/$1/0")

@@ -35,7 +35,7 @@ func TestATicketLeadsThroughARelay(t *testing.T) {
 	}{{"unlimited", testnet.Relay, 1 << 20}, {"limited", testnet.LimitedRelay, 10 << 10}} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Setenv("XDG_CONFIG_HOME", t.TempDir())
-			relay := testnet.NewRelay(t, test.kind)
+			relay := testnet.NewRelay(t, test.kind).Host()
 			at := relay.Addrs()[0].String() + "/p2p/" + relay.ID().String()
 			from, to := filepath.Join(t.TempDir(), "file"), t.TempDir()
 			require.NoError(t, os.WriteFile(from, make([]byte, test.size), 0o600))

@@ -13,6 +13,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 )
 
 // A proxy is what faultnet.TCP and faultnet.UDP share beside their faults.
@@ -38,7 +39,7 @@ func Proxied(t testing.TB, tr Transport, opts ...libp2p.Option) (a, b host.Host,
 		dialer = append(dialer, freshSockets(t))
 	}
 	a = Host(t, tr, append(dialer, opts...)...)
-	Teach(a, b.ID(), at)
+	peerlanetest.Teach(a, b.ID(), at)
 	return a, b, p
 }
 

@@ -77,7 +77,7 @@ func TestProxiedHostsKnowOnlyTheProxy(t *testing.T) {
 			require.Empty(t, a.Addrs())
 
 			require.NoError(t, a.Network().ClosePeer(b.ID()))
-			await(t, b, "the end", func() bool { return len(b.Network().ConnsToPeer(a.ID())) == 0 })
+			require.Eventually(t, func() bool { return len(b.Network().ConnsToPeer(a.ID())) == 0 }, 20*time.Second, time.Millisecond)
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			require.Error(t, b.Connect(ctx, peer.AddrInfo{ID: a.ID()}), "b must not find a")
@@ -116,7 +116,7 @@ func TestCutKillsATCPConnectionWithinASecond(t *testing.T) {
 			_, err := s.Read(make([]byte, 1))
 			require.Error(t, err)
 			for h, far := range map[host.Host]peer.ID{a: b.ID(), b: a.ID()} {
-				await(t, h, "the end", func() bool { return len(h.Network().ConnsToPeer(far)) == 0 })
+				require.Eventually(t, func() bool { return len(h.Network().ConnsToPeer(far)) == 0 }, 20*time.Second, time.Millisecond, "the end")
 			}
 			require.Less(t, time.Since(started), time.Second)
 			requireEcho(t, echoStream(t, a, b), "again")

@@ -6,20 +6,15 @@
 // is closed in t.Cleanup.
 //
 // Proxied puts a network that breaks on command between the two, and RelayedPair a relay with limits of choice, beside
-// which a direct connection can come and go.
+// which a direct connection can come and go. Package peerlanetest has hosts in memory, which need no real time.
 package testnet
 
 import (
-	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/peerstore"
-	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
@@ -28,6 +23,8 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 	webtransport "github.com/libp2p/go-libp2p/p2p/transport/webtransport"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/peerlane/peerlane/peerlanetest"
 )
 
 // A Transport says how the two hosts of a pair reach each other.
@@ -54,28 +51,18 @@ func All() []Transport { return append(Direct(), Relay) }
 // it is not, streams are muxed by yamux.
 func (tr Transport) HasStopSending() bool { return tr == QUIC || tr == WebTransport }
 
-// setupTime bounds what a pair needs to come up.
-const setupTime = 30 * time.Second
-
 // Pair returns two hosts that know each other's addresses and are not connected. opts apply to both.
 func Pair(t testing.TB, tr Transport, opts ...libp2p.Option) (a, b host.Host) {
 	t.Helper()
 	if tr == Relay || tr == LimitedRelay {
-		r := NewRelay(t, tr)
 		a, b = Host(t, tr, opts...), Host(t, tr, opts...)
-		Teach(a, b.ID(), Reserve(t, b, r)...)
-		Teach(b, a.ID(), Reserve(t, a, r)...)
+		meetAt(NewRelay(t, tr), a, b)
 		return a, b
 	}
 	a, b = Host(t, tr, opts...), Host(t, tr, opts...)
-	Teach(a, b.ID(), b.Addrs()...)
-	Teach(b, a.ID(), a.Addrs()...)
+	peerlanetest.Teach(a, b.ID(), b.Addrs()...)
+	peerlanetest.Teach(b, a.ID(), a.Addrs()...)
 	return a, b
-}
-
-// Teach puts addresses of a peer into h's peerstore, for good.
-func Teach(h host.Host, pid peer.ID, addrs ...ma.Multiaddr) {
-	h.Peerstore().AddAddrs(pid, addrs, peerstore.PermanentAddrTTL)
 }
 
 // Host returns a host that listens on loopback for one transport; for a relay it listens nowhere.
@@ -115,38 +102,35 @@ func options(tr Transport) []libp2p.Option {
 	panic(fmt.Sprintf("BUG: unknown transport %q", tr))
 }
 
-// NewRelay returns a host that relays for others: with libp2p's default limits for LimitedRelay, without any for Relay.
-func NewRelay(t testing.TB, tr Transport) host.Host {
+// NewRelay returns a relay over TCP: with libp2p's default limits for LimitedRelay, without any for Relay.
+func NewRelay(t testing.TB, tr Transport) *peerlanetest.Relay {
 	t.Helper()
-	h := Host(t, TCPTLS)
-	var opts []relay.Option
+	resources := relay.DefaultResources()
 	if tr == Relay {
-		opts = append(opts, relay.WithInfiniteLimits())
+		resources.Limit = nil
 	}
-	r, err := relay.New(h, opts...)
-	if err != nil {
-		t.Fatalf("testnet: relay: %v", err)
-	}
-	t.Cleanup(func() { _ = r.Close() })
-	return h
+	return peerlanetest.NewRelay(t, resources, func(opts ...libp2p.Option) host.Host { return Host(t, TCPTLS, opts...) })
 }
 
-// Reserve makes h reachable through a relay, and returns the addresses it then has.
-func Reserve(t testing.TB, h, via host.Host) []ma.Multiaddr {
+// RelayedPair returns two hosts that know each other through a relay only, and are not connected. limit applies to each relayed
+// connection; nil is none. opts apply to both hosts.
+//
+// Both listen on TCP, but announce that to nobody, so that a direct connection comes from peerlanetest.OpenDirect and from nothing else.
+func RelayedPair(t testing.TB, limit *relay.RelayLimit, opts ...libp2p.Option) (a, b host.Host, r *peerlanetest.Relay) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), setupTime)
-	defer cancel()
-	info := peer.AddrInfo{ID: via.ID(), Addrs: via.Addrs()}
-	if err := h.Connect(ctx, info); err != nil {
-		t.Fatalf("testnet: connect to the relay: %v", err)
-	}
-	if _, err := client.Reserve(ctx, h, info); err != nil {
-		t.Fatalf("testnet: reserve: %v", err)
-	}
-	circuit := ma.StringCast("/p2p/" + via.ID().String() + "/p2p-circuit")
-	var out []ma.Multiaddr
-	for _, a := range via.Addrs() {
-		out = append(out, ma.Join(a, circuit))
-	}
-	return out
+	resources := relay.DefaultResources()
+	resources.Limit = limit
+	r = peerlanetest.NewRelay(t, resources, func(opts ...libp2p.Option) host.Host { return Host(t, TCPTLS, opts...) })
+	opts = append([]libp2p.Option{
+		libp2p.EnableRelay(), libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return nil }),
+	}, opts...)
+	a, b = Host(t, TCPTLS, opts...), Host(t, TCPTLS, opts...)
+	meetAt(r, a, b)
+	return a, b, r
+}
+
+// meetAt makes two hosts know each other through a relay.
+func meetAt(r *peerlanetest.Relay, a, b host.Host) {
+	peerlanetest.Teach(a, b.ID(), r.Reserve(b)...)
+	peerlanetest.Teach(b, a.ID(), r.Reserve(a)...)
 }
