@@ -207,9 +207,9 @@ func TestSurviveARelayThatEndsEachConnectionSoon(t *testing.T) {
 	const lasts = 10 * time.Second
 	synctest.Test(t, func(t *testing.T) {
 		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{
-			NetworkOptions: peerlanetest.NetworkOptions{Delay: time.Millisecond},
-			Relayed:        true,
-			RelayLimit:     &relay.RelayLimit{Duration: lasts, Data: 64 << 20}, // its time alone ends it
+			Delay:      time.Millisecond,
+			Relayed:    true,
+			RelayLimit: &relay.RelayLimit{Duration: lasts, Data: 64 << 20}, // its time alone ends it
 		})
 		clientCfg, serverCfg := lasting()
 		log := newStepLog()

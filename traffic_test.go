@@ -19,7 +19,7 @@ import (
 // A connection is given up only when nothing of ours moves on it and no ping is answered.
 func TestAConnectionLivesWhileAnythingMovesOrAPingIsAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{NetworkOptions: peerlanetest.NetworkOptions{Delay: 10 * time.Millisecond}})
+		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Delay: 10 * time.Millisecond})
 		lives(t, hosts.Alice, hosts.Bob, hosts.Network)
 	})
 }
@@ -63,7 +63,7 @@ func lives(t *testing.T, a, b host.Host, fault freezer) {
 
 func TestAnAttemptEndsWithItsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{NetworkOptions: peerlanetest.NetworkOptions{Delay: 10 * time.Millisecond}})
+		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Delay: 10 * time.Millisecond})
 		require.NoError(t, hosts.Alice.Connect(t.Context(), peer.AddrInfo{ID: hosts.Bob.ID()}))
 		conns := hosts.Alice.Network().ConnsToPeer(hosts.Bob.ID())
 		alive, stop := whileAlive(t.Context(), conns, time.Second)

@@ -8,25 +8,21 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
 // silently opens a lane whose peer reads nothing, writes n bytes to it once the peer is silent, and ends it. The opening crossed before.
 func silently(t *testing.T, opts *Options, n int, end func(*Lane, *session.Session) error) (err error) {
 	synctest.Test(t, func(t *testing.T) {
-		p := testsession.New(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+		p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: time.Millisecond})
 		over := make(chan struct{})
 		defer close(over)
 		Handle(p.ToBob, "lane", nil, func(*Lane) { <-over })
 		l, openErr := Open(t.Context(), p.Alice, "lane", opts)
 		require.NoError(t, openErr)
 		time.Sleep(time.Second)
-		for _, link := range p.Links() {
-			link.Freeze()
-		}
-		p.OnLink(func(l *faultnet.Link) { l.Freeze() })
+		p.Freeze()
 		_, writeErr := l.Write(make([]byte, n))
 		require.NoError(t, writeErr)
 		err = end(l, p.Alice)

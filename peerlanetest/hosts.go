@@ -2,6 +2,7 @@ package peerlanetest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -11,8 +12,10 @@ import (
 
 // HostsOptions are the properties of Hosts.
 type HostsOptions struct {
-	NetworkOptions
-
+	// Delay is the time that a packet takes from one host to another. If zero, none.
+	Delay time.Duration
+	// Rate is how many bytes per second each host can send. If zero, there is no limit.
+	Rate int
 	// Relayed makes a relay the only way between the two hosts, until OpenDirect.
 	Relayed bool
 	// RelayLimit is what the relay lets through on each connection. If nil, there is no limit.
@@ -35,7 +38,7 @@ func NewHosts(t testing.TB, o *HostsOptions) *Hosts {
 	if o == nil {
 		o = &HostsOptions{}
 	}
-	h := &Hosts{Network: NewNetwork(t, &o.NetworkOptions)}
+	h := &Hosts{Network: NewNetwork(t, &NetworkOptions{Delay: o.Delay, Rate: o.Rate})}
 	if !o.Relayed {
 		opts := append([]libp2p.Option{libp2p.DisableRelay()}, o.Libp2p...)
 		h.Alice, h.Bob = h.Host("10.0.0.1:4001", opts...), h.Host("10.0.0.2:4001", opts...)

@@ -15,7 +15,7 @@ import (
 func TestRelayVirtual(t *testing.T) {
 	began := time.Now()
 	synctest.Test(t, func(t *testing.T) {
-		h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Relayed: true, NetworkOptions: peerlanetest.NetworkOptions{Delay: time.Millisecond},
+		h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Relayed: true, Delay: time.Millisecond,
 			RelayLimit: &relay.RelayLimit{Duration: 10 * time.Second, Data: 64 << 20}})
 		s, err := peerlane.NewServer(h.Bob, nil)
 		require.NoError(t, err)

@@ -11,26 +11,10 @@ import (
 type LinkOptions struct {
 	// Delay is the time from a Write until its bytes can be read. If zero, none.
 	Delay time.Duration
-	// Rate is how many bytes per second each direction takes. Links that share it, as those of Sessions do, wait for each other. If
-	// zero, there is no limit.
+	// Rate is how many bytes per second each direction takes. If zero, there is no limit.
 	Rate int
-	// Queue is how many bytes wait for Rate in each direction, of all links that share it. If zero, 64 KiB.
-	Queue int
 	// Buffer is how many bytes each direction takes without a reader. If zero, 64 KiB.
 	Buffer int
-}
-
-// internal returns the options of links, which share a rate if there is one.
-func (o *LinkOptions) internal() faultnet.LinkOptions {
-	opts := faultnet.LinkOptions{Delay: o.Delay, Buffer: o.Buffer}
-	if o.Rate > 0 {
-		queue := o.Queue
-		if queue == 0 {
-			queue = queueSize
-		}
-		opts.Road = faultnet.NewRoad(o.Rate, queue)
-	}
-	return opts
 }
 
 // A Link is a connection in memory, which breaks on command. Its two ends are net.Conns with the errors of TCP. Its methods may be
@@ -42,7 +26,7 @@ func NewLink(o *LinkOptions) *Link {
 	if o == nil {
 		o = &LinkOptions{}
 	}
-	return &Link{faultnet.NewLink(o.internal())}
+	return &Link{faultnet.NewLink(faultnet.LinkOptions{Delay: o.Delay, Rate: o.Rate, Buffer: o.Buffer})}
 }
 
 // Ends returns the two ends, always the same. Both have a CloseWrite method.

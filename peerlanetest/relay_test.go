@@ -21,7 +21,7 @@ import (
 func onRelay(t *testing.T, limit *relay.RelayLimit, test func(t *testing.T, a, b host.Host, r *Relay)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		h := NewHosts(t, &HostsOptions{NetworkOptions: NetworkOptions{Delay: time.Millisecond}, Relayed: true, RelayLimit: limit})
+		h := NewHosts(t, &HostsOptions{Delay: time.Millisecond, Relayed: true, RelayLimit: limit})
 		test(t, h.Alice, h.Bob, h.Relay)
 	})
 }

@@ -1,6 +1,7 @@
 package peerlanetest
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -16,8 +17,14 @@ import (
 
 // SessionsOptions are the properties of Sessions.
 type SessionsOptions struct {
-	// LinkOptions are the properties of the network. Rate is shared by all its links.
-	LinkOptions
+	// Delay is the time from a Write until its bytes can be read. If zero, none.
+	Delay time.Duration
+	// Rate is how many bytes per second each direction takes, of all links together. If zero, there is no limit.
+	Rate int
+	// Queue is how many bytes wait for Rate in each direction. If zero, 64 KiB.
+	Queue int
+	// Buffer is how many bytes each direction of a link takes without a reader. If zero, 64 KiB.
+	Buffer int
 	// Config is the configuration of both sides. Local and Mux are set by NewSessions.
 	Config session.Config
 	// Accept, if not nil, is the configuration of Bob, who accepts. Local, Mux and OnSession are set by NewSessions.
@@ -50,7 +57,11 @@ func NewSessions(t testing.TB, o *SessionsOptions) *Sessions {
 		o = &SessionsOptions{}
 	}
 	p := &Sessions{
-		ToAlice: session.NewMux(), ToBob: session.NewMux(), link: o.internal(), cfg: o.Config, opened: make(chan *session.Session, 1),
+		ToAlice: session.NewMux(), ToBob: session.NewMux(), cfg: o.Config, opened: make(chan *session.Session, 1),
+		link: faultnet.LinkOptions{Delay: o.Delay, Buffer: o.Buffer},
+	}
+	if o.Rate > 0 {
+		p.link.Road = faultnet.NewRoad(o.Rate, cmp.Or(o.Queue, queueSize))
 	}
 	accept := session.AcceptorConfig{Config: o.Config}
 	if o.Accept != nil {

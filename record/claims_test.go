@@ -11,7 +11,7 @@ import (
 
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"
@@ -28,7 +28,7 @@ func TestArgumentsThatAreNilAreErrors(t *testing.T) {
 		_, err = record.AcceptConn(t.Context(), nil, nil)
 		require.ErrorContains(t, err, "conn is nil")
 
-		p := testsession.New(t, faultnet.LinkOptions{}, session.Config{})
+		p := peerlanetest.NewSessions(t, nil)
 		record.Handle(p.ToBob, "x", nil, func(s *record.Stream) { _, _ = s.ReadRecord(t.Context()) })
 		s, err := record.Open(t.Context(), p.Alice, "x", nil)
 		require.NoError(t, err)
@@ -50,7 +50,7 @@ func TestArgumentsThatAreNilAreErrors(t *testing.T) {
 func TestNilPointersInErrorsAreErrors(t *testing.T) {
 	for _, none := range []error{(*session.Error)(nil), (*record.Error)(nil), (*record.RecordFailure)(nil), (*net.OpError)(nil)} {
 		synctest.Test(t, func(t *testing.T) {
-			p := testsession.New(t, faultnet.LinkOptions{}, session.Config{ResumeWindow: time.Second})
+			p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Config: session.Config{ResumeWindow: time.Second}})
 			record.Handle(p.ToBob, "refused", func(record.AcceptInfo) (*record.Options, error) { return nil, none }, func(*record.Stream) {})
 			_, err := record.Open(t.Context(), p.Alice, "refused", nil)
 			require.ErrorIs(t, err, record.ErrNotTaken)

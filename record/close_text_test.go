@@ -7,8 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
 )
@@ -42,7 +41,7 @@ func TestAFailedCloseNamesTheRecords(t *testing.T) {
 		for name, end := range ends {
 			t.Run(use+", "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					p := testsession.New(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+					p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: time.Millisecond})
 					over := make(chan struct{})
 					defer close(over)
 					record.Handle(p.ToBob, "log", nil, func(s *record.Stream) {
@@ -52,10 +51,7 @@ func TestAFailedCloseNamesTheRecords(t *testing.T) {
 					s, err := record.Open(t.Context(), p.Alice, "log", nil)
 					require.NoError(t, err)
 					time.Sleep(time.Second)
-					for _, link := range p.Links() {
-						link.Freeze()
-					}
-					p.OnLink(func(l *faultnet.Link) { l.Freeze() })
+					p.Freeze()
 					v.use(t, s)
 					err = end(s, p.Alice)
 					p.Alice.Abort()

@@ -12,17 +12,15 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/edges"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
-	"github.com/peerlane/peerlane/session"
 )
 
 // exercise opens a stream with these Options and uses it, or finds that it cannot be opened. Whatever happens is an error, within some
 // time, and never a panic.
 func exercise(t *testing.T, open, accept *record.Options, apply *record.ApplyOptions) {
 	synctest.Test(t, func(t *testing.T) {
-		p := testsession.New(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+		p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: time.Millisecond})
 		record.Handle(p.ToBob, "log", func(record.AcceptInfo) (*record.Options, error) { return accept, nil }, func(s *record.Stream) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 			defer cancel()
@@ -80,7 +78,7 @@ func TestNoCallIsAPanic(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Log("seed", seed)
 		synctest.Test(t, func(t *testing.T) {
-			p := testsession.New(t, faultnet.LinkOptions{}, session.Config{})
+			p := peerlanetest.NewSessions(t, nil)
 			over, cancel := context.WithCancel(t.Context())
 			cancel()
 			live, cancel := context.WithTimeout(t.Context(), time.Minute)

@@ -15,8 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/source"
@@ -70,7 +69,7 @@ func fetch(t *testing.T, d *display) string {
 	tree, err := source.Walk(t.Context(), []string{from}, nil)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tree.Close()) }()
-	p := testsession.New(t, faultnet.LinkOptions{}, session.Config{})
+	p := peerlanetest.NewSessions(t, nil)
 	v, err := transfer.NewService(nil)
 	require.NoError(t, err)
 	v.Handle(p.ToBob)

@@ -18,8 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
@@ -121,7 +120,7 @@ var lanes = []struct {
 // grid is a session over a slow link.
 type grid struct {
 	*testing.T
-	*testsession.Pair
+	*peerlanetest.Sessions
 	cell
 
 	lost atomic.Int32
@@ -159,7 +158,7 @@ func (c cell) open(t *testing.T) *grid {
 	if c.mortal {
 		cfg.ResumeWindow = -1
 	}
-	g.Pair = testsession.New(t, faultnet.LinkOptions{Road: faultnet.NewRoad(c.rate, c.queue()), Delay: c.rtt / 2, Buffer: 400 * kib}, cfg)
+	g.Sessions = peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Rate: c.rate, Queue: c.queue(), Delay: c.rtt / 2, Buffer: 400 * kib, Config: cfg})
 	return g
 }
 
@@ -449,7 +448,7 @@ func (c cell) die(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := c.open(t)
 		var vanished atomic.Bool
-		g.OnLink(func(l *faultnet.Link) {
+		g.OnLink(func(l *peerlanetest.Link) {
 			if vanished.Load() {
 				l.Vanish()
 			}
