@@ -49,6 +49,7 @@ func NewHosts(t testing.TB, o *HostsOptions) *Hosts {
 	resources := relay.DefaultResources()
 	resources.Limit = o.RelayLimit
 	h.Relay = NewRelay(t, resources, func(opts ...libp2p.Option) host.Host { return h.Host("10.0.0.3:4001", opts...) })
+	h.relay = h.Relay.Host().ID()
 	opts := append([]libp2p.Option{
 		libp2p.EnableRelay(), libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return nil }), // no address is known, but the relay's
 	}, o.Libp2p...)

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -33,8 +34,9 @@ type NetworkOptions struct {
 //
 // Its faults apply to all of its hosts. They may be called at any time and from any goroutine.
 type Network struct {
-	t    testing.TB
-	rate int
+	t     testing.TB
+	rate  int
+	relay peer.ID // of Hosts
 
 	mu       sync.Mutex
 	hosts    []host.Host
@@ -115,14 +117,17 @@ func QUICAddr(address string) ma.Multiaddr {
 	return at.Encapsulate(ma.StringCast("/quic-v1"))
 }
 
-// Cut closes every connection between hosts, on both sides at once. What was on its way is lost. Hosts can connect again.
+// Cut closes every connection between hosts, on both sides at once, but for those to the relay of Hosts, which Relay.Stop ends. What was
+// on its way is lost. Hosts can connect again.
 func (n *Network) Cut() {
 	n.mu.Lock()
 	hosts := slices.Clone(n.hosts)
 	n.mu.Unlock()
 	for _, h := range hosts {
 		for _, c := range h.Network().Conns() {
-			_ = c.Close() // both sides: it matters to neither how the other learns of it
+			if c.LocalPeer() != n.relay && c.RemotePeer() != n.relay {
+				_ = c.Close() // both sides: it matters to neither how the other learns of it
+			}
 		}
 	}
 }
