@@ -36,6 +36,9 @@ func (s snippet) String() string { return fmt.Sprintf("%s:%d", s.page, s.line) }
 
 func (s snippet) isProgram() bool { return strings.HasPrefix(s.code, "package ") }
 
+// isFunc reports whether s is a function, as the tests of users are.
+func (s snippet) isFunc() bool { return strings.HasPrefix(s.code, "func Test") }
+
 var (
 	fence     = regexp.MustCompile("(?ms)^```go\n(.*?)^```")
 	changed   = regexp.MustCompile(`(?m)^[-+]\t`)
@@ -124,6 +127,8 @@ func TestTheCodeOfThePagesCompiles(t *testing.T) {
 			switch {
 			case s.isProgram():
 				source = fmt.Sprintf("//line %s\n%s", s, s.code)
+			case s.isFunc():
+				source = fmt.Sprintf("package page\n%s\n//line %s\n%s", imports, s, s.code)
 			case strings.HasPrefix(strings.TrimSpace(s.code), `"`):
 				source = fmt.Sprintf("package page\nimport (\n//line %s\n%s)", s, s.code)
 			}

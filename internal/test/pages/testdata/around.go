@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -22,6 +24,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/node"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/record/boltstore"
@@ -67,7 +70,13 @@ var (
 	save   func(*bbolt.Tx, []byte) error
 	decide func(context.Context, transfer.Incoming) (*transfer.Destination, error)
 	open   session.Opener
+
+	serve func(*testing.T, host.Host)
+	begin func(*testing.T, host.Host, peer.ID) upload
 )
+
+// An upload is what a test of a program waits for.
+type upload interface{ Wait() error }
 
 var (
 	_ network.Stream
@@ -81,7 +90,9 @@ var (
 	_ resume.Options
 	_ http.Client
 	_ time.Time
+	_ peerlanetest.Link
 	_ = errors.New
 	_ = fmt.Sprint
 	_ = log.Fatal
+	_ = synctest.Test
 )
