@@ -82,7 +82,7 @@ func NewSessions(t testing.TB, o *SessionsOptions) *Sessions {
 // Dial opens one more session of the two, which is closed when t ends.
 func (p *Sessions) Dial(t testing.TB) (alice, bob *session.Session) {
 	t.Helper()
-	first, err := p.open(t.Context())
+	first, err := p.open(t.Context(), session.Want{})
 	if err == nil {
 		alice, err = session.Dial(t.Context(), first, "bob", p.open, p.cfg)
 	}
@@ -99,7 +99,7 @@ func (p *Sessions) Dial(t testing.TB) (alice, bob *session.Session) {
 }
 
 // open is the Opener of Alice.
-func (p *Sessions) open(context.Context) (net.Conn, error) {
+func (p *Sessions) open(context.Context, session.Want) (net.Conn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.refuse {
