@@ -62,10 +62,10 @@ func TestATicketLeadsThroughARelay(t *testing.T) {
 // serve and receive wait for the relay's reservation, print the relayed address, and suggest it to the other side.
 func TestServeAndReceivePrintTheRelayedAddress(t *testing.T) {
 	relay, hello := testnet.NewRelay(t, testnet.Relay), "hello"
-	at := relay.Addrs()[0].String() + "/p2p/" + relay.ID().String()
+	at := relay.Host().Addrs()[0].String() + "/p2p/" + relay.Host().ID().String()
 	here := []string{"/ip4/127.0.0.1/tcp/0"}
 	serve := serveCmd{Relay: []string{at}, Listen: here, Tag: defaultTag, Peers: 10, Drain: time.Second}
-	receive := receiveCmd{Dir: t.TempDir(), hostFlags: hostFlags{Relay: []string{at}, Listen: here}, Allow: []string{relay.ID().String()}}
+	receive := receiveCmd{Dir: t.TempDir(), hostFlags: hostFlags{Relay: []string{at}, Listen: here}, Allow: []string{relay.Host().ID().String()}}
 	for suggested, run := range map[string]func(context.Context, stdio) error{"call it  peerlane call": serve.Run, "push it  peerlane push": receive.Run} {
 		ctx, cancel := context.WithCancel(t.Context())
 		out, ended := new(lockedBuffer), make(chan error, 1)
