@@ -37,7 +37,7 @@ var failures = map[transfer.Code]meaning{
 		side{exitNoRoom, "the receiver has to make room: then " + hintAgain}},
 	transfer.CodeDenied: {
 		side{exitLocal, "this user may not read or write there: look at the owner and the mode"},
-		side{exitRefused, "the peer's person, or its disk, refuses, or it does not run peerlane receive: ask them"}},
+		side{exitRefused, "declined by the peer's user, refused by its disk, or it does not run peerlane receive: ask them"}},
 	transfer.CodePathUnsafe: {
 		side{exitFiles, "the other side has to rename or leave out what is named above; symlinks need --symlinks"},
 		side{exitFiles, "rename or leave out what is named above, or have the receiver move it away if it is in its folder; symlinks need --symlinks there too"}},

@@ -17,7 +17,7 @@ type receiveCmd struct {
 	Dir string `arg:"" optional:"" default:"." help:"Folder to put it in, made if there is none; without it, the current one."`
 	hostFlags
 	placeFlags
-	Allow []string `placeholder:"PEER" help:"Take what this peer pushes, without asking; may be repeated. Others are refused. Without it, a person is asked on the terminal."`
+	Allow []string `placeholder:"PEER" help:"Take what this peer pushes, without asking; may be repeated. Others are refused. Without it, the user is asked on the terminal."`
 	Once  bool     `help:"End after one transfer that has arrived."`
 
 	Discard bool `help:"Receive nothing: delete the data of unfinished transfers in the folder, pushed or fetched."`
@@ -159,7 +159,7 @@ func (d *decider) decide(ctx context.Context, in transfer.Incoming) (*transfer.D
 		return nil, err
 	case !yes:
 		d.display.printf("refused  %q of %s", safe(in.Name), in.Peer)
-		return nil, &transfer.Error{Code: transfer.CodeDenied, Text: "the peer's person does not want it"}
+		return nil, &transfer.Error{Code: transfer.CodeDenied, Text: "declined by the user"}
 	}
 	d.display.receives(in.ID, true)
 	return &d.dest, nil
