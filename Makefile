@@ -55,4 +55,4 @@ tidy:
 	go mod tidy -diff
 	cd bench && go mod tidy -diff
 
-cover: ; go test -coverprofile=cover.out ./... && go tool cover -func=cover.out | tail -1
+cover: ; go test -coverprofile=cover.out ./... && .ci/cover cover.out
