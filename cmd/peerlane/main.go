@@ -41,9 +41,9 @@ type cli struct {
 	Call    callCmd    `cmd:"" help:"Call a peer, and write its response to stdout."`
 	Ping    pingCmd    `cmd:"" help:"Measure the round trip to a peer that serves a tag."`
 	Send    sendCmd    `cmd:"" help:"Send files and folders to the peer that gets the ticket that this prints. With --key and a fixed --listen port, the same files have the same ticket after a restart."`
-	Get     getCmd     `cmd:"" help:"Get what a ticket is for. The same command again goes on where it was interrupted."`
+	Get     getCmd     `cmd:"" help:"Download by ticket. Run it again to resume."`
 	Push    pushCmd    `cmd:"" help:"Push files and folders to a peer that runs receive."`
-	Receive receiveCmd `cmd:"" help:"Receive what peers push."`
+	Receive receiveCmd `cmd:"" help:"Accept the files that peers push."`
 	ID      idCmd      `cmd:"" name:"id" help:"Show the Peer ID of a key file; make the file if there is none."`
 }
 
