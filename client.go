@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -224,11 +224,10 @@ func closedUnderDial(err error) bool {
 	return ok && e.Outcome == session.Rejected && errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// backoff returns the wait before retry n: interval doubled n times, up to tenfold, randomly scaled by a half to one and a half.
+// backoff returns the wait before retry n, from 0: interval doubled n times, up to tenfold, shortened at random by up to a half.
 func backoff(interval time.Duration, n int) time.Duration {
-	interval = min(interval, math.MaxInt64/32) // nine years
-	d := min(interval<<min(n, 4), 10*interval)
-	return d/2 + rand.N(d+1)
+	interval = min(interval, math.MaxInt64/10) // 29 years
+	return resume.Backoff{Min: interval, Max: 10 * interval}.Wait(n + 1)
 }
 
 // Connect opens a separate session to tag at the peer, for messages, calls and streams. The caller closes it, or Close does. Connect

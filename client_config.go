@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -24,7 +25,8 @@ type ClientConfig struct {
 	ConnectTimeout time.Duration
 	// MaxRetries is how often a Send is retried when the request is known not to have been sent: see Send. DefaultClientConfig sets 3.
 	MaxRetries int
-	// RetryInterval is the wait before the first retry. It doubles each time, up to tenfold, and varies randomly by half. If zero, 1 s.
+	// RetryInterval is the wait before the first retry. It doubles each time, up to tenfold, and each wait is shortened at
+	// random by up to a half. If zero, 1 s.
 	RetryInterval time.Duration
 	// MaxBlockSize is the size limit of one request, response or message in either direction; a block of exactly this size passes. The
 	// smaller of both sides' limits applies. If zero, 32 MiB. At most 1 GiB.
@@ -89,18 +91,18 @@ func (c *ClientConfig) Validate() error {
 }
 
 func (c ClientConfig) withDefaults() ClientConfig {
-	setDefault(&c.ReadTimeout, 30*time.Second)
-	setDefault(&c.WriteTimeout, 30*time.Second)
-	setDefault(&c.ConnectTimeout, 5*time.Second)
-	setDefault(&c.RetryInterval, time.Second)
-	setDefault(&c.MaxBlockSize, 32<<20)
-	setDefault(&c.MaxIdleConns, 100)
-	setDefault(&c.IdleConnTimeout, 5*time.Minute)
-	setDefault(&c.DirectWait, min(defaultDirectWait, c.ConnectTimeout))
-	setDefault(&c.Heartbeat, 5*time.Second)
-	setDefault(&c.ResumeWindow, time.Minute)
-	setDefault(&c.ReplayWindow, 1<<20)
-	setDefault(&c.CloseTimeout, 5*time.Second)
+	defaults.Set(&c.ReadTimeout, defaults.Read)
+	defaults.Set(&c.WriteTimeout, defaults.Write)
+	defaults.Set(&c.ConnectTimeout, defaults.Handshake)
+	defaults.Set(&c.RetryInterval, time.Second)
+	defaults.Set(&c.MaxBlockSize, defaults.MaxMessage)
+	defaults.Set(&c.MaxIdleConns, 100)
+	defaults.Set(&c.IdleConnTimeout, 5*time.Minute)
+	defaults.Set(&c.DirectWait, min(defaultDirectWait, c.ConnectTimeout))
+	defaults.Set(&c.Heartbeat, defaults.Heartbeat)
+	defaults.Set(&c.ResumeWindow, defaults.ResumeWindow)
+	defaults.Set(&c.ReplayWindow, defaults.ReplayWindow)
+	defaults.Set(&c.CloseTimeout, defaults.Close)
 	return c
 }
 

@@ -62,11 +62,3 @@ func validateReplayWindow(field string, n int) error {
 	}
 	return nil
 }
-
-// setDefault sets *v to def if it is zero.
-func setDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
-}

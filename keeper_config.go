@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"
 )
@@ -38,9 +39,9 @@ func (c *KeeperConfig) validate() error {
 }
 
 func (c KeeperConfig) withDefaults() KeeperConfig {
-	setDefault(&c.Sessions, 1)
-	setDefault(&c.Backoff.Min, 50*time.Millisecond)
-	setDefault(&c.Backoff.Max, max(5*time.Second, c.Backoff.Min))
+	defaults.Set(&c.Sessions, 1)
+	defaults.Set(&c.Backoff.Min, defaults.MinBackoff)
+	defaults.Set(&c.Backoff.Max, max(defaults.MaxBackoff, c.Backoff.Min))
 	return c
 }
 

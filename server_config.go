@@ -6,6 +6,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -98,21 +99,21 @@ func (c *ServerConfig) Validate() error {
 }
 
 func (c ServerConfig) withDefaults() ServerConfig {
-	setDefault(&c.ReadTimeout, 30*time.Second)
-	setDefault(&c.WriteTimeout, 30*time.Second)
-	setDefault(&c.MaxBlockSize, 32<<20)
-	setDefault(&c.MaxConcurrentConns, 1000)
-	setDefault(&c.ConnectTimeout, 5*time.Second)
-	setDefault(&c.MaxRequestsPerConn, 10000)
-	setDefault(&c.IdleTimeout, time.Minute)
-	setDefault(&c.BufferPoolSize, 1<<20)
-	setDefault(&c.CleanupInterval, 5*time.Minute)
-	setDefault(&c.MaxIdleTime, 30*time.Minute)
-	setDefault(&c.MaxMemoryUsage, 1<<30)
-	setDefault(&c.Heartbeat, 5*time.Second)
-	setDefault(&c.ResumeWindow, time.Minute)
-	setDefault(&c.ReplayWindow, 1<<20)
-	setDefault(&c.CloseTimeout, 5*time.Second)
+	defaults.Set(&c.ReadTimeout, defaults.Read)
+	defaults.Set(&c.WriteTimeout, defaults.Write)
+	defaults.Set(&c.MaxBlockSize, defaults.MaxMessage)
+	defaults.Set(&c.MaxConcurrentConns, 1000)
+	defaults.Set(&c.ConnectTimeout, defaults.Handshake)
+	defaults.Set(&c.MaxRequestsPerConn, 10000)
+	defaults.Set(&c.IdleTimeout, time.Minute)
+	defaults.Set(&c.BufferPoolSize, 1<<20)
+	defaults.Set(&c.CleanupInterval, 5*time.Minute)
+	defaults.Set(&c.MaxIdleTime, 30*time.Minute)
+	defaults.Set(&c.MaxMemoryUsage, 1<<30)
+	defaults.Set(&c.Heartbeat, defaults.Heartbeat)
+	defaults.Set(&c.ResumeWindow, defaults.ResumeWindow)
+	defaults.Set(&c.ReplayWindow, defaults.ReplayWindow)
+	defaults.Set(&c.CloseTimeout, defaults.Close)
 	return c
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/libp2p/go-libp2p/core/protocol"
+
 	"github.com/peerlane/peerlane"
 )
 

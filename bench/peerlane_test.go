@@ -4,8 +4,9 @@ import (
 	"context"
 	"testing"
 
-	"github.com/peerlane/peerlane"
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane"
 )
 
 // startPeerlane returns a running service that the end of the test stops.

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -138,7 +139,7 @@ func TestBothSidesOfALaneMayCloseAtOnce(t *testing.T) {
 	}
 }
 
-// A slow link is no error, and a peer that does not read is one after closeTimeout.
+// A slow link is no error, and a peer that does not read is one after defaults.Close.
 func TestCloseOfALaneWaitsForProgress(t *testing.T) {
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
@@ -175,7 +176,7 @@ func TestCloseOfALaneWaitsForProgress(t *testing.T) {
 				if n := <-wrote; n > 0 && here.Mode() == Dedicated {
 					require.Error(t, err)
 				}
-				require.LessOrEqual(t, time.Since(began), 3*closeTimeout)
+				require.LessOrEqual(t, time.Since(began), 3*defaults.Close)
 			})
 		})
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/internal/lively"
 	"github.com/peerlane/peerlane/session"
 )
@@ -249,9 +250,6 @@ func (f *framed) CloseRead() error {
 	return nil
 }
 
-// closeTimeout is session.Config's CloseTimeout by default.
-const closeTimeout = 5 * time.Second
-
 // Close implements net.Conn: it waits until what was written has left, and the strands have closed, which wait for the peer.
 func (f *framed) Close() error {
 	f.mu.Lock()
@@ -408,7 +406,7 @@ func (f *framed) closeTimeout() time.Duration {
 	if st, ok := f.first().(interface{ CloseTimeout() time.Duration }); ok {
 		return st.CloseTimeout()
 	}
-	return closeTimeout
+	return defaults.Close
 }
 
 // moved returns a number that changes while something leaves.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/internal/lively"
 	"github.com/peerlane/peerlane/session"
@@ -67,7 +68,7 @@ type laneKey struct {
 }
 
 // openTimeout bounds the wait for a strand's OPEN, and for an ACCEPT to leave: time in which the session is heard.
-const openTimeout = 5 * time.Second
+const openTimeout = defaults.Handshake
 
 // bounded runs fn, which is interrupted when the peer has had openTimeout for its part.
 func bounded(st *session.Stream, fn func() error) error {

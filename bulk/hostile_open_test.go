@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
@@ -71,7 +72,7 @@ func TestStrandsThatAreNotDueAreDropped(t *testing.T) {
 		_, err = second.Write(cat(rawBlock(0, "a"), rawEnd(1)))
 		require.NoError(t, err)
 		_, _ = first.Close(), second.Close()
-		time.Sleep(2 * closeTimeout)
+		time.Sleep(2 * defaults.Close)
 		require.Empty(t, registry.Snapshots())
 		require.Empty(t, h.lanes)
 		require.EqualValues(t, 1, l.Snapshot().Read)
@@ -259,7 +260,7 @@ func TestAHandlerMayReturnWhileStrandsCome(t *testing.T) {
 				}
 				require.NoError(t, l.Close())
 			}
-			time.Sleep(2 * closeTimeout)
+			time.Sleep(2 * defaults.Close)
 		})
 	}
 }

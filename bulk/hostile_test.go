@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
@@ -117,7 +118,7 @@ func TestAGapIsBoundedByTheDeadlineAndByClose(t *testing.T) {
 	})
 }
 
-// Close waits for closeTimeout when nothing moves, says so, and leaves nothing behind, whatever the peer does.
+// Close waits for defaults.Close when nothing moves, says so, and leaves nothing behind, whatever the peer does.
 func TestCloseIsBoundedWhenThePeerNeverReads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f, _ := rawLane(false, 3, faultnet.LinkOptions{Buffer: 1000})
@@ -141,7 +142,7 @@ func TestCloseIsBoundedWhenThePeerNeverReads(t *testing.T) {
 		require.ErrorIs(t, <-wrote, net.ErrClosed)
 		require.ErrorIs(t, <-wrote, net.ErrClosed)
 		<-f.done
-		require.Equal(t, closeTimeout, time.Since(began))
+		require.Equal(t, defaults.Close, time.Since(began))
 		_, err := f.Read(make([]byte, 1))
 		require.ErrorIs(t, err, net.ErrClosed)
 		require.ErrorIs(t, f.CloseWrite(), net.ErrClosed)

@@ -3,6 +3,8 @@ package bulk
 import (
 	"fmt"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/defaults"
 )
 
 // A Mode says what carries a lane.
@@ -57,7 +59,7 @@ func (o *Options) withDefaults() Options {
 		out.Strands = 1
 	}
 	if out.HandshakeTimeout == 0 {
-		out.HandshakeTimeout = 5 * time.Second
+		out.HandshakeTimeout = defaults.Handshake
 	}
 	return out
 }

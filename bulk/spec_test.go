@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/defaults"
 )
 
 // Every number of SPEC.md, and of the docs, is the code's.
@@ -38,7 +40,7 @@ func TestSpecHasTheNumbersOfTheCode(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(doc), fmt.Sprintf("%d strands", maxStrands))
 	require.Contains(t, string(doc), fmt.Sprintf("blocks of %d KiB", maxBlock>>10))
-	require.Contains(t, string(doc), fmt.Sprintf("within %d s", int(closeTimeout.Seconds())))
+	require.Contains(t, string(doc), fmt.Sprintf("within %d s", int(defaults.Close.Seconds())))
 }
 
 // What the docs of Options say of the zero value, and of the bounds.

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/defaults"
 )
 
 // Options are the options of Open, OpenConn, Handle and AcceptConn. Nil is equivalent to the zero value.
@@ -49,8 +51,8 @@ func (o *Options) withDefaults() Options {
 	out.MaxRecord = cmp.Or(out.MaxRecord, max(1, min(1<<20, out.WindowBytes-maxLengthSize)))
 	out.BatchBytes = cmp.Or(out.BatchBytes, batchBytes)
 	out.AckDelay = cmp.Or(out.AckDelay, time.Millisecond)
-	out.HandshakeTimeout = cmp.Or(out.HandshakeTimeout, 5*time.Second)
-	out.CloseTimeout = cmp.Or(out.CloseTimeout, 5*time.Second)
+	out.HandshakeTimeout = cmp.Or(out.HandshakeTimeout, defaults.Handshake)
+	out.CloseTimeout = cmp.Or(out.CloseTimeout, defaults.Close)
 	return out
 }
 

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
@@ -120,10 +121,10 @@ type mover interface{ Moved() time.Time }
 // NewFlow returns a detached flow. Its ResumeWindow begins now.
 func NewFlow(cfg FlowConfig) *Flow {
 	if cfg.Window == 0 {
-		cfg.Window = 1 << 20
+		cfg.Window = defaults.ReplayWindow
 	}
 	if cfg.ResumeWindow == 0 {
-		cfg.ResumeWindow = time.Minute
+		cfg.ResumeWindow = defaults.ResumeWindow
 	}
 	f := &Flow{cfg: cfg, born: time.Now()}
 	f.out.replay.limit = max(cfg.Window, MinWindow)

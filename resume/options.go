@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/defaults"
 )
 
 // Options are the options of [Dial] and [NewListener]. Nil and the zero value are useful. The two sides may differ: each side's Window
@@ -73,21 +75,15 @@ func (o *Options) withDefaults() Options {
 	if o != nil {
 		out = *o
 	}
-	setDefault(&out.Window, 1<<20)
-	setDefault(&out.ResumeWindow, time.Minute)
-	setDefault(&out.HandshakeTimeout, 5*time.Second)
-	setDefault(&out.CloseTimeout, 5*time.Second)
-	setDefault(&out.Heartbeat, 10*time.Second)
-	setDefault(&out.MaxConns, 16384)
-	setDefault(&out.MaxDetached, 1024)
-	setDefault(&out.Backlog, 128)
+	defaults.Set(&out.Window, defaults.ReplayWindow)
+	defaults.Set(&out.ResumeWindow, defaults.ResumeWindow)
+	defaults.Set(&out.HandshakeTimeout, defaults.Handshake)
+	defaults.Set(&out.CloseTimeout, defaults.Close)
+	defaults.Set(&out.Heartbeat, 10*time.Second)
+	defaults.Set(&out.MaxConns, 16384)
+	defaults.Set(&out.MaxDetached, 1024)
+	defaults.Set(&out.Backlog, 128)
 	return out
-}
-
-func setDefault[T int | time.Duration](field *T, value T) {
-	if *field == 0 {
-		*field = value
-	}
 }
 
 // validate returns an ErrInvalid that names the first field out of range. It runs after withDefaults.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/defaults"
 )
 
 // A Backoff is the wait between attempts: Min after the first failure, then twice as long each time, up to Max. Each wait is shortened at
@@ -16,21 +18,15 @@ type Backoff struct {
 	Max time.Duration // if zero, 5 s, or Min if that is more
 }
 
-// Defaults of Backoff.
-const (
-	defaultMinBackoff = 50 * time.Millisecond
-	defaultMaxBackoff = 5 * time.Second
-)
-
 // withDefaults returns a copy with valid values.
 func (b Backoff) withDefaults() Backoff {
 	switch {
 	case b.Min <= 0 && b.Max <= 0:
-		return Backoff{defaultMinBackoff, defaultMaxBackoff}
+		return Backoff{defaults.MinBackoff, defaults.MaxBackoff}
 	case b.Min <= 0:
-		b.Min = min(defaultMinBackoff, b.Max)
+		b.Min = min(defaults.MinBackoff, b.Max)
 	case b.Max <= 0:
-		b.Max = max(defaultMaxBackoff, b.Min)
+		b.Max = max(defaults.MaxBackoff, b.Min)
 	}
 	return b
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/resume"
@@ -109,13 +110,13 @@ func (c *Config) setDurations() error {
 		def      time.Duration
 		negative bool
 	}{
-		{"HandshakeTimeout", &c.HandshakeTimeout, 5 * time.Second, false},
-		{"WriteTimeout", &c.WriteTimeout, 30 * time.Second, false},
-		{"ReadTimeout", &c.ReadTimeout, 30 * time.Second, false},
+		{"HandshakeTimeout", &c.HandshakeTimeout, defaults.Handshake, false},
+		{"WriteTimeout", &c.WriteTimeout, defaults.Write, false},
+		{"ReadTimeout", &c.ReadTimeout, defaults.Read, false},
 		{"RequestTimeout", &c.RequestTimeout, 30 * time.Second, true},
-		{"ResumeWindow", &c.ResumeWindow, time.Minute, true},
-		{"Heartbeat", &c.Heartbeat, 5 * time.Second, true},
-		{"CloseTimeout", &c.CloseTimeout, 5 * time.Second, false},
+		{"ResumeWindow", &c.ResumeWindow, defaults.ResumeWindow, true},
+		{"Heartbeat", &c.Heartbeat, defaults.Heartbeat, true},
+		{"CloseTimeout", &c.CloseTimeout, defaults.Close, false},
 	}
 	for _, d := range durations {
 		if *d.v == 0 {
@@ -156,13 +157,13 @@ func (c *Config) setSizes() error {
 		v        *int
 		def, max int
 	}{
-		{"MaxMessage", &c.MaxMessage, 32 << 20, frame.MaxTotal},
+		{"MaxMessage", &c.MaxMessage, defaults.MaxMessage, frame.MaxTotal},
 		{"MaxInFlight", &c.MaxInFlight, 4096, 1 << 20},
 		{"MessageWindow", &c.MessageWindow, 1 << 20, frame.MaxTotal},
 		{"MaxStreams", &c.MaxStreams, 128, 1 << 20},
 		{"StreamWindow", &c.StreamWindow, 512 << 10, frame.MaxTotal},
 		{"MaxRequests", &c.MaxRequests, math.MaxInt, math.MaxInt},
-		{"ReplayWindow", &c.ReplayWindow, 1 << 20, 64 << 20},
+		{"ReplayWindow", &c.ReplayWindow, defaults.ReplayWindow, 64 << 20},
 	}
 	for _, z := range sizes {
 		if *z.v == 0 {

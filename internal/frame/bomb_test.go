@@ -8,8 +8,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/peerlane/peerlane/internal/zstd"
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // A zstdFrame writes zstd frames by hand (RFC 8878, 3.1.1), also those no encoder would.

@@ -7,8 +7,9 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/peerlane/peerlane/internal/zstd"
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // random returns n bytes that do not compress: the same for the same seed.

@@ -7,8 +7,9 @@ import (
 	"maps"
 	"testing"
 
-	"github.com/peerlane/peerlane/internal/zstd"
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // Each target decodes, encodes again and compares. The seeds are the golden vectors, the refused ones included.
