@@ -82,7 +82,7 @@ const (
 
 func newPool(h host.Host, cfg *ClientConfig, mux *session.Mux) *pool {
 	p := &pool{
-		host: h, cfg: cfg, mux: mux, quota: session.NewQuota(session.QuotaLimits{Calls: maxPeerCalls, Bytes: maxPeerBytes}),
+		host: h, cfg: cfg, mux: mux, quota: session.NewQuota(&session.QuotaLimits{Calls: maxPeerCalls, Bytes: maxPeerBytes}),
 		dialer:  Dialer{Host: h, Path: cfg.Path, DirectWait: cfg.DirectWait, Timeout: -1, step: cfg.ConnectTimeout},
 		entries: make(map[poolKey]*poolEntry),
 		old:     make(map[poolKey]chan struct{}),
@@ -375,7 +375,7 @@ func (p *pool) greet(ctx context.Context, conn *Conn, b *budget.Budget, key pool
 	cfg.Local, cfg.Tag, cfg.Keys = p.host.ID().String(), string(key.tag), keys
 	cfg.OnState = p.onState(key)
 	reopen := func(ctx context.Context, want session.Want) (net.Conn, error) { return p.reopen(ctx, want, key) }
-	s, err := session.Dial(ctx, newCarrier(conn, b, p.host), key.peer.String(), reopen, cfg)
+	s, err := session.Dial(ctx, newCarrier(conn, b, p.host), key.peer.String(), reopen, &cfg)
 	if e, ok := errors.AsType[*Error](err); ok && e.Remote && e.Code == codes.GoingAway { // the peer only waits for its sessions to end
 		e.Err = ErrNotServed
 	}

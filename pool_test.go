@@ -37,7 +37,7 @@ func answerHello(t *testing.T, h host.Host, s network.Stream) {
 	t.Helper()
 	mux := session.NewMux()
 	mux.SetCall(func(m *session.Message) ([]byte, error) { return m.Value, nil })
-	acceptor, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Mux: mux, Local: h.ID().String()}})
+	acceptor, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Mux: mux, Local: h.ID().String()}})
 	require.NoError(t, err)
 	served := make(chan error, 1)
 	go func() {

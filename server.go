@@ -85,7 +85,7 @@ func NewServer(h host.Host, config *ServerConfig) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.quota = session.NewQuota(session.QuotaLimits{
+	s.quota = session.NewQuota(&session.QuotaLimits{
 		Sessions: s.cfg.MaxConcurrentConns, Calls: s.cfg.MaxConcurrentConns, Bytes: int64(min(s.cfg.MaxMemoryUsage, maxInt)),
 	})
 	if config.AllowPeers != nil {

@@ -88,7 +88,7 @@ func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
 	cfg.OnState = t.onState
 	cfg.Local, cfg.Tag, cfg.Keys = s.host.ID().String(), string(tag), s.keys
 	var err error
-	t.acceptor, err = session.NewAcceptor(session.AcceptorConfig{Config: cfg, Admit: s.admit})
+	t.acceptor, err = session.NewAcceptor(&session.AcceptorConfig{Config: cfg, Admit: s.admit})
 	return t, err
 }
 

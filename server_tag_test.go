@@ -102,7 +102,7 @@ func TestMaxIdleTimeClosesWhatNothingMovesOn(t *testing.T) {
 func TestMaxIdleTimeClosesASessionOnceAndBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &Server{cfg: ServerConfig{}.withDefaults(), log: slog.New(slog.DiscardHandler)}
-		acceptor, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "server", Mux: session.NewMux(), ResumeWindow: -1}})
+		acceptor, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Local: "server", Mux: session.NewMux(), ResumeWindow: -1}})
 		require.NoError(t, err)
 		tag := &servedTag{server: s, acceptor: acceptor, idle: make(map[*session.Session]struct{})}
 		here, there := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
@@ -115,7 +115,7 @@ func TestMaxIdleTimeClosesASessionOnceAndBounded(t *testing.T) {
 			case <-over:
 			}
 		})
-		c, err := session.Dial(t.Context(), there, "server", nil, session.Config{Local: "client", Mux: mux, ResumeWindow: -1})
+		c, err := session.Dial(t.Context(), there, "server", nil, &session.Config{Local: "client", Mux: mux, ResumeWindow: -1})
 		require.NoError(t, err)
 		synctest.Wait() // the acceptor may have it a moment later
 		idle := acceptor.Sessions()[0]

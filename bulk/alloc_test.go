@@ -62,7 +62,7 @@ func TestPlainLanesDoNotAllocate(t *testing.T) {
 		t.Skip("under -race, sync.Pool drops buffers at random; the step without it counts")
 	}
 	mux := session.NewMux()
-	bob, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
+	bob, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
 	require.NoError(t, err)
 	open := func(context.Context, session.Want) (net.Conn, error) {
 		near, far := net.Pipe()
@@ -70,7 +70,7 @@ func TestPlainLanesDoNotAllocate(t *testing.T) {
 		return near, nil
 	}
 	conn, _ := open(t.Context(), session.Want{})
-	s, err := session.Dial(t.Context(), conn, "bob", open, session.Config{Local: "alice"})
+	s, err := session.Dial(t.Context(), conn, "bob", open, &session.Config{Local: "alice"})
 	require.NoError(t, err)
 	defer func() {
 		_ = s.Close()

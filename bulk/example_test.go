@@ -15,7 +15,7 @@ import (
 
 // connect opens a session from alice to bob over pipes; mux has bob's handlers.
 func connect(mux *session.Mux) *session.Session {
-	bob, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
+	bob, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
 	if err != nil {
 		panic(err)
 	}
@@ -25,7 +25,7 @@ func connect(mux *session.Mux) *session.Session {
 		return near, nil
 	}
 	conn, _ := open(context.Background(), session.Want{})
-	s, err := session.Dial(context.Background(), conn, "bob", open, session.Config{Local: "alice"})
+	s, err := session.Dial(context.Background(), conn, "bob", open, &session.Config{Local: "alice"})
 	if err != nil {
 		panic(err)
 	}

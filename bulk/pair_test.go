@@ -42,11 +42,11 @@ func newPair(t *testing.T, link faultnet.LinkOptions, cfg session.Config) *pair 
 	opened := make(chan *session.Session, 1)
 	accept.OnSession = func(s *session.Session) { opened <- s }
 	var err error
-	p.acceptor, err = session.NewAcceptor(accept)
+	p.acceptor, err = session.NewAcceptor(&accept)
 	require.NoError(t, err)
 	first, err := p.open(t.Context(), session.Want{})
 	require.NoError(t, err)
-	p.alice, err = session.Dial(t.Context(), first, "bob", p.open, dial)
+	p.alice, err = session.Dial(t.Context(), first, "bob", p.open, &dial)
 	require.NoError(t, err)
 	p.bob = <-opened
 	t.Cleanup(func() {

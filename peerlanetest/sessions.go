@@ -71,7 +71,7 @@ func NewSessions(t testing.TB, o *SessionsOptions) *Sessions {
 	accept.OnSession = func(s *session.Session) { p.opened <- s }
 	p.cfg.Local, p.cfg.Mux = "alice", p.ToAlice
 	var err error
-	if p.acceptor, err = session.NewAcceptor(accept); err != nil {
+	if p.acceptor, err = session.NewAcceptor(&accept); err != nil {
 		t.Fatalf("peerlanetest: %v", err)
 	}
 	t.Cleanup(p.serving.Wait) // after the sessions have ended
@@ -84,7 +84,7 @@ func (p *Sessions) Dial(t testing.TB) (alice, bob *session.Session) {
 	t.Helper()
 	first, err := p.open(t.Context(), session.Want{})
 	if err == nil {
-		alice, err = session.Dial(t.Context(), first, "bob", p.open, p.cfg)
+		alice, err = session.Dial(t.Context(), first, "bob", p.open, &p.cfg)
 	}
 	if err != nil {
 		t.Fatalf("peerlanetest: %v", err)

@@ -78,12 +78,12 @@ func TestNilPointersInErrorsAreErrors(t *testing.T) {
 		})
 		synctest.Test(t, func(t *testing.T) {
 			here, there := faultnet.Pipe(faultnet.LinkOptions{})
-			a, err := session.NewAcceptor(session.AcceptorConfig{})
+			a, err := session.NewAcceptor(nil)
 			require.NoError(t, err)
 			served := make(chan error, 1)
 			go func() { served <- a.Serve(there, "alice") }()
 			s, err := session.Dial(t.Context(), here, "bob", func(context.Context, session.Want) (net.Conn, error) { return nil, none },
-				session.Config{ResumeWindow: time.Second})
+				&session.Config{ResumeWindow: time.Second})
 			require.NoError(t, err)
 			for _, o := range []session.StreamOptions{{Dedicated: true}, {Dedicated: true, Resumable: true}} {
 				_, err = s.OpenStream(t.Context(), "x", &o)

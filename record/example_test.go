@@ -13,13 +13,13 @@ import (
 
 // connect opens a session from alice to bob over a pipe; mux has bob's handlers.
 func connect(mux *session.Mux) *session.Session {
-	bob, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
+	bob, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
 	if err != nil {
 		panic(err)
 	}
 	near, far := net.Pipe()
 	go func() { _ = bob.Serve(far, "alice") }()
-	s, err := session.Dial(context.Background(), near, "bob", nil, session.Config{Local: "alice"})
+	s, err := session.Dial(context.Background(), near, "bob", nil, &session.Config{Local: "alice"})
 	if err != nil {
 		panic(err)
 	}

@@ -50,11 +50,11 @@ func newHighway(t *testing.T, opts faultnet.LinkOptions, cfg session.Config) *hi
 		}
 	}
 	var err error
-	h.acceptor, err = session.NewAcceptor(accept)
+	h.acceptor, err = session.NewAcceptor(&accept)
 	require.NoError(t, err)
 	first, err := h.open(t.Context(), session.Want{})
 	require.NoError(t, err)
-	h.alice, err = session.Dial(t.Context(), first, "bob", h.open, dial)
+	h.alice, err = session.Dial(t.Context(), first, "bob", h.open, &dial)
 	require.NoError(t, err)
 	h.bob = <-opened
 	t.Cleanup(func() {

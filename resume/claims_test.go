@@ -50,7 +50,7 @@ func TestAnEndWithoutAReasonIsNetErrClosed(t *testing.T) {
 			require.ErrorIs(t, err, net.ErrClosed, name)
 		})
 	}
-	f := NewFlow(FlowConfig{})
+	f := NewFlow(nil)
 	f.Detach(nil)
 	require.NoError(t, f.Err())
 	f.Close(nil)
@@ -126,7 +126,7 @@ func TestABacklogBeyondItsBoundIsRefused(t *testing.T) {
 func TestAFlowKeepsAsMuchAsItsWindow(t *testing.T) {
 	for window, want := range map[int]int{0: 1 << 20, 1: MinWindow, -1: MinWindow, MinWindow: MinWindow, 10000: 10000} {
 		synctest.Test(t, func(t *testing.T) {
-			f := NewFlow(FlowConfig{Window: window, ResumeWindow: time.Hour})
+			f := NewFlow(&FlowConfig{Window: window, ResumeWindow: time.Hour})
 			done := make(chan int)
 			go func() {
 				n, err := f.Write(make([]byte, 2<<20))
@@ -148,7 +148,7 @@ func TestAFlowIsPatientAndDropsItsCarriers(t *testing.T) {
 	for patience, want := range map[time.Duration]time.Duration{0: time.Minute, time.Second: time.Second, -1: 0} {
 		synctest.Test(t, func(t *testing.T) {
 			var dropped []net.Conn
-			f := NewFlow(FlowConfig{ResumeWindow: patience, Drop: func(c net.Conn) { dropped = append(dropped, c) }})
+			f := NewFlow(&FlowConfig{ResumeWindow: patience, Drop: func(c net.Conn) { dropped = append(dropped, c) }})
 			here, there := net.Pipe()
 			if patience >= 0 {
 				require.NoError(t, f.Attach(here, 0, false))
@@ -188,7 +188,7 @@ func (c stuckConn) Read([]byte) (int, error) {
 // Claim: resume.ErrDetached
 func TestOfTwoCarriersOneIsFaster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := NewFlow(FlowConfig{ResumeWindow: time.Hour})
+		f := NewFlow(&FlowConfig{ResumeWindow: time.Hour})
 		sink := func() net.Conn {
 			here, there := net.Pipe()
 			go func() { _, _ = io.Copy(io.Discard, there) }()
@@ -222,7 +222,7 @@ func TestOfTwoCarriersOneIsFaster(t *testing.T) {
 func TestUnaskedIsWhenTheOtherSideHearsOfItsBytes(t *testing.T) {
 	for _, unasked := range []time.Duration{0, time.Second, 20 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			f := NewFlow(FlowConfig{Unasked: unasked, ResumeWindow: time.Hour})
+			f := NewFlow(&FlowConfig{Unasked: unasked, ResumeWindow: time.Hour})
 			here, there := faultnet.Pipe(faultnet.LinkOptions{})
 			require.NoError(t, f.Attach(here, 0, false))
 			go func() {

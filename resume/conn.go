@@ -72,7 +72,7 @@ func newConn(ctx context.Context, o *Options, h hello) *Conn {
 	if o.Drop != nil {
 		cfg.Drop = c.drop
 	}
-	c.flow = NewFlow(cfg)
+	c.flow = NewFlow(&cfg)
 	c.flow.cfg.ResumeWindow = c.resumeWindow // from the first carrier on
 	c.flow.out.credit = int(min(h.buffer, 1<<30))
 	c.readable.L = &c.flow.mu

@@ -110,7 +110,7 @@ func TestNoFlowConfigIsAPanic(t *testing.T) {
 		t.Log(what)
 		synctest.Test(t, func(t *testing.T) {
 			cfg.Drop = nil
-			f := NewFlow(cfg)
+			f := NewFlow(&cfg)
 			here, there := net.Pipe()
 			if f.Attach(here, 0, false) == nil {
 				go func() { _, _ = f.Read(make([]byte, 10)) }()

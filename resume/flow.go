@@ -118,8 +118,12 @@ const (
 // A mover is a carrier that shares a connection with others, and knows when any of them last gave a sign of life.
 type mover interface{ Moved() time.Time }
 
-// NewFlow returns a detached flow. Its ResumeWindow begins now.
-func NewFlow(cfg FlowConfig) *Flow {
+// NewFlow returns a detached flow. Its ResumeWindow begins now. A nil config has the defaults.
+func NewFlow(config *FlowConfig) *Flow {
+	var cfg FlowConfig
+	if config != nil {
+		cfg = *config
+	}
 	if cfg.Window == 0 {
 		cfg.Window = defaults.ReplayWindow
 	}

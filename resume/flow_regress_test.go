@@ -68,7 +68,7 @@ func tlsPair(t *testing.T) (client, server net.Conn) {
 func TestACarrierThatDoesNotSurviveADeadlineIsGivenUp(t *testing.T) {
 	client, _ := tlsPair(t)
 	lost := make(chan error, 1)
-	f := NewFlow(FlowConfig{Window: 32 << 20, OnLost: func(err error) { lost <- err }})
+	f := NewFlow(&FlowConfig{Window: 32 << 20, OnLost: func(err error) { lost <- err }})
 	conn := &countConn{Conn: client}
 	go drain(f)
 	require.NoError(t, f.Attach(conn, 0, false))
@@ -91,7 +91,7 @@ func TestAwaitAckedAsksForTheLastByte(t *testing.T) {
 	for range 20 {
 		synctest.Test(t, func(t *testing.T) {
 			a, b := faultnet.Pipe(faultnet.LinkOptions{})
-			x, y := NewFlow(FlowConfig{}), NewFlow(FlowConfig{})
+			x, y := NewFlow(nil), NewFlow(nil)
 			go drain(x)
 			go drain(y)
 			for _, n := range []int{3000, 9000, 100 << 10} {
@@ -117,7 +117,7 @@ func TestAwaitAckedAsksForTheLastByte(t *testing.T) {
 func TestNothingIsKeptAfterClose(t *testing.T) {
 	for range 100 {
 		a, b := net.Pipe()
-		f := NewFlow(FlowConfig{})
+		f := NewFlow(nil)
 		_, err := f.Write(make([]byte, 100000))
 		require.NoError(t, err)
 		go func() { _, _ = io.Copy(io.Discard, b) }()
@@ -134,7 +134,7 @@ func TestNothingIsKeptAfterClose(t *testing.T) {
 // Claim: resume.MaxBatch
 func TestBatchesHoldAtMostThreeTimesTheWindow(t *testing.T) {
 	for _, size := range []int{batchCopy, batchCopy + 1, 64 << 10, MaxBatch} {
-		f := NewFlow(FlowConfig{})
+		f := NewFlow(nil)
 		for f.out.room() >= size {
 			b := NewBatch()
 			_, err := f.WriteBatch(b, append(b.Buffer(), make([]byte, size)...))

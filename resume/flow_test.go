@@ -32,7 +32,7 @@ type twin struct {
 func newTwin(t *testing.T, rng *rand.Rand, window int) *twin {
 	w := &twin{t: t, rng: rng, next: make(map[net.Conn]bool)}
 	for i := range w.flows {
-		w.flows[i] = NewFlow(FlowConfig{Window: window, ResumeWindow: time.Hour, OnSettled: w.settled})
+		w.flows[i] = NewFlow(&FlowConfig{Window: window, ResumeWindow: time.Hour, OnSettled: w.settled})
 	}
 	t.Cleanup(func() {
 		for _, f := range w.flows {

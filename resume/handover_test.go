@@ -37,7 +37,7 @@ func (g *gated) Close() error {
 }
 
 func newFlow(t *testing.T, cfg FlowConfig) *Flow {
-	f := NewFlow(cfg)
+	f := NewFlow(&cfg)
 	t.Cleanup(func() {
 		f.Close(net.ErrClosed)
 		f.Wait()
@@ -151,7 +151,7 @@ func TestHandOverMayEndBeforeWhatWasReceived(t *testing.T) {
 
 // Who gives a closed flow a carrier loses it, and need not wait for the flow a second time.
 func TestAttachToAClosedFlowClosesTheCarrier(t *testing.T) {
-	f := NewFlow(FlowConfig{})
+	f := NewFlow(nil)
 	f.Close(net.ErrClosed)
 	f.Wait()
 	x, y := faultnet.Pipe(faultnet.LinkOptions{})

@@ -17,7 +17,7 @@ import (
 func TestWhoGetsBytesSaysSoUnasked(t *testing.T) {
 	for _, unasked := range []time.Duration{0, time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			f := NewFlow(FlowConfig{Unasked: unasked})
+			f := NewFlow(&FlowConfig{Unasked: unasked})
 			a, b := faultnet.Pipe(faultnet.LinkOptions{})
 			require.NoError(t, f.Attach(a, 0, false))
 			go func() { _, _ = io.Copy(io.Discard, readerOf(f)) }()
@@ -66,7 +66,7 @@ func TestWhoGetsBytesSaysSoUnasked(t *testing.T) {
 // cannot be behind them.
 func TestAnAcknowledgementBehindManyBytesIsNotMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := NewFlow(FlowConfig{Window: MinWindow, ResumeWindow: time.Hour})
+		f := NewFlow(&FlowConfig{Window: MinWindow, ResumeWindow: time.Hour})
 		a, b := faultnet.Pipe(faultnet.LinkOptions{Buffer: 1 << 20})
 		require.NoError(t, f.Attach(a, 0, false))
 		go func() { _, _ = io.Copy(io.Discard, b) }()
@@ -111,7 +111,7 @@ func TestPiecesTakeHalfASecondAtTheRateMeasured(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			opts := faultnet.LinkOptions{Rate: rate, Buffer: 1 << 20}
 			a, b := faultnet.Pipe(opts)
-			f, peer := NewFlow(FlowConfig{}), NewFlow(FlowConfig{Unasked: pieceTime})
+			f, peer := NewFlow(nil), NewFlow(&FlowConfig{Unasked: pieceTime})
 			backlog, known := f.Backlog()
 			require.Zero(t, backlog)
 			require.True(t, known)

@@ -31,7 +31,7 @@ func mutePeer(t *testing.T, f *Flow, received uint64) (say func(header)) {
 func TestStuckCountsTheWaitForAnAcknowledgement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const window = 4 << 10
-		f := NewFlow(FlowConfig{Window: window, ResumeWindow: time.Hour})
+		f := NewFlow(&FlowConfig{Window: window, ResumeWindow: time.Hour})
 		say := mutePeer(t, f, 0)
 		var running sync.WaitGroup
 		running.Go(func() { _, _ = io.Copy(io.Discard, readerOf(f)) })

@@ -58,8 +58,12 @@ type Acceptor struct {
 	drained  chan struct{} // made by Shutdown, closed when sessions is empty
 }
 
-// NewAcceptor returns an Acceptor, or an error that names the field that is out of range.
-func NewAcceptor(cfg AcceptorConfig) (*Acceptor, error) {
+// NewAcceptor returns an Acceptor, or an error that names the field that is out of range. A nil config has the defaults.
+func NewAcceptor(config *AcceptorConfig) (*Acceptor, error) {
+	var cfg AcceptorConfig
+	if config != nil {
+		cfg = *config
+	}
 	base, err := cfg.Config.withDefaults()
 	if err != nil {
 		return nil, err

@@ -31,7 +31,7 @@ func (s *Session) resumeWindow(theirs uint32) time.Duration {
 // newFlow puts the session on a flow. c becomes the flow's first carrier.
 func (s *Session) newFlow(c carrier) {
 	s.carriers.keptFor = s.resumeWindow(c.theirs.ResumeWindow)
-	s.carriers.flow = resume.NewFlow(resume.FlowConfig{
+	s.carriers.flow = resume.NewFlow(&resume.FlowConfig{
 		Window: s.cfg.ReplayWindow, ResumeWindow: s.carriers.keptFor, Unasked: s.cfg.unasked(),
 		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier,
 	})

@@ -60,11 +60,11 @@ func TestABackoffThatCannotBeWaitedByIsRefused(t *testing.T) {
 		"Backoff.Max is 1ns, want at least ": {Min: math.MaxInt64, Max: 1},
 	} {
 		here, there := net.Pipe()
-		_, err := Dial(t.Context(), here, "bob", nil, Config{Backoff: b})
+		_, err := Dial(t.Context(), here, "bob", nil, &Config{Backoff: b})
 		require.ErrorContains(t, err, text)
 		_, err = there.Read(make([]byte, 1))
 		require.Error(t, err, "closed")
-		_, err = NewAcceptor(AcceptorConfig{Config: Config{Backoff: b}})
+		_, err = NewAcceptor(&AcceptorConfig{Config: Config{Backoff: b}})
 		require.ErrorContains(t, err, text)
 	}
 	inBubble(t, func(t *testing.T) { // and what is taken is waited by
@@ -158,9 +158,9 @@ func TestAMessageCountsItsBytesAnd64InTheWindow(t *testing.T) {
 func TestArgumentsThatAreNilAreErrors(t *testing.T) {
 	x := NewMux()
 	require.ErrorContains(t, x.RegisterCodec(nil), "codec is nil")
-	_, err := Dial(t.Context(), nil, "bob", nil, Config{})
+	_, err := Dial(t.Context(), nil, "bob", nil, nil)
 	require.ErrorContains(t, err, "conn is nil")
-	a, err := NewAcceptor(AcceptorConfig{})
+	a, err := NewAcceptor(nil)
 	require.NoError(t, err)
 	require.ErrorContains(t, a.Serve(nil, "alice"), "conn is nil")
 	for _, fn := range []func(){func() { x.SetCall(nil) }, func() { x.SetLink("x", nil) }, func() { x.SetStream("x", nil) },
@@ -168,7 +168,7 @@ func TestArgumentsThatAreNilAreErrors(t *testing.T) {
 		require.NotPanics(t, fn)
 	}
 	here, _ := net.Pipe()
-	_, err = Dial(t.Context(), here, "bob", nil, Config{Keys: new(psk.Keyring)})
+	_, err = Dial(t.Context(), here, "bob", nil, &Config{Keys: new(psk.Keyring)})
 	require.ErrorIs(t, err, psk.ErrInvalid)
 }
 
@@ -228,12 +228,12 @@ func TestANilErrorInAnErrorRefuses(t *testing.T) {
 			_, err := p.dialer.Call(t.Context(), link, nil)
 			require.Equal(t, codes.Application, asError(t, err, Delivered).Code, link)
 		}
-		a, err := NewAcceptor(AcceptorConfig{Admit: func(string) error { return none }})
+		a, err := NewAcceptor(&AcceptorConfig{Admit: func(string) error { return none }})
 		require.NoError(t, err)
 		here, there := net.Pipe()
 		done := make(chan error)
 		go func() { done <- a.Serve(there, "alice") }()
-		_, err = Dial(t.Context(), here, "bob", nil, Config{})
+		_, err = Dial(t.Context(), here, "bob", nil, nil)
 		require.ErrorIs(t, err, ErrNotAllowed)
 		require.ErrorIs(t, <-done, ErrNotAllowed)
 	})
@@ -241,7 +241,7 @@ func TestANilErrorInAnErrorRefuses(t *testing.T) {
 
 func TestQuotasOfZeroOrLessBoundNothing(t *testing.T) {
 	for _, n := range []int{0, -1, math.MinInt} {
-		q := NewQuota(QuotaLimits{Sessions: n, Calls: n, Bytes: int64(n)})
+		q := NewQuota(&QuotaLimits{Sessions: n, Calls: n, Bytes: int64(n)})
 		for range 10 {
 			require.True(t, q.StartCall() && q.Take(1<<20) && q.startSession() && !q.fullOfCalls(), fmt.Sprint(n))
 		}
@@ -255,7 +255,7 @@ func TestMaxDetachedEndsThePeersSessionThatHasWaitedLongest(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			var mu sync.Mutex
 			var opened []*Session
-			a, err := NewAcceptor(AcceptorConfig{MaxDetached: most, OnSession: func(s *Session) {
+			a, err := NewAcceptor(&AcceptorConfig{MaxDetached: most, OnSession: func(s *Session) {
 				mu.Lock()
 				defer mu.Unlock()
 				opened = append(opened, s)
@@ -266,7 +266,7 @@ func TestMaxDetachedEndsThePeersSessionThatHasWaitedLongest(t *testing.T) {
 				link := faultnet.NewLink(faultnet.LinkOptions{})
 				near, far := link.Ends()
 				serving.Go(func() { _ = a.Serve(far, peer) })
-				here, err := Dial(t.Context(), near, "bob", func(context.Context, Want) (net.Conn, error) { return nil, errNoRoute }, Config{})
+				here, err := Dial(t.Context(), near, "bob", func(context.Context, Want) (net.Conn, error) { return nil, errNoRoute }, nil)
 				require.NoError(t, err)
 				synctest.Wait()
 				return here, opened[len(opened)-1]
@@ -309,7 +309,7 @@ func TestMaxDetachedEndsThePeersSessionThatHasWaitedLongest(t *testing.T) {
 
 // Claim: session.ErrVersion
 func TestAnotherVersionIsToldOnBothSides(t *testing.T) {
-	a, err := NewAcceptor(AcceptorConfig{})
+	a, err := NewAcceptor(nil)
 	require.NoError(t, err)
 	_, err = helloTo(t, a, []byte{1, 0, 0xF0, 0, 0})
 	require.ErrorIs(t, err, ErrVersion)
@@ -320,7 +320,7 @@ func TestAnotherVersionIsToldOnBothSides(t *testing.T) {
 			_ = frame.WriteHello(there, frame.AppendHello(nil, &frame.Hello{Kind: frame.KindRefuse, Version: 9,
 				Failure: &frame.Failure{Code: codes.Version}}))
 		}()
-		_, err := Dial(t.Context(), here, "bob", nil, Config{})
+		_, err := Dial(t.Context(), here, "bob", nil, nil)
 		require.ErrorIs(t, asError(t, err, NotSent), ErrVersion)
 	})
 }
@@ -332,12 +332,12 @@ func TestTheKeyIsBoundToTheNamesOfBothSides(t *testing.T) {
 		ok          bool
 	}{"the same": {"alice", "alice", true}, "another": {"alice", "carol", false}, "none": {"", "alice", false}} {
 		inBubble(t, func(t *testing.T) {
-			a, err := NewAcceptor(AcceptorConfig{Config: Config{Local: "bob", Keys: keyring(t, 0)}})
+			a, err := NewAcceptor(&AcceptorConfig{Config: Config{Local: "bob", Keys: keyring(t, 0)}})
 			require.NoError(t, err)
 			here, there := net.Pipe()
 			served := make(chan error, 1)
 			go func() { served <- a.Serve(there, v.peer) }()
-			s, err := Dial(t.Context(), here, "bob", nil, Config{Local: v.local, Keys: keyring(t, 0)})
+			s, err := Dial(t.Context(), here, "bob", nil, &Config{Local: v.local, Keys: keyring(t, 0)})
 			require.Equal(t, v.ok, err == nil, name)
 			if !v.ok {
 				require.ErrorIs(t, err, ErrPSKTampered, name)
@@ -356,12 +356,12 @@ func TestWithoutAMuxNothingIsServed(t *testing.T) {
 		served := NewMux()
 		served.SetLink("x", func(m *Message) { _ = m.Reply(nil) })
 		for _, mux := range []*Mux{nil, served} {
-			a, err := NewAcceptor(AcceptorConfig{Config: Config{Mux: mux}})
+			a, err := NewAcceptor(&AcceptorConfig{Config: Config{Mux: mux}})
 			require.NoError(t, err)
 			here, there := net.Pipe()
 			done := make(chan error, 1)
 			go func() { done <- a.Serve(there, "alice") }()
-			s, err := Dial(t.Context(), here, "bob", nil, Config{})
+			s, err := Dial(t.Context(), here, "bob", nil, nil)
 			require.NoError(t, err)
 			_, err = s.SendWait(t.Context(), "x", nil)
 			if mux == nil {
@@ -385,7 +385,7 @@ func TestOnSessionIsCalledBeforeAnythingIsHandled(t *testing.T) {
 			knew = append(knew, len(told) > 0 && told[len(told)-1] == m.Session())
 			_ = m.Reply(nil)
 		})
-		a, err := NewAcceptor(AcceptorConfig{Config: Config{Mux: mux}, OnSession: func(s *Session) {
+		a, err := NewAcceptor(&AcceptorConfig{Config: Config{Mux: mux}, OnSession: func(s *Session) {
 			time.Sleep(time.Second) // the peer has sent meanwhile
 			told = append(told, s)
 		}})
@@ -394,7 +394,7 @@ func TestOnSessionIsCalledBeforeAnythingIsHandled(t *testing.T) {
 			here, there := faultnet.Pipe(faultnet.LinkOptions{})
 			done := make(chan error, 1)
 			go func() { done <- a.Serve(there, "alice") }()
-			s, err := Dial(t.Context(), here, "bob", nil, Config{})
+			s, err := Dial(t.Context(), here, "bob", nil, nil)
 			require.NoError(t, err)
 			_, err = s.SendWait(t.Context(), "x", nil)
 			require.NoError(t, err)

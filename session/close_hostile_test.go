@@ -18,7 +18,7 @@ func mute(t *testing.T, cfg AcceptorConfig, seen func(frame.Header)) *wire {
 	opened := make(chan *Session, 1)
 	cfg.OnSession = func(s *Session) { opened <- s }
 	cfg.Heartbeat, cfg.Local = -1, "bob"
-	a, err := NewAcceptor(cfg)
+	a, err := NewAcceptor(&cfg)
 	require.NoError(t, err)
 	here, there := net.Pipe()
 	go func() { _ = a.Serve(there, "raw") }()

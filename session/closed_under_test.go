@@ -145,7 +145,7 @@ func TestAbortEndsAllSessionsOfAnAcceptor(t *testing.T) {
 			r.block(false)
 			conn, err := r.open(t.Context(), Want{})
 			require.NoError(t, err)
-			_, err = Dial(t.Context(), conn, "bob", r.open, Config{Mux: NewMux(), Local: "alice"})
+			_, err = Dial(t.Context(), conn, "bob", r.open, &Config{Mux: NewMux(), Local: "alice"})
 			require.Error(t, err)
 		})
 	}

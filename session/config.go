@@ -85,8 +85,12 @@ type Config struct {
 // minReplayWindow is the least Config.ReplayWindow.
 const minReplayWindow = 4 << 10
 
-// withDefaults returns a copy with every zero field resolved, or an error that names a field that is out of range.
-func (c Config) withDefaults() (Config, error) {
+// withDefaults returns a copy of cfg, which may be nil, with every zero field resolved, or an error that names a field that is out of range.
+func (cfg *Config) withDefaults() (Config, error) {
+	var c Config
+	if cfg != nil {
+		c = *cfg
+	}
 	if err := cmp.Or(c.setDurations(), c.checkBackoff(), c.setSizes(), c.checkNames()); err != nil {
 		return c, fmt.Errorf("session: config: %w: %w", ErrInvalid, err)
 	}
@@ -94,7 +98,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Mux = NewMux()
 	}
 	if c.Quota == nil {
-		c.Quota = NewQuota(QuotaLimits{})
+		c.Quota = NewQuota(nil)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

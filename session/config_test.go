@@ -30,17 +30,17 @@ func TestAConfigOutOfRangeNamesTheField(t *testing.T) {
 	} {
 		_, err := c.withDefaults()
 		require.ErrorContains(t, err, field)
-		_, err = NewAcceptor(AcceptorConfig{Config: c})
+		_, err = NewAcceptor(&AcceptorConfig{Config: c})
 		require.ErrorContains(t, err, field)
 	}
-	_, err := NewAcceptor(AcceptorConfig{MaxHandshakes: -1})
+	_, err := NewAcceptor(&AcceptorConfig{MaxHandshakes: -1})
 	require.ErrorContains(t, err, "MaxHandshakes")
-	_, err = NewAcceptor(AcceptorConfig{MaxDetached: -1})
+	_, err = NewAcceptor(&AcceptorConfig{MaxDetached: -1})
 	require.ErrorContains(t, err, "MaxDetached")
 }
 
 func TestTheZeroConfigIsFinite(t *testing.T) {
-	c, err := Config{}.withDefaults()
+	c, err := (*Config)(nil).withDefaults()
 	require.NoError(t, err)
 	v := reflect.ValueOf(c)
 	for i := range v.NumField() {
@@ -52,13 +52,13 @@ func TestTheZeroConfigIsFinite(t *testing.T) {
 	require.NotNil(t, c.Mux)
 	require.NotNil(t, c.Quota)
 	require.NotNil(t, c.Logger)
-	_, err = Config{RequestTimeout: -1, Heartbeat: -1}.withDefaults()
+	_, err = (&Config{RequestTimeout: -1, Heartbeat: -1}).withDefaults()
 	require.NoError(t, err)
 }
 
 // The defaults and the upper limits are those that the doc comments state.
 func TestTheDefaultsOfAConfigAreThoseThatItStates(t *testing.T) {
-	c, err := Config{}.withDefaults()
+	c, err := (*Config)(nil).withDefaults()
 	require.NoError(t, err)
 	c.Mux, c.Quota, c.Logger = nil, nil, nil
 	require.Equal(t, Config{
@@ -67,7 +67,7 @@ func TestTheDefaultsOfAConfigAreThoseThatItStates(t *testing.T) {
 		MaxMessage: 32 << 20, MaxInFlight: 4096, MessageWindow: 1 << 20, MaxStreams: 128, StreamWindow: 512 << 10, ReplayWindow: 1 << 20,
 		MaxRequests: math.MaxInt,
 	}, c)
-	a, err := NewAcceptor(AcceptorConfig{})
+	a, err := NewAcceptor(nil)
 	require.NoError(t, err)
 	require.Equal(t, 16, a.perPeer)
 	require.Equal(t, 256, a.detached)

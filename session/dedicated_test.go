@@ -57,12 +57,12 @@ func TestDedicatedStreamsPassNettestSealedAndNot(t *testing.T) {
 					got <- st
 					<-release
 				})
-				a, err := NewAcceptor(AcceptorConfig{Config: there})
+				a, err := NewAcceptor(&AcceptorConfig{Config: there})
 				require.NoError(t, err)
 				open := tcpCarriers(t, a)
 				conn, err := open(t.Context(), Want{})
 				require.NoError(t, err)
-				s, err := Dial(t.Context(), conn, "bob", open, here)
+				s, err := Dial(t.Context(), conn, "bob", open, &here)
 				require.NoError(t, err)
 				st, err := s.OpenStream(t.Context(), "x", &StreamOptions{Dedicated: true})
 				require.NoError(t, err)
@@ -142,7 +142,7 @@ func TestTheEndOfTheSessionInTheMiddleOfADedicatedHelloLeavesNothing(t *testing.
 			far <- b
 			return a, nil
 		}
-		s, err := Dial(t.Context(), here, "bob", open, Config{Heartbeat: -1, CloseTimeout: time.Second})
+		s, err := Dial(t.Context(), here, "bob", open, &Config{Heartbeat: -1, CloseTimeout: time.Second})
 		require.NoError(t, err)
 		result := make(chan error, 1)
 		go func() {

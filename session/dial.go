@@ -10,17 +10,18 @@ import (
 )
 
 // Dial opens a session to peer on conn, which it owns from then on: an error closes conn. peer is the name bound into the PSK handshake (a
-// Peer ID in its text form) and shown in errors. open, if not nil, opens further connections to the same peer for dedicated streams.
+// Peer ID in its text form) and shown in errors. open, if not nil, opens further connections to the same peer for dedicated streams. A nil config
+// has the defaults.
 //
 // A nil conn is an error, and so is a config that is out of range: the text names the field. Any other error is an *Error with outcome
 // NotSent. It matches ErrPSKRequired if only one side has a key, ErrPSKMismatch if the keys differ, ErrPSKTampered if the hello was changed
 // on the way, ErrVersion, ErrNotAllowed, ErrUnavailable, the ctx's error, or os.ErrDeadlineExceeded if the peer did not answer within
 // HandshakeTimeout.
-func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, cfg Config) (*Session, error) {
+func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, config *Config) (*Session, error) {
 	if conn == nil {
 		return nil, errors.New("session: conn is nil")
 	}
-	cfg, err := cfg.withDefaults()
+	cfg, err := config.withDefaults()
 	if err != nil {
 		_ = conn.Close() // only the config's error counts
 		return nil, err

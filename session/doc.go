@@ -3,10 +3,10 @@
 // A session carries requests with answers, one-way messages, and shared streams, all over one net.Conn at a time, its
 // carrier, and opens dedicated streams on further ones. It knows nothing of libp2p: whoever owns it hands it connections.
 //
-//	acceptor, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Mux: mux}})
+//	acceptor, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Mux: mux}})
 //	go acceptor.Serve(conn, "alice") // one side
 //
-//	s, err := session.Dial(ctx, conn, "bob", open, session.Config{}) // the other; open finds further carriers
+//	s, err := session.Dial(ctx, conn, "bob", open, nil) // the other; open finds further carriers
 //	reply, err := s.SendWait(ctx, "greet", []byte("hello"))
 //
 // # Lifetime

@@ -263,7 +263,7 @@ func TestShutdownIsBoundByItsContext(t *testing.T) {
 
 func TestAcceptorShutdownCutsHellosInProgress(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		a, err := NewAcceptor(AcceptorConfig{})
+		a, err := NewAcceptor(nil)
 		require.NoError(t, err)
 		here, there := net.Pipe()
 		resets := make(chan codes.Code, 1)
@@ -428,7 +428,7 @@ func TestADrainEndsThoughWaitersHaveGivenUp(t *testing.T) {
 
 func TestADrainedCarrierIsClosedNotReset(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		a, err := NewAcceptor(AcceptorConfig{})
+		a, err := NewAcceptor(nil)
 		require.NoError(t, err)
 		reset := make(chan codes.Code, 2)
 		here, there := net.Pipe()
@@ -436,7 +436,7 @@ func TestADrainedCarrierIsClosedNotReset(t *testing.T) {
 			return &fakeConn{Conn: c, reset: func(code codes.Code) { reset <- code }}
 		}
 		go func() { _ = a.Serve(watch(there), "x") }()
-		s, err := Dial(t.Context(), watch(here), "y", nil, Config{})
+		s, err := Dial(t.Context(), watch(here), "y", nil, nil)
 		require.NoError(t, err)
 		synctest.Wait()
 		require.NoError(t, a.Shutdown(t.Context()))

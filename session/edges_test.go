@@ -42,10 +42,10 @@ func exercise(t *testing.T, dial Config, accept AcceptorConfig, st *StreamOption
 		if ours != nil {
 			ours.SetLink("link", func(m *Message) {})
 		}
-		a, err := NewAcceptor(accept)
+		a, err := NewAcceptor(&accept)
 		if err != nil {
 			require.Contains(t, err.Error(), "session: config: ")
-			a, err = NewAcceptor(AcceptorConfig{Config: Config{Mux: theirs}})
+			a, err = NewAcceptor(&AcceptorConfig{Config: Config{Mux: theirs}})
 			require.NoError(t, err)
 		}
 		var links []*faultnet.Link
@@ -64,7 +64,7 @@ func exercise(t *testing.T, dial Config, accept AcceptorConfig, st *StreamOption
 			return here, nil
 		}
 		conn, _ := open(t.Context(), Want{})
-		s, err := Dial(t.Context(), conn, accept.Local, open, dial)
+		s, err := Dial(t.Context(), conn, accept.Local, open, &dial)
 		if err != nil {
 			finish(t, a, &serving)
 			return
@@ -169,7 +169,7 @@ func TestNoCallIsAPanic(t *testing.T) {
 				_ = st.SetDeadline(time.Now().Add(time.Second))
 				edges.Methods(g, rng, 20, st, "SetDeadline", "SetReadDeadline", "SetWriteDeadline")
 			}
-			edges.Methods(edges.Of(-1, 0, 1<<40), rng, 30, NewQuota(QuotaLimits{Sessions: 1, Calls: 1, Bytes: 1}))
+			edges.Methods(edges.Of(-1, 0, 1<<40), rng, 30, NewQuota(&QuotaLimits{Sessions: 1, Calls: 1, Bytes: 1}))
 			edges.Methods(g, rng, 10, p.accepted)
 			edges.Methods(g, rng, 10, p.dialer)
 			_ = p.dialer.Close()

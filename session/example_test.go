@@ -12,7 +12,7 @@ import (
 
 // connect opens a session from alice to bob over a pipe; mux has bob's handlers.
 func connect(mux *session.Mux) *session.Session {
-	bob, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
+	bob, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
 	if err != nil {
 		panic(err)
 	}
@@ -22,7 +22,7 @@ func connect(mux *session.Mux) *session.Session {
 		return near, nil
 	}
 	conn, _ := open(context.Background(), session.Want{})
-	s, err := session.Dial(context.Background(), conn, "bob", open, session.Config{Local: "alice"})
+	s, err := session.Dial(context.Background(), conn, "bob", open, &session.Config{Local: "alice"})
 	if err != nil {
 		panic(err)
 	}
@@ -32,7 +32,7 @@ func connect(mux *session.Mux) *session.Session {
 func ExampleDial() {
 	mux := session.NewMux()
 	mux.SetCall(func(m *session.Message) ([]byte, error) { return append([]byte("hello, "), m.Value...), nil })
-	bob, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
+	bob, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -40,7 +40,7 @@ func ExampleDial() {
 	near, far := net.Pipe()
 	go func() { _ = bob.Serve(far, "alice") }()
 
-	s, err := session.Dial(context.Background(), near, "bob", nil, session.Config{Local: "alice"})
+	s, err := session.Dial(context.Background(), near, "bob", nil, &session.Config{Local: "alice"})
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -52,7 +52,7 @@ func ExampleDial() {
 }
 
 func ExampleNewAcceptor() {
-	_, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{MaxStreams: -1}})
+	_, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{MaxStreams: -1}})
 	fmt.Println(err)
 	// Output: session: config: invalid value: MaxStreams is -1, want 1 to 1048576
 }

@@ -70,7 +70,7 @@ func fuzzOne(t *testing.T, mode byte, data []byte) {
 	mux.SetStream("echo", func(st *Stream) { _, _ = io.Copy(st, st) })
 	cfg := Config{Mux: mux, MaxMessage: 1 << 20, MaxStreams: 4, MaxInFlight: 4, MessageWindow: 1000, StreamWindow: 1000}
 	if mode == fuzzHello {
-		a, err := NewAcceptor(AcceptorConfig{Config: cfg})
+		a, err := NewAcceptor(&AcceptorConfig{Config: cfg})
 		require.NoError(t, err)
 		here, there := net.Pipe()
 		done := make(chan struct{})

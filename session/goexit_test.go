@@ -86,13 +86,13 @@ func TestHooksThatEndTheirGoroutineEndNothingElse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				a, err := NewAcceptor(cfg)
+				a, err := NewAcceptor(&cfg)
 				require.NoError(t, err)
 				for range 20 { // more than there are places for hellos
 					here, there := faultnet.Pipe(faultnet.LinkOptions{})
 					var serving sync.WaitGroup
 					serving.Go(func() { _ = a.Serve(there, "alice") })
-					s, err := Dial(t.Context(), here, "bob", nil, Config{})
+					s, err := Dial(t.Context(), here, "bob", nil, nil)
 					if err == nil {
 						_, err = s.Call(t.Context(), "", nil)
 						_ = s.Close()
@@ -109,7 +109,7 @@ func TestHooksThatEndTheirGoroutineEndNothingElse(t *testing.T) {
 	}
 	t.Run("Opener", func(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
-			a, err := NewAcceptor(AcceptorConfig{})
+			a, err := NewAcceptor(nil)
 			require.NoError(t, err)
 			link := faultnet.NewLink(faultnet.LinkOptions{})
 			here, there := link.Ends()
@@ -123,7 +123,7 @@ func TestHooksThatEndTheirGoroutineEndNothingElse(t *testing.T) {
 				here, there := faultnet.Pipe(faultnet.LinkOptions{})
 				serving.Go(func() { _ = a.Serve(there, "alice") })
 				return here, nil
-			}, Config{})
+			}, nil)
 			require.NoError(t, err)
 			_, err = s.OpenStream(t.Context(), "x", &StreamOptions{Dedicated: true})
 			require.Equal(t, "x", asError(t, err, NotSent).Link)

@@ -32,7 +32,7 @@ func TestAnEndWaitsForAllHandlersButTheCaller(t *testing.T) {
 				inBubble(t, func(t *testing.T) {
 					p := newPair(t, Config{}, AcceptorConfig{})
 					other, err := Dial(t.Context(), p.connect(), "bob", func(context.Context, Want) (net.Conn, error) { return p.connect(), nil },
-						Config{Mux: p.ours, Local: "alice"})
+						&Config{Mux: p.ours, Local: "alice"})
 					require.NoError(t, err)
 					end := ender(p.acceptor)[how]
 					callers := 2

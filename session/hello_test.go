@@ -104,7 +104,7 @@ func TestHellosAreAcceptedOrRefusedWithAReason(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				a, err := NewAcceptor(AcceptorConfig{})
+				a, err := NewAcceptor(nil)
 				require.NoError(t, err)
 				h, err := helloTo(t, a, c.body)
 				if c.code == codes.OK {
@@ -130,7 +130,7 @@ func TestHellosAreAcceptedOrRefusedWithAReason(t *testing.T) {
 // Row: D11
 func TestAHelloThatClaimsTooMuchIsDropped(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		a, err := NewAcceptor(AcceptorConfig{})
+		a, err := NewAcceptor(nil)
 		require.NoError(t, err)
 		h, err := helloTo(t, a, make([]byte, frame.MaxHello+1))
 		require.Nil(t, h)
@@ -141,7 +141,7 @@ func TestAHelloThatClaimsTooMuchIsDropped(t *testing.T) {
 // Claim: session.Config.HandshakeTimeout
 func TestASlowHelloIsDroppedInTime(t *testing.T) {
 	inBubble(t, func(t *testing.T) { // the accepting side, byte by byte
-		a, err := NewAcceptor(AcceptorConfig{Config: Config{HandshakeTimeout: 3 * time.Second}})
+		a, err := NewAcceptor(&AcceptorConfig{Config: Config{HandshakeTimeout: 3 * time.Second}})
 		require.NoError(t, err)
 		here, there := net.Pipe()
 		began := time.Now()
@@ -168,7 +168,7 @@ func TestASlowHelloIsDroppedInTime(t *testing.T) {
 			}
 		}()
 		began := time.Now()
-		_, err := Dial(t.Context(), here, "x", nil, Config{HandshakeTimeout: 3 * time.Second})
+		_, err := Dial(t.Context(), here, "x", nil, &Config{HandshakeTimeout: 3 * time.Second})
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		asError(t, err, NotSent)
 		require.Equal(t, 3*time.Second, time.Since(began))
@@ -192,11 +192,11 @@ func TestCancelInTheMiddleOfAHelloReturnsAtOnce(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				began := time.Now()
 				time.AfterFunc(time.Second, cancel)
-				_, err := Dial(ctx, here, "x", nil, Config{})
+				_, err := Dial(ctx, here, "x", nil, nil)
 				require.ErrorIs(t, err, context.Canceled)
 				asError(t, err, NotSent)
 				require.Equal(t, time.Second, time.Since(began))
-				_, err = Dial(within(t, time.Second), here, "x", nil, Config{})
+				_, err = Dial(within(t, time.Second), here, "x", nil, nil)
 				require.Error(t, err)
 			})
 		})
@@ -206,7 +206,7 @@ func TestCancelInTheMiddleOfAHelloReturnsAtOnce(t *testing.T) {
 // Claim: session.AcceptorConfig.MaxHandshakes, session.ErrUnavailable
 func TestHandshakesOfOnePeerAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		a, err := NewAcceptor(AcceptorConfig{MaxHandshakes: 3})
+		a, err := NewAcceptor(&AcceptorConfig{MaxHandshakes: 3})
 		require.NoError(t, err)
 		var silent []net.Conn
 		for range 6 { // three in progress, and three that wait for them
@@ -238,9 +238,9 @@ func TestHandshakesOfOnePeerAreBounded(t *testing.T) {
 // Claim: session.ErrNotAllowed
 func TestAdmitAndQuotaDecideAboutSessions(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		quota := NewQuota(QuotaLimits{Sessions: 1})
+		quota := NewQuota(&QuotaLimits{Sessions: 1})
 		var admit error
-		a, err := NewAcceptor(AcceptorConfig{Config: Config{Quota: quota}, Admit: func(peer string) error {
+		a, err := NewAcceptor(&AcceptorConfig{Config: Config{Quota: quota}, Admit: func(peer string) error {
 			require.Equal(t, "alice", peer)
 			return admit
 		}})
@@ -248,7 +248,7 @@ func TestAdmitAndQuotaDecideAboutSessions(t *testing.T) {
 		dial := func() (*Session, error) {
 			here, there := net.Pipe()
 			go func() { _ = a.Serve(there, "alice") }()
-			return Dial(t.Context(), here, "bob", nil, Config{Agent: "test/1"})
+			return Dial(t.Context(), here, "bob", nil, &Config{Agent: "test/1"})
 		}
 		admit = errors.New("ask Eve first")
 		_, err = dial()
@@ -360,7 +360,7 @@ func pskTry(t *testing.T, dial, accept *psk.Keyring, change func(net.Conn) net.C
 		ran++
 		return nil, nil
 	})
-	a, err := NewAcceptor(AcceptorConfig{Config: Config{Local: "bob", Keys: accept, Mux: mux, HandshakeTimeout: time.Second}})
+	a, err := NewAcceptor(&AcceptorConfig{Config: Config{Local: "bob", Keys: accept, Mux: mux, HandshakeTimeout: time.Second}})
 	require.NoError(t, err)
 	here, there := net.Pipe()
 	served := make(chan error, 1)
@@ -369,7 +369,7 @@ func pskTry(t *testing.T, dial, accept *psk.Keyring, change func(net.Conn) net.C
 	if change != nil {
 		conn = change(here)
 	}
-	s, dialErr := Dial(t.Context(), conn, "bob", nil, Config{Local: "alice", Keys: dial, HandshakeTimeout: time.Second,
+	s, dialErr := Dial(t.Context(), conn, "bob", nil, &Config{Local: "alice", Keys: dial, HandshakeTimeout: time.Second,
 		Heartbeat: time.Second, RequestTimeout: 10 * time.Second})
 	if dialErr == nil {
 		_, dialErr = s.Call(t.Context(), "", []byte("the first call"))
@@ -499,12 +499,12 @@ func TestAChangedByteOfEitherHelloIsFound(t *testing.T) {
 func TestAReplayedHelloIsRefused(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		keys := keyring(t, 0)
-		a, err := NewAcceptor(AcceptorConfig{Config: Config{Local: "bob", Keys: keys}})
+		a, err := NewAcceptor(&AcceptorConfig{Config: Config{Local: "bob", Keys: keys}})
 		require.NoError(t, err)
 		var c capture
 		here, there := net.Pipe()
 		go func() { _ = a.Serve(there, "alice") }()
-		s, err := Dial(t.Context(), c.tap(here), "bob", nil, Config{Local: "alice", Keys: keyring(t, 0)})
+		s, err := Dial(t.Context(), c.tap(here), "bob", nil, &Config{Local: "alice", Keys: keyring(t, 0)})
 		require.NoError(t, err)
 		said, _ := c.seen()
 		h, err := helloTo(t, a, said[2:2+binary.BigEndian.Uint16(said)])
@@ -527,7 +527,7 @@ func TestAPeerThatAnswersWithoutProofIsNotBelieved(t *testing.T) {
 					}
 					_ = frame.WriteHello(there, frame.AppendHello(nil, ack))
 				}()
-				_, err := Dial(t.Context(), here, "bob", nil, Config{Keys: keys})
+				_, err := Dial(t.Context(), here, "bob", nil, &Config{Keys: keys})
 				require.ErrorIs(t, err, ErrPSKRequired)
 				require.False(t, asError(t, err, NotSent).Remote)
 			})
@@ -547,7 +547,7 @@ func TestNothingOfThePayloadIsSeenOnASealedCarrier(t *testing.T) {
 		mux.SetCall(echo)
 		mux.SetLink("confidential-link", func(*Message) {})
 		mux.SetStream("confidential-stream", func(st *Stream) { _, _ = io.Copy(st, st) })
-		a, err := NewAcceptor(AcceptorConfig{Config: Config{Local: "bob", Keys: keyring(t, 0), Mux: mux}})
+		a, err := NewAcceptor(&AcceptorConfig{Config: Config{Local: "bob", Keys: keyring(t, 0), Mux: mux}})
 		require.NoError(t, err)
 		carriers := 0
 		open := func(context.Context, Want) (net.Conn, error) {
@@ -557,7 +557,7 @@ func TestNothingOfThePayloadIsSeenOnASealedCarrier(t *testing.T) {
 			return c.tap(here), nil
 		}
 		conn, _ := open(t.Context(), Want{})
-		s, err := Dial(t.Context(), conn, "bob", open, Config{Local: "alice", Keys: keyring(t, 0), DisableCompression: true})
+		s, err := Dial(t.Context(), conn, "bob", open, &Config{Local: "alice", Keys: keyring(t, 0), DisableCompression: true})
 		require.NoError(t, err)
 		require.True(t, s.Snapshot().Sealed)
 		reply, err := s.Call(t.Context(), "", secret)

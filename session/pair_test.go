@@ -54,9 +54,9 @@ func newPair(t *testing.T, dial Config, accept AcceptorConfig) *pair {
 		}
 	}
 	var err error
-	p.acceptor, err = NewAcceptor(accept)
+	p.acceptor, err = NewAcceptor(&accept)
 	require.NoError(t, err)
-	p.dialer, err = Dial(t.Context(), p.connect(), "bob", func(context.Context, Want) (net.Conn, error) { return p.connect(), nil }, dial)
+	p.dialer, err = Dial(t.Context(), p.connect(), "bob", func(context.Context, Want) (net.Conn, error) { return p.connect(), nil }, &dial)
 	require.NoError(t, err)
 	p.accepted = <-opened
 	t.Cleanup(func() {

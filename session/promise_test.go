@@ -28,7 +28,7 @@ func TestADedicatedStreamMayBeOpenedTheMomentTheSessionIs(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		mux := NewMux()
 		mux.SetStream("bulk", func(*Stream) {})
-		a, err := NewAcceptor(AcceptorConfig{Config: Config{Mux: mux}})
+		a, err := NewAcceptor(&AcceptorConfig{Config: Config{Mux: mux}})
 		require.NoError(t, err)
 		near, far := net.Pipe()
 		go func() { _ = a.Serve(&lateConn{Conn: far}, "alice") }()
@@ -37,7 +37,7 @@ func TestADedicatedStreamMayBeOpenedTheMomentTheSessionIs(t *testing.T) {
 			go func() { _ = a.Serve(f, "alice") }()
 			return n, nil
 		}
-		s, err := Dial(t.Context(), near, "bob", open, Config{})
+		s, err := Dial(t.Context(), near, "bob", open, nil)
 		require.NoError(t, err)
 		st, err := s.OpenStream(t.Context(), "bulk", &StreamOptions{Dedicated: true})
 		require.NoError(t, err)

@@ -19,8 +19,13 @@ type QuotaLimits struct {
 	Bytes    int64 // bytes of requests, messages and replies held
 }
 
-// NewQuota returns a Quota of the given limits.
-func NewQuota(limits QuotaLimits) *Quota { return &Quota{max: limits} }
+// NewQuota returns a Quota of the given limits. Nil has the defaults.
+func NewQuota(limits *QuotaLimits) *Quota {
+	if limits == nil {
+		limits = &QuotaLimits{}
+	}
+	return &Quota{max: *limits}
+}
 
 // Sessions returns how many sessions are open now.
 func (q *Quota) Sessions() int { return int(q.sessions.Load()) }

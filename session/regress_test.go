@@ -110,7 +110,7 @@ func TestASlowCarrierThatTakesBytesIsNotLost(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})
 		p.mux.SetCall(echo)
-		s, err := Dial(t.Context(), trickle{p.connect()}, "bob", nil, Config{
+		s, err := Dial(t.Context(), trickle{p.connect()}, "bob", nil, &Config{
 			WriteTimeout: 10 * time.Second, RequestTimeout: -1, Heartbeat: -1, DisableCompression: true})
 		require.NoError(t, err)
 		_, err = s.Call(t.Context(), "", make([]byte, 500<<10)) // a minute, in batches of over 10 s
@@ -123,7 +123,7 @@ func TestASlowCarrierThatTakesBytesIsNotLost(t *testing.T) {
 // Claim: session.Snapshot.InFlightIn
 func TestRequestsThatNeverEndTakeNoHandlersPlace(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		quota := NewQuota(QuotaLimits{Calls: 1})
+		quota := NewQuota(&QuotaLimits{Calls: 1})
 		cfg := AcceptorConfig{Config: Config{Quota: quota, Mux: NewMux(), Heartbeat: -1}}
 		cfg.Mux.SetCall(echo)
 		w := accepted(t, cfg, 0, generous)
@@ -149,12 +149,12 @@ func TestRequestsThatNeverEndTakeNoHandlersPlace(t *testing.T) {
 // Claim: session.Config.Tag, session.ErrPSKTampered
 func TestTheKeyIsBoundToTheTag(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		a, err := NewAcceptor(AcceptorConfig{Config: Config{Local: "bob", Tag: "/admin", Keys: keyring(t, 0)}})
+		a, err := NewAcceptor(&AcceptorConfig{Config: Config{Local: "bob", Tag: "/admin", Keys: keyring(t, 0)}})
 		require.NoError(t, err)
 		here, there := net.Pipe()
 		served := make(chan error, 1)
 		go func() { served <- a.Serve(there, "alice") }()
-		_, err = Dial(t.Context(), here, "bob", nil, Config{Local: "alice", Tag: "/public", Keys: keyring(t, 0)})
+		_, err = Dial(t.Context(), here, "bob", nil, &Config{Local: "alice", Tag: "/public", Keys: keyring(t, 0)})
 		require.ErrorIs(t, err, ErrPSKTampered)
 		require.ErrorIs(t, <-served, ErrPSKTampered)
 	})
@@ -181,12 +181,12 @@ func TestADedicatedStreamsHandlerWaitsForTheFirstSealedByte(t *testing.T) {
 func TestAdmitsErrorStaysAsItIs(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		blocked := &Error{Code: codes.NotAllowed, Text: "not you"}
-		a, err := NewAcceptor(AcceptorConfig{Admit: func(string) error { return blocked }})
+		a, err := NewAcceptor(&AcceptorConfig{Admit: func(string) error { return blocked }})
 		require.NoError(t, err)
 		here, there := net.Pipe()
 		served := make(chan error, 1)
 		go func() { served <- a.Serve(there, "alice") }()
-		_, err = Dial(t.Context(), here, "bob", nil, Config{})
+		_, err = Dial(t.Context(), here, "bob", nil, nil)
 		require.ErrorIs(t, err, ErrNotAllowed)
 		require.ErrorIs(t, <-served, ErrNotAllowed)
 		require.Equal(t, &Error{Code: codes.NotAllowed, Text: "not you"}, blocked)

@@ -218,12 +218,12 @@ func TestResumableStreamsPassNettestSealedAndNot(t *testing.T) {
 					got <- st
 					<-release
 				})
-				a, err := NewAcceptor(AcceptorConfig{Config: there})
+				a, err := NewAcceptor(&AcceptorConfig{Config: there})
 				require.NoError(t, err)
 				open := tcpCarriers(t, a)
 				conn, err := open(t.Context(), Want{})
 				require.NoError(t, err)
-				s, err := Dial(t.Context(), conn, "bob", open, here)
+				s, err := Dial(t.Context(), conn, "bob", open, &here)
 				require.NoError(t, err)
 				st, err := s.OpenStream(t.Context(), "x", outlasting)
 				require.NoError(t, err)

@@ -321,7 +321,7 @@ func TestCloseWaitsForNobodyWhileThereIsNoCarrier(t *testing.T) {
 // A dialing side that gave up before the ACK arrived does not know the session, and never comes back.
 func TestASessionThatTheDialingSideNeverKnewEndsAtOnce(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		a, err := NewAcceptor(AcceptorConfig{})
+		a, err := NewAcceptor(nil)
 		require.NoError(t, err)
 		link := &codedLink{link: faultnet.NewLink(faultnet.LinkOptions{Delay: 100 * time.Millisecond})}
 		here, there := link.link.Ends()
@@ -331,7 +331,7 @@ func TestASessionThatTheDialingSideNeverKnewEndsAtOnce(t *testing.T) {
 			_ = a.Serve(&codedEnd{there, link, 1}, "alice")
 		}()
 		open := func(context.Context, Want) (net.Conn, error) { return nil, errNoRoute }
-		_, err = Dial(within(t, 150*time.Millisecond), &codedEnd{here, link, 0}, "bob", open, Config{})
+		_, err = Dial(within(t, 150*time.Millisecond), &codedEnd{here, link, 0}, "bob", open, nil)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		<-served
 		require.Empty(t, a.Sessions())

@@ -248,7 +248,7 @@ func TestAnAcceptorThatWasRestartedEndsTheSessionAtOnce(t *testing.T) {
 		}
 		go call()
 		synctest.Wait()
-		other, err := NewAcceptor(AcceptorConfig{Config: Config{Local: "bob", Mux: r.mux}})
+		other, err := NewAcceptor(&AcceptorConfig{Config: Config{Local: "bob", Mux: r.mux}})
 		require.NoError(t, err)
 		r.block(true)
 		r.link(-1).Cut()
@@ -310,7 +310,7 @@ func TestACutAtAnyByteOfAResumptionLosesNothing(t *testing.T) {
 func TestACutInTheMiddleOfTheFirstHelloLeavesNothing(t *testing.T) {
 	for at := int64(1); at < 160; at++ {
 		inBubble(t, func(t *testing.T) {
-			a, err := NewAcceptor(AcceptorConfig{Config: Config{ResumeWindow: time.Second}})
+			a, err := NewAcceptor(&AcceptorConfig{Config: Config{ResumeWindow: time.Second}})
 			require.NoError(t, err)
 			link := faultnet.NewLink(faultnet.LinkOptions{CutDelivers: at%2 == 0})
 			link.CutAfter(at)
@@ -321,7 +321,7 @@ func TestACutInTheMiddleOfTheFirstHelloLeavesNothing(t *testing.T) {
 				close(served)
 			}()
 			open := func(context.Context, Want) (net.Conn, error) { return nil, errNoRoute }
-			s, err := Dial(t.Context(), here, "bob", open, Config{ResumeWindow: time.Second})
+			s, err := Dial(t.Context(), here, "bob", open, &Config{ResumeWindow: time.Second})
 			if err == nil {
 				wantLost(t, s)
 				<-s.readerDone

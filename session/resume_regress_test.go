@@ -15,7 +15,7 @@ import (
 
 // A hello that was reset, and not refused, says nothing of the session: the next one may be answered.
 func TestAResetHelloDoesNotEndASessionThatResumes(t *testing.T) {
-	cfg, err := Config{}.withDefaults()
+	cfg, err := (*Config)(nil).withDefaults()
 	require.NoError(t, err)
 	for code, final := range map[codes.Code]bool{codes.Protocol: false, codes.Unavailable: false, codes.NotFound: false,
 		codes.GoingAway: true} {
@@ -32,7 +32,7 @@ func TestAResetHelloDoesNotEndASessionThatResumes(t *testing.T) {
 
 // The places for hellos are bounded, also while an Acceptor that is shut down waits for its sessions.
 func TestHellosAreBoundedDuringAShutdown(t *testing.T) {
-	a, err := NewAcceptor(AcceptorConfig{MaxHandshakes: 2})
+	a, err := NewAcceptor(&AcceptorConfig{MaxHandshakes: 2})
 	require.NoError(t, err)
 	a.sessions[ID{1}] = &Session{} // one that drains
 	a.mu.Lock()
@@ -48,9 +48,9 @@ func TestHellosAreBoundedDuringAShutdown(t *testing.T) {
 // A peer cannot hold the places of others with sessions that it has left behind: it may leave so many, and the oldest go.
 func TestSessionsThatAPeerLeavesBehindAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		quota := NewQuota(QuotaLimits{Sessions: 10})
+		quota := NewQuota(&QuotaLimits{Sessions: 10})
 		cfg := Config{Quota: quota, ResumeWindow: time.Hour}
-		a, err := NewAcceptor(AcceptorConfig{Config: cfg, MaxDetached: 3})
+		a, err := NewAcceptor(&AcceptorConfig{Config: cfg, MaxDetached: 3})
 		require.NoError(t, err)
 		leave := func(peer string) {
 			here, there := net.Pipe()

@@ -60,11 +60,11 @@ func (r *road) dial(dial Config, accept AcceptorConfig) {
 		}
 	}
 	var err error
-	r.acceptor, err = NewAcceptor(accept)
+	r.acceptor, err = NewAcceptor(&accept)
 	require.NoError(t, err)
 	first, err := r.open(t.Context(), Want{})
 	require.NoError(t, err)
-	r.dialer, err = Dial(t.Context(), first, "bob", r.open, dial)
+	r.dialer, err = Dial(t.Context(), first, "bob", r.open, &dial)
 	require.NoError(t, err)
 	r.accepted = <-opened
 	t.Cleanup(func() {

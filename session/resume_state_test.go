@@ -171,13 +171,13 @@ func TestACallOfASessionThatSurvivesAllocatesNoMore(t *testing.T) {
 	}
 	mux := NewMux()
 	mux.SetCall(echo)
-	a, err := NewAcceptor(AcceptorConfig{Config: Config{Mux: mux}})
+	a, err := NewAcceptor(&AcceptorConfig{Config: Config{Mux: mux}})
 	require.NoError(t, err)
 	here, there := memoryPipe()
 	served := make(chan error, 1)
 	go func() { served <- a.Serve(there, "alice") }()
 	open := func(context.Context, Want) (net.Conn, error) { return nil, errNoRoute }
-	s, err := Dial(t.Context(), here, "bob", open, Config{})
+	s, err := Dial(t.Context(), here, "bob", open, nil)
 	require.NoError(t, err)
 	require.True(t, s.Snapshot().Resumable)
 	body := make([]byte, 128)

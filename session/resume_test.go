@@ -38,10 +38,10 @@ func newShaky(t *testing.T, seed uint64, dial Config, accept AcceptorConfig, pre
 	opened := make(chan *Session, 1)
 	accept.OnSession = func(a *Session) { opened <- a }
 	var err error
-	s.acceptor, err = NewAcceptor(accept)
+	s.acceptor, err = NewAcceptor(&accept)
 	require.NoError(t, err)
 	first, _ := s.open(t.Context(), Want{})
-	s.dialer, err = Dial(t.Context(), first, "bob", s.open, dial)
+	s.dialer, err = Dial(t.Context(), first, "bob", s.open, &dial)
 	require.NoError(t, err)
 	s.accepted = <-opened
 	t.Cleanup(func() {

@@ -49,7 +49,7 @@ func newRawResumer(t *testing.T, cfg AcceptorConfig) *rawResumer {
 	if cfg.Mux == nil {
 		cfg.Mux = echoing()
 	}
-	a, err := NewAcceptor(cfg)
+	a, err := NewAcceptor(&cfg)
 	require.NoError(t, err)
 	p := &rawResumer{t: t, a: a}
 	p.conn = p.connect("raw")
@@ -384,7 +384,7 @@ func rawAcceptor(t *testing.T, cfg Config, answers ...func(h *frame.Hello, conn 
 	}
 	first, err := open(t.Context(), Want{})
 	require.NoError(t, err)
-	s, err := Dial(t.Context(), first, "raw", open, cfg)
+	s, err := Dial(t.Context(), first, "raw", open, &cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		_ = s.Close()

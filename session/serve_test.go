@@ -150,7 +150,7 @@ func TestAChildMuxAsksItsParent(t *testing.T) {
 // Claim: session.Config.Quota, session.QuotaLimits.Calls
 func TestQuotaOfCallsRefusesWithAHint(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		quota := NewQuota(QuotaLimits{Calls: 2})
+		quota := NewQuota(&QuotaLimits{Calls: 2})
 		p := newPair(t, Config{}, AcceptorConfig{Config: Config{Quota: quota}})
 		p.mux.SetCall(func(*Message) ([]byte, error) {
 			time.Sleep(time.Second)
@@ -184,7 +184,7 @@ func TestQuotaOfCallsRefusesWithAHint(t *testing.T) {
 func TestQuotaOfBytesCountsPartsBombsAndReplies(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		const limit = 100 << 10
-		quota := NewQuota(QuotaLimits{Bytes: limit})
+		quota := NewQuota(&QuotaLimits{Bytes: limit})
 		w := accepted(t, AcceptorConfig{Config: Config{Quota: quota}}, frame.CapZstd, generous)
 		ran := 0
 		w.s.cfg.Mux.SetLink("count", func(m *Message) {

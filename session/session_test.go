@@ -152,7 +152,7 @@ func TestASilentPeerIsFound(t *testing.T) {
 				Limits: p.accepted.cfg.limits(), SessionID: newSessionID()}))
 			_, _ = io.Copy(io.Discard, far)
 		}()
-		s, err := Dial(t.Context(), frozen, "bob", nil, Config{Heartbeat: time.Second, HeartbeatTimeout: 3 * time.Second})
+		s, err := Dial(t.Context(), frozen, "bob", nil, &Config{Heartbeat: time.Second, HeartbeatTimeout: 3 * time.Second})
 		require.NoError(t, err)
 		began := time.Now()
 		_, err = s.Call(t.Context(), "", nil)

@@ -70,7 +70,7 @@ func accepted(t *testing.T, cfg AcceptorConfig, caps frame.Caps, limits frame.Li
 	cfg.OnSession = func(s *Session) { opened <- s }
 	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, patient)
 	cfg.Local = "bob"
-	a, err := NewAcceptor(cfg)
+	a, err := NewAcceptor(&cfg)
 	require.NoError(t, err)
 	here, there := net.Pipe()
 	go func() { _ = a.Serve(there, "raw") }()
@@ -100,7 +100,7 @@ func silent(t *testing.T, cfg Config, caps frame.Caps, limits frame.Limits) *wir
 			Caps: caps, Limits: &limits, SessionID: newSessionID()}))
 	}()
 	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, patient)
-	s, err := Dial(t.Context(), there, "raw", nil, cfg)
+	s, err := Dial(t.Context(), there, "raw", nil, &cfg)
 	require.NoError(t, err)
 	_, err = io.ReadFull(here, make([]byte, frame.HeaderSize)) // the first PING
 	require.NoError(t, err)

@@ -55,7 +55,7 @@ func childSends(t *testing.T) {
 	require.NoError(t, err)
 	_, err = v.Share(tree, &transfer.ShareOptions{Token: token})
 	require.NoError(t, err)
-	acceptor, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
+	acceptor, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
 	require.NoError(t, err)
 	l, err := net.Listen("tcp", os.Getenv(childAddr))
 	require.NoError(t, err)
@@ -81,7 +81,7 @@ func childReceives(t *testing.T) {
 		if err != nil {
 			return nil, err
 		}
-		last, err = session.Dial(ctx, conn, "bob", open, session.Config{Local: "alice"})
+		last, err = session.Dial(ctx, conn, "bob", open, &session.Config{Local: "alice"})
 		return last, err
 	}
 	root, err := hex.DecodeString(os.Getenv(childRoot))

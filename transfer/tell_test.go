@@ -302,7 +302,7 @@ func TestDataWaitsOnALimitedConnectionUnlessItIsAllowed(t *testing.T) {
 			var serving sync.WaitGroup
 			defer serving.Wait()
 			mux := session.NewMux()
-			a, err := session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
+			a, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
 			require.NoError(t, err)
 			limited := true
 			open := func(context.Context, session.Want) (net.Conn, error) {
@@ -314,7 +314,7 @@ func TestDataWaitsOnALimitedConnectionUnlessItIsAllowed(t *testing.T) {
 				return here, nil
 			}
 			first, _ := open(t.Context(), session.Want{})
-			s, err := session.Dial(t.Context(), first, "bob", open, session.Config{Local: "alice"})
+			s, err := session.Dial(t.Context(), first, "bob", open, &session.Config{Local: "alice"})
 			require.NoError(t, err)
 			defer func() { _ = s.Close() }()
 			v, err := transfer.NewService(into(t.TempDir(), transfer.ReceiveOptions{Options: transfer.Options{StallAfter: time.Hour}}))

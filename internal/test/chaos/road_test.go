@@ -144,7 +144,7 @@ func newBareRoad(t testing.TB, m *model, a, b host.Host) *bareRoad {
 	accept := session.AcceptorConfig{Config: cfg, OnSession: m.accepted}
 	accept.Local, accept.Mux, accept.MaxRequests, accept.OnState = b.ID().String(), r.muxes[accepting], p.maxRequests, m.onState("accepting")
 	var err error
-	r.acceptor, err = session.NewAcceptor(accept)
+	r.acceptor, err = session.NewAcceptor(&accept)
 	require.NoError(t, err)
 	r.cfg = cfg
 	r.cfg.Local, r.cfg.Mux, r.cfg.OnState = a.ID().String(), r.muxes[dialing], m.onState("dialing")
@@ -174,7 +174,7 @@ func (r *bareRoad) connect(ctx context.Context) (*session.Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := session.Dial(ctx, c, r.b.ID().String(), r.open, r.cfg)
+	s, err := session.Dial(ctx, c, r.b.ID().String(), r.open, &r.cfg)
 	if err == nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()

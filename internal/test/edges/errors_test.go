@@ -27,9 +27,9 @@ func TestWrongArgumentsMatchOneError(t *testing.T) {
 		err   error
 	}{
 		{"host", second(peerlane.NewClient(nil, nil))},
-		{"MaxHandshakes", second(session.NewAcceptor(session.AcceptorConfig{MaxHandshakes: -1}))},
-		{"MaxStreams", second(session.NewAcceptor(session.AcceptorConfig{Config: session.Config{MaxStreams: -1}}))},
-		{"Heartbeat", second(session.NewAcceptor(session.AcceptorConfig{Config: session.Config{Heartbeat: time.Minute, HeartbeatTimeout: time.Second}}))},
+		{"MaxHandshakes", second(session.NewAcceptor(&session.AcceptorConfig{MaxHandshakes: -1}))},
+		{"MaxStreams", second(session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{MaxStreams: -1}}))},
+		{"Heartbeat", second(session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Heartbeat: time.Minute, HeartbeatTimeout: time.Second}}))},
 		{"Strands", second(bulk.Open(t.Context(), new(session.Session), "x", &bulk.Options{Strands: -1}))},
 		{"session", second(record.Open(t.Context(), nil, "x", nil))},
 		{"db", second(boltstore.New(nil, "x"))},

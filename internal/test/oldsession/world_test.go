@@ -371,7 +371,7 @@ func meet(t *testing.T, tm terms) *world {
 			bob.Session = s
 			bobs <- bob
 		}
-		a, err := session.NewAcceptor(cfg)
+		a, err := session.NewAcceptor(&cfg)
 		require.NoError(t, err)
 		w.serve = func(conn net.Conn) error { return a.Serve(conn, "alice") }
 	}
@@ -383,7 +383,7 @@ func meet(t *testing.T, tm terms) *world {
 		w.alice = &oldSide{s}
 	} else {
 		alice := &newSide{}
-		alice.Session, err = session.Dial(t.Context(), first, "bob", w.openWanted, w.newConfig("alice", w.at[0], alice))
+		alice.Session, err = session.Dial(t.Context(), first, "bob", w.openWanted, new(w.newConfig("alice", w.at[0], alice)))
 		require.NoError(t, err)
 		w.alice = alice
 	}

@@ -77,11 +77,11 @@ func (c cell) toOld(t *testing.T, dials bool) {
 		open := opener(func(conn net.Conn) { _ = a.Serve(conn, "new") })
 		first, err := open(t.Context())
 		require.NoError(t, err)
-		s, err = session.Dial(t.Context(), first, "old", func(ctx context.Context, _ session.Want) (net.Conn, error) { return open(ctx) }, cfg)
+		s, err = session.Dial(t.Context(), first, "old", func(ctx context.Context, _ session.Want) (net.Conn, error) { return open(ctx) }, &cfg)
 		require.NoError(t, err)
 	} else {
 		opened := make(chan *session.Session, 1)
-		a, err := session.NewAcceptor(session.AcceptorConfig{Config: cfg, OnSession: func(s *session.Session) { opened <- s }})
+		a, err := session.NewAcceptor(&session.AcceptorConfig{Config: cfg, OnSession: func(s *session.Session) { opened <- s }})
 		require.NoError(t, err)
 		open := opener(func(conn net.Conn) { _ = a.Serve(conn, "old") })
 		first, err := open(t.Context())

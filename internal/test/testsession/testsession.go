@@ -45,7 +45,7 @@ func New(t testing.TB, link faultnet.LinkOptions, cfg session.Config) *Pair {
 	accept.Local, accept.Mux = "bob", p.ToBob
 	accept.OnSession = func(s *session.Session) { p.opened <- s }
 	var err error
-	p.acceptor, err = session.NewAcceptor(accept)
+	p.acceptor, err = session.NewAcceptor(&accept)
 	require.NoError(t, err)
 	t.Cleanup(p.serving.Wait) // after the sessions have ended
 	p.Alice, p.Bob = p.Dial(t)
@@ -59,7 +59,7 @@ func (p *Pair) Dial(t testing.TB) (alice, bob *session.Session) {
 	dial.Local, dial.Mux = "alice", p.ToAlice
 	first, err := p.open(t.Context(), session.Want{})
 	require.NoError(t, err)
-	alice, err = session.Dial(t.Context(), first, "bob", p.open, dial)
+	alice, err = session.Dial(t.Context(), first, "bob", p.open, &dial)
 	require.NoError(t, err)
 	bob = <-p.opened
 	t.Cleanup(func() {
