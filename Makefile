@@ -14,13 +14,13 @@ fmt: ; gofmt -l -w . && go fix ./... && cd bench && go fix ./...
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 -skip Nettest ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./node ./internal/... .
+race: ; go test -race -count=1 -skip Nettest ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./node ./peerlanetest ./internal/... .
 
 grid: ; go test -count=1 ./internal/test/slowlink -args -grid
 
 nettest:
 	go test -race -count=1 -run 'Nettest' -args -nettest.count=$(NETTEST)
-	go test -race -count=1 -run 'Nettest|ConnIsANetConn' ./resume ./session ./bulk ./internal/test/faultnet
+	go test -race -count=1 -run 'Nettest|ConnIsANetConn' ./resume ./session ./bulk ./internal/faultnet
 
 # What takes hours: docs/NIGHTLY.md says how to read a failure, and keeps what was run.
 nightly:
@@ -34,7 +34,7 @@ nightly:
 vet:
 	go vet ./...
 	cd bench && go vet ./...
-	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/deadline ./internal/test/faultnet || exit 1; done
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/deadline ./internal/faultnet || exit 1; done
 	GOOS=windows GOARCH=amd64 go vet . ./node # which need the whole of libp2p: one platform, the one that differs most
 
 lint: ; go run $(GOLANGCI) run ./...

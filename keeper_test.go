@@ -15,7 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/resume"

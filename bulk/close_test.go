@@ -14,7 +14,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/defaults"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
 

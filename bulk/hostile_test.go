@@ -17,7 +17,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/defaults"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 // breaches are what a peer may send on the strands of a lane, what of it is read, and the error after that.

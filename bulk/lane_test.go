@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/peerlane/peerlane/codes"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
 

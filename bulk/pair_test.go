@@ -11,7 +11,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/peerlane/peerlane/codes"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
 

@@ -4,7 +4,7 @@ import (
 	"net"
 	"time"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 // LinkOptions are the properties of a Link.

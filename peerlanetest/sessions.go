@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/session"
 )
 

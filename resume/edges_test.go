@@ -11,8 +11,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/test/edges"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
 // exercise opens a Conn with these Options and uses it over a loss, or finds that it cannot be opened. Whatever happens is an error,

@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 // mutePeer attaches f to a carrier whose other end reads all and says only what say is called for.

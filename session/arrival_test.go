@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/frame"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
 // A stream that its handler resets, while the opening is cut so that the peer has heard nothing of it, is opened and reset for the

@@ -10,8 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/frame"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
 // A peer that says GOAWAY(closed), answers PINGs and never says END keeps no session that has nothing for it.

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 // A stream's handler that ends its goroutine has not finished its answer: the peer must not take a half for the whole.

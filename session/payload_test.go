@@ -7,20 +7,19 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
 // waysToGo are the ways in which a peer is gone.
-var waysToGo = map[string]func(p *testsession.Pair){
-	"silent": func(p *testsession.Pair) {
+var waysToGo = map[string]func(p *peerlanetest.Sessions){
+	"silent": func(p *peerlanetest.Sessions) {
 		for _, l := range p.Links() {
 			l.Freeze()
 		}
 	},
-	"unreachable": (*testsession.Pair).Cut,
-	"ended":       func(p *testsession.Pair) { p.Bob.Abort() },
+	"unreachable": (*peerlanetest.Sessions).Cut,
+	"ended":       func(p *peerlanetest.Sessions) { p.Bob.Abort() },
 }
 
 // streams are the options of each kind of stream.
@@ -32,14 +31,14 @@ func eachEnd(t *testing.T, prepare func(*session.Stream), test func(t *testing.T
 		for way, leave := range waysToGo {
 			t.Run(kind+", "+way, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					p := testsession.New(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+					p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: time.Millisecond})
 					over := make(chan struct{})
 					defer close(over)
 					p.ToBob.SetStream("x", func(*session.Stream) { <-over })
 					st, err := p.Alice.OpenStream(t.Context(), "x", opts)
 					require.NoError(t, err)
 					time.Sleep(time.Second)
-					p.OnLink(func(l *faultnet.Link) { l.Freeze() })
+					p.OnLink(func(l *peerlanetest.Link) { l.Freeze() })
 					for _, l := range p.Links() {
 						l.Freeze() // what is written now does not arrive
 					}

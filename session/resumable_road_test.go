@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/frame"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
 // outlasting is the options of the streams under test.

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/frame"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
 // Row: S2, S3. What a resumable stream carries arrives once and in order, however often its carriers and the session's are cut,

@@ -13,7 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 // Row: S4. 10 MiB in parts, compressed or not, over a carrier that is cut again and again, and longer apart than ReadTimeout.

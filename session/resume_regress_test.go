@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/frame"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
 // A hello that was reset, and not refused, says nothing of the session: the next one may be answered.

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 // errNoRoute is what opening a carrier fails with while the road is blocked.

@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/frame"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
 )
 
 // The kinds of segment (spec 7.3).

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/source"
@@ -138,7 +138,7 @@ func TestStallAfterIsWhenTheLanesAndThenTheConnectionAreReplaced(t *testing.T) {
 			share, err := service(t, p, nil).Share(walk(t, from), nil)
 			require.NoError(t, err)
 			defer share.Close()
-			p.OnLink(func(l *faultnet.Link) { l.Freeze() }) // no data lane says anything
+			p.OnLink(func(l *peerlanetest.Link) { l.Freeze() }) // no data lane says anything
 			began := time.Now()
 			var k told
 			event, times := when(&k, func() time.Duration { return time.Since(began) })

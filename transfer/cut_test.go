@@ -14,8 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/source"
@@ -31,7 +30,7 @@ var few = content{"large": 3<<20 + 17, "two": 262145, "small/a": 4096, "small/b"
 const hour = time.Hour
 
 // again is a Dialer that makes another session when the last one is over.
-func again(t testing.TB, p *testsession.Pair) transfer.Dialer {
+func again(t testing.TB, p *peerlanetest.Sessions) transfer.Dialer {
 	var mu sync.Mutex
 	s := p.Alice
 	return func(context.Context) (*session.Session, error) {
@@ -45,7 +44,7 @@ func again(t testing.TB, p *testsession.Pair) transfer.Dialer {
 }
 
 // run moves a tree in one of the three ways, by a Dialer.
-func run(ctx context.Context, t testing.TB, way string, p *testsession.Pair, dial transfer.Dialer, tree *source.Tree, to string) (transfer.Result, error) {
+func run(ctx context.Context, t testing.TB, way string, p *peerlanetest.Sessions, dial transfer.Dialer, tree *source.Tree, to string) (transfer.Result, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, hour) // a transfer that hangs fails
 	defer cancel()
@@ -76,7 +75,7 @@ func TestATransferSurvivesCuts(t *testing.T) {
 					left := atomic.Int64{}
 					left.Store(cuts)
 					p := newPair(t)
-					p.OnLink(func(l *faultnet.Link) { // guarded by the pair
+					p.OnLink(func(l *peerlanetest.Link) { // guarded by the pair
 						if left.Add(-1) >= 0 {
 							l.CutAfter(random.Int64N(3 << 20 / cuts))
 						}
@@ -101,9 +100,9 @@ func TestATransferSurvivesTheLossOfItsSession(t *testing.T) {
 		t.Run(way, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				random := rand.New(rand.NewPCG(*seed, 3))
-				p := testsession.New(t, faultnet.LinkOptions{}, session.Config{ResumeWindow: -1})
+				p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Config: session.Config{ResumeWindow: -1}})
 				lost := 0
-				p.OnLink(func(l *faultnet.Link) {
+				p.OnLink(func(l *peerlanetest.Link) {
 					if lost++; lost <= 10 {
 						l.CutAfter(random.Int64N(1 << 20))
 					}
@@ -128,7 +127,7 @@ func TestACancelledTransferLeavesNothingRunningAndIsGoneOnWith(t *testing.T) {
 			random := rand.New(rand.NewPCG(*seed, 5))
 			for range 15 {
 				synctest.Test(t, func(t *testing.T) {
-					p := testsession.New(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+					p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: time.Millisecond})
 					ctx, cancel := context.WithTimeout(t.Context(), time.Duration(random.Int64N(int64(40*time.Millisecond))))
 					defer cancel()
 					_, err := run(ctx, t, way, p, always(p.Alice), walk(t, from), to)
@@ -149,7 +148,7 @@ func TestACancelledTransferLeavesNothingRunningAndIsGoneOnWith(t *testing.T) {
 
 // moved moves a tree in one of the three ways, and returns the receiver's end of it.
 func moved(
-	ctx context.Context, t testing.TB, way string, p *testsession.Pair, tree *source.Tree, to string, o transfer.ReceiveOptions,
+	ctx context.Context, t testing.TB, way string, p *peerlanetest.Sessions, tree *source.Tree, to string, o transfer.ReceiveOptions,
 ) (transfer.Result, error) {
 	t.Helper()
 	if way != "push" {
@@ -213,7 +212,7 @@ func TestAPeerThatIsAwayIsWaitedForAtOnce(t *testing.T) {
 		require.NoError(t, err)
 		defer share.Close()
 		var back atomic.Bool
-		p.OnLink(func(l *faultnet.Link) {
+		p.OnLink(func(l *peerlanetest.Link) {
 			if !back.Load() {
 				l.Cut()
 			}

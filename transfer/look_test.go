@@ -11,9 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
-	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/internal/staging"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
@@ -210,7 +208,7 @@ func TestAComparisonOutlivesItsConnection(t *testing.T) {
 	lost := 0
 	for after := 450 * time.Millisecond; after < 750*time.Millisecond; after += 50 * time.Millisecond {
 		synctest.Test(t, func(t *testing.T) {
-			p := testsession.New(t, faultnet.LinkOptions{Delay: 100 * time.Millisecond}, session.Config{})
+			p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: 100 * time.Millisecond})
 			share, err := service(t, p, nil).Share(tree, nil)
 			require.NoError(t, err)
 			defer share.Close()

@@ -11,8 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/source"
@@ -21,9 +20,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // newPair opens a session in memory.
-func newPair(t testing.TB) *testsession.Pair {
+func newPair(t testing.TB) *peerlanetest.Sessions {
 	t.Helper()
-	return testsession.New(t, faultnet.LinkOptions{}, session.Config{})
+	return peerlanetest.NewSessions(t, nil)
 }
 
 // always is the Dialer of a session that is there.
@@ -32,7 +31,7 @@ func always(s *session.Session) transfer.Dialer {
 }
 
 // service answers transfers that alice begins.
-func service(t testing.TB, p *testsession.Pair, cfg *transfer.ServiceConfig) *transfer.Service {
+func service(t testing.TB, p *peerlanetest.Sessions, cfg *transfer.ServiceConfig) *transfer.Service {
 	t.Helper()
 	v, err := transfer.NewService(cfg)
 	require.NoError(t, err)

@@ -17,7 +17,7 @@ import (
 
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/internal/manifest"
@@ -308,7 +308,7 @@ func (a attack) left(t *testing.T, to string) {
 }
 
 // serveRogue has bob be a rogue sender for each transfer that is fetched from him.
-func serveRogue(t *testing.T, p *testsession.Pair, do func(g *rogue)) {
+func serveRogue(t *testing.T, p *peerlanetest.Sessions, do func(g *rogue)) {
 	lanes := make(chan *bulk.Lane, 100)
 	over := t.Context().Done()
 	bulk.Handle(p.ToBob, "transfer-data", nil, func(l *bulk.Lane) {

@@ -14,8 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/internal/manifest"
@@ -34,7 +33,7 @@ func hashedTree(t testing.TB, from string) *source.Tree {
 }
 
 // shared has the peer of a pair share a tree, and returns its Dialer.
-func shared(t testing.TB, p *testsession.Pair, tree *source.Tree, o transfer.Options) (transfer.Dialer, transfer.Ref) {
+func shared(t testing.TB, p *peerlanetest.Sessions, tree *source.Tree, o transfer.Options) (transfer.Dialer, transfer.Ref) {
 	t.Helper()
 	share, err := service(t, p, &transfer.ServiceConfig{Options: o}).Share(tree, &transfer.ShareOptions{Token: token})
 	require.NoError(t, err)
@@ -42,7 +41,7 @@ func shared(t testing.TB, p *testsession.Pair, tree *source.Tree, o transfer.Opt
 }
 
 // liar is a sender that has the tree and sends other bytes, as often as they are wanted.
-func liar(t *testing.T, p *testsession.Pair, tree *source.Tree) transfer.Dialer {
+func liar(t *testing.T, p *peerlanetest.Sessions, tree *source.Tree) transfer.Dialer {
 	t.Helper()
 	serveRogue(t, p, func(g *rogue) { lie(g, tree) })
 	return always(p.Alice)
@@ -144,8 +143,8 @@ func TestSeveralSourcesBringOneTree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tree := hashedTree(t, from)
 		var k told
-		good, slow, cut := newPair(t), testsession.New(t, faultnet.LinkOptions{Delay: 100 * time.Millisecond}, session.Config{}), newPair(t)
-		cut.OnLink(func(l *faultnet.Link) { l.CutAfter(100000) }) // each of its lanes
+		good, slow, cut := newPair(t), peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: 100 * time.Millisecond}), newPair(t)
+		cut.OnLink(func(l *peerlanetest.Link) { l.CutAfter(100000) }) // each of its lanes
 		first, ref := shared(t, good, tree, transfer.Options{Rate: 4 << 20})
 		second, _ := shared(t, slow, tree, transfer.Options{})
 		third, _ := shared(t, cut, tree, transfer.Options{})
@@ -222,9 +221,11 @@ func TestFilesThatNoAttachedSourceHasHoldUpNoOther(t *testing.T) {
 	for i := range 20 { // in order before the others, and more than are asked for at a time
 		contents[fmt.Sprintf("a%02d", i)] = []int{100000, 2 << 20}[i%2] + i
 	}
-	for name, other := range map[string]func(lost, late *testsession.Pair) transfer.Dialer{
-		"the other is looked for": func(_, late *testsession.Pair) transfer.Dialer { return at(late.Alice, time.Now().Add(time.Minute)) },
-		"the other was lost": func(lost, late *testsession.Pair) transfer.Dialer {
+	for name, other := range map[string]func(lost, late *peerlanetest.Sessions) transfer.Dialer{
+		"the other is looked for": func(_, late *peerlanetest.Sessions) transfer.Dialer {
+			return at(late.Alice, time.Now().Add(time.Minute))
+		},
+		"the other was lost": func(lost, late *peerlanetest.Sessions) transfer.Dialer {
 			first, next := at(lost.Alice, time.Now().Add(650*time.Millisecond)), at(late.Alice, time.Now().Add(time.Minute))
 			time.AfterFunc(653*time.Millisecond, lost.Links()[0].Freeze) // between the asking of the one that lacks, and its answer
 			time.AfterFunc(10*time.Second, func() { _, _ = lost.Alice.Close(), lost.Bob.Close() })
@@ -240,7 +241,7 @@ func TestFilesThatNoAttachedSourceHasHoldUpNoOther(t *testing.T) {
 			from, to := write(t, contents), t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				tree, lost, late := hashedTree(t, from), newPair(t), newPair(t)
-				some := testsession.New(t, faultnet.LinkOptions{Delay: 100 * time.Millisecond}, session.Config{})
+				some := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: 100 * time.Millisecond})
 				serveRogue(t, some, lacker{tree, from, func(path string) bool { return strings.HasPrefix(path, "tree/a") }}.serve)
 				_, ref := shared(t, lost, tree, transfer.Options{})
 				shared(t, late, tree, transfer.Options{})
@@ -308,7 +309,7 @@ func TestAPieceThatTwoSourcesBringIsNoBreachOfEither(t *testing.T) {
 	for seed := range 8 {
 		synctest.Test(t, func(t *testing.T) {
 			tree := hashedTree(t, from)
-			slow := testsession.New(t, faultnet.LinkOptions{Delay: time.Duration(seed) * 3 * time.Millisecond}, session.Config{})
+			slow := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: time.Duration(seed) * 3 * time.Millisecond})
 			first, ref := shared(t, slow, tree, transfer.Options{Rate: 8 << 20})
 			var mu sync.Mutex
 			var kinds []transfer.Event

@@ -10,9 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
-	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/source"
 )
@@ -85,7 +83,7 @@ func TestAStalledTransferGetsOtherLanesAndIsThenGivenUp(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var k told
 				p := newPair(t)
-				p.OnLink(func(l *faultnet.Link) { l.Freeze() }) // no lane says anything
+				p.OnLink(func(l *peerlanetest.Link) { l.Freeze() }) // no lane says anything
 				tree := walk(t, from)
 				o := transfer.ReceiveOptions{Options: transfer.Options{OnEvent: k.event, ResumeWindow: -1}}
 				began := time.Now()
@@ -104,7 +102,7 @@ func TestALaneThatStallsIsReplaced(t *testing.T) {
 	from, to := write(t, content{"large": 4 << 20}), t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		var k told
-		p := testsession.New(t, faultnet.LinkOptions{}, session.Config{})
+		p := peerlanetest.NewSessions(t, nil)
 		time.AfterFunc(2*time.Second, func() {
 			for _, l := range p.Links()[1:] { // but that of control
 				l.Freeze()

@@ -15,8 +15,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/internal/staging"
@@ -272,7 +272,7 @@ func TestCompressSparesTheLinkWhenBothSidesSayIt(t *testing.T) {
 	for _, here := range []bool{false, true} {
 		for _, there := range []bool{false, true} {
 			synctest.Test(t, func(t *testing.T) {
-				p := testsession.New(t, faultnet.LinkOptions{Rate: 100 << 10}, session.Config{})
+				p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Rate: 100 << 10})
 				cfg := into(t.TempDir(), transfer.ReceiveOptions{})
 				cfg.Compress = there
 				service(t, p, cfg)

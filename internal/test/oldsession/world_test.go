@@ -21,7 +21,7 @@ import (
 
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/codes"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/test/oldsession"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
