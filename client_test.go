@@ -198,7 +198,7 @@ func TestCallsAndMessagesRunUnderAPreSharedKey(t *testing.T) {
 
 // Row: D6, P18
 func TestAHandlerSlowerThanReadTimeoutRunsOnce(t *testing.T) {
-	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+	inBubble(t, func(t *testing.T, a, b host.Host) {
 		stuck := newStuckHandler(t)
 		require.NoError(t, newServer(t, b, nil).Handle(callTag, stuck.handle))
 		cfg := patientClient()
@@ -215,8 +215,7 @@ func TestAHandlerSlowerThanReadTimeoutRunsOnce(t *testing.T) {
 
 // Row: D7, P11, P18
 func TestACtxThatEndsEndsTheCallAndTheHandlersCtx(t *testing.T) {
-	t.Parallel() // it waits for real
-	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+	inBubble(t, func(t *testing.T, a, b host.Host) {
 		stuck := newStuckHandler(t)
 		require.NoError(t, newServer(t, b, nil).Handle(callTag, stuck.handle))
 		c := newClient(t, a, nil)

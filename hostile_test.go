@@ -376,7 +376,7 @@ func underAttack(t *testing.T, tr testnet.Transport, run func(*attack, context.C
 	waitInfo(t, s, 1)
 	require.Eventually(t, func() bool { return s.quota.Bytes() == 0 && s.quota.Calls() == 0 && s.quota.Sessions() == 1 },
 		patience, time.Millisecond, "the quota is given back")
-	require.Eventually(t, func() bool { return streamCount(b, sessionTag(callTag)) == 1 }, 2*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return streamCount(b, sessionTag(callTag)) == 1 }, patience, time.Millisecond)
 	requireNoStreams(t, callTag, b)
 	require.NoError(t, c.Close())
 	require.NoError(t, s.Stop())

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 )
 
 // What the tests of the net layer share.
@@ -37,6 +39,15 @@ func onEach(t *testing.T, trs []testnet.Transport, test func(t *testing.T, a, b 
 			test(t, a, b, tr)
 		})
 	}
+}
+
+// inBubble runs a test of bounds on time on a pair of hosts in memory, so that no load of the machine counts.
+func inBubble(t *testing.T, test func(t *testing.T, a, b host.Host)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Delay: time.Millisecond})
+		test(t, hosts.Alice, hosts.Bob)
+	})
 }
 
 // testHost returns one host, for tests that need no network: it can dial itself.

@@ -186,8 +186,7 @@ func onEachWith(t *testing.T, trs []testnet.Transport, test func(t *testing.T, a
 
 // Row: P8 (ReadTimeout): progress is what counts, not the whole.
 func TestASlowOldRequestIsServedAsLongAsItMakesProgress(t *testing.T) {
-	t.Parallel() // it waits for real
-	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+	inBubble(t, func(t *testing.T, a, b host.Host) {
 		s := newServer(t, b, &ServerConfig{ReadTimeout: 400 * time.Millisecond})
 		require.NoError(t, s.Start(callTag, echoHandler))
 		const parts = 8
@@ -381,8 +380,7 @@ func TestManyCallsToAnOldServerAreAllAnswered(t *testing.T) {
 
 // Row: D6, D7, P18: an old server's call that may have run is not repeated.
 func TestCallsToAnOldServerEndInTime(t *testing.T) {
-	t.Parallel() // it waits for real
-	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
+	inBubble(t, func(t *testing.T, a, b host.Host) {
 		var runs atomic.Int32
 		release := make(chan struct{})
 		old := oldpeer.Serve(b, callTag, func(request []byte) ([]byte, error) {
