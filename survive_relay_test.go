@@ -128,7 +128,7 @@ func TestSurviveTheCutsOfALimitedRelay(t *testing.T) {
 	took := time.Since(began)
 	l.requireWhole(count)
 	require.Empty(t, undelivered)
-	require.Less(t, took, patience)
+	require.Less(t, took, 3*patience)
 	v := s.Snapshot()
 	require.GreaterOrEqual(t, v.Resumes, uint64(size*count/relay.DefaultLimit().Data))
 	require.LessOrEqual(t, v.Resumes, uint64(2*size*count/relay.DefaultLimit().Data), "circuits that were left early")
@@ -171,35 +171,39 @@ func TestSurviveALimitedRelayWithLargeCalls(t *testing.T) {
 
 // Row: N18, S6, S7: a session moves to a direct connection that comes, and back to the relay when that is lost.
 func TestSurviveTheWayFromTheRelayToADirectPathAndBack(t *testing.T) {
-	const size, count = 16 << 10, 300
-	t.Parallel()
-	a, b, _ := testnet.RelayedPair(t, &relay.RelayLimit{Duration: time.Hour, Data: 1 << 30}) // no cut comes first
-	clientCfg, serverCfg := lasting()
-	s, _, server := relayedSession(t, a, b, clientCfg, serverCfg)
-	l := serveConvoy(t, server, size)
-	sent := make(chan error, 1)
-	go func() { sent <- l.send(s, 0, count/3) }()
-	require.Eventually(t, func() bool { return l.arrived() > count/10 }, patience, time.Millisecond)
-	peerlanetest.OpenDirect(t, a, b)
-	require.Eventually(t, func() bool { return !PathOf(s).Relayed }, patience, time.Millisecond)
-	require.NoError(t, await(t, sent, "the first third"))
-	v := s.Snapshot()
-	require.EqualValues(t, 1, v.Migrations)
-	require.Zero(t, v.Resumes)
+	synctest.Test(t, func(t *testing.T) {
+		const size, count = 16 << 10, 300
+		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{
+			Delay: time.Millisecond, Relayed: true, RelayLimit: &relay.RelayLimit{Duration: time.Hour, Data: 1 << 30}, // no cut comes first
+		})
+		a, b := hosts.Alice, hosts.Bob
+		clientCfg, serverCfg := lasting()
+		s, _, server := relayedSession(t, a, b, clientCfg, serverCfg)
+		l := serveConvoy(t, server, size)
+		sent := make(chan error, 1)
+		go func() { sent <- l.send(s, 0, count/3) }()
+		require.Eventually(t, func() bool { return l.arrived() > count/10 }, patience, time.Millisecond)
+		peerlanetest.OpenDirect(t, a, b)
+		require.Eventually(t, func() bool { return !PathOf(s).Relayed }, patience, time.Millisecond)
+		require.NoError(t, await(t, sent, "the first third"))
+		v := s.Snapshot()
+		require.EqualValues(t, 1, v.Migrations)
+		require.Zero(t, v.Resumes)
 
-	require.NoError(t, l.send(s, count/3, 2*count/3))
-	require.NoError(t, s.Flush(testContext(t)))
-	require.False(t, PathOf(s).Relayed)
-	go func() { sent <- l.send(s, 2*count/3, count) }()
-	peerlanetest.CloseDirect(t, a, b)
-	require.NoError(t, await(t, sent, "the last third"))
-	require.NoError(t, s.Flush(testContext(t)))
-	require.Eventually(t, func() bool { return PathOf(s).Relayed }, patience, time.Millisecond)
-	_, err := s.Call(t.Context(), "", nil)
-	require.NoError(t, err)
-	l.requireWhole(count)
-	v = s.Snapshot()
-	t.Logf("%d resumes, %d migrations", v.Resumes, v.Migrations)
+		require.NoError(t, l.send(s, count/3, 2*count/3))
+		require.NoError(t, s.Flush(testContext(t)))
+		require.False(t, PathOf(s).Relayed)
+		go func() { sent <- l.send(s, 2*count/3, count) }()
+		peerlanetest.CloseDirect(t, a, b)
+		require.NoError(t, await(t, sent, "the last third"))
+		require.NoError(t, s.Flush(testContext(t)))
+		require.Eventually(t, func() bool { return PathOf(s).Relayed }, patience, time.Millisecond)
+		_, err := s.Call(t.Context(), "", nil)
+		require.NoError(t, err)
+		l.requireWhole(count)
+		v = s.Snapshot()
+		t.Logf("%d resumes, %d migrations", v.Resumes, v.Migrations)
+	})
 }
 
 // Row: S6, N13: the relay's time is over again and again.
