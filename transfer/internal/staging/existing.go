@@ -30,7 +30,7 @@ func (s *Staging) Existing(id uint32) (same bool, err error) {
 	case s.isFile(p, info):
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		p.found = true
+		p.local = localFound
 		return true, nil
 	case s.opts.Overwrite && !info.Mode.IsDir():
 		return false, nil
@@ -145,20 +145,23 @@ func (s *Staging) Adopt(id uint32) error {
 	switch {
 	case err != nil:
 		return err
-	case p.published:
+	case p.isPublished():
 		return nil
-	case p.writing || p.batched || p.live != nil && (p.live.users > 0 || p.live.resetting):
+	case p.use != useNone || p.live != nil && p.live.users > 0:
 		return errorf("adopt", p.entry.Path, fault.CodeProtocol, "it is in use")
 	}
 	if p.live != nil {
 		s.unsynced -= p.live.written.size()
 		s.closeLocked(p)
 	}
-	if p.whole && !p.flushed {
+	if p.stage == stageWhole { // Sync skips it from now on
 		s.unsynced -= p.entry.Size
-		p.flushed = true // Sync skips it
 	}
-	p.adopted, p.absent = true, !p.found
-	s.placeLocked(p, p.made || p.whole)
+	if p.local == localFound {
+		p.local = localAdopted
+	} else {
+		p.local = localSkipped
+	}
+	s.placeLocked(p, p.stage != stageNone)
 	return nil
 }

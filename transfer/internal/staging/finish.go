@@ -42,7 +42,7 @@ func (s *Staging) seeFiles() error {
 	for i := range s.parts {
 		p := &s.parts[i]
 		s.mu.Lock()
-		isPublished, isAbsent := p.published, p.absent
+		isPublished, isAbsent := p.isPublished(), p.local == localSkipped
 		s.mu.Unlock()
 		if !isPublished {
 			return errorf("finish", p.entry.Path, fault.CodeProtocol, "it is not published")

@@ -49,7 +49,7 @@ func (s *Staging) SetLayer(id uint32, first int, cvs []byte) error {
 	switch {
 	case len(cvs)%cvSize != 0 || first < 0 || int64(first) > most-n:
 		return errorf("layer", p.entry.Path, fault.CodeProtocol, "%d bytes from piece %d on, of a file of %d", len(cvs), first, p.entry.Size)
-	case p.published || p.live != nil && p.live.resetting:
+	case p.isPublished() || p.use == useReset:
 		return errorf("layer", p.entry.Path, fault.CodeProtocol, "it is published, or being reset")
 	}
 	l := s.layers[id]
@@ -133,7 +133,7 @@ func (s *Staging) SetRoot(id uint32, sum [32]byte) error {
 		return nil
 	case found:
 		return errorf("root", p.entry.Path, fault.CodeProtocol, "another hash of the file is had")
-	case p.live != nil && p.live.resetting:
+	case p.use == useReset:
 		return errorf("root", p.entry.Path, fault.CodeProtocol, "it is being reset")
 	}
 	s.roots[id] = root{sum}

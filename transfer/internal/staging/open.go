@@ -152,14 +152,17 @@ func (s *Staging) replay(r record, pieces map[uint32]ranges) bool {
 	switch r.kind {
 	case recordPart:
 		p.forget()
-		p.made, p.recorded, p.known, p.inode = true, true, true, r.inode
+		p.move(stagePieces)
+		p.logged, p.inode = loggedYes, r.inode
 	case recordReset:
 		p.forget()
-		p.known = false
+		p.logged = loggedNo
 		delete(pieces, r.id)
 		delete(s.roots, r.id)
 	case recordPublished:
-		p.published = true
+		if p.stage != stagePublished { // said again after an error
+			p.move(stagePublished)
+		}
 	case recordRoot:
 		s.roots[r.id] = root{r.root}
 	case recordLayer:
@@ -167,7 +170,7 @@ func (s *Staging) replay(r record, pieces map[uint32]ranges) bool {
 		p.layered = true
 	case recordRanges:
 		beyond := slices.ContainsFunc(r.have, func(have Range) bool { return have.To > p.entry.Size })
-		if !p.recorded || beyond {
+		if p.logged != loggedYes || beyond {
 			return false
 		}
 		p.durable = append(p.durable, r.have...)
@@ -204,7 +207,7 @@ func (s *Staging) examineAll(pieces map[uint32]ranges) error {
 		return err
 	}
 	for id, have := range pieces {
-		if s.find(id).published {
+		if s.find(id).isPublished() {
 			continue
 		}
 		if err := s.loadLayer(id, have.sorted()); err != nil {
@@ -218,16 +221,16 @@ func (s *Staging) examineAll(pieces map[uint32]ranges) error {
 // that was deleted, moved or changed since is lost too. isThere is whether the part exists.
 func (s *Staging) examine(p *part, isThere bool) (isLost bool, err error) {
 	switch {
-	case p.published:
-		p.durable, p.linked = nil, isThere
-		if err := s.removeParts(p); err != nil {
+	case p.isPublished():
+		p.durable = nil
+		if err := s.removeParts(p, isThere); err != nil {
 			return false, err
 		}
 		isThere, err := s.isPublished(p)
 		return !isThere, err
-	case !p.recorded && !isThere:
+	case p.logged != loggedYes && !isThere:
 		return false, nil
-	case !p.recorded: // WriteFile's, or one whose PART was not written
+	case p.logged != loggedYes: // WriteFile's, or one whose PART was not written
 		if s.isOneFile(s.partName(p), p.entry.Path) {
 			s.isPlaced(p, isThere)
 		}

@@ -14,40 +14,29 @@ import (
 
 // part is one file being received. Staging.mu guards all fields but entry.
 type part struct {
-	entry     *manifest.Entry
-	live      *live // nil before its file was open in this process
-	inode     uint64
-	durable   ranges
-	made      bool // in the journal, or in this process: the part for pieces exists
-	known     bool // the journal may have a PART of it
-	recorded  bool // that PART is in the journal
-	writing   bool // WriteFile is running
-	whole     bool // WriteFile has written it
-	flushed   bool // and it is durable
-	published bool
-	found     bool // Existing has checked it
-	adopted   bool // published by Adopt, in this process
-	absent    bool // and nothing need exist in its place
-	placing   bool // published, and not yet in the journal
-	linked    bool // published, with the part still there
-	layered   bool // a file with its layer may exist
-	batched   bool // in the running Publish
+	entry   *manifest.Entry
+	live    *live // nil before its file was open in this process
+	inode   uint64
+	durable ranges
+	stage   stage
+	use     use
+	logged  logged
+	local   local
+	layered bool // a file with its layer may exist
 }
 
 // live is the in-memory state of a part.
 type live struct {
-	file      File
-	opening   bool
-	resetting bool // no more writes
-	retired   bool // its last user closes it
-	fresh     bool // created by this process: unwritten bytes are zero
-	users     int
-	last      uint64
-	losses    int     // how often written data was lost
-	busy      []Range // being written
-	written   ranges  // and not synced
-	syncing   ranges  // of the running round
-	lost      ranges  // their content is undefined
+	file    File
+	opening bool
+	fresh   bool // created by this process: unwritten bytes are zero
+	users   int
+	last    uint64
+	losses  int     // how often written data was lost
+	busy    []Range // being written
+	written ranges  // and not synced
+	syncing ranges  // of the running round
+	lost    ranges  // their content is undefined
 }
 
 // isClean reports whether nothing waits to be synced.
@@ -98,7 +87,7 @@ func (p *part) all() ranges {
 
 // has reports whether any byte of r is present, or being written.
 func (p *part) has(r Range) bool {
-	if p.published || p.whole || p.durable.overlaps(r) {
+	if p.isPublished() || p.isWhole() || p.durable.overlaps(r) {
 		return true
 	}
 	l := p.live
@@ -106,9 +95,9 @@ func (p *part) has(r Range) bool {
 		slices.ContainsFunc(l.busy, func(b Range) bool { return b.From < r.To && r.From < b.To }))
 }
 
-// forget marks the whole file as not written.
+// forget marks the whole file as not written. The journal may still have it.
 func (p *part) forget() {
-	*p = part{entry: p.entry, known: p.known, layered: p.layered}
+	*p = part{entry: p.entry, logged: min(p.logged, loggedMaybe), layered: p.layered}
 }
 
 // holdLocked returns the part's file, which stays open until releaseLocked. It releases mu while it opens the file.
@@ -129,7 +118,7 @@ func (s *Staging) holdLocked(p *part) (File, error) {
 	l.opening = true
 	s.mu.Unlock()
 	open, isNew := s.reopen, false
-	if !p.made { // only the goroutine that opens it changes that
+	if p.stage == stageNone { // only the goroutine that opens it changes that
 		open, isNew = s.make, true
 	}
 	f, inode, err := open(p)
@@ -141,7 +130,8 @@ func (s *Staging) holdLocked(p *part) (File, error) {
 		return nil, err
 	}
 	if isNew {
-		p.inode, p.made, l.fresh, s.newNames = inode, true, true, true
+		p.move(stagePieces)
+		p.inode, l.fresh, s.newNames = inode, true, true
 	}
 	l.file = f
 	s.open = append(s.open, p)
@@ -153,7 +143,7 @@ func (s *Staging) releaseLocked(p *part) {
 	l := p.live
 	if l.users--; l.users == 0 {
 		s.wake.Broadcast()
-		if l.retired {
+		if p.isPublished() {
 			s.retireLocked(p)
 		}
 	}
@@ -195,12 +185,9 @@ func (s *Staging) closeLocked(p *part) {
 
 // retireLocked closes the file of a published part, now or once it is no longer used.
 func (s *Staging) retireLocked(p *part) {
-	if l := p.live; l != nil {
-		l.retired = true
-		if l.users == 0 {
-			s.closeLocked(p)
-			p.live = nil
-		}
+	if p.live != nil && p.live.users == 0 {
+		s.closeLocked(p)
+		p.live = nil
 	}
 }
 

@@ -72,10 +72,12 @@ func (s *Staging) Publish(ids []uint32) []Failure {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range all {
-		p.batched = false
+		if p.use == useBatch {
+			p.use = useNone
+		}
 	}
 	b.keep(func(p *part) error {
-		if p.placing {
+		if p.isPlacing() {
 			return err
 		}
 		return nil
@@ -88,7 +90,7 @@ func (s *Staging) collect(b *batch, ids []uint32) {
 	for _, id := range ids {
 		s.mu.Lock()
 		p, err := s.need("publish", id)
-		isEmpty := err == nil && p.entry.Size == 0 && !p.published && !p.whole
+		isEmpty := err == nil && p.entry.Size == 0 && !p.isPublished() && !p.isWhole()
 		s.mu.Unlock()
 		if isEmpty {
 			err = s.writeFile(id, nil)
@@ -99,12 +101,12 @@ func (s *Staging) collect(b *batch, ids []uint32) {
 		}
 		s.mu.Lock()
 		switch missing := p.all().missing(p.entry.Size); {
-		case p.batched, p.published && !p.placing:
-		case !p.published && !p.whole && len(missing) > 0:
+		case p.use == useBatch, p.stage == stagePublished:
+		case !p.isPublished() && !p.isWhole() && len(missing) > 0:
 			b.fail(id, "", errorf("publish", p.entry.Path, fault.CodeProtocol,
 				"bytes %d to %d are missing", missing[0].From, missing[0].To))
 		default:
-			p.batched = true
+			p.use = useBatch
 			b.parts = append(b.parts, p)
 		}
 		s.mu.Unlock()
@@ -130,7 +132,7 @@ func (s *Staging) makeDurable(b *batch) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if p.published || p.flushed || p.recorded && len(p.durable.missing(p.entry.Size)) == 0 {
+		if p.isPublished() || p.stage == stageFlushed || p.logged == loggedYes && len(p.durable.missing(p.entry.Size)) == 0 {
 			return nil
 		}
 		return err
@@ -139,13 +141,13 @@ func (s *Staging) makeDurable(b *batch) {
 
 // publish gives one file, which is durable, its name.
 func (s *Staging) publish(p *part, seen folders) error {
-	if p.published { // and the journal does not know
+	if p.isPublished() { // and the journal does not know
 		return nil
 	}
 	if err := s.folders(seen, path.Dir(p.entry.Path)); err != nil {
 		return err
 	}
-	if !p.whole {
+	if p.stage == stagePieces {
 		if err := s.dressPart(p); err != nil {
 			return err
 		}
@@ -163,7 +165,11 @@ func (s *Staging) publish(p *part, seen folders) error {
 
 // placeLocked: the file has its name; isLinked when the part is still there.
 func (s *Staging) placeLocked(p *part, isLinked bool) {
-	p.published, p.placing, p.linked = true, true, isLinked
+	if isLinked {
+		p.move(stageLinked)
+	} else {
+		p.move(stageNamed)
+	}
 	p.durable = nil
 	delete(s.layers, p.entry.ID)
 	s.placed = append(s.placed, p)
@@ -204,20 +210,21 @@ func (s *Staging) settle() error {
 		return err
 	}
 	for _, p := range placed {
-		if err := s.removeParts(p); err != nil {
+		if err := s.removeParts(p, p.stage == stageLinked); err != nil {
 			return err
 		}
 		s.mu.Lock()
-		p.placing, p.linked, p.layered, s.placed = false, false, false, s.placed[1:]
+		p.move(stagePublished)
+		p.layered, s.placed = false, s.placed[1:]
 		s.mu.Unlock()
 	}
 	return nil
 }
 
-// removeParts removes what the directory has of a published file.
-func (s *Staging) removeParts(p *part) error {
+// removeParts removes what the directory has of a published file: the part, if it exists, and the layer.
+func (s *Staging) removeParts(p *part, hasPart bool) error {
 	var names []string
-	if p.linked {
+	if hasPart {
 		names = append(names, s.partName(p))
 	}
 	if p.layered {

@@ -208,7 +208,7 @@ func (s *Staging) Have(id uint32) []Range {
 	switch {
 	case p == nil:
 		return nil
-	case p.published && p.entry.Size > 0:
+	case p.isPublished() && p.entry.Size > 0:
 		return []Range{{0, p.entry.Size}}
 	}
 	return slices.Clone(p.durable)
@@ -218,7 +218,7 @@ func (s *Staging) Have(id uint32) []Range {
 func (s *Staging) Missing(id uint32) []Range {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.find(id); p != nil && !p.published && !p.whole {
+	if p := s.find(id); p != nil && !p.isPublished() && !p.isWhole() {
 		return p.all().missing(p.entry.Size)
 	}
 	return nil
@@ -229,7 +229,7 @@ func (s *Staging) Published(id uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.find(id)
-	return p != nil && p.published
+	return p != nil && p.isPublished()
 }
 
 // IsEmpty reports whether there is nothing that another run could resume from: no piece was written, and no file was published. Files taken
@@ -238,7 +238,7 @@ func (s *Staging) IsEmpty() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range s.parts {
-		if p := &s.parts[i]; !p.adopted && (p.published || p.whole || p.all().size() > 0) {
+		if p := &s.parts[i]; !p.local.isAdopted() && (p.isPublished() || p.isWhole() || p.all().size() > 0) {
 			return false
 		}
 	}
@@ -261,10 +261,10 @@ func (s *Staging) Needs() (bytes, inodes int64) {
 	inodes = int64(len(s.entries) - len(s.parts))
 	for i := range s.parts {
 		p := &s.parts[i]
-		if p.published || p.whole {
+		if p.isPublished() || p.isWhole() {
 			continue
 		}
-		if !p.made {
+		if p.stage == stageNone {
 			inodes++
 		}
 		if p.entry.Flags&manifest.FlagSparse == 0 {

@@ -113,7 +113,7 @@ func (s *Staging) syncRange(p *part, r Range) error {
 	isDurable := func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return p.published || len(ranges{r}.without(p.durable)) == 0
+		return p.isPublished() || len(ranges{r}.without(p.durable)) == 0
 	}
 	if isDurable() {
 		return nil
@@ -138,10 +138,8 @@ func (s *Staging) syncRange(p *part, r Range) error {
 // takeLocked takes what of p is not durable.
 func (s *Staging) takeLocked(r *round, p *part) {
 	switch l := p.live; {
-	case p.whole:
-		if !p.flushed {
-			r.small = append(r.small, p)
-		}
+	case p.stage == stageWhole:
+		r.small = append(r.small, p)
 	case l != nil && len(l.written) > 0:
 		l.syncing, l.written = l.written, nil
 		l.users++
@@ -168,7 +166,7 @@ func (s *Staging) run(r *round) error {
 // flush makes data durable: of many files in one call, where the system has it.
 func (s *Staging) flush(r *round) error {
 	for i, p := range r.parts {
-		if p.live.losses == 0 || p.recorded {
+		if p.live.losses == 0 || p.logged == loggedYes {
 			continue
 		}
 		if err := r.files[i].Truncate(p.entry.Size); err != nil { // the size may be lost too
@@ -226,9 +224,9 @@ func (s *Staging) record(r *round) error {
 		if r.failed[p] != nil {
 			continue
 		}
-		if !p.recorded {
+		if p.logged != loggedYes {
 			r.records = append(r.records, record{kind: recordPart, id: p.entry.ID, inode: p.inode})
-			p.known = true // also when the append fails: it may be on the disk all the same
+			p.logged = loggedMaybe // also when the append fails: it may be on the disk all the same
 		}
 		r.records = append(r.records, record{kind: recordRanges, id: p.entry.ID, have: p.live.syncing})
 	}
@@ -257,16 +255,16 @@ func (s *Staging) concludeLocked(r *round, err error) {
 			l.written, l.syncing = l.written.merge(l.syncing), nil
 		default:
 			s.unsynced -= l.syncing.size()
-			p.durable, l.syncing, p.recorded = p.durable.merge(l.syncing), nil, true
+			p.durable, l.syncing, p.logged = p.durable.merge(l.syncing), nil, loggedYes
 		}
 	}
 	for _, p := range r.small {
 		switch {
 		case r.lostAll != nil || r.failed[p] != nil:
 			s.loseLocked(p)
-		case err == nil && !p.flushed: // it may have been adopted
+		case err == nil && p.stage == stageWhole: // it may have been adopted
 			s.unsynced -= p.entry.Size
-			p.flushed = true
+			p.move(stageFlushed)
 		}
 	}
 	if r.lostAll != nil { // also what is no part of this round, as no other will say
@@ -274,7 +272,7 @@ func (s *Staging) concludeLocked(r *round, err error) {
 			s.loseLocked(p)
 		}
 	}
-	s.small = slices.DeleteFunc(s.small, func(p *part) bool { return !p.whole || p.flushed })
+	s.small = slices.DeleteFunc(s.small, func(p *part) bool { return p.stage != stageWhole })
 	if err != nil {
 		s.returnLayersLocked(r)
 	}
@@ -285,9 +283,9 @@ func (s *Staging) concludeLocked(r *round, err error) {
 
 // loseLocked: what was written to p and not synced is gone, or may be.
 func (s *Staging) loseLocked(p *part) {
-	if p.whole && !p.flushed {
+	if p.stage == stageWhole {
 		s.unsynced -= p.entry.Size
-		p.whole = false
+		p.move(stageNone)
 	}
 	l := p.live
 	if l == nil {

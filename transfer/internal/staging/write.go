@@ -88,9 +88,9 @@ func (p *part) check(r Range) error {
 	switch {
 	case r.From < 0 || r.To < r.From || r.To > p.entry.Size:
 		return errorf("write", path, fault.CodeProtocol, "bytes %d to %d of %d", r.From, r.To, p.entry.Size)
-	case r.From < r.To && p.has(r), p.published:
+	case r.From < r.To && p.has(r), p.isPublished():
 		return errorf("write", path, fault.CodeProtocol, "bytes %d to %d are had already, or being written", r.From, r.To)
-	case p.writing || p.live != nil && p.live.resetting:
+	case p.use == useWrite || p.use == useReset:
 		return errorf("write", path, fault.CodeProtocol, "it is being written as a whole, or reset")
 	}
 	return nil
@@ -136,18 +136,18 @@ func (s *Staging) writeFile(id uint32, data []byte) error {
 		s.mu.Unlock()
 		return err
 	}
-	p.writing = true
+	p.use = useWrite
 	s.mu.Unlock()
 
 	err = s.writeWhole(p, data)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p.writing = false
+	p.use = useNone
 	if err != nil {
 		return wrap("write", p.entry.Path, err)
 	}
-	p.whole, p.flushed = true, false
+	p.move(stageWhole)
 	s.small = append(s.small, p)
 	s.unsynced += p.entry.Size
 	return nil
@@ -158,7 +158,7 @@ func (p *part) checkWhole(size int64) error {
 	switch {
 	case size != p.entry.Size:
 		return errorf("write", p.entry.Path, fault.CodeProtocol, "%d bytes of %d", size, p.entry.Size)
-	case p.published || p.whole || p.made || p.writing || p.live != nil && (len(p.live.busy) > 0 || p.live.resetting):
+	case p.stage != stageNone || p.use == useWrite || p.use == useReset || p.live != nil && len(p.live.busy) > 0:
 		return errorf("write", p.entry.Path, fault.CodeProtocol, "some of it is had already, or being written")
 	}
 	return nil
@@ -203,7 +203,7 @@ func (s *Staging) ReadAt(id uint32, b []byte, off int64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if p.published || !p.made || p.live != nil && p.live.resetting {
+	if p.stage != stagePieces || p.use == useReset {
 		return 0, errorf("read", p.entry.Path, fault.CodeProtocol, "there is no part of it")
 	}
 	if off < 0 {
@@ -235,23 +235,19 @@ func (s *Staging) Reset(id uint32) error {
 	switch {
 	case err != nil:
 		return err
-	case p.writing || p.placing:
+	case p.use == useWrite || p.isPlacing():
 		return errorf("reset", p.entry.Path, fault.CodeProtocol, "it is being written as a whole, or published")
 	}
-	if p.live == nil {
-		p.live = &live{}
-	}
-	l := p.live
-	l.resetting = true
-	for l.users > 0 {
+	p.use = useReset
+	for p.live != nil && p.live.users > 0 {
 		s.wake.Wait()
 	}
-	if p.known || p.published || p.layered || s.layers[id] != nil || s.hasRoot(id) {
+	if p.logged != loggedNo || p.isPublished() || p.layered || s.layers[id] != nil || s.hasRoot(id) {
 		s.mu.Unlock()
 		err := s.appendJournal([]record{{kind: recordReset, id: id}})
 		s.mu.Lock()
 		if err != nil {
-			l.resetting = false
+			p.use = useNone
 			return wrap("reset", p.entry.Path, err)
 		}
 	}
@@ -262,7 +258,7 @@ func (s *Staging) Reset(id uint32) error {
 // forgetLocked forgets an unused part that the journal has forgotten.
 func (s *Staging) forgetLocked(p *part) {
 	switch {
-	case p.whole && !p.flushed:
+	case p.stage == stageWhole:
 		s.unsynced -= p.entry.Size
 		s.small = slices.DeleteFunc(s.small, func(other *part) bool { return p == other })
 	case p.live != nil:
@@ -272,5 +268,5 @@ func (s *Staging) forgetLocked(p *part) {
 	delete(s.layers, p.entry.ID)
 	delete(s.roots, p.entry.ID)
 	p.forget()
-	p.known = false
+	p.logged = loggedNo
 }
