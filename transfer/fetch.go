@@ -92,7 +92,7 @@ func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir str
 		return r.run()
 	}
 	all := newOutcomes(len(sources))
-	r.sourcesLeft = len(sources)
+	r.suppliersLeft = len(sources)
 	for i, dial := range sources {
 		ref := ref
 		if o.Tokens != nil {
@@ -200,16 +200,10 @@ func (r *receiver) isAlone() bool {
 func (r *receiver) sourceEnded() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.sourcesLeft--
-	for o := range r.origins {
-		for id, why := range o.lacks {
-			if r.files != nil && r.isLackedLocked(id) {
-				r.lackLocked(id, why)
-			}
-		}
-		r.planLocked(o)
-		return // not all sources lack the file if one does not
+	for id, why := range r.supplierEnded() {
+		r.lackLocked(id, why)
 	}
+	r.planAllLocked()
 }
 
 // get requests a tree, and receives it.

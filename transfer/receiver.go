@@ -8,14 +8,13 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/staging"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
 
 // How a receiver receives a file:
 //
-//	plan ── WANT ──> origin ── lane ──> lane's reader ── work ──> writers: verify, stage ──> settle: sync, name ──> finish
+//	schedule ── WANT ──> origin ── lane ──> lane's reader ── work ──> writers: verify, stage ──> settle: sync, name ──> finish
 //
 // A receiver receives one tree from one or several origins. It outlives them: data that one did not deliver is requested from another.
 type receiver struct {
@@ -33,32 +32,19 @@ type receiver struct {
 	beginning sync.Mutex // held by one begin at a time
 	broken    error      // the error of the last one
 
-	// What begin sets, constant after ready.
-	st      *staging.Staging
-	entries []manifest.Entry
-	hashed  bool
-	root    [32]byte
+	// What begin sets, constant after ready, as are entries and hashed of the schedule.
+	st   *staging.Staging
+	root [32]byte
 
 	empty  []uint32      // files without bytes, for settle
 	settle chan struct{} // signals that there is something to settle
 
-	mu          sync.Mutex
-	files       []fileState
-	active      map[uint32]*active  // files of several pieces in state fileActive
-	fetched     []*active           // those of active that plan takes pieces from, in order
-	cursor      uint32              // the first entry that plan has not reached
-	again       []key               // pieces that were lost on the way: they are requested first
-	aside       map[uint32]struct{} // files that no attached origin has: not planned until another one is attached
-	unsure      map[uint32]*unsure  // files that are fileUnsure
-	unasked     []uint32            // those of unsure whose root has not been requested
-	whole       []uint32            // complete files that need their names
-	left        int                 // files that are neither in their place nor failed
-	origins     map[*origin]struct{}
-	sourcesLeft int           // those that may still deliver something, now or after another connection
-	synced      chan struct{} // closed after the next settling
-	stuck       []error       // why complete files could not be named
-	over        bool          // left is 0 and everything is settled: nothing more is requested
-	sum         wire.Summary  // when over: the result
+	mu sync.Mutex
+	schedule
+	origins map[*supplier]*origin // those that are attached
+	synced  chan struct{}         // closed after the next settling
+	stuck   []error               // why complete files could not be named
+	sum     wire.Summary          // when over: the result
 }
 
 // openRoot opens the disk below a destination. Tests use one that fails.
@@ -73,8 +59,8 @@ const writers = 3
 func newReceiver(ctx context.Context, t *Transfer, o ReceiveOptions, disk staging.FS) *receiver {
 	r := &receiver{
 		t: t, o: o, disk: disk, limit: newLimiter(o.Rate), work: make(chan *delivery, 2), ready: make(chan struct{}),
-		sourcesLeft: 1, synced: make(chan struct{}), ended: make(chan struct{}), settle: make(chan struct{}, 1), active: make(map[uint32]*active), origins: make(map[*origin]struct{}),
-		aside: make(map[uint32]struct{}), unsure: make(map[uint32]*unsure),
+		synced: make(chan struct{}), ended: make(chan struct{}), settle: make(chan struct{}, 1), schedule: newSchedule(),
+		origins: make(map[*supplier]*origin),
 	}
 	r.ctx, r.fail = context.WithCancelCause(ctx)
 	return r

@@ -214,9 +214,7 @@ func (r *receiver) resume(id uint32) error {
 		r.whole = append(r.whole, id)
 		return nil
 	}
-	r.files[id] = fileActive
-	r.active[id] = a
-	r.fetched = append(r.fetched, a)
+	r.activate(a)
 	return nil
 }
 

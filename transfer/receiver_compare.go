@@ -11,21 +11,12 @@ import (
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
 
-// unsure is an existing file with the right size and time whose content is being compared with the sender's root.
-type unsure struct {
-	root  b3tree.Root // of the existing file
-	asked *origin     // who is asked for the root, or nil
-}
-
-// mostUnsure is how many roots an origin is asked for at a time.
-const mostUnsure = 256
-
 // readsExisting reports whether the content of existing files is compared.
 func (r *receiver) readsExisting() bool {
 	return r.o.Checksum || r.o.Verify == VerifyAll && r.hashed
 }
 
-// compare hashes an existing file. If the manifest has no hashes, it queues the file for askUnsureLocked.
+// compare hashes an existing file. If the manifest has no hashes, it queues the file for the schedule to ask for its root.
 func (r *receiver) compare(e *manifest.Entry, id uint32) error {
 	if e.Size == 0 {
 		return r.adopt(id)
@@ -110,36 +101,6 @@ func compareError(e *manifest.Entry, err error) error {
 	return failed
 }
 
-// askUnsureLocked asks an origin for the roots of existing files, mostUnsure at a time.
-func (r *receiver) askUnsureLocked(o *origin) {
-	for len(r.unasked) > 0 && o.unsure < mostUnsure {
-		if !o.caps.Has(wire.CapAnyRoot) {
-			o.giveUp(&Error{Code: CodeProtocol, Text: "the sender is too old to compare content unless it hashes the files before it offers them"})
-			return
-		}
-		id := r.unasked[0]
-		r.unasked = r.unasked[1:]
-		u := r.unsure[id]
-		if u == nil {
-			continue // it has failed
-		}
-		u.asked = o
-		o.unsure++
-		_ = o.ctl.send(wire.KindWantRoot, false, func(b []byte) []byte { return wire.AppendFile(b, id) }) // the reader finds out
-	}
-}
-
-// unaskLocked queues the roots that a lost origin has not sent again.
-func (r *receiver) unaskLocked(o *origin) {
-	for id, u := range r.unsure {
-		if u.asked == o {
-			u.asked = nil
-			r.unasked = append(r.unasked, id)
-		}
-	}
-	o.unsure = 0
-}
-
 // comparedLocked handles the sender's root of an existing file.
 func (r *receiver) comparedLocked(o *origin, u *unsure, said wire.Root) {
 	id := said.File
@@ -186,20 +147,9 @@ func (r *receiver) replaceLocked(o *origin, id uint32) error {
 		return err
 	}
 	if r.files[id] == fileUnsure { // it has not failed meanwhile
-		r.files[id] = fileNew
-		r.cursor = min(r.cursor, id)
+		r.renew(id)
 	}
 	return nil
-}
-
-// dropUnsureLocked ends the comparison of a file that the sender cannot read.
-func (r *receiver) dropUnsureLocked(id uint32) {
-	if u := r.unsure[id]; u != nil {
-		if u.asked != nil {
-			u.asked.unsure--
-		}
-		delete(r.unsure, id)
-	}
 }
 
 // owedLocked returns how many bytes an origin must hash to answer for the existing files that it was asked for.
@@ -208,7 +158,7 @@ func (r *receiver) owedLocked(o *origin) (bytes int64) {
 		return 0
 	}
 	for id, u := range r.unsure {
-		if u.asked == o {
+		if u.asked == &o.supplier {
 			bytes += cmp.Or(r.entries[id].Size, 1)
 		}
 	}

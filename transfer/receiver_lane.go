@@ -61,12 +61,9 @@ func (r *receiver) lane(ctx context.Context, lane *bulk.Lane, o *origin) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.over || o.gone {
-		return
+	if r.laneLost(&o.supplier) {
+		r.planLocked(o)
 	}
-	o.lossy, o.fresh = true, true
-	r.returnLocked(o)
-	r.planLocked(o)
 }
 
 // laneOf returns what serves the data lanes of an origin.

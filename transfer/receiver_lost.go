@@ -27,9 +27,7 @@ func (r *receiver) wantLost() error {
 		}
 	}
 	r.whole = kept
-	for o := range r.origins {
-		r.planLocked(o)
-	}
+	r.planAllLocked()
 	return nil
 }
 
@@ -40,9 +38,7 @@ func (r *receiver) wantLostPiecesLocked(a *active) {
 		off, n := a.shape.Span(i)
 		isLost := slices.ContainsFunc(missing, func(g staging.Range) bool { return g.From < off+int64(n) && off < g.To })
 		if a.state[i] == pieceHere && isLost {
-			a.state[i] = pieceNew
-			a.left++
-			r.again = append(r.again, keyOf(a.id, i))
+			r.lose(a, i)
 			r.t.meter.forget(int64(n), 0)
 		}
 	}
@@ -52,8 +48,7 @@ func (r *receiver) wantLostPiecesLocked(a *active) {
 func (r *receiver) wantLostFileLocked(id uint32) error {
 	if r.shapeOf(id).Pieces() == 1 {
 		r.t.meter.forget(r.entries[id].Size, 0)
-		r.files[id] = fileNew
-		r.again = append(r.again, keyOf(id, 0))
+		r.loseFile(id)
 		return nil
 	}
 	a := r.newActive(id)

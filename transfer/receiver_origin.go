@@ -23,23 +23,12 @@ type origin struct {
 	ctl  *control
 	peer string
 	s    *session.Session
-	caps wire.Caps
 
 	heard atomic.Int64 // when bytes of a piece last arrived, in ns since 1970
 
 	// Guarded by receiver.mu.
-	attached bool              // requests may be sent to it
-	gone     bool              // no more requests may be sent to it
-	wanted   map[key]int64     // what was requested from it, with weights
-	inflight int64             // sum of the weights
-	due      int64             // pieces and files that it may deliver: those requested, less those delivered
-	window   int64             // limit of inflight
-	lossy    bool              // it has lost a lane, or another origin was faster: data may arrive that is no longer wanted
-	fresh    bool              // the next WANT makes it forget the earlier ones
-	lacks    map[uint32]*Error // files that it cannot deliver, and why
-	unsure   int               // roots of existing files requested from it
-	bad      int               // wrong pieces
-	told     wire.Ack          // what was last reported to it
+	supplier
+	told     wire.Ack // what was last reported to it
 	lanes    map[*bulk.Lane]struct{}
 	last     time.Time // when the last piece arrived
 	answered time.Time // when it last answered, or owed no answer
@@ -56,8 +45,7 @@ type origin struct {
 
 func (r *receiver) newOrigin(ctl *control, s *session.Session, caps wire.Caps) *origin {
 	return &origin{
-		r: r, ctl: ctl, peer: s.Peer(), s: s, caps: caps, wanted: make(map[key]int64), window: firstWindow, lacks: make(map[uint32]*Error),
-		lanes: make(map[*bulk.Lane]struct{}), last: time.Now(), answered: time.Now(),
+		r: r, ctl: ctl, peer: s.Peer(), s: s, supplier: newSupplier(caps.Has(wire.CapAnyRoot)), lanes: make(map[*bulk.Lane]struct{}), last: time.Now(), answered: time.Now(),
 	}
 }
 
@@ -130,8 +118,9 @@ func (o *origin) attach() error {
 	r := o.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o.attached, o.last = true, time.Now()
-	r.origins[o] = struct{}{}
+	o.last = time.Now()
+	r.origins[&o.supplier] = o
+	r.schedule.attach(&o.supplier)
 	r.t.meter.found()
 	if r.t.meter.isPaused() {
 		_ = o.ctl.send(wire.KindPause, false, whyOf(&Error{Code: CodeNoSpace}).Append) // a failure shows at the reader
@@ -141,9 +130,34 @@ func (o *origin) attach() error {
 		o.ctl.hurry(completeWait)
 		return nil
 	}
-	r.takeUpLocked()
 	r.planLocked(o)
 	return nil
+}
+
+// planLocked requests as much from an origin as its window allows.
+func (r *receiver) planLocked(o *origin) {
+	q := r.next(&o.supplier)
+	for _, next := range q.asks {
+		r.askLocked(o, next)
+	}
+	if q.mustEnd {
+		o.giveUp(&Error{Code: CodeProtocol, Text: "the sender is too old to compare content unless it hashes the files before it offers them"})
+	}
+	if len(q.wants) > 0 {
+		_ = o.ctl.send(wire.KindWant, q.fresh, func(b []byte) []byte { return wire.AppendWants(b, q.wants) }) // a failure shows at the reader
+	}
+}
+
+// planAllLocked is planLocked for all attached origins.
+func (r *receiver) planAllLocked() {
+	for _, o := range r.origins {
+		r.planLocked(o)
+	}
+}
+
+// askLocked asks an origin for a layer or a root.
+func (r *receiver) askLocked(o *origin, next ask) {
+	_ = o.ctl.send(next.kind, false, func(b []byte) []byte { return wire.AppendFile(b, next.file) }) // a failure shows at the reader
 }
 
 // detach returns the origin's open requests, so that others can deliver the data.
@@ -158,27 +172,9 @@ func (o *origin) detachLanes() []*bulk.Lane {
 	r := o.r
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o.attached, o.gone = false, true
-	r.returnLocked(o)
-	delete(r.origins, o)
-	r.unaskLocked(o)
-	for _, a := range r.active {
-		if a.asked == o {
-			a.asked = nil
-		}
-	}
-	if r.over {
-		return slices.Collect(maps.Keys(o.lanes))
-	}
-	for other := range r.origins {
-		for id := range other.lacks { // a file that one origin has is not set aside
-			r.setAsideLocked(id)
-		}
-		break
-	}
-	for other := range r.origins {
-		r.planLocked(other)
-	}
+	delete(r.origins, &o.supplier)
+	r.schedule.detach(&o.supplier)
+	r.planAllLocked()
 	return slices.Collect(maps.Keys(o.lanes))
 }
 
@@ -221,7 +217,7 @@ func (r *receiver) layered(o *origin, l wire.Layer) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	a := r.active[l.File]
-	if a == nil || a.asked != o || a.tree != nil || !r.hashed || int64(l.First) != int64(len(a.layer)) {
+	if a == nil || a.asked != &o.supplier || a.tree != nil || !r.hashed || int64(l.First) != int64(len(a.layer)) {
 		if int64(l.File) < int64(len(r.files)) && r.files[l.File] == fileFailed {
 			return nil
 		}
@@ -246,9 +242,7 @@ func (r *receiver) layered(o *origin, l wire.Layer) error {
 		return nil
 	}
 	a.tree = tree
-	for other := range r.origins {
-		r.planLocked(other)
-	}
+	r.planAllLocked()
 	return nil
 }
 
@@ -261,42 +255,11 @@ func (r *receiver) lacking(o *origin, id uint32, why wire.Why) error {
 	}
 	err := saidOfFile(why, len(o.lacks))
 	err.Op, err.Peer = "receive", o.peer
-	o.lacks[id] = err
-	for k := range o.wanted {
-		if k.file() == id {
-			r.putBackLocked(k, o)
-			o.inflight -= o.wanted[k]
-			delete(o.wanted, k)
-		}
-	}
-	if a := r.active[id]; a != nil && a.asked == o {
-		a.asked = nil
-	}
-	r.dropUnsureLocked(id)
-	if r.isLackedLocked(id) {
+	if r.lack(&o.supplier, id, err) {
 		r.lackLocked(id, err)
-	} else {
-		r.setAsideLocked(id)
 	}
-	for other := range r.origins {
-		r.planLocked(other)
-	}
+	r.planAllLocked()
 	return nil
-}
-
-// isLackedLocked reports whether no source has a file. A source that is not attached at the moment may have it.
-func (r *receiver) isLackedLocked(id uint32) bool {
-	return len(r.origins) >= r.sourcesLeft && !r.isHadLocked(id)
-}
-
-// isHadLocked reports whether an attached source may have a file.
-func (r *receiver) isHadLocked(id uint32) bool {
-	for o := range r.origins {
-		if o.lacks[id] == nil {
-			return true
-		}
-	}
-	return false
 }
 
 // lackLocked fails a file that no source has.
@@ -313,7 +276,7 @@ func (r *receiver) sources() []Source {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := make([]Source, 0, len(r.origins))
-	for o := range r.origins {
+	for _, o := range r.origins {
 		all = append(all, Source{o.peer, len(o.lanes), o.bytes, o.rate, len(o.wanted), o.bad})
 	}
 	slices.SortFunc(all, func(a, b Source) int { return cmp.Compare(a.Peer, b.Peer) })

@@ -74,52 +74,15 @@ func (r *receiver) unpack(d *delivery) error {
 	return nil
 }
 
-// verdict is the decision about a received piece.
-type verdict uint8
-
-const (
-	dropped verdict = iota // it is already present, or its file has failed
-	taken                  // the calling goroutine handles it
-	refused                // it was not requested, or not as often
-)
-
-// claim claims a received piece, if it is still wanted. From an origin that has lost a lane, a piece that is no longer wanted is accepted
-// too. But no origin may deliver more than was requested from it: the cost is bounded by the requests, and not by the contents of a frame
-// (spec 4.5).
+// claim claims a received piece, and requests more from its origin.
 func (r *receiver) claim(o *origin, k key) verdict {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.releaseLocked(k, o)
-	if o.due--; o.due < 0 {
-		return refused
+	v := r.schedule.claim(&o.supplier, k)
+	if v != refused {
+		r.planLocked(o)
 	}
-	r.planLocked(o)
-	late := o.lossy || o.lacks[k.file()] != nil // data may have been sent before the origin reported the file as lacking
-	if a := r.active[k.file()]; a != nil {
-		switch s := &a.state[k.piece()]; {
-		case *s == pieceHere || *s == pieceBusy:
-			return dropped
-		case *s == pieceNew && !late:
-			return refused
-		case r.hashed && a.tree == nil:
-			return refused
-		default:
-			*s = pieceBusy
-			return taken
-		}
-	}
-	switch s := &r.files[k.file()]; *s {
-	case fileWanted:
-		*s = fileBusy
-		return taken
-	case fileNew, fileActive:
-		if !late || r.shapeOf(k.file()).Pieces() > 1 {
-			return refused
-		}
-		*s = fileBusy
-		return taken
-	}
-	return dropped
+	return v
 }
 
 // single handles a file of one piece. hash is the sender's, if the manifest has none.
@@ -152,12 +115,7 @@ func (r *receiver) single(o *origin, id uint32, hash, data []byte) error {
 
 // wholeLocked queues a complete file for its name, if it is still in that state: its sender may have reported it as failed.
 func (r *receiver) wholeLocked(id uint32, was fileState) {
-	if r.files[id] != was {
-		return
-	}
-	r.files[id] = fileWhole
-	r.whole = append(r.whole, id)
-	if len(r.whole) >= settleFiles || len(r.whole) == r.left {
+	if r.complete(id, was) {
 		r.kick()
 	}
 }
@@ -179,7 +137,7 @@ func (r *receiver) piece(d *delivery, i int, data []byte) error {
 	if a == nil {
 		return nil // the file has failed meanwhile
 	}
-	cv, err := a.verify(d, i, data)
+	cv, err := a.verify(i, data, d.hash[:])
 	if err != nil {
 		d.ended = r.bad(o, keyOf(id, i), err)
 		return nil
@@ -215,23 +173,13 @@ func (r *receiver) hereLocked(a *active, i int, cv b3tree.CV) {
 	if r.active[a.id] != a {
 		return // the file has failed meanwhile
 	}
-	a.state[i] = pieceHere
-	if a.tree == nil {
-		a.layer[i] = cv
-	}
-	if a.left--; a.left > 0 {
-		return
-	}
-	if a.tree != nil {
-		delete(r.active, a.id)
+	switch {
+	case !r.here(a, i, cv):
+	case a.tree != nil:
 		r.wholeLocked(a.id, fileActive)
-		return
-	}
-	a.asked = nil
-	for o := range r.origins {
-		if o.attached && o.lacks[a.id] == nil {
-			r.askForLocked(o, a)
-			return
+	default:
+		if o, next, ok := r.askAny(a); ok {
+			r.askLocked(r.origins[o], next)
 		}
 	}
 }
@@ -240,18 +188,18 @@ func (r *receiver) hereLocked(a *active, i int, cv b3tree.CV) {
 func (r *receiver) rooted(o *origin, said wire.Root) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if u := r.unsure[said.File]; u != nil && u.asked == o {
+	if u := r.unsure[said.File]; u != nil && u.asked == &o.supplier {
 		o.answered = time.Now()
 		r.comparedLocked(o, u, said)
 		return nil
 	}
 	a := r.active[said.File]
-	if a != nil && a.asked == o && a.left > 0 && !r.hashed { // some of the file was lost since
+	if a != nil && a.asked == &o.supplier && a.left > 0 && !r.hashed { // some of the file was lost since
 		a.asked = nil
 		return nil
 	}
-	if a == nil || a.asked != o || a.left > 0 || r.hashed {
-		if r.isSettledLocked(said.File) && !r.hashed { // the root was requested twice, as some of the file was lost in between
+	if a == nil || a.asked != &o.supplier || a.left > 0 || r.hashed {
+		if r.isSettled(said.File) && !r.hashed { // the root was requested twice, as some of the file was lost in between
 			return nil
 		}
 		return wire.Breachf("ROOT of file %d, which nobody has asked for", said.File)
@@ -263,20 +211,10 @@ func (r *receiver) rooted(o *origin, said wire.Root) error {
 			r.fail(err)
 			return nil
 		}
-		delete(r.active, a.id)
 		r.wholeLocked(a.id, fileActive)
 		return nil
 	}
 	return r.startOverLocked(o, a)
-}
-
-// isSettledLocked reports whether a file is complete, in its place, or failed.
-func (r *receiver) isSettledLocked(id uint32) bool {
-	if int64(id) >= int64(len(r.files)) {
-		return false
-	}
-	s := r.files[id]
-	return s == fileWhole || s == filePlaced || s == fileFailed
 }
 
 // startOverLocked forgets a file's present data: data of an earlier run does not match the current file. It releases mu while the disk does
@@ -298,10 +236,7 @@ func (r *receiver) startOverLocked(o *origin, a *active) error {
 		return nil // the file has failed meanwhile
 	}
 	r.t.meter.forget(e.Size, a.resumed)
-	again := r.newActive(a.id)
-	again.restarts = a.restarts + 1
-	r.active[a.id] = again
-	r.fetched = append(r.fetched, again)
+	r.restart(a)
 	r.t.tell(Event{EventFetchedAgain, o.peer, e.Path, err})
 	r.planLocked(o)
 	return nil
@@ -319,9 +254,6 @@ func (r *receiver) resetLocked(o *origin, id uint32) error {
 	return r.st.Reset(id)
 }
 
-// badPieces is how many wrong pieces an only source may send.
-const badPieces = 3
-
 // bad requeues a corrupt piece, for another origin if possible, and reports whether its origin is given up.
 func (r *receiver) bad(o *origin, k key, cause error) (drop bool) {
 	path := r.entries[k.file()].Path
@@ -329,15 +261,7 @@ func (r *receiver) bad(o *origin, k key, cause error) (drop bool) {
 	r.t.meter.bad.Add(1)
 	r.t.tell(Event{EventBadPiece, o.peer, path, err})
 	r.mu.Lock()
-	if a := r.active[k.file()]; a != nil {
-		a.state[k.piece()] = pieceNew
-		r.again = append(r.again, k)
-	} else if r.files[k.file()] == fileBusy {
-		r.files[k.file()] = fileNew
-		r.again = append(r.again, k)
-	}
-	o.bad++
-	drop = o.bad >= badPieces || len(r.origins) > 1
+	drop = r.refute(&o.supplier, k)
 	if !drop {
 		r.planLocked(o)
 	}
@@ -386,7 +310,7 @@ func (r *receiver) pause(err error) {
 	} else {
 		r.t.tell(Event{EventResumed, "", "", nil})
 	}
-	for o := range r.origins {
+	for _, o := range r.origins {
 		if err == nil {
 			_ = o.ctl.send(wire.KindResume, false, nil) // a failure shows at the reader
 		} else {

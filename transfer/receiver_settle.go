@@ -182,14 +182,12 @@ func firstOf(errs []error) error {
 
 // failLocked marks a file as failed on this side, and notifies the origins.
 func (r *receiver) failLocked(id uint32, err *Error) {
-	if r.files[id] == fileFailed || r.files[id] == filePlaced {
+	if !r.drop(id) {
 		return
 	}
-	r.files[id] = fileFailed
-	r.left--
 	err.Path = r.entries[id].Path
 	why := whyOf(err)
-	for o := range r.origins {
+	for _, o := range r.origins {
 		_ = o.ctl.send(wire.KindFailed, false, func(b []byte) []byte { return wire.AppendFailed(b, id, why) }) // a failure shows at the reader
 	}
 	r.t.fileFailed(err)
@@ -202,8 +200,8 @@ func (r *receiver) ack() {
 	a := wire.Ack{Durable: uint64(max(0, m.durable.Load())), Verified: uint64(max(0, m.verified.Load())), Published: uint32(m.filesDone.Load())}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for o := range r.origins {
-		if o.attached && o.told != a {
+	for _, o := range r.origins {
+		if o.told != a {
 			o.told = a
 			_ = o.ctl.send(wire.KindAck, false, a.Append) // a failure shows at the reader
 		}
@@ -251,11 +249,9 @@ func (r *receiver) finish() (done bool, err error) {
 		Durable: r.o.Sync != staging.SyncNone,
 	}
 	close(r.ended) // before any origin can answer
-	for o := range r.origins {
-		if o.attached {
-			_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // a failure shows at the reader
-			o.ctl.hurry(completeWait)
-		}
+	for _, o := range r.origins {
+		_ = o.ctl.send(wire.KindComplete, false, r.sum.Append) // a failure shows at the reader
+		o.ctl.hurry(completeWait)
 	}
 	return true, nil
 }

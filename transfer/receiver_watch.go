@@ -39,10 +39,10 @@ func (r *receiver) watch() {
 func (r *receiver) watchOnce(every time.Duration, asking *sync.WaitGroup) (stalled []*origin, lanes []*bulk.Lane) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for o := range r.origins {
+	for _, o := range r.origins {
 		o.rate = float64(o.since) / every.Seconds()
 		o.since = 0
-		o.window = max(o.window/2, windowFor(o.rate, o.s.RTT().Seconds()))
+		o.resize(o.rate, o.s.RTT().Seconds())
 		if !r.isStalledLocked(o, time.Now()) {
 			o.doubted = time.Time{}
 			continue
@@ -100,7 +100,7 @@ func (r *receiver) isStalledLocked(o *origin, now time.Time) bool {
 	}
 	owes := r.owedLocked(o) // bytes to be hashed, one file after the other
 	for _, a := range r.active {
-		if a.asked == o && (a.left == 0 || r.hashed && a.tree == nil) {
+		if a.asked == &o.supplier && (a.left == 0 || r.hashed && a.tree == nil) {
 			owes += a.shape.Size()
 		}
 	}

@@ -54,7 +54,7 @@ func asked(t *testing.T) (r *receiver, o *origin, a *active) {
 	}
 	require.NoError(t, r.st.WriteAt(0, make([]byte, 3<<20), 0))
 	require.NoError(t, r.st.Sync())
-	o = &origin{r: r, lacks: make(map[uint32]*Error)}
+	o = &origin{r: r, supplier: newSupplier(true)}
 	a.left, a.next = 0, len(a.state)
 	return r, o, a
 }
@@ -63,12 +63,12 @@ func asked(t *testing.T) (r *receiver, o *origin, a *active) {
 func TestNoLockIsHeldWhileTheDiskForgetsAFile(t *testing.T) {
 	for name, begin := range map[string]func(r *receiver, o *origin, a *active){
 		"that does not match": func(r *receiver, o *origin, a *active) {
-			a.asked = o
+			a.asked = &o.supplier
 			r.active[0], r.files[0] = a, fileActive
 		},
 		"that is replaced": func(r *receiver, o *origin, a *active) {
 			r.o.Overwrite, r.files[0], r.cursor = true, fileUnsure, 1
-			r.unsure[0] = &unsure{asked: o}
+			r.unsure[0] = &unsure{asked: &o.supplier}
 			o.unsure = 1
 		},
 	} {
@@ -128,7 +128,7 @@ func TestAFileThatIsBeingForgottenIsNotLost(t *testing.T) {
 // The answers of an origin are not read while its reader waits for the disk.
 func TestAnOriginDoesNotStallWhileItsReaderWaitsForTheDisk(t *testing.T) {
 	r, o, a := asked(t)
-	r.active[0], a.asked = a, o
+	r.active[0], a.asked = a, &o.supplier
 	now := time.Now()
 	o.last, o.answered, o.resetting = now, now.Add(-time.Hour), true
 	require.False(t, r.isStalledLocked(o, now))
