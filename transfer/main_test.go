@@ -2,6 +2,7 @@ package transfer_test
 
 import (
 	"context"
+	"flag"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,7 +18,13 @@ import (
 	"github.com/peerlane/peerlane/transfer/source"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if bench := flag.Lookup("test.bench"); bench.Value.String() == "" {
+		transfer.SkipSyncs()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // newPair opens a session in memory.
 func newPair(t testing.TB) *peerlanetest.Sessions {
