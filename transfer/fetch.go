@@ -122,14 +122,15 @@ func newOutcomes(n int) *outcomes { return &outcomes{all: n} }
 func (s *outcomes) Go(fn func() error, failed func(error)) {
 	s.WaitGroup.Go(func() {
 		err := fn()
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		if err == nil {
 			return // everything has arrived: the errors of others do not matter
 		}
+		s.mu.Lock()
 		s.errs = append(s.errs, err)
-		if len(s.errs) == s.all {
-			failed(allFailed(s.errs))
+		errs := s.errs
+		s.mu.Unlock()
+		if len(errs) == s.all {
+			failed(allFailed(errs))
 		}
 	})
 }
