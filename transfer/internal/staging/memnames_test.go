@@ -210,7 +210,11 @@ func (d *memDisk) Chmod(name string, perm fs.FileMode) error {
 	if err := d.op("chmod " + name); err != nil {
 		return err
 	}
-	d.names[name].mode = perm
+	n := d.names[name]
+	if n == nil {
+		return notFound("chmod", name)
+	}
+	n.mode = perm
 	return nil
 }
 
