@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -45,7 +46,7 @@ func layerOf(t require.TestingT, pieces int) *zeroLayer {
 func filesOfPieces(t require.TestingT, hashed bool, pieces ...int) []manifest.Entry {
 	entries := make([]manifest.Entry, len(pieces))
 	for i, n := range pieces {
-		e := manifest.Entry{ID: uint32(i), Kind: manifest.KindFile, Size: int64(n) * pieceSize}
+		e := manifest.Entry{ID: uint32(i), Kind: manifest.KindFile, Path: fmt.Sprint(i), Size: int64(n) * pieceSize}
 		switch {
 		case n == 0:
 			e = manifest.Entry{ID: uint32(i), Kind: manifest.KindDir}
