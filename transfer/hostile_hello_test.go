@@ -12,8 +12,7 @@ import (
 
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/internal/b3tree"
-	"github.com/peerlane/peerlane/internal/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
@@ -263,7 +262,7 @@ func TestAFileThatTheReceiverGivesUpFailsAtTheSender(t *testing.T) {
 func TestLostTransfersMakeRoomForNewOnes(t *testing.T) {
 	from := write(t, content{"a": 8 << 20})
 	synctest.Test(t, func(t *testing.T) {
-		p := testsession.New(t, faultnet.LinkOptions{}, session.Config{ResumeWindow: time.Hour})
+		p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Config: session.Config{ResumeWindow: time.Hour}})
 		v := service(t, p, &transfer.ServiceConfig{Pending: 2, Options: transfer.Options{Rate: 1 << 20}})
 		tree := walk(t, from)
 		share, err := v.Share(tree, &transfer.ShareOptions{Many: true})

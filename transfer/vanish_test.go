@@ -13,7 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/internal/manifest"
@@ -21,7 +21,7 @@ import (
 )
 
 // die ends the session of a pair for good.
-func die(p *testsession.Pair) { _, _ = p.Alice.Close(), p.Bob.Close() }
+func die(p *peerlanetest.Sessions) { _, _ = p.Alice.Close(), p.Bob.Close() }
 
 // A source that disappears for good takes nothing with it: the others deliver what it was asked for, and hardly anything crosses twice.
 func TestWhatADeadSourceWasAskedForComesFromTheOthers(t *testing.T) {
@@ -29,7 +29,7 @@ func TestWhatADeadSourceWasAskedForComesFromTheOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tree := hashedTree(t, from)
 		var k told
-		var pairs []*testsession.Pair
+		var pairs []*peerlanetest.Sessions
 		var dials []transfer.Dialer
 		var ref transfer.Ref
 		for range 3 {
