@@ -14,7 +14,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/defaults"
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -24,7 +24,7 @@ func TestCloseOfALaneLosesNothingSilently(t *testing.T) {
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(100) {
-				bubble(t, func(t *testing.T) { closeAtRandom(t, opts, rand.New(rand.NewPCG(seed, 5)), seed) })
+				synctest.Test(t, func(t *testing.T) { closeAtRandom(t, opts, rand.New(rand.NewPCG(seed, 5)), seed) })
 			}
 		})
 	}
@@ -41,8 +41,8 @@ type end struct {
 }
 
 func closeAtRandom(t *testing.T, opts *Options, rng *rand.Rand, seed uint64) {
-	p := newPair(t, faultnet.LinkOptions{Delay: time.Duration(rng.IntN(int(10 * time.Millisecond)))}, session.Config{ResumeWindow: 10 * time.Second})
-	p.resets = true
+	p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Duration(rng.IntN(int(10 * time.Millisecond)))}, session.Config{ResumeWindow: 10 * time.Second})
+	p.resets.Store(true)
 	var ends [2]end
 	ends[0].lane, ends[1].lane = p.lanes(t, opts)
 	var all sync.WaitGroup
@@ -52,9 +52,8 @@ func closeAtRandom(t *testing.T, opts *Options, rng *rand.Rand, seed uint64) {
 	}
 	if rng.IntN(3) == 0 {
 		time.Sleep(time.Duration(rng.IntN(int(500 * time.Millisecond))))
-		p.mu.Lock()
-		p.links[rng.IntN(len(p.links))].Cut()
-		p.mu.Unlock()
+		links := p.Links()
+		links[rng.IntN(len(links))].Cut()
 	}
 	all.Wait()
 	for i, e := range ends {
@@ -118,8 +117,8 @@ func TestBothSidesOfALaneMayCloseAtOnce(t *testing.T) {
 	for name, opts := range kinds {
 		for _, apart := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond, 200 * time.Millisecond} {
 			t.Run(fmt.Sprint(name, apart), func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
-					p := newPair(t, faultnet.LinkOptions{Delay: 5 * time.Millisecond}, session.Config{})
+				synctest.Test(t, func(t *testing.T) {
+					p := newPair(t, peerlanetest.SessionsOptions{Delay: 5 * time.Millisecond}, session.Config{})
 					here, there := p.lanes(t, opts)
 					for _, way := range [][2]*Lane{{here, there}, {there, here}} {
 						_, err := way[0].Write([]byte("word"))
@@ -143,8 +142,8 @@ func TestBothSidesOfALaneMayCloseAtOnce(t *testing.T) {
 func TestCloseOfALaneWaitsForProgress(t *testing.T) {
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				p := newPair(t, faultnet.LinkOptions{Rate: 32 << 10, Buffer: 16 << 10}, session.Config{Heartbeat: time.Minute, WriteTimeout: time.Hour})
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, peerlanetest.SessionsOptions{Rate: 32 << 10, Buffer: 16 << 10}, session.Config{Heartbeat: time.Minute, WriteTimeout: time.Hour})
 				here, there := p.lanes(t, opts)
 				body := make([]byte, 600<<10)
 				for i := range body {
@@ -162,8 +161,8 @@ func TestCloseOfALaneWaitsForProgress(t *testing.T) {
 				reading.Wait()
 				require.True(t, bytes.Equal(body, got.Bytes()))
 			})
-			bubble(t, func(t *testing.T) {
-				p := newPair(t, faultnet.LinkOptions{Buffer: 16 << 10}, session.Config{})
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, peerlanetest.SessionsOptions{Buffer: 16 << 10}, session.Config{})
 				here, _ := p.lanes(t, opts)
 				wrote := make(chan int, 1)
 				go func() {
@@ -186,8 +185,8 @@ func TestCloseOfALaneWaitsForProgress(t *testing.T) {
 func TestCloseOfTheSessionLosesNoBlock(t *testing.T) {
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond, Rate: 4 << 20}, session.Config{})
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Millisecond, Rate: 4 << 20}, session.Config{})
 				here, there := p.lanes(t, opts)
 				body := make([]byte, 2<<20)
 				for i := range body {
@@ -199,7 +198,7 @@ func TestCloseOfTheSessionLosesNoBlock(t *testing.T) {
 				reading.Go(func() { got, err = io.ReadAll(there) })
 				_, failed := here.Write(body)
 				require.NoError(t, failed)
-				require.NoError(t, p.alice.Close())
+				require.NoError(t, p.Alice.Close())
 				reading.Wait()
 				require.NoError(t, err)
 				require.True(t, bytes.Equal(body, got), "%d bytes", len(got))
@@ -214,14 +213,14 @@ func TestCloseOfTheSessionWaitsForALaneThatIsBeingClosed(t *testing.T) {
 		size := 3 * max(kinds[name].Strands, 1) * maxBlock // Write returns, and the peer's lane has not all of it
 		t.Run(name, func(t *testing.T) {
 			closeBoth := func(t *testing.T, there func(*Lane)) (ofLane, ofSession error, read int) {
-				p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond, Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
+				p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Millisecond, Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
 				got := make(chan int, 1)
-				Handle(p.toBob, "lane", nil, func(l *Lane) {
+				Handle(p.ToBob, "lane", nil, func(l *Lane) {
 					there(l)
 					n, _ := io.Copy(io.Discard, l)
 					got <- int(n)
 				})
-				l, err := Open(t.Context(), p.alice, "lane", kinds[name])
+				l, err := Open(t.Context(), p.Alice, "lane", kinds[name])
 				require.NoError(t, err)
 				body := make([]byte, size)
 				_, err = rand.NewChaCha8([32]byte{}).Read(body)
@@ -231,16 +230,16 @@ func TestCloseOfTheSessionWaitsForALaneThatIsBeingClosed(t *testing.T) {
 				closed := make(chan error, 1)
 				go func() { closed <- l.Close() }()
 				synctest.Wait()
-				ofSession = p.alice.Close()
+				ofSession = p.Alice.Close()
 				return <-closed, ofSession, <-got
 			}
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				ofLane, ofSession, read := closeBoth(t, func(*Lane) { time.Sleep(3 * time.Second) })
 				require.NoError(t, ofLane)
 				require.NoError(t, ofSession)
 				require.Equal(t, size, read)
 			})
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				ofLane, ofSession, _ := closeBoth(t, func(*Lane) { time.Sleep(time.Minute) })
 				require.Error(t, ofLane)
 				require.Error(t, ofSession)
@@ -251,8 +250,8 @@ func TestCloseOfTheSessionWaitsForALaneThatIsBeingClosed(t *testing.T) {
 
 // A lane that was aborted is no loss to the Close of its session.
 func TestCloseOfTheSessionIsNoErrorAfterAbort(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond, Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Millisecond, Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
 		here, _ := p.lanes(t, kinds["shared, compressed"])
 		body := make([]byte, 400<<10)
 		_, err := rand.NewChaCha8([32]byte{}).Read(body)
@@ -260,7 +259,7 @@ func TestCloseOfTheSessionIsNoErrorAfterAbort(t *testing.T) {
 		_, err = here.Write(body)
 		require.NoError(t, err)
 		closed := make(chan error, 1)
-		go func() { closed <- p.alice.Close() }()
+		go func() { closed <- p.Alice.Close() }()
 		synctest.Wait()
 		require.Empty(t, closed)
 		require.NoError(t, here.Abort(codes.Cancelled))
@@ -278,10 +277,10 @@ func TestASlowReaderIsProgress(t *testing.T) {
 		for _, shrinks := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, shrinks), func(t *testing.T) {
 				for _, ofSession := range []bool{false, true} {
-					bubble(t, func(t *testing.T) {
-						p := newPair(t, faultnet.LinkOptions{Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
+					synctest.Test(t, func(t *testing.T) {
+						p := newPair(t, peerlanetest.SessionsOptions{Buffer: 16 << 10}, session.Config{StreamWindow: 32 << 10})
 						got := make(chan int, 1)
-						Handle(p.toBob, "lane", nil, func(l *Lane) {
+						Handle(p.ToBob, "lane", nil, func(l *Lane) {
 							n, err := 0, error(nil)
 							for b := make([]byte, rate/10); err == nil; {
 								var k int
@@ -291,7 +290,7 @@ func TestASlowReaderIsProgress(t *testing.T) {
 							}
 							got <- n
 						})
-						l, err := Open(t.Context(), p.alice, "lane", opts)
+						l, err := Open(t.Context(), p.Alice, "lane", opts)
 						require.NoError(t, err)
 						body := make([]byte, size)
 						_, err = rand.NewChaCha8([32]byte{}).Read(body)
@@ -304,7 +303,7 @@ func TestASlowReaderIsProgress(t *testing.T) {
 						_, err = l.Write(body)
 						require.NoError(t, err)
 						if ofSession {
-							require.NoError(t, p.alice.Close())
+							require.NoError(t, p.Alice.Close())
 						} else {
 							require.NoError(t, l.Close())
 						}

@@ -10,8 +10,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/test/edges"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -20,14 +20,14 @@ import (
 func exercise(t *testing.T, open, accept *Options) {
 	synctest.Test(t, func(t *testing.T) {
 		t.Cleanup(func() { time.Sleep(time.Minute) }) // a Write that waits for its Rate looks at the session after that
-		p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
-		Handle(p.toBob, "lane", func(AcceptInfo) (*Options, error) { return accept, nil }, func(l *Lane) {
+		p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
+		Handle(p.ToBob, "lane", func(AcceptInfo) (*Options, error) { return accept, nil }, func(l *Lane) {
 			_ = l.SetDeadline(time.Now().Add(time.Hour))
 			_, _ = io.Copy(l, l)
 		})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		l, err := Open(ctx, p.alice, "lane", open)
+		l, err := Open(ctx, p.Alice, "lane", open)
 		if err != nil {
 			if o := open.withDefaults(); o.validate() != nil {
 				require.ErrorIs(t, err, ErrInvalid)
@@ -66,7 +66,7 @@ func TestNoCallIsAPanic(t *testing.T) {
 		for kind, opts := range kinds {
 			t.Log(kind, "seed", seed)
 			synctest.Test(t, func(t *testing.T) {
-				p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+				p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 				use := func(l *Lane, n uint64) {
 					_ = l.SetDeadline(time.Now().Add(time.Minute))
 					rng := rand.New(rand.NewPCG(seed, n))
@@ -74,8 +74,8 @@ func TestNoCallIsAPanic(t *testing.T) {
 					edges.Methods(nil, rng, 10, l, "SetDeadline", "SetReadDeadline", "SetWriteDeadline")
 					edges.Methods(nil, rng, 10, l)
 				}
-				Handle(p.toBob, "lane", nil, func(l *Lane) { use(l, 1) })
-				l, err := Open(t.Context(), p.alice, "lane", opts)
+				Handle(p.ToBob, "lane", nil, func(l *Lane) { use(l, 1) })
+				l, err := Open(t.Context(), p.Alice, "lane", opts)
 				require.NoError(t, err)
 				use(l, 2)
 				_ = l.Close()

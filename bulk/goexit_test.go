@@ -4,11 +4,12 @@ import (
 	"io"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -16,15 +17,15 @@ import (
 func TestALaneWhoseHandlerEndsItsGoroutineIsAborted(t *testing.T) {
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				p := newPair(t, faultnet.LinkOptions{}, session.Config{})
-				p.resets = true
-				Handle(p.toBob, "lane", nil, func(l *Lane) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
+				p.resets.Store(true)
+				Handle(p.ToBob, "lane", nil, func(l *Lane) {
 					_, _ = io.ReadFull(l, make([]byte, 1)) // the other strands have come
 					_, _ = l.Write([]byte("half"))
 					runtime.Goexit()
 				})
-				l, err := Open(t.Context(), p.alice, "lane", opts)
+				l, err := Open(t.Context(), p.Alice, "lane", opts)
 				require.NoError(t, err)
 				_, err = l.Write([]byte("x"))
 				require.NoError(t, err)
@@ -32,7 +33,7 @@ func TestALaneWhoseHandlerEndsItsGoroutineIsAborted(t *testing.T) {
 				require.Error(t, err)
 				_ = l.Abort(0)
 				time.Sleep(time.Minute)
-				v := p.bob.Snapshot()
+				v := p.Bob.Snapshot()
 				require.Zero(t, v.Streams)
 			})
 		})
@@ -40,14 +41,14 @@ func TestALaneWhoseHandlerEndsItsGoroutineIsAborted(t *testing.T) {
 }
 
 func TestAnAcceptThatEndsItsGoroutineRefusesTheLane(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := newPair(t, faultnet.LinkOptions{}, session.Config{MaxStreams: 2})
-		Handle(p.toBob, "lane", func(AcceptInfo) (*Options, error) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{MaxStreams: 2})
+		Handle(p.ToBob, "lane", func(AcceptInfo) (*Options, error) {
 			runtime.Goexit()
 			return nil, nil
 		}, nil)
 		for range 10 {
-			_, err := Open(t.Context(), p.alice, "lane", nil)
+			_, err := Open(t.Context(), p.Alice, "lane", nil)
 			require.ErrorIs(t, err, session.ErrInternal)
 		}
 	})

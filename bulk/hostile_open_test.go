@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/defaults"
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -27,9 +27,9 @@ func (h hello) nth(strand int) hello { h.strand = strand; return h }
 
 // A strand that nobody waits for is dropped, and the lane it wanted to join goes on (spec 2.2).
 func TestStrandsThatAreNotDueAreDropped(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := newPair(t, faultnet.LinkOptions{}, session.Config{})
-		other := newPair(t, faultnet.LinkOptions{}, session.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
+		other := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 		registry := new(Registry)
 		lanes := make(chan *Lane, 1)
 		accept := func(AcceptInfo) (*Options, error) { return &Options{Registry: registry}, nil }
@@ -37,8 +37,8 @@ func TestStrandsThatAreNotDueAreDropped(t *testing.T) {
 			lanes <- l
 			_, _ = io.Copy(io.Discard, l)
 		}}
-		p.toBob.SetStream("lane", h.take)
-		other.toBob.SetStream("lane", h.take)
+		p.ToBob.SetStream("lane", h.take)
+		other.ToBob.SetStream("lane", h.take)
 		dropped := func(s *session.Session, o hello) {
 			st := rawOpen(t, s, o, separate)
 			b, err := io.ReadAll(st)
@@ -46,23 +46,23 @@ func TestStrandsThatAreNotDueAreDropped(t *testing.T) {
 			require.NoError(t, err)
 			_ = st.Close()
 		}
-		dropped(p.alice, open0(3).nth(1)) // nobody knows the id
-		first := rawOpen(t, p.alice, open0(3), separate)
+		dropped(p.Alice, open0(3).nth(1)) // nobody knows the id
+		first := rawOpen(t, p.Alice, open0(3), separate)
 		answer, err := readHello(first)
 		require.NoError(t, err)
 		require.Equal(t, hello{kind: helloAccept, id: testID, count: 3}, answer)
 		l := <-lanes
-		dropped(other.alice, open0(3).nth(1)) // another session's
+		dropped(other.Alice, open0(3).nth(1)) // another session's
 		strange := open0(3).nth(1)
 		strange.id[0]++
-		dropped(p.alice, strange)
-		dropped(p.alice, hello{kind: helloOpen, id: testID, count: 16, strand: 7}) // was not agreed on
-		second := rawOpen(t, p.alice, open0(3).nth(1), separate)
+		dropped(p.Alice, strange)
+		dropped(p.Alice, hello{kind: helloOpen, id: testID, count: 16, strand: 7}) // was not agreed on
+		second := rawOpen(t, p.Alice, open0(3).nth(1), separate)
 		synctest.Wait()
-		dropped(p.alice, open0(3).nth(1)) // twice
+		dropped(p.Alice, open0(3).nth(1)) // twice
 		require.Equal(t, 2, l.Snapshot().Strands)
 
-		again := rawOpen(t, p.alice, open0(3), separate) // a second lane of the same id
+		again := rawOpen(t, p.Alice, open0(3), separate) // a second lane of the same id
 		answer, err = readHello(again)
 		require.NoError(t, err)
 		require.Equal(t, hello{kind: helloRefuse, code: refuseProtocol}, answer)
@@ -93,10 +93,10 @@ func TestHandleRefusesWhatIsNoOpen(t *testing.T) {
 		"no id":           {hello{kind: helloOpen, count: 1}.append(nil), refuseProtocol},
 		"another version": {append(append([]byte{}, helloMagic[:]...), append([]byte{2, 0x21}, make([]byte, 22)...)...), refuseVersion},
 	} {
-		bubble(t, func(t *testing.T) {
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{})
-			Handle(p.toBob, "lane", nil, func(*Lane) { panic("it is no lane") })
-			st, err := p.alice.OpenStream(t.Context(), "lane", nil)
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
+			Handle(p.ToBob, "lane", nil, func(*Lane) { panic("it is no lane") })
+			st, err := p.Alice.OpenStream(t.Context(), "lane", nil)
 			require.NoError(t, err)
 			_, err = st.Write(test.wire)
 			require.NoError(t, err)
@@ -110,10 +110,10 @@ func TestHandleRefusesWhatIsNoOpen(t *testing.T) {
 
 // Who says nothing after opening a stream is let go.
 func TestHandleWaitsForAnOpenNoLongerThanOpenTimeout(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := newPair(t, faultnet.LinkOptions{}, session.Config{})
-		Handle(p.toBob, "lane", nil, func(*Lane) { panic("it is no lane") })
-		st, err := p.alice.OpenStream(t.Context(), "lane", nil)
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
+		Handle(p.ToBob, "lane", nil, func(*Lane) { panic("it is no lane") })
+		st, err := p.Alice.OpenStream(t.Context(), "lane", nil)
 		require.NoError(t, err)
 		began := time.Now()
 		_, err = io.Copy(io.Discard, st)
@@ -138,10 +138,10 @@ func TestOpenTakesNoAnswerThatIsNone(t *testing.T) {
 		"version":          {func(hello) hello { return hello{kind: helloRefuse, code: refuseVersion} }, ErrVersion},
 		"HandshakeTimeout": {nil, context.DeadlineExceeded},
 	} {
-		bubble(t, func(t *testing.T) {
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 			over := make(chan error, 1)
-			p.toBob.SetStream("lane", func(st *session.Stream) {
+			p.ToBob.SetStream("lane", func(st *session.Stream) {
 				h, err := readHello(st)
 				if err == nil && test.answer != nil {
 					_, _ = st.Write(test.answer(h).append(nil))
@@ -151,7 +151,7 @@ func TestOpenTakesNoAnswerThatIsNone(t *testing.T) {
 			})
 			registry := new(Registry)
 			began := time.Now()
-			l, err := Open(t.Context(), p.alice, "lane", &Options{HandshakeTimeout: time.Minute, Registry: registry})
+			l, err := Open(t.Context(), p.Alice, "lane", &Options{HandshakeTimeout: time.Minute, Registry: registry})
 			require.Nil(t, l)
 			require.ErrorIs(t, err, test.err, name)
 			require.ErrorContains(t, err, `bulk: open "lane": `)
@@ -162,17 +162,17 @@ func TestOpenTakesNoAnswerThatIsNone(t *testing.T) {
 			require.Error(t, <-over, "%s: the peer does not take it for a lane that ended in order", name)
 		})
 	}
-	bubble(t, func(t *testing.T) {
-		p := newPair(t, faultnet.LinkOptions{}, session.Config{})
-		p.toBob.SetStream("lane", func(st *session.Stream) { _, _ = io.Copy(io.Discard, st) })
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
+		p.ToBob.SetStream("lane", func(st *session.Stream) { _, _ = io.Copy(io.Discard, st) })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := Open(ctx, p.alice, "lane", nil)
+		_, err := Open(ctx, p.Alice, "lane", nil)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		_, err = Open(t.Context(), p.alice, "nobody", &Options{Mode: Dedicated})
+		_, err = Open(t.Context(), p.Alice, "nobody", &Options{Mode: Dedicated})
 		require.ErrorIs(t, err, session.ErrNotFound, "a shared stream would not be found either")
-		_ = p.alice.Close()
-		_, err = Open(t.Context(), p.alice, "lane", nil)
+		_ = p.Alice.Close()
+		_, err = Open(t.Context(), p.Alice, "lane", nil)
 		require.ErrorIs(t, err, net.ErrClosed)
 	})
 }
@@ -190,16 +190,16 @@ func TestAcceptDecides(t *testing.T) {
 		{nil, errors.New("not you"), ErrNotTaken},
 		{nil, ErrBusy, ErrBusy},
 	} {
-		bubble(t, func(t *testing.T) {
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 			accept := func(i AcceptInfo) (*Options, error) {
 				require.Equal(t, "lane", i.Name)
 				require.Equal(t, "alice", i.Session.Peer())
 				time.Sleep(4 * time.Second) // it may
 				return test.opts, test.err
 			}
-			Handle(p.toBob, "lane", accept, func(l *Lane) { _, _ = io.Copy(l, l) })
-			l, err := Open(t.Context(), p.alice, "lane", nil)
+			Handle(p.ToBob, "lane", accept, func(l *Lane) { _, _ = io.Copy(l, l) })
+			l, err := Open(t.Context(), p.Alice, "lane", nil)
 			if test.want != nil {
 				require.ErrorIs(t, err, test.want)
 				return
@@ -216,15 +216,15 @@ func TestAHandlerThatPanicsAbortsTheLane(t *testing.T) {
 		if name == "dedicated" {
 			continue // a link has no resets
 		}
-		bubble(t, func(t *testing.T) {
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{Logger: slog.New(slog.DiscardHandler)})
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{Logger: slog.New(slog.DiscardHandler)})
 			registry := new(Registry)
 			accept := func(AcceptInfo) (*Options, error) { return &Options{Registry: registry, Compress: true}, nil }
-			Handle(p.toBob, "lane", accept, func(l *Lane) {
+			Handle(p.ToBob, "lane", accept, func(l *Lane) {
 				_, _ = l.Read(make([]byte, 1))
 				panic("oops")
 			})
-			l, err := Open(t.Context(), p.alice, "lane", opts)
+			l, err := Open(t.Context(), p.Alice, "lane", opts)
 			require.NoError(t, err)
 			_, err = l.Write([]byte("x"))
 			require.NoError(t, err)
@@ -242,16 +242,16 @@ func TestAHandlerThatPanicsAbortsTheLane(t *testing.T) {
 // Handlers that return at once, while strands are on their way.
 func TestAHandlerMayReturnWhileStrandsCome(t *testing.T) {
 	for _, delay := range []time.Duration{0, time.Millisecond, time.Second} {
-		bubble(t, func(t *testing.T) {
-			p := newPair(t, faultnet.LinkOptions{Delay: delay}, session.Config{})
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, peerlanetest.SessionsOptions{Delay: delay}, session.Config{})
 			var served atomic.Int32
-			Handle(p.toBob, "lane", nil, func(l *Lane) {
+			Handle(p.ToBob, "lane", nil, func(l *Lane) {
 				if served.Add(1)%2 == 0 {
 					_, _ = l.Write([]byte("bye"))
 				}
 			})
 			for i := range 6 {
-				l, err := Open(t.Context(), p.alice, "lane", &Options{Mode: Dedicated, Strands: 5, Compress: true})
+				l, err := Open(t.Context(), p.Alice, "lane", &Options{Mode: Dedicated, Strands: 5, Compress: true})
 				require.NoError(t, err)
 				b, err := io.ReadAll(l)
 				require.NoError(t, err, "%d, %v", i, delay)
@@ -268,18 +268,16 @@ func TestAHandlerMayReturnWhileStrandsCome(t *testing.T) {
 // A session that is lost ends its lanes on both sides.
 func TestALaneEndsWithItsSession(t *testing.T) {
 	for name, opts := range kinds {
-		bubble(t, func(t *testing.T) {
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{ResumeWindow: -1})
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{ResumeWindow: -1})
 			here, there := p.lanes(t, opts)
 			_, err := here.Write([]byte("x"))
 			require.NoError(t, err)
 			_, err = io.ReadFull(there, make([]byte, 1))
 			require.NoError(t, err)
-			p.mu.Lock()
-			for _, l := range p.links {
+			for _, l := range p.Links() {
 				l.Cut()
 			}
-			p.mu.Unlock()
 			for _, l := range []*Lane{here, there} {
 				_, err := io.Copy(io.Discard, l)
 				require.Error(t, err, name)
@@ -293,8 +291,8 @@ func TestALaneEndsWithItsSession(t *testing.T) {
 
 // The bytes of a Write stay together under a Rate too.
 func TestWritesTakeTurnsAtARate(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 		here, there := p.lanes(t, &Options{Rate: 1000})
 		for i := range 4 {
 			go func() { _, _ = here.Write(bytes.Repeat([]byte{byte(i)}, 1000)) }()

@@ -55,7 +55,7 @@ func cat(parts ...[]byte) []byte { return slices.Concat(parts...) }
 func TestLanesEndWhenAPeerBreaksTheProtocol(t *testing.T) {
 	for name, test := range breaches {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				f, far := rawLane(true, len(test.strands), faultnet.LinkOptions{})
 				for i, b := range test.strands {
 					_, err := far[i].Write(b)
@@ -94,7 +94,7 @@ func TestLanesEndWhenAPeerBreaksTheProtocol(t *testing.T) {
 
 // A block that waits for one that another strand may still bring waits as long as the reader, and no longer than the lane.
 func TestAGapIsBoundedByTheDeadlineAndByClose(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f, far := rawLane(false, 2, faultnet.LinkOptions{})
 		_, err := far[0].Write(cat(rawBlock(5, "five"), rawBlock(6, "six")))
 		require.NoError(t, err)
@@ -120,7 +120,7 @@ func TestAGapIsBoundedByTheDeadlineAndByClose(t *testing.T) {
 
 // Close waits for defaults.Close when nothing moves, says so, and leaves nothing behind, whatever the peer does.
 func TestCloseIsBoundedWhenThePeerNeverReads(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f, _ := rawLane(false, 3, faultnet.LinkOptions{Buffer: 1000})
 		wrote := make(chan error, 2)
 		for range 2 {
@@ -153,7 +153,7 @@ func TestCloseIsBoundedWhenThePeerNeverReads(t *testing.T) {
 
 // A Write that a deadline ends has said how much the lane took, and exactly that arrives.
 func TestAWriteDeadlineInTheMiddleLosesNothing(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		here, far := rawLane(false, 2, faultnet.LinkOptions{Buffer: 1000})
 		body := theBytes(20 * maxBlock)
 		require.NoError(t, here.SetWriteDeadline(time.Now().Add(time.Second)))
@@ -189,7 +189,7 @@ func TestAWriteDeadlineInTheMiddleLosesNothing(t *testing.T) {
 // Writes take turns: the bytes of each stay together. CloseWrite beside them ends what has not been taken, and nothing follows END.
 func TestWritesTakeTurnsAndNothingFollowsEND(t *testing.T) {
 	for range 8 {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			here, far := rawLane(false, 4, faultnet.LinkOptions{})
 			there := newFramed(false, 4)
 			for i := range far {
@@ -245,7 +245,7 @@ func TestWritesTakeTurnsAndNothingFollowsEND(t *testing.T) {
 
 // A strand that ends before the next one has come is no loss (spec 2.2); nobody comes after strandsTimeout.
 func TestAStrandThatEndsBeforeTheNextOneComesIsNoLoss(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		for _, comes := range []bool{true, false} {
 			f := newFramed(false, 2)
 			a, far := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
@@ -278,7 +278,7 @@ func TestAStrandThatEndsBeforeTheNextOneComesIsNoLoss(t *testing.T) {
 }
 
 func TestAStrandJoinsOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := newFramed(false, 2)
 		a, _ := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
 		require.True(t, f.join(1, rawStrand{a}), "the order is free")
@@ -294,7 +294,7 @@ func TestAStrandJoinsOnce(t *testing.T) {
 
 // What a strand loses, the lane loses, and says so to both who read and who write.
 func TestAStrandThatIsLostEndsTheLane(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f, far := rawLane(false, 3, faultnet.LinkOptions{})
 		read := make(chan error)
 		go func() {
@@ -345,7 +345,7 @@ func TestOnlyENDMayBeLeftUnread(t *testing.T) {
 		{untaken: [2]uint64{0, blockHead}, lost: true},
 		{untaken: [2]uint64{blockHead, blockHead}, lost: true},
 	} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			f := newFramed(false, 2)
 			for i := range c.untaken {
 				here, _ := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
@@ -401,7 +401,7 @@ func (s stuckStrand) Reset(code codes.Code) error {
 // Close gives up after the CloseTimeout of the strand's session, and does not spin while the strand takes its time to end.
 func TestCloseHasTheTimeoutOfTheSession(t *testing.T) {
 	for _, limit := range []time.Duration{100 * time.Millisecond, 20 * time.Second} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			here, _ := faultnet.NewLink(faultnet.LinkOptions{}).Ends()
 			st := stuckStrand{rawStrand{here}, limit, time.Minute, new(int), make(chan struct{})}
 			f := newFramed(false, 1)
@@ -465,7 +465,7 @@ func TestStrandsAreEndedOutsideTheLock(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				f := newFramed(false, 3)
 				far := make([]rawStrand, 2)
 				var ended atomic.Int32
@@ -507,7 +507,7 @@ func TestWhatHasComeIsReadBeforeALoss(t *testing.T) {
 	} {
 		for _, gap := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, gap), func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					f, far := rawLane(false, 3, faultnet.LinkOptions{})
 					_, _ = far[0].Write(rawBlock(0, "one "))
 					_, _ = far[1].Write(rawBlock(1, "two "))
@@ -535,7 +535,7 @@ func TestWhatHasComeIsReadBeforeALoss(t *testing.T) {
 		}
 	}
 	t.Run("Abort", func(t *testing.T) {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			f, far := rawLane(false, 2, faultnet.LinkOptions{})
 			_, _ = far[0].Write(cat(rawBlock(0, "one"), rawBlock(1, "two")))
 			synctest.Wait()

@@ -25,7 +25,7 @@ func (s slowStrand) Close() error {
 
 // A strand that joins while the lane is being closed is closed too, whatever the peer does with it, and none joins afterwards.
 func TestAStrandThatJoinsDuringCloseIsClosed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		f := newFramed(false, 3)
 		var far [3]rawStrand
 		join := func(n int, release chan struct{}) bool {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -28,15 +28,13 @@ func pattern(n int) []byte {
 func TestCloseNamesTheBlockThatCouldNotLeave(t *testing.T) {
 	for _, opts := range []*Options{{Mode: Dedicated, Compress: true}, {Mode: Dedicated, Strands: 3}} {
 		t.Run(fmt.Sprint(*opts), func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
 				here, there := p.lanes(t, opts)
 				require.NoError(t, here.CloseRead())
-				p.mu.Lock()
-				for _, l := range p.links[1:] { // those of the strands
+				for _, l := range p.Links()[1:] { // those of the strands
 					l.Cut()
 				}
-				p.mu.Unlock()
 				synctest.Wait()
 				n, err := here.Write([]byte("word"))
 				require.NoError(t, err)
@@ -61,8 +59,8 @@ func TestWhatHasComeOnALaneIsReadAfterTheSession(t *testing.T) {
 		for _, closes := range []string{"the reader", "the writer"} {
 			for _, size := range []int{1000, 300_000} {
 				t.Run(fmt.Sprint(name, closes, size), func(t *testing.T) {
-					bubble(t, func(t *testing.T) {
-						p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{StreamWindow: 1 << 20})
+					synctest.Test(t, func(t *testing.T) {
+						p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{StreamWindow: 1 << 20})
 						here, there := p.lanes(t, opts)
 						body := pattern(size)
 						for len(body) > 0 {
@@ -72,9 +70,9 @@ func TestWhatHasComeOnALaneIsReadAfterTheSession(t *testing.T) {
 						}
 						time.Sleep(time.Second)
 						if closes == "the writer" {
-							go func() { _ = p.bob.Close() }() // waits for what its handlers have
+							go func() { _ = p.Bob.Close() }() // waits for what its handlers have
 						} else {
-							go func() { _ = p.alice.Close() }() // likewise
+							go func() { _ = p.Alice.Close() }() // likewise
 						}
 						time.Sleep(time.Minute)
 						body, got := pattern(size), make([]byte, 0, size)

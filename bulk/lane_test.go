@@ -16,7 +16,7 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/peerlane/peerlane/codes"
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -25,8 +25,8 @@ import (
 func TestLanesCarryTheSameBytes(t *testing.T) {
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
 				here, there := p.lanes(t, opts)
 				seed := rand.Uint64()
 				t.Logf("seed %d", seed)
@@ -80,7 +80,7 @@ func TestNettestLanes(t *testing.T) {
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{CloseTimeout: 2 * time.Second})
+			p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{CloseTimeout: 2 * time.Second})
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 				here, there := p.lanes(t, opts)
 				return here, there, func() { // at once: a Close waits for the other side to read, or to close
@@ -101,8 +101,8 @@ func TestAbortTellsThePeerTheCode(t *testing.T) {
 			continue // a link has no resets: its end looks like one in order; peerlane_test.go does it over libp2p
 		}
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
 				here, there := p.lanes(t, opts)
 				_, err := here.Write(make([]byte, 100))
 				require.NoError(t, err)
@@ -122,8 +122,8 @@ func TestAbortTellsThePeerTheCode(t *testing.T) {
 
 func TestCloseReadFailsThePeersWrites(t *testing.T) {
 	for _, name := range []string{"shared", "shared, compressed"} {
-		bubble(t, func(t *testing.T) {
-			p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
 			here, there := p.lanes(t, kinds[name])
 			require.NoError(t, there.CloseRead())
 			_, err := io.CopyN(here, zeros{}, 64<<20)
@@ -144,13 +144,13 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 // Claim: bulk.Options.Rate
 func TestRateBoundsWhatIsWritten(t *testing.T) {
 	for name, opts := range kinds {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			var o Options
 			if opts != nil {
 				o = *opts
 			}
 			o.Rate = 1 << 20
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+			p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 			here, there := p.lanes(t, &o)
 			go func() { _, _ = io.Copy(io.Discard, there) }()
 			began := time.Now()
@@ -169,12 +169,10 @@ func TestRateBoundsWhatIsWritten(t *testing.T) {
 
 func TestALaneOnALimitedConnectionWaits(t *testing.T) {
 	for _, mode := range []Mode{Shared, Dedicated} {
-		bubble(t, func(t *testing.T) {
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{})
-			p.mu.Lock()
-			p.limited = true
-			p.mu.Unlock()
-			require.NoError(t, p.alice.Reconnect(t.Context()))
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
+			p.limited.Store(true)
+			require.NoError(t, p.Alice.Reconnect(t.Context()))
 			synctest.Wait()
 			here, there := p.lanes(t, &Options{Mode: mode})
 			require.Equal(t, Shared, here.Mode())
@@ -186,10 +184,8 @@ func TestALaneOnALimitedConnectionWaits(t *testing.T) {
 			}()
 			time.Sleep(time.Minute)
 			require.Empty(t, done, "it is held back")
-			p.mu.Lock()
-			p.limited = false
-			p.mu.Unlock()
-			require.NoError(t, p.alice.Reconnect(t.Context()))
+			p.limited.Store(false)
+			require.NoError(t, p.Alice.Reconnect(t.Context()))
 			_, err := io.ReadFull(there, make([]byte, 1000))
 			require.NoError(t, err)
 			require.NoError(t, <-done)
@@ -199,10 +195,10 @@ func TestALaneOnALimitedConnectionWaits(t *testing.T) {
 
 // Claim: bulk.Snapshot.FellBack
 func TestADedicatedLaneThatIsRefusedIsShared(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := newPair(t, faultnet.LinkOptions{}, session.Config{})
-		Handle(p.toAlice, "back", nil, func(l *Lane) { _, _ = io.Copy(l, l) })
-		l, err := Open(t.Context(), p.bob, "back", &Options{Mode: Dedicated, Strands: 4}) // who has accepted opens no dedicated streams
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
+		Handle(p.ToAlice, "back", nil, func(l *Lane) { _, _ = io.Copy(l, l) })
+		l, err := Open(t.Context(), p.Bob, "back", &Options{Mode: Dedicated, Strands: 4}) // who has accepted opens no dedicated streams
 		require.NoError(t, err)
 		require.Equal(t, Shared, l.Mode())
 		require.ErrorIs(t, l.Snapshot().FellBack, session.ErrUnsupported)

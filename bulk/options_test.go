@@ -4,11 +4,12 @@ import (
 	"context"
 	"io"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -49,16 +50,16 @@ func TestCompressIsAgreedOn(t *testing.T) {
 		{true, false, true, true}, {false, false, true, false},
 	} {
 		for _, strands := range []int{1, 2} {
-			bubble(t, func(t *testing.T) {
-				p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+			synctest.Test(t, func(t *testing.T) {
+				p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 				accept := func(AcceptInfo) (*Options, error) {
 					if test.none {
 						return nil, nil
 					}
 					return &Options{Compress: test.there}, nil
 				}
-				Handle(p.toBob, "lane", accept, func(l *Lane) { _, _ = io.Copy(l, l) })
-				l, err := Open(t.Context(), p.alice, "lane", &Options{Mode: Dedicated, Strands: strands, Compress: test.here})
+				Handle(p.ToBob, "lane", accept, func(l *Lane) { _, _ = io.Copy(l, l) })
+				l, err := Open(t.Context(), p.Alice, "lane", &Options{Mode: Dedicated, Strands: strands, Compress: test.here})
 				require.NoError(t, err)
 				go func() {
 					_, _ = l.Write(make([]byte, 1<<20))
@@ -87,12 +88,10 @@ func TestCompressIsAgreedOn(t *testing.T) {
 // Claim: bulk.Options.AllowLimited
 func TestAllowLimitedUsesALimitedConnection(t *testing.T) {
 	for _, mode := range []Mode{Shared, Dedicated} {
-		bubble(t, func(t *testing.T) {
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{})
-			p.mu.Lock()
-			p.limited = true
-			p.mu.Unlock()
-			require.NoError(t, p.alice.Reconnect(t.Context()))
+		synctest.Test(t, func(t *testing.T) {
+			p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
+			p.limited.Store(true)
+			require.NoError(t, p.Alice.Reconnect(t.Context()))
 			here, there := p.lanes(t, &Options{Mode: mode, AllowLimited: true})
 			require.Equal(t, mode, here.Mode())
 			require.NoError(t, here.Snapshot().FellBack)

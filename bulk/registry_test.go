@@ -5,20 +5,21 @@ import (
 	"io"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
 // Claim: bulk.Snapshot.ID, bulk.Snapshot.Mode, bulk.Snapshot.Name, bulk.Snapshot.Opened, bulk.Snapshot.Peer
 // Claim: bulk.Snapshot.Read, bulk.Snapshot.Written, bulk.Snapshot.Strands, bulk.Snapshot.Raw, bulk.Snapshot.Wire
 func TestSnapshotSaysWhatALaneIsAndHasDone(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 		opened := time.Now()
 		here, there := p.lanes(t, &Options{Mode: Dedicated, Strands: 2})
 		time.Sleep(time.Second)
@@ -46,7 +47,7 @@ func TestSnapshotSaysWhatALaneIsAndHasDone(t *testing.T) {
 // Claim: bulk.Options.Registry
 func TestRegistryListsWhatIsOpen(t *testing.T) {
 	for name, opts := range kinds {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			r := new(Registry)
 			require.Empty(t, r.Snapshots())
 			var o Options
@@ -54,7 +55,7 @@ func TestRegistryListsWhatIsOpen(t *testing.T) {
 				o = *opts
 			}
 			o.Registry = r
-			p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+			p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 			first, _ := p.lanes(t, &o)
 			second, _ := p.lanes(t, &o)
 			require.Equal(t, []Snapshot{first.Snapshot(), second.Snapshot()}, r.Snapshots(), name)
@@ -76,15 +77,15 @@ func TestRegistryMayBeNil(t *testing.T) {
 
 // Snapshots may be taken while lanes come, work and go.
 func TestRegistryIsSafeForConcurrentUse(t *testing.T) {
-	p := newPair(t, faultnet.LinkOptions{}, session.Config{})
+	p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 	r := new(Registry)
-	Handle(p.toBob, "lane", func(AcceptInfo) (*Options, error) { return &Options{Registry: r, Compress: true}, nil },
+	Handle(p.ToBob, "lane", func(AcceptInfo) (*Options, error) { return &Options{Registry: r, Compress: true}, nil },
 		func(l *Lane) { _, _ = io.Copy(l, l) })
 	var all sync.WaitGroup
 	for range 4 {
 		all.Go(func() {
 			for i := range 10 {
-				l, err := Open(context.Background(), p.alice, "lane", &Options{Mode: Dedicated, Strands: 1 + i%3, Compress: i%2 == 0, Registry: r})
+				l, err := Open(context.Background(), p.Alice, "lane", &Options{Mode: Dedicated, Strands: 1 + i%3, Compress: i%2 == 0, Registry: r})
 				if err != nil {
 					panic(err)
 				}

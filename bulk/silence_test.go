@@ -5,26 +5,20 @@ import (
 	"fmt"
 	"io"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
 
-// freeze silences every link there is, for d.
+// freeze silences every link there is, and those to come, for d.
 func (p *pair) freeze(d time.Duration) {
-	each := func(fn func(*faultnet.Link)) {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, l := range p.links {
-			fn(l)
-		}
-	}
-	each((*faultnet.Link).Freeze)
+	p.Freeze()
 	time.Sleep(d)
-	each((*faultnet.Link).Thaw)
+	p.Thaw()
 }
 
 // A wire that falls silent while a lane opens costs the time of the silence, whenever it begins; and a refusal is the application's.
@@ -36,10 +30,10 @@ func TestAnOpenOutlivesASilentWire(t *testing.T) {
 					continue // its own hello has not come then: the opener's Config.HandshakeTimeout is for that
 				}
 				t.Run(fmt.Sprint(name, refused, at), func(t *testing.T) {
-					bubble(t, func(t *testing.T) {
-						p := newPair(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{HandshakeTimeout: time.Minute})
+					synctest.Test(t, func(t *testing.T) {
+						p := newPair(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{HandshakeTimeout: time.Minute})
 						asked := false
-						Handle(p.toBob, "lane", func(AcceptInfo) (*Options, error) {
+						Handle(p.ToBob, "lane", func(AcceptInfo) (*Options, error) {
 							asked = true
 							if refused {
 								return nil, errors.New("no")
@@ -49,7 +43,7 @@ func TestAnOpenOutlivesASilentWire(t *testing.T) {
 						opened := make(chan error)
 						go func() {
 							opts.HandshakeTimeout = time.Minute
-							l, err := Open(t.Context(), p.alice, "lane", &opts)
+							l, err := Open(t.Context(), p.Alice, "lane", &opts)
 							if err == nil {
 								_, err = l.Write([]byte("x"))
 							}

@@ -15,6 +15,9 @@ type LinkOptions struct {
 	Rate int
 	// Buffer is how many bytes each direction takes without a reader. If zero, 64 KiB.
 	Buffer int
+	// CutDelivers makes CutAfter deliver what was written before the cut; the error comes after it. If false, what was not read by
+	// then is lost.
+	CutDelivers bool
 }
 
 // A Link is a connection in memory, which breaks on command. Its two ends are net.Conns with the errors of TCP. Its methods may be
@@ -26,7 +29,7 @@ func NewLink(o *LinkOptions) *Link {
 	if o == nil {
 		o = &LinkOptions{}
 	}
-	return &Link{faultnet.NewLink(faultnet.LinkOptions{Delay: o.Delay, Rate: o.Rate, Buffer: o.Buffer})}
+	return &Link{faultnet.NewLink(faultnet.LinkOptions{Delay: o.Delay, Rate: o.Rate, Buffer: o.Buffer, CutDelivers: o.CutDelivers})}
 }
 
 // Ends returns the two ends, always the same. Both have a CloseWrite method.

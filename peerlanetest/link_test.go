@@ -27,6 +27,20 @@ func TestALinkHasItsDelayItsRateAndItsBuffer(t *testing.T) {
 	})
 }
 
+// Claim: peerlanetest.LinkOptions.CutDelivers
+func TestWhatWasWrittenBeforeACutMayArrive(t *testing.T) {
+	for _, delivers := range []bool{false, true} {
+		l := peerlanetest.NewLink(&peerlanetest.LinkOptions{CutDelivers: delivers})
+		a, b := l.Ends()
+		l.CutAfter(5)
+		_, err := a.Write([]byte("hello, world"))
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		got, err := io.ReadAll(b)
+		require.ErrorIs(t, err, syscall.ECONNRESET)
+		require.Equal(t, map[bool]string{false: "", true: "hello"}[delivers], string(got))
+	}
+}
+
 func TestALinkBreaksOnCommand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := peerlanetest.NewLink(nil)

@@ -25,6 +25,12 @@ type SessionsOptions struct {
 	Queue int
 	// Buffer is how many bytes each direction of a link takes without a reader. If zero, 64 KiB.
 	Buffer int
+	// CutDelivers makes CutAfter deliver what was written before the cut; the error comes after it. If false, what was not read by
+	// then is lost.
+	CutDelivers bool
+	// Wrap, if not nil, returns what stands for the two ends of a link as carriers, as one that is limited or can be reset. here is
+	// Alice's. It must not call methods of the Sessions.
+	Wrap func(here, there net.Conn) (net.Conn, net.Conn)
 	// Config is the configuration of both sides. Local and Mux are set by NewSessions.
 	Config session.Config
 	// Accept, if not nil, is the configuration of Bob, who accepts. Local, Mux and OnSession are set by NewSessions.
@@ -39,6 +45,7 @@ type Sessions struct {
 
 	acceptor *session.Acceptor
 	cfg      session.Config // of Alice
+	wrap     func(here, there net.Conn) (net.Conn, net.Conn)
 	serving  sync.WaitGroup
 	opened   chan *session.Session
 
@@ -58,7 +65,7 @@ func NewSessions(t testing.TB, o *SessionsOptions) *Sessions {
 	}
 	p := &Sessions{
 		ToAlice: session.NewMux(), ToBob: session.NewMux(), cfg: o.Config, opened: make(chan *session.Session, 1),
-		link: faultnet.LinkOptions{Delay: o.Delay, Buffer: o.Buffer},
+		link: faultnet.LinkOptions{Delay: o.Delay, Buffer: o.Buffer, CutDelivers: o.CutDelivers}, wrap: o.Wrap,
 	}
 	if o.Rate > 0 {
 		p.link.Road = faultnet.NewRoad(o.Rate, cmp.Or(o.Queue, queueSize))
@@ -114,6 +121,9 @@ func (p *Sessions) open(context.Context, session.Want) (net.Conn, error) {
 		p.onLink(link)
 	}
 	here, there := link.Ends()
+	if p.wrap != nil {
+		here, there = p.wrap(here, there)
+	}
 	p.serving.Go(func() { _ = p.acceptor.Serve(there, "alice") }) // its error is the session's
 	return here, nil
 }

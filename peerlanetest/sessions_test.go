@@ -3,6 +3,8 @@ package peerlanetest_test
 import (
 	"errors"
 	"math/rand/v2"
+	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -86,6 +88,44 @@ func TestSessionsHaveTheirConfigs(t *testing.T) {
 			require.Equal(t, want, <-states)
 		}
 	})
+}
+
+// limited is a carrier that says that it lets through so much only, and counts what was read from it.
+type limited struct {
+	net.Conn
+	read *atomic.Int64
+}
+
+func (limited) Limited() bool { return true }
+
+func (l limited) Read(b []byte) (int, error) {
+	n, err := l.Conn.Read(b)
+	l.read.Add(int64(n))
+	return n, err
+}
+
+// Claim: peerlanetest.SessionsOptions.Wrap, peerlanetest.SessionsOptions.CutDelivers
+func TestSessionsHaveTheCarriersOfATest(t *testing.T) {
+	for _, delivers := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var alice, bob atomic.Int64 // what each has read
+			p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{
+				Delay: time.Second, CutDelivers: delivers, Config: session.Config{ResumeWindow: -1, Heartbeat: -1},
+				Wrap: func(here, there net.Conn) (net.Conn, net.Conn) { return limited{here, &alice}, limited{there, &bob} },
+			})
+			p.ToBob.SetStream("idle", func(*session.Stream) {})
+			st, err := p.Alice.OpenStream(t.Context(), "idle", nil)
+			require.NoError(t, err)
+			require.True(t, st.Limited())
+			time.Sleep(5 * time.Second) // nothing is under way
+			before := bob.Load()
+			require.NoError(t, p.Alice.Send(t.Context(), "last", noise(1000)))
+			synctest.Wait()
+			p.CutAfter(0)
+			<-p.Bob.Done()
+			require.Equal(t, delivers, bob.Load() > before+1000)
+		})
+	}
 }
 
 func TestSessionsSurviveWhatTheNetworkDoes(t *testing.T) {

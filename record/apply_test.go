@@ -22,7 +22,7 @@ import (
 // Claim: record.ApplyOptions.Parallel
 func TestApplyInParallelAppliesEachRecordOnce(t *testing.T) {
 	for round := range 40 {
-		bubble(t, func(t *testing.T) { applyInParallel(t, 1+round%9) })
+		synctest.Test(t, func(t *testing.T) { applyInParallel(t, 1+round%9) })
 	}
 }
 
@@ -108,7 +108,7 @@ func resend(t *testing.T, s *record.Stream, err error, seed uint64) {
 // Row: N13
 func TestApplyThatIsCancelledFailsNoRecord(t *testing.T) {
 	for _, parallel := range []int{1, 4} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			w := newTwins(t, nil, nil, faultnet.LinkOptions{})
 			for seq := range uint64(6) {
 				_, err := w.both[0].WriteRecord(t.Context(), text("x", seq+1, 1))
@@ -141,7 +141,7 @@ func TestApplyThatIsCancelledFailsNoRecord(t *testing.T) {
 // Row: N13
 func TestApplyEndsTheStreamForAFailureThatIsFinal(t *testing.T) {
 	for _, parallel := range []int{1, 4} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			w := newTwins(t, nil, nil, faultnet.LinkOptions{})
 			for seq := range uint64(6) {
 				_, err := w.both[0].WriteRecord(t.Context(), text("x", seq+1, 1))
@@ -167,7 +167,7 @@ func TestApplyEndsTheStreamForAFailureThatIsFinal(t *testing.T) {
 // A panic of the function is Apply's own, whichever goroutine it was in.
 func TestApplyPanicsWithWhatItsFunctionHasPanickedWith(t *testing.T) {
 	for _, parallel := range []int{1, 3} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			w := newTwins(t, nil, nil, faultnet.LinkOptions{})
 			for range 5 {
 				_, err := w.both[0].WriteRecord(t.Context(), []byte("x"))

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -165,7 +166,7 @@ func (l *life) wait(rng *rand.Rand) {
 // Row: N10, N11, N12, N13
 func TestRecordsAreAppliedOnceAcrossStreamsThatBreak(t *testing.T) {
 	for range 25 {
-		bubble(t, func(t *testing.T) { breakStreams(t, rand.Uint64()) })
+		synctest.Test(t, func(t *testing.T) { breakStreams(t, rand.Uint64()) })
 	}
 }
 

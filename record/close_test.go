@@ -9,11 +9,13 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
 )
@@ -24,7 +26,7 @@ import (
 // Row: N12, N24
 func TestCloseLosesNothingSilently(t *testing.T) {
 	for seed := range uint64(120) {
-		bubble(t, func(t *testing.T) { closeAtRandom(t, rand.New(rand.NewPCG(seed, 3)), seed) })
+		synctest.Test(t, func(t *testing.T) { closeAtRandom(t, rand.New(rand.NewPCG(seed, 3)), seed) })
 	}
 }
 
@@ -37,7 +39,7 @@ type fate struct {
 }
 
 func closeAtRandom(t *testing.T, rng *rand.Rand, seed uint64) {
-	h := newHighway(t, faultnet.LinkOptions{Delay: time.Duration(rng.IntN(int(20 * time.Millisecond)))},
+	h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Duration(rng.IntN(int(20 * time.Millisecond)))},
 		session.Config{ResumeWindow: 10 * time.Second, StreamWindow: 1 << (8 + rng.IntN(8))})
 	opts := &record.Options{Window: 1 << rng.IntN(9), CloseTimeout: 20 * time.Second}
 	from, to := h.connect(t, rng.IntN(2) == 0, opts, opts)
@@ -119,7 +121,7 @@ func live(t *testing.T, s *record.Stream, rng *rand.Rand, f *fate) {
 func TestCloseWaitsForASlowLink(t *testing.T) {
 	for _, rate := range []int{8 << 10, 32 << 10} {
 		t.Run(fmt.Sprint(rate), func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				w := newTwins(t, &record.Options{CloseTimeout: 5 * time.Second}, nil, faultnet.LinkOptions{Rate: rate, Buffer: 4 << 10})
 				const n, size = 10, 30_000
 				for range n {
@@ -145,8 +147,8 @@ func TestCloseWaitsForASlowLink(t *testing.T) {
 
 // Close names what the peer's application was not given.
 func TestCloseNamesWhatThePeerWasNotGiven(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
 		from, to := h.connect(t, false, nil, nil)
 		for range 5 {
 			_, err := from.WriteRecord(t.Context(), []byte("x"))
@@ -165,8 +167,8 @@ func TestCloseNamesWhatThePeerWasNotGiven(t *testing.T) {
 		require.EqualValues(t, 1, e.Applied)
 		require.Equal(t, err, from.Close(), "again")
 	})
-	bubble(t, func(t *testing.T) { // given, and not acknowledged
-		h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+	synctest.Test(t, func(t *testing.T) { // given, and not acknowledged
+		h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
 		from, to := h.connect(t, false, nil, nil)
 		_, err := from.WriteRecord(t.Context(), []byte("x"))
 		require.NoError(t, err)
@@ -179,10 +181,10 @@ func TestCloseNamesWhatThePeerWasNotGiven(t *testing.T) {
 
 // A session that cannot say that the peer has the end makes Close say so.
 func TestCloseOfAStreamWhoseSessionIsSilentIsNoSuccess(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{Heartbeat: -1, WriteTimeout: time.Hour})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{Heartbeat: -1, WriteTimeout: time.Hour})
 		from, _ := h.connect(t, false, nil, nil)
-		h.links[0].Freeze()
+		h.Links()[0].Freeze()
 		_, err := from.WriteRecord(t.Context(), []byte("x"))
 		require.NoError(t, err)
 		began := time.Now()
@@ -191,23 +193,23 @@ func TestCloseOfAStreamWhoseSessionIsSilentIsNoSuccess(t *testing.T) {
 		require.ErrorAs(t, err, &e)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 		require.LessOrEqual(t, time.Since(began), 11*time.Second)
-		h.links[0].Thaw()
+		h.Links()[0].Thaw()
 	})
 }
 
 // A Close from the function that applies does not wait for it.
 func TestCloseFromApplyDoesNotWaitForIt(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
 		done := make(chan error, 1)
-		record.Handle(h.toBob, "log", nil, func(s *record.Stream) {
+		record.Handle(h.ToBob, "log", nil, func(s *record.Stream) {
 			err := record.Apply(t.Context(), s, func(context.Context, record.Record) error {
 				done <- s.Close()
 				return nil
 			}, nil)
 			done <- err
 		})
-		s, err := record.Open(t.Context(), h.alice, "log", nil)
+		s, err := record.Open(t.Context(), h.Alice, "log", nil)
 		require.NoError(t, err)
 		_, err = s.WriteRecord(t.Context(), []byte("x"))
 		require.NoError(t, err)
@@ -223,8 +225,8 @@ func TestCloseFromApplyDoesNotWaitForIt(t *testing.T) {
 // The session's Close closes its record streams first: what was written is read to its end.
 func TestCloseOfTheSessionLosesNoRecord(t *testing.T) {
 	for _, bob := range []bool{false, true} {
-		bubble(t, func(t *testing.T) {
-			h := newHighway(t, faultnet.LinkOptions{Delay: 5 * time.Millisecond, Rate: 1 << 20}, session.Config{StreamWindow: 4 << 10})
+		synctest.Test(t, func(t *testing.T) {
+			h := newHighway(t, peerlanetest.SessionsOptions{Delay: 5 * time.Millisecond, Rate: 1 << 20}, session.Config{StreamWindow: 4 << 10})
 			from, to := h.connect(t, bob, nil, nil)
 			const n = 200
 			for seq := range uint64(n) {
@@ -233,9 +235,9 @@ func TestCloseOfTheSessionLosesNoRecord(t *testing.T) {
 			}
 			closed := make(chan error, 1)
 			go func() {
-				s := h.alice
+				s := h.Alice
 				if bob {
-					s = h.bob
+					s = h.Bob
 				}
 				closed <- s.Close()
 			}()
@@ -249,17 +251,17 @@ func TestCloseOfTheSessionLosesNoRecord(t *testing.T) {
 			require.NoError(t, <-closed)
 		})
 	}
-	bubble(t, func(t *testing.T) { // what cannot leave is named
-		h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{Heartbeat: -1, WriteTimeout: time.Hour})
+	synctest.Test(t, func(t *testing.T) { // what cannot leave is named
+		h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{Heartbeat: -1, WriteTimeout: time.Hour})
 		from, _ := h.connect(t, false, nil, nil)
-		h.links[0].Freeze()
+		h.Links()[0].Freeze()
 		_, err := from.WriteRecord(t.Context(), []byte("x"))
 		require.NoError(t, err)
 		began := time.Now()
 		var e *session.Error
-		require.ErrorAs(t, h.alice.Close(), &e)
+		require.ErrorAs(t, h.Alice.Close(), &e)
 		require.LessOrEqual(t, time.Since(began), 15*time.Second)
-		h.links[0].Thaw()
+		h.Links()[0].Thaw()
 	})
 }
 
@@ -267,7 +269,7 @@ func TestCloseOfTheSessionLosesNoRecord(t *testing.T) {
 //
 // Row: N12
 func TestCloseTakesTheEndBehindRecordsThatItSkips(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newTwins(t, nil, nil, faultnet.LinkOptions{Rate: 32 << 10, Buffer: 4 << 10})
 		const n = 10
 		for range n {

@@ -24,7 +24,7 @@ import (
 // Row: N11, N14
 func TestSixtyFourWritersShareAWindowOfOne(t *testing.T) {
 	for _, linger := range []time.Duration{0, time.Hour} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			const writers, each = 64, 6
 			seed := rand.Uint64()
 			t.Logf("seed %d", seed)
@@ -75,7 +75,7 @@ func TestSixtyFourWritersShareAWindowOfOne(t *testing.T) {
 
 // Row: N14
 func TestABatchIsWrittenWholeOrNotAtAll(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		seed := rand.Uint64()
 		t.Logf("seed %d", seed)
 		w := newTwins(t, &record.Options{Window: 7}, nil, faultnet.LinkOptions{})
@@ -127,7 +127,7 @@ func TestABatchIsWrittenWholeOrNotAtAll(t *testing.T) {
 // Row: N10
 // Claim: record.Record.Payload, record.Record.Seq
 func TestSeveralReadersGetEachRecordOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		const total = 2000
 		w := newTwins(t, &record.Options{Window: 50}, nil, faultnet.LinkOptions{})
 		var mu sync.Mutex
@@ -193,7 +193,7 @@ func TestEveryoneWakesWhenAStreamEnds(t *testing.T) {
 	for name, end := range ends {
 		t.Run(name, func(t *testing.T) {
 			for range 30 {
-				bubble(t, func(t *testing.T) { endAmongMany(t, end) })
+				synctest.Test(t, func(t *testing.T) { endAmongMany(t, end) })
 			}
 		})
 	}
@@ -265,7 +265,7 @@ func wantTyped(t *testing.T, seed uint64, err error) {
 
 // Row: N24
 func TestCloseIsCalledFromWhereItLikes(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newTwins(t, nil, nil, faultnet.LinkOptions{})
 		_, err := w.both[0].WriteRecord(t.Context(), []byte("x"))
 		require.NoError(t, err)

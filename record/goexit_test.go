@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
 )
@@ -22,9 +23,9 @@ func TestApplyEndsWithAFunctionThatEndsItsGoroutine(t *testing.T) {
 	for _, parallel := range []int{1, 2, 8} {
 		for name, end := range map[string]func(){"Goexit": runtime.Goexit, "panic": func() { panic("boom") }} {
 			t.Run(fmt.Sprint(name, parallel), func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
-					h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
-					record.Handle(h.toBob, "log", nil, func(s *record.Stream) {
+				synctest.Test(t, func(t *testing.T) {
+					h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{})
+					record.Handle(h.ToBob, "log", nil, func(s *record.Stream) {
 						_ = record.Apply(t.Context(), s, func(ctx context.Context, r record.Record) error {
 							if r.Seq == 3 {
 								end()
@@ -35,7 +36,7 @@ func TestApplyEndsWithAFunctionThatEndsItsGoroutine(t *testing.T) {
 							return ctx.Err()
 						}, &record.ApplyOptions{Parallel: parallel})
 					})
-					s, err := record.Open(t.Context(), h.alice, "log", nil)
+					s, err := record.Open(t.Context(), h.Alice, "log", nil)
 					require.NoError(t, err)
 					payloads := make([][]byte, 20)
 					_, err = s.WriteBatch(t.Context(), payloads)
@@ -57,7 +58,7 @@ func TestApplyEndsWithAFunctionThatEndsItsGoroutine(t *testing.T) {
 
 // Apply ends its own goroutine when a function in another one has ended that: whoever called it is told in the same way as by a panic.
 func TestGoexitInParallelIsThatOfApply(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newTwins(t, nil, nil, faultnet.LinkOptions{})
 		_, err := w.both[0].WriteRecord(t.Context(), []byte("x"))
 		require.NoError(t, err)
@@ -124,21 +125,21 @@ func TestAStoreThatEndsItsGoroutineEndsTheStream(t *testing.T) {
 	}{{"Begin", 1}, {"Tail", 1}, {"Append", 1}, {"Append", 2}, {"Applied", 1}, {"Applied", 2}, {"End", 1}} {
 		for side := range 2 {
 			t.Run(fmt.Sprintf("%v at side %d", c, side), func(t *testing.T) {
-				bubble(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					kept := newShelf()
 					keepRecords(t, kept, 1) // so that there is a tail
 					opts := [2]*record.Options{{}, {}}
 					opts[side].Store = &exitStore{kept, c.method, c.nth}
-					h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
+					h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{})
 					accepted := make(chan *record.Stream, 1)
-					record.Handle(h.toBob, "log", func(record.AcceptInfo) (*record.Options, error) { return opts[1], nil }, func(s *record.Stream) {
+					record.Handle(h.ToBob, "log", func(record.AcceptInfo) (*record.Options, error) { return opts[1], nil }, func(s *record.Stream) {
 						accepted <- s
 						<-s.Done()
 					})
 					opened := make(chan *record.Stream, 1)
 					go func() {
 						defer close(opened)
-						if s, err := record.Open(t.Context(), h.alice, "log", opts[0]); err == nil {
+						if s, err := record.Open(t.Context(), h.Alice, "log", opts[0]); err == nil {
 							opened <- s
 						}
 					}()
@@ -180,14 +181,14 @@ func TestAStoreThatEndsItsGoroutineEndsTheStream(t *testing.T) {
 
 // Row: N21
 func TestAHookThatEndsItsGoroutineRefusesTheStream(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{}, session.Config{MaxStreams: 2})
-		record.Handle(h.toBob, "log", func(record.AcceptInfo) (*record.Options, error) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{MaxStreams: 2})
+		record.Handle(h.ToBob, "log", func(record.AcceptInfo) (*record.Options, error) {
 			runtime.Goexit()
 			return nil, nil
 		}, nil)
 		for range 10 {
-			_, err := record.Open(t.Context(), h.alice, "log", nil)
+			_, err := record.Open(t.Context(), h.Alice, "log", nil)
 			require.ErrorIs(t, err, session.ErrInternal)
 		}
 	})

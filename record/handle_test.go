@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
 )
@@ -32,13 +32,13 @@ func TestAHookRefusesAStream(t *testing.T) {
 		"with a long text": {&record.Error{Code: 300, Text: long}, record.Error{Op: "open", Name: "log", Remote: true, Code: 300, Text: long[:1024]}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
-				record.Handle(h.toBob, "log", func(i record.AcceptInfo) (*record.Options, error) {
-					require.Equal(t, record.AcceptInfo{Name: "log", Session: h.bob}, i)
+			synctest.Test(t, func(t *testing.T) {
+				h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
+				record.Handle(h.ToBob, "log", func(i record.AcceptInfo) (*record.Options, error) {
+					require.Equal(t, record.AcceptInfo{Name: "log", Session: h.Bob}, i)
 					return nil, c.hook
 				}, func(*record.Stream) { panic("is not to be called") })
-				_, err := record.Open(t.Context(), h.alice, "log", nil)
+				_, err := record.Open(t.Context(), h.Alice, "log", nil)
 				var e *record.Error
 				require.ErrorAs(t, err, &e)
 				require.Equal(t, c.want, *e)
@@ -50,10 +50,10 @@ func TestAHookRefusesAStream(t *testing.T) {
 
 // A hook whose Options are wrong is this side's mistake, and the peer is told that it is not taken.
 func TestOptionsOfAHookThatAreWrongRefuseTheStream(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
-		record.Handle(h.toBob, "log", func(record.AcceptInfo) (*record.Options, error) { return &record.Options{Window: -1}, nil }, nil)
-		_, err := record.Open(t.Context(), h.alice, "log", nil)
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{})
+		record.Handle(h.ToBob, "log", func(record.AcceptInfo) (*record.Options, error) { return &record.Options{Window: -1}, nil }, nil)
+		_, err := record.Open(t.Context(), h.Alice, "log", nil)
 		require.ErrorIs(t, err, record.ErrNotTaken)
 		require.ErrorContains(t, err, "Window")
 	})
@@ -61,11 +61,11 @@ func TestOptionsOfAHookThatAreWrongRefuseTheStream(t *testing.T) {
 
 // Row: N21
 func TestAHookThatIsSwappedHoldsForTheNextStream(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{})
 		from, _ := h.connect(t, false, nil, nil)
-		record.Handle(h.toBob, "log", func(record.AcceptInfo) (*record.Options, error) { return nil, errors.New("no more") }, nil)
-		_, err := record.Open(t.Context(), h.alice, "log", nil)
+		record.Handle(h.ToBob, "log", func(record.AcceptInfo) (*record.Options, error) { return nil, errors.New("no more") }, nil)
+		_, err := record.Open(t.Context(), h.Alice, "log", nil)
 		require.ErrorIs(t, err, record.ErrNotTaken)
 		require.NoError(t, from.Err())
 	})
@@ -73,15 +73,15 @@ func TestAHookThatIsSwappedHoldsForTheNextStream(t *testing.T) {
 
 // Row: N21
 func TestAHandlerThatPanicsIsAnInternalErrorToThePeer(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{})
 		var at *record.Stream
-		record.Handle(h.toBob, "log", nil, func(s *record.Stream) {
+		record.Handle(h.ToBob, "log", nil, func(s *record.Stream) {
 			at = s
 			_, _ = s.ReadRecord(t.Context())
 			panic("secret")
 		})
-		s, err := record.Open(t.Context(), h.alice, "log", nil)
+		s, err := record.Open(t.Context(), h.Alice, "log", nil)
 		require.NoError(t, err)
 		_, err = s.WriteRecord(t.Context(), []byte("x"))
 		require.NoError(t, err)
@@ -93,22 +93,22 @@ func TestAHandlerThatPanicsIsAnInternalErrorToThePeer(t *testing.T) {
 		require.NotContains(t, e.Error(), "secret")
 		<-s.Done()
 		<-at.Done()
-		require.NoError(t, h.alice.Context().Err(), "the session lives")
+		require.NoError(t, h.Alice.Context().Err(), "the session lives")
 	})
 }
 
 // Row: N24
 func TestAStreamIsClosedInOrderWhenItsHandlerReturns(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
-		record.Handle(h.toBob, "log", nil, func(s *record.Stream) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
+		record.Handle(h.ToBob, "log", nil, func(s *record.Stream) {
 			r, err := s.ReadRecord(t.Context())
 			require.NoError(t, err)
 			require.NoError(t, s.AckRecord(r.Seq))
 			_, err = s.WriteRecord(t.Context(), []byte("good bye"))
 			require.NoError(t, err)
 		})
-		s, err := record.Open(t.Context(), h.alice, "log", nil)
+		s, err := record.Open(t.Context(), h.Alice, "log", nil)
 		require.NoError(t, err)
 		_, err = s.WriteRecord(t.Context(), []byte("x"))
 		require.NoError(t, err)
@@ -125,10 +125,10 @@ func TestAStreamIsClosedInOrderWhenItsHandlerReturns(t *testing.T) {
 
 // Row: N24
 func TestAHandlerThatEndsItsGoroutineIsAnInternalErrorToThePeer(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
-		record.Handle(h.toBob, "log", nil, func(*record.Stream) { runtime.Goexit() })
-		s, err := record.Open(t.Context(), h.alice, "log", nil)
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{})
+		record.Handle(h.ToBob, "log", nil, func(*record.Stream) { runtime.Goexit() })
+		s, err := record.Open(t.Context(), h.Alice, "log", nil)
 		require.NoError(t, err)
 		_, err = s.ReadRecord(t.Context())
 		var e *record.Error
@@ -146,18 +146,18 @@ func TestAnOpenThatFailsLeavesNothing(t *testing.T) {
 		want error
 	}{
 		"an unknown name": {func(t *testing.T, h *highway, o *record.Options) error {
-			_, err := record.Open(t.Context(), h.alice, "nobody", o)
+			_, err := record.Open(t.Context(), h.Alice, "nobody", o)
 			return err
 		}, session.ErrNotFound},
 		"cancelled before": {func(t *testing.T, h *highway, o *record.Options) error {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
-			_, err := record.Open(ctx, h.alice, "silent", o)
+			_, err := record.Open(ctx, h.Alice, "silent", o)
 			return err
 		}, context.Canceled},
 		"cancelled at any time": {func(t *testing.T, h *highway, o *record.Options) error {
 			for d := range 12 {
-				_, err := record.Open(soon(t, time.Duration(d)*time.Millisecond), h.alice, "silent", o)
+				_, err := record.Open(soon(t, time.Duration(d)*time.Millisecond), h.Alice, "silent", o)
 				if !errors.Is(err, context.DeadlineExceeded) {
 					return err
 				}
@@ -165,18 +165,18 @@ func TestAnOpenThatFailsLeavesNothing(t *testing.T) {
 			return context.DeadlineExceeded
 		}, context.DeadlineExceeded},
 		"no answer": {func(t *testing.T, h *highway, o *record.Options) error {
-			_, err := record.Open(t.Context(), h.alice, "silent", o)
+			_, err := record.Open(t.Context(), h.Alice, "silent", o)
 			return err
 		}, context.DeadlineExceeded},
 		"invalid": {func(t *testing.T, h *highway, o *record.Options) error {
-			_, err := record.Open(t.Context(), h.alice, "silent", &record.Options{Window: -1, Registry: o.Registry})
+			_, err := record.Open(t.Context(), h.Alice, "silent", &record.Options{Window: -1, Registry: o.Registry})
 			return err
 		}, record.ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
-				h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
-				h.toBob.SetStream("silent", func(st *session.Stream) { _, _ = io.Copy(io.Discard, st) })
+			synctest.Test(t, func(t *testing.T) {
+				h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
+				h.ToBob.SetStream("silent", func(st *session.Stream) { _, _ = io.Copy(io.Discard, st) })
 				kept := newShelf()
 				o := &record.Options{Store: kept, Registry: new(record.Registry)}
 				err := c.open(t, h, o)
@@ -203,8 +203,8 @@ func stacks() string {
 // Row: N22, N24
 // Claim: record.ErrSuperseded, record.Options.Store
 func TestAStreamThatTakesOverEndsTheOneBefore(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{})
 		mine, theirs := &record.Options{Store: newShelf(), Registry: new(record.Registry)}, &record.Options{Store: newShelf()}
 		from, to := h.connect(t, false, mine, theirs)
 		_, err := from.WriteRecord(t.Context(), []byte("x"))

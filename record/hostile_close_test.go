@@ -36,7 +36,7 @@ func TestCloseOfThePeerEndsTheStreamInEveryState(t *testing.T) {
 			if code == codeDone && state == "END come" {
 				continue // in order: see below
 			}
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				r := new(Registry)
 				p := withRaw(t, &Options{Registry: r}, nil)
 				before(p)
@@ -70,7 +70,7 @@ func TestCloseOfThePeerEndsTheStreamInEveryState(t *testing.T) {
 // What has come before an orderly CLOSE can be read and its place kept; nothing more can be written, or is applied there.
 // Claim: record.ErrClosed, record.ErrPeerClosed
 func TestCloseOfThePeerBehindEndLeavesWhatHasCome(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		r := new(Registry)
 		p := withRaw(t, &Options{Registry: r}, nil)
 		p.write(1)
@@ -99,7 +99,7 @@ func TestCloseOfThePeerBehindEndLeavesWhatHasCome(t *testing.T) {
 
 // A failure for good is everybody's error, before the CLOSE behind it and after.
 func TestFailureForGoodEndsTheStream(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := withRaw(t, nil, nil)
 		p.write(1, 1, 1)
 		waiting := make(chan error, 1)
@@ -125,7 +125,7 @@ func TestFailureForGoodEndsTheStream(t *testing.T) {
 
 // A peer that closes while this side does ends it all the same.
 func TestBothSidesMayCloseAtOnce(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := withRaw(t, &Options{WindowBytes: 32 << 20}, func(h *hello) { h.bytes = 32 << 20 })
 		for range 300 {
 			p.write(64 << 10) // more than the conn takes
@@ -149,7 +149,7 @@ func (deafConn) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
 // A Close that meets the peer's is in order, whichever the conn brings first; without that, the loss is told.
 func TestCloseIsInOrderWhenThePeerHasClosedToo(t *testing.T) {
 	for _, ended := range []bool{false, true} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			p := withRaw(t, nil, nil)
 			synctest.Wait() // the loops have begun
 			p.s.conn = deafConn{p.s.conn.(*faultnet.Conn)}
@@ -185,7 +185,7 @@ func TestPeersAreToldWhyThisSideCloses(t *testing.T) {
 		"Fail": {func(s *Stream) error { return s.Fail(1, 300, false, "broken") },
 			[]kind{kindBatch, kindFail, kindClose}, codeDone, ""},
 	} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			p := withRaw(t, nil, nil)
 			p.send(rawBatch(1, "x"))
 			p.read(1)
@@ -210,7 +210,7 @@ func TestPeersAreToldWhyThisSideCloses(t *testing.T) {
 			require.NoError(t, p.s.Close(), name)
 		})
 	}
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := withRaw(t, nil, nil)
 		for _, code := range []Code{codeDone, codeProtocol, CodeInternal, CodeApplication - 1} {
 			require.ErrorIs(t, p.s.CloseWithError(code, ""), ErrRange, "%v", code)

@@ -79,7 +79,7 @@ func TestAcceptConnRefusesWhatItCannotServe(t *testing.T) {
 		"a place in another log":   {set(func(h *hello) { h.known, h.applied = testKnown, 7 }), ErrHistory, codeHistory},
 		"ACCEPT where OPEN is due": {rawHello(helloAccept).append(nil), ErrProtocol, codeProtocol},
 	} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			r := new(Registry)
 			o := begun(t, AcceptConn, t.Context(), &Options{Registry: r})
 			answer := o.says(test.wire)
@@ -115,7 +115,7 @@ func TestOpenConnEndsWithWhatThePeerAnswers(t *testing.T) {
 		"OPEN, too":                 {rawHello(helloOpen).append(nil), ErrProtocol, int(codeProtocol)},
 		"a stranger":                {[]byte("SSH-2.0-OpenSSH"), ErrProtocol, int(codeProtocol)},
 	} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			o := begun(t, OpenConn, t.Context(), nil)
 			answer := o.says(test.wire)
 			o.failed(test.err)
@@ -147,7 +147,7 @@ func TestOptionHandshakeTimeout(t *testing.T) {
 				if len(wire) > 8 && wire[5] == byte(helloRefuse) && peer == helloOpen {
 					continue
 				}
-				inBubble(t, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
 					o := begun(t, establish, t.Context(), &Options{HandshakeTimeout: timeout})
 					start := time.Now()
 					_, err := o.conn.Write(wire)
@@ -158,7 +158,7 @@ func TestOptionHandshakeTimeout(t *testing.T) {
 					require.Error(t, err, "the conn is closed")
 				})
 			}
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				near, far := net.Pipe() // takes nothing
 				start := time.Now()
 				_, err := establish(t.Context(), near, &Options{HandshakeTimeout: timeout})
@@ -174,7 +174,7 @@ func TestOptionHandshakeTimeout(t *testing.T) {
 // The ctx of the call ends the wait for the hello too.
 func TestOpeningEndsWithItsContext(t *testing.T) {
 	for _, establish := range []opener{OpenConn, AcceptConn} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			o := begun(t, establish, ctx, nil)
 			synctest.Wait()
@@ -193,7 +193,7 @@ func TestHellosAtTheEdgeAreTaken(t *testing.T) {
 		func(h *hello) { h.records, h.bytes, h.largest, h.caps = 1, 6, 1, math.MaxUint32 },
 		func(h *hello) { h.records, h.bytes, h.largest, h.caps = maxWindow, maxBytes, maxBytes-5, 0 },
 	} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			p := withRaw(t, nil, change)
 			p.write(1)
 			require.Equal(t, rawBatch(1, "\x00")[headerSize:], p.expect(kindBatch))
@@ -201,7 +201,7 @@ func TestHellosAtTheEdgeAreTaken(t *testing.T) {
 			require.NoError(t, p.s.Barrier(t.Context()))
 		})
 	}
-	inBubble(t, func(t *testing.T) { // the last number that there is
+	synctest.Test(t, func(t *testing.T) { // the last number that there is
 		p := withRaw(t, nil, func(h *hello) { h.first, h.next = math.MaxUint64, math.MaxUint64 })
 		p.send(rawBatch(math.MaxUint64, "last"), rawBatch(0, "over"))
 		_, _ = p.s.ReadRecord(t.Context())

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -100,7 +101,7 @@ func TestPeersThatBreakTheProtocolAreToldAndLeft(t *testing.T) {
 		"an ACK that is not a number": {nil, nil, [][]byte{header{kind: kindAck, length: 9}.append(nil)}, "ACK of 9 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				r := new(Registry)
 				opts := Options{}
 				if test.opts != nil {
@@ -133,7 +134,7 @@ func zeroCount() []byte {
 
 // Whoever waits when the peer breaks the protocol learns it.
 func TestWhoWaitsLearnsOfABreach(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := withRaw(t, &Options{Window: 1}, nil)
 		p.write(1)
 		errs := make(chan error, 3)
@@ -150,7 +151,7 @@ func TestWhoWaitsLearnsOfABreach(t *testing.T) {
 
 // What is allowed at the very edge is no breach.
 func TestPeersThatStayWithinTheLimitsAreKept(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := withRaw(t, &Options{Window: 4, WindowBytes: 64, MaxRecord: 16}, nil)
 		p.write(1, 1)
 		p.send(appendSeq(nil, kindAck, 1), appendSeq(nil, kindAck, 1), appendSeq(nil, kindAck, 2))
@@ -185,7 +186,7 @@ func TestConnsThatEndWithoutCloseAreALoss(t *testing.T) {
 			if kind(test.b[0]) == kindBatch && n >= batchRoom {
 				break // there is more to say: record 7 where 1 is due
 			}
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				p := withRaw(t, nil, nil)
 				p.send(test.b[:n])
 				require.NoError(t, p.s.Err(), "%s, %d bytes", test.name, n)
@@ -201,7 +202,7 @@ func TestConnsThatEndWithoutCloseAreALoss(t *testing.T) {
 
 // A byte at a time is as good as all at once.
 func TestPeersThatTrickleAreUnderstood(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := withRaw(t, nil, nil)
 		p.write(1, 2)
 		wire := bytes.Join([][]byte{
@@ -227,7 +228,7 @@ func TestPeersThatTrickleAreUnderstood(t *testing.T) {
 // A peer that never reads holds up its own records and nothing else, and Close for CloseTimeout.
 func TestPeersThatNeverReadAreLeftInTime(t *testing.T) {
 	for _, wide := range []bool{false, true} { // the window is full, or only the conn
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			opts := &Options{WindowBytes: 32 << 20, MaxRecord: 1 << 20, CloseTimeout: 3 * time.Second}
 			if !wide {
 				opts.WindowBytes = 1 << 20
@@ -261,7 +262,7 @@ func TestPeersThatNeverReadAreLeftInTime(t *testing.T) {
 
 // The reason is told for a second at most, to a peer that does not want to know.
 func TestPeersThatNeverReadAreNotToldForLong(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		p := withRaw(t, &Options{WindowBytes: 32 << 20}, func(h *hello) { h.bytes = 32 << 20 })
 		for range 300 {
 			p.write(64 << 10)

@@ -54,7 +54,7 @@ func TestMemoryOfTheWayInIsBounded(t *testing.T) {
 		for _, window := range []int{1000, 60 << 10, 1 << 20} {
 			for taken := range 4 {
 				t.Run(fmt.Sprintf("%s, %d, taken %d", name, window, taken), func(t *testing.T) {
-					inBubble(t, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
 						p := withRaw(t, &Options{Window: 1 << 24, WindowBytes: window, MaxRecord: window - maxLengthSize}, nil)
 						peak := fill(p, sizes, taken)
 						t.Logf("%d bytes over the window", peak-window)
@@ -143,7 +143,7 @@ func TestMemoryOfTheWayOutIsBounded(t *testing.T) {
 		for _, window := range []int{1000, 60 << 10, 1 << 20} {
 			for _, batchBytes := range []int{0, 1 << 10, 1 << 20} {
 				t.Run(fmt.Sprintf("%s, %d, batches of %d", name, window, batchBytes), func(t *testing.T) {
-					inBubble(t, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
 						p := withRaw(t, &Options{Window: 1 << 24, WindowBytes: window, BatchBytes: batchBytes}, func(h *hello) { h.records = 1 << 24 })
 						peak := p.overwrite(sizes)
 						t.Logf("%d bytes over the window", peak-window)

@@ -64,7 +64,7 @@ func playModel(t *testing.T, rt *rapid.T) {
 	}
 	delay := time.Duration(rapid.IntRange(0, 3).Draw(rt, "delay")) * time.Millisecond
 	var err error
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newTwins(t, opts[0], opts[1], faultnet.LinkOptions{Delay: delay})
 		p := &player{t: t, w: w, m: newModel(min(opts[0].Window, opts[1].Window))}
 		err = p.play(all)

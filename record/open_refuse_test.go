@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 )
@@ -81,7 +82,7 @@ func TestASideThatCannotGoOnTellsTheOther(t *testing.T) {
 		"a kept one is too big": {&funcStore{begin: behind, tail: one(make([]byte, 11), nil)}, ErrTooLarge, codeNotAccepted, "11 bytes"},
 	} {
 		for side := range 2 {
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				test.store.ends = 0
 				opts := [2]*Options{{MaxRecord: 10}, {MaxRecord: 10}}
 				opts[side] = &Options{Store: test.store}
@@ -122,7 +123,7 @@ func TestASideThatCannotGoOnTellsTheOther(t *testing.T) {
 
 // A conn that has said nothing, or nothing sensible, does not take a Store from the stream that has it.
 func TestAcceptConnTakesItsStoreForAPeerWithAHello(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		taken := 0
 		store := &funcStore{begin: func(func()) (Place, error) { taken++; return noStore(), nil }}
 		silent := begun(t, AcceptConn, t.Context(), &Options{Store: store})

@@ -84,7 +84,7 @@ func TestOptionWindow(t *testing.T) {
 		"theirs, in bytes":   {Options{}, 100, 50, 5},
 		"one record":         {Options{Window: 1}, 1, 1 << 20, 1},
 	} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			near, far := newLink()
 			h := rawHello(helloOpen)
 			h.records, h.bytes, h.largest = test.records, test.bytes, 9
@@ -119,7 +119,7 @@ func TestOptionWindow(t *testing.T) {
 // Claim: record.ErrTooLarge, record.Options.MaxRecord
 func TestOptionMaxRecord(t *testing.T) {
 	for ours, want := range map[Options]int{{}: 1 << 20, {MaxRecord: 10}: 10, {WindowBytes: 100}: 95} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			a, b := twoOn(t, nil, &ours)
 			_, err := a.WriteRecord(t.Context(), make([]byte, want+1))
 			require.ErrorIs(t, err, ErrTooLarge)
@@ -130,7 +130,7 @@ func TestOptionMaxRecord(t *testing.T) {
 			require.Len(t, r.Payload, want)
 		})
 	}
-	inBubble(t, func(t *testing.T) { // what this side writes is no smaller for it
+	synctest.Test(t, func(t *testing.T) { // what this side writes is no smaller for it
 		a, b := twoOn(t, &Options{MaxRecord: 1}, nil)
 		_, err := a.WriteRecord(t.Context(), []byte("longer"))
 		require.NoError(t, err)
@@ -146,7 +146,7 @@ func TestOptionBatchBytes(t *testing.T) {
 		100: {10, 10, 10, 10, 10}, // records of 9 bytes, which are 10
 		1:   {1, 1, 1, 1, 1, 1},
 	} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			p := withRaw(t, &Options{BatchBytes: batchBytes}, nil)
 			payloads := make([][]byte, 1000)
 			for i := range payloads {
@@ -169,7 +169,7 @@ func TestOptionBatchBytes(t *testing.T) {
 // Claim: record.Options.Linger
 func TestOptionLinger(t *testing.T) {
 	for linger, want := range map[time.Duration]time.Duration{0: 0, 20 * time.Millisecond: 20 * time.Millisecond} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			p := withRaw(t, &Options{Linger: linger, BatchBytes: 100}, nil)
 			start := time.Now()
 			for range 3 {
@@ -204,7 +204,7 @@ func TestOptionLinger(t *testing.T) {
 // Claim: record.Options.AckDelay
 func TestOptionAckDelay(t *testing.T) {
 	for delay, want := range map[time.Duration]time.Duration{0: time.Millisecond, time.Minute / 2: time.Minute / 2, -1: 0} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			p := withRaw(t, &Options{AckDelay: delay, Window: 40, WindowBytes: 4000}, nil)
 			p.send(rawBatch(1, "a", "b", "c", "d"))
 			p.read(4)
@@ -239,7 +239,7 @@ func TestOptionAckDelay(t *testing.T) {
 func TestOptionNoBatchAck(t *testing.T) {
 	for _, ours := range []bool{false, true} {
 		for _, theirs := range []bool{false, true} {
-			inBubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				p := withRaw(t, &Options{NoBatchAck: ours, AckDelay: time.Hour}, func(h *hello) {
 					if theirs {
 						h.caps &^= capBatchAck
@@ -261,7 +261,7 @@ func TestOptionNoBatchAck(t *testing.T) {
 // Claim: record.Options.CloseTimeout
 func TestOptionCloseTimeout(t *testing.T) {
 	for timeout, want := range map[time.Duration]time.Duration{0: 5 * time.Second, time.Second: time.Second} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			a, _ := twoOn(t, &Options{CloseTimeout: timeout}, nil)
 			stuck(t, a)
 			start := time.Now()

@@ -2,6 +2,7 @@ package record_test
 
 import (
 	"testing"
+	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
 
@@ -10,7 +11,7 @@ import (
 )
 
 func TestPeerLogNamesWhatThePeerWritesOverAllItsStreams(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		kept := newShelf()
 		one := newTwins(t, &record.Options{Store: kept}, nil, faultnet.LinkOptions{})
 		first := one.both[1].PeerLog()

@@ -207,12 +207,6 @@ func (p *rawPeer) ended(want error) {
 	}
 }
 
-// inBubble runs fn in virtual time.
-func inBubble(t *testing.T, fn func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, fn)
-}
-
 // within returns a ctx that ends after d.
 func within(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)

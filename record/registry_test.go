@@ -41,7 +41,7 @@ func TestRegistryListsWhatIsOpen(t *testing.T) {
 			return ErrBusy
 		},
 	} {
-		inBubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			r := new(Registry)
 			require.Empty(t, r.Snapshots())
 			s, far := opened(t, identity{"orders", "bob"}, &Options{Registry: r})
@@ -60,7 +60,7 @@ func TestRegistryListsWhatIsOpen(t *testing.T) {
 // system before this one).
 // Claim: record.Options.Registry
 func TestRegistryListsStreamsOfTheSameNameApart(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		r := new(Registry)
 		opts := &Options{Registry: r}
 		first, end1 := opened(t, identity{"orders", "bob"}, opts)
@@ -84,7 +84,7 @@ func TestRegistryListsStreamsOfTheSameNameApart(t *testing.T) {
 }
 
 func TestRegistrySortsByPeerNameAndAge(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		r := new(Registry)
 		for _, who := range []identity{{"b", "x"}, {"a", "y"}, {"a", "x"}, {"b", "x"}, {"a", "x"}} {
 			time.Sleep(time.Second)
@@ -113,7 +113,7 @@ func TestRegistryMayBeNil(t *testing.T) {
 
 // A stream that never comes about is never listed.
 func TestRegistryListsNoStreamThatFailedToOpen(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		r := new(Registry)
 		o := begun(t, OpenConn, t.Context(), &Options{Registry: r})
 		synctest.Wait()

@@ -33,7 +33,7 @@ func TestWhatIsKeptComesThroughASmallerWindow(t *testing.T) {
 		"a small one, large one": {[]int{100, 900, 100, 900}, record.Options{WindowBytes: 1000}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				kept := newShelf()
 				keepRecords(t, kept, c.sizes...)
 				w := newTwins(t, &record.Options{Store: kept}, &c.reader, faultnet.LinkOptions{})
@@ -49,7 +49,7 @@ func TestWhatIsKeptComesThroughASmallerWindow(t *testing.T) {
 
 // Row: N13
 func TestARecordIsKeptWhileAnotherHasFailed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		kept := newShelf()
 		kept.slow = func() time.Duration { return 10 * time.Millisecond }
 		w := newTwins(t, &record.Options{Store: kept}, nil, faultnet.LinkOptions{})
@@ -96,7 +96,7 @@ func TestARecordIsKeptWhileAnotherHasFailed(t *testing.T) {
 
 // Row: N12
 func TestARecordIsKeptWhenThePeerHasClosed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		kept := newShelf()
 		kept.slow = func() time.Duration { return 10 * time.Millisecond }
 		w := newTwins(t, &record.Options{Store: kept}, nil, faultnet.LinkOptions{})
@@ -123,7 +123,7 @@ func TestARecordIsKeptWhenThePeerHasClosed(t *testing.T) {
 //
 // Row: N11
 func TestAPlaceIsKeptWhenTheStreamBreaks(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		kept := newShelf()
 		w := newTwins(t, nil, &record.Options{Store: kept, AckDelay: time.Hour}, faultnet.LinkOptions{})
 		for range 3 {
@@ -146,7 +146,7 @@ func TestAPlaceIsKeptWhenTheStreamBreaks(t *testing.T) {
 //
 // Row: N21
 func TestWhatIsKeptAndTooLargeIsToldToTheOpener(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		kept := newShelf()
 		keepRecords(t, kept, 500)
 		link := faultnet.NewLink(faultnet.LinkOptions{})

@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
 )
@@ -23,7 +23,7 @@ import (
 func TestARecordStreamSurvivesTheCutsOfItsSession(t *testing.T) {
 	for _, c := range []struct{ cuts, rounds int }{{1, 6}, {10, 4}, {100, 2}} {
 		for round := range c.rounds {
-			bubble(t, func(t *testing.T) { surviveCuts(t, c.cuts, round%2 == 1) })
+			synctest.Test(t, func(t *testing.T) { surviveCuts(t, c.cuts, round%2 == 1) })
 		}
 	}
 }
@@ -31,7 +31,7 @@ func TestARecordStreamSurvivesTheCutsOfItsSession(t *testing.T) {
 func surviveCuts(t *testing.T, cuts int, fromBob bool) {
 	seed := rand.Uint64()
 	rng := rand.New(rand.NewPCG(seed, 1))
-	h := newHighway(t, faultnet.LinkOptions{Delay: time.Duration(rng.IntN(1e6)), CutDelivers: rng.IntN(2) == 0},
+	h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Duration(rng.IntN(1e6)), CutDelivers: rng.IntN(2) == 0},
 		session.Config{ResumeWindow: time.Hour})
 	o := func() *record.Options {
 		return &record.Options{Window: 1 + rng.IntN(1<<rng.IntN(11)), WindowBytes: 8<<10 + rng.IntN(1<<18), MaxRecord: 4 << 10, NoBatchAck: rng.IntN(3) == 0}
@@ -95,8 +95,8 @@ func writeUntil(t *testing.T, s *record.Stream, rng *rand.Rand, sum hash.Hash, s
 
 // Row: N13
 func TestABarrierWaitsAcrossALoss(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{})
 		from, to := h.connect(t, false, nil, nil)
 		_, err := from.WriteRecord(t.Context(), []byte("a"))
 		require.NoError(t, err)
@@ -116,8 +116,8 @@ func TestABarrierWaitsAcrossALoss(t *testing.T) {
 
 // Row: N13
 func TestALostSessionEndsEveryCallWithHowFarThePeerHasCome(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{}, session.Config{ResumeWindow: 20 * time.Second})
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{ResumeWindow: 20 * time.Second})
 		o := &record.Options{Window: 5}
 		from, to := h.connect(t, false, o, o)
 		for range 5 {

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
 )
@@ -23,14 +24,14 @@ func TestAnOpenOutlivesASilentWire(t *testing.T) {
 		for at := range 8 {
 			for _, silence := range []time.Duration{7 * time.Second, 9 * time.Second, 40 * time.Second} {
 				t.Run(fmt.Sprint(name, at, silence), func(t *testing.T) {
-					bubble(t, func(t *testing.T) {
-						h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
-						record.Handle(h.toBob, "log", hook, func(s *record.Stream) {
+					synctest.Test(t, func(t *testing.T) {
+						h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
+						record.Handle(h.ToBob, "log", hook, func(s *record.Stream) {
 							_ = record.Apply(t.Context(), s, func(context.Context, record.Record) error { return nil }, nil)
 						})
 						opened := make(chan error)
 						go func() {
-							s, err := record.Open(t.Context(), h.alice, "log", &record.Options{HandshakeTimeout: time.Minute})
+							s, err := record.Open(t.Context(), h.Alice, "log", &record.Options{HandshakeTimeout: time.Minute})
 							if err == nil {
 								_, err = s.WriteRecord(t.Context(), []byte("x"))
 							}
@@ -59,30 +60,17 @@ func TestAnOpenOutlivesASilentWire(t *testing.T) {
 
 // freeze silences every link there is, and those to come, for d.
 func (h *highway) freeze(d time.Duration) {
-	each := func(fn func(*faultnet.Link)) {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		for _, l := range h.links {
-			fn(l)
-		}
-	}
-	h.mu.Lock()
-	h.prepare = (*faultnet.Link).Freeze
-	h.mu.Unlock()
-	each((*faultnet.Link).Freeze)
+	h.Freeze()
 	time.Sleep(d)
-	h.mu.Lock()
-	h.prepare = nil
-	h.mu.Unlock()
-	each((*faultnet.Link).Thaw)
+	h.Thaw()
 }
 
 // An opener that says nothing on a wire that is well is given up in time.
 func TestASilentOpenerIsGivenUp(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{}, session.Config{})
-		record.Handle(h.toBob, "log", nil, func(*record.Stream) { panic("it is no stream") })
-		st, err := h.alice.OpenStream(t.Context(), "log", nil)
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{}, session.Config{})
+		record.Handle(h.ToBob, "log", nil, func(*record.Stream) { panic("it is no stream") })
+		st, err := h.Alice.OpenStream(t.Context(), "log", nil)
 		require.NoError(t, err)
 		began := time.Now()
 		_, err = st.Read(make([]byte, 1))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -25,7 +26,7 @@ func (s *slowShelf) Append(first uint64, records iter.Seq[[]byte], acked uint64)
 
 // Who waits for a Store that is slow is bounded by its ctx; the record is taken all the same.
 func TestWriteRecordDoesNotWaitForAStoreBeyondItsCtx(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newTwins(t, &record.Options{Store: &slowShelf{newShelf(), time.Minute}}, nil, faultnet.LinkOptions{})
 		began := time.Now()
 		seq, err := w.both[0].WriteRecord(soon(t, time.Second), []byte("x"))

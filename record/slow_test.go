@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
 )
@@ -21,7 +22,7 @@ import (
 // Row: N20
 func TestASlowApplierCostsTheWindowAndNoMore(t *testing.T) {
 	for _, size := range []int{10, 3000, 100 << 10} {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			const window = 1 << 20
 			before := heap()
 			w := newTwins(t, &record.Options{WindowBytes: window, MaxRecord: 200 << 10}, &record.Options{MaxRecord: 200 << 10}, faultnet.LinkOptions{})
@@ -66,11 +67,11 @@ func heap() int64 {
 //
 // Row: N14, N20
 func TestASlowApplierDoesNotHoldUpMessages(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := newHighway(t, faultnet.LinkOptions{Delay: time.Millisecond}, session.Config{})
-		h.toBob.SetCall(func(m *session.Message) ([]byte, error) { return m.Value, nil })
+	synctest.Test(t, func(t *testing.T) {
+		h := newHighway(t, peerlanetest.SessionsOptions{Delay: time.Millisecond}, session.Config{})
+		h.ToBob.SetCall(func(m *session.Message) ([]byte, error) { return m.Value, nil })
 		arrived := make(chan time.Time, 1)
-		h.toBob.SetLink("news", func(*session.Message) { arrived <- time.Now() })
+		h.ToBob.SetLink("news", func(*session.Message) { arrived <- time.Now() })
 		alone := latency(t, h, arrived)
 		from, to := h.connect(t, false, nil, nil)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -101,8 +102,8 @@ func TestASlowApplierDoesNotHoldUpMessages(t *testing.T) {
 // latency returns how long a call and a message take together.
 func latency(t *testing.T, h *highway, arrived <-chan time.Time) time.Duration {
 	began := time.Now()
-	_, err := h.alice.Call(t.Context(), "", []byte("ping"))
+	_, err := h.Alice.Call(t.Context(), "", []byte("ping"))
 	require.NoError(t, err)
-	require.NoError(t, h.alice.Send(t.Context(), "news", []byte("x")))
+	require.NoError(t, h.Alice.Send(t.Context(), "news", []byte("x")))
 	return (<-arrived).Sub(began)
 }

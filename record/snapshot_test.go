@@ -18,7 +18,7 @@ import (
 // Claim: record.Snapshot.RecordsIn, record.Snapshot.RecordsOut, record.Snapshot.Written, record.Snapshot.ID
 // Claim: record.Snapshot.Name, record.Snapshot.Opened, record.Snapshot.Peer
 func TestSnapshotCountsWhatHappens(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
 		near, far := newLink()
 		_, err := far.Write(rawHello(helloOpen).append(nil))

@@ -93,7 +93,7 @@ func TestAStreamThatComesToNothingEndsNoOther(t *testing.T) {
 		}, record.ErrHistory},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				stores := [2]*shelf{newShelf(), newShelf()}
 				w := newTwins(t, &record.Options{Store: stores[0]}, &record.Options{Store: stores[1]}, faultnet.LinkOptions{Delay: time.Millisecond})
 				works(t, w)
@@ -131,7 +131,7 @@ func TestAnOpenerThatGoesAwayEndsNoOther(t *testing.T) {
 		"with CLOSE":     {6, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 4, 'n'},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				kept := newShelf()
 				w := newTwins(t, nil, &record.Options{Store: kept}, faultnet.LinkOptions{})
 				for range 5 { // nothing is applied yet: any log may take the place
@@ -162,7 +162,7 @@ func TestAnOpenerThatGoesAwayEndsNoOther(t *testing.T) {
 
 // An opener that knows no take-over still takes the Store over as it opens, if the places fit.
 func TestAnOldOpenerTakesOver(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		kept := newShelf()
 		w := newTwins(t, nil, &record.Options{Store: kept}, faultnet.LinkOptions{})
 		here, there := faultnet.Pipe(faultnet.LinkOptions{})
@@ -179,7 +179,7 @@ func TestAnOldOpenerTakesOver(t *testing.T) {
 
 // Two opens at once: one stream is left, and it works.
 func TestOfTwoOpensAtOnceOneStreamIsLeft(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		stores := [2]*shelf{newShelf(), newShelf()}
 		opts := [2]*record.Options{{Store: stores[0]}, {Store: stores[1]}}
 		first := newTwins(t, opts[0], opts[1], faultnet.LinkOptions{Delay: time.Millisecond})
@@ -276,7 +276,7 @@ func (m *mover) use(s *record.Stream, rng *rand.Rand) {
 // Row: N22, N24
 func TestTakingOverUnderWay(t *testing.T) {
 	for seed := range uint64(30) {
-		bubble(t, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			var sides [2]*mover
 			for i := range sides {

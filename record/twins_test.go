@@ -21,12 +21,6 @@ type twins struct {
 	both [2]*record.Stream // the first has opened
 }
 
-// bubble runs fn in virtual time. It fails when a goroutine is left.
-func bubble(t *testing.T, fn func(t *testing.T)) {
-	t.Helper()
-	synctest.Test(t, fn)
-}
-
 // openBoth opens a stream between two conns.
 func openBoth(ctx context.Context, here, there net.Conn, open, accept *record.Options) (both [2]*record.Stream, errs [2]error) {
 	var wg sync.WaitGroup

@@ -17,7 +17,7 @@ import (
 
 // Row: N10
 func TestTheEndOfADirectionWakesEveryReader(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newTwins(t, nil, nil, faultnet.LinkOptions{})
 		var readers sync.WaitGroup
 		for range 5 {
@@ -36,7 +36,7 @@ func TestTheEndOfADirectionWakesEveryReader(t *testing.T) {
 //
 // Row: N13
 func TestAReaderOfWhatHasFailedLearnsThatThePeerHasClosed(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newTwins(t, nil, nil, faultnet.LinkOptions{})
 		_, err := w.both[0].WriteRecord(t.Context(), []byte("x"))
 		require.NoError(t, err)
@@ -91,7 +91,7 @@ func TestLingerHoldsNobodyUp(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
 				w := newTwins(t, patient, nil, faultnet.LinkOptions{Buffer: 100})
 				go func() {
 					var failed bool
@@ -115,7 +115,7 @@ func TestLingerHoldsNobodyUp(t *testing.T) {
 
 // Row: N11
 func TestReadingAloneMeetsNoBarrier(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newTwins(t, nil, nil, faultnet.LinkOptions{})
 		_, err := w.both[0].WriteBatch(t.Context(), [][]byte{{1}, {2}, {3}})
 		require.NoError(t, err)
@@ -140,7 +140,7 @@ func TestReadingAloneMeetsNoBarrier(t *testing.T) {
 // Row: N13
 // Claim: record.RecordFailure.FailedSeq, record.RecordFailure.Message, record.RecordFailure.Retryable
 func TestAFailureEndsTheBarriersOfWhatItDropsAndNoOthers(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newTwins(t, nil, nil, faultnet.LinkOptions{})
 		_, err := w.both[0].WriteBatch(t.Context(), [][]byte{{1}, {2}, {3}})
 		require.NoError(t, err)
@@ -168,7 +168,7 @@ func TestAFailureEndsTheBarriersOfWhatItDropsAndNoOthers(t *testing.T) {
 //
 // Row: N12
 func TestCloseWakesEveryoneElseAtOnce(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		w := newTwins(t, &record.Options{Window: 2}, nil, faultnet.LinkOptions{Buffer: 100})
 		w.link.Freeze()
 		_, err := w.both[0].WriteBatch(t.Context(), [][]byte{text("x", 1, 100), text("x", 2, 100)})
