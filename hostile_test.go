@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"io"
 	"net"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/test/heap"
 	"github.com/peerlane/peerlane/internal/test/oldpeer"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/peerlanetest"
@@ -308,15 +308,6 @@ func medianOf(t testing.TB, c *Client, b host.Host) time.Duration {
 	return all[len(all)/2]
 }
 
-// heap returns the bytes in use after a collection.
-func heap() int64 {
-	runtime.GC()
-	runtime.GC() // what sync.Pools held goes with the second
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
 // What a hostile peer may cost at most, both ends of its streams counted, for they are in this process: what it has sent,
 // and for each stream the buffers of two libp2p streams, a session and one chunk of a body; and what else the process
 // allocates meanwhile.
@@ -347,7 +338,7 @@ func underAttack(t *testing.T, tr testnet.Transport, run func(*attack, context.C
 	require.NoError(t, s.Start(callTag, echoHandler))
 	c := newClient(t, good, patientClient())
 	medianOf(t, c, b) // warm
-	idle, before := medianOf(t, c, b), heap()
+	idle, before := medianOf(t, c, b), heap.InUse()
 
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -356,13 +347,13 @@ func underAttack(t *testing.T, tr testnet.Transport, run func(*attack, context.C
 	var attacking sync.WaitGroup
 	attacking.Go(func() { run(k, ctx) })
 	await(t, ready, "the attack")
-	after, bound := heap(), k.sent.Load()+k.held.Load()*heapPerStream+heapOfOthers
+	after, bound := heap.InUse(), k.sent.Load()+k.held.Load()*heapPerStream+heapOfOthers
 	busy := medianOf(t, c, b)
 	for range looks {
 		if busy <= slowest*idle+clockNoise && after-before < bound {
 			break
 		}
-		after, bound = heap(), k.sent.Load()+k.held.Load()*heapPerStream+heapOfOthers
+		after, bound = heap.InUse(), k.sent.Load()+k.held.Load()*heapPerStream+heapOfOthers
 		busy = medianOf(t, c, b)
 	}
 	t.Logf("median %v, idle %v; heap grew by %d KiB, bound %d KiB; %d streams held, %d KiB sent",

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/test/heap"
 )
 
 // The figure of the package doc: an idle conn, one that has carried bulk data included, holds little.
@@ -20,12 +22,12 @@ func TestIdleConnHoldsLittleMemory(t *testing.T) {
 		below := &fakeConn{}
 		held := make([]*sealedConn, conns)
 		keys, _ := fixedKeys()
-		before := heap()
+		before := heap.InUse()
 		for i := range held {
 			held[i] = newConn(below, keys, rekeyInterval)
 			use(held[i])
 		}
-		each := (heap() - before) / conns
+		each := (heap.InUse() - before) / conns
 		t.Logf("%s: %d bytes", name, each)
 		require.LessOrEqual(t, each, int64(limit), name)
 		runtime.KeepAlive(held)

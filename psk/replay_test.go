@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/test/heap"
 )
 
 func ephemeral(i int) (e [dhSize]byte) {
@@ -30,21 +32,12 @@ func TestReplayCacheKnowsTheLastGeneration(t *testing.T) {
 func TestReplayCacheMemoryIsBounded(t *testing.T) {
 	const limit = 700 << 10
 	cache := replayCache{limit: replayGeneration}
-	before := heap()
+	before := heap.InUse()
 	for i := range 10 * replayGeneration {
 		cache.add(ephemeral(i))
 	}
-	grown := heap() - before
+	grown := heap.InUse() - before
 	t.Logf("%d bytes for %d entries", grown, len(cache.young)+len(cache.elderly))
 	require.LessOrEqual(t, grown, int64(limit))
 	runtime.KeepAlive(&cache)
-}
-
-// heap returns the bytes that live objects take.
-func heap() int64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }

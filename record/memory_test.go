@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/test/heap"
 )
 
 // promised is what doc.go says of the memory for a direction.
@@ -103,7 +105,7 @@ func fill(p *rawPeer, sizes []int, taken int) (peak int) {
 func TestMemoryForAFrameIsTakenAsItArrives(t *testing.T) {
 	const streams, window = 64, 16 << 20
 	synctest.Test(t, func(t *testing.T) {
-		before := heap()
+		before := heap.WithStacks()
 		var peers []*rawPeer
 		for range streams {
 			p := withRaw(t, &Options{WindowBytes: window, MaxRecord: window - 5}, nil)
@@ -113,21 +115,11 @@ func TestMemoryForAFrameIsTakenAsItArrives(t *testing.T) {
 			require.NoError(t, p.s.Err())
 			peers = append(peers, p)
 		}
-		each := (heap() - before) / streams
+		each := (heap.WithStacks() - before) / streams
 		t.Logf("%d bytes each", each)
 		require.LessOrEqual(t, each, int64(256<<10))
 		runtime.KeepAlive(peers)
 	})
-}
-
-// heap returns the bytes in use once the pools are empty.
-func heap() int64 {
-	for range 3 { // sync.Pool gives up what it holds at the second collection
-		runtime.GC()
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc + m.StackInuse)
 }
 
 // The way out keeps its bound too, whatever is written, and sent again.

@@ -2,7 +2,6 @@ package record_test
 
 import (
 	"context"
-	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -11,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/test/heap"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
@@ -24,7 +24,7 @@ func TestASlowApplierCostsTheWindowAndNoMore(t *testing.T) {
 	for _, size := range []int{10, 3000, 100 << 10} {
 		synctest.Test(t, func(t *testing.T) {
 			const window = 1 << 20
-			before := heap()
+			before := heap.InUse()
 			w := newTwins(t, &record.Options{WindowBytes: window, MaxRecord: 200 << 10}, &record.Options{MaxRecord: 200 << 10}, faultnet.LinkOptions{})
 			payload := make([]byte, size)
 			ctx, cancel := context.WithCancel(t.Context())
@@ -47,20 +47,13 @@ func TestASlowApplierCostsTheWindowAndNoMore(t *testing.T) {
 			quiet(time.Second) // the last acknowledgement is told
 			s := w.both[0].Snapshot()
 			require.Positive(t, s.Outstanding)
-			require.LessOrEqual(t, heap()-before, int64(2*(2*window+128<<10)+1<<20), "records of %d bytes", size)
+			require.LessOrEqual(t, heap.InUse()-before, int64(2*(2*window+128<<10)+1<<20), "records of %d bytes", size)
 			quiet(time.Hour)
 			require.Equal(t, s.Written, w.both[0].Snapshot().Written, "the writer waits")
 			cancel()
 			writer.Wait()
 		})
 	}
-}
-
-func heap() int64 {
-	var m runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
 }
 
 // A record stream whose peer applies slowly does not get in the way of the session's calls and messages.

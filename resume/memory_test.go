@@ -8,17 +8,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-)
 
-// heap returns the bytes in use once the pools are empty.
-func heap() int64 {
-	for range 3 { // sync.Pool gives up what it holds at the second collection
-		runtime.GC()
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc + m.StackInuse)
-}
+	"github.com/peerlane/peerlane/internal/test/heap"
+)
 
 // The figures of the package doc: what a detached conn holds on the accepting side, with nothing kept and with both windows
 // full, and that nothing is held after the time of patience.
@@ -38,9 +30,9 @@ func TestMemoryOfDetachedConnsIsBounded(t *testing.T) {
 			h.opts.Buffer = 4 * window
 			l, err := NewListener(h, &Options{Window: window, ResumeWindow: 3 * time.Second})
 			require.NoError(t, err)
-			goroutines, before := runtime.NumGoroutine(), heap()
+			goroutines, before := runtime.NumGoroutine(), heap.WithStacks()
 			servers := withoutCarrier(t, h, l, conns, test.full)
-			each := (heap() - before) / conns
+			each := (heap.WithStacks() - before) / conns
 			t.Logf("%s: %d bytes", name, each)
 			require.LessOrEqual(t, each, test.limit, name)
 			for _, s := range servers {
@@ -48,7 +40,7 @@ func TestMemoryOfDetachedConnsIsBounded(t *testing.T) {
 				_ = s.Close() // what was received and not read
 			}
 			require.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2, "goroutines")
-			left := (heap() - before) / conns
+			left := (heap.WithStacks() - before) / conns
 			t.Logf("%s, after: %d bytes", name, left)
 			require.Less(t, left, int64(8<<10), "%s: what is left are the conns themselves", name)
 			runtime.KeepAlive(servers)
@@ -108,7 +100,7 @@ func TestIdleConnHoldsLittleMemory(t *testing.T) {
 	h := newHub()
 	l, err := NewListener(h, nil)
 	require.NoError(t, err)
-	before := heap()
+	before := heap.WithStacks()
 	var all []net.Conn
 	for range conns {
 		c, err := Dial(h.dial, nil)
@@ -130,7 +122,7 @@ func TestIdleConnHoldsLittleMemory(t *testing.T) {
 		}
 		return true
 	}, 10*time.Second, time.Millisecond)
-	each := (heap() - before) / (2 * conns)
+	each := (heap.WithStacks() - before) / (2 * conns)
 	t.Logf("%d bytes", each)
 	require.LessOrEqual(t, each, int64(24<<10))
 	for _, c := range all {
