@@ -49,7 +49,7 @@ func filesOfPieces(t require.TestingT, hashed bool, pieces ...int) []manifest.En
 		e := manifest.Entry{ID: uint32(i), Kind: manifest.KindFile, Path: fmt.Sprint(i), Size: int64(n) * pieceSize}
 		switch {
 		case n == 0:
-			e = manifest.Entry{ID: uint32(i), Kind: manifest.KindDir}
+			e = manifest.Entry{ID: uint32(i), Kind: manifest.KindDir, Path: fmt.Sprint(i)}
 		case n < 0:
 			e.Size = 100
 		case hashed && n > 1:
