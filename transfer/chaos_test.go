@@ -17,8 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/internal/test/faultnet"
-	"github.com/peerlane/peerlane/internal/test/testsession"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/internal/staging"
@@ -53,12 +52,12 @@ var moods = map[string]func(t *testing.T, rng *rand.Rand, tree *source.Tree, fro
 	},
 	"is cut": func(t *testing.T, rng *rand.Rand, tree *source.Tree, _ string) transfer.Dialer {
 		p := newPair(t)
-		p.OnLink(func(l *faultnet.Link) { l.CutAfter(rng.Int64N(1 << 20)) })
+		p.OnLink(func(l *peerlanetest.Link) { l.CutAfter(rng.Int64N(1 << 20)) })
 		dial, _ := shared(t, p, tree, transfer.Options{})
 		return dial
 	},
 	"is far": func(t *testing.T, rng *rand.Rand, tree *source.Tree, _ string) transfer.Dialer {
-		p := testsession.New(t, faultnet.LinkOptions{Delay: time.Duration(rng.IntN(500)) * time.Millisecond}, session.Config{})
+		p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: time.Duration(rng.IntN(500)) * time.Millisecond})
 		dial, _ := shared(t, p, tree, transfer.Options{})
 		return dial
 	},
