@@ -232,7 +232,7 @@ func backoff(interval time.Duration, n int) time.Duration {
 
 // Connect opens a separate session to tag at the peer, for messages, calls and streams. The caller closes it, or Close does. Connect
 // returns ErrModernPSKRequired unless UseModernPSKClient was called before or AdmitAll is set. Otherwise the errors are those of Send, with
-// outcome NotSent, and nothing is retried.
+// outcome NotSent, or Rejected for a tag that the peer does not serve, and nothing is retried.
 func (c *Client) Connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*session.Session, error) {
 	return c.connect(ctx, pid, tag, c.cfg.newWait(1))
 }

@@ -72,8 +72,12 @@ func DefaultClientConfig() *ClientConfig {
 	return &c
 }
 
-// Validate returns an error that matches ErrInvalid and names the first field that is out of range, or nil.
+// Validate returns an error that matches ErrInvalid and names the first field that is out of range, or nil. A nil
+// config is valid: it has the defaults.
 func (c *ClientConfig) Validate() error {
+	if c == nil {
+		return nil
+	}
 	if err := c.Path.validate("ClientConfig.Path"); err != nil {
 		return err
 	}

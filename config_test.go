@@ -26,6 +26,11 @@ import (
 )
 
 // Row: P8, P17
+func TestANilConfigIsValid(t *testing.T) {
+	require.NoError(t, (*ClientConfig)(nil).Validate())
+	require.NoError(t, (*ServerConfig)(nil).Validate())
+}
+
 func TestDefaultsArePointsubs(t *testing.T) {
 	require.Equal(t, &ServerConfig{
 		ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, MaxBlockSize: 32 << 20, MaxConcurrentConns: 1000,

@@ -77,8 +77,12 @@ func DefaultServerConfig() *ServerConfig {
 	return &c
 }
 
-// Validate returns an error that matches ErrInvalid and names the first field that is out of range, or nil.
+// Validate returns an error that matches ErrInvalid and names the first field that is out of range, or nil. A nil
+// config is valid: it has the defaults.
 func (c *ServerConfig) Validate() error {
+	if c == nil {
+		return nil
+	}
 	for i, pid := range c.AllowPeers {
 		if err := pid.Validate(); err != nil {
 			return invalidf("ServerConfig.AllowPeers[%d]: %w", i, err)

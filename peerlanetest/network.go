@@ -40,6 +40,7 @@ type Network struct {
 
 	mu       sync.Mutex
 	hosts    []host.Host
+	ends     []func() // of the hosts and what is below them, in the order in which they were made
 	sockets  map[netip.AddrPort]*socket
 	opened   []*socket // all there have been
 	port     uint16    // the last one that was given to a socket without one
@@ -63,8 +64,8 @@ func NewNetwork(t testing.TB, o *NetworkOptions) *Network {
 }
 
 // Host returns a new host at an IPv4 address and UDP port, as in "10.0.0.1:4001". A host that was closed may be followed by another at
-// its address. opts come after those that the network needs; the host has no limits on resources unless they say so. It is closed in
-// t.Cleanup.
+// its address. opts come after those that the network needs; the host has no limits on resources unless they say so. It is closed
+// with the network.
 func (n *Network) Host(address string, opts ...libp2p.Option) host.Host {
 	n.t.Helper()
 	at, err := netip.ParseAddrPort(address)
@@ -80,10 +81,10 @@ func (n *Network) Host(address string, opts ...libp2p.Option) host.Host {
 	if err != nil {
 		n.t.Fatalf("peerlanetest: host at %s: %v", address, err)
 	}
-	n.t.Cleanup(func() { _ = h.Close() })
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.hosts = append(n.hosts, h)
+	n.ends = append(n.ends, func() { _ = h.Close() })
 	return h
 }
 
@@ -92,7 +93,9 @@ func (n *Network) quic(ip netip.Addr) libp2p.Option {
 	connManager := func(reset quic.StatelessResetKey, token quic.TokenGeneratorKey, opts ...quicreuse.Option) (*quicreuse.ConnManager, error) {
 		m, err := quicreuse.NewConnManager(reset, token, opts...)
 		if err == nil {
-			n.t.Cleanup(func() { _ = m.Close() }) // after the host, as libp2p closes only one that it has made
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.ends = append(n.ends, func() { _ = m.Close() }) // after the host, as libp2p closes only one that it has made
 		}
 		return m, err
 	}
@@ -181,7 +184,15 @@ func (n *Network) change(f func()) {
 	}
 }
 
+// close closes the hosts, the last first, and then the network. It is the only Cleanup of a network: a host that was made later, such as a
+// relay's after a restart, must not end before what the test itself cleans up.
 func (n *Network) close() {
+	n.mu.Lock()
+	ends := slices.Clone(n.ends)
+	n.mu.Unlock()
+	for _, end := range slices.Backward(ends) {
+		end()
+	}
 	n.cutting.Wait()
 	for _, s := range slices.Clone(n.opened) {
 		_ = s.Close()

@@ -32,7 +32,8 @@ type Relay struct {
 }
 
 // NewRelay returns a running relay. newHost is called for its host, in memory or not, each time that it starts. resources are best made
-// from relay.DefaultResources(): a zero number allows none, and a nil Limit is no limit. The relay is stopped in t.Cleanup.
+// from relay.DefaultResources(): a zero number allows none, and a nil Limit is no limit. The relay is stopped in t.Cleanup,
+// which newHost should leave to it: a Cleanup of a host that Start makes runs before those that a test has registered meanwhile.
 func NewRelay(t testing.TB, resources relay.Resources, newHost func(...libp2p.Option) host.Host) *Relay {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)

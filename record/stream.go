@@ -448,7 +448,7 @@ func (s *Stream) closeLocked(why error) {
 	s.signal(s.roomy)
 }
 
-// CloseWithError closes the stream at once and sends code and text to the peer. code must be codes.Application or above; otherwise the error
+// CloseWithError closes the stream at once and sends code and text to the peer. code must be CodeApplication or above; otherwise the error
 // is ErrRange. Only the first 1024 bytes of text count. Written records that have not been sent are dropped.
 func (s *Stream) CloseWithError(code Code, text string) error {
 	if code < CodeApplication {

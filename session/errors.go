@@ -39,7 +39,7 @@ func (o Outcome) String() string {
 // Sentinels for errors.Is. The typed errors of this package match them through Error.Code.
 var (
 	ErrClosed      = fmt.Errorf("session closed: %w", net.ErrClosed) // this side closed the session
-	ErrSessionLost = errors.New("session lost")                      // no carrier within the ResumeWindow, or the peer does not know the session
+	ErrSessionLost = errors.New("session lost")                      // it ended, or lost its carrier, and this side had not closed it; the rest of the error says why
 	ErrNotFound    = errors.New("not found")                         // no such link, stream name or session
 	ErrUnavailable = errors.New("unavailable")                       // the peer is over a limit; Error.RetryAfter is its hint
 	ErrTooLarge    = errors.New("too large")                         // over a size limit

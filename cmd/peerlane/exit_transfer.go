@@ -52,7 +52,7 @@ var failures = map[transfer.Code]meaning{
 		side{exitFiles, "the receiver got what does not fit its hash: check this disk and memory"}},
 	transfer.CodeTooLarge: {
 		side{exitNoRoom, "send it in parts, or as an archive"}, side{exitNoRoom, "send it in parts, or as an archive"}},
-	transfer.CodeCanceled: {side{exitInterrupted, ""}, side{exitRefused, "the peer stopped it: when it sends the same files again, the transfer resumes"}},
+	transfer.CodeCanceled: {side{exitInterrupted, ""}, side{exitUnreachable, "the peer stopped it: the same command again resumes, once the peer runs"}},
 	transfer.CodeProtocol: {
 		side{exitRefused, "the two sides do not understand each other: update peerlane on both"},
 		side{exitRefused, "the two sides do not understand each other: update peerlane on both"}},

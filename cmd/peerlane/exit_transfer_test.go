@@ -46,7 +46,7 @@ func TestEachFailureOfATransferHasItsExitCode(t *testing.T) {
 		{here(transfer.CodeHashMismatch), exitFiles, "trust"},
 		{here(transfer.CodeTooLarge), exitNoRoom, "in parts"},
 		{here(transfer.CodeCanceled), exitInterrupted, ""},
-		{there(transfer.CodeCanceled), exitRefused, "resumes"},
+		{there(transfer.CodeCanceled), exitUnreachable, "resumes"},
 		{here(transfer.CodeProtocol), exitRefused, "update peerlane"},
 		{here(transfer.CodeIO), exitLocal, ""},
 		{there(transfer.CodeIO), exitHandler, "at the peer's"},
