@@ -282,11 +282,11 @@ func (s *Session) endStreamsLocked() {
 		if s.end.theirs >= phaseClosing {
 			st.cutWriteLocked()
 		}
-		if s.end.demand >= demandClose {
+		if s.end.endsStreams() {
 			st.askFinLocked()
 		}
 	}
-	if s.end.demand >= demandClose {
+	if s.end.endsStreams() {
 		s.endDedicatedLocked()
 	}
 }

@@ -63,7 +63,7 @@ func (st *Stream) attach(c carrier) error {
 		if c.tap != nil {
 			c.tap.unacked.Store(&st.s.dedicated.unacked)
 		}
-		if st.s.end.demand >= demandClose { // Close was called meanwhile
+		if st.s.end.endsStreams() { // Close was called meanwhile
 			st.s.endOneDedicatedLocked(st)
 		}
 	} else {

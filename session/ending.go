@@ -128,6 +128,9 @@ func (e *ending) stage() stage { return stages[e.ours][e.theirs] }
 // ask records that the application asks for d.
 func (e *ending) ask(d demand) { e.demand = max(e.demand, d) }
 
+// endsStreams reports whether the streams are ended in order. Abort ends them with the session, so that no peer takes what has arrived for all.
+func (e *ending) endsStreams() bool { return e.demand == demandClose }
+
 // isCutShort reports whether the end no longer waits for anything.
 func (e *ending) isCutShort() bool { return e.demand == demandAbort || e.theirs == phaseGaveUp }
 

@@ -246,7 +246,7 @@ func (st *muxed) onAccept() error {
 	now := st.s.elapsed()
 	st.flight.least, st.flight.leastAt = max(1, now-st.askedAt), now
 	close(st.opened)
-	if st.s.end.demand >= demandClose {
+	if st.s.end.endsStreams() {
 		st.askFinLocked() // Close was called before the peer accepted
 	}
 	st.s.stirLocked()

@@ -72,3 +72,29 @@ func TestAnAbortWaitsForNoMoreThanThePeersLastFrame(t *testing.T) {
 	require.True(t, s.isPartedLocked())
 	require.True(t, s.end.isCutShort())
 }
+
+// An aborted session ends its streams with itself, and never in order: the peer would take what it has for all of it.
+func TestAnAbortEndsNoStreamInOrder(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := newPair(t, Config{}, AcceptorConfig{})
+		p.mux.SetStream("x", func(st *Stream) { <-st.Session().Done() })
+		for _, o := range []*StreamOptions{nil, {Dedicated: true}} {
+			_, err := p.dialer.OpenStream(t.Context(), "x", o)
+			require.NoError(t, err)
+		}
+		s := p.dialer
+		s.mu.Lock()
+		s.beginClosingLocked(&Error{Op: "session", Code: codes.Closed, Err: ErrClosed})
+		s.end.ask(demandAbort)
+		s.onClosing(&Error{Op: "session", Remote: true, Code: codes.Closed, Err: ErrSessionLost}) // the peer closes meanwhile
+		inOrder := s.end.closings
+		for _, st := range s.shared.open {
+			if st.finAsked {
+				inOrder++
+			}
+		}
+		s.mu.Unlock()
+		s.Abort()
+		require.Zero(t, inOrder)
+	})
+}

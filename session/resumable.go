@@ -222,7 +222,7 @@ func (st *Stream) attachResumable(conn *resume.Conn) error {
 			st.noteUndelivered()
 			s.forgetDedicated(st)
 		})
-		if s.end.demand >= demandClose { // Close has begun meanwhile
+		if s.end.endsStreams() { // Close has begun meanwhile
 			s.endOneDedicatedLocked(st)
 		}
 	}
