@@ -14,7 +14,7 @@ import (
 	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
-func TestADialFuncThatIsNilOrReturnsNothingIsAnError(t *testing.T) {
+func TestADialFunctionThatIsNilOrReturnsNothingIsAnError(t *testing.T) {
 	_, err := Dial(nil, nil)
 	require.ErrorIs(t, err, ErrInvalid)
 	require.ErrorContains(t, err, "dial is nil")

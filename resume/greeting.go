@@ -143,7 +143,7 @@ func (g *greeting) openAgain() error {
 	if err := g.say(c.accepted()); err != nil {
 		return err
 	}
-	return c.adopt(g.carrier, hello{}, false) // ErrStale if it has been resumed meanwhile
+	return c.adopt(g.carrier, hello{}, false) // errStale if it has been resumed meanwhile
 }
 
 // restart makes a Conn ready for another first carrier.
@@ -183,7 +183,7 @@ func (g *greeting) resume(h hello) error {
 	if err := g.say(answer); err != nil {
 		return err
 	}
-	return c.adopt(g.carrier, h, answer.live) // ErrStale if a later attempt was faster: that one counts
+	return c.adopt(g.carrier, h, answer.live) // errStale if a later attempt was faster: that one counts
 }
 
 // reopen answers a RESUME (spec 3.5). The offset in its answer holds until a later attempt.

@@ -146,8 +146,8 @@ func (l *Listener) pause(d time.Duration) bool {
 
 // Serve does the accepting side's hello on a carrier that does not come from the listener below. If the other side has opened a Conn, Serve
 // returns it, and Accept does not. If the carrier has resumed a Conn, Serve returns nil. Serve owns the carrier from then on, and returns
-// within HandshakeTimeout. The error says why there is neither: net.ErrClosed after Close, ErrBusy, ErrUnknown, ErrStale, ErrProtocol,
-// ErrStranger, the carrier's error, or ErrInvalid for a nil carrier.
+// within HandshakeTimeout. The error says why there is neither: net.ErrClosed after Close, ErrBusy, ErrUnknown, ErrProtocol, ErrStranger, the
+// carrier's error, ErrInvalid for a nil carrier, or one without a sentinel if a later attempt to resume came first.
 func (l *Listener) Serve(carrier net.Conn) (*Conn, error) {
 	if carrier == nil {
 		return nil, fmt.Errorf("%w: carrier is nil", ErrInvalid)
