@@ -6,7 +6,7 @@ import (
 )
 
 // bare is the one carrier of a session without a flow, which does for itself what a flow does for the others: it notes signs of life, and
-// cuts what is written into pieces. Its fields are not guarded, but under and cut, which are the writer's, and probesIn.
+// cuts what is written into pieces. under is constant, cut belongs to the writer, and mu guards probesIn.
 type bare struct {
 	under      *flowConn
 	cut        cutter        // of the Writes

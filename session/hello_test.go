@@ -352,7 +352,7 @@ func TestAFrozenPeerWithoutCapabilitiesStillTalks(t *testing.T) {
 	}
 }
 
-// pskPair tries to open a session under keys, through change on the dialing side's conn, and makes one call if it opens.
+// pskTry tries to open a session under keys, through change on the dialing side's conn, and makes one call if it opens.
 func pskTry(t *testing.T, dial, accept *psk.Keyring, change func(net.Conn) net.Conn) (dialErr, serveErr error, ran int) {
 	t.Helper()
 	mux := NewMux()

@@ -45,5 +45,5 @@ const (
 	demandNone  demand = iota // nothing: if the session ends, the peer has closed it, and this side waits as long as the peer does
 	demandDrain               // to drain, after the peer had closed: this side waits for CloseTimeout
 	demandClose               // Close: the streams are closed too
-	demandAbort               // Abort: nothing is waited for, and received data is dropped
+	demandAbort               // Abort: nothing is waited for, received data is dropped, and no stream ends in order
 )
