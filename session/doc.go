@@ -23,8 +23,8 @@
 // When its carrier fails or falls silent, a session is detached. The side that dialed asks its [Opener] for another, and both
 // go on where they were: calls, messages and shared streams lose nothing and repeat nothing. Their timeouts go on meanwhile.
 // Reconnect moves a session to another carrier while the old one lives. State and Config.OnState tell. A dedicated stream
-// ends with its own carrier, unless it is opened as resumable: then it too goes on over another, and moves with the session. Without an Opener, or with a negative ResumeWindow on either side, a session ends with its
-// carrier.
+// ends with its own carrier, unless it is opened as resumable: then it too goes on over another, and moves with the session.
+// Without an Opener, or with a negative ResumeWindow on either side, a session ends with its carrier.
 //
 // # Cancellation
 //

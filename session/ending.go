@@ -23,7 +23,7 @@ type ending struct {
 
 	look     func()        // looks whether the drain or Close is complete, when some work has ended
 	stirred  chan struct{} // closed at the next change that an end waits for; nil: no waiter
-	moved    uint64        // counts settled work; see progress
+	moved    uint64        // counts settled work; see progressLocked
 	flushed  chan struct{} // made by the first Close; closed when the lanes have put on their streams what they held back
 	closings int           // streams that are being closed, and report undelivered data
 	waits    uint64        // see endProgressLocked
