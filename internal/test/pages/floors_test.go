@@ -14,7 +14,8 @@ const module = "github.com/peerlane/peerlane"
 
 var (
 	floorRow  = regexp.MustCompile("(?m)^\\| (\\d) \\| `([^`]+)` \\|")
-	floorRule = regexp.MustCompile(`(?m)^ +floor-(\d)-.*:\n.*\n +files: \["([^"]+)"(?:, "(\*[^"]+)")?(?:, "(\*[^"]+)")?`)
+	floorRule = regexp.MustCompile(`(?m)^ +floor-(\d)-.*:\n.*\n +files: \[(.*)\]`)
+	rulePath  = regexp.MustCompile(`"((?:\*|\$all)[^"]*)"`)
 )
 
 // floors returns the floors of ARCHITECTURE.md by import path.
@@ -59,11 +60,8 @@ func TestTheLinterHasTheFloorsOfThePage(t *testing.T) {
 	rules := floorRule.FindAllStringSubmatch(string(b), -1)
 	require.Greater(t, len(rules), 15)
 	for _, m := range rules {
-		for _, pattern := range m[2:] {
-			if pattern == "" {
-				continue
-			}
-			path := module
+		for _, given := range rulePath.FindAllStringSubmatch(m[2], -1) {
+			path, pattern := module, given[1]
 			if pattern != "$all" {
 				path += "/" + strings.TrimPrefix(filepath.ToSlash(filepath.Dir(pattern)), "**/")
 			}
