@@ -24,8 +24,6 @@ var (
 	// ErrUnknown: the accepting side does not know the connection that was to be resumed, or not any more. It comes with
 	// ErrLost.
 	ErrUnknown = errors.New("the other side does not know this connection")
-	// errStale: a later attempt to resume came first.
-	errStale = errors.New("a later attempt to resume came first")
 	// ErrBusy: the accepting side has no room for a further connection, for now.
 	ErrBusy = errors.New("the other side has no room for a further connection")
 	// ErrVersion: the accepting side does not speak this version of the protocol.
@@ -33,6 +31,7 @@ var (
 )
 
 var (
+	errStale       = errors.New("a later attempt to resume came first")
 	errOver        = errors.New("closed by the other side")
 	errNoNext      = errors.New("the carrier has ended in order and none has followed")
 	errGap         = errors.New("bytes are missing before the first on this carrier")
