@@ -25,12 +25,12 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// Row: P8, P17
 func TestANilConfigIsValid(t *testing.T) {
 	require.NoError(t, (*ClientConfig)(nil).Validate())
 	require.NoError(t, (*ServerConfig)(nil).Validate())
 }
 
+// Row: P8, P17
 func TestDefaultsArePointsubs(t *testing.T) {
 	require.Equal(t, &ServerConfig{
 		ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, MaxBlockSize: 32 << 20, MaxConcurrentConns: 1000,
