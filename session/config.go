@@ -85,25 +85,25 @@ type Config struct {
 // minReplayWindow is the least Config.ReplayWindow.
 const minReplayWindow = 4 << 10
 
-// withDefaults returns a copy of cfg, which may be nil, with every zero field resolved, or an error that names a field that is out of range.
-func (cfg *Config) withDefaults() (Config, error) {
-	var c Config
-	if cfg != nil {
-		c = *cfg
+// withDefaults returns a copy of c, which may be nil, with every zero field resolved, or an error that names a field that is out of range.
+func (c *Config) withDefaults() (Config, error) {
+	var out Config
+	if c != nil {
+		out = *c
 	}
-	if err := cmp.Or(c.setDurations(), c.checkBackoff(), c.setSizes(), c.checkNames()); err != nil {
-		return c, fmt.Errorf("session: config: %w: %w", ErrInvalid, err)
+	if err := cmp.Or(out.setDurations(), out.checkBackoff(), out.setSizes(), out.checkNames()); err != nil {
+		return out, fmt.Errorf("session: config: %w: %w", ErrInvalid, err)
 	}
-	if c.Mux == nil {
-		c.Mux = NewMux()
+	if out.Mux == nil {
+		out.Mux = NewMux()
 	}
-	if c.Quota == nil {
-		c.Quota = NewQuota(nil)
+	if out.Quota == nil {
+		out.Quota = NewQuota(nil)
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+	if out.Logger == nil {
+		out.Logger = slog.New(slog.DiscardHandler)
 	}
-	return c, nil
+	return out, nil
 }
 
 // setDurations sets the durations that are zero, or returns the error of one that is out of range.
