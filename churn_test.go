@@ -119,6 +119,9 @@ func limitedPair(t *testing.T, tr testnet.Transport, conns int) (a, b host.Host)
 	return a, b
 }
 
+// refusalTime is enough for a refusal at any load that the tests bear. A dial spends all of it on waiting for a place.
+const refusalTime = 2 * time.Second
+
 // dialRefused dials, beyond the peer's limit, until a Dial itself fails, and returns its error. On a slow machine a refusal may come
 // later than Dial looks for it; then it comes at the first Read, and that is right too.
 func dialRefused(t *testing.T, d *Dialer, l *Listener) error {
@@ -138,11 +141,12 @@ func TestADialWaitsForAPlaceAndSaysWhyItGotNone(t *testing.T) {
 	t.Parallel() // it waits for real
 	for _, tr := range testnet.Direct() {
 		t.Run(string(tr), func(t *testing.T) {
+			t.Parallel()
 			a, b := limitedPair(t, tr, 2)
 			l := mustListen(t, b, testTag, ListenConfig{})
 			near, far := connPair(t, a, l)
 			connPair(t, a, l)
-			d := &Dialer{Host: a, Tag: testTag, Timeout: 100 * time.Millisecond}
+			d := &Dialer{Host: a, Tag: testTag, Timeout: refusalTime}
 			require.ErrorIs(t, dialRefused(t, d, l), ErrUnavailable)
 			err := dialRefused(t, d, l)
 			require.ErrorIs(t, err, ErrUnavailable)
@@ -185,7 +189,7 @@ func TestADialThatWaitsEndsWithItsHost(t *testing.T) {
 	a, b := limitedPair(t, testnet.QUIC, 1)
 	l := mustListen(t, b, testTag, ListenConfig{})
 	connPair(t, a, l)
-	d := &Dialer{Host: a, Tag: testTag, Timeout: 100 * time.Millisecond}
+	d := &Dialer{Host: a, Tag: testTag, Timeout: refusalTime}
 	require.ErrorIs(t, dialRefused(t, d, l), ErrUnavailable)
 	d.Timeout = -1
 	errs := make(chan error, 1)

@@ -189,6 +189,7 @@ func TestAResourceLimitOfThePeerIsNamed(t *testing.T) {
 	t.Parallel() // it waits for real
 	for _, tr := range testnet.Direct() {
 		t.Run(string(tr), func(t *testing.T) {
+			t.Parallel()
 			a := testnet.Host(t, tr)
 			b := testnet.Host(t, tr, limited(t, rcmgr.PartialLimitConfig{
 				ProtocolPeerDefault: rcmgr.ResourceLimits{StreamsInbound: 2},
@@ -197,7 +198,7 @@ func TestAResourceLimitOfThePeerIsNamed(t *testing.T) {
 			l := mustListen(t, b, testTag, ListenConfig{})
 			connPair(t, a, l)
 			connPair(t, a, l)
-			d := Dialer{Host: a, Tag: testTag, Timeout: 100 * time.Millisecond} // it waits for one of the two to end
+			d := Dialer{Host: a, Tag: testTag, Timeout: refusalTime} // it waits for one of the two to end
 			c, err := d.Dial(testContext(t), b.ID())
 			if err == nil {
 				_, err = c.Read(make([]byte, 1))
@@ -218,13 +219,14 @@ func TestAResourceLimitOfThePeerIsNamed(t *testing.T) {
 }
 
 func TestAResourceLimitOfThisSideIsNamed(t *testing.T) {
+	t.Parallel() // it waits for real
 	a := testnet.Host(t, testnet.TCPTLS, limited(t, rcmgr.PartialLimitConfig{
 		ProtocolPeerDefault: rcmgr.ResourceLimits{StreamsOutbound: 1},
 	}))
 	b := testnet.Host(t, testnet.TCPTLS)
 	peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 	connPair(t, a, mustListen(t, b, testTag, ListenConfig{}))
-	_, err := (&Dialer{Host: a, Tag: testTag, Timeout: 100 * time.Millisecond}).Dial(t.Context(), b.ID())
+	_, err := (&Dialer{Host: a, Tag: testTag, Timeout: refusalTime}).Dial(t.Context(), b.ID())
 	typed := requireDialError(t, err, a, b.ID())
 	require.False(t, typed.Remote)
 	require.ErrorIs(t, err, ErrUnavailable)
