@@ -25,7 +25,7 @@ type attempts struct {
 	phases []Phase // before each attempt
 }
 
-func (a *attempts) run(t *testing.T, ctx context.Context) (err error) { //nolint:revive // t comes first in tests
+func (a *attempts) run(t *testing.T, ctx context.Context) (err error) {
 	t.Helper()
 	tr, _ := newTransfer(Receiving, "bob", Options{ResumeWindow: a.window, OnEvent: func(e Event) { a.events = append(a.events, e) }}.withDefaults())
 	began := time.Now()

@@ -79,3 +79,22 @@ func TestUnfinishedTransfersAreDiscarded(t *testing.T) {
 	_, err = transfer.DiscardUnused(filepath.Join(dir, "none"), 0)
 	require.Error(t, err)
 }
+
+// What is damaged is still found, and can be discarded.
+func TestADamagedStateIsFoundWithoutItsName(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, begun(t, dir, unfinishedID).Close())
+	at := filepath.Join(dir, transfer.StagingPrefix+unfinishedID)
+	require.NoError(t, os.WriteFile(filepath.Join(at, "meta"), []byte("damaged"), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(at, "journal"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, transfer.StagingPrefix+"abcd"), []byte("a file"), 0o600))
+	require.NoError(t, os.Mkdir(filepath.Join(dir, transfer.StagingPrefix+"mine"), 0o700))
+	all, err := transfer.FindUnfinished(dir)
+	require.NoError(t, err)
+	require.Len(t, all, 1, "neither a file nor a folder of another name is one")
+	require.Equal(t, unfinishedID, all[0].ID)
+	require.Empty(t, all[0].Name)
+	require.Zero(t, all[0].Bytes)
+	require.NoError(t, transfer.Discard(dir, unfinishedID))
+	require.NoDirExists(t, at)
+}
