@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -181,14 +182,14 @@ func TestNoMoreThanABoundedAmountWaitsForTheDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t)
 		cfg := into(to, transfer.ReceiveOptions{})
-		var received *transfer.Transfer
-		cfg.OnBegun = func(tr *transfer.Transfer) { received = tr }
+		var received atomic.Pointer[transfer.Transfer]
+		cfg.OnBegun = received.Store
 		service(t, p, cfg)
 		pushed := transfer.Push(t.Context(), always(p.Alice), walk(t, name), nil)
 		most := int64(0)
 		for range pushed.Watch(t.Context(), time.Second) {
-			if received != nil {
-				progress := received.Progress()
+			if tr := received.Load(); tr != nil {
+				progress := tr.Progress()
 				most = max(most, progress.Verified-progress.Durable)
 			}
 		}
