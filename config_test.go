@@ -175,10 +175,14 @@ func TestWriteTimeoutDropsAPeerThatReadsNothing(t *testing.T) {
 	t.Parallel() // it waits for real
 	onEach(t, muxes, func(t *testing.T, a, b host.Host, _ testnet.Transport) {
 		s := newServer(t, b, &ServerConfig{WriteTimeout: 100 * time.Millisecond, Heartbeat: never})
-		require.NoError(t, s.Start(callTag, func([]byte) ([]byte, error) { return noise(24 << 20), nil }))
+		ran := make(chan struct{}, 1)
+		require.NoError(t, s.Start(callTag, func([]byte) ([]byte, error) {
+			ran <- struct{}{}
+			return noise(24 << 20), nil
+		}))
 		raw := dialRaw(t, a, b)
 		raw.write(t, requestHead(1, 0, nil))
-		require.Eventually(t, func() bool { return s.quota.Bytes() > 0 }, patience, time.Millisecond)
+		await(t, ran, "the handler")
 		waitInfo(t, s, 0)
 		require.Eventually(t, func() bool { return s.quota.Bytes() == 0 }, patience, time.Millisecond)
 
