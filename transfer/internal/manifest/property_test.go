@@ -37,7 +37,7 @@ func TestAnAcceptedPathStaysInside(t *testing.T) {
 		require.Equal(t, path.Clean(p), p)
 		require.False(t, path.IsAbs(p))
 		require.False(t, strings.ContainsFunc(p, unicode.IsControl))
-		for _, name := range strings.Split(p, "/") {
+		for name := range strings.SplitSeq(p, "/") {
 			require.NotContains(t, []string{"", ".", ".."}, name)
 			require.NotContains(t, name, `\`)
 			if portable {

@@ -1,5 +1,7 @@
 package staging
 
+import "slices"
+
 import "fmt"
 
 // stage is how far a file is on its way to its name:
@@ -38,11 +40,9 @@ var moves = [...][]stage{
 
 // move takes the part to another stage.
 func (p *part) move(to stage) {
-	for _, next := range moves[p.stage] {
-		if next == to {
-			p.stage = to
-			return
-		}
+	if slices.Contains(moves[p.stage], to) {
+		p.stage = to
+		return
 	}
 	panic(fmt.Sprintf("BUG: a part that is %v becomes %v", p.stage, to))
 }
