@@ -1,8 +1,9 @@
 package staging
 
-import "slices"
-
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // stage is how far a file is on its way to its name:
 //
