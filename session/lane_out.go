@@ -213,7 +213,7 @@ func (l *outLane) undelivered(id uint64, err *Error) bool {
 	return true
 }
 
-// tell calls OnUndelivered. OnUndelivered may end its goroutine, and this goroutine is the session's.
+// tell calls OnUndelivered. s.mu is not held. OnUndelivered may end its goroutine, and this goroutine is the session's.
 func (l *outLane) tell(err *Error) {
 	if hook.Do(func() { l.s.cfg.OnUndelivered(err) }) != nil {
 		l.s.cfg.Logger.Error("OnUndelivered ended its goroutine", "link", err.Link, "peer", l.s.peer)
