@@ -8,13 +8,16 @@ CHAOS ?= 1h
 ENDS ?= 50000
 KILLS ?= 40
 
-.PHONY: test race grid nettest nightly vet lint fuzz examples demo bench tidy cover fmt vuln
+.PHONY: test race grid reach nettest nightly vet lint fuzz examples demo bench tidy cover fmt vuln
 
 fmt: ; gofmt -l -w . && go fix ./... && cd bench && go fix ./...
 
 test: ; go test ./...
 
 race: ; go test -race -count=1 -skip Nettest ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./node ./peerlanetest ./internal/... .
+
+# Hosts behind every pair of NATs. Fails where the machine allows no network namespaces.
+reach: ; go test -count=1 -v ./internal/test/natlab ./internal/test/reach -args -natlab -matrix
 
 grid: ; go test -count=1 ./internal/test/slowlink -args -grid
 

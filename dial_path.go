@@ -14,6 +14,7 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/punch"
 )
 
 // A PathPolicy sets the paths over which a Dialer opens conns. No policy waits when a direct connection is impossible: the answer then
@@ -171,22 +172,29 @@ func (d *Dialer) awaitDirect(ctx context.Context, pid peer.ID) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.DirectWait)
 	defer cancel()
+	if s := punch.Of(d.Host); s != nil && d.canPunch(pid) {
+		return s.Direct(ctx, pid) == nil
+	}
 	came, stop := d.watchConns(pid)
 	defer stop()
 	if anyPath(d.paths(pid), d.Path.wanted) {
 		return true
 	}
+	dialed := make(chan error, 1) // an address that does not answer does not keep a punched connection waiting
 	if dialable {
-		err := d.dialDirect(ctx, pid)
-		if err == nil || !d.canPunch(pid) {
-			return err == nil
-		}
+		go func() { dialed <- d.dialDirect(ctx, pid) }() // ends with ctx
 	}
-	select {
-	case <-came:
-		return true
-	case <-ctx.Done():
-		return false
+	for {
+		select {
+		case <-came:
+			return true
+		case err := <-dialed:
+			if err == nil || !d.canPunch(pid) {
+				return err == nil
+			}
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 
@@ -213,7 +221,7 @@ func (d *Dialer) canPunch(pid peer.ID) bool {
 	if err != nil || len(protos) == 0 {
 		return true
 	}
-	remote, err := d.Host.Peerstore().SupportsProtocols(pid, holepunch.Protocol)
+	remote, err := d.Host.Peerstore().SupportsProtocols(pid, holepunch.Protocol, punch.Protocol)
 	if err != nil || len(remote) == 0 {
 		return false
 	}

@@ -13,11 +13,14 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/peerlane/peerlane/internal/punch"
 )
 
 // A Node is a libp2p host with what belongs to it. It is safe for concurrent use.
 type Node struct {
-	host host.Host
+	host  host.Host
+	punch *punch.Service // nil: it punches no holes
 }
 
 // How AutoRelay looks after its reservations. Its own 30 s and 1 h leave a host unreachable long after its relay is back.
@@ -48,6 +51,9 @@ func New(ctx context.Context, opts *Options) (*Node, error) {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	dials := newRanker()
+	if o.HolePunch {
+		all = append(all, punch.Transports)
+	}
 	h, err := libp2p.New(append(all, dials.option())...)
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
@@ -56,7 +62,13 @@ func New(ctx context.Context, opts *Options) (*Node, error) {
 	if err := o.listen(h); err != nil {
 		return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
 	}
-	return &Node{host: h}, nil
+	n := &Node{host: h}
+	if o.HolePunch {
+		if n.punch, err = punch.New(h); err != nil {
+			return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
+		}
+	}
+	return n, nil
 }
 
 // listen makes h listen. libp2p.New could, but is content when one address of many works, and leaves goroutines behind
@@ -102,8 +114,8 @@ func (o Options) libp2p(key crypto.PrivKey) ([]libp2p.Option, error) {
 // nat returns the options that make the host reachable behind a NAT.
 func (o Options) nat() []libp2p.Option {
 	var all []libp2p.Option
-	if o.HolePunch {
-		all = append(all, libp2p.EnableHolePunching())
+	if o.RelayService != nil {
+		all = append(all, o.RelayService.option())
 	}
 	if o.PortMap {
 		all = append(all, libp2p.NATPortMap())
@@ -142,4 +154,10 @@ func (n *Node) Remember(info peer.AddrInfo) {
 }
 
 // Close closes the host and everything on it. A second Close returns nil.
-func (n *Node) Close() error { return n.host.Close() }
+func (n *Node) Close() error {
+	var err error
+	if n.punch != nil {
+		err = n.punch.Close()
+	}
+	return errors.Join(err, n.host.Close())
+}

@@ -65,9 +65,12 @@ type Options struct {
 	// Relays are peers, as for ParsePeer, through which this host makes itself reachable. If empty, none; dialing others
 	// through relays works anyway.
 	Relays []string
+	// RelayService makes this host a relay for others, and tells libp2p that it is public. If nil, it is none.
+	RelayService *RelayService
 	// PortMap asks the router for a port (UPnP, NAT-PMP).
 	PortMap bool
-	// Reachability says whether others can dial this host. If zero, it is found out, except that Relays make it private.
+	// Reachability says whether others can dial this host. If zero, it is found out, except that Relays make it private, and
+	// RelayService public.
 	Reachability Reachability
 
 	// UserAgent is told to peers. If empty, "peerlane".
@@ -84,8 +87,12 @@ func (o Options) withDefaults() Options {
 	if o.UserAgent == "" {
 		o.UserAgent = defaultUserAgent
 	}
-	if len(o.Relays) > 0 && o.Reachability == ReachabilityAuto {
+	switch {
+	case o.Reachability != ReachabilityAuto:
+	case len(o.Relays) > 0:
 		o.Reachability = ReachabilityPrivate
+	case o.RelayService != nil:
+		o.Reachability = ReachabilityPublic
 	}
 	if o.ListenAddrs == nil {
 		o.ListenAddrs = o.defaultListenAddrs()
@@ -136,6 +143,11 @@ func (o Options) validate() error {
 	}
 	for _, s := range o.Relays {
 		if err := validateRelay(s); err != nil {
+			return err
+		}
+	}
+	if o.RelayService != nil {
+		if err := o.RelayService.validate(); err != nil {
 			return err
 		}
 	}

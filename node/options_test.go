@@ -75,15 +75,19 @@ func config(t *testing.T, opts Options) *libp2p.Config {
 	return cfg
 }
 
-// Claim: node.Options.HolePunch, node.Options.PortMap, node.Options.Reachability
+// Claim: node.Options.PortMap, node.Options.Reachability
 func TestEachNATOptionReachesLibp2p(t *testing.T) {
 	plain := config(t, Options{})
-	require.False(t, plain.EnableHolePunching)
+	require.False(t, plain.EnableRelayService)
 	require.False(t, plain.EnableAutoRelay)
 	require.Nil(t, plain.NATManager)
 	require.Nil(t, plain.AutoNATConfig.ForceReachability)
 
-	require.True(t, config(t, Options{HolePunch: true}).EnableHolePunching)
+	punching := config(t, Options{HolePunch: true})
+	require.False(t, punching.EnableHolePunching, "the node does it itself")
+	relaying := config(t, Options{RelayService: &RelayService{}})
+	require.True(t, relaying.EnableRelayService)
+	require.Equal(t, network.ReachabilityPublic, *relaying.AutoNATConfig.ForceReachability)
 	require.NotNil(t, config(t, Options{PortMap: true}).NATManager)
 	relays := []string{"/ip4/192.0.2.1/tcp/1/p2p/" + testPeer}
 	behind := config(t, Options{Relays: relays})

@@ -18,6 +18,8 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/quic-go/quic-go"
+
+	"github.com/peerlane/peerlane/internal/nat"
 )
 
 // NetworkOptions are the properties of a Network.
@@ -42,8 +44,10 @@ type Network struct {
 	hosts    []host.Host
 	ends     []func() // of the hosts and what is below them, in the order in which they were made
 	sockets  map[netip.AddrPort]*socket
-	opened   []*socket // all there have been
-	port     uint16    // the last one that was given to a socket without one
+	behind   map[netip.Addr]*nat.NAT // by the inside address
+	outside  map[netip.Addr]*nat.NAT // by the outside address
+	opened   []*socket               // all there have been
+	port     uint16                  // the last one that was given to a socket without one
 	delay    time.Duration
 	frozen   bool
 	vanished bool
@@ -58,7 +62,8 @@ func NewNetwork(t testing.TB, o *NetworkOptions) *Network {
 	if o == nil {
 		o = &NetworkOptions{}
 	}
-	n := &Network{t: t, rate: o.Rate, delay: o.Delay, port: 1 << 15, sockets: make(map[netip.AddrPort]*socket)}
+	n := &Network{t: t, rate: o.Rate, delay: o.Delay, port: 1 << 15, sockets: make(map[netip.AddrPort]*socket),
+		behind: make(map[netip.Addr]*nat.NAT), outside: make(map[netip.Addr]*nat.NAT)}
 	t.Cleanup(n.close)
 	return n
 }

@@ -110,10 +110,10 @@ func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
 		return 0, s.opError("write", net.ErrClosed)
 	}
 	at := to.(*net.UDPAddr).AddrPort()
-	peer := s.net.sockets[netip.AddrPortFrom(at.Addr().Unmap(), at.Port())]
+	peer, seen := s.net.routeLocked(s.local, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))
 	arrives, lost := s.sendLocked(len(b))
 	if peer != nil && !lost {
-		p := packet{slices.Clone(b), s.local, arrives}
+		p := packet{slices.Clone(b), seen, arrives}
 		i := len(peer.queue)
 		for i > 0 && peer.queue[i-1].at.After(arrives) {
 			i--

@@ -44,6 +44,7 @@ type cli struct {
 	Get     getCmd     `cmd:"" help:"Download by ticket. Run it again to resume."`
 	Push    pushCmd    `cmd:"" help:"Push files and folders to a peer that runs receive."`
 	Receive receiveCmd `cmd:"" help:"Accept the files that peers push."`
+	Relay   relayCmd   `cmd:"" help:"Relay connections for peers behind NATs, until interrupted."`
 	ID      idCmd      `cmd:"" name:"id" help:"Show the Peer ID of a key file; make the file if there is none."`
 }
 

@@ -56,6 +56,8 @@ func TestTheConsoleBlocksOfThePagesHold(t *testing.T) {
 var elsewhere = map[string]string{
 	"go install ./cmd/peerlane": "the build of this test",
 	"peerlane demo":             "testdata/script/demo.txtar",
+
+	"peerlane relay --key relay.key": "internal/test/reach: a port of its own is not for a test",
 }
 
 // files are in the folder of each machine.
@@ -78,7 +80,7 @@ type consoleLine struct {
 	want    []string
 }
 
-var prompt = regexp.MustCompile(`^(machine-[ab])?\$ (.*)$`)
+var prompt = regexp.MustCompile(`^(machine-[abc])?\$ (.*)$`)
 
 // stories returns the stories of a page.
 func stories(t *testing.T, page string) (found []story) {

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/peerlane/peerlane/node"
+)
+
+// relayCmd is peerlane relay.
+type relayCmd struct {
+	Key          string        `placeholder:"FILE" help:"Key file of the identity; if none, a new one each time, and those who use the relay need its new address."`
+	Port         uint16        `xor:"where" placeholder:"4001" help:"TCP and UDP port to listen on."`
+	Listen       []string      `xor:"where" placeholder:"ADDR" help:"Multiaddr to listen on, as in /ip4/0.0.0.0/tcp/4001; may be repeated."`
+	Data         string        `default:"128KiB" help:"What a relayed connection passes each way, as in 128KiB or 10MB, before it is cut; none for no limit."`
+	Duration     time.Duration `default:"2m" help:"How long a relayed connection lasts. It has no effect with --data none."`
+	Reservations int           `default:"128" help:"How many peers can be reached through the relay at a time."`
+	Circuits     int           `default:"16" help:"How many relayed connections each of them may have at a time."`
+	Allow        []string      `placeholder:"PEER" help:"Only this peer can be reached through the relay; may be repeated."`
+	Peers        int           `default:"1000" help:"How many peers may be connected at once."`
+}
+
+// relayPort is where a relay listens unless it is told otherwise.
+const relayPort = 4001
+
+// Run relays until ctx ends.
+func (c *relayCmd) Run(ctx context.Context, std stdio) (err error) {
+	service, err := c.service()
+	if err != nil {
+		return err
+	}
+	o := &node.Options{KeyFile: c.Key, ListenAddrs: c.Listen, RelayService: service, Limits: &node.Limits{Peers: c.Peers}}
+	if o.Port = c.Port; c.Port == 0 && c.Listen == nil {
+		o.Port = relayPort
+	}
+	n, err := node.New(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.Close()) }()
+	fmt.Fprintf(std.out, "peer     %s\n", n.ID())
+	if c.Key == "" {
+		fmt.Fprintln(std.out, "key      none: the Peer ID is new each time; --key FILE keeps it")
+	}
+	addrs := n.Addrs()
+	for _, a := range addrs {
+		fmt.Fprintf(std.out, "address  %s\n", a)
+	}
+	if len(addrs) > 0 {
+		fmt.Fprintf(std.out, "use it   --relay %s\n", addrs[0])
+	}
+	fmt.Fprintln(std.out, "ready")
+	if err := std.failed(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// service returns the limits that the flags ask for.
+func (c *relayCmd) service() (*node.RelayService, error) {
+	if c.Reservations < 1 || c.Circuits < 1 || c.Duration <= 0 {
+		return nil, fmt.Errorf("%w: --reservations, --circuits and --duration must be over 0", errUsage)
+	}
+	s := &node.RelayService{Duration: c.Duration, Reservations: c.Reservations, Circuits: c.Circuits}
+	if c.Data == "none" {
+		s.Data, s.Duration = -1, 0
+	} else {
+		var data size
+		if err := data.UnmarshalText([]byte(c.Data)); err != nil {
+			return nil, fmt.Errorf("%w: --data: want an amount as in 128KiB or 10MB, or none: %q", errUsage, c.Data)
+		}
+		s.Data = int64(data)
+	}
+	for _, text := range c.Allow {
+		info, err := node.ParsePeer(text)
+		if err != nil {
+			return nil, fmt.Errorf("--allow: %w", err)
+		}
+		s.Allow = append(s.Allow, info.ID)
+	}
+	return s, nil
+}

@@ -1,0 +1,262 @@
+package punch
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
+)
+
+// An observer knows at which addresses others see this host, for each transport that it listens on.
+type observer struct {
+	host    host.Host
+	changed func() // is called when the host is seen elsewhere than before
+
+	mu      sync.Mutex
+	seen    map[kind]map[peer.ID]sighting
+	asking  map[kind]chan struct{} // closed when the question has been answered, or will not be
+	network string                 // what Network returned last
+}
+
+// A kind is a transport over a version of IP, as in "ip4/udp/quic-v1".
+type kind string
+
+// A sighting is where a peer has seen this host.
+type sighting struct {
+	addr ma.Multiaddr
+	at   time.Time
+}
+
+const (
+	maxSightings = 8                // of a kind; the oldest is forgotten
+	freshFor     = 30 * time.Second // then a NAT may forget a mapping of UDP that nothing uses
+	askTime      = 2 * time.Second  // for asking one peer
+)
+
+func newObserver(h host.Host, changed func()) *observer {
+	return &observer{host: h, changed: changed, seen: make(map[kind]map[peer.ID]sighting), asking: make(map[kind]chan struct{})}
+}
+
+// kindOf returns the kind of an address of a host; ok is false for those that holes are not punched for: relays, names, WebSocket.
+func kindOf(a ma.Multiaddr) (k kind, ok bool) {
+	var names []string
+	for _, c := range a {
+		switch c.Protocol().Code {
+		case ma.P_IP4, ma.P_IP6, ma.P_TCP, ma.P_UDP, ma.P_QUIC_V1:
+			names = append(names, c.Protocol().Name)
+		case ma.P_P2P:
+		default:
+			return "", false
+		}
+	}
+	k = kind(strings.Join(names, "/"))
+	return k, strings.HasSuffix(string(k), "/tcp") || strings.HasSuffix(string(k), "/udp/quic-v1")
+}
+
+// identified learns from a connection's identification.
+func (o *observer) identified(e event.EvtPeerIdentificationCompleted) {
+	if e.Conn == nil || e.ObservedAddr == nil {
+		return
+	}
+	o.saw(e.Peer, e.Conn.LocalMultiaddr(), e.ObservedAddr)
+}
+
+// saw keeps where a peer has seen the local address.
+func (o *observer) saw(by peer.ID, local, observed ma.Multiaddr) {
+	k, ok := kindOf(observed)
+	if !ok || manet.IsIPLoopback(observed) || !o.listens(k, local) {
+		return
+	}
+	o.mu.Lock()
+	if o.seen[k] == nil {
+		o.seen[k] = make(map[peer.ID]sighting)
+	}
+	o.seen[k][by] = sighting{observed, time.Now()}
+	for len(o.seen[k]) > maxSightings {
+		delete(o.seen[k], oldest(o.seen[k]))
+	}
+	was := o.network
+	o.network = o.networkLocked()
+	now := o.network
+	o.mu.Unlock()
+	if was != now && was != "" {
+		o.changed()
+	}
+}
+
+func oldest(of map[peer.ID]sighting) (id peer.ID) {
+	at := time.Now()
+	for p, s := range of {
+		if !s.at.After(at) {
+			id, at = p, s.at
+		}
+	}
+	return id
+}
+
+// listens reports whether the host listens on the port of a local address: others cannot dial another one.
+func (o *observer) listens(k kind, local ma.Multiaddr) bool {
+	port := portOf(local)
+	return slices.ContainsFunc(o.host.Network().ListenAddresses(), func(a ma.Multiaddr) bool {
+		lk, ok := kindOf(a)
+		return ok && lk == k && portOf(a) == port
+	})
+}
+
+func portOf(a ma.Multiaddr) string {
+	for _, code := range []int{ma.P_TCP, ma.P_UDP} {
+		if port, err := a.ValueForProtocol(code); err == nil {
+			return port
+		}
+	}
+	return ""
+}
+
+// Network returns a text that is another one when the host is in another network.
+func (o *observer) Network() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.networkLocked()
+}
+
+// networkLocked returns the IP addresses at which the host is seen.
+func (o *observer) networkLocked() string {
+	var ips []string
+	for _, by := range o.seen {
+		last := sighting{}
+		for _, s := range by {
+			if s.at.After(last.at) {
+				last = s
+			}
+		}
+		if ip, err := manet.ToIP(last.addr); err == nil {
+			ips = append(ips, ip.String())
+		}
+	}
+	slices.Sort(ips)
+	return strings.Join(slices.Compact(ips), " ")
+}
+
+// forget drops what was seen: the host's addresses have changed.
+func (o *observer) forget() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	clear(o.seen)
+}
+
+// missing returns the kinds that the host listens on and that nobody has seen lately, and where it listens.
+func (o *observer) missing() map[kind]ma.Multiaddr {
+	all := make(map[kind]ma.Multiaddr)
+	for _, a := range o.host.Network().ListenAddresses() {
+		if k, ok := kindOf(a); ok {
+			all[k] = a
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	maps.DeleteFunc(all, func(k kind, _ ma.Multiaddr) bool {
+		for _, s := range o.seen[k] {
+			if time.Since(s.at) < freshFor {
+				return true
+			}
+		}
+		return false
+	})
+	return all
+}
+
+// ask asks a peer, which is connected, where it sees this host over the transports that nobody has seen it over. It returns when all have
+// been answered, or will not be. A transport over which the peer cannot be reached is left out.
+func (o *observer) ask(ctx context.Context, pid peer.ID) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	var all sync.WaitGroup
+	for k, local := range o.missing() {
+		addrs := slices.DeleteFunc(o.host.Peerstore().Addrs(pid), func(a ma.Multiaddr) bool {
+			ak, ok := kindOf(a)
+			return !ok || ak != k
+		})
+		if len(addrs) == 0 {
+			continue
+		}
+		done := o.begin(k)
+		if done == nil {
+			continue // somebody asks
+		}
+		all.Go(func() {
+			defer done()
+			for _, a := range addrs {
+				observed, err := o.askAt(ctx, local, a, pid)
+				if err == nil {
+					o.saw(pid, local, observed)
+				}
+				if err == nil || ctx.Err() != nil {
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// begin says that somebody asks about k; it returns nil if somebody does already.
+func (o *observer) begin(k kind) (done func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.asking[k] != nil {
+		return nil
+	}
+	answered := make(chan struct{})
+	o.asking[k] = answered
+	return func() {
+		o.mu.Lock()
+		delete(o.asking, k)
+		o.mu.Unlock()
+		close(answered)
+	}
+}
+
+// settled waits until nobody asks any more, or ctx is over.
+func (o *observer) settled(ctx context.Context) {
+	for {
+		o.mu.Lock()
+		var one chan struct{}
+		for _, answered := range o.asking {
+			one = answered
+		}
+		o.mu.Unlock()
+		if one == nil {
+			return
+		}
+		select {
+		case <-one:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// candidates returns the addresses at which this host may be reached through its NAT: those that it listens on that are public or mapped,
+// and those that others have seen.
+func (o *observer) candidates() []ma.Multiaddr {
+	all := slices.DeleteFunc(slices.Clone(o.host.Addrs()), func(a ma.Multiaddr) bool {
+		_, ok := kindOf(a)
+		return !ok || !manet.IsPublicAddr(a)
+	})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, by := range o.seen {
+		for _, s := range by {
+			all = append(all, s.addr)
+		}
+	}
+	return ma.Unique(all)
+}

@@ -1,0 +1,108 @@
+package punch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/connmgr"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/pnet"
+	"github.com/libp2p/go-libp2p/core/transport"
+	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	webrtc "github.com/libp2p/go-libp2p/p2p/transport/webrtc"
+	ws "github.com/libp2p/go-libp2p/p2p/transport/websocket"
+	webtransport "github.com/libp2p/go-libp2p/p2p/transport/webtransport"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// Transports is the option of libp2p for a host with a service, and must be its last one. It stands for libp2p.DefaultTransports, with a
+// QUIC that gets through more NATs. A host for which other transports were chosen keeps them.
+func Transports(cfg *libp2p.Config) error {
+	if cfg.Transports != nil || cfg.PSK != nil {
+		return nil
+	}
+	return cfg.Apply(libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(newQUIC), libp2p.Transport(ws.New),
+		libp2p.Transport(webtransport.New), libp2p.Transport(webrtc.New))
+}
+
+// A quicTransport is libp2p's QUIC, whose server dials too when holes are punched. libp2p's waits for the client, whose packets go to a port
+// that a NAT of the server's may have given to another peer alone; a client that dials from there gets through.
+type quicTransport struct {
+	transport.Transport
+	reuse *quicreuse.ConnManager // has the sockets
+}
+
+func newQUIC(
+	key crypto.PrivKey, reuse *quicreuse.ConnManager, psk pnet.PSK, gater connmgr.ConnectionGater, limits network.ResourceManager,
+) (*quicTransport, error) {
+	inner, err := quic.NewTransport(key, reuse, psk, gater, limits)
+	if err != nil {
+		return nil, err
+	}
+	return &quicTransport{inner, reuse}, nil
+}
+
+// ListenOrder is that of libp2p's transport.
+func (t *quicTransport) ListenOrder() int { return quic.ListenOrder }
+
+// Close closes libp2p's transport.
+func (t *quicTransport) Close() error {
+	if c, ok := t.Transport.(io.Closer); ok {
+		return c.Close()
+	}
+	return nil
+}
+
+// serverWaits is how long the server waits for the client before it dials.
+const serverWaits = 500 * time.Millisecond
+
+// Dial opens a connection.
+func (t *quicTransport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (transport.CapableConn, error) {
+	punching, client, why := network.GetSimultaneousConnect(ctx)
+	if !punching || client {
+		return t.Transport.Dial(ctx, a, p)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type result struct {
+		conn transport.CapableConn
+		err  error
+	}
+	results := make(chan result)
+	dial := func(ctx context.Context, wait time.Duration) {
+		err := pause(ctx, wait)
+		var r result
+		if err == nil {
+			r.conn, err = t.Transport.Dial(ctx, a, p)
+		}
+		r.err = err
+		results <- r
+	}
+	go dial(ctx, 0)                                                       // ends with ctx
+	go dial(network.WithSimultaneousConnect(ctx, true, why), serverWaits) // ends with ctx
+	var first transport.CapableConn
+	var failed error
+	for range 2 {
+		switch r := <-results; {
+		case r.err != nil:
+			failed = errors.Join(failed, r.err)
+		case first != nil:
+			_ = r.conn.Close() // one is enough
+		default:
+			first = r.conn
+			cancel()
+		}
+	}
+	if first == nil {
+		return nil, fmt.Errorf("punch: %w", failed)
+	}
+	return first, nil
+}

@@ -1,0 +1,431 @@
+package punch
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	manet "github.com/multiformats/go-multiaddr/net"
+	"github.com/multiformats/go-multistream"
+)
+
+// How a seeker goes on.
+const (
+	dialTime    = 2 * time.Second        // for a direct dial of the addresses that are known
+	publicFirst = time.Second            // of dialTime, before holes are punched, when one of them is public: it may be open
+	atOnce      = 300 * time.Millisecond // the same at the first attempt
+	localFirst  = 150 * time.Millisecond // the same when all of them are in the local network
+	ownTime     = time.Second            // for the relays to say where they see this host
+	punchTime   = 3 * time.Second        // for the dials of both sides
+	giveWay     = time.Second            // that the side that the relayed connection came in at has to begin
+	firstPause  = time.Second / 2        // between two attempts; it doubles
+	lastPause   = 5 * time.Minute
+	perRound    = 2                // holes that were punched in vain until those who wait are told that it is no use
+	failedFor   = 10 * time.Minute // that a failure is remembered in the same network
+	maxSeekers  = 4096             // peers that are remembered
+)
+
+// A seeker looks for a direct connection to one peer, in a goroutine that lives while there is a relayed connection and no direct one.
+//
+//	idle ──relayed connection──> seeking ──direct connection──> idle
+//	                               │  ^
+//	                     an attempt fails │ a pause is over, or a network has changed
+//	                               v  │
+//	                              pausing ──no relayed connection──> idle
+//
+// Its fields are guarded by Service.mu.
+type seeker struct {
+	id       peer.ID
+	seeking  bool
+	inbound  bool          // the relayed connection came in: this side begins
+	tries    int           // attempts that have failed since something changed
+	vain     int           // those of them in which both sides have dialed
+	wake     chan struct{} // of capacity 1: go on now
+	round    chan struct{} // closed when a direct connection is there, or perRound attempts have failed; nil if none waits
+	begun    bool          // an exchange that this side began is under way
+	answers  int           // exchanges that the peer began
+	failedIn string        // the network in which a round has failed
+	failedAt time.Time
+	dialing  context.CancelFunc         // of the direct dial; nil: none
+	dialed   chan struct{}              // closed when it is over
+	punches  map[int]context.CancelFunc // of the dials of exchanges
+	nth      int                        // of the last of them
+	service  *Service
+}
+
+// seek makes a seeker look for a direct connection, at once.
+func (s *Service) seek(pid peer.ID, dir network.Direction) *seeker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.seekerLocked(pid)
+	if s.closed {
+		return p
+	}
+	p.inbound = dir == network.DirInbound
+	if p.seeking {
+		p.wakeLocked()
+		return p
+	}
+	p.seeking, p.tries, p.vain = true, 0, 0
+	s.running.Go(func() { s.pursue(p) })
+	return p
+}
+
+func (s *Service) seekerLocked(pid peer.ID) *seeker {
+	p := s.peers[pid]
+	if p == nil {
+		if len(s.peers) >= maxSeekers {
+			s.forgetLocked()
+		}
+		p = &seeker{id: pid, wake: make(chan struct{}, 1), punches: make(map[int]context.CancelFunc), service: s}
+		s.peers[pid] = p
+	}
+	return p
+}
+
+// forgetLocked makes room: whatever is idle is forgotten.
+func (s *Service) forgetLocked() {
+	for pid, p := range s.peers {
+		if !p.seeking && p.round == nil && p.answers == 0 {
+			delete(s.peers, pid)
+		}
+	}
+}
+
+func (p *seeker) wakeLocked() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// directLocked says that there is a direct connection. Nobody waits any more, and what still dials is given up.
+func (p *seeker) directLocked() {
+	p.overLocked()
+	p.wakeLocked()
+	for _, cancel := range p.punches {
+		cancel()
+	}
+}
+
+// punching keeps the cancel function of a dial until done is called.
+func (p *seeker) punching(cancel context.CancelFunc) (done func()) {
+	s := p.service
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.nth++
+	nth := p.nth
+	p.punches[nth] = cancel
+	return func() {
+		s.mu.Lock()
+		delete(p.punches, nth)
+		s.mu.Unlock()
+		cancel()
+	}
+}
+
+// retryAll makes every seeker try again at once: a network has changed.
+func (s *Service) retryAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.peers {
+		p.tries, p.vain, p.failedIn = 0, 0, ""
+		p.wakeLocked()
+	}
+}
+
+// Direct returns nil when there is a direct connection to a peer that is connected over a relay, and waits for one until ctx is over. It fails
+// with ErrNoDirect when attempts have failed in this network, now or shortly before; the service goes on trying all the same.
+func (s *Service) Direct(ctx context.Context, pid peer.ID) error {
+	for {
+		if s.isDirect(pid) {
+			return nil
+		}
+		c := s.relayed(pid)
+		if c == nil {
+			return network.ErrNoConn
+		}
+		if s.hopeless(pid) {
+			return ErrNoDirect
+		}
+		over := s.join(s.seek(pid, c.Stat().Direction))
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.ctx.Done():
+			return errors.New("punch: the service is closed")
+		}
+	}
+}
+
+// hopeless reports whether a round has failed in this network.
+func (s *Service) hopeless(pid peer.ID) bool {
+	here := s.observer.Network()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.peers[pid]
+	return p != nil && p.failedIn != "" && p.failedIn == here && time.Since(p.failedAt) < failedFor
+}
+
+// join returns a channel that is closed when the round is over.
+func (s *Service) join(p *seeker) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.round == nil {
+		p.round = make(chan struct{})
+	}
+	return p.round
+}
+
+// pursue seeks until there is a direct connection, or no relayed one.
+func (s *Service) pursue(p *seeker) {
+	for {
+		var err error
+		if !s.isDirect(p.id) {
+			err = s.try(p)
+		}
+		switch {
+		case s.isDirect(p.id):
+			s.succeeded(p)
+		case s.relayed(p.id) == nil:
+			s.gaveUp(p)
+		default:
+			if s.waitOut(p, err) == nil {
+				continue
+			}
+			s.gaveUp(p)
+		}
+		if s.rest(p) {
+			return
+		}
+	}
+}
+
+// rest ends the seeker, unless it has something to do again.
+func (s *Service) rest(p *seeker) bool {
+	again := s.ctx.Err() == nil && s.relayed(p.id) != nil && !s.isDirect(p.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !again {
+		p.seeking = false
+	}
+	return !again
+}
+
+func (s *Service) succeeded(p *seeker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.tries, p.vain, p.failedIn = 0, 0, ""
+	p.overLocked()
+}
+
+func (s *Service) gaveUp(p *seeker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.overLocked()
+}
+
+func (p *seeker) overLocked() {
+	if p.round != nil {
+		close(p.round)
+		p.round = nil
+	}
+}
+
+// waitOut waits after a failed attempt, for longer each time, until something changes.
+func (s *Service) waitOut(p *seeker, why error) error {
+	here := s.observer.Network()
+	s.mu.Lock()
+	if !errors.Is(why, errPeerBegins) {
+		p.tries++
+	}
+	if errors.Is(why, errNotThrough) || errors.Is(why, multistream.ErrNotSupported[protocol.ID]{}) {
+		p.vainLocked(here)
+	}
+	wait := min(firstPause<<min(p.tries, 12), lastPause)
+	s.mu.Unlock()
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-p.wake:
+		return nil
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+}
+
+// vainLocked counts an attempt in which both sides have dialed in vain.
+func (p *seeker) vainLocked(here string) {
+	if p.vain++; p.vain >= perRound {
+		p.failedIn, p.failedAt = here, time.Now()
+		p.overLocked()
+	}
+}
+
+// errNotThrough says that both sides have dialed, and neither came through.
+var errNotThrough = errors.New("punch: no way through")
+
+// errPeerBegins says that an attempt of this side had to give way to one of the peer.
+var errPeerBegins = errors.New("punch: the peer begins")
+
+// try makes one attempt: it dials the addresses that are known, and then punches holes.
+func (s *Service) try(p *seeker) error {
+	s.mu.Lock()
+	inbound, try := p.inbound, p.tries
+	s.mu.Unlock()
+	wait, dialed := s.dialKnown(p, try == 0)
+	defer p.stopDialing()
+	protocols := []protocol.ID{Protocol}
+	if inbound {
+		protocols = append(protocols, dcutr)
+	} else if try == 0 { // the other side has seen the connection come in, and begins
+		wait, dialed = giveWay, nil
+	}
+	if s.await(p, wait, dialed) {
+		return nil
+	}
+	return s.exchange(p, try, protocols)
+}
+
+// await waits for a direct connection for d, or until dialed is closed. It reports whether it has come.
+func (s *Service) await(p *seeker, d time.Duration, dialed <-chan struct{}) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for !s.isDirect(p.id) {
+		select {
+		case <-p.wake:
+		case <-dialed:
+			return s.isDirect(p.id)
+		case <-timer.C:
+			return s.isDirect(p.id)
+		case <-s.ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// dialKnown dials the peer's direct addresses in the background, until stopDialing. It returns how long they may take to answer before
+// other dials take over, and a channel that is closed when the dial is over.
+func (s *Service) dialKnown(p *seeker, first bool) (wait time.Duration, dialed <-chan struct{}) {
+	for _, a := range s.host.Peerstore().Addrs(p.id) {
+		switch _, ok := kindOf(a); {
+		case !ok:
+		case manet.IsPublicAddr(a) && first:
+			wait = atOnce
+		case manet.IsPublicAddr(a):
+			wait = publicFirst
+		default:
+			wait = max(wait, localFirst)
+		}
+	}
+	if wait == 0 {
+		return 0, nil
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, dialTime)
+	done := make(chan struct{})
+	begun := s.spawn(func() {
+		defer close(done)
+		_ = s.host.Connect(network.WithForceDirectDial(ctx, "peerlane"), peer.AddrInfo{ID: p.id}) // isDirect tells
+	})
+	if !begun {
+		cancel()
+		return 0, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.dialing, p.dialed = cancel, done
+	return wait, done
+}
+
+// stopDialing gives up the direct dial, and waits until it is over.
+func (p *seeker) stopDialing() {
+	s := p.service
+	s.mu.Lock()
+	cancel, done := p.dialing, p.dialed
+	p.dialing = nil
+	s.mu.Unlock()
+	if cancel != nil {
+		cancel()
+		<-done
+	}
+}
+
+// exchange begins an exchange with the peer, and dials it.
+func (s *Service) exchange(p *seeker, try int, protocols []protocol.ID) error {
+	if err := s.beginning(p); err != nil {
+		return err
+	}
+	defer s.began(p)
+	ctx, cancel := context.WithTimeout(s.ctx, exchangeTime)
+	defer cancel()
+	ctx = network.WithNoDial(network.WithAllowLimitedConn(ctx, "peerlane"), "peerlane")
+	stream, err := s.host.NewStream(ctx, p.id, protocols...)
+	if err != nil {
+		return err
+	}
+	if !isRelayed(stream.Conn()) {
+		return stream.Reset()
+	}
+	m, err := begin(stream, s.own(stream.Conn()))
+	if err != nil {
+		_ = stream.Reset()                      // the first error tells
+		return errors.Join(err, s.beginning(p)) // the peer may have begun, and refused
+	}
+	_ = stream.Close()    // everything is said
+	m.client = try%2 == 1 // then both are: where TCP comes in, the one that dials has the client's part
+	return s.dial(s.ctx, p, m)
+}
+
+// beginning says that this side begins an exchange, unless the peer has begun one.
+func (s *Service) beginning(p *seeker) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.answers > 0 {
+		return errPeerBegins
+	}
+	p.begun = true
+	return nil
+}
+
+func (s *Service) began(p *seeker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.begun = false
+}
+
+// yield says that the peer begins an exchange. Of two that begin at once the one with the lower Peer ID gives way.
+func (s *Service) yield(pid peer.ID, either bool) (*seeker, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	dialing := 0
+	for _, p := range s.peers {
+		dialing += p.answers
+	}
+	if dialing >= maxDialing {
+		return nil, errors.New("punch: too many peers at a time")
+	}
+	p := s.seekerLocked(pid)
+	if p.begun && either && strings.Compare(string(s.host.ID()), string(pid)) > 0 {
+		return nil, errors.New("punch: this side has begun")
+	}
+	p.answers++
+	return p, nil
+}
+
+func (s *Service) answered(p *seeker, err error) {
+	here := s.observer.Network()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.answers--
+	if errors.Is(err, errNotThrough) {
+		p.vainLocked(here)
+	}
+}

@@ -1,0 +1,285 @@
+package punch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/libp2p/go-libp2p/core/event"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// A Service finds direct connections for a host. It is safe for concurrent use. New starts it, and Close or the end of the host ends it.
+type Service struct {
+	host     host.Host
+	observer *observer
+	ctx      context.Context // is over when the service is closed
+	cancel   context.CancelFunc
+	conns    *network.NotifyBundle
+	events   event.Subscription
+	running  sync.WaitGroup // run, seekers, exchanges, questions
+
+	mu     sync.Mutex
+	peers  map[peer.ID]*seeker
+	closed bool
+}
+
+// metadata is where the peerstore of a host, which is in memory, keeps its service.
+const metadata = "peerlane/punch"
+
+// ErrNoDirect says that no direct connection has come about, and that it will not in the networks in which the two sides are now.
+var ErrNoDirect = errors.New("no direct connection: the NATs on the way let none through")
+
+// New starts the service of a host, which must have none and not punch holes by itself (libp2p.EnableHolePunching).
+func New(h host.Host) (*Service, error) {
+	events, err := h.EventBus().Subscribe([]any{new(event.EvtPeerIdentificationCompleted), new(event.EvtLocalAddressesUpdated)},
+		eventbus.Name("peerlane/punch"), eventbus.BufSize(64))
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{host: h, events: events, peers: make(map[peer.ID]*seeker)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.observer = newObserver(h, s.retryAll)
+	s.conns = &network.NotifyBundle{
+		ConnectedF:    func(_ network.Network, c network.Conn) { s.connected(c) },
+		DisconnectedF: func(_ network.Network, c network.Conn) { s.disconnected(c) },
+	}
+	h.Network().Notify(s.conns)
+	h.SetStreamHandler(Protocol, s.handle)
+	h.SetStreamHandler(dcutr, s.handle)
+	s.running.Go(s.run)
+	if err := h.Peerstore().Put(h.ID(), metadata, s); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Of returns the service of a host, or nil if it has none.
+func Of(h host.Host) *Service {
+	s, err := h.Peerstore().Get(h.ID(), metadata)
+	if err != nil {
+		return nil
+	}
+	service, _ := s.(*Service) // nil after Close
+	return service
+}
+
+// Close ends all attempts, and waits for their goroutines.
+func (s *Service) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.cancel()
+	s.host.RemoveStreamHandler(Protocol)
+	s.host.RemoveStreamHandler(dcutr)
+	s.host.Network().StopNotify(s.conns)
+	err := errors.Join(s.events.Close(), s.host.Peerstore().Put(s.host.ID(), metadata, nil))
+	s.running.Wait()
+	return err
+}
+
+// run follows what the host learns of itself. It ends when the service is closed, or the host is.
+func (s *Service) run() {
+	for {
+		select {
+		case e, open := <-s.events.Out():
+			if !open {
+				return
+			}
+			switch e := e.(type) {
+			case event.EvtPeerIdentificationCompleted:
+				s.identified(e)
+			case event.EvtLocalAddressesUpdated:
+				s.moved(e)
+			}
+		case <-s.ctx.Done():
+			return
+		}
+	}
+}
+
+// identified learns this host's address from a peer, and asks a relay for those that the connection to it does not show.
+func (s *Service) identified(e event.EvtPeerIdentificationCompleted) {
+	s.observer.identified(e)
+	if slices.Contains(e.Protocols, proto.ProtoIDv2Hop) && !isRelayed(e.Conn) {
+		s.spawn(func() { s.observer.ask(s.ctx, e.Peer) })
+	}
+	if isRelayed(e.Conn) {
+		s.seek(e.Peer, e.Conn.Stat().Direction)
+	}
+}
+
+// moved forgets where the host was seen, when it has lost an address.
+func (s *Service) moved(e event.EvtLocalAddressesUpdated) {
+	lost := slices.ContainsFunc(e.Removed, func(a event.UpdatedAddress) bool {
+		_, ok := kindOf(a.Address)
+		return ok
+	})
+	if lost {
+		s.observer.forget()
+		s.askAll()
+	}
+	s.retryAll()
+}
+
+// askAll asks the relays that the host is connected to where they see it.
+func (s *Service) askAll() {
+	for _, pid := range s.host.Network().Peers() {
+		if relays, err := s.host.Peerstore().SupportsProtocols(pid, proto.ProtoIDv2Hop); err == nil && len(relays) > 0 {
+			s.spawn(func() { s.observer.ask(s.ctx, pid) })
+		}
+	}
+}
+
+func (s *Service) connected(c network.Conn) {
+	if isRelayed(c) {
+		return // identified comes later
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.peers[c.RemotePeer()]; p != nil {
+		p.directLocked()
+	}
+}
+
+// disconnected begins anew when the direct connection to a peer is gone and a relayed one is left, and ends when none is.
+func (s *Service) disconnected(c network.Conn) {
+	pid := c.RemotePeer()
+	if left := s.relayed(pid); left != nil && !s.isDirect(pid) {
+		s.seek(pid, left.Stat().Direction)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.peers[pid]; p != nil {
+		p.wakeLocked()
+	}
+}
+
+// own returns this host's addresses for an exchange over c, after its relay has said where it sees the host.
+func (s *Service) own(c network.Conn) []ma.Multiaddr {
+	ctx, cancel := context.WithTimeout(s.ctx, ownTime)
+	defer cancel()
+	s.observer.ask(ctx, relayOf(c))
+	s.observer.settled(ctx)
+	return s.observer.candidates()
+}
+
+// handle answers an exchange. It dials the peer, and returns when that is over.
+func (s *Service) handle(stream network.Stream) {
+	if !s.enter() {
+		_ = stream.Reset()
+		return
+	}
+	defer s.running.Done()
+	if err := s.answer(stream); err != nil {
+		_ = stream.Reset() // the peer tries again when it likes
+	}
+}
+
+// maxDialing is how many peers may have this host dial at a time.
+const maxDialing = 64
+
+func (s *Service) answer(stream network.Stream) (err error) {
+	c := stream.Conn()
+	switch {
+	case !isRelayed(c):
+		return errors.New("punch: there is a direct connection")
+	case stream.Protocol() == dcutr && c.Stat().Direction == network.DirInbound:
+		return errors.New("punch: it is this side that begins")
+	}
+	if err := stream.Scope().SetService("peerlane.punch"); err != nil {
+		return err
+	}
+	p, err := s.yield(c.RemotePeer(), stream.Protocol() == Protocol)
+	if err != nil {
+		return err
+	}
+	defer func() { s.answered(p, err) }()
+	m, err := answer(stream, func() []ma.Multiaddr { return s.own(c) })
+	if err != nil {
+		return err
+	}
+	_ = stream.Close() // everything is said
+	return s.dial(s.ctx, p, m)
+}
+
+// dial dials the peer at the moment of the meeting, when other dials of the service to it have been given up: libp2p would join them.
+func (s *Service) dial(ctx context.Context, p *seeker, m meeting) error {
+	if err := pause(ctx, m.wait); err != nil {
+		return err
+	}
+	p.stopDialing()
+	ctx, cancel := context.WithTimeout(ctx, punchTime)
+	defer p.punching(cancel)()
+	ctx = network.WithForceDirectDial(network.WithSimultaneousConnect(ctx, m.client, "peerlane"), "peerlane")
+	if err := s.host.Connect(ctx, peer.AddrInfo{ID: p.id, Addrs: m.addrs}); err != nil && !s.isDirect(p.id) {
+		return fmt.Errorf("%w: %w", errNotThrough, err)
+	}
+	return nil
+}
+
+// enter reports whether the service is open, and if so keeps Close waiting until running.Done.
+func (s *Service) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.running.Add(1)
+	return true
+}
+
+// spawn runs f in a goroutine that Close waits for. It reports false when the service is closed.
+func (s *Service) spawn(f func()) bool {
+	if !s.enter() {
+		return false
+	}
+	go func() {
+		defer s.running.Done()
+		f()
+	}()
+	return true
+}
+
+// relayed returns a relayed connection to a peer, or nil.
+func (s *Service) relayed(pid peer.ID) network.Conn {
+	for _, c := range s.host.Network().ConnsToPeer(pid) {
+		if isRelayed(c) && !c.IsClosed() {
+			return c
+		}
+	}
+	return nil
+}
+
+// isDirect reports whether there is a direct connection to a peer.
+func (s *Service) isDirect(pid peer.ID) bool {
+	return slices.ContainsFunc(s.host.Network().ConnsToPeer(pid), func(c network.Conn) bool { return !isRelayed(c) && !c.IsClosed() })
+}
+
+func isRelayed(c network.Conn) bool {
+	_, err := c.RemoteMultiaddr().ValueForProtocol(ma.P_CIRCUIT)
+	return err == nil
+}
+
+// relayOf returns the relay of a relayed connection.
+func relayOf(c network.Conn) peer.ID {
+	for _, part := range c.RemoteMultiaddr() {
+		if part.Protocol().Code == ma.P_P2P {
+			pid, _ := peer.IDFromBytes(part.RawValue()) // the connection is there, so it is valid
+			return pid
+		}
+	}
+	return ""
+}

@@ -1,0 +1,81 @@
+package node
+
+import (
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// RelayService makes a host relay connections for others (circuit relay v2). The zero value has libp2p's limits: a connection is for
+// finding a direct path, and for little else.
+type RelayService struct {
+	// Data is how many bytes a relayed connection passes each way before it is cut, the overhead of libp2p included. If
+	// zero, 128 KiB. If negative, there is no limit, and none of time either.
+	Data int64
+	// Duration is how long a relayed connection lasts. If zero, 2 minutes.
+	Duration time.Duration
+	// Reservations is how many peers can be reached through this host at a time. If zero, 128.
+	Reservations int
+	// Circuits is how many relayed connections each of them may have at a time, whoever opens them. If zero, 16.
+	Circuits int
+	// Allow are the peers that can be reached through this host. If nil, everybody; then one IP address may have 8
+	// reservations and one network (ASN) 32. Who knows one of those peers may connect to it.
+	Allow []peer.ID
+}
+
+// relayBuffer is the size of the buffers that a relayed connection is copied with. libp2p's 2 KiB halve the throughput.
+const relayBuffer = 64 << 10
+
+func (r RelayService) validate() error {
+	switch {
+	case r.Data < 0 && r.Duration != 0:
+		return invalidf("RelayService.Duration: Data has no limit, so there is none of time")
+	case r.Duration < 0:
+		return invalidf("RelayService.Duration: %v is negative", r.Duration)
+	case r.Reservations < 0:
+		return invalidf("RelayService.Reservations: %d is negative", r.Reservations)
+	case r.Circuits < 0:
+		return invalidf("RelayService.Circuits: %d is negative", r.Circuits)
+	case r.Allow != nil && len(r.Allow) == 0:
+		return invalidf("RelayService.Allow: empty; nil allows everybody")
+	}
+	return nil
+}
+
+// option returns the option of libp2p that turns the relay on.
+func (r RelayService) option() libp2p.Option {
+	rc := relay.DefaultResources()
+	rc.BufferSize = relayBuffer
+	if r.Data > 0 {
+		rc.Limit.Data = r.Data
+	}
+	if r.Duration > 0 {
+		rc.Limit.Duration = r.Duration
+	}
+	if r.Data < 0 {
+		rc.Limit = nil
+	}
+	if r.Reservations > 0 {
+		rc.MaxReservations = r.Reservations
+	}
+	if r.Circuits > 0 {
+		rc.MaxCircuits = r.Circuits
+	}
+	opts := []relay.Option{relay.WithResources(rc)}
+	if r.Allow != nil { // the list is the bound: they may all be in one office
+		rc.MaxReservationsPerIP, rc.MaxReservationsPerASN = rc.MaxReservations, rc.MaxReservations
+		opts = []relay.Option{relay.WithResources(rc), relay.WithACL(allowed(r.Allow))}
+	}
+	return libp2p.EnableRelayService(opts...)
+}
+
+// allowed are the peers that may make reservations.
+type allowed []peer.ID
+
+func (a allowed) AllowReserve(p peer.ID, _ ma.Multiaddr) bool { return slices.Contains(a, p) }
+
+func (a allowed) AllowConnect(peer.ID, ma.Multiaddr, peer.ID) bool { return true }
