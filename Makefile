@@ -17,7 +17,9 @@ test: ; go test ./...
 race: ; go test -race -count=1 -skip Nettest ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./node ./peerlanetest ./internal/... .
 
 # Hosts behind every pair of NATs. Fails where the machine allows no network namespaces.
-reach: ; go test -count=1 -v ./internal/test/natlab ./internal/test/reach -args -natlab -matrix
+reach:
+	go test -count=1 -v ./internal/test/natlab -args -natlab
+	go test -count=1 -v ./internal/test/reach -args -natlab -matrix
 
 grid: ; go test -count=1 ./internal/test/slowlink -args -grid
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/budget"
+	"github.com/peerlane/peerlane/internal/punch"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -151,7 +152,7 @@ func (p *pool) onState(key poolKey) func(*session.Session, session.StateChange) 
 // comes of it is onConnected's.
 func (p *pool) seekDirect(s *session.Session, key poolKey) {
 	on := s.Conn()
-	if !PathOf(s).Relayed || p.cfg.Path == AllowRelay {
+	if !PathOf(s).Relayed || p.cfg.Path == AllowRelay || punch.Of(p.host) != nil { // the service does it, and better
 		return
 	}
 	p.mu.Lock()

@@ -109,6 +109,16 @@ func (n *Network) quic(ip netip.Addr) libp2p.Option {
 	return libp2p.QUICReuse(connManager, quicreuse.OverrideListenUDP(listen), quicreuse.OverrideSourceIPSelector(source))
 }
 
+// ListenUDP opens a UDP socket at the address of a host, at a port that nobody has. It is closed with the network.
+func (n *Network) ListenUDP(ip string) net.PacketConn {
+	n.t.Helper()
+	at, err := netip.ParseAddr(ip)
+	if err != nil {
+		n.t.Fatalf("peerlanetest: socket at %q: %v", ip, err)
+	}
+	return n.listen(at, 0)
+}
+
 // A sourceIP is the address of a host that has one.
 type sourceIP net.IP
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 
@@ -65,13 +64,7 @@ func isQUIC(a ma.Multiaddr) bool {
 
 // askingQUIC returns a QUIC that uses the host's sockets.
 func (o *observer) askingQUIC(key crypto.PrivKey, local ma.Multiaddr) (transport.Transport, error) {
-	h, ok := o.host.Network().(interface {
-		TransportForDialing(ma.Multiaddr) transport.Transport
-	})
-	if !ok {
-		return nil, fmt.Errorf("punch: %T has no transports", o.host.Network())
-	}
-	own, ok := h.TransportForDialing(local).(*quicTransport)
+	own, ok := o.transport(local).(*quicTransport)
 	if !ok {
 		return nil, errors.New("punch: the host's QUIC is not that of Transports")
 	}

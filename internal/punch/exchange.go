@@ -16,6 +16,9 @@ import (
 // Protocol is spoken between two services. Its messages are those of DCUtR; either side may begin, whoever has opened the connection.
 const Protocol = "/peerlane/punch/1.0.0"
 
+// wideProtocol is Protocol for an attempt in which both sides punch many holes, if one does not do.
+const wideProtocol = "/peerlane/punch-wide/1.0.0"
+
 // dcutr is the protocol of libp2p, in which the side begins that the relayed connection came in at.
 const dcutr = holepunch.Protocol
 

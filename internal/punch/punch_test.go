@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,7 +73,8 @@ func newHost(t *testing.T, n *peerlanetest.Network, at string, stock bool) (host
 		return n.Host(at, append(opts, libp2p.EnableHolePunching(), outside)...), nil
 	}
 	h := n.Host(at, append(opts, punch.Transports)...)
-	s, err := punch.New(h)
+	ip, _, _ := strings.Cut(at, ":")
+	s, err := punch.New(h, &punch.Options{Socket: func() (net.PacketConn, error) { return n.ListenUDP(ip), nil }})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	require.True(t, s == punch.Of(h))
@@ -105,7 +108,8 @@ const (
 func TestDirectThroughNATs(t *testing.T) {
 	for _, a := range []peerlanetest.NAT{none, easiest, easy, hard} {
 		for _, b := range []peerlanetest.NAT{none, easiest, easy, hard} {
-			impossible := a == hard && (b == easy || b == hard) || a == easy && b == hard
+			impossible := a == hard && b == hard
+			many := a == hard && b == easy || a == easy && b == hard
 			t.Run(fmt.Sprintf("%d-%d", a, b), func(t *testing.T) {
 				inWorld(t, a, b, "", func(t *testing.T, w *world) {
 					w.meet(t)
@@ -117,7 +121,11 @@ func TestDirectThroughNATs(t *testing.T) {
 						return
 					}
 					require.NoError(t, err)
-					require.Less(t, time.Since(began), time.Second)
+					if many {
+						require.Less(t, time.Since(began), 4*time.Second)
+					} else {
+						require.Less(t, time.Since(began), time.Second)
+					}
 					require.True(t, direct(w.alice, w.bob))
 					require.NoError(t, w.ofBob.Direct(t.Context(), w.alice.ID()))
 				})
@@ -146,7 +154,7 @@ func TestDirectWithALibp2pHost(t *testing.T) {
 
 // Who has failed in a network is not kept waiting there again; in another network it is tried anew.
 func TestAFailureIsRememberedForTheNetwork(t *testing.T) {
-	inWorld(t, hard, easy, "", func(t *testing.T, w *world) {
+	inWorld(t, hard, hard, "", func(t *testing.T, w *world) {
 		w.meet(t)
 		began := time.Now()
 		require.ErrorIs(t, w.ofAlice.Direct(t.Context(), w.bob.ID()), punch.ErrNoDirect)
@@ -159,7 +167,7 @@ func TestAFailureIsRememberedForTheNetwork(t *testing.T) {
 
 // What stood in the way goes away, and the service notices by itself: here, nobody asks for a direct connection.
 func TestTheServiceTriesAgain(t *testing.T) {
-	inWorld(t, hard, easy, "", func(t *testing.T, w *world) {
+	inWorld(t, hard, hard, "", func(t *testing.T, w *world) {
 		w.meet(t)
 		time.Sleep(time.Minute)
 		require.False(t, direct(w.alice, w.bob))

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -21,6 +24,7 @@ import (
 	ws "github.com/libp2p/go-libp2p/p2p/transport/websocket"
 	webtransport "github.com/libp2p/go-libp2p/p2p/transport/webtransport"
 	ma "github.com/multiformats/go-multiaddr"
+	quicgo "github.com/quic-go/quic-go"
 )
 
 // Transports is the option of libp2p for a host with a service, and must be its last one. It stands for libp2p.DefaultTransports, with a
@@ -37,7 +41,13 @@ func Transports(cfg *libp2p.Config) error {
 // that a NAT of the server's may have given to another peer alone; a client that dials from there gets through.
 type quicTransport struct {
 	transport.Transport
-	reuse *quicreuse.ConnManager // has the sockets
+	reuse  *quicreuse.ConnManager // has the sockets
+	key    crypto.PrivKey
+	gater  connmgr.ConnectionGater
+	limits network.ResourceManager
+
+	mu     sync.Mutex
+	routes map[netip.AddrPort]net.PacketConn // by where they lead: sockets of their own that a peer is to be dialed from
 }
 
 func newQUIC(
@@ -47,7 +57,8 @@ func newQUIC(
 	if err != nil {
 		return nil, err
 	}
-	return &quicTransport{inner, reuse}, nil
+	return &quicTransport{Transport: inner, reuse: reuse, key: key, gater: gater, limits: limits,
+		routes: make(map[netip.AddrPort]net.PacketConn)}, nil
 }
 
 // ListenOrder is that of libp2p's transport.
@@ -66,6 +77,9 @@ const serverWaits = 500 * time.Millisecond
 
 // Dial opens a connection.
 func (t *quicTransport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (transport.CapableConn, error) {
+	if socket := t.route(a); socket != nil {
+		return t.dialFrom(ctx, socket, a, p)
+	}
 	punching, client, why := network.GetSimultaneousConnect(ctx)
 	if !punching || client {
 		return t.Transport.Dial(ctx, a, p)
@@ -105,4 +119,53 @@ func (t *quicTransport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (tr
 		return nil, fmt.Errorf("punch: %w", failed)
 	}
 	return first, nil
+}
+
+// through makes the next dial of an address go out from a socket, which is then the connection's. The caller must call done after the dial.
+func (t *quicTransport) through(to netip.AddrPort, socket net.PacketConn) (done func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.routes[to] = socket
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.routes[to] == socket { // nobody has dialed
+			delete(t.routes, to)
+			_ = socket.Close() // nothing was sent that matters
+		}
+	}
+}
+
+// route takes the socket from which an address is to be dialed; nil is the host's own.
+func (t *quicTransport) route(a ma.Multiaddr) net.PacketConn {
+	to := udpOf(a)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	socket := t.routes[to]
+	delete(t.routes, to)
+	return socket
+}
+
+// dialFrom dials from a socket, which is closed when the connection is, or when there is none.
+func (t *quicTransport) dialFrom(ctx context.Context, socket net.PacketConn, a ma.Multiaddr, p peer.ID) (transport.CapableConn, error) {
+	listen := func(string, *net.UDPAddr) (net.PacketConn, error) { return socket, nil }
+	reuse, err := quicreuse.NewConnManager(quicgo.StatelessResetKey{}, quicgo.TokenGeneratorKey{},
+		quicreuse.DisableReuseport(), quicreuse.OverrideListenUDP(listen))
+	if err == nil {
+		var tr transport.Transport
+		if tr, err = quic.NewTransport(t.key, reuse, nil, t.gater, t.limits); err == nil {
+			return tr.Dial(ctx, a, p)
+		}
+	}
+	_ = socket.Close() // the first error tells
+	return nil, err
+}
+
+// sender returns a function that sends bytes from the host's own socket. The caller must call done when it has sent all.
+func (t *quicTransport) sender(to *net.UDPAddr) (send func([]byte, net.Addr) (int, error), done func(), err error) {
+	tr, err := t.reuse.TransportWithAssociationForDial(t.Transport, "udp4", to)
+	if err != nil {
+		return nil, nil, err
+	}
+	return tr.WriteTo, tr.DecreaseCount, nil
 }

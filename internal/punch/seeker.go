@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -27,6 +28,7 @@ const (
 	perRound    = 2                // holes that were punched in vain until those who wait are told that it is no use
 	failedFor   = 10 * time.Minute // that a failure is remembered in the same network
 	maxSeekers  = 4096             // peers that are remembered
+	maxWide     = 4                // attempts with many holes at a time
 )
 
 // A seeker looks for a direct connection to one peer, in a goroutine that lives while there is a relayed connection and no direct one.
@@ -54,6 +56,9 @@ type seeker struct {
 	dialed   chan struct{}              // closed when it is over
 	punches  map[int]context.CancelFunc // of the dials of exchanges
 	nth      int                        // of the last of them
+	wides    int                        // attempts with many holes, in the network wideIn
+	wideIn   string
+	wideAt   time.Time // of the last of them
 	service  *Service
 }
 
@@ -73,6 +78,12 @@ func (s *Service) seek(pid peer.ID, dir network.Direction) *seeker {
 	p.seeking, p.tries, p.vain = true, 0, 0
 	s.running.Go(func() { s.pursue(p) })
 	return p
+}
+
+func (s *Service) seeker(pid peer.ID) *seeker {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.seekerLocked(pid)
 }
 
 func (s *Service) seekerLocked(pid peer.ID) *seeker {
@@ -261,6 +272,13 @@ func (s *Service) waitOut(p *seeker, why error) error {
 	}
 }
 
+func (s *Service) vain(p *seeker) {
+	here := s.observer.Network()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.vainLocked(here)
+}
+
 // vainLocked counts an attempt in which both sides have dialed in vain.
 func (p *seeker) vainLocked(here string) {
 	if p.vain++; p.vain >= perRound {
@@ -278,11 +296,18 @@ var errPeerBegins = errors.New("punch: the peer begins")
 // try makes one attempt: it dials the addresses that are known, and then punches holes.
 func (s *Service) try(p *seeker) error {
 	s.mu.Lock()
-	inbound, try := p.inbound, p.tries
+	inbound, try, answers := p.inbound, p.tries, p.answers
 	s.mu.Unlock()
+	if answers > 0 {
+		return errPeerBegins // and libp2p would join the dials
+	}
 	wait, dialed := s.dialKnown(p, try == 0)
 	defer p.stopDialing()
-	protocols := []protocol.ID{Protocol}
+	var protocols []protocol.ID
+	if s.mayWide(p) {
+		protocols = append(protocols, wideProtocol)
+	}
+	protocols = append(protocols, Protocol)
 	if inbound {
 		protocols = append(protocols, dcutr)
 	} else if try == 0 { // the other side has seen the connection come in, and begins
@@ -381,7 +406,63 @@ func (s *Service) exchange(p *seeker, try int, protocols []protocol.ID) error {
 	}
 	_ = stream.Close()    // everything is said
 	m.client = try%2 == 1 // then both are: where TCP comes in, the one that dials has the client's part
-	return s.dial(s.ctx, p, m)
+	return s.meet(p, m, stream.Protocol() == wideProtocol)
+}
+
+// mayWide reports whether an attempt with many holes may be begun with the peer, or answered.
+func (s *Service) mayWide(p *seeker) bool {
+	here := s.observer.Network()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.wideIn != here {
+		p.wideIn, p.wides = here, 0
+	}
+	return !s.noWide && p.wides < wideMost && (p.wideAt.IsZero() || time.Since(p.wideAt) >= wideAgain)
+}
+
+// wideBegins counts an attempt with many holes; it reports false when there are too many at a time.
+func (s *Service) wideBegins(p *seeker) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wides >= maxWide {
+		return false
+	}
+	s.wides++
+	p.wides++
+	p.wideAt = time.Now()
+	return true
+}
+
+func (s *Service) wideEnds() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wides--
+}
+
+// meet dials the peer as both sides have agreed. With many, both try many holes when one does not do.
+func (s *Service) meet(p *seeker, m meeting, many bool) error {
+	if !many || !s.wideBegins(p) {
+		return s.dial(s.ctx, p, m)
+	}
+	defer s.wideEnds()
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	single := make(chan error, 1)
+	go func() { single <- s.dial(ctx, p, m) }() // is waited for below
+	var over sync.Once
+	instead := func() { over.Do(func() { cancel(); <-single; p.stopDialing() }) }
+	defer instead()
+	if err := pause(s.ctx, m.wait+wideAfter); err != nil || s.isDirect(p.id) {
+		return err
+	}
+	err := s.punchWide(s.ctx, p, m, instead)
+	if s.isDirect(p.id) {
+		return nil
+	}
+	if errors.Is(err, errNotThrough) {
+		s.vain(p) // as with one hole before
+	}
+	return err
 }
 
 // beginning says that this side begins an exchange, unless the peer has begun one.
@@ -402,7 +483,10 @@ func (s *Service) began(p *seeker) {
 }
 
 // yield says that the peer begins an exchange. Of two that begin at once the one with the lower Peer ID gives way.
-func (s *Service) yield(pid peer.ID, either bool) (*seeker, error) {
+func (s *Service) yield(pid peer.ID, proto protocol.ID) (*seeker, error) {
+	if proto == wideProtocol && !s.mayWide(s.seeker(pid)) {
+		return nil, errors.New("punch: many holes were tried shortly before")
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	dialing := 0
@@ -413,7 +497,7 @@ func (s *Service) yield(pid peer.ID, either bool) (*seeker, error) {
 		return nil, errors.New("punch: too many peers at a time")
 	}
 	p := s.seekerLocked(pid)
-	if p.begun && either && strings.Compare(string(s.host.ID()), string(pid)) > 0 {
+	if p.begun && proto != dcutr && strings.Compare(string(s.host.ID()), string(pid)) > 0 {
 		return nil, errors.New("punch: this side has begun")
 	}
 	p.answers++

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 
@@ -25,10 +26,22 @@ type Service struct {
 	conns    *network.NotifyBundle
 	events   event.Subscription
 	running  sync.WaitGroup // run, seekers, exchanges, questions
+	noWide   bool
+	socket   func() (net.PacketConn, error)
 
 	mu     sync.Mutex
 	peers  map[peer.ID]*seeker
+	wides  int // attempts with many holes that are under way
 	closed bool
+}
+
+// Options are for New.
+type Options struct {
+	// NoWide punches one hole at a time. Otherwise, where one does not do, some 2,300 small packets may be sent to a peer's NAT, at most
+	// once a minute and five times in one network.
+	NoWide bool
+	// Socket opens a further UDP socket of the host, for IPv4. If nil, one of the system.
+	Socket func() (net.PacketConn, error)
 }
 
 // metadata is where the peerstore of a host, which is in memory, keeps its service.
@@ -37,14 +50,18 @@ const metadata = "peerlane/punch"
 // ErrNoDirect says that no direct connection has come about, and that it will not in the networks in which the two sides are now.
 var ErrNoDirect = errors.New("no direct connection: the NATs on the way let none through")
 
-// New starts the service of a host, which must have none and not punch holes by itself (libp2p.EnableHolePunching).
-func New(h host.Host) (*Service, error) {
+// New starts the service of a host, which must have none and not punch holes by itself (libp2p.EnableHolePunching). nil options are the zero
+// ones.
+func New(h host.Host, o *Options) (*Service, error) {
+	if o == nil {
+		o = &Options{}
+	}
 	events, err := h.EventBus().Subscribe([]any{new(event.EvtPeerIdentificationCompleted), new(event.EvtLocalAddressesUpdated)},
 		eventbus.Name("peerlane/punch"), eventbus.BufSize(64))
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{host: h, events: events, peers: make(map[peer.ID]*seeker)}
+	s := &Service{host: h, events: events, peers: make(map[peer.ID]*seeker), noWide: o.NoWide, socket: o.Socket}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.observer = newObserver(h, s.retryAll)
 	s.conns = &network.NotifyBundle{
@@ -52,6 +69,9 @@ func New(h host.Host) (*Service, error) {
 		DisconnectedF: func(_ network.Network, c network.Conn) { s.disconnected(c) },
 	}
 	h.Network().Notify(s.conns)
+	if !o.NoWide {
+		h.SetStreamHandler(wideProtocol, s.handle)
+	}
 	h.SetStreamHandler(Protocol, s.handle)
 	h.SetStreamHandler(dcutr, s.handle)
 	s.running.Go(s.run)
@@ -81,6 +101,7 @@ func (s *Service) Close() error {
 	s.closed = true
 	s.mu.Unlock()
 	s.cancel()
+	s.host.RemoveStreamHandler(wideProtocol)
 	s.host.RemoveStreamHandler(Protocol)
 	s.host.RemoveStreamHandler(dcutr)
 	s.host.Network().StopNotify(s.conns)
@@ -176,6 +197,14 @@ func (s *Service) own(c network.Conn) []ma.Multiaddr {
 	return s.observer.candidates()
 }
 
+// listenUDP opens a further socket of the host.
+func (s *Service) listenUDP() (net.PacketConn, error) {
+	if s.socket != nil {
+		return s.socket()
+	}
+	return net.ListenUDP("udp4", nil)
+}
+
 // handle answers an exchange. It dials the peer, and returns when that is over.
 func (s *Service) handle(stream network.Stream) {
 	if !s.enter() {
@@ -202,7 +231,7 @@ func (s *Service) answer(stream network.Stream) (err error) {
 	if err := stream.Scope().SetService("peerlane.punch"); err != nil {
 		return err
 	}
-	p, err := s.yield(c.RemotePeer(), stream.Protocol() == Protocol)
+	p, err := s.yield(c.RemotePeer(), stream.Protocol())
 	if err != nil {
 		return err
 	}
@@ -212,7 +241,7 @@ func (s *Service) answer(stream network.Stream) (err error) {
 		return err
 	}
 	_ = stream.Close() // everything is said
-	return s.dial(s.ctx, p, m)
+	return s.meet(p, m, stream.Protocol() == wideProtocol)
 }
 
 // dial dials the peer at the moment of the meeting, when other dials of the service to it have been given up: libp2p would join them.

@@ -45,9 +45,9 @@ func pairs() (all []pair) {
 	return all
 }
 
-// hopeless reports whether no single hole leads through both NATs.
+// hopeless reports whether many holes lead through both NATs only by luck.
 func (p pair) hopeless() bool {
-	return p.sender == "hard" && (p.getter == "easy" || p.getter == "hard") || p.sender == "easy" && p.getter == "hard"
+	return p.sender == "hard" && p.getter == "hard"
 }
 
 // oneWay is the delay of every host's link: between two hosts a packet takes twice as long, and a round trip four times.
@@ -108,7 +108,7 @@ func TestSendAndGetThroughNATs(t *testing.T) {
 			code, took := get.wait(patience), time.Since(get.began)
 			t.Logf("%v, %d KB over the relay", took.Round(time.Millisecond), r.Link().Sent()/1000)
 			if p.hopeless() {
-				require.Equal(t, 3, code)
+				require.Contains(t, []int{0, 3}, code)
 				return
 			}
 			require.Zero(t, code)
