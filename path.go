@@ -1,6 +1,7 @@
 package peerlane
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -22,6 +23,29 @@ type Path struct {
 	RelayData     int64         // bytes the relay lets through each way, overhead included; 0 if it sets no limit
 	RelayDuration time.Duration // how long the relay keeps the connection; 0 if it sets no limit
 	Expires       time.Time     // when RelayDuration is over; zero if it sets no limit
+}
+
+// String says over what the conn runs, for people: "direct, quic-v1", "relayed by 12D3KooW..., tcp" or "relayed by 12D3KooW..., tcp, which
+// passes 131072 bytes each way in 2m0s".
+func (p Path) String() string {
+	if p.Transport == "" {
+		return "no path"
+	}
+	if !p.Relayed {
+		return "direct, " + p.Transport
+	}
+	text := fmt.Sprintf("relayed by %s, %s", p.Relay, p.Transport)
+	switch {
+	case p.RelayData > 0 && p.RelayDuration > 0:
+		text += fmt.Sprintf(", which passes %d bytes each way in %v", p.RelayData, p.RelayDuration)
+	case p.RelayData > 0:
+		text += fmt.Sprintf(", which passes %d bytes each way", p.RelayData)
+	case p.RelayDuration > 0:
+		text += fmt.Sprintf(", which lasts %v", p.RelayDuration)
+	case p.Limited:
+		text += ", which has limits"
+	}
+	return text
 }
 
 // loopbackTransport is the Path.Transport of a conn within one host.

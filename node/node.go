@@ -64,7 +64,7 @@ func New(ctx context.Context, opts *Options) (*Node, error) {
 	}
 	n := &Node{host: h}
 	if o.HolePunch {
-		if n.punch, err = punch.New(h, nil); err != nil {
+		if n.punch, err = punch.New(h, &punch.Options{NoWide: o.NoWide}); err != nil {
 			return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
 		}
 	}

@@ -60,8 +60,12 @@ type Options struct {
 	// most 1,000,000.
 	ConnsPerPeer map[protocol.ID]int
 
-	// HolePunch upgrades relayed connections to direct ones through NATs (DCUtR).
+	// HolePunch upgrades relayed connections to direct ones through NATs: see docs/NAT.md. It is also spoken with hosts that
+	// have libp2p's own (DCUtR).
 	HolePunch bool
+	// NoWide makes HolePunch try one hole at a time. Otherwise, where one does not do, some 2,300 small packets may be sent
+	// to a peer's NAT, at most once a minute and five times in one network.
+	NoWide bool
 	// Relays are peers, as for ParsePeer, through which this host makes itself reachable. If empty, none; dialing others
 	// through relays works anyway.
 	Relays []string

@@ -100,7 +100,7 @@ func rawConn(ctx context.Context, l *lab) (figure string, err error) {
 		return "", err
 	}
 	if p := c.(*peerlane.Conn).Path(); p.Transport != l.path || p.Relayed {
-		return "", fmt.Errorf("the conn runs over %s, want %s", pathText(p), l.path)
+		return "", fmt.Errorf("the conn runs over %s, want %s", p, l.path)
 	}
 	return compare(ctx, c.(duplex), other)
 }

@@ -33,7 +33,7 @@ type endpoint struct {
 const maxPeers = 100
 
 // open returns an endpoint that serves who has the secret, or everybody if it is nil. Where there is a relay, it waits until the host can be reached through that.
-func (f *hostFlags) open(ctx context.Context, secret []byte, allow []peer.ID, cfg *transfer.ServiceConfig) (*endpoint, error) {
+func (f *hostFlags) open(ctx context.Context, d *display, secret []byte, allow []peer.ID, cfg *transfer.ServiceConfig) (*endpoint, error) {
 	service, err := transfer.NewService(cfg)
 	if err != nil {
 		return nil, err
@@ -45,6 +45,7 @@ func (f *hostFlags) open(ctx context.Context, secret []byte, allow []peer.ID, cf
 	}
 	conf := peerlane.DefaultServerConfig()
 	conf.AllowPeers, conf.AdmitAll = allow, allow == nil
+	conf.OnState = newPaths(d, true).onState
 	server, err := peerlane.NewServer(n.Host(), conf)
 	if err != nil {
 		return nil, errors.Join(err, n.Close())

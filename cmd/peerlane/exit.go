@@ -61,7 +61,7 @@ var verdicts = []verdict{
 	{peerlane.ErrPSKReplayed, exitRefused, "try again"},
 	{peerlane.ErrNotAllowed, exitRefused, "ask the peer to --allow this Peer ID, and keep it with --key FILE"},
 	{peerlane.ErrNotServed, exitNotServed, "the peer is there: compare --tag with what it serves"},
-	{peerlane.ErrRelayOnly, exitUnreachable, "the peer is behind a NAT, and its relay passes only little: try its other addresses"},
+	{peerlane.ErrRelayOnly, exitUnreachable, "the NATs let no direct path through: --allow-relay goes through the relay, as far as its limits let it; one of peerlane relay --data none has none"},
 	{peerlane.ErrUnreachable, exitUnreachable, "check that the peer runs, that the address is what it prints now, and firewalls between"},
 	{peerlane.ErrTooLarge, exitNoRoom, "send less in one call"},
 	{peerlane.ErrUnavailable, exitNoRoom, "try again later"},

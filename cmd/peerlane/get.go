@@ -163,7 +163,7 @@ func forgetOld(dir string) {
 
 // fetch runs the transfer.
 func (c *getCmd) fetch(ctx context.Context, d *display, key string, secret []byte, want wanted) (r transfer.Result, err error) {
-	cl, dialers, err := dialPeers(ctx, key, secret, want.peers)
+	cl, dialers, err := c.dialPeers(ctx, d, key, secret, want.peers)
 	if err != nil {
 		return r, err
 	}

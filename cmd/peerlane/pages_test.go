@@ -24,6 +24,7 @@ import (
 var pages = []string{
 	"README.md",
 	"docs/CLI.md",
+	"docs/NAT.md",
 }
 
 // A console block is a fenced block that begins with a prompt. The blocks below one heading are a story:

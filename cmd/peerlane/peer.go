@@ -76,6 +76,7 @@ type peerFlags struct {
 	Tag     string        `default:"${tag}" help:"Tag to call."`
 	Timeout time.Duration `default:"30s" help:"Time limit of a call, connecting included; of ping, for connecting and for each ping."`
 	Key     string        `placeholder:"FILE" help:"Key file of the own identity; if none, a new one each time."`
+	pathFlags
 	secretFlags
 }
 
@@ -110,7 +111,9 @@ func (f *peerFlags) dial(ctx context.Context, retries int) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := newClient(n, secret, f.Timeout, retries)
+	cfg := clientConfig(f.Timeout, retries)
+	cfg.Path = f.policy()
+	c, err := newClient(n, secret, cfg)
 	if err == nil && info.ID == n.ID() {
 		err = fmt.Errorf("%w: this is the own Peer ID: the two sides need different --key files", errUsage)
 	}
@@ -134,9 +137,14 @@ func viaRelay(info peer.AddrInfo) bool {
 // retryInterval is the first wait before another try.
 const retryInterval = 100 * time.Millisecond
 
-func newClient(n *node.Node, secret []byte, timeout time.Duration, retries int) (*peerlane.Client, error) {
+// clientConfig returns what all clients of the command have.
+func clientConfig(timeout time.Duration, retries int) *peerlane.ClientConfig {
 	cfg := peerlane.DefaultClientConfig()
 	cfg.ReadTimeout, cfg.MaxRetries, cfg.RetryInterval, cfg.AdmitAll = timeout, retries, retryInterval, true
+	return cfg
+}
+
+func newClient(n *node.Node, secret []byte, cfg *peerlane.ClientConfig) (*peerlane.Client, error) {
 	c, err := peerlane.NewClient(n.Host(), cfg)
 	if err != nil || secret == nil {
 		return c, err

@@ -36,7 +36,7 @@ func (c *pingCmd) Run(ctx context.Context, std stdio) (err error) {
 	if s.Snapshot().Sealed {
 		sealed = "sealed"
 	}
-	fmt.Fprintf(std.out, "%s over %s, %s\n", cl.peer, pathText(peerlane.PathOf(s)), sealed)
+	fmt.Fprintf(std.out, "%s: %s, %s\n", cl.peer, peerlane.PathOf(s), sealed)
 	times := make([]time.Duration, c.Count)
 	for i := range times {
 		if i > 0 {
@@ -65,17 +65,6 @@ func (c *pingCmd) once(ctx context.Context, s *session.Session) (time.Duration, 
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	return s.Ping(ctx)
-}
-
-// pathText says over what a session runs.
-func pathText(p peerlane.Path) string {
-	switch {
-	case p.Limited:
-		return fmt.Sprintf("%s, relayed by %s with limits (%d bytes, %v)", p.Transport, p.Relay, p.RelayData, p.RelayDuration)
-	case p.Relayed:
-		return fmt.Sprintf("%s, relayed by %s", p.Transport, p.Relay)
-	}
-	return p.Transport + ", direct"
 }
 
 // wait waits for d, or returns ctx's error.

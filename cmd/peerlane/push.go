@@ -44,7 +44,7 @@ func (c *pushCmd) Run(ctx context.Context, std stdio) (err error) {
 			return err
 		}
 	}
-	cl, dialers, err := dialPeers(ctx, c.Key, secret, []peer.AddrInfo{info})
+	cl, dialers, err := c.dialPeers(ctx, d, c.Key, secret, []peer.AddrInfo{info})
 	if err != nil {
 		return err
 	}

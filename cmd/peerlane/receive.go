@@ -51,7 +51,7 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 		decider.asker = newAsker(std.in, d)
 	}
 	cfg.Receive = decider.decide
-	e, err := c.open(ctx, secret, allow, &cfg)
+	e, err := c.open(ctx, d, secret, allow, &cfg)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func TestATicketLeadsThroughARelay(t *testing.T) {
 			require.Contains(t, k.Sources[0].Addrs[0].String(), "/p2p-circuit")
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
-			get := getCmd{Ticket: text, Dir: to, dialFlags: dialFlags{AllowRelay: true}}
+			get := getCmd{Ticket: text, Dir: to, dialFlags: dialFlags{pathFlags: pathFlags{AllowRelay: true}}}
 			require.NoError(t, get.Run(ctx, stdio{strings.NewReader(""), out, out}), "%s", out)
 			require.NoError(t, <-sent)
 			data, err := os.ReadFile(filepath.Join(to, "file"))

@@ -41,7 +41,7 @@ func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
 			return err
 		}
 	}
-	e, err := c.open(ctx, secret, nil, &transfer.ServiceConfig{Options: c.options(d)})
+	e, err := c.open(ctx, d, secret, nil, &transfer.ServiceConfig{Options: c.options(d)})
 	if err != nil {
 		return err
 	}

@@ -145,8 +145,8 @@ func (f *placeFlags) options(d *display) transfer.ReceiveOptions {
 
 // dialFlags say as whom a command calls.
 type dialFlags struct {
-	Key        string `placeholder:"FILE" help:"Key file of the own identity."`
-	AllowRelay bool   `help:"Let data pass a relay that cuts off after some bytes; otherwise only a direct way does."`
+	Key string `placeholder:"FILE" help:"Key file of the own identity."`
+	pathFlags
 	secretFlags
 }
 
@@ -154,7 +154,7 @@ type dialFlags struct {
 const connectTimeout = 30 * time.Second
 
 // dialPeers returns a host, and a Dialer for each peer. secret is nil, or what all of them have too.
-func dialPeers(ctx context.Context, key string, secret []byte, peers []peer.AddrInfo) (*client, []transfer.Dialer, error) {
+func (f *dialFlags) dialPeers(ctx context.Context, d *display, key string, secret []byte, peers []peer.AddrInfo) (*client, []transfer.Dialer, error) {
 	relayed := false
 	for _, info := range peers {
 		relayed = relayed || viaRelay(info)
@@ -163,7 +163,9 @@ func dialPeers(ctx context.Context, key string, secret []byte, peers []peer.Addr
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := newClient(n, secret, connectTimeout, 0)
+	cfg := clientConfig(connectTimeout, 0)
+	cfg.Path, cfg.OnState = f.policy(), newPaths(d, len(peers) > 1).onState
+	c, err := newClient(n, secret, cfg)
 	if err != nil {
 		return nil, nil, errors.Join(err, n.Close())
 	}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +18,11 @@ import (
 	"github.com/peerlane/peerlane/internal/test/natlab"
 )
 
-var whole = flag.Bool("matrix", false, "every pair of NATs, over both transports, instead of one pair")
+var (
+	whole = flag.Bool("matrix", false, "every pair of NATs, over both transports, instead of one pair")
+	tries = flag.Int("tries", 1, "how often each pair is tried")
+	page  = flag.String("page", "", "write the results into this page")
+)
 
 // kinds are the NATs of the matrix; nil is none.
 var kinds = []struct {
@@ -31,9 +37,12 @@ type pair struct {
 	senders, getters *nat.Kind
 }
 
+// transports are those of the relay's addresses.
+var transports = []string{"tcp/4001", "udp/4001/quic-v1"}
+
 // pairs returns the cases to run.
 func pairs() (all []pair) {
-	for _, via := range []string{"tcp/4001", "udp/4001/quic-v1"} {
+	for _, via := range transports {
 		for _, s := range kinds {
 			for _, g := range kinds {
 				if *whole || s.name == "easy" && g.name == "easy" && via[0] == 'u' {
@@ -45,7 +54,7 @@ func pairs() (all []pair) {
 	return all
 }
 
-// hopeless reports whether many holes lead through both NATs only by luck.
+// hopeless reports whether not even many holes lead through both NATs.
 func (p pair) hopeless() bool {
 	return p.sender == "hard" && p.getter == "hard"
 }
@@ -97,24 +106,108 @@ func TestSendAndGetThroughNATs(t *testing.T) {
 	const size = 2 << 20
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, make([]byte, size), 0o600))
+	results := make(map[pair][]outcome)
 	for _, p := range pairs() {
-		t.Run(p.via[:3]+"/"+p.sender+"-"+p.getter, func(t *testing.T) {
-			lab := natlab.New(t)
-			r := newRelay(t, lab)
-			send := start(t, home(lab, p.senders), "send", "--relay", r.at(p.via), file)
-			ticket, _ := send.await(`^ticket   (\S+)`)
-			send.await(`^ready$`)
-			get := start(t, home(lab, p.getters), "get", ticket[1], t.TempDir())
-			code, took := get.wait(patience), time.Since(get.began)
-			t.Logf("%v, %d KB over the relay", took.Round(time.Millisecond), r.Link().Sent()/1000)
-			if p.hopeless() {
-				require.Contains(t, []int{0, 3}, code)
-				return
-			}
-			require.Zero(t, code)
-			require.Less(t, took, 4*time.Second, "2 s until the two talk, and 2 s more until they do so directly")
-			require.Less(t, r.Link().Sent(), int64(100_000))
-			require.Zero(t, send.wait(patience))
-		})
+		for range *tries {
+			t.Run(p.via[:3]+"/"+p.sender+"-"+p.getter, func(t *testing.T) {
+				got := sendAndGet(t, p, file)
+				results[p] = append(results[p], got)
+				if p.hopeless() {
+					require.Equal(t, 3, got.code)
+					return
+				}
+				require.Zero(t, got.code)
+				require.Less(t, got.took, 4*time.Second, "2 s until the two talk, and 2 s more until they do so directly")
+				require.Less(t, got.relayed, int64(100_000))
+			})
+		}
 	}
+	t.Logf("\n%s", table(results))
+	if *page != "" {
+		require.NoError(t, writeTable(*page, table(results)))
+	}
+}
+
+// An outcome is what has become of a file.
+type outcome struct {
+	code    int // of get
+	took    time.Duration
+	relayed int64 // bytes that the relay has sent
+}
+
+// sendAndGet sends a file between two hosts that know of each other what a ticket says.
+func sendAndGet(t *testing.T, p pair, file string) outcome {
+	lab := natlab.New(t)
+	r := newRelay(t, lab)
+	send := start(t, home(lab, p.senders), "send", "--relay", r.at(p.via), file)
+	ticket, _ := send.await(`^ticket   (\S+)`)
+	send.await(`^ready$`)
+	get := start(t, home(lab, p.getters), "get", ticket[1], t.TempDir())
+	o := outcome{code: get.wait(patience), took: time.Since(get.began)}
+	o.relayed = r.Link().Sent()
+	t.Logf("%v, %d KB over the relay", o.took.Round(time.Millisecond), o.relayed/1000)
+	if o.code == 0 {
+		get.await(`^path     direct, (tcp|quic-v1)`)
+		require.Zero(t, send.wait(patience))
+	} else {
+		get.await(`^hint: the NATs let no direct path through: --allow-relay`)
+	}
+	return o
+}
+
+// table returns the results as a table of Markdown: how many of the tries were direct, and the median of the time until get had ended.
+func table(results map[pair][]outcome) string {
+	var b strings.Builder
+	for _, via := range transports {
+		fmt.Fprintf(&b, "| the relay over %s; sender below, getter right | %s |\n|---|%s\n", via[:3], names(" | "), strings.Repeat("---|", len(kinds)))
+		for _, s := range kinds {
+			fmt.Fprintf(&b, "| %s |", s.name)
+			for _, g := range kinds {
+				fmt.Fprintf(&b, " %s |", cell(results[pair{via, s.name, g.name, s.nat, g.nat}]))
+			}
+			b.WriteString("\n")
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
+
+func names(between string) string {
+	var all []string
+	for _, k := range kinds {
+		all = append(all, k.name)
+	}
+	return strings.Join(all, between)
+}
+
+func cell(all []outcome) string {
+	direct := slices.DeleteFunc(slices.Clone(all), func(o outcome) bool { return o.code != 0 })
+	if len(all) == 0 {
+		return "-"
+	}
+	text := fmt.Sprintf("%d of %d", len(direct), len(all))
+	if len(direct) == 0 {
+		return text
+	}
+	slices.SortFunc(direct, func(a, b outcome) int { return int(a.took - b.took) })
+	return fmt.Sprintf("%s, %.1f s", text, direct[len(direct)/2].took.Seconds())
+}
+
+// The lines of a page between which the table is.
+const (
+	tableBegins = "<!-- the table of internal/test/reach begins -->\n"
+	tableEnds   = "<!-- and ends -->\n"
+)
+
+func writeTable(page, table string) error {
+	b, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(b), tableBegins)
+	_, after, there := strings.Cut(rest, tableEnds)
+	if !ok || !there {
+		return fmt.Errorf("%s has no place for the table", page)
+	}
+	return os.WriteFile(page, []byte(before+tableBegins+"\n"+table+tableEnds+after), 0o644)
 }
