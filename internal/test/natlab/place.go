@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/peerlane/peerlane/internal/nat"
@@ -158,6 +159,22 @@ type Router struct {
 	wan      *port
 	nat      *nat.NAT // of IPv4; nil: addresses are not translated, and everything comes in
 	firewall *nat.NAT // of IPv6; nil: everything comes in
+	only     atomic.Pointer[[]netip.Addr]
+}
+
+// DropDirect loses all packets but those to and from the addresses, as a route does that is broken for some. Without addresses it ends.
+func (r *Router) DropDirect(but ...netip.Addr) {
+	if len(but) == 0 {
+		r.only.Store(nil)
+		return
+	}
+	r.only.Store(&but)
+}
+
+// passes reports whether packets to and from an address outside pass.
+func (r *Router) passes(outside netip.Addr) bool {
+	only := r.only.Load()
+	return only == nil || slices.Contains(*only, outside)
 }
 
 // Link returns the router's link to the place that it is plugged into.
@@ -205,7 +222,7 @@ func (r *Router) outward(src *port, pk packet) {
 		}
 		return
 	}
-	if !r.translateOut(pk) {
+	if !r.passes(pk.dstAddr()) || !r.translateOut(pk) {
 		return
 	}
 	if r.nat != nil && r.nat.Outside(pk.dstAddr()) { // the router itself, seen from inside
@@ -233,7 +250,7 @@ func (r *Router) translateOut(pk packet) bool {
 
 // inward takes a packet from outside.
 func (r *Router) inward(pk packet) {
-	if !pk.hop() || !r.translateIn(pk) {
+	if !pk.hop() || !r.passes(pk.srcAddr()) || !r.translateIn(pk) {
 		return
 	}
 	if to := r.LAN.find(pk.dstAddr()); to != nil {

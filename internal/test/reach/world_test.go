@@ -20,7 +20,13 @@ import (
 	"github.com/peerlane/peerlane/internal/test/natlab"
 )
 
-func TestMain(m *testing.M) { os.Exit(natlab.Main(m)) }
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleEnv); role != "" {
+		fmt.Fprintln(os.Stderr, play(role))
+		os.Exit(1)
+	}
+	os.Exit(natlab.Main(m))
+}
 
 // command builds the command, once.
 var command = sync.OnceValues(func() (string, error) {
@@ -37,7 +43,7 @@ var command = sync.OnceValues(func() (string, error) {
 })
 
 // patience is how long a line of a program is waited for that must come.
-const patience = 30 * time.Second
+const patience = 60 * time.Second
 
 // A program is a command that runs on a host of the lab.
 type program struct {
@@ -65,9 +71,16 @@ func start(t *testing.T, h *natlab.Host, args ...string) *program {
 	path, err := command()
 	require.NoError(t, err)
 	home := t.TempDir()
-	p := &program{t: t, cmd: exec.Command(path, args...), done: make(chan struct{}), grown: make(chan struct{}), began: time.Now()}
-	p.cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+home)
-	p.cmd.Dir = home
+	cmd := exec.Command(path, args...)
+	cmd.Env = append(os.Environ(), "HOME="+home, "XDG_CONFIG_HOME="+home)
+	cmd.Dir = home
+	return run(t, h, cmd)
+}
+
+// run runs a command on a host until the test ends.
+func run(t *testing.T, h *natlab.Host, cmd *exec.Cmd) *program {
+	t.Helper()
+	p := &program{t: t, cmd: cmd, done: make(chan struct{}), grown: make(chan struct{}), began: time.Now()}
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	require.NoError(t, h.Start(p.cmd))
 	go func() {
@@ -78,7 +91,7 @@ func start(t *testing.T, h *natlab.Host, args ...string) *program {
 		_ = p.cmd.Process.Kill() // it may have ended
 		<-p.done
 		if t.Failed() {
-			t.Logf("%s:\n%s", strings.Join(args, " "), p.text())
+			t.Logf("%s:\n%s", strings.Join(cmd.Args, " "), p.text())
 		}
 	})
 	return p
@@ -112,13 +125,19 @@ func (p *program) text() string {
 // await waits for a line that matches, and returns what the expression has found in it, and when.
 func (p *program) await(expression string) ([]string, time.Duration) {
 	p.t.Helper()
+	return p.awaitAfter(expression, 0)
+}
+
+// awaitAfter is await for lines that were complete after a time.
+func (p *program) awaitAfter(expression string, after time.Duration) ([]string, time.Duration) {
+	p.t.Helper()
 	re := regexp.MustCompile(expression)
 	timeout := time.After(patience)
 	for {
 		p.mu.Lock()
 		grown := p.grown
 		for _, s := range p.stamps {
-			if m := re.FindStringSubmatch(s.line); m != nil {
+			if m := re.FindStringSubmatch(s.line); m != nil && s.at >= after {
 				p.mu.Unlock()
 				return m, s.at
 			}

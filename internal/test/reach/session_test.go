@@ -1,0 +1,87 @@
+//go:build linux
+
+package reach
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane/internal/nat"
+	"github.com/peerlane/peerlane/internal/test/natlab"
+)
+
+// talk is two peers that talk, each behind a NAT of its own.
+type conversation struct {
+	t                 *testing.T
+	lab               *natlab.Lab
+	relay             *relay
+	talker, listener  *program
+	ofTalker, ofOther *natlab.Router
+	talkers           *natlab.Interface
+	host              *natlab.Host // the talker's
+}
+
+func converse(t *testing.T, a, b nat.Kind) *conversation {
+	t.Helper()
+	c := &conversation{t: t, lab: natlab.New(t)}
+	c.relay = newRelay(t, c.lab)
+	c.ofTalker = c.lab.Router(c.lab.Internet, &natlab.RouterOptions{NAT: &a, Version: 4})
+	c.ofOther = c.lab.Router(c.lab.Internet, &natlab.RouterOptions{NAT: &b, Version: 4})
+	for _, r := range []*natlab.Router{c.ofTalker, c.ofOther} {
+		r.Link().Set(natlab.Conditions{Delay: oneWay})
+	}
+	other := c.lab.Host(c.ofOther.LAN)
+	at := c.relay.at("udp/4001/quic-v1")
+	c.listener = c.role(other, roleListen, relayEnv+"="+at)
+	id, _ := c.listener.await(`^peer (\S+)`)
+	time.Sleep(time.Second) // until the reservation stands; nothing tells yet
+	c.host = c.lab.Host()
+	c.talkers = c.host.Plug(c.ofTalker.LAN)
+	c.talker = c.role(c.host, roleTalk, peerEnv+"="+at+"/p2p-circuit/p2p/"+id[1])
+	return c
+}
+
+func (c *conversation) role(h *natlab.Host, role string, env ...string) *program {
+	self, err := os.Executable()
+	require.NoError(c.t, err)
+	cmd := exec.Command(self)
+	cmd.Env = append(append(os.Environ(), roleEnv+"="+role), env...)
+	return run(c.t, h, cmd)
+}
+
+// direct waits until the talker has a direct path, from now on.
+func (c *conversation) since(expression string, after time.Duration) time.Duration {
+	_, at := c.talker.awaitAfter(expression, after)
+	return at - after
+}
+
+func (c *conversation) now() time.Duration { return time.Since(c.talker.began) }
+
+// requireWhole checks that there was one session, on which everything came once and in order.
+func (c *conversation) requireWhole() {
+	c.t.Helper()
+	require.NotContains(c.t, c.listener.text(), "WRONG")
+	require.NotContains(c.t, c.talker.text(), "ended")
+	select {
+	case <-c.talker.done:
+		require.Fail(c.t, "the talker has ended", c.talker.text())
+	default:
+	}
+}
+
+func TestADirectPathThatIsCut(t *testing.T) {
+	c := converse(t, nat.Easy, nat.Easy)
+	t.Logf("direct after %v", c.since(`calls, direct`, 0))
+	at := c.now()
+	c.ofTalker.DropDirect(c.relay.Addrs()[0])
+	t.Logf("over the relay after %v", c.since(`calls, relayed`, at))
+	at = c.now()
+	c.ofTalker.DropDirect()
+	t.Logf("direct again after %v", c.since(`calls, direct`, at))
+	c.requireWhole()
+	t.Log("\n" + c.talker.text())
+}
