@@ -374,6 +374,7 @@ func (p *pool) greet(ctx context.Context, conn *Conn, b *budget.Budget, key pool
 	cfg.Quota = p.quota
 	cfg.Local, cfg.Tag, cfg.Keys = p.host.ID().String(), string(key.tag), keys
 	cfg.OnState = p.onState(key)
+	cfg.OtherPath = func(s *session.Session) bool { return p.hasOtherPath(s, key) }
 	reopen := func(ctx context.Context, want session.Want) (net.Conn, error) { return p.reopen(ctx, want, key) }
 	s, err := session.Dial(ctx, newCarrier(conn, b, p.host), key.peer.String(), reopen, &cfg)
 	if e, ok := errors.AsType[*Error](err); ok && e.Remote && e.Code == codes.GoingAway { // the peer only waits for its sessions to end

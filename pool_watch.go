@@ -172,6 +172,19 @@ func (p *pool) seekDirect(s *session.Session, key poolKey) {
 	})
 }
 
+// hasOtherPath reports whether the peer of a session can be reached otherwise than over its carrier: over another connection that there is,
+// or a relay.
+func (p *pool) hasOtherPath(s *session.Session, key poolKey) bool {
+	c, ok := s.Conn().(*carrier)
+	if !ok {
+		return false
+	}
+	if slices.ContainsFunc(p.host.Network().ConnsToPeer(key.peer), func(o network.Conn) bool { return o != c.under }) {
+		return true
+	}
+	return !c.Path().Relayed && p.cfg.Path != DirectOnly && hasAddr(p.dialer.addrs(key.peer), isCircuit)
+}
+
 // reopen opens a further carrier for a session, or a dedicated stream of it. For a session that has lost its carrier, a
 // relay that the policy takes only after a wait is taken at once, for it moves to a direct path when there is one; and a
 // connection on which nothing of ours moves and that does not answer a ping is closed, and another one made.
@@ -191,6 +204,9 @@ func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.
 	}
 	first := firstUsed(have)
 	wait := max(minAnswer, min(answerTime, 2*p.cfg.Heartbeat)) // after so long a silence a carrier is lost
+	if len(first) < len(have) {
+		wait = minAnswer // there is another way
+	}
 	alive, stop := whileAlive(ctx, first, wait)
 	c, err := p.openCarrier(alive, &d, key)
 	if silent := stop(); err == nil || !silent || ctx.Err() != nil {

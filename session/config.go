@@ -50,6 +50,11 @@ type Config struct {
 	HeartbeatTimeout time.Duration
 	// CloseTimeout is how long Close of a session or stream waits without progress for accepted work to arrive. If zero, 5 s.
 	CloseTimeout time.Duration
+	// OtherPath reports whether there is another way to the peer than the session's carrier. If it does, the dialing side leaves a carrier
+	// that has been silent for 0.75 s or three round trips, with bytes that the peer has not acknowledged, and then does not answer a ping
+	// within 0.75 s or four round trips, and the time for the bytes under way. If nil, there is none: Heartbeat and HeartbeatTimeout alone
+	// count. It must not block.
+	OtherPath func(*Session) bool
 
 	// MaxMessage limits one request, response or message in either direction, decompressed; one of exactly this size passes. The smaller of
 	// both sides' limits applies. If zero, 32 MiB. At most 1 GiB.

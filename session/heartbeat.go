@@ -45,6 +45,9 @@ func (s *Session) startHeartbeat() {
 	if s.cfg.Heartbeat > 0 {
 		every = min(every, s.cfg.Heartbeat, s.cfg.HeartbeatTimeout)
 	}
+	if s.cfg.OtherPath != nil {
+		every = min(every, 2*suspectAfter)
+	}
 	h := &s.heartbeat
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,6 +75,9 @@ func (h *heartbeat) check() {
 	err := h.look(time.Now())
 	switch {
 	case err == nil:
+		if h.isSuspect() && h.s.cfg.OtherPath(h.s) {
+			h.probeSoon()
+		}
 	case h.s.carriers.flow != nil && errors.Is(err, errCarrier):
 		h.s.carriers.flow.Detach(err)
 	default:
@@ -144,6 +150,41 @@ func (h *heartbeat) onSilence(now time.Time) error {
 	}
 	h.timer.Reset(min(h.every, left))
 	return nil
+}
+
+// How soon a carrier is left when there is another path: Config.OtherPath.
+const (
+	suspectAfter = 750 * time.Millisecond // of silence
+	suspectTime  = 750 * time.Millisecond // for the answer to a ping
+)
+
+// isSuspect reports whether the carrier is silent although the peer has bytes to acknowledge, and nobody has asked why.
+func (h *heartbeat) isSuspect() bool {
+	s := h.s
+	if s.cfg.OtherPath == nil || s.carriers.flow == nil || !s.dialer {
+		return false
+	}
+	unacked, _ := s.carriers.flow.Kept()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return unacked > 0 && s.err == nil && s.carriers.state != StateDetached && h.probeBy.IsZero() &&
+		time.Since(h.heardAt) >= max(suspectAfter, 3*s.RTT())
+}
+
+// probeSoon asks the peer to answer, sooner than probeLocked does.
+func (h *heartbeat) probeSoon() {
+	s := h.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.stopped || s.err != nil || s.carriers.state == StateDetached || !h.probeBy.IsZero() {
+		return
+	}
+	backlog, _ := s.carriers.flow.Backlog() // if it is not known, little is under way
+	now := time.Now()
+	d := min(max(suspectTime, 4*s.RTT())+backlog, h.probePatienceLocked())
+	h.probed, h.probeBy = now, now.Add(d)
+	h.pingLocked(now)
+	h.timer.Reset(min(h.every, d))
 }
 
 // probeTime is how long a peer has to answer, with nothing queued before the answer, after this side has slept or its network has

@@ -22,6 +22,7 @@ const (
 	localFirst  = 150 * time.Millisecond // the same when all of them are in the local network
 	ownTime     = time.Second            // for the relays to say where they see this host
 	punchTime   = 3 * time.Second        // for the dials of both sides
+	pingTime    = time.Second            // for a direct connection to answer that the peer has none of
 	giveWay     = time.Second            // that the side that the relayed connection came in at has to begin
 	firstPause  = time.Second / 2        // between two attempts; it doubles
 	lastPause   = 5 * time.Minute

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"sync"
@@ -14,7 +15,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/multiformats/go-multistream"
 )
 
 // A Service finds direct connections for a host. It is safe for concurrent use. New starts it, and Close or the end of the host ends it.
@@ -231,6 +234,7 @@ func (s *Service) answer(stream network.Stream) (err error) {
 	if err := stream.Scope().SetService("peerlane.punch"); err != nil {
 		return err
 	}
+	s.dropDead(c.RemotePeer())
 	p, err := s.yield(c.RemotePeer(), stream.Protocol())
 	if err != nil {
 		return err
@@ -242,6 +246,45 @@ func (s *Service) answer(stream network.Stream) (err error) {
 	}
 	_ = stream.Close() // everything is said
 	return s.meet(p, m, stream.Protocol() == wideProtocol)
+}
+
+// dropDead closes the direct connections to a peer that do not answer. The peer has none any more, as it begins an exchange, and its word of
+// that may have been lost; libp2p would notice after 30 s, and dial none beside them meanwhile.
+func (s *Service) dropDead(pid peer.ID) {
+	var all sync.WaitGroup
+	for _, c := range s.host.Network().ConnsToPeer(pid) {
+		if isRelayed(c) {
+			continue
+		}
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(s.ctx, pingTime)
+			defer cancel()
+			if !answers(ctx, c) {
+				_ = c.Close() // the other side has done so
+			}
+		})
+	}
+	all.Wait()
+}
+
+// answers reports whether the other side of a connection answers a ping (specs/ping) before ctx is over.
+func answers(ctx context.Context, c network.Conn) bool {
+	stream, err := c.NewStream(network.WithNoDial(ctx, "peerlane"))
+	if err != nil {
+		return false
+	}
+	defer func() { _ = stream.Reset() }()
+	stop := context.AfterFunc(ctx, func() { _ = stream.Reset() })
+	defer stop()
+	if err := multistream.SelectProtoOrFail(ping.ID, io.ReadWriteCloser(stream)); err != nil {
+		return false
+	}
+	var b [ping.PingSize]byte
+	if _, err := stream.Write(b[:]); err != nil {
+		return false
+	}
+	_, err = io.ReadFull(stream, b[:])
+	return err == nil
 }
 
 // dial dials the peer at the moment of the meeting, when other dials of the service to it have been given up: libp2p would join them.

@@ -73,15 +73,62 @@ func (c *conversation) requireWhole() {
 	}
 }
 
-func TestADirectPathThatIsCut(t *testing.T) {
+// A disturbance is something that happens to the path of a session, and how long the session's calls may stand still for it.
+type disturbance struct {
+	name   string
+	happen func(*conversation)
+	most   time.Duration // until calls go on
+	then   time.Duration // until they go on over a direct path
+}
+
+var disturbances = []disturbance{
+	{"the direct path is cut", func(c *conversation) { c.ofTalker.DropDirect(c.relay.Addrs()[0]) }, 4 * time.Second, 0},
+	{"the NAT forgets", func(c *conversation) { c.ofTalker.Restart() }, 4 * time.Second, 15 * time.Second},
+	{"the NAT gives other ports", func(c *conversation) { c.ofTalker.Remap() }, 20 * time.Second, 30 * time.Second},
+	{"the link is cut for 15 s", func(c *conversation) {
+		c.talkers.Link().Cut()
+		time.Sleep(15 * time.Second)
+		c.talkers.Link().Heal()
+	}, 35 * time.Second, 45 * time.Second},
+	{"another uplink", func(c *conversation) {
+		next := c.lab.Router(c.lab.Internet, &natlab.RouterOptions{NAT: &nat.Easy, Version: 4})
+		next.Link().Set(natlab.Conditions{Delay: oneWay})
+		c.talkers.Unplug()
+		c.host.Plug(next.LAN)
+	}, 20 * time.Second, 30 * time.Second},
+}
+
+// One session goes on through whatever happens to its path, with every message once and in order.
+func TestASessionGoesOn(t *testing.T) {
+	for _, d := range disturbances {
+		t.Run(d.name, func(t *testing.T) {
+			t.Parallel()
+			c := converse(t, nat.Easy, nat.Easy)
+			t.Logf("direct after %v", c.since(`calls, direct`, 0))
+			at := c.now()
+			d.happen(c)
+			goesOn := c.since(`calls, `, at+time.Second)
+			t.Logf("%s: calls go on after %v", d.name, goesOn)
+			if d.then > 0 {
+				t.Logf("%s: direct after %v", d.name, c.since(`calls, direct`, at+time.Second))
+			}
+			c.requireWhole()
+			t.Log("\n" + c.talker.text())
+		})
+	}
+}
+
+// A path that is whole again is taken again.
+func TestADirectPathThatIsHealed(t *testing.T) {
+	t.Parallel()
 	c := converse(t, nat.Easy, nat.Easy)
-	t.Logf("direct after %v", c.since(`calls, direct`, 0))
-	at := c.now()
+	c.since(`calls, direct`, 0)
 	c.ofTalker.DropDirect(c.relay.Addrs()[0])
-	t.Logf("over the relay after %v", c.since(`calls, relayed`, at))
-	at = c.now()
+	c.since(`calls, relayed`, c.now())
+	at := c.now()
 	c.ofTalker.DropDirect()
-	t.Logf("direct again after %v", c.since(`calls, direct`, at))
+	took := c.since(`calls, direct`, at)
+	t.Logf("direct again after %v", took)
+	require.Less(t, took, 10*time.Second)
 	c.requireWhole()
-	t.Log("\n" + c.talker.text())
 }
