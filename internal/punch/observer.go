@@ -36,9 +36,9 @@ type sighting struct {
 }
 
 const (
-	maxSightings = 8                // of a kind; the oldest is forgotten
-	freshFor     = 30 * time.Second // then a NAT may forget a mapping of UDP that nothing uses
-	askTime      = 2 * time.Second  // for asking one peer
+	maxSightings = 8               // of a kind; the oldest is forgotten
+	freshFor     = 5 * time.Second // then the NAT, or the way to it, may be another: a connection of QUIC survives that unnoticed
+	askTime      = 2 * time.Second // for asking one peer
 )
 
 func newObserver(h host.Host, changed func()) *observer {

@@ -77,22 +77,31 @@ func home(lab *natlab.Lab, kind *nat.Kind) *natlab.Host {
 type relay struct {
 	*natlab.Interface
 	*program
-	id string
+	host *natlab.Host
+	key  string
+	id   string
 }
 
 // newRelay starts a relay with its defaults.
 func newRelay(t *testing.T, lab *natlab.Lab) *relay {
 	t.Helper()
-	h := lab.Host()
-	r := &relay{Interface: h.Plug(lab.Internet), program: start(t, h, "relay", "--key", "relay.key")}
+	r := &relay{host: lab.Host(), key: filepath.Join(t.TempDir(), "relay.key")}
+	r.Interface = r.host.Plug(lab.Internet)
 	r.Link().Set(natlab.Conditions{Delay: oneWay})
+	r.start(t)
+	return r
+}
+
+// start starts the relay, again if it has ended.
+func (r *relay) start(t *testing.T) {
+	t.Helper()
+	r.program = start(t, r.host, "relay", "--key", r.key)
 	found, _ := r.await(`^peer     (12D3KooW\S+)$`)
 	r.id = found[1]
 	r.await(`^address  /ip4/11\.0\.\S+/tcp/4001/p2p/12D3KooW\S+$`)
 	r.await(`^address  /ip4/11\.0\.\S+/udp/4001/quic-v1/p2p/12D3KooW\S+$`)
 	r.await(`^use it   --relay /ip4/11\.0\.\S+/tcp/4001/p2p/12D3KooW\S+$`)
 	r.await(`^ready$`)
-	return r
 }
 
 // at returns the relay's address over a transport.

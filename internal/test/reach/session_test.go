@@ -84,18 +84,18 @@ type disturbance struct {
 var disturbances = []disturbance{
 	{"the direct path is cut", func(c *conversation) { c.ofTalker.DropDirect(c.relay.Addrs()[0]) }, 4 * time.Second, 0},
 	{"the NAT forgets", func(c *conversation) { c.ofTalker.Restart() }, 4 * time.Second, 15 * time.Second},
-	{"the NAT gives other ports", func(c *conversation) { c.ofTalker.Remap() }, 20 * time.Second, 30 * time.Second},
+	{"the NAT gives other ports", func(c *conversation) { c.ofTalker.Remap() }, 6 * time.Second, 10 * time.Second},
 	{"the link is cut for 15 s", func(c *conversation) {
 		c.talkers.Link().Cut()
 		time.Sleep(15 * time.Second)
 		c.talkers.Link().Heal()
-	}, 35 * time.Second, 45 * time.Second},
+	}, 20 * time.Second, 25 * time.Second},
 	{"another uplink", func(c *conversation) {
 		next := c.lab.Router(c.lab.Internet, &natlab.RouterOptions{NAT: &nat.Easy, Version: 4})
 		next.Link().Set(natlab.Conditions{Delay: oneWay})
 		c.talkers.Unplug()
 		c.host.Plug(next.LAN)
-	}, 20 * time.Second, 30 * time.Second},
+	}, 6 * time.Second, 10 * time.Second},
 }
 
 // One session goes on through whatever happens to its path, with every message once and in order.
@@ -107,15 +107,37 @@ func TestASessionGoesOn(t *testing.T) {
 			t.Logf("direct after %v", c.since(`calls, direct`, 0))
 			at := c.now()
 			d.happen(c)
-			goesOn := c.since(`calls, `, at+time.Second)
+			goesOn := c.since(`calls, `, at+callsBefore) + callsBefore
 			t.Logf("%s: calls go on after %v", d.name, goesOn)
+			require.Less(t, goesOn, d.most)
 			if d.then > 0 {
-				t.Logf("%s: direct after %v", d.name, c.since(`calls, direct`, at+time.Second))
+				direct := c.since(`calls, direct`, at+callsBefore) + callsBefore
+				t.Logf("%s: direct after %v", d.name, direct)
+				require.Less(t, direct, d.then)
 			}
 			c.requireWhole()
-			t.Log("\n" + c.talker.text())
 		})
 	}
+}
+
+// callsBefore is how long a line may come that is about calls before the disturbance.
+const callsBefore = time.Second
+
+// Two peers that have nothing but the relay go on when it is back.
+func TestASessionGoesOnWhenItsRelayIsBack(t *testing.T) {
+	t.Parallel()
+	c := converse(t, nat.Hard, nat.Hard)
+	c.since(`calls, relayed`, 0)
+	require.NoError(t, c.relay.cmd.Process.Kill())
+	<-c.relay.done
+	time.Sleep(3 * time.Second) // long enough that the two notice
+	c.relay.start(t)
+	at := c.now()
+	took := c.since(`calls, relayed`, at)
+	t.Logf("back after %v", took)
+	require.Less(t, took, 4*time.Second)
+	c.requireWhole()
+	t.Log(c.talker.text(), "LISTENER", c.listener.text())
 }
 
 // A path that is whole again is taken again.
