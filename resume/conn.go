@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
@@ -18,7 +19,7 @@ import (
 //
 // It has two goroutines, which end with it: pump receives data, and keep resumes, probes and reports.
 type Conn struct {
-	flow   *Flow
+	flow   *flow.Flow
 	opts   *Options
 	dialer *dialer   // nil on the accepting side
 	server *Listener // nil on the dialing side
@@ -33,16 +34,15 @@ type Conn struct {
 	cancel       context.CancelFunc // ends ctx when the flow is closed
 	pumping      sync.WaitGroup
 
-	turn  sync.Mutex // one hello that resumes at a time; Flow.mu may be taken inside
+	turn  sync.Mutex // one hello that resumes at a time; the flow may be locked inside
 	tries uint32     // number of the last attempt to resume, as sent by the dialing side or received by the accepting side
 
-	// Flow.mu guards the fields below.
+	// The flow's lock guards the fields below.
 	readable sync.Cond // signals changes of these fields, or of the result of Read
-	in       queue
+	in       flow.Queue
 	due      deadline.Deadline // of Read
 	deaf     bool              // CloseRead
 	shut     bool              // Close
-	writing  bool              // a Write has its turn
 	begun    bool              // there has been a carrier
 	events   []StateChange
 	reason   error // why the last carrier failed, or the last attempt to resume
@@ -68,14 +68,16 @@ func newConn(ctx context.Context, o *Options, h hello) *Conn {
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.addrs.Store(new(addrs))
-	cfg := FlowConfig{Window: o.Window, ResumeWindow: o.HandshakeTimeout, Unasked: o.unasked(), lazy: true, note: c.note}
+	cfg := flow.Config{Window: o.Window, ResumeWindow: c.resumeWindow, Unasked: o.unasked(), Lazy: &flow.Lazy{
+		Credit:       int(min(h.buffer, 1<<30)),
+		FirstCarrier: o.HandshakeTimeout,
+		Space:        c.space, Received: c.received, LastWord: c.isLastWord, Note: c.note,
+	}}
 	if o.Drop != nil {
 		cfg.Drop = c.drop
 	}
-	c.flow = NewFlow(&cfg)
-	c.flow.cfg.ResumeWindow = c.resumeWindow // from the first carrier on
-	c.flow.out.credit = int(min(h.buffer, 1<<30))
-	c.readable.L = &c.flow.mu
+	c.flow = flow.New(&cfg)
+	c.readable.L = c.flow
 	return c
 }
 
@@ -91,19 +93,19 @@ func (c *Conn) attach(carrier net.Conn, received uint64, live bool) error {
 	return c.flow.Attach(carrier, received, live)
 }
 
-// note records an event of the flow, for keep. Flow.mu is held.
-func (c *Conn) note(e event, err error) {
+// note records an event of the flow, for keep. The flow is locked.
+func (c *Conn) note(e flow.Event, err error) {
 	change := StateChange{Conn: c, Err: err}
 	switch e {
-	case attached:
+	case flow.Attached:
 		change.State = StateResumed
 		if !c.begun {
 			change.State, c.begun = StateConnected, true
 		}
-	case detached:
+	case flow.Detached:
 		change.State = StateDetached
 		c.reason = err
-	case closed:
+	case flow.Closed:
 		change.State, change.Err = c.ended(err)
 	}
 	c.events = append(c.events, change)
@@ -113,7 +115,7 @@ func (c *Conn) note(e event, err error) {
 	}
 }
 
-// ended handles the reason why the flow is closed, and returns the resulting state and error. Flow.mu is held.
+// ended handles the reason why the flow is closed, and returns the resulting state and error. The flow is locked.
 func (c *Conn) ended(err error) (State, error) {
 	c.cancel()
 	c.due.Stop()
@@ -123,7 +125,7 @@ func (c *Conn) ended(err error) (State, error) {
 	c.readable.Broadcast()
 	c.final = err
 	switch {
-	case errors.Is(err, errOver), errors.Is(err, net.ErrClosed):
+	case errors.Is(err, flow.ErrOver), errors.Is(err, net.ErrClosed):
 		return StateClosed, nil
 	case errors.Is(err, errUndelivered), c.shut:
 		return StateClosed, err
@@ -136,43 +138,19 @@ func (c *Conn) ended(err error) (State, error) {
 // pump receives data even if it is not being read, because the other side's acknowledgements arrive with it. It owns the space of the
 // queue, and ends when the flow is closed.
 func (c *Conn) pump() {
-	for c.takeIn() {
+	for c.flow.Receive() {
 	}
 }
 
-// takeIn does one Read of a carrier, and reports whether the flow is still open. It holds no space while nothing arrives.
-func (c *Conn) takeIn() bool {
-	f := c.flow
-	k, from, err := f.startReading()
-	if err != nil {
-		return false
-	}
-	var got batch
-	if err = f.take(k, nil, from, &got); err == nil && k.read.left > 0 && k.read.at == from {
-		var p []byte
-		if p, err = c.space(k.read.left); err == nil {
-			err = f.take(k, p, from, &got)
-		}
-	}
-	f.mu.Lock()
-	if broken := f.endReadingLocked(k, from, &got); broken != nil {
-		err, got.n = broken, 0
-	}
-	c.in.commit(got.n)
+// received adds the first n bytes of the queue's space, and wakes Read if there is news. The flow is locked.
+func (c *Conn) received(n int, news bool) {
+	c.in.Commit(n)
 	if c.deaf || c.aborted != nil {
-		f.consume(c.in.drop())
+		c.flow.ConsumeLocked(c.in.Drop())
 	}
-	if got.n > 0 || got.fin {
+	if news {
 		c.readable.Broadcast()
 	}
-	f.mu.Unlock()
-	switch {
-	case errors.Is(err, ErrProtocol):
-		f.Close(err)
-	case err != nil && !c.isLastWord(err):
-		f.failed(k, err)
-	}
-	return true
 }
 
 // isLastWord reports whether err has ended the conn, as Options.Final says.
@@ -190,16 +168,16 @@ func (c *Conn) isLastWord(err error) bool {
 
 // space returns a buffer for some of the next want bytes. The other side must not send more bytes than there is room for (spec 5.5).
 func (c *Conn) space(want int) ([]byte, error) {
-	c.flow.mu.Lock()
-	defer c.flow.mu.Unlock()
-	room := c.opts.Window - c.in.n
-	if c.flow.in.finished {
-		return nil, protocolErrorf("more after FIN")
+	c.flow.Lock()
+	defer c.flow.Unlock()
+	room := c.opts.Window - c.in.Len()
+	if c.flow.EndsLocked().In {
+		return nil, flow.ProtocolErrorf("more after FIN")
 	}
 	if room <= 0 {
-		return nil, protocolErrorf("more than the %d bytes there is room for", c.opts.Window)
+		return nil, flow.ProtocolErrorf("more than the %d bytes there is room for", c.opts.Window)
 	}
-	return c.in.space(min(want, room), room), nil
+	return c.in.Space(min(want, room), room), nil
 }
 
 // LocalAddr returns the local address of the newest carrier.
@@ -223,20 +201,20 @@ func (c *Conn) SetDeadline(t time.Time) error {
 // SetReadDeadline makes pending and future Reads fail with os.ErrDeadlineExceeded from t on. The zero time means never. It does not affect
 // the carrier.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.flow.mu.Lock()
-	defer c.flow.mu.Unlock()
+	c.flow.Lock()
+	defer c.flow.Unlock()
 	if c.shut || c.aborted != nil {
 		return c.opError("set", net.ErrClosed)
 	}
-	c.due.Set(&c.flow.mu, t, c.readable.Broadcast)
+	c.due.Set(c.flow, t, c.readable.Broadcast)
 	return nil
 }
 
 // SetWriteDeadline makes pending and future Writes fail with os.ErrDeadlineExceeded from t on. The zero time means never.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
-	c.flow.mu.Lock()
+	c.flow.Lock()
 	shut := c.shut || c.aborted != nil
-	c.flow.mu.Unlock()
+	c.flow.Unlock()
 	if shut {
 		return c.opError("set", net.ErrClosed)
 	}

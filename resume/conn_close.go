@@ -3,6 +3,8 @@ package resume
 import (
 	"net"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/flow"
 )
 
 // Close ends the Conn (spec 7.3). Waiting calls return net.ErrClosed. The other side reads the written data and then io.EOF, and its Writes
@@ -10,18 +12,17 @@ import (
 // Options.CloseTimeout; Done reports its end. A second Close does nothing.
 func (c *Conn) Close() error {
 	f := c.flow
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.Lock()
+	defer f.Unlock()
 	if c.shut {
 		return nil
 	}
 	c.shut = true
 	c.due.Stop()
 	c.deafen()
-	f.out.closing = true
-	f.finish()
-	f.expire() // wakes a Write that blocks in the carrier
-	if f.err != nil {
+	f.FinishLocked()
+	f.ExpireLocked() // wakes a Write that blocks in the carrier
+	if c.final != nil {
 		return nil
 	}
 	if wait := c.opts.closeTimeout(c.resumeWindow); wait > 0 {
@@ -29,7 +30,7 @@ func (c *Conn) Close() error {
 	} else {
 		c.abandonLocked()
 	}
-	f.closeIfDone()
+	f.CloseDeliveredLocked()
 	return nil
 }
 
@@ -41,34 +42,30 @@ func (c *Conn) Abort(err error) {
 		err = net.ErrClosed
 	}
 	f := c.flow
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.err != nil {
+	f.Lock()
+	defer f.Unlock()
+	if c.final != nil {
 		return
 	}
 	c.aborted = err
-	c.in.drop()
-	f.expire() // wakes a Write that blocks in the carrier
-	f.close(err)
+	c.in.Drop()
+	f.ExpireLocked() // wakes a Write that blocks in the carrier
+	f.CloseLocked(err)
 }
 
 // End is Abort for a Conn whose reader continues: received data can still be read, up to io.EOF if the other side's end has arrived. Write
 // and all other calls return err, or net.ErrClosed if it is nil.
 func (c *Conn) End(err error) {
 	f := c.flow
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.expire() // wakes a Write that is in the carrier's
-	f.close(err)
+	f.Lock()
+	defer f.Unlock()
+	f.ExpireLocked() // wakes a Write that is in the carrier's
+	f.CloseLocked(err)
 }
 
 // Acked returns how many of the written bytes the other side has acknowledged, and whether that is all of them. The end sent by CloseWrite
 // counts as one byte. Acknowledged data is with the other side's application or, after CloseWrite, waits for it in memory.
-func (c *Conn) Acked() (n uint64, all bool) {
-	c.flow.mu.Lock()
-	defer c.flow.mu.Unlock()
-	return c.flow.out.acked, c.flow.out.acked == c.flow.out.end
-}
+func (c *Conn) Acked() (n uint64, all bool) { return c.flow.Delivered() }
 
 // AwaitAcked waits until the other side has acknowledged everything written so far, including the end sent by CloseWrite. If the Conn ends
 // first, it returns the error of Err.
@@ -83,16 +80,12 @@ func (c *Conn) Heard() bool { return c.flow.Heard() > 0 }
 
 // Undelivered returns how many bytes the other side had not acknowledged when the Conn ended, or 0 while it has not ended. The end of the
 // direction counts as one byte unless the other side has ended too. The other side may have received some of them.
-func (c *Conn) Undelivered() int {
-	c.flow.mu.Lock()
-	defer c.flow.mu.Unlock()
-	return c.flow.undelivered
-}
+func (c *Conn) Undelivered() int { return c.flow.Undelivered() }
 
 // drop ends a carrier as Options.Drop does.
 func (c *Conn) drop(carrier net.Conn) {
 	reason := c.flow.Err()
-	if reason == errOver {
+	if reason == flow.ErrOver {
 		reason = net.ErrClosed
 	}
 	c.opts.Drop(carrier, reason)
@@ -100,40 +93,40 @@ func (c *Conn) drop(carrier net.Conn) {
 
 // abandon closes the flow, whether or not everything has been delivered.
 func (c *Conn) abandon() {
-	c.flow.mu.Lock()
-	defer c.flow.mu.Unlock()
+	c.flow.Lock()
+	defer c.flow.Unlock()
 	c.abandonLocked()
 }
 
 func (c *Conn) abandonLocked() {
 	err := net.ErrClosed
-	if c.flow.out.held > 0 {
+	if c.flow.UnackedLocked() > 0 {
 		err = errUndelivered
 	}
-	c.flow.close(err)
+	c.flow.CloseLocked(err)
 }
 
 // CloseWrite ends this side's direction: the other side reads the written data and then io.EOF. Reading continues. A second call does
 // nothing.
 func (c *Conn) CloseWrite() error {
 	f := c.flow
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.Lock()
+	defer f.Unlock()
 	switch {
 	case c.shut:
 		return c.opError("close", net.ErrClosed)
-	case c.final != nil && c.final != errOver:
+	case c.final != nil && c.final != flow.ErrOver:
 		return c.opError("close", c.final)
 	}
-	f.finish()
+	f.FinishLocked()
 	return nil
 }
 
 // CloseRead ends the other side's direction: unread data is lost, and the other side's Writes fail with syscall.EPIPE. Writing continues. A
 // second call does nothing.
 func (c *Conn) CloseRead() error {
-	c.flow.mu.Lock()
-	defer c.flow.mu.Unlock()
+	c.flow.Lock()
+	defer c.flow.Unlock()
 	if c.shut {
 		return c.opError("close", net.ErrClosed)
 	}
@@ -141,10 +134,10 @@ func (c *Conn) CloseRead() error {
 	return nil
 }
 
-// deafen drops the received data and all data that still arrives. Flow.mu is held.
+// deafen drops the received data and all data that still arrives. The flow is locked.
 func (c *Conn) deafen() {
 	c.deaf = true
-	c.flow.consume(c.in.drop())
-	c.flow.stop()
+	c.flow.ConsumeLocked(c.in.Drop())
+	c.flow.StopLocked()
 	c.readable.Broadcast()
 }

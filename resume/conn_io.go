@@ -6,14 +6,16 @@ import (
 	"net"
 	"os"
 	"syscall"
+
+	"github.com/peerlane/peerlane/internal/flow"
 )
 
 // Read returns bytes of the other side, in order and once each, whatever becomes of the carriers. What was received can be
 // read also after a loss. The error is exactly io.EOF after the other side's Close or CloseWrite, os.ErrDeadlineExceeded
 // past the deadline, net.ErrClosed after this side's Close or CloseRead, and else matches ErrLost or ErrProtocol.
 func (c *Conn) Read(p []byte) (int, error) {
-	c.flow.mu.Lock()
-	defer c.flow.mu.Unlock()
+	c.flow.Lock()
+	defer c.flow.Unlock()
 	for {
 		if err := c.unreadable(); err != nil {
 			return 0, c.opError("read", err)
@@ -21,12 +23,12 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if len(p) == 0 {
 			return 0, nil
 		}
-		if n := c.in.read(p); n > 0 {
-			c.flow.consume(n)
+		if n := c.in.Read(p); n > 0 {
+			c.flow.ConsumeLocked(n)
 			return n, nil
 		}
 		switch {
-		case c.flow.in.finished:
+		case c.flow.EndsLocked().In:
 			return 0, io.EOF
 		case c.final != nil:
 			return 0, c.opError("read", c.final)
@@ -53,38 +55,29 @@ func (c *Conn) unreadable() error {
 // net.ErrClosed after this side's Close or CloseWrite, syscall.EPIPE after the other side's Close or CloseRead, and else
 // matches ErrLost or ErrProtocol; the bytes that were kept until then are delivered all the same, unless the Conn is lost.
 func (c *Conn) Write(p []byte) (int, error) {
-	f := c.flow
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for c.writing {
-		if err := f.writeError(); err != nil {
-			return 0, c.writeError(err)
-		}
-		f.changed.Wait()
-	}
-	c.writing = true
-	n, err := f.write(p)
-	c.writing = false
-	f.changed.Broadcast()
+	c.flow.Lock()
+	defer c.flow.Unlock()
+	n, err := c.flow.WriteInTurnLocked(p)
 	if err != nil {
 		return n, c.writeError(err)
 	}
 	return n, nil
 }
 
-// writeError returns what Write is to make of an error of the flow. Flow.mu is held.
+// writeError returns what Write is to make of an error of the flow. The flow is locked.
 func (c *Conn) writeError(err error) error {
+	ends := c.flow.EndsLocked()
 	switch {
 	case c.aborted != nil && !c.shut:
 		err = c.aborted
-	case c.shut || c.flow.out.finished:
+	case c.shut || ends.Out:
 		err = net.ErrClosed
-	case c.flow.in.stopped:
+	case ends.Stopped:
 		err = syscall.EPIPE
 	case c.final != nil:
 		err = c.final
 	}
-	if errors.Is(err, errOver) { // both have closed their ways out, and the other side its way in
+	if errors.Is(err, flow.ErrOver) { // both have closed their ways out, and the other side its way in
 		err = syscall.EPIPE
 	}
 	return c.opError("write", err)

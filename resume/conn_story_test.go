@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/test/traffic"
 )
 
 // Row: S3, S5, S6
@@ -46,7 +47,7 @@ func TestWriteNeverLosesAndNeverOverflows(t *testing.T) {
 		synctest.Wait()
 		p.refuse(errRefused)
 		p.cutNewest()
-		data := randomBytes(1, 10*window)
+		data := traffic.Bytes(1, 10*window)
 		require.NoError(t, p.client.SetWriteDeadline(time.Now().Add(time.Second)))
 		n, err := p.client.Write(data)
 		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
@@ -201,7 +202,7 @@ func TestCloseDoesNotWaitForTheReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil, nil)
 		start := time.Now()
-		data := randomBytes(2, 500<<10)
+		data := traffic.Bytes(2, 500<<10)
 		_, err := p.client.Write(data)
 		require.NoError(t, err)
 		require.NoError(t, p.client.Close())
@@ -253,7 +254,7 @@ func TestCloseReadFreesTheWriter(t *testing.T) {
 		require.NoError(t, p.server.CloseRead())
 		wg.Wait()
 		synctest.Wait()
-		require.Zero(t, p.server.in.n)
+		require.Zero(t, p.server.in.Len())
 		say(t, p.server, p.client, "the other direction lives")
 		unacked, _ := p.client.flow.Kept()
 		require.Zero(t, unacked)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
@@ -126,7 +127,7 @@ func greet(carrier net.Conn, h hello) (hello, error) {
 	case answer.kind == messageRefuse:
 		return hello{}, answer.code.err()
 	case answer.kind != messageAccept, answer.attempt != h.attempt, h.attempt > 0 && answer.id != h.id, answer.live && !h.live:
-		return hello{}, protocolErrorf("%v does not answer %v", answer.kind, h.kind)
+		return hello{}, flow.ProtocolErrorf("%v does not answer %v", answer.kind, h.kind)
 	}
 	return answer, nil
 }
@@ -138,9 +139,9 @@ func (c *Conn) Reconnect() error {
 	if c.dialer == nil {
 		return c.opError("reconnect", fmt.Errorf("%w: the accepting side does not dial", ErrInvalid))
 	}
-	c.flow.mu.Lock()
+	c.flow.Lock()
 	over := c.shut || c.final != nil
-	c.flow.mu.Unlock()
+	c.flow.Unlock()
 	if over {
 		return c.opError("reconnect", net.ErrClosed)
 	}
@@ -164,9 +165,9 @@ func (c *Conn) redial(forced bool) {
 		}
 		err := c.resume(ctx)
 		if err != nil {
-			c.flow.mu.Lock()
+			c.flow.Lock()
 			c.reason = err
-			c.flow.mu.Unlock()
+			c.flow.Unlock()
 		}
 		return err
 	}

@@ -11,8 +11,6 @@
 // the dialing side dials again and both sides go on where they were: each byte arrives once and in order. [Conn.Reconnect]
 // replaces a carrier that lives, for a better one, and nothing is sent twice. SPEC.md in this folder is the wire format.
 //
-// [Flow] is the part of it that knows no hello and opens no carrier, for a layer that does both itself.
-//
 // # What it promises
 //
 // Write never drops: it waits when the window of either side is full, and what it has taken arrives, unless the Conn is lost.

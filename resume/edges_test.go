@@ -105,27 +105,6 @@ func TestNoOptionsAreAPanic(t *testing.T) {
 	exercise(t, nil, nil)
 }
 
-func TestNoFlowConfigIsAPanic(t *testing.T) {
-	edges.Each(nil, func(cfg FlowConfig, what string) {
-		t.Log(what)
-		synctest.Test(t, func(t *testing.T) {
-			cfg.Drop = nil
-			f := NewFlow(&cfg)
-			here, there := net.Pipe()
-			if f.Attach(here, 0, false) == nil {
-				go func() { _, _ = f.Read(make([]byte, 10)) }()
-				go func() { _, _ = f.Write(make([]byte, 3000)) }()
-				_, _ = there.Read(make([]byte, 100))
-				synctest.Wait()
-			}
-			_ = there.Close()
-			f.Detach(errRefused)
-			f.Close(errRefused)
-			f.Wait()
-		})
-	})
-}
-
 func TestNoCallIsAPanic(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Log("seed", seed)

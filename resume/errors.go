@@ -4,18 +4,16 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/invalid"
 )
 
 // The errors of this package, for errors.Is.
 var (
 	// ErrLost: the connection was lost, and not resumed within the resume window.
-	ErrLost = errors.New("connection lost, and not resumed in time")
+	ErrLost = flow.ErrLost
 	// ErrProtocol: the other side breaks the protocol.
-	ErrProtocol = errors.New("resume: protocol error")
-	// ErrDetached: there is no carrier, or another than the one in question.
-	ErrDetached = errors.New("resume: detached")
-
+	ErrProtocol = flow.ErrProtocol
 	// ErrInvalid is an argument that cannot work; the text names the field.
 	ErrInvalid = fmt.Errorf("resume: %w", invalid.Err)
 	// ErrStranger: what was dialed does not speak this protocol. It matches ErrProtocol too.
@@ -32,16 +30,8 @@ var (
 
 var (
 	errStale       = errors.New("a later attempt to resume came first")
-	errOver        = errors.New("closed by the other side")
-	errNoNext      = errors.New("the carrier has ended in order and none has followed")
-	errGap         = errors.New("bytes are missing before the first on this carrier")
 	errGivenUp     = errors.New("the hello took too long")
-	errSilent      = errors.New("the carrier has been silent for too long")
 	errUndelivered = fmt.Errorf("closed before everything was delivered: %w", ErrLost)
 	errNoListener  = fmt.Errorf("%w: its listener is closed", ErrLost)
 	errTooMany     = fmt.Errorf("%w: too many connections are detached", ErrLost)
 )
-
-func protocolErrorf(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrProtocol, fmt.Sprintf(format, args...))
-}

@@ -2,7 +2,6 @@ package resume
 
 import (
 	"bytes"
-	"io"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -27,7 +26,7 @@ func (c *byteConn) RemoteAddr() net.Addr             { return nil }
 // Whatever a carrier brings: no panic, no hang, no byte from nowhere, and no more kept than has come.
 //
 // Row: S-e
-func FuzzFlowRead(f *testing.F) {
+func FuzzConnRead(f *testing.F) {
 	start := header{kind: kindStart}.append(nil)
 	text := append(header{kind: kindData, length: 5}.append(start), "hello"...)
 	f.Add(text, []byte("x"))
@@ -38,25 +37,21 @@ func FuzzFlowRead(f *testing.F) {
 	f.Add(header{kind: kindData, length: maxLength, number: 1 << 62}.append(start), header{kind: kindStart, number: 1 << 62}.append(nil))
 	f.Fuzz(func(t *testing.T, one, two []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			flow := newFlow(t, FlowConfig{Window: MinWindow})
 			o := (&Options{Window: minWindow, CloseTimeout: -1}).withDefaults()
 			c := newConn(t.Context(), &o, hello{kind: messageAccept, id: testID, resumeWindow: 1e6, buffer: minWindow})
 			c.start()
-			go func() { _, _ = io.Copy(io.Discard, flowConn{flow}) }()
 			total := 0
 			for _, wire := range [][]byte{one, two} {
-				_, _ = flow.Write([]byte("hi"))
 				_, _ = c.Write([]byte("hi"))
-				_ = flow.Attach(&byteConn{r: bytes.NewReader(wire)}, 0, false)
 				_ = c.attach(&byteConn{r: bytes.NewReader(wire)}, 0, false)
 				total += len(wire)
 				synctest.Wait()
 			}
-			received, _ := flow.Received()
+			received, _ := c.flow.Received()
 			require.LessOrEqual(t, received, uint64(total))
-			c.flow.mu.Lock()
-			require.LessOrEqual(t, c.in.n, min(total, minWindow))
-			c.flow.mu.Unlock()
+			c.flow.Lock()
+			require.LessOrEqual(t, c.in.Len(), min(total, minWindow))
+			c.flow.Unlock()
 			require.NoError(t, c.Close())
 			c.flow.Close(net.ErrClosed)
 			<-c.Done()

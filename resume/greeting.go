@@ -6,6 +6,8 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/flow"
 )
 
 // A door says how a new Conn is handed out.
@@ -75,7 +77,7 @@ func (g *greeting) answer(h hello) error {
 	case h.kind == messageResume:
 		err = g.resume(h)
 	default:
-		err = protocolErrorf("%v from the dialing side", h.kind)
+		err = flow.ProtocolErrorf("%v from the dialing side", h.kind)
 	}
 	if err != nil && !g.done { // after ACCEPT the carrier belongs to a Conn, or is closed
 		g.refuse(err)
@@ -151,7 +153,7 @@ func (c *Conn) restart() error {
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	if c.tries > 0 || c.Heard() {
-		return protocolErrorf("NEW of a connection that the dialing side knows")
+		return flow.ProtocolErrorf("NEW of a connection that the dialing side knows")
 	}
 	if c.flow.Pause() != nil {
 		return ErrUnknown
@@ -193,8 +195,8 @@ func (c *Conn) reopen(h hello) (hello, error) {
 	if h.attempt <= c.tries {
 		return hello{}, errStale
 	}
-	if !c.flow.sentAtLeast(h.received) {
-		return hello{}, protocolErrorf("%d bytes received of fewer", h.received)
+	if h.received > c.flow.Reached() {
+		return hello{}, flow.ProtocolErrorf("%d bytes received of fewer", h.received)
 	}
 	c.tries = h.attempt
 	received, live := c.flow.Received()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/flow"
 )
 
 // message is the kind of a hello (spec 3.2).
@@ -47,7 +49,7 @@ const (
 func (r refusal) err() error {
 	switch r {
 	case refuseProtocol:
-		return protocolErrorf("the other side refuses the hello")
+		return flow.ProtocolErrorf("the other side refuses the hello")
 	case refuseVersion:
 		return ErrVersion
 	case refuseUnknown:
@@ -116,7 +118,7 @@ func checkPrefix(b []byte) error {
 // parseHello returns the hello that is in the helloSize bytes of b.
 func parseHello(b []byte) (hello, error) {
 	if len(b) != helloSize {
-		return hello{}, protocolErrorf("a hello of %d bytes", len(b))
+		return hello{}, flow.ProtocolErrorf("a hello of %d bytes", len(b))
 	}
 	if err := checkPrefix(b); err != nil {
 		return hello{}, err
@@ -132,7 +134,7 @@ func parseHello(b []byte) (hello, error) {
 		received:     binary.BigEndian.Uint64(b[36:]),
 	}
 	if b[6]&^helloLive != 0 {
-		return hello{}, protocolErrorf("%v with flags 0x%02x", h.kind, b[6])
+		return hello{}, flow.ProtocolErrorf("%v with flags 0x%02x", h.kind, b[6])
 	}
 	return h, h.check()
 }
@@ -166,7 +168,7 @@ func (h hello) resumes() bool { return h.buffer == 0 && h.resumeWindow == 0 }
 
 func must(ok bool, h hello) error {
 	if !ok {
-		return protocolErrorf("%v with fields out of range", h.kind)
+		return flow.ProtocolErrorf("%v with fields out of range", h.kind)
 	}
 	return nil
 }
@@ -204,7 +206,7 @@ func writeHello(w io.Writer, h hello) error {
 func agreed(o *Options, ms uint32) time.Duration {
 	d := time.Duration(min(ms, o.resumeWindow())) * time.Millisecond
 	if d == 0 {
-		return -1 // of a FlowConfig: none
+		return -1 // of a flow.Config: none
 	}
 	return d
 }

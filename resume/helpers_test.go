@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
-	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -208,15 +207,6 @@ func say(t testing.TB, from, to net.Conn, text string) {
 	_, err = io.ReadFull(to, got)
 	require.NoError(t, err)
 	require.Equal(t, text, string(got))
-}
-
-// randomBytes returns n bytes that follow from the seed.
-func randomBytes(seed uint64, n int) []byte {
-	b := make([]byte, n)
-	var key [32]byte
-	key[0], key[1], key[2], key[3] = byte(seed), byte(seed>>8), byte(seed>>16), byte(seed>>24)
-	_, _ = rand.NewChaCha8(key).Read(b)
-	return b
 }
 
 // cutNewest cuts the newest link once both sides have taken in what is under way.

@@ -156,7 +156,7 @@ func TestListenerClose(t *testing.T) {
 		start := time.Now()
 		p.cutNewest() // of the silent one
 		_ = waiting.Close()
-		p.client.flow.Detach(errSilent)
+		p.client.flow.Detach(errRefused)
 		<-p.server.Done()
 		require.Zero(t, time.Since(start), "it cannot be resumed any more")
 		_, err = p.server.Read(make([]byte, 1))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/defaults"
+	"github.com/peerlane/peerlane/internal/flow"
 )
 
 // Options are the options of [Dial] and [NewListener]. Nil and the zero value are useful. The two sides may differ: each side's Window
@@ -112,9 +113,9 @@ func (o *Options) validate() error {
 // unasked returns the time between received bytes and the unasked number sent for them. The other side has its own Heartbeat.
 func (o *Options) unasked() time.Duration {
 	if o.Heartbeat < 0 {
-		return pieceTime
+		return flow.PieceTime
 	}
-	return min(o.Heartbeat/2, pieceTime)
+	return min(o.Heartbeat/2, flow.PieceTime)
 }
 
 // resumeWindow returns the ResumeWindow in milliseconds, as sent in a hello.

@@ -141,7 +141,7 @@ func TestOptionMaxConns(t *testing.T) {
 		_, err := Dial(p.dial, nil)
 		require.ErrorIs(t, err, ErrBusy)
 		p.cutNewest() // of the one that was refused
-		p.client.flow.Detach(errSilent)
+		p.client.flow.Detach(errRefused)
 		say(t, p.client, p.server, "to resume is no new conn")
 		require.NoError(t, p.client.Close())
 		require.NoError(t, p.server.Close())

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/test/traffic"
 )
 
 // Both directions at once, over links that are cut after any number of bytes, those of a hello included, and replaced while
@@ -53,11 +54,11 @@ func surviveConnCuts(t *testing.T, window, cuts int) {
 	for i, c := range []*Conn{p.client, p.server} {
 		other := []*Conn{p.server, p.client}[i]
 		all.Go(func() {
-			source(t, c, seed+uint64(i), &stopped, func(n int) { totals[i] = n })
+			traffic.Write(t, c, seed+uint64(i), &stopped, func(n int) { totals[i] = n })
 			require.NoError(t, c.CloseWrite())
 		})
 		all.Go(func() {
-			got := sink(t, other, seed+uint64(i), func() (int, bool) { return 0, false })
+			got := traffic.Read(t, other, seed+uint64(i), func() (int, bool) { return 0, false })
 			require.Equal(t, totals[i], got, "seed %d", seed)
 		})
 	}
@@ -100,7 +101,7 @@ func TestConnSurvivesAnEvilProxy(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	const total = 4 << 20
-	data := randomBytes(seed, total)
+	data := traffic.Bytes(seed, total)
 	var all sync.WaitGroup
 	for _, way := range [][2]*Conn{{c, s}, {s, c}} {
 		all.Go(func() {

@@ -231,6 +231,17 @@ func TestCloseEndsAWriteThatIsInTheCarrier(t *testing.T) {
 	})
 }
 
+// gated holds back its Writes until gate is closed.
+type gated struct {
+	net.Conn
+	gate chan struct{}
+}
+
+func (g *gated) Write(p []byte) (int, error) {
+	<-g.gate
+	return g.Conn.Write(p)
+}
+
 // An attempt whose ACCEPT is slow to leave does not take the place of a later one.
 //
 // Row: S3
@@ -244,13 +255,13 @@ func TestAttemptThatIsOvertakenGetsNoCarrier(t *testing.T) {
 		require.NoError(t, err)
 
 		x, y := faultnet.Pipe(faultnet.LinkOptions{})
-		slow := &gated{Conn: y, gate: make(chan struct{}), hold: func([]byte) bool { return true }}
+		slow := &gated{Conn: y, gate: make(chan struct{})}
 		require.NoError(t, writeHello(x, hello{kind: messageResume, id: answer.id, attempt: 1}))
 		h.conns <- slow
 		synctest.Wait()
 		second, _ := send(t, h, hello{kind: messageResume, id: answer.id, attempt: 2})
 		synctest.Wait()
-		slow.open()
+		close(slow.gate)
 		late, err := readHello(x)
 		require.NoError(t, err)
 		require.EqualValues(t, 1, late.attempt)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/resume"
@@ -106,7 +107,7 @@ func drop(conn net.Conn, code codes.Code) {
 // carriers are what carries a session: one carrier after another under a flow, or a single one.
 type carriers struct {
 	conn    io.ReadWriter            // the flow, or without one the carrier, sealed when a key is in force
-	flow    *resume.Flow             // outlives the carriers; nil: the session ends with its carrier
+	flow    *flow.Flow               // outlives the carriers; nil: the session ends with its carrier
 	keptFor time.Duration            // how long both sides keep a session without a carrier
 	first   *flowConn                // the flow's first carrier, until the flow is on it
 	open    Opener                   // nil: this side opens no dedicated streams and no further carriers

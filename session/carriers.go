@@ -7,11 +7,12 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
 )
 
-// A session on a resume.Flow outlives its carriers (spec 7):
+// A session on a flow.Flow outlives its carriers (spec 7):
 //
 //	carrier fails ── onLost ──> detached ── dialing side: redial ── open, hello, Attach ──> resumed
 //	                               └─ no carrier within the ResumeWindow, or session unknown to the peer ──> ended
@@ -31,7 +32,7 @@ func (s *Session) resumeWindow(theirs uint32) time.Duration {
 // newFlow puts the session on a flow. c becomes the flow's first carrier.
 func (s *Session) newFlow(c carrier) {
 	s.carriers.keptFor = s.resumeWindow(c.theirs.ResumeWindow)
-	s.carriers.flow = resume.NewFlow(&resume.FlowConfig{
+	s.carriers.flow = flow.New(&flow.Config{
 		Window: s.cfg.ReplayWindow, ResumeWindow: s.carriers.keptFor, Unasked: s.cfg.unasked(),
 		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier,
 	})

@@ -6,7 +6,7 @@ import "github.com/peerlane/peerlane/internal/frame"
 // is dead:
 //
 //   - The receiver of bytes sends an unasked sign of life, in time for the other side's heartbeat. The flow does so for its own bytes
-//     (resume.FlowConfig.Unasked), the heartbeat for unacknowledged ones: those of dedicated streams and of conns beside the session.
+//     (flow.Config.Unasked), the heartbeat for unacknowledged ones: those of dedicated streams and of conns beside the session.
 //   - Each received byte counts, even in the middle of a sealed record or on a neighbour of the same connection. So does a Write that had
 //     to wait and got room.
 //   - Outbound data is cut into pieces of about half a second, so that a sign of life fits between them.

@@ -4,8 +4,8 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/frame"
-	"github.com/peerlane/peerlane/resume"
 )
 
 // writeLoop is the only goroutine that writes frames: it takes them from outbound and hands them on, with one Write per batch, to the flow or
@@ -48,7 +48,7 @@ func (s *Session) writeLoop() {
 // writeBatch writes the next batch.
 func (s *Session) writeBatch() error {
 	if s.carriers.flow != nil {
-		b := resume.NewBatch()
+		b := flow.NewBatch()
 		batch := s.fillBatch(b.Buffer())
 		s.stats.bytesOut.Add(uint64(len(batch))) // before the peer can receive it
 		_, err := s.carriers.flow.WriteBatch(b, batch)

@@ -106,7 +106,7 @@ func specRows(t *testing.T) []specRow {
 
 func TestEveryNumberOfTheSpecificationIsTheCodes(t *testing.T) {
 	consts := map[string]map[string]uint64{}
-	for pkg, dir := range map[string]string{"frame": ".", "codes": "../../codes", "resume": "../../resume", "session": "../../session"} {
+	for pkg, dir := range map[string]string{"frame": ".", "codes": "../../codes", "flow": "../flow", "session": "../../session"} {
 		consts[pkg] = goConstants(t, dir)
 	}
 	for _, row := range specRows(t) {
@@ -122,9 +122,9 @@ func TestEveryNumberOfTheWireStandsInTheSpecification(t *testing.T) {
 		specified[row.pkg+"."+row.constant] = true
 	}
 	for dir, some := range map[string][]string{
-		".":            {"TypeGoAway", "fieldNoise", "KindRefuse", "RoleResume", "CapResume"},
-		"../../codes":  {"FlowControl"},
-		"../../resume": {"kindStart", "kindStop", "headerSize"},
+		".":           {"TypeGoAway", "fieldNoise", "KindRefuse", "RoleResume", "CapResume"},
+		"../../codes": {"FlowControl"},
+		"../flow":     {"kindStart", "kindStop", "headerSize"},
 	} {
 		consts := goConstants(t, dir)
 		for _, name := range some {
@@ -137,7 +137,7 @@ func TestEveryNumberOfTheWireStandsInTheSpecification(t *testing.T) {
 			case dir == "../../codes":
 				require.True(t, specified["codes."+name], "codes.%s is not in %s", name, specFile)
 			case strings.HasPrefix(name, "kind"):
-				require.True(t, specified["resume."+name], "resume.%s is not in %s", name, specFile)
+				require.True(t, specified["flow."+name], "flow.%s is not in %s", name, specFile)
 			}
 		}
 	}

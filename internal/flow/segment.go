@@ -1,4 +1,4 @@
-package resume
+package flow
 
 import (
 	"encoding/binary"

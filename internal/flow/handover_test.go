@@ -1,4 +1,4 @@
-package resume
+package flow
 
 import (
 	"errors"
@@ -36,8 +36,8 @@ func (g *gated) Close() error {
 	return g.Conn.Close()
 }
 
-func newFlow(t *testing.T, cfg FlowConfig) *Flow {
-	f := NewFlow(&cfg)
+func newFlow(t *testing.T, cfg Config) *Flow {
+	f := New(&cfg)
 	t.Cleanup(func() {
 		f.Close(net.ErrClosed)
 		f.Wait()
@@ -51,7 +51,7 @@ func newFlow(t *testing.T, cfg FlowConfig) *Flow {
 func TestHandOverWaitsForItsEndToLeave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var lost []error
-		cfg := FlowConfig{OnLost: func(err error) { lost = append(lost, err) }}
+		cfg := Config{OnLost: func(err error) { lost = append(lost, err) }}
 		a, b := newFlow(t, cfg), newFlow(t, cfg)
 		x, y := faultnet.Pipe(faultnet.LinkOptions{})
 		slow := &gated{Conn: x, gate: make(chan struct{}), hold: func(p []byte) bool { return kind(p[0]) == kindEnd }}
@@ -91,11 +91,10 @@ func (flowConn) SetReadDeadline(time.Time) error { return errors.ErrUnsupported 
 // one, on which the flow has settled with that.
 //
 // Row: S4, S6
-// Claim: resume.FlowConfig.OnSettled
 func TestHandOverThatLosesAnAnswerAsksAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var settled []net.Conn
-		f := newFlow(t, FlowConfig{Window: MinWindow, OnSettled: func(c net.Conn) { settled = append(settled, c) }})
+		f := newFlow(t, Config{Window: MinWindow, OnSettled: func(c net.Conn) { settled = append(settled, c) }})
 		go func() { _, _ = io.Copy(io.Discard, flowConn{f}) }()
 		x1, y1 := faultnet.Pipe(faultnet.LinkOptions{})
 		x2, y2 := faultnet.Pipe(faultnet.LinkOptions{})
@@ -129,7 +128,7 @@ func TestHandOverThatLosesAnAnswerAsksAgain(t *testing.T) {
 // Row: S6
 func TestHandOverMayEndBeforeWhatWasReceived(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFlow(t, FlowConfig{})
+		f := newFlow(t, Config{})
 		x1, y1 := faultnet.Pipe(faultnet.LinkOptions{})
 		require.NoError(t, f.Attach(x1, 0, false))
 		_, _ = y1.Write(append(header{kind: kindData, length: 5}.append(header{kind: kindStart}.append(nil)), "hello"...))
@@ -151,7 +150,7 @@ func TestHandOverMayEndBeforeWhatWasReceived(t *testing.T) {
 
 // Who gives a closed flow a carrier loses it, and need not wait for the flow a second time.
 func TestAttachToAClosedFlowClosesTheCarrier(t *testing.T) {
-	f := NewFlow(nil)
+	f := New(nil)
 	f.Close(net.ErrClosed)
 	f.Wait()
 	x, y := faultnet.Pipe(faultnet.LinkOptions{})
@@ -161,11 +160,10 @@ func TestAttachToAClosedFlowClosesTheCarrier(t *testing.T) {
 }
 
 // A carrier that follows none is given up after a while.
-// Claim: resume.FlowConfig.OnLost
 func TestHandOverThatIsNotFollowedIsALoss(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lost := make(chan error, 1)
-		f := newFlow(t, FlowConfig{OnLost: func(err error) { lost <- err }})
+		f := newFlow(t, Config{OnLost: func(err error) { lost <- err }})
 		go func() { _, _ = io.Copy(io.Discard, flowConn{f}) }()
 		x, y := faultnet.Pipe(faultnet.LinkOptions{})
 		start := time.Now()

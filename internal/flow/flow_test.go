@@ -1,7 +1,6 @@
-package resume
+package flow
 
 import (
-	"bytes"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -14,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/test/traffic"
 )
 
 // A twin is two flows, who joins them by carriers, and how many hand-overs came to their end.
@@ -32,7 +32,7 @@ type twin struct {
 func newTwin(t *testing.T, rng *rand.Rand, window int) *twin {
 	w := &twin{t: t, rng: rng, next: make(map[net.Conn]bool)}
 	for i := range w.flows {
-		w.flows[i] = NewFlow(&FlowConfig{Window: window, ResumeWindow: time.Hour, OnSettled: w.settled})
+		w.flows[i] = New(&Config{Window: window, ResumeWindow: time.Hour, OnSettled: w.settled})
 	}
 	t.Cleanup(func() {
 		for _, f := range w.flows {
@@ -127,47 +127,6 @@ func (w *twin) until(cuts int, stop func(), done <-chan struct{}) {
 	}
 }
 
-// source writes random bytes to w until stopped, in Writes of random sizes at random times. It announces how many before
-// it writes the last of them.
-func source(t *testing.T, w io.Writer, seed uint64, stopped *atomic.Bool, announce func(int)) {
-	bytes, sizes := byteStream(seed), rand.New(rand.NewPCG(seed, 2))
-	for total, last := 0, false; !last; {
-		p := make([]byte, 1+sizes.IntN(1<<sizes.IntN(16)))
-		if last = stopped.Load(); last {
-			announce(total + len(p))
-		}
-		_, _ = bytes.Read(p)
-		n, err := w.Write(p)
-		require.NoError(t, err)
-		require.Equal(t, len(p), n)
-		total += n
-		time.Sleep(time.Duration(sizes.IntN(1 << sizes.IntN(24))))
-	}
-}
-
-func byteStream(seed uint64) *rand.ChaCha8 {
-	return rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})
-}
-
-// sink reads what source writes, and fails at the first byte that is another, until the end of r or of total.
-func sink(t *testing.T, r io.Reader, seed uint64, total func() (int, bool)) int {
-	want, sizes := byteStream(seed), rand.New(rand.NewPCG(seed, 3))
-	p, q := make([]byte, 64<<10), make([]byte, 64<<10)
-	for got := 0; ; {
-		if n, known := total(); known && got == n {
-			return got
-		}
-		n, err := r.Read(p[:1+sizes.IntN(len(p))])
-		_, _ = want.Read(q[:n])
-		require.True(t, bytes.Equal(q[:n], p[:n]), "at %d", got)
-		got += n
-		if err == io.EOF {
-			return got
-		}
-		require.NoError(t, err)
-	}
-}
-
 // Both directions at once, over carriers that break anywhere, and over hand-overs that come to their end or break in the
 // middle: what arrives is what was written.
 //
@@ -195,10 +154,10 @@ func surviveCuts(t *testing.T, window, cuts int) {
 	for i, f := range w.flows {
 		other := w.flows[1-i]
 		all.Go(func() {
-			source(t, f, seed+uint64(i), &stopped, func(n int) { totals[i].Store(int64(n)) })
+			traffic.Write(t, f, seed+uint64(i), &stopped, func(n int) { totals[i].Store(int64(n)) })
 		})
 		all.Go(func() {
-			sink(t, other, seed+uint64(i), func() (int, bool) {
+			traffic.Read(t, other, seed+uint64(i), func() (int, bool) {
 				n := totals[i].Load()
 				return int(n), n >= 0
 			})

@@ -1,4 +1,4 @@
-package resume
+package flow
 
 import (
 	"errors"
@@ -80,7 +80,7 @@ func (f *Flow) startReading() (*carrier, uint64, error) {
 		switch {
 		case f.err != nil:
 			return nil, 0, f.err
-		case f.in.finished && !f.cfg.lazy:
+		case f.in.finished && f.cfg.Lazy == nil:
 			return nil, 0, io.EOF
 		}
 		c := f.cur
@@ -111,7 +111,7 @@ func (f *Flow) endReadingLocked(c *carrier, from uint64, got *batch) error {
 	}
 	in := &f.in
 	if in.finished && (got.n > 0 || got.fin) {
-		return protocolErrorf("more after FIN")
+		return ProtocolErrorf("more after FIN")
 	}
 	if got.passed > 0 {
 		f.owe()
@@ -122,11 +122,11 @@ func (f *Flow) endReadingLocked(c *carrier, from uint64, got *batch) error {
 		in.finished = true
 		in.received++
 	}
-	if !f.cfg.lazy || in.finished { // data kept after FIN needs no more credit, so its sender may forget it
+	if f.cfg.Lazy == nil || in.finished { // data kept after FIN needs no more credit, so its sender may forget it
 		in.taken = in.received
 	}
 	if got.number > f.out.reached {
-		return protocolErrorf("%d bytes acknowledged of %d", got.number, f.out.reached)
+		return ProtocolErrorf("%d bytes acknowledged of %d", got.number, f.out.reached)
 	}
 	f.acknowledged(got.number)
 	if got.stop {
@@ -192,24 +192,6 @@ func (f *Flow) answer(now bool) {
 	}
 }
 
-// consume records that the application has taken n more bytes. mu is held.
-func (f *Flow) consume(n int) {
-	in := &f.in
-	if in.finished {
-		return // all data counts as taken
-	}
-	in.taken += uint64(n)
-	f.answer(in.taken-f.out.told >= uint64(f.cfg.Window/4)) // spec 5.5
-}
-
-// stop notifies the other side that this side takes no more bytes. mu is held.
-func (f *Flow) stop() {
-	if !f.out.stopped {
-		f.out.stopped, f.out.stopDue = true, true
-		f.sendLater()
-	}
-}
-
 // endIn records that the other side continues on the next carrier. mu is held.
 func (f *Flow) endIn(c *carrier) {
 	c.inDone = true
@@ -262,7 +244,7 @@ func (r *reader) next(from uint64, got *batch) error {
 	}
 	r.r += headerSize
 	if r.begun == (h.kind == kindStart) {
-		return protocolErrorf("%v is out of place", h.kind)
+		return ProtocolErrorf("%v is out of place", h.kind)
 	}
 	got.any = true
 	switch h.kind {
@@ -274,7 +256,7 @@ func (r *reader) next(from uint64, got *batch) error {
 		return nil
 	case kindEnd:
 		if h.number != r.at { // spec 6.3; r.at may be below the received offset, when the sender was about to send bytes again
-			return protocolErrorf("END at %d, not at %d", h.number, r.at)
+			return ProtocolErrorf("END at %d, not at %d", h.number, r.at)
 		}
 		got.end = true
 		return nil

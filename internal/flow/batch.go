@@ -1,4 +1,4 @@
-package resume
+package flow
 
 // A Batch is a buffer for outbound bytes, with room in front for the header of a segment. A large batch is kept as it is, without a copy.
 type Batch struct{ c *chunk }

@@ -1,4 +1,6 @@
-package resume
+// Package flow is a byte stream over successive carriers, for a layer that does the hello and finds the carriers: package session, and
+// package resume, whose SPEC.md is the format of what a flow writes to a carrier.
+package flow
 
 import (
 	"net"
@@ -19,9 +21,10 @@ import (
 //	            Attach live: each direction ends on the old carrier in order and continues on the new one
 //
 // Write may be called by several goroutines, Read by one. That goroutine must always be reading, because acknowledgements arrive with the
-// other side's data. Everything else is safe for concurrent use.
+// other side's data. Everything else is safe for concurrent use. Methods whose name ends in Locked are called between Lock and Unlock; see
+// lazy.go.
 type Flow struct {
-	cfg  FlowConfig
+	cfg  Config
 	born time.Time
 
 	mu          sync.Mutex
@@ -46,8 +49,8 @@ type Flow struct {
 	writeBegan atomic.Int64  // when the Write in progress began, in nanoseconds after born; 0: none
 }
 
-// FlowConfig is the configuration of NewFlow.
-type FlowConfig struct {
+// Config is the configuration of a Flow.
+type Config struct {
 	// Window bounds the unacknowledged bytes that the flow keeps, with 12 more for each Write. Write waits when the window is full. If
 	// zero, 1 MiB. At least MinWindow.
 	Window int
@@ -63,29 +66,11 @@ type FlowConfig struct {
 	OnSettled func(conn net.Conn)
 	// Drop, if not nil, ends a carrier that has failed or that the other side has given up, instead of its Close.
 	Drop func(net.Conn)
-
-	lazy bool // data read counts as taken only when consume says so, or with the FIN; see Conn
-
-	// note, if not nil, is called with mu held for every event, in order. It must not call the flow.
-	note func(event, error)
+	// Lazy, if not nil, makes the flow a lazy one.
+	Lazy *Lazy
 }
 
-// An event is the argument of FlowConfig.note.
-type event uint8
-
-const (
-	attached event = iota // there is a new carrier
-	detached              // the last carrier has failed
-	closed                // the flow is closed
-)
-
-func (f *Flow) tell(e event, err error) {
-	if f.cfg.note != nil {
-		f.cfg.note(e, err)
-	}
-}
-
-// MinWindow is the least FlowConfig.Window.
+// MinWindow is the least Config.Window.
 const MinWindow = 1 << 10
 
 // handoverTimeout is how long a flow waits for the successor of a carrier that has ended in order (spec 6.5).
@@ -118,9 +103,9 @@ const (
 // A mover is a carrier that shares a connection with others, and knows when any of them last gave a sign of life.
 type mover interface{ Moved() time.Time }
 
-// NewFlow returns a detached flow. Its ResumeWindow begins now. A nil config has the defaults.
-func NewFlow(config *FlowConfig) *Flow {
-	var cfg FlowConfig
+// New returns a detached flow. Its ResumeWindow begins now. A nil config has the defaults.
+func New(config *Config) *Flow {
+	var cfg Config
 	if config != nil {
 		cfg = *config
 	}
@@ -133,11 +118,15 @@ func NewFlow(config *FlowConfig) *Flow {
 	f := &Flow{cfg: cfg, born: time.Now()}
 	f.out.replay.limit = max(cfg.Window, MinWindow)
 	f.out.pace.reset()
+	wait := cfg.ResumeWindow
+	if cfg.Lazy != nil {
+		f.out.credit, wait = cfg.Lazy.Credit, cfg.Lazy.FirstCarrier
+	}
 	f.changed.L = &f.mu
 	f.out.sender = f.sendRest
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.startLossTimer()
+	f.startLossTimer(wait)
 	return f
 }
 
@@ -154,13 +143,6 @@ func (f *Flow) carrier() *carrier {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.cur
-}
-
-// sentAtLeast reports whether the other side can have received offset.
-func (f *Flow) sentAtLeast(offset uint64) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return offset <= f.out.reached
 }
 
 // Carrier returns the newest carrier, as passed to Attach, or nil while there is none.
@@ -193,7 +175,7 @@ func (f *Flow) Attach(conn net.Conn, received uint64, live bool) error {
 		f.end(c)
 		return err
 	}
-	f.tell(attached, nil)
+	f.tell(Attached, nil)
 	f.lossTimer.Stop()
 	if f.handover != nil {
 		f.handover.Stop()
@@ -213,7 +195,7 @@ func (f *Flow) attach(c *carrier, received uint64, live bool) error {
 	case f.err != nil:
 		return f.err
 	case received > f.out.reached:
-		return protocolErrorf("the other side has received %d bytes of %d", received, f.out.reached)
+		return ProtocolErrorf("the other side has received %d bytes of %d", received, f.out.reached)
 	case live && f.cur != nil && f.old == nil: // spec 6.1
 		f.old, f.cur = f.cur, c
 		f.out.stopDue = f.out.stopped // a STOP lost with the old carrier would leave no gap to detect
@@ -259,14 +241,14 @@ func (f *Flow) detach(err error) bool {
 	}
 	f.drop(f.cur)
 	f.old, f.cur = nil, nil
-	f.startLossTimer()
+	f.startLossTimer(f.cfg.ResumeWindow)
 	f.changed.Broadcast()
 	switch {
 	case f.err != nil:
-	case f.cfg.lazy && f.in.finished && f.in.stopped: // the other side has closed: no peer to reconnect to
-		f.close(errOver)
+	case f.cfg.Lazy != nil && f.in.finished && f.in.stopped: // the other side has closed: no peer to reconnect to
+		f.CloseLocked(ErrOver)
 	default:
-		f.tell(detached, err)
+		f.tell(Detached, err)
 	}
 	return true
 }
@@ -284,7 +266,7 @@ func (f *Flow) end(c *carrier) {
 }
 
 // startLossTimer starts the timer that bounds how long the flow may be detached.
-func (f *Flow) startLossTimer() {
+func (f *Flow) startLossTimer(wait time.Duration) {
 	if f.err != nil {
 		return
 	}
@@ -292,11 +274,11 @@ func (f *Flow) startLossTimer() {
 		f.lossTimer.Stop()
 	}
 	var timer *time.Timer
-	timer = time.AfterFunc(max(f.cfg.ResumeWindow, 0), func() {
+	timer = time.AfterFunc(max(wait, 0), func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if f.lossTimer == timer && f.cur == nil {
-			f.close(ErrLost)
+			f.CloseLocked(ErrLost)
 		}
 	})
 	f.lossTimer = timer
@@ -388,10 +370,11 @@ func (f *Flow) awaitNext() {
 func (f *Flow) Close(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.close(err)
+	f.CloseLocked(err)
 }
 
-func (f *Flow) close(err error) {
+// CloseLocked is Close.
+func (f *Flow) CloseLocked(err error) {
 	if f.err != nil {
 		return
 	}
@@ -415,7 +398,7 @@ func (f *Flow) close(err error) {
 		f.out.drop()
 	}
 	f.changed.Broadcast()
-	f.tell(closed, err)
+	f.tell(Closed, err)
 }
 
 // inBackground calls fn in a goroutine that Wait waits for. mu is held.

@@ -1,4 +1,4 @@
-package resume
+package flow
 
 import (
 	"io"
@@ -11,13 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/test/traffic"
 )
 
-// Claim: resume.FlowConfig.Unasked
 func TestWhoGetsBytesSaysSoUnasked(t *testing.T) {
 	for _, unasked := range []time.Duration{0, time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			f := NewFlow(&FlowConfig{Unasked: unasked})
+			f := New(&Config{Unasked: unasked})
 			a, b := faultnet.Pipe(faultnet.LinkOptions{})
 			require.NoError(t, f.Attach(a, 0, false))
 			go func() { _, _ = io.Copy(io.Discard, readerOf(f)) }()
@@ -66,7 +66,7 @@ func TestWhoGetsBytesSaysSoUnasked(t *testing.T) {
 // cannot be behind them.
 func TestAnAcknowledgementBehindManyBytesIsNotMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := NewFlow(&FlowConfig{Window: MinWindow, ResumeWindow: time.Hour})
+		f := New(&Config{Window: MinWindow, ResumeWindow: time.Hour})
 		a, b := faultnet.Pipe(faultnet.LinkOptions{Buffer: 1 << 20})
 		require.NoError(t, f.Attach(a, 0, false))
 		go func() { _, _ = io.Copy(io.Discard, b) }()
@@ -105,13 +105,12 @@ func TestAnAcknowledgementBehindManyBytesIsNotMissing(t *testing.T) {
 	})
 }
 
-// Claim: resume.Flow.Piece, resume.Flow.Backlog
 func TestPiecesTakeHalfASecondAtTheRateMeasured(t *testing.T) {
 	for _, rate := range []int{2 << 10, 16 << 10, 100 << 10, 1 << 20} {
 		synctest.Test(t, func(t *testing.T) {
 			opts := faultnet.LinkOptions{Rate: rate, Buffer: 1 << 20}
 			a, b := faultnet.Pipe(opts)
-			f, peer := NewFlow(nil), NewFlow(&FlowConfig{Unasked: pieceTime})
+			f, peer := New(nil), New(&Config{Unasked: PieceTime})
 			backlog, known := f.Backlog()
 			require.Zero(t, backlog)
 			require.True(t, known)
@@ -153,7 +152,7 @@ func TestPiecesTakeHalfASecondAtTheRateMeasured(t *testing.T) {
 // What was kept as one long segment leaves as several on a slow carrier, so that other words have a place between them.
 func TestALongSegmentLeavesInPieces(t *testing.T) {
 	r := &replay{limit: 1 << 20}
-	p := randomBytes(1, 100_000)
+	p := traffic.Bytes(1, 100_000)
 	r.write(p)
 	var got []byte
 	number := uint64(7)

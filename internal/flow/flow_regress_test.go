@@ -1,4 +1,4 @@
-package resume
+package flow
 
 import (
 	"crypto/ecdsa"
@@ -68,7 +68,7 @@ func tlsPair(t *testing.T) (client, server net.Conn) {
 func TestACarrierThatDoesNotSurviveADeadlineIsGivenUp(t *testing.T) {
 	client, _ := tlsPair(t)
 	lost := make(chan error, 1)
-	f := NewFlow(&FlowConfig{Window: 32 << 20, OnLost: func(err error) { lost <- err }})
+	f := New(&Config{Window: 32 << 20, OnLost: func(err error) { lost <- err }})
 	conn := &countConn{Conn: client}
 	go drain(f)
 	require.NoError(t, f.Attach(conn, 0, false))
@@ -91,7 +91,7 @@ func TestAwaitAckedAsksForTheLastByte(t *testing.T) {
 	for range 20 {
 		synctest.Test(t, func(t *testing.T) {
 			a, b := faultnet.Pipe(faultnet.LinkOptions{})
-			x, y := NewFlow(nil), NewFlow(nil)
+			x, y := New(nil), New(nil)
 			go drain(x)
 			go drain(y)
 			for _, n := range []int{3000, 9000, 100 << 10} {
@@ -117,7 +117,7 @@ func TestAwaitAckedAsksForTheLastByte(t *testing.T) {
 func TestNothingIsKeptAfterClose(t *testing.T) {
 	for range 100 {
 		a, b := net.Pipe()
-		f := NewFlow(nil)
+		f := New(nil)
 		_, err := f.Write(make([]byte, 100000))
 		require.NoError(t, err)
 		go func() { _, _ = io.Copy(io.Discard, b) }()
@@ -131,10 +131,9 @@ func TestNothingIsKeptAfterClose(t *testing.T) {
 }
 
 // Batches hold their whole buffers, which must not be much more than what is in them.
-// Claim: resume.MaxBatch
 func TestBatchesHoldAtMostThreeTimesTheWindow(t *testing.T) {
 	for _, size := range []int{batchCopy, batchCopy + 1, 64 << 10, MaxBatch} {
-		f := NewFlow(nil)
+		f := New(nil)
 		for f.out.room() >= size {
 			b := NewBatch()
 			_, err := f.WriteBatch(b, append(b.Buffer(), make([]byte, size)...))

@@ -1,4 +1,4 @@
-package resume
+package flow
 
 import (
 	"sync/atomic"
@@ -20,7 +20,7 @@ type pace struct {
 }
 
 const (
-	pieceTime = 500 * time.Millisecond // how long one piece may take
+	PieceTime = 500 * time.Millisecond // how long one piece may take
 	paceSpan  = 250 * time.Millisecond // the shortest stretch that lowers the rate
 	minPiece  = 5 << 10                // also the first piece on a carrier whose rate is unknown
 	blindPart = 32                     // on such a carrier, a piece is at most this fraction of the bytes sent
@@ -56,7 +56,7 @@ func (p *pace) hear(now time.Duration, acked uint64, all bool) {
 		rate := float64(acked-p.from) / span.Seconds()
 		if !p.fresh || rate > p.rate {
 			p.rate = max(rate, p.rate/2, 1) // acknowledgements come in bursts
-			p.number = int(min(max(p.rate*pieceTime.Seconds(), minPiece), maxPiece))
+			p.number = int(min(max(p.rate*PieceTime.Seconds(), minPiece), maxPiece))
 			p.known.Store(int64(p.number))
 		}
 		p.fresh, p.since, p.from = false, now, acked
@@ -91,7 +91,7 @@ func (f *Flow) Backlog() (d time.Duration, known bool) {
 }
 
 // owe records that bytes of the other side have arrived. The other side must learn of them even if it has not asked: within
-// FlowConfig.Unasked a segment tells it that this side lives, and what this side has received. mu is held.
+// Config.Unasked a segment tells it that this side lives, and what this side has received. mu is held.
 func (f *Flow) owe() {
 	f.in.unsaid = true
 	if f.in.signing || f.cfg.Unasked <= 0 {

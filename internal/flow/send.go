@@ -1,4 +1,4 @@
-package resume
+package flow
 
 import (
 	"errors"
@@ -34,6 +34,7 @@ type outbound struct {
 	stopped  bool              // this side takes no more bytes
 	stopDue  bool              // STOP has not been sent on this carrier
 	finished bool              // FIN is kept: no more writes
+	turn     bool              // a WriteInTurnLocked has its turn
 	closing  bool              // close the flow once everything is delivered
 	due      deadline.Deadline // of Write
 	told     uint64            // the last number sent
@@ -78,7 +79,7 @@ type ackWait bool
 
 // begin records that the call waits, if it does not already. mu is held.
 func (w *ackWait) begin(f *Flow) {
-	if bool(*w) || f.cfg.lazy { // a Conn's other side acknowledges only the bytes that its application has taken, which may take long
+	if bool(*w) || f.cfg.Lazy != nil { // the other side acknowledges only the bytes that its application has taken, which may take long
 		return
 	}
 	*w = true
@@ -196,12 +197,12 @@ func (f *Flow) SetWriteDeadline(t time.Time) error {
 	if f.err != nil {
 		return f.err
 	}
-	f.out.due.Set(&f.mu, t, f.expire)
+	f.out.due.Set(&f.mu, t, f.ExpireLocked)
 	return nil
 }
 
-// expire wakes every Write, including one that blocks in the carrier. mu is held.
-func (f *Flow) expire() {
+// ExpireLocked makes every Write fail as if its deadline had passed, including one that blocks in the carrier.
+func (f *Flow) ExpireLocked() {
 	o := &f.out
 	o.due.Pass()
 	f.changed.Broadcast()
@@ -219,12 +220,12 @@ func (f *Flow) CloseWrite() error {
 	if f.err != nil {
 		return f.err
 	}
-	f.finish()
+	f.FinishLocked()
 	return nil
 }
 
-// finish ends the writing direction. mu is held.
-func (f *Flow) finish() {
+// FinishLocked is CloseWrite, except that it does nothing if the flow is closed.
+func (f *Flow) FinishLocked() {
 	if f.err != nil || f.out.finished {
 		return
 	}
@@ -395,14 +396,6 @@ func (f *Flow) dueData(b []byte) ([]byte, *chunk) {
 	return b, nil
 }
 
-// probe asks the other side for its number: a live peer answers (spec 5.4).
-func (f *Flow) probe() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.out.askDue = true
-	f.sendLater()
-}
-
 // closeIfDone closes a closing flow once everything is delivered. mu is held.
 func (f *Flow) closeIfDone() {
 	o := &f.out
@@ -412,6 +405,6 @@ func (f *Flow) closeIfDone() {
 	delivered := o.held == 0 || f.in.stopped && f.in.finished
 	quiet := o.job.c == nil && o.unsent == nil && !o.stopDue && !o.answer
 	if delivered && quiet {
-		f.close(net.ErrClosed)
+		f.CloseLocked(net.ErrClosed)
 	}
 }

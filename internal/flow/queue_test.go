@@ -1,4 +1,4 @@
-package resume
+package flow
 
 import (
 	"bytes"
@@ -11,13 +11,13 @@ import (
 // A queue is a byte slice to which something is added at the end and taken from the front, with chunks that are full.
 func TestQueueIsASliceOfBytes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var q queue
+		var q Queue
 		var want []byte
 		next, space := byte(0), []byte(nil)
 		t.Repeat(map[string]func(*rapid.T){
 			"space": func(t *rapid.T) {
 				if space == nil {
-					space = q.space(rapid.IntRange(1, 1<<17).Draw(t, "want"), rapid.IntRange(1, 1<<17).Draw(t, "most"))
+					space = q.Space(rapid.IntRange(1, 1<<17).Draw(t, "want"), rapid.IntRange(1, 1<<17).Draw(t, "most"))
 					require.NotEmpty(t, space)
 				}
 			},
@@ -31,22 +31,22 @@ func TestQueueIsASliceOfBytes(t *testing.T) {
 					want = append(want, next)
 					next += 7
 				}
-				q.commit(n)
+				q.Commit(n)
 				space = nil
 			},
 			"read": func(t *rapid.T) {
 				p := make([]byte, rapid.IntRange(0, 1<<17).Draw(t, "p"))
-				n := q.read(p)
+				n := q.Read(p)
 				require.Equal(t, min(len(p), len(want)), n)
 				require.True(t, bytes.Equal(want[:n], p[:n]))
 				want = want[n:]
 			},
 			"drop": func(t *rapid.T) {
-				require.Equal(t, len(want), q.drop())
+				require.Equal(t, len(want), q.Drop())
 				want = nil
 			},
 			"": func(t *rapid.T) {
-				require.Equal(t, len(want), q.n)
+				require.Equal(t, len(want), q.Len())
 				held := 0
 				for c := q.head; c != nil; c = c.next {
 					held += len(c.buf)
