@@ -95,13 +95,11 @@ func (k *Key) ID() KeyID {
 	return k.m().id
 }
 
-// String returns the id of the key, never the key.
-func (k Key) String() string {
-	if k.m == nil {
-		return "psk key (none)"
+// Format writes the id of the key for every verb, so that none prints the key.
+func (k Key) Format(f fmt.State, _ rune) {
+	text := "psk key (none)"
+	if k.m != nil {
+		text = "psk key " + k.ID().String()
 	}
-	return "psk key " + k.ID().String()
+	_, _ = f.Write([]byte(text))
 }
-
-// Format writes String for every verb, so that no verb prints the key.
-func (k Key) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(k.String())) }

@@ -25,11 +25,10 @@ func newSecrets(id KeyID, binding []byte, send, receive *noise.CipherState) *Sec
 // KeyID returns the id of the key that both sides proved to hold.
 func (s *Secrets) KeyID() KeyID { return s.id }
 
-// String returns the key id, never a key.
-func (s *Secrets) String() string { return "psk secrets of key " + s.id.String() }
-
-// Format writes String for every verb, so that no verb prints a key.
-func (s *Secrets) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+// Format writes the id of the key for every verb, so that none prints a key.
+func (s *Secrets) Format(f fmt.State, _ rune) {
+	_, _ = f.Write([]byte("psk secrets of key " + s.id.String()))
+}
 
 // take hands the keys out, once: sealing two conns with the same keys would repeat nonces.
 func (s *Secrets) take() (*directionKeys, error) {
