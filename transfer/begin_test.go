@@ -19,7 +19,7 @@ func beginning(t *testing.T, dir string) (r *receiver, end func(error) error) {
 	disk, err := openRoot(dir)
 	require.NoError(t, err)
 	o := ReceiveOptions{Verify: VerifyAll}.withDefaults()
-	tr, ctx := newTransfer(Receiving, "b", o.Options)
+	tr, ctx := newTransfer(receives, "b", o.Options)
 	r = newReceiver(ctx, tr, o, disk)
 	return r, func(err error) error {
 		r.fail(err)

@@ -12,7 +12,7 @@ func TestEventsThatNobodyTakesAreBoundedAndNoFailureIsLost(t *testing.T) {
 	const many, failures = 10000, 700
 	var told []Event
 	stuck, free := make(chan struct{}), make(chan struct{})
-	tr, _ := newTransfer(Receiving, "b", Options{OnEvent: func(e Event) {
+	tr, _ := newTransfer(receives, "b", Options{OnEvent: func(e Event) {
 		if len(told) == 0 {
 			close(stuck)
 			<-free

@@ -37,7 +37,7 @@ func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *Receiv
 	for i := range opts.Tokens {
 		opts.Tokens[i] = bytes.Clone(opts.Tokens[i])
 	}
-	t, own := newTransfer(Receiving, "", opts.Options)
+	t, own := newTransfer(receives, "", opts.Options)
 	t.listed("", ref.Root)
 	stop := context.AfterFunc(ctx, func() { t.stop(context.Cause(ctx)) })
 	go func() { // ends with the transfer; its error goes to Wait
@@ -49,7 +49,7 @@ func Fetch(ctx context.Context, sources []Dialer, ref Ref, dir string, o *Receiv
 		if err == nil {
 			err = t.fetch(own, sources, ref, dir, opts)
 		}
-		t.end(ended("fetch", t.Peer(), err))
+		t.end(ended("fetch", t.other(), err))
 	}()
 	return t
 }

@@ -139,7 +139,7 @@ func (t *Transfer) persist(ctx context.Context, isAlone func() bool, attempt fun
 		if isAlone() {
 			t.meter.setPhase(PhaseWaiting)
 		}
-		t.tell(Event{EventLost, t.Peer(), "", err})
+		t.tell(Event{EventLost, t.other(), "", err})
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

@@ -27,7 +27,7 @@ type attempts struct {
 
 func (a *attempts) run(t *testing.T, ctx context.Context) (err error) {
 	t.Helper()
-	tr, _ := newTransfer(Receiving, "bob", Options{ResumeWindow: a.window, OnEvent: func(e Event) { a.events = append(a.events, e) }}.withDefaults())
+	tr, _ := newTransfer(receives, "bob", Options{ResumeWindow: a.window, OnEvent: func(e Event) { a.events = append(a.events, e) }}.withDefaults())
 	began := time.Now()
 	err = tr.persist(ctx, func() bool { return a.alone }, func(context.Context) (reached time.Time, err error) {
 		do := a.do[min(a.n, len(a.do)-1)]

@@ -18,7 +18,7 @@ func Push(ctx context.Context, dial Dialer, tree *source.Tree, o *Options) *Tran
 		o = &Options{}
 	}
 	opts := o.withDefaults()
-	t, own := newTransfer(Sending, "", opts)
+	t, own := newTransfer(sends, "", opts)
 	stop := context.AfterFunc(ctx, func() { t.stop(context.Cause(ctx)) })
 	go func() { // ends with the transfer; its error goes to Wait
 		defer stop()
@@ -29,7 +29,7 @@ func Push(ctx context.Context, dial Dialer, tree *source.Tree, o *Options) *Tran
 		if err == nil {
 			err = t.push(own, dial, tree)
 		}
-		t.end(ended("push", t.Peer(), err))
+		t.end(ended("push", t.other(), err))
 	}()
 	return t
 }

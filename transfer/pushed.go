@@ -22,7 +22,7 @@ func (in *incomingLink) pushed() error {
 		return err
 	}
 	defer done()
-	t, own := newTransfer(Receiving, in.s.Peer(), o.Options)
+	t, own := newTransfer(receives, in.s.Peer(), o.Options)
 	defer t.on(in.s)()
 	stop := context.AfterFunc(ctx, func() { t.cancel(context.Cause(ctx)) })
 	defer stop()

@@ -96,7 +96,7 @@ func onDiskOf(t *testing.T, dir string, o ReceiveOptions, d faultyDisk) (r *rece
 	require.NoError(t, err)
 	d.FS = disk
 	o = o.withDefaults()
-	tr, ctx := newTransfer(Receiving, "bob", o.Options)
+	tr, ctx := newTransfer(receives, "bob", o.Options)
 	r = newReceiver(ctx, tr, o, d)
 	return r, func() {
 		r.fail(errStopped)

@@ -261,13 +261,13 @@ func TestTheMemoryOfADeliveryIsGivenBackOnce(t *testing.T) {
 
 // A transfer whose sessions have all lost their connections waits.
 func TestATransferWithoutAConnectionWaits(t *testing.T) {
-	tr, _ := newTransfer(Receiving, "bob", Options{}.withDefaults())
+	tr, _ := newTransfer(receives, "bob", Options{}.withDefaults())
 	require.False(t, tr.isAway(), "it runs on none yet")
 	tr.meter.setPhase(PhaseData)
 	require.Equal(t, PhaseData, tr.Progress().Phase)
-	require.Empty(t, tr.Sources())
+	require.Empty(t, tr.sources())
 	tr.receivesFrom(func() []Source { return []Source{{Peer: "bob"}} })
-	require.Equal(t, []Source{{Peer: "bob"}}, tr.Sources())
+	require.Equal(t, []Source{{Peer: "bob"}}, tr.sources())
 	tr.Cancel()
 	tr.end(&Error{Code: CodeCanceled})
 	tr.Cancel() // has no effect any more

@@ -16,11 +16,11 @@ type Snapshot struct {
 	Number    uint64 // among the transfers of this process
 	ID        string // names it, and its state at the receiver
 	Name      string
-	Peer      string
-	Direction Direction
+	Peer      string // the other side, as the session names it; with several sources, the first one
+	Receiving bool   // this side receives the files
 	Began     time.Time
 	Progress  Progress
-	Sources   []Source // of one that receives
+	Sources   []Source // those of a running one that receives, by name
 	Failed    int      // files
 	Err       error    // why it is over, if it is and has failed
 }
@@ -57,8 +57,8 @@ func (r *Registry) Snapshots() []Snapshot {
 
 // Snapshot returns the transfer as it stands.
 func (t *Transfer) Snapshot() Snapshot {
-	p, from := t.Progress(), t.Sources()
+	p, from := t.Progress(), t.sources()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return Snapshot{t.number, idOf(t.root), t.name, t.peer, t.direction, t.began, p, from, len(t.failed), t.err}
+	return Snapshot{t.number, idOf(t.root), t.name, t.peer, bool(t.direction), t.began, p, from, len(t.failed), t.err}
 }

@@ -190,12 +190,12 @@ func (s *sender) take(f wire.Frame) error {
 	case wire.KindPause:
 		why, err := wire.ConsumeWhy(f.Body)
 		if err == nil && s.t.meter.setPaused(true) {
-			s.t.tell(Event{EventPaused, s.t.Peer(), "", said(why)})
+			s.t.tell(Event{EventPaused, s.t.other(), "", said(why)})
 		}
 		return err
 	case wire.KindResume:
 		if s.t.meter.setPaused(false) {
-			s.t.tell(Event{EventResumed, s.t.Peer(), "", nil})
+			s.t.tell(Event{EventResumed, s.t.other(), "", nil})
 		}
 	case wire.KindComplete:
 		sum, err := wire.ConsumeSummary(f.Body)
@@ -226,7 +226,7 @@ func (s *sender) theirFailure(f wire.Frame) error {
 	}
 	if s.drop(file) {
 		e := saidOfFile(why, int(s.t.meter.filesBad.Load()))
-		e.Op, e.Peer, e.Path = "send", s.t.Peer(), s.entries[file].Path
+		e.Op, e.Peer, e.Path = "send", s.t.other(), s.entries[file].Path
 		s.t.fileFailed(e)
 	}
 	return nil
@@ -256,7 +256,7 @@ func (s *sender) ourFailure(file uint32, cause error) error {
 	if !s.drop(file) {
 		return nil
 	}
-	e := fault.About("send", s.t.Peer(), cause)
+	e := fault.About("send", s.t.other(), cause)
 	e.Path = s.entries[file].Path
 	if CodeOf(cause) == "" {
 		e.Code = CodeIO

@@ -90,7 +90,7 @@ type sending struct {
 
 func newSending(hashed bool, entries []manifest.Entry) *sending {
 	ours, theirs := net.Pipe()
-	tr, _ := newTransfer(Sending, "bob", Options{}.withDefaults())
+	tr, _ := newTransfer(sends, "bob", Options{}.withDefaults())
 	fake := &fakeFiles{entries: entries, fail: map[uint32]error{}, check: map[uint32]error{}, holes: map[uint32]int64{}, data: map[uint32][]byte{}}
 	s := &sending{
 		sender: &sender{

@@ -188,14 +188,15 @@ func TestARegistryListsWhatRuns(t *testing.T) {
 	var r Registry
 	require.Empty(t, r.Snapshots())
 	o := Options{Registry: &r}.withDefaults()
-	first, _ := newTransfer(Sending, "alice", o)
-	second, _ := newTransfer(Receiving, "bob", o)
+	first, _ := newTransfer(sends, "alice", o)
+	second, _ := newTransfer(receives, "bob", o)
 	second.listed("tree", [32]byte{0xab})
 	all := r.Snapshots()
 	require.Len(t, all, 2)
 	require.Equal(t, "alice", all[0].Peer, "the oldest is first")
 	require.Less(t, all[0].Number, all[1].Number)
-	require.Equal(t, Receiving, all[1].Direction)
+	require.True(t, all[1].Receiving)
+	require.False(t, all[0].Receiving)
 	require.Equal(t, "tree", all[1].Name)
 	require.Equal(t, "ab000000000000000000000000000000", all[1].ID)
 	require.NoError(t, all[1].Err)
@@ -205,9 +206,6 @@ func TestARegistryListsWhatRuns(t *testing.T) {
 	require.Empty(t, r.Snapshots())
 	require.Equal(t, CodeLost, CodeOf(second.Snapshot().Err))
 	require.Empty(t, (*Registry)(nil).Snapshots())
-	require.Equal(t, "sending", Sending.String())
-	require.Equal(t, "receiving", Receiving.String())
-	require.Equal(t, Sending, first.Direction())
 }
 
 func TestARegistryIsForManyGoroutines(t *testing.T) {
@@ -217,7 +215,7 @@ func TestARegistryIsForManyGoroutines(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range 50 {
-				tr, _ := newTransfer(Sending, "x", o)
+				tr, _ := newTransfer(sends, "x", o)
 				tr.fileFailed(&Error{Path: "a"})
 				r.Snapshots()
 				tr.end(nil)
@@ -230,7 +228,7 @@ func TestARegistryIsForManyGoroutines(t *testing.T) {
 
 func TestAFileFailsOnce(t *testing.T) {
 	var events []Event
-	tr, _ := newTransfer(Sending, "bob", Options{OnEvent: func(e Event) { events = append(events, e) }}.withDefaults())
+	tr, _ := newTransfer(sends, "bob", Options{OnEvent: func(e Event) { events = append(events, e) }}.withDefaults())
 	tr.fileFailed(&Error{Path: "a", Peer: "bob", Code: CodeIO})
 	tr.fileFailed(&Error{Path: "a", Peer: "bob", Code: CodeSourceChanged})
 	tr.fileFailed(&Error{Path: "b", Code: CodeIO})
@@ -249,7 +247,7 @@ func TestAFileFailsOnce(t *testing.T) {
 
 func TestWatchEndsWithTheTransferItsContextOrItsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tr, _ := newTransfer(Sending, "bob", Options{}.withDefaults())
+		tr, _ := newTransfer(sends, "bob", Options{}.withDefaults())
 		n := 0
 		for range tr.Watch(t.Context(), time.Minute) {
 			if n++; n == 3 {

@@ -107,7 +107,7 @@ func (s *Share) admit(peer string) bool {
 
 // serve sends the tree to one peer.
 func (s *Share) serve(in *incomingLink, known bool) error {
-	t, ctx := newTransfer(Sending, in.s.Peer(), in.v.cfg.Options)
+	t, ctx := newTransfer(sends, in.s.Peer(), in.v.cfg.Options)
 	stop := context.AfterFunc(s.ctx, func() { t.cancel(context.Cause(s.ctx)) })
 	defer stop()
 	defer t.on(in.s)()

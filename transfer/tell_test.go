@@ -75,7 +75,7 @@ func TestAPushTellsWhatItIsAndWhatBecameOfIt(t *testing.T) {
 	})
 }
 
-// Claim: transfer.Snapshot.Number, transfer.Snapshot.ID, transfer.Snapshot.Name, transfer.Snapshot.Peer, transfer.Snapshot.Direction
+// Claim: transfer.Snapshot.Number, transfer.Snapshot.ID, transfer.Snapshot.Name, transfer.Snapshot.Peer, transfer.Snapshot.Receiving
 // Claim: transfer.Snapshot.Began, transfer.Snapshot.Progress, transfer.Snapshot.Sources, transfer.Snapshot.Failed, transfer.Snapshot.Err
 // Claim: transfer.Source.Peer, transfer.Source.Lanes, transfer.Source.Bytes, transfer.Source.Rate, transfer.Source.Wanted
 // Claim: transfer.Progress.Rate, transfer.Progress.ETA, transfer.Progress.Crossed, transfer.Progress.Lanes
@@ -103,7 +103,7 @@ func TestASnapshotShowsATransferAsItStands(t *testing.T) {
 		require.Equal(t, share.Ref().ID(), now.ID)
 		require.Equal(t, "holiday", now.Name)
 		require.Equal(t, "bob", now.Peer)
-		require.Equal(t, transfer.Receiving, now.Direction)
+		require.True(t, now.Receiving)
 		require.Equal(t, began, now.Began)
 		require.Zero(t, now.Failed)
 		require.NoError(t, now.Err)
@@ -122,7 +122,7 @@ func TestASnapshotShowsATransferAsItStands(t *testing.T) {
 		require.InDelta(t, rate, s.Rate, rate/2)
 		require.Positive(t, s.Wanted)
 		sending := begun.Load().Snapshot()
-		require.Equal(t, transfer.Sending, sending.Direction)
+		require.False(t, sending.Receiving)
 		require.Equal(t, "alice", sending.Peer)
 		require.Equal(t, "holiday", sending.Name)
 		require.Empty(t, sending.Sources)

@@ -11,22 +11,13 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// Direction is the direction of a transfer's files.
-type Direction uint8
+// direction is the direction of a transfer's files, as seen from this side.
+type direction bool
 
-// The directions.
 const (
-	Sending   Direction = 1
-	Receiving Direction = 2
+	sends    direction = false
+	receives direction = true
 )
-
-// String returns "sending" or "receiving".
-func (d Direction) String() string {
-	if d == Sending {
-		return "sending"
-	}
-	return "receiving"
-}
 
 // An Event is a noteworthy event of a transfer.
 type Event struct {
@@ -56,7 +47,7 @@ const (
 //	start ──> list ──> data ──> finish ──> done
 //	   └─────────┴────────┴────────┴─────> failed
 type Transfer struct {
-	direction Direction
+	direction direction
 	meter     *meter
 	o         Options
 	began     time.Time
@@ -96,7 +87,7 @@ type Result struct {
 	LeftOutText string // their kinds, in the sender's words: untrusted at the receiver
 }
 
-func newTransfer(d Direction, peer string, o Options) (*Transfer, context.Context) {
+func newTransfer(d direction, peer string, o Options) (*Transfer, context.Context) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	t := &Transfer{
 		direction: d, meter: newMeter(), o: o, began: time.Now(), number: lastNumber.Add(1), cancel: cancel,
@@ -125,11 +116,8 @@ func (t *Transfer) end(err error) {
 	close(t.done)
 }
 
-// Direction returns the direction of the files, as seen from this side.
-func (t *Transfer) Direction() Direction { return t.direction }
-
-// Peer returns the other side, as the session names it; with several sources, the first one.
-func (t *Transfer) Peer() string {
+// other returns the other side, as the session names it; with several sources, the first one.
+func (t *Transfer) other() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.peer
@@ -143,7 +131,7 @@ func (t *Transfer) Cancel() { t.stop(context.Canceled) }
 
 // stop cancels the transfer. The cause may be any error of a caller's ctx, such as its deadline.
 func (t *Transfer) stop(cause error) {
-	t.cancel(&Error{Peer: t.Peer(), Code: CodeCanceled, Text: "it was stopped", Err: cause})
+	t.cancel(&Error{Peer: t.other(), Code: CodeCanceled, Text: "it was stopped", Err: cause})
 }
 
 // Wait waits until the transfer is over. It returns nil if every file has arrived. If some have failed and the others have arrived, it
@@ -246,8 +234,8 @@ type Source struct {
 	Bad    int     // pieces that did not match their hash
 }
 
-// Sources returns the peers that the transfer receives from, by name. It returns none if the transfer sends, or is over.
-func (t *Transfer) Sources() []Source {
+// sources returns the peers that the transfer receives from, by name. It returns none if the transfer sends, or is over.
+func (t *Transfer) sources() []Source {
 	t.mu.Lock()
 	from := t.from
 	t.mu.Unlock()
@@ -257,7 +245,7 @@ func (t *Transfer) Sources() []Source {
 	return from()
 }
 
-// receivesFrom sets the function that Sources calls.
+// receivesFrom sets the function that sources calls.
 func (t *Transfer) receivesFrom(from func() []Source) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -43,15 +43,15 @@ func TestWhatADeadSourceWasAskedForComesFromTheOthers(t *testing.T) {
 		o := transfer.ReceiveOptions{Options: transfer.Options{OnEvent: k.event, ResumeWindow: 5 * time.Second}}
 		got := transfer.Fetch(t.Context(), dials, ref, to, &o)
 		time.Sleep(500 * time.Millisecond)
-		require.Len(t, got.Sources(), 3)
+		require.Len(t, got.Snapshot().Sources, 3)
 		time.Sleep(3 * time.Second)
-		require.Len(t, got.Sources(), 1)
+		require.Len(t, got.Snapshot().Sources, 1)
 		result, err := got.Wait()
 		require.NoError(t, err)
 		require.Contains(t, k.kinds(), transfer.EventLost)
 		require.NotContains(t, k.kinds(), transfer.EventFileFailed)
 		require.Less(t, result.Progress.Crossed, 2*result.Progress.Bytes)
-		require.Empty(t, got.Sources(), "it is over")
+		require.Empty(t, got.Snapshot().Sources, "it is over")
 	})
 	same(t, from, filepath.Join(to, "tree"))
 }
@@ -199,7 +199,7 @@ func TestACloseOfAShareEndsItsTransfers(t *testing.T) {
 		require.Positive(t, result.Progress.Verified)
 		_, err = served.Wait()
 		require.Equal(t, transfer.CodeCanceled, transfer.CodeOf(err))
-		require.Equal(t, transfer.Sending, served.Direction())
+		require.False(t, served.Snapshot().Receiving)
 
 		_, err = transfer.Fetch(t.Context(), []transfer.Dialer{always(p.Alice)}, share.Ref(), to, nil).Wait()
 		require.Equal(t, transfer.CodeNotFound, transfer.CodeOf(err))
@@ -288,7 +288,7 @@ func TestCallbacksMayCallEverything(t *testing.T) {
 		}
 		askOf := func(what string, tr *transfer.Transfer) {
 			ask(what)
-			_, _, _, _ = tr.Progress(), tr.Snapshot(), tr.Sources(), tr.Peer()
+			_, _ = tr.Progress(), tr.Snapshot()
 		}
 		o := transfer.Options{Registry: &reg, OnEvent: func(e transfer.Event) { ask("OnEvent") }}
 		cfg := &transfer.ServiceConfig{

@@ -95,7 +95,7 @@ func (d *display) lines(t *transfer.Transfer, label string) {
 	first := true
 	for p := range t.Watch(context.Background(), d.every) { // ends with the transfer
 		over := p.Phase == transfer.PhaseDone || p.Phase == transfer.PhaseFailed
-		if line := progressText(p, t.Direction()); !first && !over && line != last {
+		if line := progressText(p, t.Snapshot().Receiving); !first && !over && line != last {
 			d.printf("%s", strings.TrimSpace(label+" "+short(safe(t.Snapshot().Name), 40)+": "+line))
 			last = line
 		}
@@ -110,7 +110,7 @@ func (d *display) bar(t *transfer.Transfer, label string) {
 	name := func(decor.Statistics) string {
 		return short(strings.TrimSpace(label+" "+safe(cmp.Or(t.Snapshot().Name, "..."))), 24)
 	}
-	tail := func(decor.Statistics) string { return " " + barText(*now.Load(), t.Direction()) }
+	tail := func(decor.Statistics) string { return " " + barText(*now.Load(), t.Snapshot().Receiving) }
 	bar := d.begin(mpb.PrependDecorators(decor.Any(name)), mpb.AppendDecorators(decor.Any(tail)))
 	for p := range t.Watch(context.Background(), barEvery) { // ends with the transfer
 		now.Store(&p)
@@ -148,12 +148,12 @@ func (d *display) end() {
 }
 
 // stateText says what a transfer is doing, if that is not to move bytes.
-func stateText(p transfer.Progress, d transfer.Direction) string {
+func stateText(p transfer.Progress, receiving bool) string {
 	switch p.Phase {
 	case transfer.PhaseStart:
 		return "looking for the peer"
 	case transfer.PhaseList:
-		if d == transfer.Sending {
+		if !receiving {
 			return "waiting for the peer to take it"
 		}
 		return "comparing"
@@ -168,12 +168,12 @@ func stateText(p transfer.Progress, d transfer.Direction) string {
 }
 
 // progressText is a transfer on a line of its own.
-func progressText(p transfer.Progress, d transfer.Direction) string {
+func progressText(p transfer.Progress, receiving bool) string {
 	parts := []string{
 		fmt.Sprintf("%d%%", percent(p)), fmt.Sprintf("%d of %s", p.FilesDone, filesText(p.Files)),
 		bytesText(float64(p.Verified)) + " of " + bytesText(float64(p.Bytes)),
 	}
-	if state := stateText(p, d); state != "" {
+	if state := stateText(p, receiving); state != "" {
 		parts = append(parts, state)
 	} else {
 		parts = append(parts, bytesText(p.RateSlow)+"/s")
@@ -191,9 +191,9 @@ func progressText(p transfer.Progress, d transfer.Direction) string {
 }
 
 // barText is what stands behind a bar: the same, shorter.
-func barText(p transfer.Progress, d transfer.Direction) string {
+func barText(p transfer.Progress, receiving bool) string {
 	text := fmt.Sprintf("%3d%% %s/%s %d/%d", percent(p), bytesText(float64(p.Verified)), bytesText(float64(p.Bytes)), p.FilesDone, p.Files)
-	if state := stateText(p, d); state != "" {
+	if state := stateText(p, receiving); state != "" {
 		return text + " " + state
 	}
 	if p.Phase != transfer.PhaseData {

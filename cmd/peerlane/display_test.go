@@ -36,10 +36,10 @@ func TestProgressReadsWell(t *testing.T) {
 			"99%, 0 of 1 file, 99 B of 100 B, paused: the receiver's disk is full", " 99% 99 B/100 B 0/1 paused: the receiver's disk is full"},
 		{transfer.Progress{Phase: transfer.PhaseDone, Files: 1, FilesDone: 1}, "100%, 1 of 1 file, 0 B of 0 B, 0 B/s", "100% 0 B/0 B 1/1"},
 	} {
-		require.Equal(t, test.line, progressText(test.p, transfer.Receiving))
-		require.Equal(t, test.bar, barText(test.p, transfer.Receiving))
+		require.Equal(t, test.line, progressText(test.p, true))
+		require.Equal(t, test.bar, barText(test.p, true))
 	}
-	require.Contains(t, barText(transfer.Progress{Phase: transfer.PhaseList}, transfer.Sending), "waiting")
+	require.Contains(t, barText(transfer.Progress{Phase: transfer.PhaseList}, false), "waiting")
 	require.Regexp(t, "^12 files, 15.6 MB .* 2.0 s, 5.3 MB/s, 5.0 MB ", gotText(transfer.Result{Progress: half, Took: 2 * time.Second}))
 }
 

@@ -38,10 +38,10 @@ func (w *watcher) begun(t *transfer.Transfer) {
 
 // watch shows t until it is over, and reports to ended.
 func (w *watcher) watch(t *transfer.Transfer) {
-	w.display.follow(t, w.word+" "+tail(t.Peer()))
+	w.display.follow(t, w.word+" "+tail(t.Snapshot().Peer))
 	r, err := t.Wait()
 	select {
-	case w.ended <- outcome{r, t.Peer(), err}:
+	case w.ended <- outcome{r, t.Snapshot().Peer, err}:
 	case <-w.over:
 	}
 }
