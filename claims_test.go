@@ -254,7 +254,7 @@ func TestTheLargestWaitsOfAClientAreNoPanic(t *testing.T) {
 	_, err := c.Send(t.Context(), pid, callTag, nil)
 	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 	for n := range 100 {
-		require.Positive(t, backoff(most, n))
+		require.Positive(t, retryWait(most, n))
 	}
 	s := newServer(t, h, &ServerConfig{Heartbeat: most, WriteTimeout: most, ConnectTimeout: most, ReadTimeout: most, IdleTimeout: most,
 		MaxIdleTime: most, CleanupInterval: most, ResumeWindow: most})

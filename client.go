@@ -16,7 +16,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/peerlane/peerlane/codes"
-	"github.com/peerlane/peerlane/resume"
+	"github.com/peerlane/peerlane/internal/backoff"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -121,7 +121,7 @@ func (c *Client) beforeNext(ctx context.Context, r *retries, pid peer.ID, tag pr
 		if r.counted >= c.cfg.MaxRetries {
 			return err
 		}
-		wait = backoff(c.cfg.RetryInterval, r.counted)
+		wait = retryWait(c.cfg.RetryInterval, r.counted)
 		r.counted++
 	}
 	if waitErr := c.pool.sleep(ctx, wait, pid, tag); waitErr != nil {
@@ -164,7 +164,7 @@ func (m *moves) next(err error, c *ClientConfig) (wait time.Duration, free bool)
 	}
 	drained := errors.Is(err, ErrGoingAway) || errors.Is(err, session.ErrClosed) // ErrClosed when the drain was already complete
 	if m.n > 0 || !drained {
-		wait = backoff(min(moveInterval, c.RetryInterval), max(m.n-1, 0))
+		wait = retryWait(min(moveInterval, c.RetryInterval), max(m.n-1, 0))
 	}
 	m.n++
 	return wait, m.n == 1 || drained && now.Before(m.until)
@@ -224,10 +224,10 @@ func closedUnderDial(err error) bool {
 	return ok && e.Outcome == session.Rejected && errors.Is(err, io.ErrUnexpectedEOF)
 }
 
-// backoff returns the wait before retry n, from 0: interval doubled n times, up to tenfold, shortened at random by up to a half.
-func backoff(interval time.Duration, n int) time.Duration {
+// retryWait returns the wait before retry n, from 0: interval doubled n times, up to tenfold, shortened at random by up to a half.
+func retryWait(interval time.Duration, n int) time.Duration {
 	interval = min(interval, math.MaxInt64/10) // 29 years
-	return resume.Backoff{Min: interval, Max: 10 * interval}.Wait(n + 1)
+	return backoff.Backoff{Min: interval, Max: 10 * interval}.Wait(n + 1)
 }
 
 // Connect opens a separate session to tag at the peer, for messages, calls and streams. The caller closes it, or Close does. Connect

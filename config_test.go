@@ -147,8 +147,8 @@ func TestServersReadTimeoutRefusesARequestThatStalls(t *testing.T) {
 		f, err := frame.ConsumeFailure(p)
 		require.NoError(t, err)
 		require.Equal(t, codes.Timeout, f.Code)
-		require.Zero(t, s.quota.Bytes())
-		require.Zero(t, s.quota.Calls())
+		require.Zero(t, s.quota.Snapshot().Bytes)
+		require.Zero(t, s.quota.Snapshot().Calls)
 	})
 }
 
@@ -184,7 +184,7 @@ func TestWriteTimeoutDropsAPeerThatReadsNothing(t *testing.T) {
 		raw.write(t, requestHead(1, 0, nil))
 		await(t, ran, "the handler")
 		waitInfo(t, s, 0)
-		require.Eventually(t, func() bool { return s.quota.Bytes() == 0 }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return s.quota.Snapshot().Bytes == 0 }, patience, time.Millisecond)
 
 		streams := muteSessionsOn(t, b, "/mute")
 		c := newClient(t, a, &ClientConfig{WriteTimeout: 100 * time.Millisecond, Heartbeat: never})
@@ -305,7 +305,7 @@ func TestMaxMemoryUsageRefusesWhatIsOverItAndFreesTheRest(t *testing.T) {
 		close(stuck.release)
 		require.NoError(t, await(t, first, "the first call"))
 		require.NoError(t, await(t, small, "the small call"))
-		require.Eventually(t, func() bool { return s.quota.Bytes() == 0 }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return s.quota.Snapshot().Bytes == 0 }, patience, time.Millisecond)
 		_, err = c.Send(t.Context(), b.ID(), callTag, noise(600<<10))
 		require.NoError(t, err)
 		_, err = openAndSendOld(a, b, noise(1<<20+1))

@@ -365,7 +365,10 @@ func underAttack(t *testing.T, tr testnet.Transport, run func(*attack, context.C
 	attacking.Wait()
 	require.NoError(t, evil.Close())
 	waitInfo(t, s, 1)
-	require.Eventually(t, func() bool { return s.quota.Bytes() == 0 && s.quota.Calls() == 0 && s.quota.Sessions() == 1 },
+	require.Eventually(t, func() bool {
+		v := s.quota.Snapshot()
+		return v.Bytes == 0 && v.Calls == 0 && v.Sessions == 1
+	},
 		patience, time.Millisecond, "the quota is given back")
 	require.Eventually(t, func() bool { return streamCount(b, sessionTag(callTag)) == 1 }, patience, time.Millisecond)
 	requireNoStreams(t, callTag, b)

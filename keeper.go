@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/peerlane/peerlane/internal/backoff"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -287,7 +288,7 @@ func (k *Keeper) giveUp(cause error, attempts int) {
 
 // wait delays the next attempt, longer than Backoff says if the peer has asked for that, but never longer than Backoff.Max.
 func (k *Keeper) wait(failures int, cause error) {
-	d := k.cfg.Backoff.Wait(failures)
+	d := backoff.Backoff(k.cfg.Backoff).Wait(failures)
 	if e, ok := errors.AsType[*Error](cause); ok {
 		d = max(d, min(e.RetryAfter, k.cfg.Backoff.Max))
 	}

@@ -1,7 +1,6 @@
 package peerlane
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/peerlane/peerlane/internal/defaults"
@@ -46,26 +45,15 @@ func (c KeeperConfig) withDefaults() KeeperConfig {
 }
 
 // A KeeperEventKind is the kind of a KeeperEvent.
-type KeeperEventKind uint8
+type KeeperEventKind string
 
 // The kinds of events.
 const (
-	KeeperOpened KeeperEventKind = 1 // a session is open
-	KeeperEnded  KeeperEventKind = 2 // a session has ended, and will be replaced
-	KeeperFailed KeeperEventKind = 3 // an attempt to open a session has failed
-	KeeperGaveUp KeeperEventKind = 4 // the keeper opens no more sessions: the last event
+	KeeperOpened KeeperEventKind = "opened"  // a session is open
+	KeeperEnded  KeeperEventKind = "ended"   // a session has ended, and will be replaced
+	KeeperFailed KeeperEventKind = "failed"  // an attempt to open a session has failed
+	KeeperGaveUp KeeperEventKind = "gave up" // the keeper opens no more sessions: the last event
 )
-
-var keeperEventNames = [...]string{KeeperOpened: "opened", KeeperEnded: "ended", KeeperFailed: "failed",
-	KeeperGaveUp: "gave up"}
-
-// String returns "opened", "ended", "failed" or "gave up".
-func (k KeeperEventKind) String() string {
-	if int(k) < len(keeperEventNames) && k > 0 {
-		return keeperEventNames[k]
-	}
-	return fmt.Sprintf("keeper event %d", uint8(k))
-}
 
 // A KeeperEvent reports one step of a Keeper. Close causes no event.
 type KeeperEvent struct {

@@ -82,7 +82,7 @@ const (
 
 func newPool(h host.Host, cfg *ClientConfig, mux *session.Mux) *pool {
 	p := &pool{
-		host: h, cfg: cfg, mux: mux, quota: session.NewQuota(&session.QuotaLimits{Calls: maxPeerCalls, Bytes: maxPeerBytes}),
+		host: h, cfg: cfg, mux: mux, quota: &session.Quota{MaxCalls: maxPeerCalls, MaxBytes: maxPeerBytes},
 		dialer:  Dialer{Host: h, Path: cfg.Path, DirectWait: cfg.DirectWait, Timeout: -1, step: cfg.ConnectTimeout},
 		entries: make(map[poolKey]*poolEntry),
 		old:     make(map[poolKey]chan struct{}),

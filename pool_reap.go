@@ -65,12 +65,11 @@ func (p *pool) idleLocked() []idleEntry {
 		if !e.isOpen() {
 			continue
 		}
-		if e.link.session.Draining() {
+		switch v := e.link.session.Snapshot(); {
+		case v.Draining:
 			delete(p.entries, key)
-			continue
-		}
-		if since, ok := e.link.session.IdleSince(); ok {
-			idle = append(idle, idleEntry{key, since})
+		case v.Idle:
+			idle = append(idle, idleEntry{key, v.LastActive})
 		}
 	}
 	slices.SortFunc(idle, func(x, y idleEntry) int { return x.since.Compare(y.since) })

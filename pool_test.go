@@ -331,12 +331,12 @@ func TestBackoffDoublesUpToTenfoldAndIsShortenedByAHalf(t *testing.T) {
 	want := []time.Duration{1, 2, 4, 8, 10, 10, 10}
 	for n, times := range want {
 		for range 200 {
-			d := backoff(interval, n)
+			d := retryWait(interval, n)
 			require.GreaterOrEqual(t, d, times*interval/2, "retry %d", n)
 			require.LessOrEqual(t, d, times*interval, "retry %d", n)
 		}
 	}
-	require.Positive(t, backoff(never, 1<<20))
+	require.Positive(t, retryWait(never, 1<<20))
 }
 
 // Row: P18: nothing has been sent while the server is down, so the call is retried and runs once.

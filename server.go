@@ -85,9 +85,9 @@ func NewServer(h host.Host, config *ServerConfig) (*Server, error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.quota = session.NewQuota(&session.QuotaLimits{
-		Sessions: s.cfg.MaxConcurrentConns, Calls: s.cfg.MaxConcurrentConns, Bytes: int64(min(s.cfg.MaxMemoryUsage, maxInt)),
-	})
+	s.quota = &session.Quota{
+		MaxSessions: s.cfg.MaxConcurrentConns, MaxCalls: s.cfg.MaxConcurrentConns, MaxBytes: int64(min(s.cfg.MaxMemoryUsage, maxInt)),
+	}
 	if config.AllowPeers != nil {
 		s.allow = make(map[string]bool)
 		for _, pid := range config.AllowPeers {

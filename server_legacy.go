@@ -41,17 +41,17 @@ func (s *Server) serveLegacy(t *servedTag, conn *Conn, left func()) error {
 	}
 	defer t.removeLegacy(call)
 	held := 0
-	defer func() { s.quota.Release(held) }()
+	defer func() { s.quota.Release(0, held) }()
 	request, err := s.readLegacyRequest(call, &held)
 	if err != nil {
 		conn.resetWith(codeOf(err))
 		return err
 	}
-	if !s.quota.StartCall() {
+	if !s.quota.Take(1, 0) {
 		conn.resetWith(codes.Unavailable)
 		return ErrUnavailable
 	}
-	defer s.quota.EndCall()
+	defer s.quota.Release(1, 0)
 	var response []byte
 	var served error
 	hook.Run(func() {
@@ -95,7 +95,7 @@ func (s *Server) readLegacyRequest(call *legacyCall, held *int) ([]byte, error) 
 	call.in.Store(pointsub.Header)
 	body := pointsub.Reader{Reader: call.conn, Deadline: pointsub.Deadline{Set: call.conn.SetReadDeadline, Each: s.cfg.ReadTimeout}}
 	return pointsub.ReadBody(countingReader{body, &call.in}, n, func(part int) bool {
-		if !s.quota.Take(part) {
+		if !s.quota.Take(0, part) {
 			return false
 		}
 		*held += part

@@ -217,7 +217,7 @@ func TestAnOldRequestThatStallsIsReset(t *testing.T) {
 			require.True(t, e.Remote)
 		}
 		waitInfo(t, s, 0)
-		require.Zero(t, s.quota.Bytes())
+		require.Zero(t, s.quota.Snapshot().Bytes)
 		requireNoStreams(t, callTag, b)
 	})
 }

@@ -263,11 +263,11 @@ func (s *Server) reap() {
 
 // reapSession ends one session if it is idle: by a drain, or, when nothing has moved on it for MaxIdleTime, also if something is open.
 func (s *Server) reapSession(t *servedTag, c *session.Session, now time.Time) {
-	last, idle := c.IdleSince()
-	switch quiet := now.Sub(last); {
-	case idle && t.handler != nil && quiet >= s.cfg.IdleTimeout, idle && quiet >= s.cfg.MaxIdleTime:
+	v := c.Snapshot()
+	switch quiet := now.Sub(v.LastActive); {
+	case v.Idle && t.handler != nil && quiet >= s.cfg.IdleTimeout, v.Idle && quiet >= s.cfg.MaxIdleTime:
 		c.Drain("idle")
-	case quiet >= s.cfg.MaxIdleTime && c.Snapshot().InFlightIn == 0 && t.enterIdle(c):
+	case quiet >= s.cfg.MaxIdleTime && v.InFlightIn == 0 && t.enterIdle(c):
 		go t.closeIdle(c)
 	}
 }

@@ -93,7 +93,7 @@ func TestTheLimitOfConcurrentCallsIsExactAndFree(t *testing.T) {
 			_, err := c.Send(t.Context(), b.ID(), callTag, nil)
 			require.NoError(t, err, "call %d", i)
 		}
-		require.Eventually(t, func() bool { return s.quota.Calls() == 0 }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return s.quota.Snapshot().Calls == 0 }, patience, time.Millisecond)
 	})
 }
 
@@ -122,7 +122,7 @@ func TestAPeerThatOpensAndClosesStreamsHurtsNobodyElse(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, a.Close())
 		waitInfo(t, s, 1)
-		require.EqualValues(t, 0, s.quota.Bytes())
+		require.EqualValues(t, 0, s.quota.Snapshot().Bytes)
 		requireNoStreams(t, callTag, b)
 	})
 }

@@ -346,7 +346,7 @@ func TestSurviveASilentLossThatOnlyTheHeartbeatSees(t *testing.T) {
 func TestSurviveAnUnreachablePeerWhoseNextCallWorksAtOnce(t *testing.T) {
 	t.Parallel()
 	for lost, window := range map[session.State]time.Duration{session.StateDetached: 0, session.StateEnded: -1} {
-		t.Run(lost.String(), func(t *testing.T) {
+		t.Run(string(lost), func(t *testing.T) {
 			a, b, f := testnet.Proxied(t, testnet.TCPTLS)
 			clientCfg, serverCfg := lasting()
 			log := newStepLog()

@@ -84,7 +84,7 @@ func TestPlainLanesDoNotAllocate(t *testing.T) {
 		})
 		here, err := Open(t.Context(), s, "lane", &Options{Mode: mode})
 		require.NoError(t, err)
-		require.Equal(t, mode, here.Mode())
+		require.Equal(t, mode, here.Snapshot().Mode)
 		there := <-got
 		arrived := make(chan int)
 		go func() { // ends with the lane: a pipe has no buffer, so somebody reads while the other writes

@@ -16,7 +16,7 @@ import (
 func TestArgumentsThatAreNilAreErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, err := Open(t.Context(), nil, "x", nil)
-		require.ErrorIs(t, err, ErrInvalid)
+		require.ErrorIs(t, err, errInvalid)
 		require.ErrorContains(t, err, "session is nil")
 		p := newPair(t, peerlanetest.SessionsOptions{}, session.Config{})
 		Handle(p.ToBob, "x", nil, func(*Lane) {})

@@ -172,7 +172,7 @@ func TestCloseOfALaneWaitsForProgress(t *testing.T) {
 				synctest.Wait()
 				began := time.Now()
 				err := here.Close()
-				if n := <-wrote; n > 0 && here.Mode() == Dedicated {
+				if n := <-wrote; n > 0 && here.Snapshot().Mode == Dedicated {
 					require.Error(t, err)
 				}
 				require.LessOrEqual(t, time.Since(began), 3*defaults.Close)

@@ -30,7 +30,7 @@ func exercise(t *testing.T, open, accept *Options) {
 		l, err := Open(ctx, p.Alice, "lane", open)
 		if err != nil {
 			if o := open.withDefaults(); o.validate() != nil {
-				require.ErrorIs(t, err, ErrInvalid)
+				require.ErrorIs(t, err, errInvalid)
 			}
 			return
 		}

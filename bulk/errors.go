@@ -5,24 +5,27 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/peerlane/peerlane/internal/invalid"
 	"github.com/peerlane/peerlane/session"
 )
 
-// Sentinels for errors.Is.
+// Sentinels for errors.Is. Beside them, errors match session.ErrInvalid, for an argument or option; session.ErrProtocol, if the peer broke the
+// protocol; and session.ErrVersion, if it speaks another version.
 var (
-	ErrProtocol = session.ErrProtocol                            // the peer broke the protocol
-	ErrVersion  = session.ErrVersion                             // the peer speaks another version
 	ErrNotTaken = errors.New("not accepted")                     // the peer's application refuses the lane
 	ErrBusy     = fmt.Errorf("busy: %w", session.ErrUnavailable) // the peer has too many lanes open
-	ErrInvalid  = invalid.Err                                    // an argument or option; see the text
+)
+
+var (
+	errProtocol = session.ErrProtocol
+	errVersion  = session.ErrVersion
+	errInvalid  = session.ErrInvalid
 )
 
 // refusals are the reasons that have a code; of those that an error matches, the first is told.
 var refusals = []struct {
 	code refusal
 	err  error
-}{{refuseProtocol, ErrProtocol}, {refuseVersion, ErrVersion}, {refuseBusy, ErrBusy}, {refuseNotAccepted, ErrNotTaken}}
+}{{refuseProtocol, errProtocol}, {refuseVersion, errVersion}, {refuseBusy, ErrBusy}, {refuseNotAccepted, ErrNotTaken}}
 
 func (r refusal) err() error {
 	for _, known := range refusals {
@@ -73,5 +76,5 @@ func isOfStream(err error) bool {
 }
 
 func protocolErrorf(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrProtocol, fmt.Errorf(format, args...))
+	return fmt.Errorf("%w: %w", errProtocol, fmt.Errorf(format, args...))
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/defaults"
+	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/internal/lively"
 	"github.com/peerlane/peerlane/session"
 )
@@ -24,6 +25,14 @@ type strand interface {
 	CloseWrite() error
 	CloseRead() error
 	Reset(codes.Code) error
+}
+
+// laneOf returns what a strand that is a stream of a session is to a lane, or nil if it is none.
+func laneOf(st strand) lane.Stream {
+	if st, ok := st.(interface{ ForLane() lane.Stream }); ok {
+		return st.ForLane()
+	}
+	return nil
 }
 
 // framed is a lane whose bytes go in numbered blocks, over one strand or several (spec 4):
@@ -192,7 +201,7 @@ func (f *framed) failLocked(err error, code codes.Code) {
 		return
 	}
 	f.err = err
-	f.dead = f.closed || errors.Is(err, ErrProtocol)
+	f.dead = f.closed || errors.Is(err, errProtocol)
 	f.changed.Broadcast()
 	if !errors.Is(err, session.ErrClosed) { // otherwise the session ends its streams in order, and flush has been called
 		f.reset = &strandsReset{f.strands, code}
@@ -304,8 +313,8 @@ func (f *framed) lost(st strand, err error) error {
 	f.mu.Lock()
 	sentEnd := f.endOn == st
 	f.mu.Unlock()
-	if t, ok := st.(interface{ Unread() (uint64, bool) }); ok && err != nil && sentEnd {
-		if n, known := t.Unread(); known && n <= blockHead {
+	if l := laneOf(st); l != nil && err != nil && sentEnd {
+		if n, known := l.Unread(); known && n <= blockHead {
 			return nil
 		}
 	}
@@ -403,8 +412,8 @@ func (f *framed) allSent() <-chan struct{} {
 
 // closeTimeout returns how long Close waits without progress for what was written to leave.
 func (f *framed) closeTimeout() time.Duration {
-	if st, ok := f.first().(interface{ CloseTimeout() time.Duration }); ok {
-		return st.CloseTimeout()
+	if l := laneOf(f.first()); l != nil {
+		return l.CloseTimeout()
 	}
 	return defaults.Close
 }
@@ -415,8 +424,8 @@ func (f *framed) moved() uint64 {
 	n, strands := f.wire, f.strands // which grow only
 	f.mu.Unlock()
 	for _, st := range strands {
-		if m, ok := st.(interface{ WriteProgress() uint64 }); ok {
-			n += m.WriteProgress()
+		if l := laneOf(st); l != nil {
+			n += l.WriteProgress()
 		}
 	}
 	return n

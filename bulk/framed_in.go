@@ -25,7 +25,7 @@ func (f *framed) receive(st strand) {
 		case err == io.EOF, err != nil && f.isDeaf():
 			f.strandEnded()
 			return
-		case errors.Is(err, ErrProtocol):
+		case errors.Is(err, errProtocol):
 			f.strandFailed(err, codes.Protocol)
 			return
 		case err != nil:

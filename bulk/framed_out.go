@@ -72,8 +72,8 @@ func (f *framed) send(st strand) {
 	var z packer
 	var after uint64
 	var payload atomic.Uint64 // bytes of the blocks that this strand has been given
-	if t, ok := st.(interface{ SetPayload(func() uint64) }); ok {
-		t.SetPayload(payload.Load)
+	if l := laneOf(st); l != nil {
+		l.SetPayload(payload.Load)
 	}
 	for {
 		b, number, do := f.takeBlock(after)

@@ -81,7 +81,7 @@ func FuzzStrand(f *testing.F) {
 			require.NoError(t, lane.SetReadDeadline(time.Now().Add(time.Second)))
 			_, err := io.Copy(io.Discard, lane)
 			if half {
-				require.True(t, err == nil || errors.Is(err, ErrProtocol) || errors.Is(err, io.ErrUnexpectedEOF), "%v", err)
+				require.True(t, err == nil || errors.Is(err, errProtocol) || errors.Is(err, io.ErrUnexpectedEOF), "%v", err)
 			}
 			require.NoError(t, lane.Close())
 			for i := range far {

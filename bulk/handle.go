@@ -15,11 +15,6 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// A Registrar has handlers for the streams that peers open: a peerlane.Server, a peerlane.Client, a session.Mux.
-type Registrar interface {
-	SetStream(name string, fn func(*session.Stream))
-}
-
 // AcceptInfo describes a lane to the accept function of Handle.
 type AcceptInfo struct {
 	Name    string
@@ -28,11 +23,11 @@ type AcceptInfo struct {
 
 type acceptFunc = func(AcceptInfo) (*Options, error)
 
-// Handle calls serve, in a separate goroutine, with every lane that a peer opens under name. accept decides whether to take a lane, and
+// Handle calls serve, in a separate goroutine, with every lane that a peer of at opens under name. accept decides whether to take a lane, and
 // with which Options; their Mode and Strands have no effect. An error refuses the lane. Without Options from accept, a lane has the default
 // ones and is compressed if the peer wants that. If accept is nil, all lanes are taken. The lane is closed when serve returns, and aborted
 // when it panics. If serve is nil, no lane is taken. Handle panics where at does: if at is nil, or name is longer than 255 bytes.
-func Handle(at Registrar, name string, accept func(AcceptInfo) (*Options, error), serve func(*Lane)) {
+func Handle(at session.Registrar, name string, accept func(AcceptInfo) (*Options, error), serve func(*Lane)) {
 	if serve == nil {
 		accept = refuse(accept)
 	}
@@ -88,7 +83,7 @@ func (h *handler) take(st *session.Stream) {
 		theirs, err = readHello(st)
 		return err
 	})
-	if err != nil && !errors.Is(err, ErrProtocol) && !errors.Is(err, ErrVersion) {
+	if err != nil && !errors.Is(err, errProtocol) && !errors.Is(err, errVersion) {
 		_ = st.Close() // nobody has asked for a lane, and nobody is refused one
 		return
 	}
@@ -126,7 +121,7 @@ func (h *handler) take(st *session.Stream) {
 		return
 	}
 	_ = st.SetDeadline(time.Time{}) // the time may have been over just then
-	st.SetBulk(!o.AllowLimited)
+	st.ForLane().SetBulk(!o.AllowLimited)
 	h.run(l, st, key)
 }
 
@@ -170,7 +165,7 @@ func (h *handler) run(l *Lane, st *session.Stream, key laneKey) {
 	if l.framed != nil {
 		l.framed.join(0, st)
 		l.framed.settle(strandsTimeout)
-		l.leave = st.Session().FlushOnClose(l.framed.flush)
+		l.leave = st.ForLane().FlushOnClose(l.framed.flush)
 	}
 	l.opts.Registry.add(l)
 	returned := false

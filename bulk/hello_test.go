@@ -41,7 +41,6 @@ func TestHelloGolden(t *testing.T) {
 	}
 }
 
-// Claim: bulk.ErrProtocol
 func TestHelloKeepsTheRangesOfItsFields(t *testing.T) {
 	for _, kind := range []helloKind{0, 0x20, helloOpen, helloAccept, helloRefuse, 0x24, 0xff} {
 		for _, strand := range []int{0, 1, 15, 16, 255} {
@@ -63,7 +62,7 @@ func TestHelloKeepsTheRangesOfItsFields(t *testing.T) {
 							require.NoError(t, err, "%+v", h)
 							require.Equal(t, h, got)
 						} else {
-							require.ErrorIs(t, err, ErrProtocol, "%+v", h)
+							require.ErrorIs(t, err, errProtocol, "%+v", h)
 						}
 					}
 				}
@@ -78,18 +77,18 @@ func TestHelloOfAnotherVersionOrProtocolSaysSo(t *testing.T) {
 		b := bytes.Clone(wire)
 		b[4] = byte(v)
 		if _, err := parseHello(b); v != helloVersion {
-			require.ErrorIs(t, err, ErrVersion)
+			require.ErrorIs(t, err, errVersion)
 			require.ErrorContains(t, err, fmt.Sprintf("version %d", v))
 		}
 	}
 	_, err := readHello(bytes.NewReader([]byte("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")))
-	require.ErrorIs(t, err, ErrProtocol)
+	require.ErrorIs(t, err, errProtocol)
 	require.ErrorContains(t, err, `"GET / HT"`)
 	for i := range helloMagic {
 		b := bytes.Clone(wire)
 		b[i] ^= 1
 		_, err := parseHello(b)
-		require.ErrorIs(t, err, ErrProtocol)
+		require.ErrorIs(t, err, errProtocol)
 	}
 }
 
@@ -102,9 +101,9 @@ func TestHelloIgnoresCapabilitiesItDoesNotKnow(t *testing.T) {
 	require.False(t, h.zstd)
 }
 
-// Claim: bulk.ErrBusy, bulk.ErrNotTaken, bulk.ErrVersion
+// Claim: bulk.ErrBusy, bulk.ErrNotTaken
 func TestRefusalsAreTheirErrors(t *testing.T) {
-	for code, want := range map[refusal]error{1: ErrProtocol, 2: ErrVersion, 3: ErrNotTaken, 4: ErrBusy} {
+	for code, want := range map[refusal]error{1: errProtocol, 2: errVersion, 3: ErrNotTaken, 4: ErrBusy} {
 		require.ErrorIs(t, code.err(), want)
 		require.Equal(t, code, refusalOf(fmt.Errorf("so: %w", want)))
 	}

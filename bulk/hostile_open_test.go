@@ -129,13 +129,13 @@ func TestOpenTakesNoAnswerThatIsNone(t *testing.T) {
 		answer func(hello) hello
 		err    error
 	}{
-		"another id":       {func(h hello) hello { h.kind = helloAccept; h.id[3]++; return h }, ErrProtocol},
-		"more strands":     {func(h hello) hello { h.kind = helloAccept; h.count++; return h }, ErrProtocol},
-		"zstd":             {func(h hello) hello { h.kind = helloAccept; h.zstd = true; return h }, ErrProtocol},
-		"an OPEN":          {func(h hello) hello { return h }, ErrProtocol},
+		"another id":       {func(h hello) hello { h.kind = helloAccept; h.id[3]++; return h }, errProtocol},
+		"more strands":     {func(h hello) hello { h.kind = helloAccept; h.count++; return h }, errProtocol},
+		"zstd":             {func(h hello) hello { h.kind = helloAccept; h.zstd = true; return h }, errProtocol},
+		"an OPEN":          {func(h hello) hello { return h }, errProtocol},
 		"busy":             {func(hello) hello { return hello{kind: helloRefuse, code: refuseBusy} }, ErrBusy},
 		"not accepted":     {func(hello) hello { return hello{kind: helloRefuse, code: refuseNotAccepted} }, ErrNotTaken},
-		"version":          {func(hello) hello { return hello{kind: helloRefuse, code: refuseVersion} }, ErrVersion},
+		"version":          {func(hello) hello { return hello{kind: helloRefuse, code: refuseVersion} }, errVersion},
 		"HandshakeTimeout": {nil, context.DeadlineExceeded},
 	} {
 		synctest.Test(t, func(t *testing.T) {
@@ -230,7 +230,7 @@ func TestAHandlerThatPanicsAbortsTheLane(t *testing.T) {
 			require.NoError(t, err)
 			_, err = io.Copy(io.Discard, l)
 			require.Error(t, err, name)
-			if l.Mode() == Shared {
+			if l.Snapshot().Mode == Shared {
 				require.ErrorIs(t, err, session.ErrInternal, name)
 			}
 			require.Empty(t, registry.Snapshots())

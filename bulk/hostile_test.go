@@ -18,6 +18,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/lane"
 )
 
 // breaches are what a peer may send on the strands of a lane, what of it is read, and the error after that.
@@ -30,24 +31,24 @@ var breaches = map[string]struct {
 	"in order":                        {[][]byte{cat(rawBlock(0, "a"), rawBlock(1, "b"), rawEnd(2))}, true, "ab", nil},
 	"turned around":                   {[][]byte{rawBlock(1, "b"), rawBlock(0, "a"), rawEnd(2)}, true, "ab", nil},
 	"a strand that is not used":       {[][]byte{nil, cat(rawBlock(0, "a"), rawEnd(1))}, true, "a", nil},
-	"a kind that is none":             {[][]byte{{9, 22: 0}}, false, "", ErrProtocol},
-	"zstd that is none":               {[][]byte{rawZstd(0, []byte("none"), 100)}, false, "", ErrProtocol},
-	"a number again":                  {[][]byte{cat(rawBlock(0, "a"), rawBlock(0, "a"))}, false, "a", ErrProtocol},
-	"a number again on another":       {[][]byte{rawBlock(0, "a"), rawBlock(0, "a")}, false, "a", ErrProtocol},
-	"a number that goes back":         {[][]byte{cat(rawBlock(1, "b"), rawBlock(0, "a"))}, false, "", ErrProtocol},
-	"a number that never comes":       {[][]byte{rawBlock(5, "b")}, true, "", ErrProtocol},
-	"numbers that never come":         {[][]byte{rawBlock(5, "b"), rawBlock(3, "c"), rawBlock(^uint64(0), "d")}, false, "", ErrProtocol},
-	"one that never comes, and ends":  {[][]byte{rawBlock(5, "b"), rawBlock(0, "a")}, true, "a", ErrProtocol},
-	"END early":                       {[][]byte{cat(rawBlock(0, "a"), rawEnd(0))}, false, "a", ErrProtocol},
-	"END that never comes":            {[][]byte{cat(rawBlock(0, "a"), rawEnd(7))}, false, "a", ErrProtocol},
-	"END twice":                       {[][]byte{cat(rawEnd(0), rawEnd(0))}, false, "", ErrProtocol},
-	"a block after END":               {[][]byte{cat(rawEnd(0), rawBlock(0, "a"))}, false, "", ErrProtocol},
-	"a block far after END":           {[][]byte{cat(rawEnd(0), rawBlock(9, "a"))}, false, "", ErrProtocol},
+	"a kind that is none":             {[][]byte{{9, 22: 0}}, false, "", errProtocol},
+	"zstd that is none":               {[][]byte{rawZstd(0, []byte("none"), 100)}, false, "", errProtocol},
+	"a number again":                  {[][]byte{cat(rawBlock(0, "a"), rawBlock(0, "a"))}, false, "a", errProtocol},
+	"a number again on another":       {[][]byte{rawBlock(0, "a"), rawBlock(0, "a")}, false, "a", errProtocol},
+	"a number that goes back":         {[][]byte{cat(rawBlock(1, "b"), rawBlock(0, "a"))}, false, "", errProtocol},
+	"a number that never comes":       {[][]byte{rawBlock(5, "b")}, true, "", errProtocol},
+	"numbers that never come":         {[][]byte{rawBlock(5, "b"), rawBlock(3, "c"), rawBlock(^uint64(0), "d")}, false, "", errProtocol},
+	"one that never comes, and ends":  {[][]byte{rawBlock(5, "b"), rawBlock(0, "a")}, true, "a", errProtocol},
+	"END early":                       {[][]byte{cat(rawBlock(0, "a"), rawEnd(0))}, false, "a", errProtocol},
+	"END that never comes":            {[][]byte{cat(rawBlock(0, "a"), rawEnd(7))}, false, "a", errProtocol},
+	"END twice":                       {[][]byte{cat(rawEnd(0), rawEnd(0))}, false, "", errProtocol},
+	"a block after END":               {[][]byte{cat(rawEnd(0), rawBlock(0, "a"))}, false, "", errProtocol},
+	"a block far after END":           {[][]byte{cat(rawEnd(0), rawBlock(9, "a"))}, false, "", errProtocol},
 	"no END":                          {[][]byte{rawBlock(0, "a"), rawBlock(1, "b")}, true, "ab", io.ErrUnexpectedEOF},
 	"nothing":                         {[][]byte{nil, nil}, true, "", io.ErrUnexpectedEOF},
 	"half a head":                     {[][]byte{rawBlock(0, "abc")[:7]}, true, "", io.ErrUnexpectedEOF},
 	"half a block":                    {[][]byte{rawBlock(0, "abc")[:blockHead+2]}, true, "", io.ErrUnexpectedEOF},
-	"RAW whose length is not its raw": {[][]byte{{1, 7: 1, 11: 2, 19: 0, 22: 0}}, false, "", ErrProtocol},
+	"RAW whose length is not its raw": {[][]byte{{1, 7: 1, 11: 2, 19: 0, 22: 0}}, false, "", errProtocol},
 }
 
 func cat(parts ...[]byte) []byte { return slices.Concat(parts...) }
@@ -314,6 +315,23 @@ func TestAStrandThatIsLostEndsTheLane(t *testing.T) {
 	})
 }
 
+// strandLane is a strand as the lane on it sees it, which moves never and calls moved when it is asked.
+type strandLane struct {
+	lane.Stream
+	untaken uint64
+	limit   time.Duration
+	moved   func()
+}
+
+func (s strandLane) SetPayload(func() uint64)    {}
+func (s strandLane) Unread() (uint64, bool)      { return s.untaken, true }
+func (s strandLane) CloseTimeout() time.Duration { return s.limit }
+
+func (s strandLane) WriteProgress() uint64 {
+	s.moved()
+	return 0
+}
+
 // takenStrand is a strand of which the peer has left some bytes unread.
 type takenStrand struct {
 	rawStrand
@@ -322,7 +340,7 @@ type takenStrand struct {
 
 var errUntaken = errors.New("the peer has not read all")
 
-func (s takenStrand) Unread() (uint64, bool) { return s.untaken, true }
+func (s takenStrand) ForLane() lane.Stream { return strandLane{untaken: s.untaken, moved: func() {}} }
 
 func (s takenStrand) Close() error {
 	_ = s.rawStrand.Close()
@@ -381,11 +399,8 @@ type stuckStrand struct {
 	over  chan struct{}
 }
 
-func (s stuckStrand) CloseTimeout() time.Duration { return s.limit }
-
-func (s stuckStrand) WriteProgress() uint64 {
-	*s.asked++
-	return 0
+func (s stuckStrand) ForLane() lane.Stream {
+	return strandLane{limit: s.limit, moved: func() { *s.asked++ }}
 }
 
 func (s stuckStrand) Write([]byte) (int, error) {

@@ -16,7 +16,7 @@ import (
 //
 // Read returns exactly io.EOF at the end of what the peer sent. After Close, calls match net.ErrClosed; past a deadline they match
 // os.ErrDeadlineExceeded; once the peer reads no more, Write matches EPIPE, on dedicated streams ECONNRESET. A lane whose streams have
-// ended otherwise returns their error, a *session.Error, or io.ErrUnexpectedEOF; one whose peer breaks the protocol, ErrProtocol.
+// ended otherwise returns their error, a *session.Error, or io.ErrUnexpectedEOF; one whose peer breaks the protocol, session.ErrProtocol.
 type Lane struct {
 	conn   strand
 	pace   *pace
@@ -45,9 +45,6 @@ func (l *Lane) Name() string { return l.name }
 
 // Peer returns the peer, as the session names it.
 func (l *Lane) Peer() string { return l.peer }
-
-// Mode returns what carries the lane.
-func (l *Lane) Mode() Mode { return l.mode }
 
 // Read reads what the peer wrote.
 func (l *Lane) Read(p []byte) (int, error) {

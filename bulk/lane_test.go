@@ -108,7 +108,7 @@ func TestAbortTellsThePeerTheCode(t *testing.T) {
 				require.NoError(t, err)
 				require.NoError(t, here.Abort(codes.TooLarge))
 				_, err = io.Copy(io.Discard, there)
-				if here.Mode() == Shared {
+				if here.Snapshot().Mode == Shared {
 					require.ErrorIs(t, err, session.ErrTooLarge)
 				} else {
 					require.Error(t, err) // a pipe has no codes; libp2p's streams do
@@ -175,7 +175,7 @@ func TestALaneOnALimitedConnectionWaits(t *testing.T) {
 			require.NoError(t, p.Alice.Reconnect(t.Context()))
 			synctest.Wait()
 			here, there := p.lanes(t, &Options{Mode: mode})
-			require.Equal(t, Shared, here.Mode())
+			require.Equal(t, Shared, here.Snapshot().Mode)
 			require.Equal(t, mode == Dedicated, here.Snapshot().FellBack != nil)
 			done := make(chan error, 1)
 			go func() {
@@ -200,7 +200,7 @@ func TestADedicatedLaneThatIsRefusedIsShared(t *testing.T) {
 		Handle(p.ToAlice, "back", nil, func(l *Lane) { _, _ = io.Copy(l, l) })
 		l, err := Open(t.Context(), p.Bob, "back", &Options{Mode: Dedicated, Strands: 4}) // who has accepted opens no dedicated streams
 		require.NoError(t, err)
-		require.Equal(t, Shared, l.Mode())
+		require.Equal(t, Shared, l.Snapshot().Mode)
 		require.ErrorIs(t, l.Snapshot().FellBack, session.ErrUnsupported)
 		_, err = l.Write([]byte("hello"))
 		require.NoError(t, err)

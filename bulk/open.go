@@ -14,7 +14,7 @@ import (
 
 // Open opens a lane under name at the peer of a session, and returns once the peer has taken it. opts may be nil.
 //
-// The error is that of session.OpenStream, or matches ErrNotTaken, ErrBusy, ErrVersion, ErrProtocol, ErrInvalid, or the ctx's error,
+// The error is that of session.OpenStream, or matches ErrNotTaken, ErrBusy, session.ErrVersion, session.ErrProtocol, session.ErrInvalid, or the ctx's error,
 // context.DeadlineExceeded too when the peer has not answered within HandshakeTimeout.
 func Open(ctx context.Context, s *session.Session, name string, opts *Options) (*Lane, error) {
 	o := opts.withDefaults()
@@ -22,7 +22,7 @@ func Open(ctx context.Context, s *session.Session, name string, opts *Options) (
 		return nil, err
 	}
 	if s == nil {
-		return nil, fmt.Errorf("%w: session is nil", ErrInvalid)
+		return nil, fmt.Errorf("%w: session is nil", errInvalid)
 	}
 	st, mode, why, err := openFirst(ctx, s, name, &o)
 	if err != nil {
@@ -38,13 +38,13 @@ func Open(ctx context.Context, s *session.Session, name string, opts *Options) (
 		_ = st.Reset(codes.Cancelled) // the first error is what counts; the peer may have taken the lane
 		return nil, fmt.Errorf("bulk: open %q: %w", name, err)
 	}
-	st.SetBulk(!o.AllowLimited) // not before: a hello is let through
+	st.ForLane().SetBulk(!o.AllowLimited) // not before: a hello is let through
 	l := newLane(st, name, s.Peer(), o)
 	l.mode, l.why = mode, why
 	if theirs.zstd || theirs.count > 1 { // spec 2.3
 		l.inBlocks(theirs)
 		l.framed.join(0, st)
-		l.leave = s.FlushOnClose(l.framed.flush)
+		l.leave = st.ForLane().FlushOnClose(l.framed.flush)
 		l.why = errors.Join(why, l.addStrands(ctx, s, ours, theirs.count))
 	}
 	if err := ctx.Err(); err != nil {
@@ -96,7 +96,7 @@ func refused(err error) bool {
 func greet(ctx context.Context, st *session.Stream, ours hello, timeout time.Duration) (hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	st.SetPayload(func() uint64 { return 0 })
+	st.ForLane().SetPayload(func() uint64 { return 0 })
 	var theirs hello
 	err := during(ctx, st, func() (err error) {
 		if _, err := st.Write(ours.append(make([]byte, 0, helloSize))); err != nil {
@@ -128,7 +128,7 @@ func during(ctx context.Context, st *session.Stream, fn func() error) error {
 
 func newLane(st *session.Stream, name, peer string, o Options) *Lane {
 	l := &Lane{conn: st, pace: newPace(o.Rate), opts: o, name: name, peer: peer, opened: time.Now(), id: lastID.Add(1)}
-	st.SetPayload(l.begun.Load)
+	st.ForLane().SetPayload(l.begun.Load)
 	return l
 }
 

@@ -67,15 +67,15 @@ func (o *Options) withDefaults() Options {
 func (o *Options) validate() error {
 	switch {
 	case o.Mode > Dedicated:
-		return fmt.Errorf("%w: Mode is %d, want Shared or Dedicated", ErrInvalid, o.Mode)
+		return fmt.Errorf("%w: Mode is %d, want Shared or Dedicated", errInvalid, o.Mode)
 	case o.Strands < 1 || o.Strands > maxStrands:
-		return fmt.Errorf("%w: Strands is %d, want 1 to %d", ErrInvalid, o.Strands, maxStrands)
+		return fmt.Errorf("%w: Strands is %d, want 1 to %d", errInvalid, o.Strands, maxStrands)
 	case o.Strands > 1 && o.Mode != Dedicated:
-		return fmt.Errorf("%w: Strands is %d: a shared lane has one", ErrInvalid, o.Strands)
+		return fmt.Errorf("%w: Strands is %d: a shared lane has one", errInvalid, o.Strands)
 	case o.Rate < 0:
-		return fmt.Errorf("%w: Rate is %d, want 0 or more", ErrInvalid, o.Rate)
+		return fmt.Errorf("%w: Rate is %d, want 0 or more", errInvalid, o.Rate)
 	case o.HandshakeTimeout < 0:
-		return fmt.Errorf("%w: HandshakeTimeout is %v, want more than 0", ErrInvalid, o.HandshakeTimeout)
+		return fmt.Errorf("%w: HandshakeTimeout is %v, want more than 0", errInvalid, o.HandshakeTimeout)
 	}
 	return nil
 }

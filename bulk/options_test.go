@@ -13,7 +13,6 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// Claim: bulk.ErrInvalid
 func TestOptionsNameTheFieldThatIsWrong(t *testing.T) {
 	for _, test := range []struct {
 		o    Options
@@ -28,7 +27,7 @@ func TestOptionsNameTheFieldThatIsWrong(t *testing.T) {
 	} {
 		l, err := Open(context.Background(), nil, "lane", &test.o) // before it looks at the session
 		require.Nil(t, l)
-		require.ErrorIs(t, err, ErrInvalid)
+		require.ErrorIs(t, err, errInvalid)
 		require.EqualError(t, err, test.says)
 	}
 	for _, o := range []*Options{nil, {}, {Mode: Dedicated}, {Mode: Dedicated, Strands: 16}, {Strands: 1, Rate: 1}, {HandshakeTimeout: 1}} {
@@ -93,7 +92,7 @@ func TestAllowLimitedUsesALimitedConnection(t *testing.T) {
 			p.limited.Store(true)
 			require.NoError(t, p.Alice.Reconnect(t.Context()))
 			here, there := p.lanes(t, &Options{Mode: mode, AllowLimited: true})
-			require.Equal(t, mode, here.Mode())
+			require.Equal(t, mode, here.Snapshot().Mode)
 			require.NoError(t, here.Snapshot().FellBack)
 			began := time.Now()
 			_, err := here.Write(make([]byte, 1000))

@@ -33,7 +33,7 @@ func TestSnapshotSaysWhatALaneIsAndHasDone(t *testing.T) {
 		require.Equal(t, Snapshot{ID: v.ID, Name: "lane", Peer: "bob", Opened: opened, Mode: Dedicated, Strands: 2, Written: maxBlock + 10,
 			Raw: maxBlock + 10, Wire: maxBlock + 10 + 2*blockHead}, v)
 		require.Equal(t, Snapshot{ID: w.ID, Name: "lane", Peer: "alice", Opened: opened, Mode: Dedicated, Strands: 2, Read: maxBlock}, w)
-		require.Equal(t, []any{"lane", "bob", Dedicated}, []any{here.Name(), here.Peer(), here.Mode()})
+		require.Equal(t, []any{"lane", "bob", Dedicated}, []any{here.Name(), here.Peer(), here.Snapshot().Mode})
 
 		plain, end := p.lanes(t, nil)
 		_, err = plain.Write(make([]byte, 5))

@@ -14,7 +14,7 @@ type Snapshot struct {
 	Name       string
 	Peer       string
 	Opened     time.Time
-	Mode       Mode
+	Mode       Mode   // what carries the lane
 	FellBack   error  // why Mode, or Strands, is not what was asked for; nil if it is
 	Strands    int    // streams that have carried it
 	Compressed bool   // zstd was agreed on

@@ -75,9 +75,9 @@ func (h hello) append(b []byte) []byte {
 func parseHello(b []byte) (hello, error) {
 	switch {
 	case [4]byte(b) != helloMagic:
-		return hello{}, fmt.Errorf("%w: this is no bulk lane: it begins with %q", ErrProtocol, b[:8])
+		return hello{}, fmt.Errorf("%w: this is no bulk lane: it begins with %q", errProtocol, b[:8])
 	case b[4] != helloVersion:
-		return hello{}, fmt.Errorf("%w: the other side speaks version %d of bulk lanes, this one %d", ErrVersion, b[4], helloVersion)
+		return hello{}, fmt.Errorf("%w: the other side speaks version %d of bulk lanes, this one %d", errVersion, b[4], helloVersion)
 	}
 	h := hello{
 		kind: helloKind(b[5]), zstd: b[6]&capZstd != 0, strand: int(b[7]), id: laneID(b[8:]),

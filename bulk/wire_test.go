@@ -81,7 +81,7 @@ func TestBlocksKeepTheRangesOfTheirFields(t *testing.T) {
 					ok = length == 0 && raw == 0
 				}
 				if !ok {
-					require.ErrorIs(t, err, ErrProtocol, "kind %d, length %d, raw %d", k, length, raw)
+					require.ErrorIs(t, err, errProtocol, "kind %d, length %d, raw %d", k, length, raw)
 					continue
 				}
 				require.NoError(t, err, "kind %d, length %d, raw %d", k, length, raw)
@@ -90,7 +90,7 @@ func TestBlocksKeepTheRangesOfTheirFields(t *testing.T) {
 					bad := bytes.Clone(b)
 					bad[i] = 1
 					_, err = parseBlock(bad)
-					require.ErrorIs(t, err, ErrProtocol, "byte %d", i)
+					require.ErrorIs(t, err, errProtocol, "byte %d", i)
 				}
 			}
 		}
@@ -116,14 +116,14 @@ func TestBlocksRefuseZstdThatIsNotWhatItSays(t *testing.T) {
 	} {
 		b, _, err := readBlock(bytes.NewReader(wire), &unpacker{zstd: true})
 		require.True(t, b == nil, name)
-		require.ErrorIs(t, err, ErrProtocol, name)
+		require.ErrorIs(t, err, errProtocol, name)
 	}
 	b, _, err := readBlock(bytes.NewReader(rawZstd(0, pack(body), maxBlock)), &unpacker{zstd: true})
 	require.NoError(t, err)
 	require.Equal(t, body, b.raw)
 	b.free()
 	_, _, err = readBlock(bytes.NewReader(rawZstd(0, packed, 1000)), new(unpacker))
-	require.ErrorIs(t, err, ErrProtocol, "it was not agreed on")
+	require.ErrorIs(t, err, errProtocol, "it was not agreed on")
 }
 
 // What does not shrink is sent as it is, and tried rarely; what shrinks again is noticed.

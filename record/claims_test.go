@@ -73,7 +73,12 @@ func TestNilPointersInErrorsAreErrors(t *testing.T) {
 				return nil, none
 			}, nil)
 			require.ErrorContains(t, err, "nil")
-			p.Bob.FlushOnClose(func(context.Context) error { return none })
+			p.ToBob.SetStream("lane", func(st *session.Stream) {
+				st.ForLane().FlushOnClose(func(context.Context) error { return none })
+			})
+			_, err = p.Alice.OpenStream(t.Context(), "lane", nil)
+			require.NoError(t, err)
+			synctest.Wait()
 			require.ErrorContains(t, p.Bob.Close(), "nil")
 		})
 		synctest.Test(t, func(t *testing.T) {

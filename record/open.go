@@ -293,11 +293,6 @@ func (p *handshake) sayWhyNot(err error) {
 	_, _ = p.conn.Write(words)                               // the peer may be gone
 }
 
-// A Registrar registers handlers for the streams that peers open: a peerlane.Server, a peerlane.Client, a session.Mux.
-type Registrar interface {
-	SetStream(name string, fn func(*session.Stream))
-}
-
 // AcceptInfo describes a record stream to the accept function of Handle.
 type AcceptInfo struct {
 	Name    string
@@ -306,12 +301,12 @@ type AcceptInfo struct {
 
 type acceptFunc = func(AcceptInfo) (*Options, error)
 
-// Handle calls serve, in a separate goroutine, with every record stream that a peer opens under name. accept decides whether to accept a
+// Handle calls serve, in a separate goroutine, with every record stream that a peer of at opens under name. accept decides whether to accept a
 // stream, and with which Options. An error refuses it; the peer receives the error's text and, if it is an *Error with an application's
 // Code, that code. If accept is nil, all streams are accepted, with default Options. The stream is closed when serve returns. If serve
 // panics or ends its goroutine, the peer receives CodeInternal. If serve is nil, no stream is accepted. Handle panics where at does: if at
 // is nil, or name is longer than 255 bytes.
-func Handle(at Registrar, name string, accept func(AcceptInfo) (*Options, error), serve func(*Stream)) {
+func Handle(at session.Registrar, name string, accept func(AcceptInfo) (*Options, error), serve func(*Stream)) {
 	if serve == nil {
 		accept = refuse(accept)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
 	"github.com/peerlane/peerlane/internal/hook"
+	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/internal/lively"
 	"github.com/peerlane/peerlane/internal/steady"
 	"github.com/peerlane/peerlane/session"
@@ -36,14 +37,15 @@ type Stream struct {
 	name     string
 	peer     string
 	opened   time.Time
-	id       uint64 // unique in this process
-	batchAck bool   // both sides know acknowledgements in a BATCH
-	given    bool   // both sides report in CLOSE which records the application was given
-	store    Store  // nil if there is none
-	lease    *lease // of the Store
-	log      LogID  // the log that this side writes
-	leave    func() // removes the stream from its session's lanes; nil if it is on no session
-	peerLog  LogID  // the log that this side reads
+	id       uint64      // unique in this process
+	batchAck bool        // both sides know acknowledgements in a BATCH
+	given    bool        // both sides report in CLOSE which records the application was given
+	store    Store       // nil if there is none
+	lease    *lease      // of the Store
+	log      LogID       // the log that this side writes
+	lane     lane.Stream // what the conn is to a lane; nil if it is on no session
+	leave    func()      // removes the stream from its session's lanes; nil if it is on no session
+	peerLog  LogID       // the log that this side reads
 
 	ended    chan struct{} // closed when err is set
 	done     chan struct{} // closed when both loops have returned
@@ -158,8 +160,9 @@ func (s *Stream) tellLog(applied uint64) error {
 // start starts the two loops, which end with the stream.
 func (s *Stream) start() {
 	if st, ok := s.conn.(*session.Stream); ok {
-		st.SetPayload(s.payload.Load)
-		s.leave = st.Session().FlushOnClose(s.flush)
+		s.lane = st.ForLane()
+		s.lane.SetPayload(s.payload.Load)
+		s.leave = s.lane.FlushOnClose(s.flush)
 	}
 	s.opts.Registry.add(s)
 	s.running.Go(s.writeLoop)
@@ -374,18 +377,15 @@ func (s *Stream) moved() uint64 {
 		s.partings++
 	}
 	n := s.pace.Moved() + s.out.acked + s.partings
-	if c, ok := s.conn.(progressing); ok {
-		n += c.WriteProgress()
+	if s.lane != nil {
+		n += s.lane.WriteProgress()
 	}
 	return n
 }
 
-// progressing is a conn that says how far it is, also within a Write: a *session.Stream.
-type progressing interface{ WriteProgress() uint64 }
-
-// put writes to the conn in a way that moved can follow.
+// put writes to the conn in a way that moved can follow: a stream of a session says how far it is, also within a Write.
 func (s *Stream) put(b []byte) (err error) {
-	if _, ok := s.conn.(progressing); ok {
+	if s.lane != nil {
 		_, err = s.conn.Write(b)
 	} else {
 		_, err = s.pace.Write(s.conn, b)

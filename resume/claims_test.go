@@ -30,7 +30,7 @@ func TestADialFunctionThatIsNilOrReturnsNothingIsAnError(t *testing.T) {
 // An end without a reason is an end all the same.
 func TestAnEndWithoutAReasonIsNetErrClosed(t *testing.T) {
 	for name, end := range map[string]func(*Conn){
-		"Abort": func(c *Conn) { c.Abort(nil) }, "End": func(c *Conn) { c.End(nil) }, "Flow.Close": func(c *Conn) { c.flow.Close(nil) },
+		"Abort": func(c *Conn) { c.Abort(nil) }, "End": func(c *Conn) { c.ForSession().End(nil) }, "Flow.Close": func(c *Conn) { c.flow.Close(nil) },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			p := newPair(t, nil, nil)
@@ -47,45 +47,6 @@ func TestAnEndWithoutAReasonIsNetErrClosed(t *testing.T) {
 			require.ErrorIs(t, err, net.ErrClosed, name)
 		})
 	}
-}
-
-// Claim: resume.Backoff.Min
-// Claim: resume.Backoff.Max
-func TestABackoffOfAnyValuesCanBeWaitedBy(t *testing.T) {
-	values := []time.Duration{math.MinInt64, -1, 0, 1, time.Millisecond, 10 * time.Second, math.MaxInt64}
-	for _, least := range values {
-		for _, most := range values {
-			b := Backoff{Min: least, Max: most}
-			lo, hi := least, most
-			if lo <= 0 {
-				lo = 50 * time.Millisecond
-			}
-			if hi <= 0 {
-				hi = max(5*time.Second, lo)
-			}
-			lo = min(lo, hi)
-			for _, n := range []int{math.MinInt, -1, 0, 1} {
-				d := b.Wait(n)
-				require.True(t, d >= lo/2 && d <= lo, "%+v.Wait(%d) = %v", b, n, d)
-			}
-			for _, n := range []int{2, 63, 64, 65, 200, math.MaxInt} {
-				d := b.Wait(n)
-				require.True(t, d >= lo/2 && d <= hi, "%+v.Wait(%d) = %v", b, n, d)
-			}
-			require.GreaterOrEqual(t, b.Wait(200), hi/2)
-		}
-	}
-	for range 100 {
-		require.GreaterOrEqual(t, Backoff{Min: 10 * time.Second}.Wait(1), 5*time.Second)
-	}
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
-		n := 0
-		err := Backoff{Min: -1, Max: -1}.Retry(ctx, nil, func(context.Context) error { n++; return errRefused }, nil)
-		require.ErrorIs(t, err, errRefused)
-		require.Greater(t, n, 3600/5)
-	})
 }
 
 func TestABackoffWhoseMaxIsLessThanItsMinIsRefused(t *testing.T) {

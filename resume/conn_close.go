@@ -53,16 +53,6 @@ func (c *Conn) Abort(err error) {
 	f.CloseLocked(err)
 }
 
-// End is Abort for a Conn whose reader continues: received data can still be read, up to io.EOF if the other side's end has arrived. Write
-// and all other calls return err, or net.ErrClosed if it is nil.
-func (c *Conn) End(err error) {
-	f := c.flow
-	f.Lock()
-	defer f.Unlock()
-	f.ExpireLocked() // wakes a Write that is in the carrier's
-	f.CloseLocked(err)
-}
-
 // Acked returns how many of the written bytes the other side has acknowledged, and whether that is all of them. The end sent by CloseWrite
 // counts as one byte. Acknowledged data is with the other side's application or, after CloseWrite, waits for it in memory.
 func (c *Conn) Acked() (n uint64, all bool) { return c.flow.Delivered() }
@@ -72,11 +62,8 @@ func (c *Conn) Acked() (n uint64, all bool) { return c.flow.Delivered() }
 func (c *Conn) AwaitAcked() error { return c.flow.AwaitAcked() }
 
 // Err returns why the Conn has ended, or nil while it has not. The error matches net.ErrClosed after Close, or ErrLost or ErrProtocol, or
-// is the one from Abort, End or Options.Final.
+// is the one from Abort or Options.Final.
 func (c *Conn) Err() error { return c.flow.Err() }
-
-// Heard reports whether anything of the other side has arrived after the hello of the first carrier.
-func (c *Conn) Heard() bool { return c.flow.Heard() > 0 }
 
 // Undelivered returns how many bytes the other side had not acknowledged when the Conn ended, or 0 while it has not ended. The end of the
 // direction counts as one byte unless the other side has ended too. The other side may have received some of them.

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -444,11 +443,6 @@ func TestWriteWaitsForItsTurnWithADeadline(t *testing.T) {
 	})
 }
 
-func TestStateNames(t *testing.T) {
-	var text strings.Builder
-	for s := StateConnected; s <= StateClosed+1; s++ {
-		text.WriteString(s.String() + " ")
-	}
-	require.Equal(t, "connected detached resumed lost closed State(6) ", text.String())
+func TestAStrangerBreaksTheProtocol(t *testing.T) {
 	require.True(t, errors.Is(ErrStranger, ErrProtocol))
 }

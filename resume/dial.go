@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/peerlane/peerlane/internal/backoff"
 	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/hook"
 )
@@ -172,7 +173,7 @@ func (c *Conn) redial(forced bool) {
 		return err
 	}
 	final := func(error) bool { return c.flow.Err() != nil || c.flow.Attached() }
-	_ = c.opts.Backoff.Retry(c.ctx, c.kick, attempt, final) // the reason is stored
+	_ = backoff.Backoff(c.opts.Backoff).Retry(c.ctx, c.kick, attempt, final) // the reason is stored
 }
 
 // resume makes one attempt to give the conn a new carrier. It closes the flow after an error that no later attempt can repair.

@@ -2,7 +2,6 @@ package resume
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"sync/atomic"
@@ -267,48 +266,5 @@ func TestDialKeepsTheValuesOfItsContextAndNotItsEnd(t *testing.T) {
 		_, _, _ = c.Close(), s.Close(), l.Close()
 		<-c.Done()
 		<-s.(*Conn).Done()
-	})
-}
-
-func TestBackoffWaitsStayWithinTheirBounds(t *testing.T) {
-	for _, b := range []Backoff{{}, {Min: time.Hour}, {Min: time.Second, Max: time.Millisecond}, {Min: time.Minute, Max: 1<<63 - 1}} {
-		top := b.Max
-		if top == 0 {
-			top = max(5*time.Second, b.Min)
-		}
-		for failures := 1; failures < 200; failures++ {
-			d := b.Wait(failures)
-			require.True(t, d >= 0 && d <= top, "%+v, %d failures: %v", b, failures, d)
-		}
-	}
-	require.LessOrEqual(t, Backoff{}.Wait(1), 50*time.Millisecond)
-	require.GreaterOrEqual(t, Backoff{}.Wait(100), 2500*time.Millisecond)
-}
-
-func TestBackoffRetries(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := Backoff{Min: time.Second, Max: time.Second}
-		kick := make(chan struct{}, 1)
-		tries := 0
-		fails := func(context.Context) error { tries++; return errRefused }
-		never := func(error) bool { return false }
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		require.ErrorIs(t, b.Retry(ctx, kick, fails, never), errRefused)
-		require.True(t, tries >= 60 && tries <= 121, "%d", tries)
-
-		tries = 0
-		require.ErrorIs(t, b.Retry(t.Context(), kick, fails, func(err error) bool { return errors.Is(err, errRefused) }), errRefused)
-		require.Equal(t, 1, tries)
-
-		kick <- struct{}{}
-		start := time.Now()
-		require.NoError(t, Backoff{Min: time.Hour, Max: time.Hour}.Retry(t.Context(), kick, func(context.Context) error {
-			if tries++; tries < 3 {
-				return errRefused
-			}
-			return nil
-		}, never))
-		require.Zero(t, time.Since(start))
 	})
 }

@@ -152,7 +152,7 @@ func (g *greeting) openAgain() error {
 func (c *Conn) restart() error {
 	c.turn.Lock()
 	defer c.turn.Unlock()
-	if c.tries > 0 || c.Heard() {
+	if c.tries > 0 || c.flow.Heard() > 0 {
 		return flow.ProtocolErrorf("NEW of a connection that the dialing side knows")
 	}
 	if c.flow.Pause() != nil {

@@ -141,7 +141,7 @@ func (d *diary) text() string {
 	defer d.mu.Unlock()
 	var text strings.Builder
 	for _, c := range d.changes {
-		text.WriteString(c.State.String() + " ")
+		text.WriteString(string(c.State) + " ")
 	}
 	return text.String()
 }

@@ -30,10 +30,10 @@ func (c *Conn) keep() {
 	}
 }
 
-// tell reports events to OnState, and returns the last state, or 0 if there is nothing new. Before it reports the end, it waits until
+// tell reports events to OnState, and returns the last state, or "" if there is nothing new. Before it reports the end, it waits until
 // everything else has ended.
 func (c *Conn) tell() State {
-	last := State(0)
+	last := State("")
 	for _, e := range c.happened() {
 		last = e.State
 		if last.over() {

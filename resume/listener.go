@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/backoff"
 )
 
 // A Listener accepts [Conn]s on the carriers of another listener, and assigns later carriers to the Conns that they resume.
@@ -122,7 +124,7 @@ func (l *Listener) serve() {
 			}
 		case ok && temporary.Temporary(): // such as too many open files
 			failures++
-			if !l.pause(Backoff{Min: 5 * time.Millisecond, Max: time.Second}.Wait(failures)) {
+			if !l.pause(backoff.Backoff{Min: 5 * time.Millisecond, Max: time.Second}.Wait(failures)) {
 				return
 			}
 		default:
@@ -156,25 +158,6 @@ func (l *Listener) Serve(carrier net.Conn) (*Conn, error) {
 		return nil, net.ErrClosed
 	}
 	return l.hear(carrier, forServe, nil)
-}
-
-// ServeAgain is Serve for a carrier on which the dialing side opens c again. Serve has returned c before, but the dialing side has not
-// received the answer, and the layer above knows that it means c (spec 3.9). c continues on this carrier. ServeAgain answers a RESUME as
-// Serve does. The errors are those of Serve. ErrProtocol also means that something of the dialing side was received on c, and ErrInvalid
-// that c does not belong to l.
-func (l *Listener) ServeAgain(c *Conn, carrier net.Conn) error {
-	if carrier == nil {
-		return fmt.Errorf("%w: carrier is nil", ErrInvalid)
-	}
-	if c == nil || c.server != l {
-		_ = carrier.Close()
-		return fmt.Errorf("%w: the Conn is not of this Listener", ErrInvalid)
-	}
-	if !l.admit(carrier) {
-		return net.ErrClosed
-	}
-	_, err := l.hear(carrier, forServe, c)
-	return err
 }
 
 // admit begins the hello on a carrier, and ends the oldest one in progress if there are too many. It reports whether the caller must call

@@ -262,23 +262,20 @@ func TestServeAgain(t *testing.T) {
 		require.NoError(t, err)
 		_, err = s.Write([]byte("said before anybody was there to hear it"))
 		require.NoError(t, err)
-		require.False(t, s.Heard())
+		require.False(t, s.ForSession().Heard())
 
-		require.ErrorIs(t, l.ServeAgain(s, nil), ErrInvalid)
-		other, err := NewListener(nil, nil)
-		require.NoError(t, err)
-		for _, c := range []*Conn{nil, s} {
+		require.ErrorIs(t, s.ForSession().ServeAgain(nil), ErrInvalid)
+		for _, c := range []*Conn{nil, {}} {
 			a, b := faultnet.Pipe(faultnet.LinkOptions{})
-			require.ErrorIs(t, other.ServeAgain(c, b), ErrInvalid)
+			require.ErrorIs(t, c.ForSession().ServeAgain(b), ErrInvalid, "of no Listener")
 			_, err := a.Read(make([]byte, 1))
 			require.Error(t, err, "the carrier is closed")
 		}
-		require.NoError(t, other.Close())
 
 		served := make(chan error, 1)
 		dial := func(context.Context) (net.Conn, error) {
 			c, carrier := faultnet.Pipe(faultnet.LinkOptions{})
-			go func() { served <- l.ServeAgain(s, carrier) }()
+			go func() { served <- s.ForSession().ServeAgain(carrier) }()
 			return c, nil
 		}
 		c, err := Dial(dial, nil)
@@ -289,7 +286,7 @@ func TestServeAgain(t *testing.T) {
 		_, err = io.ReadFull(c, got)
 		require.NoError(t, err)
 		require.Equal(t, "said before anybody was there to hear it", string(got))
-		require.True(t, s.Heard())
+		require.True(t, s.ForSession().Heard())
 
 		_, err = Dial(dial, nil)
 		require.ErrorIs(t, err, ErrProtocol, "the dialing side has been heard")

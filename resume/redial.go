@@ -1,64 +1,12 @@
 package resume
 
-import (
-	"context"
-	"math/rand/v2"
-	"time"
-
-	"github.com/peerlane/peerlane/internal/defaults"
-)
+import "time"
 
 // A Backoff is the wait between attempts: Min after the first failure, then twice as long each time, up to Max. Each wait is shortened at
 // random by up to a half, so that many sides that lost the same peer do not return together.
 //
-// Options reject a negative Backoff, and a Max that is set and less than Min. Wait and Retry treat a negative Min or Max as zero, and wait
-// no longer than a Max that is less than Min.
+// Options reject a negative Backoff, and a Max that is set and less than Min.
 type Backoff struct {
 	Min time.Duration // if zero, 50 ms, or Max if that is less
 	Max time.Duration // if zero, 5 s, or Min if that is more
-}
-
-// withDefaults returns a copy with valid values.
-func (b Backoff) withDefaults() Backoff {
-	switch {
-	case b.Min <= 0 && b.Max <= 0:
-		return Backoff{defaults.MinBackoff, defaults.MaxBackoff}
-	case b.Min <= 0:
-		b.Min = min(defaults.MinBackoff, b.Max)
-	case b.Max <= 0:
-		b.Max = max(defaults.MaxBackoff, b.Min)
-	}
-	return b
-}
-
-// Wait returns the wait after the given number of failures in a row, counted from 1. A smaller number counts as 1.
-func (b Backoff) Wait(failures int) time.Duration {
-	b = b.withDefaults()
-	d := b.Max
-	if shift := max(failures, 1) - 1; shift < 62 && b.Min < d>>shift {
-		d = b.Min << shift
-	}
-	return d - rand.N(d/2+1)
-}
-
-// Retry calls attempt until it succeeds, fails with an error that final reports as final, or ctx ends, and returns the last error. A nil
-// final reports no error as final. Between attempts it waits as b says. A value from kick ends the wait at once, and the waits start again
-// from Min.
-func (b Backoff) Retry(ctx context.Context, kick <-chan struct{}, attempt func(context.Context) error, final func(error) bool) error {
-	for failures := 1; ; failures++ {
-		err := attempt(ctx)
-		if err == nil || ctx.Err() != nil || final != nil && final(err) {
-			return err
-		}
-		timer := time.NewTimer(b.Wait(failures))
-		select {
-		case <-timer.C:
-		case <-kick:
-			timer.Stop()
-			failures = 0
-		case <-ctx.Done():
-			timer.Stop()
-			return err
-		}
-	}
 }

@@ -139,7 +139,7 @@ func (a *Acceptor) answerNew(raw net.Conn, h *frame.Hello, accept func() (carrie
 		return nil, err
 	}
 	if at.conn != nil {
-		return answerAgain(at, accept, l)
+		return answerAgain(at, accept)
 	}
 	st, serve, err := a.admitStream(h, s)
 	if err != nil {
@@ -166,7 +166,7 @@ func (a *Acceptor) answerNew(raw net.Conn, h *frame.Hello, accept func() (carrie
 }
 
 // answerAgain continues the opening of an existing stream, or reports how it ended.
-func answerAgain(at *arrival, accept func() (carrier, error), l *resume.Listener) (func(), error) {
+func answerAgain(at *arrival, accept func() (carrier, error)) (func(), error) {
 	c, err := accept()
 	if err != nil {
 		return nil, err
@@ -177,5 +177,5 @@ func answerAgain(at *arrival, accept func() (carrier, error), l *resume.Listener
 	if over {
 		return func() { drop(c.raw, frame.LastWord+code) }, nil
 	}
-	return func() {}, l.ServeAgain(at.conn, c.forFlow())
+	return func() {}, at.conn.ForSession().ServeAgain(c.forFlow())
 }

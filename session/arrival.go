@@ -71,7 +71,7 @@ func (s *Session) departLocked(at *arrival) {
 	if at == nil || at.number == 0 || s.dedicated.arrivals[at.number] != at {
 		return
 	}
-	if at.conn.Heard() {
+	if at.conn.ForSession().Heard() {
 		delete(s.dedicated.arrivals, at.number)
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/backoff"
 	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
@@ -160,7 +161,7 @@ func (s *Session) endOf(err error) *Error {
 // dialing side.
 func (s *Session) redial() {
 	for {
-		err := s.cfg.Backoff.Retry(s.ctx, s.carriers.kick, s.reattach, isFinal)
+		err := backoff.Backoff(s.cfg.Backoff).Retry(s.ctx, s.carriers.kick, s.reattach, isFinal)
 		if err != nil && s.ctx.Err() == nil {
 			s.fail(s.refusedResume(err))
 		}

@@ -239,13 +239,27 @@ func TestANilErrorInAnErrorRefuses(t *testing.T) {
 	})
 }
 
+// What Take cannot reserve completely it does not reserve at all.
+//
+// Claim: session.QuotaSnapshot.Calls, session.QuotaSnapshot.Bytes, session.QuotaSnapshot.Refused
+func TestAQuotaIsTakenCompletelyOrNotAtAll(t *testing.T) {
+	q := &Quota{MaxCalls: 2, MaxBytes: 100}
+	require.True(t, q.Take(1, 60))
+	require.False(t, q.Take(1, 60), "no bytes")
+	require.False(t, q.Take(2, 10), "no places")
+	require.Equal(t, QuotaSnapshot{Calls: 1, Bytes: 60, Refused: 2}, q.Snapshot())
+	require.True(t, q.Take(1, 40))
+	q.Release(2, 100)
+	require.Equal(t, QuotaSnapshot{Refused: 2}, q.Snapshot())
+}
+
 func TestQuotasOfZeroOrLessBoundNothing(t *testing.T) {
 	for _, n := range []int{0, -1, math.MinInt} {
-		q := NewQuota(&QuotaLimits{Sessions: n, Calls: n, Bytes: int64(n)})
+		q := &Quota{MaxSessions: n, MaxCalls: n, MaxBytes: int64(n)}
 		for range 10 {
-			require.True(t, q.StartCall() && q.Take(1<<20) && q.startSession() && !q.fullOfCalls(), fmt.Sprint(n))
+			require.True(t, q.startCall() && q.take(1<<20) && q.startSession() && !q.fullOfCalls(), fmt.Sprint(n))
 		}
-		require.Zero(t, q.Refused())
+		require.Zero(t, q.Snapshot().Refused)
 	}
 }
 

@@ -182,7 +182,7 @@ func TestLanesAreToldOfWhenThePeerClosesFirst(t *testing.T) {
 		p.mux.SetStream("x", func(st *Stream) { _, _ = io.Copy(io.Discard, st) })
 		st, err := p.dialer.OpenStream(t.Context(), "x", nil)
 		require.NoError(t, err)
-		p.dialer.FlushOnClose(func(ctx context.Context) error {
+		p.dialer.flushOnClose(func(ctx context.Context) error {
 			require.Error(t, ctx.Err(), "the session has ended")
 			_, err := st.Write([]byte("held back"))
 			return err
@@ -195,7 +195,7 @@ func TestLanesAreToldOfWhenThePeerClosesFirst(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})
 		p.mux.SetDefaultStream(func(*Stream) {})
-		p.accepted.FlushOnClose(func(context.Context) error {
+		p.accepted.flushOnClose(func(context.Context) error {
 			_, err := p.dialer.OpenStream(t.Context(), "late", nil)
 			require.ErrorIs(t, asError(t, err, NotSent), ErrGoingAway)
 			return nil

@@ -28,7 +28,7 @@ func TestASecondCloseWaitsForTheLanes(t *testing.T) {
 		})
 		st, err := p.dialer.OpenStream(t.Context(), "x", nil)
 		require.NoError(t, err)
-		p.dialer.FlushOnClose(func(context.Context) error {
+		p.dialer.flushOnClose(func(context.Context) error {
 			for range 10 {
 				time.Sleep(100 * time.Millisecond)
 				if _, err := st.Write([]byte("block")); err != nil {
@@ -37,7 +37,7 @@ func TestASecondCloseWaitsForTheLanes(t *testing.T) {
 			}
 			return nil
 		})
-		p.dialer.FlushOnClose(func(context.Context) error { panic("a lane of the application's") })
+		p.dialer.flushOnClose(func(context.Context) error { panic("a lane of the application's") })
 		errs := make([]error, 2)
 		var all sync.WaitGroup
 		for i := range errs {

@@ -103,7 +103,7 @@ func (c *Config) withDefaults() (Config, error) {
 		out.Mux = NewMux()
 	}
 	if out.Quota == nil {
-		out.Quota = NewQuota(nil)
+		out.Quota = new(Quota)
 	}
 	if out.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"time"
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
@@ -248,11 +247,4 @@ func (s *Session) shutIdleLocked() {
 	if !s.end.isIdle() {
 		close(s.end.idle)
 	}
-}
-
-// IdleSince returns when the application last used the session, and false while anything is in flight.
-func (s *Session) IdleSince() (time.Time, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.activeAt(), !s.busyLocked()
 }

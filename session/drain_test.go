@@ -257,7 +257,7 @@ func TestShutdownIsBoundByItsContext(t *testing.T) {
 		require.Equal(t, 2*time.Second, cancelled)
 		wantZero(t, p.accepted)
 		require.Empty(t, p.acceptor.Sessions())
-		require.Zero(t, p.acceptor.cfg.Quota.Sessions())
+		require.Zero(t, p.acceptor.cfg.Quota.Snapshot().Sessions)
 	})
 }
 

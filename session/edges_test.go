@@ -169,7 +169,7 @@ func TestNoCallIsAPanic(t *testing.T) {
 				_ = st.SetDeadline(time.Now().Add(time.Second))
 				edges.Methods(g, rng, 20, st, "SetDeadline", "SetReadDeadline", "SetWriteDeadline")
 			}
-			edges.Methods(edges.Of(-1, 0, 1<<40), rng, 30, NewQuota(&QuotaLimits{Sessions: 1, Calls: 1, Bytes: 1}))
+			edges.Methods(edges.Of(-1, 0, 1<<40), rng, 30, &Quota{MaxSessions: 1, MaxCalls: 1, MaxBytes: 1})
 			edges.Methods(g, rng, 10, p.accepted)
 			edges.Methods(g, rng, 10, p.dialer)
 			_ = p.dialer.Close()

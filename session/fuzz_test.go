@@ -84,7 +84,7 @@ func fuzzOne(t *testing.T, mode byte, data []byte) {
 		<-done
 		synctest.Wait()
 		require.Empty(t, a.Sessions())
-		require.Zero(t, a.cfg.Quota.Sessions())
+		require.Zero(t, a.cfg.Quota.Snapshot().Sessions)
 		return
 	}
 	var w *wire

@@ -234,11 +234,11 @@ func TestHandshakesOfOnePeerAreBounded(t *testing.T) {
 	})
 }
 
-// Claim: session.AcceptorConfig.Admit, session.QuotaLimits.Sessions, session.Config.Agent, session.Snapshot.Agent
+// Claim: session.AcceptorConfig.Admit, session.Quota.MaxSessions, session.QuotaSnapshot.Sessions, session.Config.Agent, session.Snapshot.Agent
 // Claim: session.ErrNotAllowed
 func TestAdmitAndQuotaDecideAboutSessions(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		quota := NewQuota(&QuotaLimits{Sessions: 1})
+		quota := &Quota{MaxSessions: 1}
 		var admit error
 		a, err := NewAcceptor(&AcceptorConfig{Config: Config{Quota: quota}, Admit: func(peer string) error {
 			require.Equal(t, "alice", peer)
@@ -264,13 +264,13 @@ func TestAdmitAndQuotaDecideAboutSessions(t *testing.T) {
 		require.Len(t, a.Sessions(), 1)
 		require.Equal(t, "test/1", a.Sessions()[0].Snapshot().Agent)
 		require.Equal(t, s.ID(), a.Sessions()[0].ID())
-		require.Equal(t, 1, quota.Sessions())
+		require.Equal(t, 1, quota.Snapshot().Sessions)
 		_, err = dial()
 		require.ErrorIs(t, err, ErrUnavailable)
 		require.NotZero(t, asError(t, err, NotSent).RetryAfter)
 		require.NoError(t, s.Close())
 		synctest.Wait()
-		require.Zero(t, quota.Sessions())
+		require.Zero(t, quota.Snapshot().Sessions)
 		s, err = dial()
 		require.NoError(t, err)
 		require.NoError(t, s.Close())

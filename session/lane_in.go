@@ -64,7 +64,7 @@ func (s *Session) skipLocked(m *Message, f frame.Failure) {
 	s.controlFailureLocked(frame.TypeError, m.id, f)
 	m.cancelled = true
 	m.in.drop()
-	s.cfg.Quota.Release(m.held)
+	s.cfg.Quota.release(m.held)
 	m.held = 0
 }
 
@@ -126,7 +126,7 @@ func (s *Session) deliverNext() {
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		s.cfg.Quota.Release(m.held)
+		s.cfg.Quota.release(m.held)
 		m.held = 0
 		s.end.moved++
 		s.messages.in.handled = m.id
@@ -187,12 +187,12 @@ func (s *Session) deliverOne(m *Message) {
 func (l *inLane) abortLocked(s *Session) {
 	if l.current != nil {
 		l.current.in.drop()
-		s.cfg.Quota.Release(l.current.held)
+		s.cfg.Quota.release(l.current.held)
 		l.current = nil
 	}
 	for l.queue.len() > 0 {
 		m := l.queue.pop()
 		m.in.drop()
-		s.cfg.Quota.Release(m.held)
+		s.cfg.Quota.release(m.held)
 	}
 }

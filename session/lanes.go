@@ -14,27 +14,24 @@ import (
 
 // lanes are the lanes of a session.
 type lanes struct {
-	open map[*lane]struct{}
+	open map[*openLane]struct{}
 }
 
-// lane is one such lane.
-type lane struct {
+// openLane is one such lane.
+type openLane struct {
 	flush func(context.Context) error
 }
 
-// FlushOnClose registers flush for Close to call, once, before it ends the streams. flush is for code that keeps back what was written to it,
-// such as a record stream: it hands all of that to its stream, and returns when the stream has taken it, or when ctx ends: after CloseTimeout
-// without progress, or with the session. Close waits for flush, and its error includes that of flush; a panic of flush is such an error. remove
-// unregisters flush. A nil flush does nothing, and one that is registered after Close was called is not called.
-func (s *Session) FlushOnClose(flush func(ctx context.Context) error) (remove func()) {
+// flushOnClose is the FlushOnClose of a stream of the session.
+func (s *Session) flushOnClose(flush func(ctx context.Context) error) (remove func()) {
 	if flush == nil {
 		return func() {}
 	}
-	l := &lane{flush}
+	l := &openLane{flush}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lanes.open == nil {
-		s.lanes.open = make(map[*lane]struct{})
+		s.lanes.open = make(map[*openLane]struct{})
 	}
 	s.lanes.open[l] = struct{}{}
 	return func() {

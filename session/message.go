@@ -22,7 +22,7 @@ type Message struct {
 	id     uint64
 	held   int // bytes taken from the quota
 
-	handleCall CallFunc // one of the two, chosen when the first part arrived
+	handleCall callFunc // one of the two, chosen when the first part arrived
 	handle     func(*Message)
 
 	// Guarded by s.mu.
@@ -173,7 +173,7 @@ func (m *Message) claimReplyLocked() error {
 func (m *Message) endCallLocked() {
 	if m.counted {
 		m.counted = false
-		m.s.cfg.Quota.EndCall()
+		m.s.cfg.Quota.endCall()
 	}
 }
 
@@ -213,7 +213,7 @@ func (m *Message) settleLocked() {
 	if m.started && !m.returned || !m.emitted && !m.cancelled {
 		return
 	}
-	m.s.cfg.Quota.Release(m.held)
+	m.s.cfg.Quota.release(m.held)
 	m.held = 0
 	m.ctx.end(context.Canceled) // releases its timer and derived contexts
 	m.s.checkIdleLocked()

@@ -9,9 +9,8 @@ import (
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
-// A CallFunc answers the calls of a tag, which are those to the link "". The reply is sent before it may change. An error reaches the
-// caller: its text with codes.Application or, if it is an *Error with a Code, that Code, Text and RetryAfter.
-type CallFunc func(m *Message) (reply []byte, err error)
+// A callFunc answers the calls of a tag.
+type callFunc = func(m *Message) (reply []byte, err error)
 
 // A Mux holds the handlers of the sessions that share it. Handlers may be set at any time and apply to later arrivals. A Mux is safe for
 // concurrent use, and its zero value is NewMux's. The sender receives a handler's panic as codes.Internal.
@@ -19,12 +18,17 @@ type Mux struct {
 	parent *Mux // used for anything not set here; may be nil
 
 	mu       sync.RWMutex
-	call     CallFunc
+	call     callFunc
 	links    map[string]func(*Message)
 	anyLink  func(*Message)
 	streams  map[string]func(*Stream)
 	anyNamed func(*Stream)
 	codecs   map[string]Codec
+}
+
+// A Registrar has handlers for the streams that peers open: a peerlane.Server, a peerlane.Client, a Mux.
+type Registrar interface {
+	SetStream(name string, fn func(*Stream))
 }
 
 // NewMux returns a Mux with the JSON codec and no handlers.
@@ -44,8 +48,9 @@ func (x *Mux) Child() *Mux {
 	return child
 }
 
-// SetCall sets the handler of calls to the link "". Nil unsets it.
-func (x *Mux) SetCall(fn CallFunc) {
+// SetCall sets the handler of the tag's calls, which are those to the link "". Nil unsets it. The reply is sent before it may change. An error
+// reaches the caller: its text with codes.Application or, if it is an *Error with a Code, that Code, Text and RetryAfter.
+func (x *Mux) SetCall(fn func(m *Message) (reply []byte, err error)) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.call = fn
@@ -93,7 +98,7 @@ func setHandler[H any](x *Mux, m *map[string]func(H), name string, fn func(H)) {
 }
 
 // handler returns the handler of requests or one-way messages to link: one of the two results, or neither.
-func (x *Mux) handler(link string) (call CallFunc, fn func(*Message)) {
+func (x *Mux) handler(link string) (call callFunc, fn func(*Message)) {
 	var anyLink func(*Message)
 	for ; x != nil; x = x.parent {
 		x.mu.RLock()

@@ -105,8 +105,8 @@ func TestSetPayloadSaysWhichBytesAreTheUsers(t *testing.T) {
 	for kind := range streams {
 		for _, n := range []uint64{0, 700} {
 			prepare := func(st *session.Stream) {
-				st.SetPayload(nil)
-				st.SetPayload(func() uint64 { return n })
+				st.ForLane().SetPayload(nil)
+				st.ForLane().SetPayload(func() uint64 { return n })
 				_, err := st.Write(make([]byte, 1000))
 				require.NoError(t, err)
 			}

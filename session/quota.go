@@ -2,9 +2,12 @@ package session
 
 import "sync/atomic"
 
-// A Quota limits the work and memory of all sessions that share it. It is safe for concurrent use.
+// A Quota limits the work and memory of all sessions that share it. A limit of zero or less is none; limits must not change while sessions
+// use the Quota. It is safe for concurrent use.
 type Quota struct {
-	max QuotaLimits
+	MaxSessions int   // sessions that peers have open at once
+	MaxCalls    int   // handlers of requests that run at once
+	MaxBytes    int64 // bytes of requests, messages and replies held
 
 	sessions atomic.Int64
 	calls    atomic.Int64
@@ -12,58 +15,60 @@ type Quota struct {
 	refused  atomic.Uint64
 }
 
-// QuotaLimits are the limits of a Quota. Zero or less means no limit.
-type QuotaLimits struct {
-	Sessions int   // sessions that peers have open at once
-	Calls    int   // handlers of requests that run at once
-	Bytes    int64 // bytes of requests, messages and replies held
+// A QuotaSnapshot is what of a Quota is in use at one moment.
+type QuotaSnapshot struct {
+	Sessions int    // open
+	Calls    int    // handlers that run
+	Bytes    int64  // held
+	Refused  uint64 // calls and messages that were refused for lack of room
 }
 
-// NewQuota returns a Quota of the given limits. Nil has the defaults.
-func NewQuota(limits *QuotaLimits) *Quota {
-	if limits == nil {
-		limits = &QuotaLimits{}
-	}
-	return &Quota{max: *limits}
+// Snapshot returns what is in use.
+func (q *Quota) Snapshot() QuotaSnapshot {
+	return QuotaSnapshot{int(q.sessions.Load()), int(q.calls.Load()), q.bytes.Load(), q.refused.Load()}
 }
-
-// Sessions returns how many sessions are open now.
-func (q *Quota) Sessions() int { return int(q.sessions.Load()) }
-
-// Calls returns how many handlers run now.
-func (q *Quota) Calls() int { return int(q.calls.Load()) }
-
-// Bytes returns how many bytes are held now.
-func (q *Quota) Bytes() int64 { return q.bytes.Load() }
-
-// Refused returns how many calls and messages have been refused for lack of room.
-func (q *Quota) Refused() uint64 { return q.refused.Load() }
 
 // startSession takes a place for one session, or reports that there is none.
-func (q *Quota) startSession() bool { return q.add(&q.sessions, 1, int64(q.max.Sessions)) }
+func (q *Quota) startSession() bool { return q.add(&q.sessions, 1, int64(q.MaxSessions)) }
 
 func (q *Quota) endSession() { q.sessions.Add(-1) }
 
-// StartCall takes a place for one handler, or reports that there is none. EndCall releases it.
-func (q *Quota) StartCall() bool { return q.add(&q.calls, 1, int64(q.max.Calls)) }
+// Take reserves places for handlers and bytes of memory, for work that is done beside the sessions, or reports that there is no room.
+func (q *Quota) Take(calls, bytes int) bool {
+	if calls != 0 && !q.add(&q.calls, int64(calls), int64(q.MaxCalls)) {
+		return false
+	}
+	if bytes != 0 && !q.add(&q.bytes, int64(bytes), q.MaxBytes) {
+		q.calls.Add(-int64(calls))
+		return false
+	}
+	return true
+}
 
-// fullOfCalls reports whether StartCall would fail now; it counts as a refusal.
+// Release releases what Take has reserved.
+func (q *Quota) Release(calls, bytes int) {
+	q.calls.Add(-int64(calls))
+	q.bytes.Add(-int64(bytes))
+}
+
+// startCall takes a place for one handler, or reports that there is none. endCall releases it.
+func (q *Quota) startCall() bool { return q.add(&q.calls, 1, int64(q.MaxCalls)) }
+
+// fullOfCalls reports whether startCall would fail now; it counts as a refusal.
 func (q *Quota) fullOfCalls() bool {
-	if q.max.Calls <= 0 || q.calls.Load() < int64(q.max.Calls) {
+	if q.MaxCalls <= 0 || q.calls.Load() < int64(q.MaxCalls) {
 		return false
 	}
 	q.refused.Add(1)
 	return true
 }
 
-// EndCall releases the place that StartCall took.
-func (q *Quota) EndCall() { q.calls.Add(-1) }
+func (q *Quota) endCall() { q.calls.Add(-1) }
 
-// Take reserves n bytes, or reports that they are not available. Release releases them.
-func (q *Quota) Take(n int) bool { return q.add(&q.bytes, int64(n), q.max.Bytes) }
+// take reserves n bytes, or reports that they are not available. release releases them.
+func (q *Quota) take(n int) bool { return q.add(&q.bytes, int64(n), q.MaxBytes) }
 
-// Release releases n bytes.
-func (q *Quota) Release(n int) { q.bytes.Add(-int64(n)) }
+func (q *Quota) release(n int) { q.bytes.Add(-int64(n)) }
 
 // force reserves n bytes regardless of the limit: for replies, which already exist.
 func (q *Quota) force(n int) { q.bytes.Add(int64(n)) }

@@ -220,7 +220,7 @@ func TestNothingIsLeftAfterManySessions(t *testing.T) {
 			<-p.accepted.Done()
 			synctest.Wait()
 			require.Empty(t, p.acceptor.Sessions())
-			require.Zero(t, p.acceptor.cfg.Quota.Sessions())
+			require.Zero(t, p.acceptor.cfg.Quota.Snapshot().Sessions)
 			wantZero(t, p.dialer)
 			wantZero(t, p.accepted)
 		}

@@ -52,9 +52,9 @@ func TestBytesOnADedicatedStreamKeepItsSessionActive(t *testing.T) {
 		require.NoError(t, err)
 		synctest.Wait()
 		for _, s := range []*Session{p.dialer, p.accepted} {
-			last, idle := s.IdleSince()
-			require.False(t, idle)
-			require.Zero(t, time.Since(last))
+			v := s.Snapshot()
+			require.False(t, v.Idle)
+			require.Zero(t, time.Since(v.LastActive))
 		}
 		require.NoError(t, st.Close())
 	})
@@ -123,7 +123,7 @@ func TestASlowCarrierThatTakesBytesIsNotLost(t *testing.T) {
 // Claim: session.Snapshot.InFlightIn
 func TestRequestsThatNeverEndTakeNoHandlersPlace(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		quota := NewQuota(&QuotaLimits{Calls: 1})
+		quota := &Quota{MaxCalls: 1}
 		cfg := AcceptorConfig{Config: Config{Quota: quota, Mux: NewMux(), Heartbeat: -1}}
 		cfg.Mux.SetCall(echo)
 		w := accepted(t, cfg, 0, generous)
@@ -132,7 +132,7 @@ func TestRequestsThatNeverEndTakeNoHandlersPlace(t *testing.T) {
 				start(frame.TypeRequest, 0, frame.Start{Total: 100, Timeout: time.Minute}, []byte("x")))
 		}
 		synctest.Wait()
-		require.Zero(t, quota.Calls())
+		require.Zero(t, quota.Snapshot().Calls)
 		w.request(101, "", "quick")
 		w.want(frame.TypeResponse, 101)
 		for range 4 { // a byte now and then is progress, but the caller's own time is over in the end
@@ -141,7 +141,7 @@ func TestRequestsThatNeverEndTakeNoHandlersPlace(t *testing.T) {
 		}
 		synctest.Wait()
 		require.Zero(t, w.s.Snapshot().InFlightIn)
-		require.Zero(t, quota.Bytes())
+		require.Zero(t, quota.Snapshot().Bytes)
 	})
 }
 

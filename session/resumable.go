@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/backoff"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
 )
@@ -91,7 +92,7 @@ func (s *Session) dialResumable(ctx context.Context, name string, number uint64)
 		}
 		return time.Since(cutAt) >= s.carriers.keptFor
 	}
-	err = s.cfg.Backoff.Retry(ctx, nil, attempt, final)
+	err = backoff.Backoff(s.cfg.Backoff).Retry(ctx, nil, attempt, final)
 	if err != nil && arrived && !mayHaveArrived(err) { // whatever became of the last attempt
 		err = &Error{Op: "hello", Outcome: Unknown, Err: err}
 	}

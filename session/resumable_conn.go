@@ -215,7 +215,7 @@ func (r *resumable) endWithSession(cause *Error, inOrder bool) {
 		r.cause.Store(cause)
 	}
 	if inOrder {
-		r.End(net.ErrClosed)
+		r.ForSession().End(net.ErrClosed)
 	} else {
 		r.Abort(&streamReset{codes.Cancelled})
 	}

@@ -265,7 +265,7 @@ func TestAnAcceptorThatWasRestartedEndsTheSessionAtOnce(t *testing.T) {
 		_ = r.accepted.Close()
 		synctest.Wait()
 		require.Empty(t, other.Sessions())
-		require.Zero(t, other.cfg.Quota.Sessions())
+		require.Zero(t, other.cfg.Quota.Snapshot().Sessions)
 	})
 }
 
@@ -333,7 +333,7 @@ func TestACutInTheMiddleOfTheFirstHelloLeavesNothing(t *testing.T) {
 			time.Sleep(time.Second)
 			require.Empty(t, a.Sessions())
 			require.Empty(t, a.promised)
-			require.Zero(t, a.cfg.Quota.Sessions())
+			require.Zero(t, a.cfg.Quota.Snapshot().Sessions)
 		})
 	}
 }

@@ -48,7 +48,7 @@ func TestHellosAreBoundedDuringAShutdown(t *testing.T) {
 // A peer cannot hold the places of others with sessions that it has left behind: it may leave so many, and the oldest go.
 func TestSessionsThatAPeerLeavesBehindAreBounded(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		quota := NewQuota(&QuotaLimits{Sessions: 10})
+		quota := &Quota{MaxSessions: 10}
 		cfg := Config{Quota: quota, ResumeWindow: time.Hour}
 		a, err := NewAcceptor(&AcceptorConfig{Config: cfg, MaxDetached: 3})
 		require.NoError(t, err)
@@ -67,7 +67,7 @@ func TestSessionsThatAPeerLeavesBehindAreBounded(t *testing.T) {
 			leave("mallory")
 		}
 		require.Len(t, a.Sessions(), 4)
-		require.Equal(t, 4, quota.Sessions())
+		require.Equal(t, 4, quota.Snapshot().Sessions)
 		require.Len(t, a.byPeer["mallory"], 3)
 		require.NoError(t, kept.Err(), "another peer's session is left alone")
 		require.NoError(t, a.Shutdown(within(t, 2*time.Second)), "a stop does not wait for who has left")

@@ -163,7 +163,7 @@ func (r *road) await(s *Session, state State) {
 		select {
 		case <-changed:
 		case <-time.After(time.Until(end)):
-			require.Fail(r.t, "never "+state.String(), "it is %v", s.State())
+			require.Fail(r.t, "never "+string(state), "it is %v", s.State())
 		}
 	}
 }
@@ -187,7 +187,7 @@ func (r *road) wantNothingLeft() {
 	r.t.Helper()
 	synctest.Wait()
 	require.Empty(r.t, r.acceptor.Sessions())
-	require.Zero(r.t, r.acceptor.cfg.Quota.Sessions(), "Quota.Sessions")
+	require.Zero(r.t, r.acceptor.cfg.Quota.Snapshot().Sessions, "Quota.Sessions")
 	wantZero(r.t, r.dialer)
 	wantZero(r.t, r.accepted)
 }

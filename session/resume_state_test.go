@@ -123,7 +123,7 @@ func TestASnapshotTellsOfTheCarrierAndOfWhatIsKeptForTheNext(t *testing.T) {
 func TestAHookThatCallsTheSessionDoesNotDeadlock(t *testing.T) {
 	for _, on := range []State{StateConnected, StateDetached, StateResumed, StateMigrated, StateEnded} {
 		for _, side := range []string{"dialing", "accepting"} {
-			t.Run(side+" "+on.String(), func(t *testing.T) {
+			t.Run(side+" "+string(on), func(t *testing.T) {
 				inBubble(t, func(t *testing.T) {
 					r := &road{pair: &pair{t: t, mux: NewMux(), ours: NewMux()}}
 					called := make(chan struct{})

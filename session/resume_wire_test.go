@@ -134,7 +134,7 @@ func (p *rawResumer) wantProtocolEnd() {
 	require.ErrorIs(p.t, p.s.Err(), ErrSessionLost)
 	require.Equal(p.t, codes.Protocol, codeOf(p.t, p.s.Err()), "%v", p.s.Err())
 	require.Empty(p.t, p.a.Sessions())
-	require.Zero(p.t, p.a.cfg.Quota.Sessions())
+	require.Zero(p.t, p.a.cfg.Quota.Snapshot().Sessions)
 }
 
 // ping is a PING frame in a segment, whose answer shows that the session is alive.

@@ -86,7 +86,7 @@ func tooLarge(n, limit int) frame.Failure {
 
 // take reserves n more bytes for m.
 func (s *Session) take(m *Message, n int) bool {
-	if !s.cfg.Quota.Take(n) {
+	if !s.cfg.Quota.take(n) {
 		return false
 	}
 	m.held += n
@@ -104,7 +104,7 @@ func (s *Session) addRequestLocked(m *Message, p []byte, now time.Duration) erro
 	if !m.in.complete() {
 		return nil
 	}
-	if !s.cfg.Quota.StartCall() {
+	if !s.cfg.Quota.startCall() {
 		s.refusePartialLocked(m, tooManyCalls)
 		return nil
 	}
@@ -203,7 +203,7 @@ func (s *Session) takeBody(m *Message) ([]byte, error) {
 	return value, nil
 }
 
-// answerCall runs a CallFunc and sends its result.
+// answerCall runs a callFunc and sends its result.
 func (s *Session) answerCall(m *Message) {
 	reply, err := m.handleCall(m)
 	if err != nil {

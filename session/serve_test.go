@@ -147,10 +147,10 @@ func TestAChildMuxAsksItsParent(t *testing.T) {
 	require.Panics(t, func() { child.SetLink(string(make([]byte, 256)), reply) })
 }
 
-// Claim: session.Config.Quota, session.QuotaLimits.Calls
+// Claim: session.Config.Quota, session.Quota.MaxCalls
 func TestQuotaOfCallsRefusesWithAHint(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
-		quota := NewQuota(&QuotaLimits{Calls: 2})
+		quota := &Quota{MaxCalls: 2}
 		p := newPair(t, Config{}, AcceptorConfig{Config: Config{Quota: quota}})
 		p.mux.SetCall(func(*Message) ([]byte, error) {
 			time.Sleep(time.Second)
@@ -171,20 +171,20 @@ func TestQuotaOfCallsRefusesWithAHint(t *testing.T) {
 			})
 		}
 		synctest.Wait()
-		require.Equal(t, 2, quota.Calls())
+		require.Equal(t, 2, quota.Snapshot().Calls)
 		wg.Wait()
 		require.Equal(t, 3, refused)
-		require.Equal(t, uint64(3), quota.Refused())
+		require.Equal(t, uint64(3), quota.Snapshot().Refused)
 		wantZero(t, p.accepted)
 	})
 }
 
 // Row: D11
-// Claim: session.QuotaLimits.Bytes
+// Claim: session.Quota.MaxBytes
 func TestQuotaOfBytesCountsPartsBombsAndReplies(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		const limit = 100 << 10
-		quota := NewQuota(&QuotaLimits{Bytes: limit})
+		quota := &Quota{MaxBytes: limit}
 		w := accepted(t, AcceptorConfig{Config: Config{Quota: quota}}, frame.CapZstd, generous)
 		ran := 0
 		w.s.cfg.Mux.SetLink("count", func(m *Message) {
@@ -195,15 +195,15 @@ func TestQuotaOfBytesCountsPartsBombsAndReplies(t *testing.T) {
 		part := make([]byte, 30<<10)
 		w.send(frame.TypeRequest, 0, 1, start(frame.TypeRequest, 0, frame.Start{Total: 1 << 20}, part))
 		synctest.Wait()
-		require.Equal(t, int64(len(part)), quota.Bytes(), "only what has come counts")
+		require.Equal(t, int64(len(part)), quota.Snapshot().Bytes, "only what has come counts")
 		w.send(frame.TypeContinue, 0, 1, part)
 		w.send(frame.TypeContinue, 0, 1, part)
 		w.send(frame.TypeContinue, 0, 1, part)
 		require.Equal(t, retryHint, w.wantFailure(frame.TypeError, 1, codes.Unavailable).RetryAfter)
 		synctest.Wait()
-		require.Zero(t, quota.Bytes())
+		require.Zero(t, quota.Snapshot().Bytes)
 		w.send(frame.TypeContinue, 0, 1, part) // the rest of what has been refused
-		require.Zero(t, quota.Bytes())
+		require.Zero(t, quota.Snapshot().Bytes)
 
 		bomb, ok := frame.Compress(make([]byte, 1<<20))
 		require.True(t, ok)

@@ -39,9 +39,8 @@ func TestWhatIsQueuedBehindAStuckWriterIsLetGo(t *testing.T) {
 				}()
 				w.request(2, "", "reply to me")
 				synctest.Wait()
-				_, idle := w.s.IdleSince()
-				require.False(t, idle)
-				require.Positive(t, w.s.cfg.Quota.Bytes())
+				require.False(t, w.s.Snapshot().Idle)
+				require.Positive(t, w.s.cfg.Quota.Snapshot().Bytes)
 				end(w)
 				for range 2 {
 					asError(t, <-results, NotSent)
@@ -83,8 +82,8 @@ func TestAReplyThatStopsMidwayIsLetGo(t *testing.T) {
 	})
 }
 
-// Claim: session.Snapshot.LastActive
-func TestIdleSinceTellsTheLastUse(t *testing.T) {
+// Claim: session.Snapshot.LastActive, session.Snapshot.Idle
+func TestSnapshotTellsTheLastUse(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := newPair(t, Config{}, AcceptorConfig{})
 		p.mux.SetCall(echo)
@@ -94,9 +93,7 @@ func TestIdleSinceTellsTheLastUse(t *testing.T) {
 		used := time.Now()
 		time.Sleep(time.Hour) // heartbeats are no use
 		for _, s := range []*Session{p.dialer, p.accepted} {
-			since, idle := s.IdleSince()
-			require.True(t, idle)
-			require.Equal(t, used, since)
+			require.True(t, s.Snapshot().Idle)
 			require.Equal(t, used, s.Snapshot().LastActive)
 		}
 		require.Equal(t, "bob", p.dialer.Peer())

@@ -57,8 +57,8 @@ func TestManyCallsAtOnceAreAllAnswered(t *testing.T) {
 		require.Zero(t, p.dialer.Snapshot().InFlightOut)
 		synctest.Wait()
 		require.Zero(t, p.accepted.Snapshot().InFlightIn)
-		require.Zero(t, p.accepted.cfg.Quota.Bytes())
-		require.Zero(t, p.accepted.cfg.Quota.Calls())
+		require.Zero(t, p.accepted.cfg.Quota.Snapshot().Bytes)
+		require.Zero(t, p.accepted.cfg.Quota.Snapshot().Calls)
 	})
 }
 

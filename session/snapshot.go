@@ -12,6 +12,7 @@ type Snapshot struct {
 	Draining   bool   // accepts no new work
 	Started    time.Time
 	LastActive time.Time     // when the application last sent or received something
+	Idle       bool          // nothing is in flight
 	RTT        time.Duration // last measured; 0 before there is one
 
 	State      State // the relation of the session to its carrier
@@ -37,7 +38,7 @@ type Snapshot struct {
 func (s *Session) Snapshot() Snapshot {
 	v := Snapshot{
 		ID: s.id, Peer: s.peer, Agent: s.agent, Dialer: s.dialer, Sealed: s.cfg.Keys != nil,
-		Started: s.started, LastActive: s.activeAt(), RTT: s.RTT(),
+		Started: s.started, RTT: s.RTT(),
 		BytesIn: s.stats.bytesIn.Load(), BytesOut: s.stats.bytesOut.Load(),
 		RequestsIn: s.stats.requestsIn.Load(), RequestsOut: s.stats.requestsOut.Load(),
 		MessagesIn: s.stats.messagesIn.Load(), MessagesOut: s.stats.messagesOut.Load(),
@@ -46,6 +47,7 @@ func (s *Session) Snapshot() Snapshot {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	v.LastActive, v.Idle = s.activeAt(), !s.busyLocked()
 	v.Draining = s.end.ours > phaseOpen || s.end.theirs > phaseOpen || s.err != nil
 	v.InFlightIn, v.InFlightOut = len(s.requests.open), int(s.calls.inFlight)
 	v.Streams = len(s.shared.open) + len(s.dedicated.open)

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"fmt"
 	"net"
 	"time"
 )
@@ -10,27 +9,16 @@ import (
 //
 //	connected ──> detached ──> resumed ──> detached ...
 //	    └────> migrated ────────┘              └──> ended
-type State uint8
+type State string
 
 // The states.
 const (
-	StateConnected State = 1 // on the carrier that it was opened on
-	StateDetached  State = 2 // without a carrier, and waiting for another
-	StateResumed   State = 3 // on another carrier, after it was detached
-	StateMigrated  State = 4 // on another carrier, to which it moved from a live one
-	StateEnded     State = 5 // ended; Session.Err says why
+	StateConnected State = "connected" // on the carrier that it was opened on
+	StateDetached  State = "detached"  // without a carrier, and waiting for another
+	StateResumed   State = "resumed"   // on another carrier, after it was detached
+	StateMigrated  State = "migrated"  // on another carrier, to which it moved from a live one
+	StateEnded     State = "ended"     // ended; Session.Err says why
 )
-
-var stateNames = [...]string{StateConnected: "connected", StateDetached: "detached", StateResumed: "resumed",
-	StateMigrated: "migrated", StateEnded: "ended"}
-
-// String returns "connected", "detached", "resumed", "migrated" or "ended".
-func (s State) String() string {
-	if int(s) < len(stateNames) && s > 0 {
-		return stateNames[s]
-	}
-	return fmt.Sprintf("state %d", uint8(s))
-}
 
 // A StateChange reports one step of a session.
 type StateChange struct {
@@ -58,7 +46,7 @@ func (s State) after(e event) []State {
 		return nil
 	case e == eventEnded:
 		return []State{StateEnded}
-	case s == 0:
+	case s == "":
 		return []State{StateConnected}
 	case s == StateDetached && (e == eventReplaced || e == eventMoved):
 		return []State{StateResumed}

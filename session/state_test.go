@@ -14,7 +14,7 @@ func TestTheStatesThatFollowWhatHappensToTheCarrier(t *testing.T) {
 		require.Equal(t, []State{StateMigrated}, s.after(eventMoved), s)
 		require.Equal(t, []State{StateEnded}, s.after(eventEnded), s)
 	}
-	require.Equal(t, []State{StateConnected}, State(0).after(eventOpened))
+	require.Equal(t, []State{StateConnected}, State("").after(eventOpened))
 	require.Empty(t, StateDetached.after(eventLost), "a session that has no carrier loses none")
 	require.Equal(t, []State{StateResumed}, StateDetached.after(eventReplaced))
 	require.Equal(t, []State{StateResumed}, StateDetached.after(eventMoved))

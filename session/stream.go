@@ -8,6 +8,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/lane"
 )
 
 // A Stream is an ordered byte stream of a session, opened under a name: a net.Conn with half close. A shared stream is multiplexed on the
@@ -85,68 +86,8 @@ func (st *Stream) Limited() bool {
 	return isScarce(st.s.Conn())
 }
 
-// SetBulk sets StreamOptions.Bulk on an open stream, including one that the peer has opened. It has no effect on a dedicated stream.
-func (st *Stream) SetBulk(bulk bool) {
-	if m, ok := st.conn.(*muxed); ok {
-		st.s.mu.Lock()
-		defer st.s.mu.Unlock()
-		m.bulk = bulk
-		if !bulk && st.s.releaseHeldLocked((*writing)(m)) {
-			m.queued = false
-			m.offerLocked()
-		}
-	}
-}
-
-// WriteProgress returns a number that changes while the stream sends, also during a Write or a Close that has not returned, and stays the same
-// while the peer does not read. It serves callers that give up after a time without progress; it may go down, and on a shared stream it counts
-// what other lanes of the session send.
-func (st *Stream) WriteProgress() uint64 {
-	switch c := st.conn.(type) {
-	case *muxed:
-		st.s.mu.Lock()
-		defer st.s.mu.Unlock()
-		if len(c.out) > 0 && c.credit == 0 {
-			return c.sent
-		}
-		return c.sent + st.s.progressLocked()
-	case *dedicated:
-		if c.ends == nil {
-			return c.sent.Load()
-		}
-		st.s.mu.Lock()
-		defer st.s.mu.Unlock()
-		return c.ends.wrote.Load() + c.ends.peerTook
-	case *resumable:
-		n, _ := c.Acked()
-		return n
-	}
-	return 0
-}
-
-// Unread returns how many of the bytes that were written the peer's application is not known to have read. Only the peer of a dedicated
-// stream that is not resumable says that, and only when both sides exchange ends: otherwise known is false.
-func (st *Stream) Unread() (n uint64, known bool) {
-	c, ok := st.conn.(*dedicated)
-	if !ok || c.ends == nil {
-		return 0, false
-	}
-	st.s.mu.Lock()
-	defer st.s.mu.Unlock()
-	return c.ends.wrote.Load() - c.ends.peerTook, true
-}
-
-// SetPayload is for code that writes headers of its own to the stream, such as a record stream. payload returns how many bytes its user has
-// written: errors about undelivered data name that number in place of the bytes of the stream, and Session.Close does not name the stream
-// while it is 0. payload must count bytes before they are written to the stream, and must not block. A nil payload does nothing.
-func (st *Stream) SetPayload(payload func() uint64) {
-	if c, ok := st.conn.(interface{ setPayload(func() uint64) }); ok && payload != nil {
-		c.setPayload(payload)
-	}
-}
-
-// CloseTimeout returns how long Close waits without progress: the CloseTimeout of the session's Config.
-func (st *Stream) CloseTimeout() time.Duration { return st.s.cfg.CloseTimeout }
+// ForLane returns what the lanes of this module, such as record streams, need of the stream under them. Programs have no use for it.
+func (st *Stream) ForLane() lane.Stream { return (*laneStream)(st) }
 
 // Dedicated reports whether the stream is a connection of its own.
 func (st *Stream) Dedicated() bool { return st.dedicated }

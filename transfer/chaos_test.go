@@ -17,7 +17,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
@@ -247,14 +246,14 @@ func TestADiskThatIsFullWhenItSyncsLosesNothing(t *testing.T) {
 
 // refusing is a registrar that resets streams of a name until a time.
 type refusing struct {
-	bulk.Registrar
+	*session.Mux
 	name    string
 	until   time.Time
 	refused *int
 }
 
 func (r refusing) SetStream(name string, fn func(*session.Stream)) {
-	r.Registrar.SetStream(name, func(st *session.Stream) {
+	r.Mux.SetStream(name, func(st *session.Stream) {
 		if name == r.name && time.Now().Before(r.until) {
 			*r.refused++
 			_ = st.Reset(0)

@@ -112,7 +112,7 @@ func NewService(cfg *ServiceConfig) (*Service, error) {
 }
 
 // Handle makes the Service answer the peers of at: a peerlane.Server, a peerlane.Client, a session.Mux. It panics when at is nil.
-func (v *Service) Handle(at bulk.Registrar) {
+func (v *Service) Handle(at session.Registrar) {
 	at.SetStream(controlName, v.serve)
 	bulk.Handle(at, dataName, v.acceptLane, v.serveLane)
 }

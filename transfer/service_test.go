@@ -16,12 +16,12 @@ import (
 
 // counted counts the handlers that run.
 type counted struct {
-	bulk.Registrar
+	*session.Mux
 	running atomic.Int32
 }
 
 func (c *counted) SetStream(name string, serve func(*session.Stream)) {
-	c.Registrar.SetStream(name, func(st *session.Stream) {
+	c.Mux.SetStream(name, func(st *session.Stream) {
 		c.running.Add(1)
 		defer c.running.Add(-1)
 		serve(st)
@@ -35,7 +35,7 @@ func TestCloseWaitsForWhatIsBeingRefused(t *testing.T) {
 				p := newPair(t)
 				v, err := transfer.NewService(&transfer.ServiceConfig{Pending: 1})
 				require.NoError(t, err)
-				at := &counted{Registrar: p.ToBob}
+				at := &counted{Mux: p.ToBob}
 				v.Handle(at)
 				g := &rogue{t: t, s: p.Alice}
 				g.hello(wire.Receiver)

@@ -50,8 +50,8 @@ func second[T any](_ T, err error) error { return err }
 func TestErrorsOfLanesAreTheSessions(t *testing.T) {
 	for lane, of := range map[error]error{
 		bulk.ErrBusy: peerlane.ErrUnavailable, record.ErrBusy: peerlane.ErrUnavailable, record.ErrTooLarge: peerlane.ErrTooLarge,
-		bulk.ErrProtocol: session.ErrProtocol, record.ErrProtocol: session.ErrProtocol,
-		bulk.ErrVersion: session.ErrVersion, record.ErrVersion: session.ErrVersion,
+		record.ErrProtocol: session.ErrProtocol,
+		record.ErrVersion:  session.ErrVersion,
 	} {
 		require.True(t, errors.Is(lane, of), "%v, %v", lane, of)
 	}
