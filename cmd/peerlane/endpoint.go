@@ -53,7 +53,7 @@ func (f *hostFlags) open(ctx context.Context, d *display, secret []byte, allow [
 	e := &endpoint{node: n, server: server, service: service}
 	service.Handle(server)
 	if secret != nil {
-		err = peerlane.UseModernPSKServer(server, secret, nil)
+		err = peerlane.UseModernPSKServer(server, secret, pskOptions)
 	}
 	if err == nil {
 		err = server.Listen(transferTag)

@@ -29,6 +29,9 @@ func (f secretFlags) isGiven() bool { return f.PSKFile != "" || f.PSKEnv != "" }
 // maxSecret is far more than a key takes.
 const maxSecret = 64 << 10
 
+// pskOptions are how keys are derived: nil is the defaults. Most processes of the tests' scripts lower the cost, which is 64 MiB of memory.
+var pskOptions *peerlane.PSKOptions
+
 // minSecret is the length of the shortest key that package psk takes, in bytes.
 const minSecret = 8
 
@@ -149,7 +152,7 @@ func newClient(n *node.Node, secret []byte, cfg *peerlane.ClientConfig) (*peerla
 	if err != nil || secret == nil {
 		return c, err
 	}
-	return c, peerlane.UseModernPSKClient(c, secret, nil)
+	return c, peerlane.UseModernPSKClient(c, secret, pskOptions)
 }
 
 // close ends the sessions and the host.

@@ -110,7 +110,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 // launch starts peerlane in the background.
 func launch(ts *testscript.TestScript, name string, args []string) *background {
 	b := &background{cmd: exec.Command("peerlane", args...)}
-	b.cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+ts.Getenv("XDG_CONFIG_HOME"))
+	b.cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+ts.Getenv("XDG_CONFIG_HOME"), "PSK_COST="+ts.Getenv("PSK_COST"))
 	b.cmd.Dir, b.cmd.Stderr = ts.MkAbs("."), &b.stderr
 	stdout, err := b.cmd.StdoutPipe()
 	ts.Check(err)

@@ -85,7 +85,7 @@ func (c *serveCmd) start(
 		return nil, err
 	}
 	if secret != nil {
-		err = peerlane.UseModernPSKServer(server, secret, nil)
+		err = peerlane.UseModernPSKServer(server, secret, pskOptions)
 	}
 	if err == nil {
 		err = server.Handle(protocol.ID(c.Tag), handler)
