@@ -7,6 +7,7 @@ NETTEST ?= 5
 CHAOS ?= 1h
 ENDS ?= 50000
 KILLS ?= 40
+CPUS := $(shell getconf _NPROCESSORS_ONLN)
 
 .PHONY: test race grid reach nettest nightly vet lint fuzz examples demo bench tidy cover fmt vuln
 
@@ -30,7 +31,7 @@ nettest:
 # What takes hours: docs/NIGHTLY.md says how to read a failure, and keeps what was run.
 nightly:
 	go test ./internal/test/chaos -count=1 -timeout 0 -v -args -chaos.for=$(CHAOS)
-	go test ./session -count=1 -timeout 0 -run TestNothingIsLostSilently -args -ends.seeds=$(ENDS)
+	go test ./session -count=1 -timeout 0 -cpu $(CPUS) -run TestNothingIsLostSilently -args -ends.seeds=$(ENDS)
 	go test ./transfer -count=1 -timeout 0 -run TestATransferSurvivesTheDeathOfItsProcesses -args -kills=$(KILLS) -size=268435456
 	go test ./examples/replicate -count=1 -timeout 0 -args -kills=$(KILLS)
 	go test . -count=1 -timeout 0 -run Nettest -args -nettest.count=50

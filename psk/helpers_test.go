@@ -6,9 +6,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/peerlane/peerlane/internal/test/procs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	procs.One()
+	goleak.VerifyTestMain(m)
+}
 
 // cheap is the least Argon2id there is: the tests are not about its cost.
 var cheap = &Params{Time: 1, MemoryKiB: 8, Threads: 1}

@@ -18,9 +18,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/test/procs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	procs.One()
+	goleak.VerifyTestMain(m)
+}
 
 func tcpDial(addr string) dialFunc {
 	return func(ctx context.Context) (net.Conn, error) {

@@ -10,9 +10,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/peerlane/peerlane/internal/test/procs"
 )
 
 func TestMain(m *testing.M) {
+	procs.One()
 	code := m.Run()
 	if err := goleak.Find(); code == 0 && err != nil {
 		_, _ = os.Stderr.WriteString(err.Error() + "\n")

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
@@ -19,7 +20,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	flag.Parse()
+	procs.One()
 	if bench := flag.Lookup("test.bench"); bench.Value.String() == "" {
 		transfer.SkipSyncs()
 	}

@@ -23,11 +23,15 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/test/oldsession"
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	procs.One()
+	goleak.VerifyTestMain(m)
+}
 
 // A lane is a stream of either kind of side, or a bulk lane.
 type lane interface {

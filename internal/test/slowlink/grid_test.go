@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/record"
@@ -26,7 +27,10 @@ import (
 	"github.com/peerlane/peerlane/transfer/source"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	procs.One()
+	goleak.VerifyTestMain(m)
+}
 
 var whole = flag.Bool("grid", false, "run the whole grid of slow links, and not a part of it")
 
