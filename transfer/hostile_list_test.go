@@ -180,26 +180,34 @@ func TestASymlinkInTheDestinationIsNotFollowed(t *testing.T) {
 
 // Claim: transfer.CodeTooLarge
 func TestAListThatDoesNotEndIsRefusedAtTheLimit(t *testing.T) {
+	const limit = 50000
 	var grown int64
 	endless := func(g *rogue, _ []manifest.Entry) {
 		g.send(wire.KindOffer, false, nil)
 		before := heap()
-		for id := uint32(0); id < 10e6; {
-			b := []byte{0, 0}
-			for range manifest.MaxBatch {
-				e := file(fmt.Sprintf("%08d", id))
-				e.ID = id
-				id++
-				b, _ = manifest.AppendEntry(b, &e)
+		var f []byte
+		for id := uint32(0); id < 10e6; id += manifest.MaxBatch {
+			if id < 4*limit { // whoever reads on refuses what is there twice with another code
+				f = batch(id)
 			}
-			binary.BigEndian.PutUint16(b, manifest.MaxBatch)
-			f := wire.AppendFrame(nil, wire.KindManifest, false, func(to []byte) []byte { return append(to, b...) })
 			if _, err := g.st.Write(f); err != nil {
 				break
 			}
 		}
 		grown = heap() - before
 	}
-	attack{entries: oneFile, do: endless, code: transfer.CodeTooLarge, rules: manifest.Rules{Entries: 50000}}.fetch(t)
+	attack{entries: oneFile, do: endless, code: transfer.CodeTooLarge, rules: manifest.Rules{Entries: limit}}.fetch(t)
 	require.Less(t, grown, int64(32<<20))
+}
+
+// batch returns the frame of as many files as it takes, from an id on.
+func batch(id uint32) []byte {
+	b := binary.BigEndian.AppendUint16(nil, manifest.MaxBatch)
+	for range manifest.MaxBatch {
+		e := file(fmt.Sprintf("%08d", id))
+		e.ID = id
+		id++
+		b, _ = manifest.AppendEntry(b, &e)
+	}
+	return wire.AppendFrame(nil, wire.KindManifest, false, func(to []byte) []byte { return append(to, b...) })
 }

@@ -3,9 +3,11 @@ package transfer_test
 import (
 	"context"
 	"flag"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,14 +81,29 @@ func write(t testing.TB, files content) string {
 			continue
 		}
 		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		data := make([]byte, size)
-		for i := range data {
-			data[i] = byte(i*7 + i>>8*3 + i>>16*5 + len(name))
-		}
-		require.NoError(t, os.WriteFile(path, data, 0o640))
+		require.NoError(t, os.WriteFile(path, bytesOf(name, size), 0o640))
 		require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(1700000000+int64(size), 12345)))
 	}
 	return root
+}
+
+// rising are bytes each of which is 7 more than the one before it.
+var rising = func() (b [512]byte) {
+	for i := range b {
+		b[i] = byte(7 * i)
+	}
+	return b
+}()
+
+// bytesOf returns the content of a file: byte i is 7i + 3(i>>8) + 5(i>>16) + len(name).
+func bytesOf(name string, size int) []byte {
+	data := make([]byte, size)
+	for i := 0; i < size; i += 256 {
+		first := i>>8*3 + i>>16*5 + len(name)
+		at := byte(first * 183) // where rising is byte(first), because 7*183 is 1 more than a multiple of 256
+		copy(data[i:], rising[at:][:256])
+	}
+	return data
 }
 
 // tester is a testing.TB, or a rapid.T.
@@ -122,17 +139,28 @@ func read(t tester, root string) map[string]node {
 			}
 		}
 		if info.Mode().IsRegular() {
-			b, err := os.ReadFile(path)
-			if err != nil {
+			if n.Data, err = text(path, info.Size()); err != nil {
 				return err
 			}
-			n.Data = string(b)
 		}
 		name, err := filepath.Rel(root, path)
 		all[name] = n
 		return err
 	}))
 	return all
+}
+
+// text is os.ReadFile for a file of about this size.
+func text(path string, size int64) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	var b strings.Builder
+	b.Grow(int(size))
+	_, err = io.Copy(&b, f)
+	return b.String(), err
 }
 
 // same requires that two folders have the same in them, and says where not.
