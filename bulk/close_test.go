@@ -21,6 +21,7 @@ import (
 // What was written before Close is read by the peer to its end, or Close returns an error: on every kind of lane, with slow readers,
 // readers that stop, ends of both sides in any order, and links that are cut.
 func TestCloseOfALaneLosesNothingSilently(t *testing.T) {
+	t.Parallel() // beside those that wait for real
 	for name, opts := range kinds {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(100) {

@@ -106,6 +106,7 @@ func TestAPeerThatReadsNoMoreStillAnswersOverQUIC(t *testing.T) {
 
 // Strands share the window of their QUIC connection: blocks that wait for their turn must leave room there for the one that is due.
 func TestStrandsLeaveRoomForTheBlockThatIsDue(t *testing.T) {
+	t.Parallel() // beside those that wait for real
 	for _, tr := range []testnet.Transport{testnet.TCPTLS, testnet.QUIC} {
 		for _, strands := range []int{2, 4, 16} {
 			t.Run(fmt.Sprintf("%s/%d", tr, strands), func(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 //
 // Row: S3, S4, S5, S6, S7
 func TestConnSurvivesRandomCuts(t *testing.T) {
+	t.Parallel() // beside those that wait for real
 	for _, window := range []int{4 << 10, 64 << 10, 1 << 20} {
 		for cuts, rounds := range map[int]int{1: 10, 10: 5, 100: 2, 1000: 1} {
 			for range rounds {
@@ -87,6 +88,7 @@ func surviveConnCuts(t *testing.T, window, cuts int) {
 //
 // Row: S3, S5, S6
 func TestConnSurvivesAnEvilProxy(t *testing.T) {
+	t.Parallel() // it waits for real
 	under, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	proxy := faultnet.TCPProxy(t, under.Addr().String())

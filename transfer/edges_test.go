@@ -70,6 +70,7 @@ func exercise(t *testing.T, from string, o transfer.Options, r transfer.ReceiveO
 }
 
 func TestNoOptionsAreAPanic(t *testing.T) {
+	t.Parallel() // beside one that waits for processes
 	from, g := write(t, content{"a": 10, "b": 70000}), given()
 	edges.Each(g, func(r transfer.ReceiveOptions, what string) {
 		t.Log(what)

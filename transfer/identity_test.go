@@ -118,6 +118,7 @@ func fetchOnce(t testing.TB, tree *source.Tree, to string, o transfer.ReceiveOpt
 
 // Claim: transfer.Progress.Files, transfer.ReceiveOptions.Rules
 func TestAnyTreeArrivesAsItWas(t *testing.T) {
+	t.Parallel() // beside one that waits for processes
 	rapid.Check(t, func(r *rapid.T) {
 		base, err := os.MkdirTemp(t.TempDir(), "")
 		require.NoError(r, err)

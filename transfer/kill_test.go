@@ -140,6 +140,7 @@ func freeAddr(t *testing.T) string {
 const lossBound = 64<<20 + 3*256<<10
 
 func TestATransferSurvivesTheDeathOfItsProcesses(t *testing.T) {
+	t.Parallel() // it waits for its processes
 	from, to, addr := filepath.Join(t.TempDir(), "tree"), t.TempDir(), freeAddr(t)
 	require.NoError(t, os.Mkdir(from, 0o755))
 	random := rand.New(rand.NewPCG(*seed, 6))

@@ -8,7 +8,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
-	"github.com/peerlane/peerlane/internal/test/testnet"
+	"github.com/peerlane/peerlane/internal/test/procs"
 )
 
 // leakChecked runs the tests, and fails when goroutines are left.
@@ -16,7 +16,7 @@ type leakChecked struct{ m *testing.M }
 
 // Run runs the tests.
 func (l leakChecked) Run() int {
-	testnet.Parallel(8)
+	procs.Parallel(8)
 	code := l.m.Run()
 	if code != 0 {
 		return code

@@ -48,6 +48,8 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	defer from.Close()
 	bin := filepath.Join(dir, "peerlane") // by this name, TestMain is the program
+	syscall.ForkLock.RLock()              // a process that another test starts meanwhile would keep it open, and it could not be run
+	defer syscall.ForkLock.RUnlock()
 	to, err := os.OpenFile(bin, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	require.NoError(t, err)
 	_, err = io.Copy(to, from)
@@ -145,6 +147,7 @@ func (w *world) is(name, text string, mode fs.FileMode) {
 
 // Root may do all, so that what another user may not is tried as one. Where this runs as no root, it is that one.
 func TestFoldersThatMayNotBeWrittenArriveAndAreFilledAgain(t *testing.T) {
+	t.Parallel() // it waits for processes
 	w := newWorld(t)
 	dst, config := w.mine("dst"), w.mine("config")
 	get := func(want int, flags ...string) string {
@@ -191,6 +194,7 @@ func TestFoldersThatMayNotBeWrittenArriveAndAreFilledAgain(t *testing.T) {
 
 // What may not be read is left out, whether it was asked for by name or found, and whether anything else is sent or not.
 func TestUnreadableFilesAreLeftOut(t *testing.T) {
+	t.Parallel() // it waits for processes
 	w := newWorld(t)
 	config := w.mine("config")
 	w.write("src/a", "1")
@@ -244,6 +248,7 @@ func TestUnreadableFilesAreLeftOut(t *testing.T) {
 }
 
 func TestAConfigFolderThatCannotBeWrittenCostsANote(t *testing.T) {
+	t.Parallel() // it waits for processes
 	w := newWorld(t)
 	w.write("src/a", "1")
 	w.write("file/peerlane", "not a folder")
@@ -280,6 +285,7 @@ func mounted(t *testing.T, dir, kind, device, options string) bool {
 }
 
 func TestAHomeThatIsFullCostsANote(t *testing.T) {
+	t.Parallel() // it waits for processes
 	w := newWorld(t)
 	home := filepath.Join(w.dir, "home")
 	if !mounted(t, home, "tmpfs", "none", "size=64k") {
@@ -298,6 +304,7 @@ func TestAHomeThatIsFullCostsANote(t *testing.T) {
 }
 
 func TestATransferThatHasNoRoomSaysWhoseAndKeepsNothing(t *testing.T) {
+	t.Parallel() // it waits for processes
 	w := newWorld(t)
 	small := filepath.Join(w.dir, "small")
 	if !mounted(t, small, "tmpfs", "none", "size=4m") {
@@ -319,6 +326,7 @@ func TestATransferThatHasNoRoomSaysWhoseAndKeepsNothing(t *testing.T) {
 
 // An ext2 with small inodes knows no time after 2038.
 func TestWhatCameIsRecognisedOnARealExt2(t *testing.T) {
+	t.Parallel() // it waits for processes
 	w := newWorld(t)
 	image := filepath.Join(w.dir, "image")
 	require.NoError(t, os.WriteFile(image, nil, 0o600))

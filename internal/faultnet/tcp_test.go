@@ -88,6 +88,7 @@ func requireConns(t *testing.T, p *TCP, n int) {
 }
 
 func TestTCPProxyPassesNettest(t *testing.T) {
+	t.Parallel() // it waits for real
 	_, dial := tcpEnds(t)
 	nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
 		near, far := dial()
@@ -174,6 +175,7 @@ func TestTCPProxyWithoutATargetRefuses(t *testing.T) {
 }
 
 func TestTCPFreezeHoldsBytesEndsAndSenders(t *testing.T) {
+	t.Parallel() // it waits for real
 	p, dial := tcpEnds(t)
 	near, far := dial()
 	requireCarries(t, near, far)
@@ -203,6 +205,7 @@ func TestTCPFreezeHoldsBytesEndsAndSenders(t *testing.T) {
 }
 
 func TestTCPVanishSwallowsForEverAndNewConnectionsWorkAfterIt(t *testing.T) {
+	t.Parallel() // it waits for real
 	p, dial := tcpEnds(t)
 	near, far := dial()
 	requireCarries(t, near, far)
@@ -228,6 +231,7 @@ func TestTCPVanishSwallowsForEverAndNewConnectionsWorkAfterIt(t *testing.T) {
 }
 
 func TestTCPDelayIsOneWay(t *testing.T) {
+	t.Parallel() // it waits for real
 	p, dial := tcpEnds(t)
 	near, far := dial()
 	requireCarries(t, near, far)

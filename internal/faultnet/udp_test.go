@@ -61,6 +61,7 @@ func TestUDPProxyGivesEachClientItsOwnSource(t *testing.T) {
 }
 
 func TestUDPVanishDropsBothWaysAndComesBack(t *testing.T) {
+	t.Parallel() // it waits for real
 	p, server, dial := udpEnds(t)
 	c := dial()
 	from := requirePath(t, c, server)
@@ -147,6 +148,7 @@ func TestUDPRebindChangesTheSourcePortOnly(t *testing.T) {
 }
 
 func TestUDPKillIsForEverForPresentClientsOnly(t *testing.T) {
+	t.Parallel() // it waits for real
 	p, server, dial := udpEnds(t)
 	c := dial()
 	from := requirePath(t, c, server)
@@ -162,6 +164,7 @@ func TestUDPKillIsForEverForPresentClientsOnly(t *testing.T) {
 }
 
 func TestUDPProxyOutlivesAnAbsentTarget(t *testing.T) {
+	t.Parallel() // it waits for real
 	p := UDPProxy(t, "")
 	c, err := net.Dial("udp", p.Addr())
 	require.NoError(t, err)

@@ -132,6 +132,7 @@ func (w *twin) until(cuts int, stop func(), done <-chan struct{}) {
 //
 // Row: S3, S4, S5, S6
 func TestFlowSurvivesRandomCuts(t *testing.T) {
+	t.Parallel() // beside those that wait for real
 	for _, window := range []int{4 << 10, 64 << 10, 1 << 20} {
 		for cuts, rounds := range map[int]int{1: 20, 10: 10, 100: 3, 1000: 1} {
 			for range rounds {

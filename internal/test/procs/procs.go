@@ -1,4 +1,4 @@
-// Package procs says how many processors the tests of a package use.
+// Package procs says how many processors the tests of a package use, and how many of them run at once.
 package procs
 
 import (

@@ -125,6 +125,7 @@ func TestCutKillsATCPConnectionSoon(t *testing.T) {
 }
 
 func TestCutLeavesAQUICConnectionToItsTimeoutAndADialWorks(t *testing.T) {
+	t.Parallel() // it waits for real
 	a, b, f := Proxied(t, QUIC)
 	s := echoStream(t, a, b)
 	f.Cut()
@@ -136,6 +137,7 @@ func TestCutLeavesAQUICConnectionToItsTimeoutAndADialWorks(t *testing.T) {
 }
 
 func TestAQUICConnectionSurvivesRebindLossAndAShortVanish(t *testing.T) {
+	t.Parallel() // it waits for real
 	a, b, f := Proxied(t, QUIC)
 	s := echoStream(t, a, b)
 	u := f.(*faultnet.UDP)

@@ -8,11 +8,17 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+
+	"github.com/peerlane/peerlane/internal/test/procs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	procs.Parallel(8)
+	goleak.VerifyTestMain(m)
+}
 
 func TestPairsConnectOverTheirTransportBothWays(t *testing.T) {
+	t.Parallel() // it waits for real
 	for _, tr := range append(All(), WebTransport, LimitedRelay) {
 		t.Run(string(tr), func(t *testing.T) {
 			a, b := Pair(t, tr)
