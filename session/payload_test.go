@@ -1,52 +1,44 @@
-package session_test
+package session
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/peerlanetest"
-	"github.com/peerlane/peerlane/session"
+	"github.com/peerlane/peerlane/internal/faultnet"
 )
 
 // waysToGo are the ways in which a peer is gone.
-var waysToGo = map[string]func(p *peerlanetest.Sessions){
-	"silent": func(p *peerlanetest.Sessions) {
-		for _, l := range p.Links() {
-			l.Freeze()
-		}
-	},
-	"unreachable": (*peerlanetest.Sessions).Cut,
-	"ended":       func(p *peerlanetest.Sessions) { p.Bob.Abort() },
+var waysToGo = map[string]func(r *road){
+	"silent":      func(*road) {}, // as it is already
+	"unreachable": func(r *road) { r.each((*faultnet.Link).Cut) },
+	"ended":       func(r *road) { r.accepted.Abort() },
 }
 
-// streams are the options of each kind of stream.
-var streams = map[string]*session.StreamOptions{"shared": nil, "dedicated": {Dedicated: true}, "resumable": {Dedicated: true, Resumable: true}}
+// streamKinds are the options of each kind of stream.
+var streamKinds = map[string]*StreamOptions{"shared": nil, "dedicated": {Dedicated: true}, "resumable": {Dedicated: true, Resumable: true}}
 
 // eachEnd calls test with a stream of each kind, which the peer does not read and which has been prepared, once the peer is gone in each way.
-func eachEnd(t *testing.T, prepare func(*session.Stream), test func(t *testing.T, kind string, st *session.Stream)) {
-	for kind, opts := range streams {
+func eachEnd(t *testing.T, prepare func(*Stream), test func(t *testing.T, kind string, st *Stream)) {
+	for kind, opts := range streamKinds {
 		for way, leave := range waysToGo {
 			t.Run(kind+", "+way, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
-					p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: time.Millisecond})
+				inBubble(t, func(t *testing.T) {
+					r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{Delay: time.Millisecond})
 					over := make(chan struct{})
 					defer close(over)
-					p.ToBob.SetStream("x", func(*session.Stream) { <-over })
-					st, err := p.Alice.OpenStream(t.Context(), "x", opts)
+					r.mux.SetStream("x", func(*Stream) { <-over })
+					st, err := r.dialer.OpenStream(t.Context(), "x", opts)
 					require.NoError(t, err)
 					time.Sleep(time.Second)
-					p.OnLink(func(l *peerlanetest.Link) { l.Freeze() })
-					for _, l := range p.Links() {
-						l.Freeze() // what is written now does not arrive
-					}
+					r.set(func() { r.prepare = func(_ int, l *faultnet.Link) { l.Freeze() } })
+					r.each((*faultnet.Link).Freeze) // what is written now does not arrive
 					prepare(st)
-					leave(p)
+					leave(r)
 					test(t, kind, st)
-					p.Alice.Abort()
-					p.Bob.Abort()
+					r.dialer.Abort()
+					r.accepted.Abort()
 				})
 			})
 		}
@@ -55,19 +47,19 @@ func eachEnd(t *testing.T, prepare func(*session.Stream), test func(t *testing.T
 
 // A stream that nothing was written to has nothing to lose.
 func TestCloseNamesNoStreamThatNothingWasWrittenTo(t *testing.T) {
-	eachEnd(t, func(*session.Stream) {}, func(t *testing.T, _ string, st *session.Stream) {
+	eachEnd(t, func(*Stream) {}, func(t *testing.T, _ string, st *Stream) {
 		require.NoError(t, st.Session().Close())
 	})
 }
 
 // An end is something to lose, too, where the session carries it.
 func TestCloseNamesAStreamOfWhichOnlyTheEndIsLost(t *testing.T) {
-	for _, end := range []func(*session.Stream) error{(*session.Stream).CloseWrite, (*session.Stream).Close} {
-		eachEnd(t, func(st *session.Stream) {
+	for _, end := range []func(*Stream) error{(*Stream).CloseWrite, (*Stream).Close} {
+		eachEnd(t, func(st *Stream) {
 			began := time.Now()
 			require.NoError(t, end(st))
 			require.Zero(t, time.Since(began))
-		}, func(t *testing.T, kind string, st *session.Stream) {
+		}, func(t *testing.T, kind string, st *Stream) {
 			err := st.Session().Close()
 			if kind == "dedicated" { // its own connection does
 				require.NoError(t, err)
@@ -80,7 +72,7 @@ func TestCloseNamesAStreamOfWhichOnlyTheEndIsLost(t *testing.T) {
 }
 
 func TestCloseSaysHowManyBytesWereWritten(t *testing.T) {
-	write := func(st *session.Stream) {
+	write := func(st *Stream) {
 		_ = st.SetWriteDeadline(time.Now().Add(time.Second))
 		_, err := st.Write(make([]byte, 1000))
 		require.NoError(t, err)
@@ -89,10 +81,10 @@ func TestCloseSaysHowManyBytesWereWritten(t *testing.T) {
 		"shared":    "1000 bytes were written, and it is not known how many of them arrived",
 		"dedicated": "the peer has read 0 of 1000 bytes", "resumable": "the peer is known to have 0 of 1000 bytes",
 	}
-	eachEnd(t, write, func(t *testing.T, kind string, st *session.Stream) {
+	eachEnd(t, write, func(t *testing.T, kind string, st *Stream) {
 		require.ErrorContains(t, st.Session().Close(), want[kind])
 	})
-	eachEnd(t, write, func(t *testing.T, kind string, st *session.Stream) {
+	eachEnd(t, write, func(t *testing.T, kind string, st *Stream) {
 		require.ErrorContains(t, st.Close(), want[kind])
 		if err := st.Session().Close(); kind == "shared" {
 			require.NoError(t, err, "the application has the error")
@@ -102,15 +94,15 @@ func TestCloseSaysHowManyBytesWereWritten(t *testing.T) {
 
 // What a lane writes for itself is nothing that its user could lose.
 func TestSetPayloadSaysWhichBytesAreTheUsers(t *testing.T) {
-	for kind := range streams {
+	for kind := range streamKinds {
 		for _, n := range []uint64{0, 700} {
-			prepare := func(st *session.Stream) {
+			prepare := func(st *Stream) {
 				st.ForLane().SetPayload(nil)
 				st.ForLane().SetPayload(func() uint64 { return n })
 				_, err := st.Write(make([]byte, 1000))
 				require.NoError(t, err)
 			}
-			eachEnd(t, prepare, func(t *testing.T, of string, st *session.Stream) {
+			eachEnd(t, prepare, func(t *testing.T, of string, st *Stream) {
 				err := st.Session().Close()
 				switch {
 				case of != kind:

@@ -125,6 +125,15 @@ func (r *road) link(i int) *faultnet.Link {
 	return r.links[i]
 }
 
+// each calls fn with each link.
+func (r *road) each(fn func(*faultnet.Link)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, l := range r.links {
+		fn(l)
+	}
+}
+
 // block makes opening a carrier fail, or work again.
 func (r *road) block(on bool) {
 	r.mu.Lock()

@@ -1,4 +1,4 @@
-package edges_test
+package peerlane_test
 
 import (
 	"errors"
@@ -12,14 +12,14 @@ import (
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/record"
-	"github.com/peerlane/peerlane/record/boltstore"
 	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
 
-// A wrong argument or option is peerlane.ErrInvalid, whichever package it was given to, and the error names it.
+// A wrong argument or option is peerlane.ErrInvalid, whichever package it was given to, and the error names it. boltstore tests
+// that its are those of record.
 // Claim: session.ErrInvalid, peerlane.ErrInvalid
 func TestWrongArgumentsMatchOneError(t *testing.T) {
 	for _, c := range []struct {
@@ -32,7 +32,6 @@ func TestWrongArgumentsMatchOneError(t *testing.T) {
 		{"Heartbeat", second(session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Heartbeat: time.Minute, HeartbeatTimeout: time.Second}}))},
 		{"Strands", second(bulk.Open(t.Context(), new(session.Session), "x", &bulk.Options{Strands: -1}))},
 		{"session", second(record.Open(t.Context(), nil, "x", nil))},
-		{"db", second(boltstore.New(nil, "x"))},
 		{"Window", second(resume.NewListener(nil, &resume.Options{Window: -1}))},
 		{"key", second(psk.NewKeyring(nil))},
 		{"Peers", second(node.New(t.Context(), &node.Options{Limits: &node.Limits{Peers: -1}}))},
