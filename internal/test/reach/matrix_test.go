@@ -19,10 +19,18 @@ import (
 )
 
 var (
-	whole = flag.Bool("matrix", false, "every pair of NATs, over both transports, instead of one pair")
+	whole = flag.Bool("matrix", false, "every pair of NATs, over both transports, instead of one pair, and all that happens to sessions")
 	tries = flag.Int("tries", 1, "how often each pair is tried")
 	page  = flag.String("page", "", "write the results into this page")
 )
+
+// inFull leaves a test to make reach: it waits for what takes its time.
+func inFull(t *testing.T) {
+	t.Helper()
+	if !*whole {
+		t.Skip("make reach runs it: it waits for the better part of a minute")
+	}
+}
 
 // kinds are the NATs of the matrix; nil is none.
 var kinds = []struct {

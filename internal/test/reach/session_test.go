@@ -100,6 +100,7 @@ var disturbances = []disturbance{
 
 // One session goes on through whatever happens to its path, with every message once and in order.
 func TestASessionGoesOn(t *testing.T) {
+	inFull(t)
 	for _, d := range disturbances {
 		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
@@ -125,6 +126,7 @@ const callsBefore = time.Second
 
 // Two peers that have nothing but the relay go on when it is back.
 func TestASessionGoesOnWhenItsRelayIsBack(t *testing.T) {
+	inFull(t)
 	t.Parallel()
 	c := converse(t, nat.Hard, nat.Hard)
 	c.since(`calls, relayed`, 0)
@@ -142,6 +144,7 @@ func TestASessionGoesOnWhenItsRelayIsBack(t *testing.T) {
 
 // A path that is whole again is taken again.
 func TestADirectPathThatIsHealed(t *testing.T) {
+	inFull(t)
 	t.Parallel()
 	c := converse(t, nat.Easy, nat.Easy)
 	c.since(`calls, direct`, 0)
