@@ -273,7 +273,7 @@ func (c *Client) GetConnectionsInfo() []ConnectionInfo { return c.pool.info(time
 func (c *Client) Close() error {
 	exemptCaller(c.pool.sessions())
 	var wg sync.WaitGroup
-	wg.Go(c.keepers.close)
+	c.keepers.close(&wg) // first: that the pool closes their sessions is no event
 	err := c.pool.close()
 	wg.Wait()
 	return err

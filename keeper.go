@@ -382,6 +382,15 @@ func (k *Keeper) Done() <-chan struct{} { return k.done }
 // may call Close, which does not wait for it.
 func (k *Keeper) Close() error {
 	exemptCaller(k.Sessions())
+	k.end()
+	<-k.done
+	err := k.closeSessions()
+	k.client.keepers.remove(k)
+	return err
+}
+
+// end makes the keeper end. The ends of its sessions are no events any more.
+func (k *Keeper) end() {
 	k.change(func() {
 		k.closed = true
 		if k.err == nil {
@@ -389,10 +398,6 @@ func (k *Keeper) Close() error {
 		}
 	})
 	k.stop()
-	<-k.done
-	err := k.closeSessions()
-	k.client.keepers.remove(k)
-	return err
 }
 
 func (k *Keeper) stopped() error { return stopped("keep", k.peer, k.tag) }

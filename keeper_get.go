@@ -3,6 +3,7 @@ package peerlane
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
@@ -123,18 +124,14 @@ func (s *keeperSet) remove(k *Keeper) {
 	delete(s.all, k)
 }
 
-// close closes the keepers concurrently, and accepts no more.
-func (s *keeperSet) close() {
+// close ends the keepers, accepts no more, and closes them in the background. The caller waits for wg.
+func (s *keeperSet) close(wg *sync.WaitGroup) {
 	s.mu.Lock()
 	s.closed = true
-	var all []*Keeper
-	for k := range s.all {
-		all = append(all, k)
-	}
+	all := slices.Collect(maps.Keys(s.all))
 	s.mu.Unlock()
-	var wg sync.WaitGroup
 	for _, k := range all {
+		k.end()
 		wg.Go(func() { _ = k.Close() }) // Client.Close, which calls this, closes the same sessions
 	}
-	wg.Wait()
 }

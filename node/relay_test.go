@@ -10,8 +10,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/stretchr/testify/require"
-
-	"github.com/peerlane/peerlane/internal/punch"
 )
 
 func relayAndPeers(t *testing.T, service *RelayService) (relay, a, b *Node) {
@@ -101,14 +99,4 @@ func TestRelayServiceIsValidated(t *testing.T) {
 	}
 	_, err := New(t.Context(), &Options{RelayService: &RelayService{Data: -1, Duration: time.Hour}})
 	require.ErrorContains(t, err, "RelayService.Duration")
-}
-
-// Claim: node.Options.HolePunch
-func TestHolePunchStartsTheService(t *testing.T) {
-	require.Nil(t, punch.Of(newNode(t, &Options{Loopback: true}).Host()))
-	n, err := New(t.Context(), &Options{Loopback: true, HolePunch: true})
-	require.NoError(t, err)
-	require.NotNil(t, punch.Of(n.Host()))
-	require.NoError(t, n.Close())
-	require.NoError(t, n.Close())
 }

@@ -51,8 +51,8 @@ type Config struct {
 	// CloseTimeout is how long Close of a session or stream waits without progress for accepted work to arrive. If zero, 5 s.
 	CloseTimeout time.Duration
 	// OtherPath reports whether there is another way to the peer than the session's carrier. If it does, the dialing side leaves a carrier
-	// that has been silent for 0.75 s or three round trips, with bytes that the peer has not acknowledged, and then does not answer a ping
-	// within 0.75 s or four round trips, and the time for the bytes under way. If nil, there is none: Heartbeat and HeartbeatTimeout alone
+	// that has been silent for 0.75 s or three round trips while the peer had bytes to acknowledge, and then does not answer a ping within
+	// 0.75 s or four round trips, or as Probe says if that is less. If nil, there is none: Heartbeat and HeartbeatTimeout alone
 	// count. It must not block.
 	OtherPath func(*Session) bool
 

@@ -27,6 +27,7 @@ type heartbeat struct {
 	looked    time.Time     // when the session was last looked at
 	probed    time.Time     // when the carrier was last probed
 	probeBy   time.Time     // when the carrier is given up unless a sign of life comes; zero: no probe in progress
+	owedSince time.Time     // when an acknowledgement was first missed after heardAt; zero: none is
 	answered  uint64        // received bytes for which the peer has been sent a sign
 	pinged    time.Time     // when pingedID was sent; zero once it is answered, and on another carrier
 	pingedID  uint64        // of the last PING that measures the round trip
@@ -167,8 +168,15 @@ func (h *heartbeat) isSuspect() bool {
 	unacked, _ := s.carriers.flow.Kept()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
+	switch {
+	case unacked == 0:
+		h.owedSince = time.Time{}
+	case h.owedSince.Before(h.heardAt):
+		h.owedSince = now
+	}
 	return unacked > 0 && s.err == nil && s.carriers.state != StateDetached && h.probeBy.IsZero() &&
-		time.Since(h.heardAt) >= max(suspectAfter, 3*s.RTT())
+		now.Sub(h.owedSince) >= max(suspectAfter, 3*s.RTT())
 }
 
 // probeSoon asks the peer to answer, sooner than probeLocked does.

@@ -61,6 +61,62 @@ func TestALinkThatVanishesIsFoundInTimeAndTheSessionGoesOn(t *testing.T) {
 	}
 }
 
+// Claim: session.Config.OtherPath
+func TestASilentCarrierIsLeftSoonerWhereThereIsAnotherPath(t *testing.T) {
+	for _, test := range []struct {
+		other, idle bool
+		delay       time.Duration // one way
+		least, most time.Duration // until the session is detached
+	}{
+		{other: true, delay: 5 * time.Millisecond, least: suspectAfter + suspectTime - 100*time.Millisecond, most: 2500 * time.Millisecond},
+		{other: true, delay: 500 * time.Millisecond, least: 4 * time.Second, most: 7 * time.Second},       // three round trips, and what Probe waits
+		{other: true, idle: true, delay: 5 * time.Millisecond, least: time.Second, most: 8 * time.Second}, // the heartbeat's ping comes first
+		{other: false, delay: 5 * time.Millisecond, least: 9 * time.Second, most: 11 * time.Second},
+	} {
+		inBubble(t, func(t *testing.T) {
+			asked := 0
+			cfg := Config{OtherPath: func(s *Session) bool {
+				asked++
+				require.NotNil(t, s.Conn(), "no lock is held")
+				return test.other
+			}}
+			r := newRoad(t, cfg, AcceptorConfig{}, faultnet.LinkOptions{Delay: test.delay})
+			r.mux.SetCall(echo)
+			time.Sleep(time.Minute)
+			require.Zero(t, asked, "nothing waits for an answer")
+			_, err := r.dialer.Call(t.Context(), "", []byte("x"))
+			require.NoError(t, err)
+			time.Sleep(time.Minute)
+			r.link(0).Vanish()
+			began, called := time.Now(), make(chan error, 1)
+			go func() {
+				if !test.idle {
+					_, err = r.dialer.Call(t.Context(), "", []byte("x"))
+				}
+				called <- err
+			}()
+			r.await(r.dialer, StateDetached)
+			took := time.Since(began)
+			require.GreaterOrEqual(t, took, test.least, "%+v", test)
+			require.LessOrEqual(t, took, test.most, "%+v", test)
+			r.await(r.dialer, StateResumed)
+			require.NoError(t, <-called)
+		})
+	}
+}
+
+// A handler that takes its time, over a path that answers, is no reason to leave it.
+func TestASlowAnswerIsNoSilence(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		cfg := Config{OtherPath: func(*Session) bool { return true }, RequestTimeout: -1}
+		r := newRoad(t, cfg, AcceptorConfig{Config: Config{RequestTimeout: -1}}, faultnet.LinkOptions{Delay: 5 * time.Millisecond})
+		r.mux.SetCall(func(m *Message) ([]byte, error) { time.Sleep(time.Minute); return echo(m) })
+		_, err := r.dialer.Call(t.Context(), "", []byte("x"))
+		require.NoError(t, err)
+		require.Equal(t, []State{StateConnected}, r.states(r.dialer))
+	})
+}
+
 // Row: S5. Row: S6. A process that stands still for longer than the heartbeat allows loses its carrier and nothing else.
 func TestAFreezeLosesNothing(t *testing.T) {
 	for _, frozen := range []time.Duration{time.Second, 10 * time.Second, 30 * time.Second} {
