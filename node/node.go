@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
-	"github.com/libp2p/go-libp2p/p2p/host/autorelay"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/peerlane/peerlane/internal/punch"
@@ -21,13 +19,9 @@ import (
 type Node struct {
 	host  host.Host
 	punch *punch.Service // nil: it punches no holes
-}
 
-// How AutoRelay looks after its reservations. Its own 30 s and 1 h leave a host unreachable long after its relay is back.
-const (
-	relayInterval = 2 * time.Second
-	relayBackoff  = 10 * time.Second
-)
+	reservations *reservations // nil: it has no relays
+}
 
 // New starts a host. Nil opts mean the zero Options. New fails with an error that matches ErrInvalid and names the option, with
 // one of LoadKey's, or with the cause why it cannot listen. When ctx is over before it began, it returns ctx's error.
@@ -68,7 +62,22 @@ func New(ctx context.Context, opts *Options) (*Node, error) {
 			return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
 		}
 	}
+	if len(o.Relays) > 0 {
+		if n.reservations, err = reserve(h, o.relays()); err != nil {
+			return nil, errors.Join(fmt.Errorf("node: %w", err), n.Close())
+		}
+	}
 	return n, nil
+}
+
+// relays returns the peers of Options.Relays.
+func (o Options) relays() []peer.AddrInfo {
+	var all []peer.AddrInfo
+	for _, s := range o.Relays {
+		info, _ := ParsePeer(s) // validate has parsed it
+		all = append(all, info)
+	}
+	return all
 }
 
 // listen makes h listen. libp2p.New could, but is content when one address of many works, and leaves goroutines behind
@@ -126,16 +135,7 @@ func (o Options) nat() []libp2p.Option {
 	case ReachabilityPrivate:
 		all = append(all, libp2p.ForceReachabilityPrivate())
 	}
-	if len(o.Relays) == 0 {
-		return all
-	}
-	var relays []peer.AddrInfo
-	for _, s := range o.Relays {
-		info, _ := ParsePeer(s) // validate has parsed it
-		relays = append(relays, info)
-	}
-	return append(all, libp2p.EnableAutoRelayWithStaticRelays(relays, autorelay.WithBootDelay(0),
-		autorelay.WithMinInterval(relayInterval), autorelay.WithBackoff(relayBackoff)))
+	return all
 }
 
 // Host returns the libp2p host, for peerlane.Dial, Listen, NewServer and NewClient.
@@ -155,9 +155,12 @@ func (n *Node) Remember(info peer.AddrInfo) {
 
 // Close closes the host and everything on it. A second Close returns nil.
 func (n *Node) Close() error {
-	var err error
-	if n.punch != nil {
-		err = n.punch.Close()
+	var errs []error
+	if n.reservations != nil {
+		errs = append(errs, n.reservations.close())
 	}
-	return errors.Join(err, n.host.Close())
+	if n.punch != nil {
+		errs = append(errs, n.punch.Close())
+	}
+	return errors.Join(append(errs, n.host.Close())...)
 }

@@ -3,6 +3,8 @@ package node
 import (
 	"context"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,8 +14,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
-	pbv2 "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/pb"
-	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/stretchr/testify/require"
 )
@@ -123,35 +123,61 @@ func TestLibp2pOptionsAreApplied(t *testing.T) {
 	require.Contains(t, start(t, Options{}).Host().Mux().Protocols(), protocol.ID(ping.ID))
 }
 
-// reservations tells of each reservation that a relay has made.
-type reservations struct {
-	made chan struct{}
-}
-
-func (r reservations) RelayStatus(bool)                      {}
-func (r reservations) ReservationAllowed(bool)               { r.made <- struct{}{} }
-func (r reservations) ReservationRequestHandled(pbv2.Status) {}
-func (r reservations) ReservationClosed(int)                 {}
-func (r reservations) ConnectionRequestReceived()            {}
-func (r reservations) ConnectionRequestHandled(pbv2.Status)  {}
-func (r reservations) ConnectionOpened()                     {}
-func (r reservations) ConnectionClosed(time.Duration)        {}
-func (r reservations) BytesTransferred(int)                  {}
-
 // A host that listens nowhere is dialed through the relay that it was given.
 // Claim: node.Options.Relays
 func TestRelaysMakeAHostReachable(t *testing.T) {
-	tracer := reservations{made: make(chan struct{}, 16)}
-	r := start(t, Options{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}, Reachability: ReachabilityPublic,
-		Libp2p: []libp2p.Option{libp2p.EnableRelayService(relay.WithMetricsTracer(tracer))}})
+	r := start(t, Options{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}, RelayService: &RelayService{}})
 	b := start(t, Options{NoListen: true, Relays: r.Addrs()})
-	select {
-	case <-tracer.made:
-	case <-time.After(20 * time.Second):
-		t.Fatal("no reservation within 20 s")
-	}
+	all, err := b.AwaitReservation(t.Context())
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.Equal(t, r.ID(), all[0].Relay)
+	require.EqualValues(t, 128<<10, all[0].Data)
+	require.Equal(t, 2*time.Minute, all[0].Duration)
+	require.Greater(t, time.Until(all[0].Until), time.Minute)
+	require.Eventually(t, func() bool { return slices.ContainsFunc(b.Host().Addrs(), isCircuit) }, 20*time.Second, time.Millisecond,
+		"the host announces it")
 	a := start(t, Options{NoListen: true})
 	info, err := ParsePeer(r.Addrs()[0] + "/p2p-circuit/p2p/" + b.ID().String())
 	require.NoError(t, err)
 	require.NoError(t, a.Host().Connect(network.WithAllowLimitedConn(t.Context(), "test"), info))
+}
+
+// A relay that is restarted has forgotten its reservations, and gets the host's again soon after its return.
+func TestAReservationComesBackWithItsRelay(t *testing.T) {
+	key := t.TempDir() + "/key"
+	options := Options{KeyFile: key, ListenAddrs: []string{"/ip4/127.0.0.1/udp/0/quic-v1"}, RelayService: &RelayService{}}
+	r, err := New(t.Context(), &options)
+	require.NoError(t, err)
+	at := r.Addrs()
+	b := start(t, Options{NoListen: true, Relays: at})
+	_, err = b.AwaitReservation(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, r.Close())
+	require.Eventually(t, func() bool { return b.Reservations()[0].Err != nil }, 20*time.Second, time.Millisecond)
+	require.Empty(t, b.Reservations()[0].Addrs)
+	options.ListenAddrs = []string{strings.Split(at[0], "/p2p/")[0]}
+	r = start(t, options)
+	began := time.Now()
+	_, err = b.AwaitReservation(t.Context())
+	require.NoError(t, err)
+	require.Less(t, time.Since(began), 2*time.Second+soonAgain)
+}
+
+func TestAwaitReservationSaysWhyThereIsNone(t *testing.T) {
+	all, err := start(t, Options{}).AwaitReservation(t.Context())
+	require.NoError(t, err)
+	require.Empty(t, all)
+
+	none := start(t, Options{Loopback: true}) // which is no relay
+	b := start(t, Options{NoListen: true, Relays: none.Addrs()[:1]})
+	_, err = b.AwaitReservation(t.Context())
+	require.ErrorContains(t, err, none.ID().String())
+
+	absent := start(t, Options{NoListen: true, Relays: []string{"/ip4/127.0.0.1/tcp/1/p2p/" + testPeer}})
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	_, err = absent.AwaitReservation(ctx)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, testPeer)
 }

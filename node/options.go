@@ -66,8 +66,8 @@ type Options struct {
 	// NoWide makes HolePunch try one hole at a time. Otherwise, where one does not do, some 2,300 small packets may be sent
 	// to a peer's NAT, at most once a minute and five times in one network.
 	NoWide bool
-	// Relays are peers, as for ParsePeer, through which this host makes itself reachable. If empty, none; dialing others
-	// through relays works anyway.
+	// Relays are peers, as for ParsePeer, through which this host makes itself reachable: see Reservations. If empty, none;
+	// dialing others through relays works anyway.
 	Relays []string
 	// RelayService makes this host a relay for others, and tells libp2p that it is public. If nil, it is none.
 	RelayService *RelayService

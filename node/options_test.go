@@ -91,7 +91,7 @@ func TestEachNATOptionReachesLibp2p(t *testing.T) {
 	require.NotNil(t, config(t, Options{PortMap: true}).NATManager)
 	relays := []string{"/ip4/192.0.2.1/tcp/1/p2p/" + testPeer}
 	behind := config(t, Options{Relays: relays})
-	require.True(t, behind.EnableAutoRelay)
+	require.False(t, behind.EnableAutoRelay, "the node does it itself")
 	require.Equal(t, network.ReachabilityPrivate, *behind.AutoNATConfig.ForceReachability)
 	public := config(t, Options{Relays: relays, Reachability: ReachabilityPublic})
 	require.Equal(t, network.ReachabilityPublic, *public.AutoNATConfig.ForceReachability)

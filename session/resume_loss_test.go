@@ -71,7 +71,7 @@ func TestASilentCarrierIsLeftSoonerWhereThereIsAnotherPath(t *testing.T) {
 		{other: true, delay: 5 * time.Millisecond, least: suspectAfter + suspectTime - 100*time.Millisecond, most: 2500 * time.Millisecond},
 		{other: true, delay: 500 * time.Millisecond, least: 4 * time.Second, most: 7 * time.Second},       // three round trips, and what Probe waits
 		{other: true, idle: true, delay: 5 * time.Millisecond, least: time.Second, most: 8 * time.Second}, // the heartbeat's ping comes first
-		{other: false, delay: 5 * time.Millisecond, least: 5 * time.Second, most: 11 * time.Second}, // from when it was last heard
+		{other: false, delay: 5 * time.Millisecond, least: 5 * time.Second, most: 11 * time.Second},       // from when it was last heard
 	} {
 		inBubble(t, func(t *testing.T) {
 			asked := 0

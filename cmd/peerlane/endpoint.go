@@ -59,7 +59,7 @@ func (f *hostFlags) open(ctx context.Context, d *display, secret []byte, allow [
 		err = server.Listen(transferTag)
 	}
 	if err == nil {
-		e.circuits, err = reserve(ctx, n.Host(), f.Relay)
+		e.circuits, err = reserve(ctx, n)
 	}
 	if err != nil {
 		return nil, errors.Join(err, e.close())

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/host"
-	relay "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	ma "github.com/multiformats/go-multiaddr"
 
 	"github.com/peerlane/peerlane/node"
@@ -20,31 +18,19 @@ const relayWait = 20 * time.Second
 // errNoRelay: a relay does not let this host be reached.
 var errNoRelay = errors.New("--relay")
 
-// reserve asks each relay for a reservation and returns the addresses through those that grant one. It fails if relays is not empty and
-// none does. AutoRelay makes reservations too, but reports no refusal, and announces no relay with a private address.
-func reserve(ctx context.Context, h host.Host, relays []string) (circuits []ma.Multiaddr, err error) {
+// reserve waits until the node can be reached through one of its relays, if it has any, and returns its addresses there.
+func reserve(ctx context.Context, n *node.Node) (circuits []ma.Multiaddr, err error) {
 	limited, cancel := context.WithTimeout(ctx, relayWait)
 	defer cancel()
-	var refused []error
-	for _, s := range relays {
-		info, err := node.ParsePeer(s)
-		if err == nil {
-			_, err = relay.Reserve(limited, h, info)
-		}
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		if err != nil {
-			refused = append(refused, fmt.Errorf("%w: %s: %w", errNoRelay, info.ID, err))
-			continue
-		}
-		circuit := ma.StringCast("/p2p/" + info.ID.String() + "/p2p-circuit")
-		for _, a := range info.Addrs {
-			circuits = append(circuits, a.Encapsulate(circuit))
-		}
+	all, err := n.AwaitReservation(limited)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
-	if len(circuits) == 0 {
-		return nil, errors.Join(refused...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoRelay, err)
+	}
+	for _, one := range all {
+		circuits = append(circuits, one.Addrs...)
 	}
 	return circuits, nil
 }

@@ -64,7 +64,7 @@ func (c *serveCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	circuits, err := reserve(ctx, n.Host(), c.Relay)
+	circuits, err := reserve(ctx, n)
 	if err != nil {
 		return errors.Join(err, server.Stop())
 	}

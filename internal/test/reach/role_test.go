@@ -39,6 +39,9 @@ func play(role string) error {
 		return err
 	}
 	if role == roleListen {
+		if _, err := n.AwaitReservation(context.Background()); err != nil {
+			return err
+		}
 		return listen(n)
 	}
 	return talk(n, os.Getenv(peerEnv))
