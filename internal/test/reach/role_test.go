@@ -102,7 +102,7 @@ func talk(n *node.Node, addr string) error {
 		if took := time.Since(began); took > time.Second {
 			fmt.Printf("call %d took %.1f s\n", i, took.Seconds())
 		}
-		if i%20 == 0 {
+		if i%4 == 0 {
 			fmt.Printf("%d calls, %s\n", i, peerlane.PathOf(s))
 		}
 		time.Sleep(callEvery)

@@ -83,18 +83,18 @@ type disturbance struct {
 var disturbances = []disturbance{
 	{"the direct path is cut", func(c *conversation) { c.ofTalker.DropDirect(c.relay.Addrs()[0]) }, 4 * time.Second, 0},
 	{"the NAT forgets", func(c *conversation) { c.ofTalker.Restart() }, 4 * time.Second, 15 * time.Second},
-	{"the NAT gives other ports", func(c *conversation) { c.ofTalker.Remap() }, 6 * time.Second, 10 * time.Second},
+	{"the NAT gives other ports", func(c *conversation) { c.ofTalker.Remap() }, 6 * time.Second, 15 * time.Second},
 	{"the link is cut for 15 s", func(c *conversation) {
 		c.talkers.Link().Cut()
 		time.Sleep(15 * time.Second)
 		c.talkers.Link().Heal()
-	}, 20 * time.Second, 25 * time.Second},
+	}, 25 * time.Second, 30 * time.Second},
 	{"another uplink", func(c *conversation) {
 		next := c.lab.Router(c.lab.Internet, &natlab.RouterOptions{NAT: &nat.Easy, Version: 4})
 		next.Link().Set(natlab.Conditions{Delay: oneWay})
 		c.talkers.Unplug()
 		c.host.Plug(next.LAN)
-	}, 6 * time.Second, 10 * time.Second},
+	}, 6 * time.Second, 15 * time.Second},
 }
 
 // One session goes on through whatever happens to its path, with every message once and in order.
