@@ -23,7 +23,7 @@ type RelayService struct {
 	// Circuits is how many relayed connections each of them may have at a time, whoever opens them. If zero, 16.
 	Circuits int
 	// Allow are the peers that can be reached through this host. If nil, everybody; then one IP address may have 8
-	// reservations and one network (ASN) 32. Who knows one of those peers may connect to it.
+	// reservations and one network (ASN) 32. The list does not limit who connects to those peers.
 	Allow []peer.ID
 }
 

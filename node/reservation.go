@@ -20,7 +20,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// A Reservation is what a host has at one of its relays: a place through which others reach it.
+// A Reservation is the state of one of the host's relays. While it stands, others reach the host through the relay.
 type Reservation struct {
 	Relay peer.ID
 	Addrs []ma.Multiaddr // of the host, through the relay; nil while there is no reservation
@@ -209,7 +209,7 @@ func (r *reservations) set(i int, now Reservation) {
 	_ = r.emitter.Emit(event.EvtAutoRelayAddrsUpdated{RelayAddrs: addrs}) // the host is closed otherwise
 }
 
-// Reservations returns what the host has at each of its relays, in the order of Options.Relays.
+// Reservations returns the state of each relay, in the order of Options.Relays.
 func (n *Node) Reservations() []Reservation {
 	if n.reservations == nil {
 		return nil

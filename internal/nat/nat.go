@@ -68,7 +68,7 @@ const (
 	UDP  Protocol = 17
 )
 
-// A Packet is what a NAT sees of a packet.
+// A Packet is a packet's protocol and addresses.
 type Packet struct {
 	Protocol Protocol
 	Src, Dst netip.AddrPort

@@ -108,7 +108,7 @@ func (i *Interface) configure(addrs []netip.Addr) error {
 	return nil
 }
 
-// read forwards what the host sends, until the interface is gone.
+// read forwards the host's packets. It ends when the interface is removed.
 func (i *Interface) read() {
 	b := make([]byte, 64<<10)
 	for {

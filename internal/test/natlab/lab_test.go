@@ -78,7 +78,7 @@ func TestHostsOnTheInternetTalk(t *testing.T) {
 	require.Positive(t, ia.Link().Received())
 }
 
-// A host behind each kind of NAT, as the others see it: the same address or another for a second peer, and who can send to it.
+// Behind each kind of NAT: whether a second peer sees the same address, and who can send to it.
 func TestHostsSeeTheNATOfEachKind(t *testing.T) {
 	for name, tt := range map[string]struct {
 		kind            nat.Kind
@@ -177,7 +177,7 @@ func TestHostsOfOneLANTalkWithoutTheRouter(t *testing.T) {
 	require.Zero(t, router.Link().Sent())
 }
 
-// The router sends back in what is for its own outside address.
+// A packet from inside to the router's outside address comes back in.
 func TestHairpin(t *testing.T) {
 	lab := New(t)
 	router := lab.Router(lab.Internet, Home(nat.Easiest))

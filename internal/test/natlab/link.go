@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Conditions are what a link does to packets, in each direction. The zero Conditions do nothing to them.
+// Conditions are the delay, loss and limits of a link, in each direction. The zero Conditions are a perfect link.
 type Conditions struct {
 	Delay   time.Duration // one way; a round trip has two
 	Jitter  time.Duration // each packet takes up to so much longer, in order
@@ -35,7 +35,7 @@ func (l *Link) Set(c Conditions) {
 	l.down.set(c)
 }
 
-// Cut loses every packet, as a cable that is pulled out on the far side: nobody is told. Heal ends it.
+// Cut makes the link lose every packet until Heal, without a link-down signal on either side.
 func (l *Link) Cut() {
 	l.up.cut.Store(true)
 	l.down.cut.Store(true)

@@ -9,14 +9,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// arrivals keeps what a lane delivers, and when.
+// arrivals records the delivered packets and their times.
 type arrivals struct {
 	mu    sync.Mutex
 	bytes []byte // the first of each packet
 	at    []time.Duration
 }
 
-// ship sends n numbered packets of a size at once, and returns what has arrived when nothing moves any more.
+// ship sends n numbered packets of the given size at once, and returns those that arrived.
 func ship(l *lane, n, size int) *arrivals {
 	a := new(arrivals)
 	began := time.Now()

@@ -134,7 +134,7 @@ func awaitRoute(a netip.Addr) error {
 	return fmt.Errorf("no route to %v within 5 s", a)
 }
 
-// addDefaultRoute sends what no other route takes to an interface. Of several the lowest metric counts.
+// addDefaultRoute makes an interface the default route. The route with the lowest metric is used.
 func addDefaultRoute(name string, v4 bool, metric int) error {
 	index, err := indexOf(name)
 	if err != nil {

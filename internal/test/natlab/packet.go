@@ -86,7 +86,7 @@ func (p packet) addrAt(at4, at6 int) netip.Addr {
 	return netip.AddrFrom4([4]byte(p.b[at4:]))
 }
 
-// hop counts the packet's life down; it reports false when that is over.
+// hop decrements the TTL, and reports false if it has expired.
 func (p packet) hop() bool {
 	if p.v6 {
 		if p.b[7] <= 1 {
@@ -104,7 +104,7 @@ func (p packet) hop() bool {
 	return true
 }
 
-// flow returns what a NAT sees of the packet; ok is false when it has no ports.
+// flow returns the packet's protocol, addresses and ports; ok is false if it has no ports.
 func (p packet) flow() (nat.Packet, bool) {
 	if p.l4 == 0 {
 		return nat.Packet{}, false
@@ -208,8 +208,8 @@ func checksum(b []byte, sum uint32) uint16 {
 	return ^uint16(sum)
 }
 
-// tooBig returns what a router answers to a packet that does not fit into mtu bytes: fragmentation needed, or packet too big. ok is
-// false when there is no answer: the packet may be cut in pieces, which the lab does not do, or is itself an error.
+// tooBig returns the ICMP error for a packet of more than mtu bytes: fragmentation needed, or packet too big. ok is false if there is
+// none, because the packet allows fragmentation, which the lab does not do, or is an ICMP error itself.
 func tooBig(p packet, from netip.Addr, mtu int) (answer []byte, ok bool) {
 	switch {
 	case p.v6:
@@ -223,7 +223,7 @@ func tooBig(p packet, from netip.Addr, mtu int) (answer []byte, ok bool) {
 	return icmp4(from, p, icmpUnreachable, icmpFragNeeded, uint32(mtu)), true
 }
 
-// timeExceeded returns what a router answers to a packet whose life is over. The lab's IPv6 is silent.
+// timeExceeded returns the ICMP error for a packet whose TTL has expired. The lab sends none for IPv6.
 func timeExceeded(p packet, from netip.Addr) (answer []byte, ok bool) {
 	if p.v6 || p.isICMPError() {
 		return nil, false

@@ -24,12 +24,12 @@ type Place struct {
 type port struct {
 	place  *Place
 	link   *Link
-	addrs  []netip.Addr   // of what is plugged in
-	behind []netip.Prefix // what is reached through it, by IPv6
+	addrs  []netip.Addr   // of the host or router
+	behind []netip.Prefix // networks behind the router
 	in     func(packet)   // takes a packet that comes from the place
 }
 
-// take returns addresses that nobody has yet, one of each prefix.
+// take returns unused addresses, one of each prefix.
 func (pl *Place) take(prefixes []netip.Prefix) []netip.Addr {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
@@ -41,7 +41,7 @@ func (pl *Place) take(prefixes []netip.Prefix) []netip.Addr {
 	return addrs
 }
 
-// plug plugs in what has the addresses.
+// plug connects a host or router with the given addresses.
 func (pl *Place) plug(in func(packet), addrs []netip.Addr) *port {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
@@ -76,7 +76,7 @@ func (p *port) addr(other netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// out sends a packet from what is plugged in to the place. answer takes what the link answers instead: that it is too big.
+// out sends a packet from the host or router to the place. answer is called with the ICMP error if the packet is too large.
 func (p *port) out(pk packet, answer func([]byte)) {
 	if mtu := p.link.mtu(); len(pk.b) > mtu {
 		if b, ok := tooBig(pk, p.addr(pk.srcAddr()), mtu); ok {
@@ -91,7 +91,7 @@ func (p *port) out(pk packet, answer func([]byte)) {
 	})
 }
 
-// deliver sends a packet from the place to what is plugged in.
+// deliver sends a packet from the place to the host or router.
 func (p *port) deliver(pk packet) {
 	if mtu := p.link.mtu(); len(pk.b) > mtu {
 		if b, ok := tooBig(pk, p.addr(pk.dstAddr()), mtu); ok {

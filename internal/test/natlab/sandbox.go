@@ -21,8 +21,8 @@ var required = flag.Bool("natlab", false, "fail where the machine allows no lab,
 // insideEnv says to a test program that it is in the sandbox, or why there is none.
 const insideEnv = "PEERLANE_NATLAB"
 
-// Main runs the tests of a package in a sandbox, in which every user may make namespaces: user, mount, process and network namespaces
-// of its own, which end with it. TestMain exits with what it returns, which is 1 when a goroutine is left.
+// Main runs the tests of a package in new user, mount, process and network namespaces, where creating further ones needs no root. It
+// returns the exit code for TestMain, which is 1 if a goroutine has leaked.
 func Main(m *testing.M) int {
 	if os.Getenv(insideEnv) != "" {
 		return run(m)

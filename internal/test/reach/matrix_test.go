@@ -145,14 +145,14 @@ func TestSendAndGetThroughNATs(t *testing.T) {
 	}
 }
 
-// An outcome is what has become of a file.
+// An outcome is the result of one send and get.
 type outcome struct {
 	code    int // of get
 	took    time.Duration
 	relayed int64 // bytes that the relay has sent
 }
 
-// sendAndGet sends a file between two hosts that know of each other what a ticket says.
+// sendAndGet sends a file between two hosts. The getter knows the ticket alone.
 func sendAndGet(t *testing.T, p pair, file string) outcome {
 	lab := natlab.New(t)
 	r := newRelay(t, lab)

@@ -47,7 +47,7 @@ func play(role string) error {
 	return talk(n, os.Getenv(peerEnv))
 }
 
-// listen answers calls and messages, and says what comes twice, late or not at all.
+// listen answers calls and messages, and reports messages that are lost, repeated or reordered.
 func listen(n *node.Node) error {
 	cfg := peerlane.DefaultServerConfig()
 	cfg.AdmitAll, cfg.OnState = true, says

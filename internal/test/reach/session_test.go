@@ -76,8 +76,8 @@ func (c *conversation) requireWhole() {
 type disturbance struct {
 	name   string
 	happen func(*conversation)
-	most   time.Duration // until calls go on
-	then   time.Duration // until they go on over a direct path
+	most   time.Duration // limit of the time without a call
+	then   time.Duration // limit of the time until the path is direct; zero: it stays relayed
 }
 
 var disturbances = []disturbance{
@@ -97,7 +97,7 @@ var disturbances = []disturbance{
 	}, 6 * time.Second, 15 * time.Second},
 }
 
-// One session goes on through whatever happens to its path, with every message once and in order.
+// One session survives each disturbance, with every message once and in order.
 func TestASessionGoesOn(t *testing.T) {
 	inFull(t)
 	for _, d := range disturbances {
@@ -123,7 +123,7 @@ func TestASessionGoesOn(t *testing.T) {
 // callsBefore is how long a line may come that is about calls before the disturbance.
 const callsBefore = time.Second
 
-// Two peers that have nothing but the relay go on when it is back.
+// Two peers without a direct path continue when their relay is back.
 func TestASessionGoesOnWhenItsRelayIsBack(t *testing.T) {
 	inFull(t)
 	t.Parallel()
@@ -141,7 +141,7 @@ func TestASessionGoesOnWhenItsRelayIsBack(t *testing.T) {
 	c.requireWhole()
 }
 
-// A path that is whole again is taken again.
+// A healed path is used again.
 func TestADirectPathThatIsHealed(t *testing.T) {
 	inFull(t)
 	t.Parallel()

@@ -53,7 +53,7 @@ type program struct {
 	err  error         // how it ended; only after done
 
 	mu     sync.Mutex
-	out    bytes.Buffer // what it has printed, on both outputs
+	out    bytes.Buffer // stdout and stderr
 	grown  chan struct{}
 	began  time.Time
 	stamps []stamp
@@ -97,7 +97,7 @@ func run(t *testing.T, h *natlab.Host, cmd *exec.Cmd) *program {
 	return p
 }
 
-// Write takes what the program prints.
+// Write receives the program's output.
 func (p *program) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,7 +122,7 @@ func (p *program) text() string {
 	return b.String()
 }
 
-// await waits for a line that matches, and returns what the expression has found in it, and when.
+// await waits for a line that matches, and returns the submatches and the time of the line.
 func (p *program) await(expression string) ([]string, time.Duration) {
 	p.t.Helper()
 	return p.awaitAfter(expression, 0)
