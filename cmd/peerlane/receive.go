@@ -58,6 +58,7 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 	defer func() { err = errors.Join(err, e.close()) }()
 	defer w.wait()
 	defer func() { err = errors.Join(err, e.service.Close()) }()
+	warnUnusable(std.err, e.addrs(), c.Listen)
 	c.announce(std, e)
 	if err := std.failed(); err != nil {
 		return err

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/peerlane/peerlane/node"
 )
@@ -33,6 +35,16 @@ func reserve(ctx context.Context, n *node.Node) (circuits []ma.Multiaddr, err er
 		circuits = append(circuits, one.Addrs...)
 	}
 	return circuits, nil
+}
+
+// warnUnusable warns on a writer if no other machine can use any of the addresses. Loopback is meant if it was asked for.
+func warnUnusable(w io.Writer, addrs []ma.Multiaddr, listen []string) {
+	usable := slices.ContainsFunc(addrs, func(a ma.Multiaddr) bool {
+		return !manet.IsIPLoopback(a) && !manet.IsIP6LinkLocal(a)
+	})
+	if !usable && len(listen) == 0 {
+		fmt.Fprintln(w, "warning  this machine has no address that others can use: connect it to a network, or give a --relay")
+	}
 }
 
 // whereabouts returns the addresses to print for a node that can be reached through circuits, and the one to paste on another machine: a

@@ -55,6 +55,7 @@ func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
+	warnUnusable(std.err, e.addrs(), c.Listen)
 	if err := c.announce(std, e, tree, share.Ref()); err != nil {
 		return err
 	}

@@ -68,6 +68,7 @@ func (c *serveCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return errors.Join(err, server.Stop())
 	}
+	warnUnusable(std.err, append(n.Host().Addrs(), circuits...), c.Listen)
 	c.announce(std, n, circuits)
 	if err := std.failed(); err != nil {
 		return errors.Join(err, server.Stop())
