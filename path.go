@@ -75,10 +75,13 @@ func pathOf(under network.Conn) Path {
 }
 
 // relayOf returns the relay a connection goes through, and whether it goes through one.
-func relayOf(under network.Conn) (peer.ID, bool) {
+func relayOf(under network.Conn) (peer.ID, bool) { return relayIn(under.RemoteMultiaddr()) }
+
+// relayIn returns the relay that an address leads through, and whether it leads through one.
+func relayIn(a ma.Multiaddr) (peer.ID, bool) {
 	var hop peer.ID
 	relayed := false
-	ma.ForEach(under.RemoteMultiaddr(), func(c ma.Component) bool {
+	ma.ForEach(a, func(c ma.Component) bool {
 		switch c.Protocol().Code {
 		case ma.P_P2P:
 			hop, _ = peer.IDFromBytes(c.RawValue())

@@ -196,6 +196,9 @@ func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.
 	case want.Lost && d.Path == PreferDirect:
 		d.Path = AllowRelay
 	}
+	if want.Lost {
+		p.dropDeadRelays(key.peer)
+	}
 	have := slices.DeleteFunc(p.host.Network().ConnsToPeer(key.peer), func(c network.Conn) bool {
 		return d.Path == DirectOnly && pathOf(c).Relayed
 	})
@@ -216,6 +219,28 @@ func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.
 		p.spawn(func() { _ = c.Close() }) // it may wait for the network; the connection is of no more use
 	}
 	return p.openCarrier(ctx, &d, key)
+}
+
+// dropDeadRelays closes, in the background, the connections to a peer's relays that do not answer a ping. No circuit can be opened over one,
+// and libp2p would notice only after 30 s.
+func (p *pool) dropDeadRelays(pid peer.ID) {
+	asked := make(map[peer.ID]bool)
+	for _, a := range p.dialer.addrs(pid) {
+		relay, ok := relayIn(a)
+		conns := p.host.Network().ConnsToPeer(relay)
+		if !ok || asked[relay] || len(conns) == 0 {
+			continue
+		}
+		asked[relay] = true
+		p.spawn(func() {
+			if areAlive(p.ctx, conns, answerTime) || p.ctx.Err() != nil {
+				return
+			}
+			for _, c := range conns {
+				_ = c.Close() // it is of no more use
+			}
+		})
+	}
 }
 
 func (p *pool) openCarrier(ctx context.Context, d *Dialer, key poolKey) (net.Conn, error) {

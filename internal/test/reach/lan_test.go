@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -49,6 +50,45 @@ func TestSendAndGetOnALAN(t *testing.T) {
 			require.Zero(t, get.wait(patience))
 			get.await(`^path     direct, (tcp|quic-v1)`)
 			require.Zero(t, send.wait(patience))
+		})
+	}
+}
+
+// Two hosts at home find each other whatever is between, over a relay with its defaults.
+func TestSendAndGetFromHomeToHome(t *testing.T) {
+	inFull(t)
+	for name, home := range map[string]func(*natlab.Lab) *natlab.Host{
+		"IPv4 and IPv6": func(lab *natlab.Lab) *natlab.Host {
+			return lab.Host(lab.Router(lab.Internet, natlab.Home(nat.Easy)).LAN)
+		},
+		"double NAT": func(lab *natlab.Lab) *natlab.Host {
+			o := &natlab.RouterOptions{NAT: &nat.Easy, Version: 4}
+			return lab.Host(lab.Router(lab.Router(lab.Internet, o).LAN, o).LAN)
+		},
+		"without UDP": func(lab *natlab.Lab) *natlab.Host {
+			h := lab.Host()
+			h.Plug(lab.Router(lab.Internet, &natlab.RouterOptions{NAT: &nat.Easy, Version: 4}).LAN).Link().Set(natlab.Conditions{NoUDP: true})
+			return h
+		},
+		"3 % of packets lost": func(lab *natlab.Lab) *natlab.Host {
+			h := lab.Host()
+			h.Plug(lab.Router(lab.Internet, &natlab.RouterOptions{NAT: &nat.Easy, Version: 4}).LAN).Link().Set(natlab.Conditions{Delay: oneWay, Loss: 0.03})
+			return h
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "file")
+			require.NoError(t, os.WriteFile(file, make([]byte, 1<<20), 0o600))
+			lab := natlab.New(t)
+			r := newRelay(t, lab)
+			send := start(t, home(lab), "send", "--relay", r.at("tcp/4001"), file)
+			ticket, _ := send.await(`^ticket   (\S+)`)
+			get := start(t, home(lab), "get", ticket[1], t.TempDir())
+			require.Zero(t, get.wait(patience))
+			get.await(`^path     direct, (tcp|quic-v1)`)
+			require.Zero(t, send.wait(patience))
+			t.Log(time.Since(get.began))
 		})
 	}
 }

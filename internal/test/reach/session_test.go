@@ -89,6 +89,7 @@ var disturbances = []disturbance{
 		time.Sleep(15 * time.Second)
 		c.talkers.Link().Heal()
 	}, 25 * time.Second, 30 * time.Second},
+	{"UDP is blocked", func(c *conversation) { c.talkers.Link().Set(natlab.Conditions{NoUDP: true}) }, 15 * time.Second, 30 * time.Second},
 	{"another uplink", func(c *conversation) {
 		next := c.lab.Router(c.lab.Internet, &natlab.RouterOptions{NAT: &nat.Easy, Version: 4})
 		next.Link().Set(natlab.Conditions{Delay: oneWay})
