@@ -124,7 +124,8 @@ func TestLibp2pOptionsAreApplied(t *testing.T) {
 }
 
 // A host that listens nowhere is dialed through the relay that it was given.
-// Claim: node.Options.Relays
+// Claim: node.Options.Relays, node.Reservation.Relay, node.Reservation.Addrs, node.Reservation.Until, node.Reservation.Data,
+// node.Reservation.Duration
 func TestRelaysMakeAHostReachable(t *testing.T) {
 	r := start(t, Options{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}, RelayService: &RelayService{}})
 	b := start(t, Options{NoListen: true, Relays: r.Addrs()})
@@ -135,6 +136,8 @@ func TestRelaysMakeAHostReachable(t *testing.T) {
 	require.EqualValues(t, 128<<10, all[0].Data)
 	require.Equal(t, 2*time.Minute, all[0].Duration)
 	require.Greater(t, time.Until(all[0].Until), time.Minute)
+	require.Len(t, all[0].Addrs, 1)
+	require.Equal(t, r.Addrs()[0]+"/p2p-circuit", all[0].Addrs[0].String())
 	require.Eventually(t, func() bool { return slices.ContainsFunc(b.Host().Addrs(), isCircuit) }, 20*time.Second, time.Millisecond,
 		"the host announces it")
 	a := start(t, Options{NoListen: true})
@@ -144,6 +147,7 @@ func TestRelaysMakeAHostReachable(t *testing.T) {
 }
 
 // A relay that is restarted has forgotten its reservations, and gets the host's again soon after its return.
+// Claim: node.Reservation.Err, node.Reservation.Since
 func TestAReservationComesBackWithItsRelay(t *testing.T) {
 	key := t.TempDir() + "/key"
 	options := Options{KeyFile: key, ListenAddrs: []string{"/ip4/127.0.0.1/udp/0/quic-v1"}, RelayService: &RelayService{}}
@@ -153,9 +157,12 @@ func TestAReservationComesBackWithItsRelay(t *testing.T) {
 	b := start(t, Options{NoListen: true, Relays: at})
 	_, err = b.AwaitReservation(t.Context())
 	require.NoError(t, err)
+	closed := time.Now()
 	require.NoError(t, r.Close())
 	require.Eventually(t, func() bool { return b.Reservations()[0].Err != nil }, 20*time.Second, time.Millisecond)
 	require.Empty(t, b.Reservations()[0].Addrs)
+	require.Zero(t, b.Reservations()[0].Until)
+	require.False(t, b.Reservations()[0].Since.Before(closed))
 	options.ListenAddrs = []string{strings.Split(at[0], "/p2p/")[0]}
 	r = start(t, options)
 	began := time.Now()
