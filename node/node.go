@@ -20,6 +20,7 @@ type Node struct {
 	host  host.Host
 	punch *punch.Service // nil: it punches no holes
 
+	care         *care
 	reservations *reservations // nil: it has no relays
 }
 
@@ -56,7 +57,7 @@ func New(ctx context.Context, opts *Options) (*Node, error) {
 	if err := o.listen(h); err != nil {
 		return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
 	}
-	n := &Node{host: h}
+	n := &Node{host: h, care: newCare(h)}
 	if o.HolePunch {
 		if n.punch, err = punch.New(h, &punch.Options{NoWide: o.NoWide}); err != nil {
 			return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
@@ -156,6 +157,7 @@ func (n *Node) Remember(info peer.AddrInfo) {
 // Close closes the host and everything on it. A second Close returns nil.
 func (n *Node) Close() error {
 	var errs []error
+	n.care.close()
 	if n.reservations != nil {
 		errs = append(errs, n.reservations.close())
 	}

@@ -124,8 +124,8 @@ func TestLibp2pOptionsAreApplied(t *testing.T) {
 }
 
 // A host that listens nowhere is dialed through the relay that it was given.
-// Claim: node.Options.Relays, node.Reservation.Relay, node.Reservation.Addrs, node.Reservation.Until, node.Reservation.Data,
-// node.Reservation.Duration
+// Claim: node.Options.Relays, node.Reservation.Relay, node.Reservation.Addrs, node.Reservation.Until, node.Reservation.Data
+// Claim: node.Reservation.Duration
 func TestRelaysMakeAHostReachable(t *testing.T) {
 	r := start(t, Options{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}, RelayService: &RelayService{}})
 	b := start(t, Options{NoListen: true, Relays: r.Addrs()})

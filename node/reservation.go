@@ -16,7 +16,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
-	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -35,13 +34,12 @@ type Reservation struct {
 
 // How a host looks after its reservations.
 const (
-	reserveTime  = 5 * time.Second  // to connect to a relay, and to reserve there
-	firstAgain   = time.Second / 2  // until the next attempt; it doubles
-	lastAgain    = 30 * time.Second // at most
-	soonFor      = 5 * time.Minute  // after a loss, attempts are at most soonAgain apart: a relay that is restarted is back soon
-	soonAgain    = time.Second
-	relayPinged  = 2 * time.Second // between two pings of a relay
-	relayAnswers = 2 * time.Second // for its answer; after two that are missing it is lost
+	reserveTime = 5 * time.Second  // to connect to a relay, and to reserve there
+	firstAgain  = time.Second / 2  // until the next attempt; it doubles
+	lastAgain   = 30 * time.Second // at most
+	soonFor     = 5 * time.Minute  // after a loss, attempts are at most soonAgain apart: a relay that is restarted is back soon
+	soonAgain   = time.Second
+	relayPinged = 5 * time.Second // between two pings of a relay; one that carries connections is pinged more often: care
 )
 
 // reservations keep the reservations of a host.
@@ -150,8 +148,7 @@ func (r *reservations) watch(i int, relay peer.ID) error {
 	if r.host.Network().Connectedness(relay) != network.Connected {
 		return errRelayGone
 	}
-	missing := 0
-	for {
+	for missing := 0; missing < careMissing; {
 		select {
 		case <-gone:
 			return errRelayGone
@@ -161,24 +158,15 @@ func (r *reservations) watch(i int, relay peer.ID) error {
 			return r.ctx.Err()
 		case <-tick.C:
 		}
-		if r.answers(relay) {
+		if missing++; answersPing(r.ctx, r.host, relay) {
 			missing = 0
-		} else if missing++; missing == 2 {
-			_ = r.host.Network().ClosePeer(relay) // it is of no more use
-			return errRelayGone
 		}
 	}
+	_ = r.host.Network().ClosePeer(relay) // it is of no more use
+	return errRelayGone
 }
 
 var errRelayGone = errors.New("node: the connection to the relay is lost")
-
-// answers reports whether a relay answers a ping.
-func (r *reservations) answers(relay peer.ID) bool {
-	ctx, cancel := context.WithTimeout(network.WithNoDial(r.ctx, "peerlane"), relayAnswers)
-	defer cancel()
-	result := <-ping.Ping(ctx, r.host, relay)
-	return result.Error == nil
-}
 
 // sleep waits for d, or until r is closed.
 func (r *reservations) sleep(d time.Duration) {

@@ -137,7 +137,7 @@ func TestASessionGoesOnWhenItsRelayIsBack(t *testing.T) {
 	at := c.now()
 	took := c.since(`state resumed: relayed`, at)
 	t.Logf("back after %v", took)
-	require.Less(t, took, 3*time.Second)
+	require.Less(t, took, 3*time.Second, "16.6 s with libp2p alone")
 	c.since(`calls, relayed`, at)
 	c.requireWhole()
 }
