@@ -164,7 +164,7 @@ func TestAReservationComesBackWithItsRelay(t *testing.T) {
 	require.Zero(t, b.Reservations()[0].Until)
 	require.False(t, b.Reservations()[0].Since.Before(closed))
 	options.ListenAddrs = []string{strings.Split(at[0], "/p2p/")[0]}
-	r = start(t, options)
+	start(t, options)
 	began := time.Now()
 	_, err = b.AwaitReservation(t.Context())
 	require.NoError(t, err)

@@ -20,7 +20,8 @@ type pace struct {
 }
 
 const (
-	PieceTime = 500 * time.Millisecond // how long one piece may take
+	// PieceTime is how long one piece may take.
+	PieceTime = 500 * time.Millisecond
 	paceSpan  = 250 * time.Millisecond // the shortest stretch that lowers the rate
 	minPiece  = 5 << 10                // also the first piece on a carrier whose rate is unknown
 	blindPart = 32                     // on such a carrier, a piece is at most this fraction of the bytes sent
