@@ -47,7 +47,13 @@ type quicTransport struct {
 	limits network.ResourceManager
 
 	mu     sync.Mutex
-	routes map[netip.AddrPort]net.PacketConn // by where they lead: sockets of their own that a peer is to be dialed from
+	routes map[route]net.PacketConn // sockets of their own from which peers are dialed
+}
+
+// A route is a peer at an address.
+type route struct {
+	peer peer.ID
+	to   netip.AddrPort
 }
 
 func newQUIC(
@@ -58,7 +64,7 @@ func newQUIC(
 		return nil, err
 	}
 	return &quicTransport{Transport: inner, reuse: reuse, key: key, gater: gater, limits: limits,
-		routes: make(map[netip.AddrPort]net.PacketConn)}, nil
+		routes: make(map[route]net.PacketConn)}, nil
 }
 
 // ListenOrder is that of libp2p's transport.
@@ -77,7 +83,7 @@ const serverWaits = 500 * time.Millisecond
 
 // Dial opens a connection.
 func (t *quicTransport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (transport.CapableConn, error) {
-	if socket := t.route(a); socket != nil {
+	if socket := t.take(route{p, udpOf(a)}); socket != nil {
 		return t.dialFrom(ctx, socket, a, p)
 	}
 	punching, client, why := network.GetSimultaneousConnect(ctx)
@@ -121,28 +127,30 @@ func (t *quicTransport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (tr
 	return first, nil
 }
 
-// through makes the next dial of an address go out from a socket, which is then the connection's. The caller must call done after the dial.
-func (t *quicTransport) through(to netip.AddrPort, socket net.PacketConn) (done func()) {
+// through makes the next dial of a route go out from a socket, which is then the connection's. The caller must call done after the dial.
+func (t *quicTransport) through(r route, socket net.PacketConn) (done func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.routes[to] = socket
+	if old := t.routes[r]; old != nil {
+		_ = old.Close() // nothing was sent that matters
+	}
+	t.routes[r] = socket
 	return func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		if t.routes[to] == socket { // nobody has dialed
-			delete(t.routes, to)
+		if t.routes[r] == socket { // it was not dialed
+			delete(t.routes, r)
 			_ = socket.Close() // nothing was sent that matters
 		}
 	}
 }
 
-// route takes the socket from which an address is to be dialed; nil is the host's own.
-func (t *quicTransport) route(a ma.Multiaddr) net.PacketConn {
-	to := udpOf(a)
+// take takes the socket from which a route is dialed; nil is the host's own.
+func (t *quicTransport) take(r route) net.PacketConn {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	socket := t.routes[to]
-	delete(t.routes, to)
+	socket := t.routes[r]
+	delete(t.routes, r)
 	return socket
 }
 
@@ -154,10 +162,13 @@ func (t *quicTransport) dialFrom(ctx context.Context, socket net.PacketConn, a m
 	if err == nil {
 		var tr transport.Transport
 		if tr, err = quic.NewTransport(t.key, reuse, nil, t.gater, t.limits); err == nil {
-			return tr.Dial(ctx, a, p)
+			var c transport.CapableConn
+			if c, err = tr.Dial(ctx, a, p); err == nil {
+				return c, nil
+			}
 		}
 	}
-	_ = socket.Close() // the first error tells
+	_ = socket.Close() // the first error tells; it may be closed already
 	return nil, err
 }
 

@@ -67,7 +67,7 @@ func (s *Service) punchWide(ctx context.Context, p *seeker, m meeting, instead f
 		return err
 	}
 	instead()
-	defer own.through(target, socket)()
+	defer own.through(route{p.id, target}, socket)()
 	return s.host.Connect(network.WithForceDirectDial(ctx, "peerlane"), peer.AddrInfo{ID: p.id, Addrs: []ma.Multiaddr{addr}})
 }
 
