@@ -63,8 +63,8 @@ type Options struct {
 	// HolePunch upgrades relayed connections to direct ones through NATs: see docs/NAT.md. It is also spoken with hosts that
 	// have libp2p's own (DCUtR).
 	HolePunch bool
-	// NoWide makes HolePunch try one hole at a time. Otherwise, where one does not do, some 2,300 small packets may be sent
-	// to a peer's NAT, at most once a minute and five times in one network.
+	// NoWide makes HolePunch try one hole at a time. Otherwise, if a single hole fails, up to 2,816 small packets may be sent
+	// to a peer's NAT: to one address at most once a minute and five times an hour, and in all at most eight times a minute.
 	NoWide bool
 	// Relays are peers, as for ParsePeer, through which this host makes itself reachable: see Reservations. If empty, none;
 	// dialing others through relays works anyway.

@@ -16,6 +16,11 @@
 //
 // # Own addresses
 //
-// A host learns its outside address from whoever it is connected to, and only for the transport of that connection. For the others, the
+// A host learns its outside address from the peers that it has dialed, and only for the transport of that connection. For the others, the
 // service opens a connection to the relay that serves to ask for the address, and closes it.
+//
+// # Limits
+//
+// A peer chooses the addresses that this host dials, so they may be those of a third party. What a host sends is bounded for each peer, each
+// relay and each address, and in all: see limits.go, and docs/NAT.md.
 package punch

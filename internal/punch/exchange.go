@@ -50,7 +50,7 @@ func begin(stream network.Stream, own []ma.Multiaddr) (meeting, error) {
 	if err := w.WriteMsg(connectMessage(own)); err != nil {
 		return meeting{}, err
 	}
-	addrs, err := readConnect(r)
+	addrs, err := readConnect(r, stream.Conn().RemoteMultiaddr())
 	if err != nil {
 		return meeting{}, err
 	}
@@ -67,7 +67,7 @@ func answer(stream network.Stream, own func() []ma.Multiaddr) (meeting, error) {
 		return meeting{}, err
 	}
 	w, r := pbio.NewDelimitedWriter(stream), pbio.NewDelimitedReader(stream, maxMessage)
-	addrs, err := readConnect(r)
+	addrs, err := readConnect(r, stream.Conn().RemoteMultiaddr())
 	if err != nil {
 		return meeting{}, err
 	}
@@ -96,8 +96,8 @@ func connectMessage(addrs []ma.Multiaddr) *pb.HolePunch {
 	return m
 }
 
-// readConnect returns the addresses that the peer can be dialed at. Others than holes are punched for are left out.
-func readConnect(r pbio.Reader) ([]ma.Multiaddr, error) {
+// readConnect returns the addresses of the peer that are dialed. relay is the address of the relay.
+func readConnect(r pbio.Reader, relay ma.Multiaddr) ([]ma.Multiaddr, error) {
 	var m pb.HolePunch
 	if err := r.ReadMsg(&m); err != nil {
 		return nil, err
@@ -111,12 +111,10 @@ func readConnect(r pbio.Reader) ([]ma.Multiaddr, error) {
 		if err != nil {
 			continue
 		}
-		if _, ok := kindOf(a); ok && len(addrs) < maxAddresses {
-			addrs = append(addrs, a)
-		}
+		addrs = append(addrs, a)
 	}
-	if len(addrs) == 0 {
-		return nil, errors.New("punch: the peer knows no address of its own")
+	if addrs = dialable(addrs, relay); len(addrs) == 0 {
+		return nil, errors.New("punch: the peer has sent no address that can be dialed")
 	}
 	return addrs, nil
 }

@@ -3,6 +3,7 @@ package punch
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
@@ -39,6 +41,7 @@ const (
 	maxSightings = 8               // of a kind; the oldest is forgotten
 	freshFor     = 5 * time.Second // then the NAT, or the way to it, may be another: a connection of QUIC survives that unnoticed
 	askTime      = 2 * time.Second // for asking one peer
+	maxAsked     = 2               // addresses of a kind
 )
 
 func newObserver(h host.Host, changed func()) *observer {
@@ -49,30 +52,30 @@ func newObserver(h host.Host, changed func()) *observer {
 func kindOf(a ma.Multiaddr) (k kind, ok bool) {
 	var names []string
 	for _, c := range a {
-		switch c.Protocol().Code {
-		case ma.P_IP4, ma.P_IP6, ma.P_TCP, ma.P_UDP, ma.P_QUIC_V1:
+		if c.Protocol().Code != ma.P_P2P {
 			names = append(names, c.Protocol().Name)
-		case ma.P_P2P:
-		default:
-			return "", false
 		}
 	}
-	k = kind(strings.Join(names, "/"))
-	return k, strings.HasSuffix(string(k), "/tcp") || strings.HasSuffix(string(k), "/udp/quic-v1")
+	switch k = kind(strings.Join(names, "/")); k {
+	case "ip4/tcp", "ip6/tcp", "ip4/udp/quic-v1", "ip6/udp/quic-v1":
+		return k, true
+	}
+	return "", false
 }
 
-// identified learns from a connection's identification.
+// identified learns from the identification of a connection that this host has opened: others can come from whoever wants to mislead it, and
+// a peer behind a relay sees nothing.
 func (o *observer) identified(e event.EvtPeerIdentificationCompleted) {
-	if e.Conn == nil || e.ObservedAddr == nil {
+	if e.Conn == nil || e.ObservedAddr == nil || isRelayed(e.Conn) || e.Conn.Stat().Direction != network.DirOutbound {
 		return
 	}
-	o.saw(e.Peer, e.Conn.LocalMultiaddr(), e.ObservedAddr)
+	o.saw(e.Peer, e.Conn.RemoteMultiaddr(), e.Conn.LocalMultiaddr(), e.ObservedAddr)
 }
 
-// saw keeps where a peer has seen the local address.
-func (o *observer) saw(by peer.ID, local, observed ma.Multiaddr) {
+// saw keeps where a peer has seen the local address. at is where the peer is itself.
+func (o *observer) saw(by peer.ID, at, local, observed ma.Multiaddr) {
 	k, ok := kindOf(observed)
-	if !ok || manet.IsIPLoopback(observed) || !o.listens(k, local) {
+	if !ok || !isPlausible(observed, at) || !o.listens(k, local) {
 		return
 	}
 	o.mu.Lock()
@@ -152,8 +155,8 @@ func (o *observer) forget() {
 	clear(o.seen)
 }
 
-// missing returns the kinds that the host listens on and that nobody has seen lately, and where it listens.
-func (o *observer) missing() map[kind]ma.Multiaddr {
+// missing returns the kinds that the host listens on and that a peer has not seen lately, and where it listens.
+func (o *observer) missing(by peer.ID) map[kind]ma.Multiaddr {
 	all := make(map[kind]ma.Multiaddr)
 	for _, a := range o.host.Network().ListenAddresses() {
 		if k, ok := kindOf(a); ok {
@@ -163,27 +166,20 @@ func (o *observer) missing() map[kind]ma.Multiaddr {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	maps.DeleteFunc(all, func(k kind, _ ma.Multiaddr) bool {
-		for _, s := range o.seen[k] {
-			if time.Since(s.at) < freshFor {
-				return true
-			}
-		}
-		return false
+		s, ok := o.seen[k][by]
+		return ok && time.Since(s.at) < freshFor
 	})
 	return all
 }
 
-// ask asks a peer, which is connected, where it sees this host over the transports that nobody has seen it over. It returns when all have
-// been answered, or will not be. A transport over which the peer cannot be reached is left out.
+// ask asks a peer, which is connected, where it sees this host over the transports that the peer has not seen it over lately. It returns
+// when all have been answered, or will not be. A transport over which the peer cannot be reached is left out.
 func (o *observer) ask(ctx context.Context, pid peer.ID) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	var all sync.WaitGroup
-	for k, local := range o.missing() {
-		addrs := slices.DeleteFunc(o.host.Peerstore().Addrs(pid), func(a ma.Multiaddr) bool {
-			ak, ok := kindOf(a)
-			return !ok || ak != k
-		})
+	for k, local := range o.missing(pid) {
+		addrs := o.addrsOf(pid, k)
 		if len(addrs) == 0 {
 			continue
 		}
@@ -196,7 +192,7 @@ func (o *observer) ask(ctx context.Context, pid peer.ID) {
 			for _, a := range addrs {
 				observed, err := o.askAt(ctx, local, a, pid)
 				if err == nil {
-					o.saw(pid, local, observed)
+					o.saw(pid, a, local, observed)
 				}
 				if err == nil || ctx.Err() != nil {
 					return
@@ -205,6 +201,24 @@ func (o *observer) ask(ctx context.Context, pid peer.ID) {
 		})
 	}
 	all.Wait()
+}
+
+// addrsOf returns the addresses of a kind at which a peer is asked: those with an IP address that it is connected from. Of the other version
+// of IP it has none such, and what it says it has is tried.
+func (o *observer) addrsOf(pid peer.ID, k kind) []ma.Multiaddr {
+	var ips []netip.Addr
+	for _, c := range o.host.Network().ConnsToPeer(pid) {
+		if !isRelayed(c) {
+			ips = append(ips, ipOf(c.RemoteMultiaddr()))
+		}
+	}
+	addrs := slices.DeleteFunc(o.host.Peerstore().Addrs(pid), func(a ma.Multiaddr) bool {
+		ak, _ := kindOf(a)
+		ip := ipOf(a)
+		connected := slices.ContainsFunc(ips, func(c netip.Addr) bool { return c.Is4() == ip.Is4() })
+		return ak != k || connected && !slices.Contains(ips, ip)
+	})
+	return addrs[:min(len(addrs), maxAsked)]
 }
 
 // begin says that somebody asks about k; it returns nil if somebody does already.
@@ -244,19 +258,30 @@ func (o *observer) settled(ctx context.Context) {
 	}
 }
 
-// candidates returns the addresses at which this host may be reached through its NAT: those that it listens on that are public or mapped,
-// and those that others have seen.
-func (o *observer) candidates() []ma.Multiaddr {
-	all := slices.DeleteFunc(slices.Clone(o.host.Addrs()), func(a ma.Multiaddr) bool {
+// candidates returns the addresses at which this host may be reached through its NAT: those at which the relay has seen it, those that it
+// listens on that are public or mapped, and those that others have seen. The first are the most likely ones.
+func (o *observer) candidates(relay peer.ID) []ma.Multiaddr {
+	public := slices.DeleteFunc(slices.Clone(o.host.Addrs()), func(a ma.Multiaddr) bool {
 		_, ok := kindOf(a)
 		return !ok || !manet.IsPublicAddr(a)
 	})
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for _, by := range o.seen {
-		for _, s := range by {
-			all = append(all, s.addr)
+	var first, others []ma.Multiaddr
+	for _, seen := range o.seen {
+		for by, s := range seen {
+			if by == relay {
+				first = append(first, s.addr)
+			} else {
+				others = append(others, s.addr)
+			}
 		}
 	}
-	return ma.Unique(all)
+	var all []ma.Multiaddr
+	for _, a := range slices.Concat(first, public, others) {
+		if !ma.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
+	return all
 }

@@ -225,3 +225,10 @@ func TestPausesGrow(t *testing.T) {
 		require.False(t, direct(w.alice, w.bob))
 	})
 }
+
+// What comes about while a seeker ends is not lost: it would begin no more.
+func TestASeekerIsWokenWhileItEnds(t *testing.T) {
+	inWorld(t, none, none, "", func(t *testing.T, w *world) {
+		require.True(t, w.ofAlice.WakeAtTheEnd(w.bob.ID()))
+	})
+}

@@ -29,7 +29,6 @@ const (
 	perRound    = 2                // holes that were punched in vain until those who wait are told that it is no use
 	failedFor   = 10 * time.Minute // that a failure is remembered in the same network
 	maxSeekers  = 4096             // peers that are remembered
-	maxWide     = 4                // attempts with many holes at a time
 )
 
 // A seeker looks for a direct connection to one peer, in a goroutine that lives while there is a relayed connection and no direct one.
@@ -46,9 +45,13 @@ type seeker struct {
 	seeking  bool
 	inbound  bool          // the relayed connection came in: this side begins
 	tries    int           // attempts that have failed since something changed
+	attempts window        // of the last minute
+	asked    window        // exchanges that the peer began in the last minute
+	used     time.Time     // when the peer was last dealt with
+	waiting  int           // calls of Direct
 	vain     int           // those of them in which both sides have dialed
 	wake     chan struct{} // of capacity 1: go on now
-	round    chan struct{} // closed when a direct connection is there, or perRound attempts have failed; nil if none waits
+	round    chan struct{} // closed when a direct connection exists, or perRound attempts have failed; nil if none waits
 	begun    bool          // an exchange that this side began is under way
 	answers  int           // exchanges that the peer began
 	failedIn string        // the network in which a round has failed
@@ -60,25 +63,25 @@ type seeker struct {
 	wides    int                        // attempts with many holes, in the network wideIn
 	wideIn   string
 	wideAt   time.Time // of the last of them
+	refused  bool      // the peer has refused an attempt with many holes: the next one is with one; pursue's
 	service  *Service
 }
 
 // seek makes a seeker look for a direct connection, at once.
-func (s *Service) seek(pid peer.ID, dir network.Direction) *seeker {
+func (s *Service) seek(pid peer.ID, dir network.Direction) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	p := s.seekerLocked(pid)
 	if s.closed {
-		return p
+		return
 	}
+	p := s.seekerLocked(pid)
 	p.inbound = dir == network.DirInbound
 	if p.seeking {
 		p.wakeLocked()
-		return p
+		return
 	}
 	p.seeking, p.tries, p.vain = true, 0, 0
 	s.running.Go(func() { s.pursue(p) })
-	return p
 }
 
 func (s *Service) seeker(pid peer.ID) *seeker {
@@ -96,15 +99,20 @@ func (s *Service) seekerLocked(pid peer.ID) *seeker {
 		p = &seeker{id: pid, wake: make(chan struct{}, 1), punches: make(map[int]context.CancelFunc), service: s}
 		s.peers[pid] = p
 	}
+	p.used = time.Now()
 	return p
 }
 
-// forgetLocked makes room: whatever is idle is forgotten.
+// forgetLocked makes room: the idle peer that was dealt with the longest ago is forgotten.
 func (s *Service) forgetLocked() {
-	for pid, p := range s.peers {
-		if !p.seeking && p.round == nil && p.answers == 0 {
-			delete(s.peers, pid)
+	var oldest *seeker
+	for _, p := range s.peers {
+		if !p.seeking && p.waiting == 0 && p.answers == 0 && (oldest == nil || p.used.Before(oldest.used)) {
+			oldest = p
 		}
+	}
+	if oldest != nil { // the others have connections, which the host bounds
+		delete(s.peers, oldest.id)
 	}
 }
 
@@ -153,7 +161,9 @@ func (s *Service) retryAll() {
 // Direct returns nil when there is a direct connection to a peer that is connected over a relay, and waits for one until ctx is over. It fails
 // with ErrNoDirect when attempts have failed in this network, now or shortly before; the service goes on trying all the same.
 func (s *Service) Direct(ctx context.Context, pid peer.ID) error {
+	defer s.wait(pid)()
 	for {
+		over := s.join(s.seeker(pid)) // before looking: what comes about later closes it
 		if s.isDirect(pid) {
 			return nil
 		}
@@ -164,7 +174,7 @@ func (s *Service) Direct(ctx context.Context, pid peer.ID) error {
 		if s.hopeless(pid) {
 			return ErrNoDirect
 		}
-		over := s.join(s.seek(pid, c.Stat().Direction))
+		s.seek(pid, c.Stat().Direction)
 		select {
 		case <-over:
 		case <-ctx.Done():
@@ -172,6 +182,19 @@ func (s *Service) Direct(ctx context.Context, pid peer.ID) error {
 		case <-s.ctx.Done():
 			return errors.New("punch: the service is closed")
 		}
+	}
+}
+
+// wait keeps the seeker of a peer until done is called.
+func (s *Service) wait(pid peer.ID) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.seekerLocked(pid)
+	p.waiting++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p.waiting--
 	}
 }
 
@@ -218,12 +241,17 @@ func (s *Service) pursue(p *seeker) {
 	}
 }
 
-// rest ends the seeker, unless it has something to do again.
+// rest ends the seeker, unless it has something to do again. What changes meanwhile wakes it.
 func (s *Service) rest(p *seeker) bool {
-	again := s.ctx.Err() == nil && s.relayed(p.id) != nil && !s.isDirect(p.id)
+	again := s.relayed(p.id) != nil && !s.isDirect(p.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !again {
+	select {
+	case <-p.wake:
+		again = true
+	default:
+	}
+	if again = again && s.ctx.Err() == nil; !again {
 		p.seeking = false
 	}
 	return !again
@@ -302,12 +330,16 @@ func (s *Service) try(p *seeker) error {
 	if answers > 0 {
 		return errPeerBegins // and libp2p would join the dials
 	}
+	if err := s.pace(p); err != nil {
+		return err
+	}
 	wait, dialed := s.dialKnown(p, try == 0)
 	defer p.stopDialing()
 	var protocols []protocol.ID
-	if s.mayWide(p) {
+	if s.mayWide(p) && !p.refused {
 		protocols = append(protocols, wideProtocol)
 	}
+	p.refused = false
 	protocols = append(protocols, Protocol)
 	if inbound {
 		protocols = append(protocols, dcutr)
@@ -318,6 +350,26 @@ func (s *Service) try(p *seeker) error {
 		return nil
 	}
 	return s.exchange(p, try, protocols)
+}
+
+// pace waits until there may be another attempt with the peer, which can wake its seeker as often as it likes. It fails when there is nothing
+// to attempt any more.
+func (s *Service) pace(p *seeker) error {
+	for {
+		s.mu.Lock()
+		now := time.Now()
+		wait := p.attempts.wait(now, perMinute)
+		if wait == 0 {
+			p.attempts.add(now)
+		}
+		s.mu.Unlock()
+		if wait == 0 {
+			return nil
+		}
+		if s.await(p, wait, nil) || s.relayed(p.id) == nil || s.ctx.Err() != nil {
+			return errTooMany
+		}
+	}
 }
 
 // await waits for a direct connection for d, or until dialed is closed. It reports whether it has come.
@@ -341,7 +393,8 @@ func (s *Service) await(p *seeker, d time.Duration, dialed <-chan struct{}) bool
 // dialKnown dials the peer's direct addresses in the background, until stopDialing. It returns how long they may take to answer before
 // other dials take over, and a channel that is closed when the dial is over.
 func (s *Service) dialKnown(p *seeker, first bool) (wait time.Duration, dialed <-chan struct{}) {
-	for _, a := range s.host.Peerstore().Addrs(p.id) {
+	known := s.known(p.id)
+	for _, a := range known {
 		switch _, ok := kindOf(a); {
 		case !ok:
 		case manet.IsPublicAddr(a) && first:
@@ -355,10 +408,15 @@ func (s *Service) dialKnown(p *seeker, first bool) (wait time.Duration, dialed <
 	if wait == 0 {
 		return 0, nil
 	}
+	over, ok := s.limits.dial(known)
+	if !ok {
+		return 0, nil
+	}
 	ctx, cancel := context.WithTimeout(s.ctx, dialTime)
 	done := make(chan struct{})
 	begun := s.spawn(func() {
 		defer close(done)
+		defer func() { over(s.reached(p.id)) }()
 		_ = s.host.Connect(network.WithForceDirectDial(ctx, "peerlane"), peer.AddrInfo{ID: p.id}) // isDirect tells
 	})
 	if !begun {
@@ -400,10 +458,21 @@ func (s *Service) exchange(p *seeker, try int, protocols []protocol.ID) error {
 	if !isRelayed(stream.Conn()) {
 		return stream.Reset()
 	}
+	done, err := s.limits.slot(s.limits.begun, relayOf(stream.Conn()))
+	if err != nil {
+		return errors.Join(err, stream.Reset())
+	}
+	defer done()
+	stop := context.AfterFunc(s.ctx, func() { _ = stream.Reset() })
+	defer stop()
 	m, err := begin(stream, s.own(stream.Conn()))
 	if err != nil {
-		_ = stream.Reset()                      // the first error tells
-		return errors.Join(err, s.beginning(p)) // the peer may have begun, and refused
+		_ = stream.Reset() // the first error tells
+		if begins := s.beginning(p); begins != nil {
+			return errors.Join(err, begins) // the peer has begun, and refused
+		}
+		p.refused = stream.Protocol() == wideProtocol
+		return err
 	}
 	_ = stream.Close()    // everything is said
 	m.client = try%2 == 1 // then both are: where TCP comes in, the one that dials has the client's part
@@ -418,34 +487,41 @@ func (s *Service) mayWide(p *seeker) bool {
 	if p.wideIn != here {
 		p.wideIn, p.wides = here, 0
 	}
-	return !s.noWide && p.wides < wideMost && (p.wideAt.IsZero() || time.Since(p.wideAt) >= wideAgain)
+	return p.mayWideLocked() && s.limits.mayWide()
 }
 
-// wideBegins counts an attempt with many holes; it reports false when there are too many at a time.
-func (s *Service) wideBegins(p *seeker) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.wides >= maxWide {
-		return false
+func (p *seeker) mayWideLocked() bool {
+	return !p.service.noWide && p.wides < wideMost && (p.wideAt.IsZero() || time.Since(p.wideAt) >= wideAgain)
+}
+
+// wideBegins counts an attempt with many holes. It reports false when there may be none.
+func (s *Service) wideBegins(p *seeker, m meeting) (ends func(through bool), ok bool) {
+	addr, target := wideTarget(m.addrs)
+	if addr == nil {
+		return nil, false
 	}
-	s.wides++
-	p.wides++
-	p.wideAt = time.Now()
-	return true
-}
-
-func (s *Service) wideEnds() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.wides--
+	if !p.mayWideLocked() { // several exchanges may have come so far at once
+		return nil, false
+	}
+	if ends, ok = s.limits.wide(target.Addr()); ok {
+		p.wides++
+		p.wideAt = time.Now()
+	}
+	return ends, ok
 }
 
 // meet dials the peer as both sides have agreed. With many, both try many holes when one does not do.
 func (s *Service) meet(p *seeker, m meeting, many bool) error {
-	if !many || !s.wideBegins(p) {
+	if !many {
 		return s.dial(s.ctx, p, m)
 	}
-	defer s.wideEnds()
+	ends, ok := s.wideBegins(p, m)
+	if !ok {
+		return s.dial(s.ctx, p, m)
+	}
+	defer func() { ends(s.isDirect(p.id)) }()
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	single := make(chan error, 1)
@@ -494,14 +570,19 @@ func (s *Service) yield(pid peer.ID, proto protocol.ID) (*seeker, error) {
 	for _, p := range s.peers {
 		dialing += p.answers
 	}
-	if dialing >= maxDialing {
-		return nil, errors.New("punch: too many peers at a time")
-	}
 	p := s.seekerLocked(pid)
+	if dialing >= maxDialing || p.answers >= perPeer {
+		return nil, errBusy
+	}
+	now := time.Now()
+	if p.asked.wait(now, perMinute) > 0 {
+		return nil, errTooMany
+	}
 	if p.begun && proto != dcutr && strings.Compare(string(s.host.ID()), string(pid)) > 0 {
 		return nil, errors.New("punch: this side has begun")
 	}
 	p.answers++
+	p.asked.add(now)
 	return p, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -31,17 +32,17 @@ type Service struct {
 	running  sync.WaitGroup // run, seekers, exchanges, questions
 	noWide   bool
 	socket   func() (net.PacketConn, error)
+	limits   *limits
 
 	mu     sync.Mutex
 	peers  map[peer.ID]*seeker
-	wides  int // attempts with many holes that are under way
 	closed bool
 }
 
 // Options are for New.
 type Options struct {
-	// NoWide punches one hole at a time. Otherwise, where one does not do, some 2,300 small packets may be sent to a peer's NAT, at most
-	// once a minute and five times in one network.
+	// NoWide punches one hole at a time. Otherwise, if a single hole fails, up to 2,816 small packets may be sent to a peer's NAT: to one
+	// address at most once a minute and five times an hour, and in all at most eight times a minute.
 	NoWide bool
 	// Socket opens a further UDP socket of the host, for IPv4. If nil, one of the system.
 	Socket func() (net.PacketConn, error)
@@ -64,7 +65,7 @@ func New(h host.Host, o *Options) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Service{host: h, events: events, peers: make(map[peer.ID]*seeker), noWide: o.NoWide, socket: o.Socket}
+	s := &Service{host: h, events: events, peers: make(map[peer.ID]*seeker), noWide: o.NoWide, socket: o.Socket, limits: newLimits()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.observer = newObserver(h, s.retryAll)
 	s.conns = &network.NotifyBundle{
@@ -99,6 +100,7 @@ func (s *Service) Close() error {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
+		s.running.Wait()
 		return nil
 	}
 	s.closed = true
@@ -136,7 +138,7 @@ func (s *Service) run() {
 // identified learns this host's address from a peer, and asks a relay for those that the connection to it does not show.
 func (s *Service) identified(e event.EvtPeerIdentificationCompleted) {
 	s.observer.identified(e)
-	if slices.Contains(e.Protocols, proto.ProtoIDv2Hop) && !isRelayed(e.Conn) {
+	if slices.Contains(e.Protocols, proto.ProtoIDv2Hop) && !isRelayed(e.Conn) && e.Conn.Stat().Direction == network.DirOutbound {
 		s.spawn(func() { s.observer.ask(s.ctx, e.Peer) })
 	}
 	if isRelayed(e.Conn) {
@@ -195,9 +197,10 @@ func (s *Service) disconnected(c network.Conn) {
 func (s *Service) own(c network.Conn) []ma.Multiaddr {
 	ctx, cancel := context.WithTimeout(s.ctx, ownTime)
 	defer cancel()
-	s.observer.ask(ctx, relayOf(c))
+	relay := relayOf(c)
+	s.observer.ask(ctx, relay)
 	s.observer.settled(ctx)
-	return s.observer.candidates()
+	return s.observer.candidates(relay)
 }
 
 // listenUDP opens a further socket of the host.
@@ -220,9 +223,6 @@ func (s *Service) handle(stream network.Stream) {
 	}
 }
 
-// maxDialing is how many peers may have this host dial at a time.
-const maxDialing = 64
-
 func (s *Service) answer(stream network.Stream) (err error) {
 	c := stream.Conn()
 	switch {
@@ -234,12 +234,19 @@ func (s *Service) answer(stream network.Stream) (err error) {
 	if err := stream.Scope().SetService("peerlane.punch"); err != nil {
 		return err
 	}
-	s.dropDead(c.RemotePeer())
+	done, err := s.limits.slot(s.limits.answers, relayOf(c))
+	if err != nil {
+		return err
+	}
+	defer done()
 	p, err := s.yield(c.RemotePeer(), stream.Protocol())
 	if err != nil {
 		return err
 	}
 	defer func() { s.answered(p, err) }()
+	s.dropDead(c.RemotePeer())
+	stop := context.AfterFunc(s.ctx, func() { _ = stream.Reset() })
+	defer stop()
 	m, err := answer(stream, func() []ma.Multiaddr { return s.own(c) })
 	if err != nil {
 		return err
@@ -259,7 +266,7 @@ func (s *Service) dropDead(pid peer.ID) {
 		all.Go(func() {
 			ctx, cancel := context.WithTimeout(s.ctx, pingTime)
 			defer cancel()
-			if !answers(ctx, c) {
+			if answers(ctx, c); errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				_ = c.Close() // the other side has done so
 			}
 		})
@@ -267,24 +274,24 @@ func (s *Service) dropDead(pid peer.ID) {
 	all.Wait()
 }
 
-// answers reports whether the other side of a connection answers a ping (specs/ping) before ctx is over.
-func answers(ctx context.Context, c network.Conn) bool {
+// answers waits until the other side of a connection answers a ping (specs/ping), with a refusal or otherwise, or ctx is over. An error of
+// this side says nothing about the other.
+func answers(ctx context.Context, c network.Conn) {
 	stream, err := c.NewStream(network.WithNoDial(ctx, "peerlane"))
 	if err != nil {
-		return false
+		return
 	}
 	defer func() { _ = stream.Reset() }()
 	stop := context.AfterFunc(ctx, func() { _ = stream.Reset() })
 	defer stop()
 	if err := multistream.SelectProtoOrFail(ping.ID, io.ReadWriteCloser(stream)); err != nil {
-		return false
+		return
 	}
 	var b [ping.PingSize]byte
 	if _, err := stream.Write(b[:]); err != nil {
-		return false
+		return
 	}
-	_, err = io.ReadFull(stream, b[:])
-	return err == nil
+	_, _ = io.ReadFull(stream, b[:]) // ctx tells
 }
 
 // dial dials the peer at the moment of the meeting, when other dials of the service to it have been given up: libp2p would join them.
@@ -293,6 +300,11 @@ func (s *Service) dial(ctx context.Context, p *seeker, m meeting) error {
 		return err
 	}
 	p.stopDialing()
+	done, ok := s.limits.dial(append(s.known(p.id), m.addrs...))
+	if !ok {
+		return errMuchVain
+	}
+	defer func() { done(s.reached(p.id)) }()
 	ctx, cancel := context.WithTimeout(ctx, punchTime)
 	defer p.punching(cancel)()
 	ctx = network.WithForceDirectDial(network.WithSimultaneousConnect(ctx, m.client, "peerlane"), "peerlane")
@@ -300,6 +312,32 @@ func (s *Service) dial(ctx context.Context, p *seeker, m meeting) error {
 		return fmt.Errorf("%w: %w", errNotThrough, err)
 	}
 	return nil
+}
+
+// known returns the direct addresses at which a peer is dialed besides those of its messages. What exceeds the bounds is removed from the
+// peerstore: a peer can say that it listens on very many, and libp2p would dial them all.
+func (s *Service) known(pid peer.ID) []ma.Multiaddr {
+	all := slices.DeleteFunc(s.host.Peerstore().Addrs(pid), func(a ma.Multiaddr) bool {
+		_, err := a.ValueForProtocol(ma.P_CIRCUIT)
+		return err == nil
+	})
+	kept := atMostIPs(all, maxKnownIPs)
+	kept = kept[:min(len(kept), maxKnown)]
+	if len(kept) < len(all) {
+		surplus := slices.DeleteFunc(all, func(a ma.Multiaddr) bool { return ma.Contains(kept, a) })
+		s.host.Peerstore().SetAddrs(pid, surplus, 0)
+	}
+	return kept
+}
+
+// reached returns the network of a direct connection to a peer, or the zero one.
+func (s *Service) reached(pid peer.ID) netip.Prefix {
+	for _, c := range s.host.Network().ConnsToPeer(pid) {
+		if !isRelayed(c) && !c.IsClosed() {
+			return networkOf(ipOf(c.RemoteMultiaddr()))
+		}
+	}
+	return netip.Prefix{}
 }
 
 // enter reports whether the service is open, and if so keeps Close waiting until running.Done.
