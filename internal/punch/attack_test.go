@@ -120,7 +120,7 @@ func TestManyHolesAtAThirdPartyAreBounded(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 		}
-		require.LessOrEqual(t, probes.Load(), int64(2*3*256), "one attempt a minute, and 80 s are over")
+		require.LessOrEqual(t, probes.Load(), int64(2*(3*256+1)), "one attempt a minute, and 80 s are over")
 	})
 }
 
@@ -137,7 +137,7 @@ func TestManyHolesAreBoundedInAll(t *testing.T) {
 			time.Sleep(4 * time.Second)
 			all.Add(probes.Load())
 		}
-		require.LessOrEqual(t, all.Load(), int64(8*3*256), "eight attempts a minute")
+		require.LessOrEqual(t, all.Load(), int64(8*(3*256+1)), "eight attempts a minute; a probe of a random port may hit")
 		require.Positive(t, all.Load())
 	})
 }

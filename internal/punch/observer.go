@@ -203,14 +203,17 @@ func (o *observer) ask(ctx context.Context, pid peer.ID) {
 	all.Wait()
 }
 
-// addrsOf returns the addresses of a kind at which a peer is asked: those with an IP address that it is connected from. Of the other version
-// of IP it has none such, and what it says it has is tried.
+// addrsOf returns the addresses of a kind at which a peer that this host has dialed is asked: those with the IP address that was dialed. Of the
+// other version of IP there is none such, and the addresses that the peer says it has are tried.
 func (o *observer) addrsOf(pid peer.ID, k kind) []ma.Multiaddr {
 	var ips []netip.Addr
 	for _, c := range o.host.Network().ConnsToPeer(pid) {
-		if !isRelayed(c) {
+		if !isRelayed(c) && c.Stat().Direction == network.DirOutbound {
 			ips = append(ips, ipOf(c.RemoteMultiaddr()))
 		}
+	}
+	if len(ips) == 0 {
+		return nil
 	}
 	addrs := slices.DeleteFunc(o.host.Peerstore().Addrs(pid), func(a ma.Multiaddr) bool {
 		ak, _ := kindOf(a)
