@@ -101,12 +101,12 @@ func (c *care) goesOn(relay peer.ID) bool {
 	return false
 }
 
-// answersPing reports whether a peer that is connected answers a ping.
+// answersPing reports whether a peer that is connected answers a ping, be it with a refusal.
 func answersPing(ctx context.Context, h host.Host, pid peer.ID) bool {
 	ctx, cancel := context.WithTimeout(network.WithNoDial(ctx, "peerlane"), careAnswer)
 	defer cancel()
-	result, ok := <-ping.Ping(ctx, h, pid) // closed without a result when ctx is over
-	return ok && result.Error == nil
+	<-ping.Ping(ctx, h, pid) // is closed when ctx is over
+	return ctx.Err() == nil
 }
 
 // relayOf returns the relay that an address leads through, and whether it leads through one.

@@ -39,7 +39,8 @@ const (
 	lastAgain   = 30 * time.Second // at most
 	soonFor     = 5 * time.Minute  // after a loss, attempts are at most soonAgain apart: a relay that is restarted is back soon
 	soonAgain   = time.Second
-	relayPinged = 5 * time.Second // between two pings of a relay; one that carries connections is pinged more often: care
+	renewAfter  = 10 * time.Second // at least, whatever the relay says
+	relayPinged = 5 * time.Second  // between two pings of a relay; one that carries connections is pinged more often: care
 )
 
 // reservations keep the reservations of a host.
@@ -50,6 +51,8 @@ type reservations struct {
 	running sync.WaitGroup // keep
 	emitter event.Emitter
 	once    sync.Once // close
+
+	emitting sync.Mutex // held while the host is notified, which may have to wait for its subscribers; before mu
 
 	mu      sync.Mutex
 	all     []Reservation
@@ -87,11 +90,19 @@ func (r *reservations) keep(i int, relay peer.AddrInfo) {
 	wait, lost := firstAgain, time.Now()
 	for r.ctx.Err() == nil {
 		err := r.make(i, relay)
-		if err == nil {
-			err = r.watch(i, relay.ID)
-			wait, lost = 0, time.Now()
+		made := err == nil
+		if made {
+			since := time.Now()
+			if err = r.watch(i, relay.ID); err == nil {
+				continue // it is renewed
+			}
+			if lost = time.Now(); lost.Sub(since) >= soonAgain { // otherwise the relay drops those that it lets in
+				wait = 0
+			}
 		}
-		r.set(i, Reservation{Relay: relay.ID, Since: time.Now(), Err: err})
+		if made || !r.isHeld(i) {
+			r.set(i, Reservation{Relay: relay.ID, Since: time.Now(), Err: err})
+		}
 		r.sleep(wait)
 		most := lastAgain
 		if time.Since(lost) < soonFor {
@@ -99,6 +110,13 @@ func (r *reservations) keep(i int, relay peer.AddrInfo) {
 		}
 		wait = min(max(2*wait, firstAgain), most)
 	}
+}
+
+// isHeld reports whether there is a reservation: one that could not be renewed holds until its time is over.
+func (r *reservations) isHeld(i int) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Now().Before(r.all[i].Until) && r.host.Network().Connectedness(r.all[i].Relay) == network.Connected
 }
 
 // make makes or renews a reservation.
@@ -130,7 +148,7 @@ func (r *reservations) watch(i int, relay peer.ID) error {
 	r.mu.Lock()
 	renew := time.Until(r.all[i].Until) / 2
 	r.mu.Unlock()
-	until := time.NewTimer(max(renew, time.Minute))
+	until := time.NewTimer(max(renew, renewAfter))
 	defer until.Stop()
 	tick := time.NewTicker(relayPinged)
 	defer tick.Stop()
@@ -178,21 +196,22 @@ func (r *reservations) sleep(d time.Duration) {
 	}
 }
 
-// set replaces a reservation, and tells the host at which addresses it can be reached. A renewal that failed keeps the addresses until
-// the reservation is over.
+// set replaces a reservation, and tells the host at which addresses it can be reached.
 func (r *reservations) set(i int, now Reservation) {
+	r.emitting.Lock()
+	defer r.emitting.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	was := r.all[i]
 	r.all[i] = now
 	close(r.changed)
 	r.changed = make(chan struct{})
-	if slices.EqualFunc(was.Addrs, now.Addrs, ma.Multiaddr.Equal) {
-		return
-	}
 	var addrs []ma.Multiaddr
 	for _, one := range r.all {
 		addrs = append(addrs, one.Addrs...)
+	}
+	r.mu.Unlock()
+	if slices.EqualFunc(was.Addrs, now.Addrs, ma.Multiaddr.Equal) {
+		return
 	}
 	_ = r.emitter.Emit(event.EvtAutoRelayAddrsUpdated{RelayAddrs: addrs}) // the host is closed otherwise
 }
