@@ -172,17 +172,19 @@ func (p *pool) seekDirect(s *session.Session, key poolKey) {
 	})
 }
 
-// hasOtherPath reports whether the peer of a session can be reached otherwise than over its carrier: over another connection that there is,
-// or a relay.
+// hasOtherPath reports whether the peer of a session can be reached otherwise than over its carrier: over another connection, or a relay. With
+// DirectOnly, relays do not count.
 func (p *pool) hasOtherPath(s *session.Session, key poolKey) bool {
 	c, ok := s.Conn().(*carrier)
 	if !ok {
 		return false
 	}
-	if slices.ContainsFunc(p.host.Network().ConnsToPeer(key.peer), func(o network.Conn) bool { return o != c.under }) {
+	relays := p.cfg.Path != DirectOnly
+	other := func(o network.Conn) bool { return o != c.under && !o.IsClosed() && (relays || !pathOf(o).Relayed) }
+	if slices.ContainsFunc(p.host.Network().ConnsToPeer(key.peer), other) {
 		return true
 	}
-	return !c.Path().Relayed && p.cfg.Path != DirectOnly && hasAddr(p.dialer.addrs(key.peer), isCircuit)
+	return !c.Path().Relayed && relays && hasAddr(p.dialer.addrs(key.peer), isCircuit)
 }
 
 // reopen opens a further carrier for a session, or a dedicated stream of it. For a session that has lost its carrier, a
