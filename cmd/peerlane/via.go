@@ -49,10 +49,18 @@ func (p *paths) onState(s *session.Session, change session.StateChange) {
 	default:
 		return
 	}
+	p.say(peer, line)
+}
+
+// say writes a line for a peer, unless it is the last one again.
+func (p *paths) say(peer, line string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.last[peer] == line {
 		return
+	}
+	if len(p.last) >= 10*maxPeers { // those of an endpoint come and go
+		clear(p.last)
 	}
 	p.last[peer] = line
 	if p.name {
