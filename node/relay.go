@@ -20,7 +20,7 @@ type RelayService struct {
 	Duration time.Duration
 	// Reservations is how many peers can be reached through this host at a time. If zero, 128.
 	Reservations int
-	// Circuits is how many relayed connections each of them may have at a time, whoever opens them. If zero, 16.
+	// Circuits is how many relayed connections each of them may have at a time. If zero, 16.
 	Circuits int
 	// Allow are the peers that can be reached through this host. If nil, everybody; then one IP address may have 8
 	// reservations and one network (ASN) 32. The list does not limit who connects to those peers.

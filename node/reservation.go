@@ -112,7 +112,7 @@ func (r *reservations) keep(i int, relay peer.AddrInfo) {
 	}
 }
 
-// isHeld reports whether there is a reservation: one that could not be renewed holds until its time is over.
+// isHeld reports whether there is a reservation. A reservation that could not be renewed holds until it expires.
 func (r *reservations) isHeld(i int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -4,9 +4,8 @@
 //	...
 //	err = s.Direct(ctx, pid)
 //
-// A Service runs on each host. While a peer is connected over a relay alone, the service of either side tries again and again, at once when
-// a network has changed and at growing intervals otherwise. It remembers in which network it has failed, so that nobody waits there for what
-// does not come.
+// A Service runs on each host. While a peer is connected over a relay alone, the services of both sides keep trying: at once when a network
+// has changed, and at growing intervals otherwise. A service remembers the networks in which it has failed, so that Direct fails there at once.
 //
 // # Exchange
 //
@@ -16,11 +15,11 @@
 //
 // # Own addresses
 //
-// A host learns its outside address from the peers that it has dialed, and only for the transport of that connection. For the others, the
-// service opens a connection to the relay that serves to ask for the address, and closes it.
+// A host learns its outside address from the peers that it has dialed, but only for the transport of that connection. For each other
+// transport, the service opens a second connection to the relay, asks for the address, and closes the connection again.
 //
 // # Limits
 //
-// A peer chooses the addresses that this host dials, so they may be those of a third party. What a host sends is bounded for each peer, each
-// relay and each address, and in all: see limits.go, and docs/NAT.md.
+// A peer chooses the addresses that this host dials, so they may be those of a third party. The traffic that
+// peers can cause is bounded for each peer, each relay and each address, and in total: see limits.go, and docs/NAT.md.
 package punch

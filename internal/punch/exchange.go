@@ -13,7 +13,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// Protocol is spoken between two services. Its messages are those of DCUtR; either side may begin, whoever has opened the connection.
+// Protocol is spoken between two services. Its messages are those of DCUtR. Either side may begin.
 const Protocol = "/peerlane/punch/1.0.0"
 
 // wideProtocol is Protocol for an attempt in which both sides punch many holes, if one does not do.
@@ -61,7 +61,7 @@ func begin(stream network.Stream, own []ma.Multiaddr) (meeting, error) {
 	return meeting{addrs: addrs, wait: trip / 2}, nil
 }
 
-// answer makes the exchange from the other side. own is asked for after the peer's message has come.
+// answer makes the exchange from the other side. It calls own after the peer's message has arrived.
 func answer(stream network.Stream, own func() []ma.Multiaddr) (meeting, error) {
 	if err := stream.SetDeadline(time.Now().Add(exchangeTime)); err != nil {
 		return meeting{}, err

@@ -12,21 +12,21 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// A peer names the addresses that this host dials, and can name those of others. Peer IDs cost nothing, so that bounds for each of them do
-// not protect a third party: these are for the whole service, for each relay, and for each address that is dialed.
+// A peer names the addresses that this host dials, and can name those of a third party. Peer IDs cost nothing, so a bound for each Peer ID does
+// not protect a third party. There are also bounds for the whole service, for each relay, and for each dialed address.
 const (
-	maxDialing  = 64 // exchanges that peers have begun, at a time
-	perPeer     = 2  // of them, with one peer
-	perRelay    = 32 // of them, over one relay; and exchanges that this side has begun
-	perMinute   = 12 // exchanges that one peer may begin, and attempts of this side with it
-	maxIPs      = 4  // IP addresses of a peer that are dialed, of those in its message
-	maxKnown    = 32 // direct addresses of a peer that are dialed, of those that the host knows otherwise
-	maxKnownIPs = 8
-	maxVain     = 64 // attempts a minute in which one network was dialed and did not answer
-	maxTargets  = 4096
-	maxWide     = 2 // attempts with many holes at a time
-	wideMinute  = 8 // of them a minute that have led to nothing
-	wideHour    = 5 // the same an hour, with one network; and one a minute
+	maxDialing  = 64   // exchanges begun by peers, at a time
+	perPeer     = 2    // of them with one peer
+	perRelay    = 32   // of them over one relay; the same for exchanges begun by this side
+	perMinute   = 12   // exchanges that one peer may begin, and attempts of this side with it
+	maxIPs      = 4    // dialed IP addresses of those in a peer's message
+	maxKnown    = 32   // dialed direct addresses of those in the peerstore
+	maxKnownIPs = 8    // IP addresses of them
+	maxVain     = 64   // dials of one network in a minute without a connection to it
+	maxTargets  = 4096 // networks dialed in a minute without a connection to them
+	maxWide     = 2    // attempts with many holes at a time
+	wideMinute  = 8    // of them in a minute without a connection
+	wideHour    = 5    // the same in an hour with one network, and one in a minute
 )
 
 var (
@@ -35,10 +35,10 @@ var (
 	errMuchVain = errors.New("punch: an address of the peer has been dialed in vain too often")
 )
 
-// A window counts what has happened in the last minute.
+// A window holds the times of the events of the last minute.
 type window struct{ at []time.Time }
 
-// wait returns how long it takes until there is room for one more among limit.
+// wait returns the time until another event is allowed, with at most limit in a minute.
 func (w *window) wait(now time.Time, limit int) time.Duration {
 	w.at = slices.DeleteFunc(w.at, func(t time.Time) bool { return now.Sub(t) >= time.Minute })
 	if len(w.at) < limit {
@@ -52,7 +52,7 @@ func (w *window) add(now time.Time) { w.at = append(w.at, now) }
 // limits bound what peers can make a service send.
 type limits struct {
 	mu      sync.Mutex
-	vain    map[netip.Prefix]int // attempts since the time since that have not led to the network
+	vain    map[netip.Prefix]int // dials without a connection to the network, from since on
 	since   time.Time
 	wides   []*wideTry // of the last hour
 	running int        // of wides
@@ -60,7 +60,7 @@ type limits struct {
 	begun   map[peer.ID]int // both by relay
 }
 
-// A wideTry is an attempt with many holes that is under way, or has led to nothing.
+// A wideTry is an attempt with many holes that is under way, or that failed.
 type wideTry struct {
 	to netip.Prefix
 	at time.Time
@@ -87,8 +87,8 @@ func (l *limits) slot(use map[peer.ID]int, relay peer.ID) (done func(), err erro
 	}, nil
 }
 
-// dial reports whether addresses may be dialed, and counts that. The caller must call done with the network of the direct connection that
-// has come about, or the zero one.
+// dial reports whether addresses may be dialed, and counts the dial. The caller must call done after the dial, with the network of the new
+// direct connection, or the zero Prefix if there is none.
 func (l *limits) dial(addrs []ma.Multiaddr) (done func(reached netip.Prefix), ok bool) {
 	networks := networksOf(addrs)
 	l.mu.Lock()
@@ -117,14 +117,14 @@ func (l *limits) dial(addrs []ma.Multiaddr) (done func(reached netip.Prefix), ok
 	}, true
 }
 
-// mayWide reports whether there may be an attempt with many holes now, whoever it is with.
+// mayWide reports whether any attempt with many holes may begin now.
 func (l *limits) mayWide() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.running < maxWide && l.widesLocked(netip.Prefix{}, time.Minute) < wideMinute
 }
 
-// wide begins an attempt with many holes, unless there were too many. The caller must call done with whether it has led to a connection.
+// wide begins an attempt with many holes, unless a bound is reached. The caller must call done, and say whether there is now a connection.
 func (l *limits) wide(target netip.Addr) (done func(through bool), ok bool) {
 	to := networkOf(target)
 	l.mu.Lock()
@@ -142,7 +142,7 @@ func (l *limits) wide(target netip.Addr) (done func(through bool), ok bool) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.running--
-		if through { // the peer receives there
+		if through { // the address is the peer's own
 			l.wides = slices.DeleteFunc(l.wides, func(w *wideTry) bool { return w == try })
 		}
 	}, true
@@ -168,7 +168,7 @@ func ipOf(a ma.Multiaddr) netip.Addr {
 	return at.Unmap()
 }
 
-// networkOf returns what belongs to one owner: an IPv4 address, or 64 bits of an IPv6 address.
+// networkOf returns the network that an address belongs to: the IPv4 address alone, or an IPv6 prefix of 64 bits.
 func networkOf(ip netip.Addr) netip.Prefix {
 	bits := 32
 	if ip.Is6() {
@@ -188,8 +188,8 @@ func networksOf(addrs []ma.Multiaddr) []netip.Prefix {
 	return all
 }
 
-// isPlausible reports whether a host that is reached over a relay may have an address: a public one, or in a private network any that is no
-// loopback, multicast or link-local address. relay is the address of the relay.
+// isPlausible reports whether an address may be that of a host behind a relay. If the relay has a public address, so must the host. Otherwise
+// the address may be any but a loopback, multicast or link-local one.
 func isPlausible(a, relay ma.Multiaddr) bool {
 	ip := ipOf(a)
 	if _, ok := kindOf(a); !ok || !ip.IsGlobalUnicast() || ip == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {

@@ -63,8 +63,8 @@ func kindOf(a ma.Multiaddr) (k kind, ok bool) {
 	return "", false
 }
 
-// identified learns from the identification of a connection that this host has opened: others can come from whoever wants to mislead it, and
-// a peer behind a relay sees nothing.
+// identified learns from the identification of a connection that this host has opened. An attacker could open others, and a peer behind a
+// relay does not see the host's address.
 func (o *observer) identified(e event.EvtPeerIdentificationCompleted) {
 	if e.Conn == nil || e.ObservedAddr == nil || isRelayed(e.Conn) || e.Conn.Stat().Direction != network.DirOutbound {
 		return
@@ -148,7 +148,7 @@ func (o *observer) networkLocked() string {
 	return strings.Join(slices.Compact(ips), " ")
 }
 
-// forget drops what was seen: the host's addresses have changed.
+// forget drops all sightings, because the host's addresses have changed.
 func (o *observer) forget() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -203,8 +203,8 @@ func (o *observer) ask(ctx context.Context, pid peer.ID) {
 	all.Wait()
 }
 
-// addrsOf returns the addresses of a kind at which a peer that this host has dialed is asked: those with the IP address that was dialed. Of the
-// other version of IP there is none such, and the addresses that the peer says it has are tried.
+// addrsOf returns the addresses of a kind at which to ask a peer. The host must have dialed the peer: then they are those with the dialed IP
+// address, or for the other version of IP those that the peer lists.
 func (o *observer) addrsOf(pid peer.ID, k kind) []ma.Multiaddr {
 	var ips []netip.Addr
 	for _, c := range o.host.Network().ConnsToPeer(pid) {
@@ -241,7 +241,7 @@ func (o *observer) begin(k kind) (done func()) {
 	}
 }
 
-// settled waits until nobody asks any more, or ctx is over.
+// settled waits until no question is pending, or ctx ends.
 func (o *observer) settled(ctx context.Context) {
 	for {
 		o.mu.Lock()

@@ -3,8 +3,6 @@ package punch
 import (
 	"context"
 	"errors"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -14,7 +12,7 @@ import (
 	"github.com/multiformats/go-multistream"
 )
 
-// How a seeker goes on.
+// The times and limits of a seeker.
 const (
 	dialTime    = 2 * time.Second        // for a direct dial of the addresses that are known
 	publicFirst = time.Second            // of dialTime, before holes are punched, when one of them is public: it may be open
@@ -26,7 +24,7 @@ const (
 	giveWay     = time.Second            // that the side that the relayed connection came in at has to begin
 	firstPause  = time.Second / 2        // between two attempts; it doubles
 	lastPause   = 5 * time.Minute
-	perRound    = 2                // holes that were punched in vain until those who wait are told that it is no use
+	perRound    = 2                // failed exchanges after which calls of Direct fail
 	failedFor   = 10 * time.Minute // that a failure is remembered in the same network
 	maxSeekers  = 4096             // peers that are remembered
 )
@@ -47,11 +45,11 @@ type seeker struct {
 	tries    int           // attempts that have failed since something changed
 	attempts window        // of the last minute
 	asked    window        // exchanges that the peer began in the last minute
-	used     time.Time     // when the peer was last dealt with
+	used     time.Time     // when the seeker was last looked up
 	waiting  int           // calls of Direct
 	vain     int           // those of them in which both sides have dialed
-	wake     chan struct{} // of capacity 1: go on now
-	round    chan struct{} // closed when a direct connection exists, or perRound attempts have failed; nil if none waits
+	wake     chan struct{} // of capacity 1: ends a pause
+	round    chan struct{} // closed when a direct connection exists or perRound attempts have failed; may be nil
 	begun    bool          // an exchange that this side began is under way
 	answers  int           // exchanges that the peer began
 	failedIn string        // the network in which a round has failed
@@ -103,7 +101,7 @@ func (s *Service) seekerLocked(pid peer.ID) *seeker {
 	return p
 }
 
-// forgetLocked makes room: the idle peer that was dealt with the longest ago is forgotten.
+// forgetLocked forgets the idle peer that was used the longest ago.
 func (s *Service) forgetLocked() {
 	var oldest *seeker
 	for _, p := range s.peers {
@@ -158,12 +156,13 @@ func (s *Service) retryAll() {
 	}
 }
 
-// Direct returns nil when there is a direct connection to a peer that is connected over a relay, and waits for one until ctx is over. It fails
-// with ErrNoDirect when attempts have failed in this network, now or shortly before; the service goes on trying all the same.
+// Direct waits for a direct connection to a peer that is connected over a relay. It fails with ErrNoDirect if attempts have failed in this
+// network, now or in the last ten minutes, although the service keeps trying. It fails with network.ErrNoConn if there is no relayed connection,
+// and with ctx's error when ctx ends: a peer that refuses every exchange can delay it until then.
 func (s *Service) Direct(ctx context.Context, pid peer.ID) error {
 	defer s.wait(pid)()
 	for {
-		over := s.join(s.seeker(pid)) // before looking: what comes about later closes it
+		over := s.join(s.seeker(pid)) // before looking: a later connection closes it
 		if s.isDirect(pid) {
 			return nil
 		}
@@ -241,7 +240,7 @@ func (s *Service) pursue(p *seeker) {
 	}
 }
 
-// rest ends the seeker, unless it has something to do again. What changes meanwhile wakes it.
+// rest ends the seeker, unless there is work for it. A change that comes meanwhile wakes it, and is not lost.
 func (s *Service) rest(p *seeker) bool {
 	again := s.relayed(p.id) != nil && !s.isDirect(p.id)
 	s.mu.Lock()
@@ -352,8 +351,8 @@ func (s *Service) try(p *seeker) error {
 	return s.exchange(p, try, protocols)
 }
 
-// pace waits until there may be another attempt with the peer, which can wake its seeker as often as it likes. It fails when there is nothing
-// to attempt any more.
+// pace waits until another attempt with the peer is allowed: the peer can wake its seeker as often as it likes. It fails once no attempt is
+// needed or possible.
 func (s *Service) pace(p *seeker) error {
 	for {
 		s.mu.Lock()
@@ -439,159 +438,5 @@ func (p *seeker) stopDialing() {
 	if cancel != nil {
 		cancel()
 		<-done
-	}
-}
-
-// exchange begins an exchange with the peer, and dials it.
-func (s *Service) exchange(p *seeker, try int, protocols []protocol.ID) error {
-	if err := s.beginning(p); err != nil {
-		return err
-	}
-	defer s.began(p)
-	ctx, cancel := context.WithTimeout(s.ctx, exchangeTime)
-	defer cancel()
-	ctx = network.WithNoDial(network.WithAllowLimitedConn(ctx, "peerlane"), "peerlane")
-	stream, err := s.host.NewStream(ctx, p.id, protocols...)
-	if err != nil {
-		return err
-	}
-	if !isRelayed(stream.Conn()) {
-		return stream.Reset()
-	}
-	done, err := s.limits.slot(s.limits.begun, relayOf(stream.Conn()))
-	if err != nil {
-		return errors.Join(err, stream.Reset())
-	}
-	defer done()
-	stop := context.AfterFunc(s.ctx, func() { _ = stream.Reset() })
-	defer stop()
-	m, err := begin(stream, s.own(stream.Conn()))
-	if err != nil {
-		_ = stream.Reset() // the first error tells
-		if begins := s.beginning(p); begins != nil {
-			return errors.Join(err, begins) // the peer has begun, and refused
-		}
-		p.refused = stream.Protocol() == wideProtocol
-		return err
-	}
-	_ = stream.Close()    // everything is said
-	m.client = try%2 == 1 // then both are: where TCP comes in, the one that dials has the client's part
-	return s.meet(p, m, stream.Protocol() == wideProtocol)
-}
-
-// mayWide reports whether an attempt with many holes may be begun with the peer, or answered.
-func (s *Service) mayWide(p *seeker) bool {
-	here := s.observer.Network()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p.wideIn != here {
-		p.wideIn, p.wides = here, 0
-	}
-	return p.mayWideLocked() && s.limits.mayWide()
-}
-
-func (p *seeker) mayWideLocked() bool {
-	return !p.service.noWide && p.wides < wideMost && (p.wideAt.IsZero() || time.Since(p.wideAt) >= wideAgain)
-}
-
-// wideBegins counts an attempt with many holes. It reports false when there may be none.
-func (s *Service) wideBegins(p *seeker, m meeting) (ends func(through bool), ok bool) {
-	addr, target := wideTarget(m.addrs)
-	if addr == nil {
-		return nil, false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !p.mayWideLocked() { // several exchanges may have come so far at once
-		return nil, false
-	}
-	if ends, ok = s.limits.wide(target.Addr()); ok {
-		p.wides++
-		p.wideAt = time.Now()
-	}
-	return ends, ok
-}
-
-// meet dials the peer as both sides have agreed. With many, both try many holes when one does not do.
-func (s *Service) meet(p *seeker, m meeting, many bool) error {
-	if !many {
-		return s.dial(s.ctx, p, m)
-	}
-	ends, ok := s.wideBegins(p, m)
-	if !ok {
-		return s.dial(s.ctx, p, m)
-	}
-	defer func() { ends(s.isDirect(p.id)) }()
-	ctx, cancel := context.WithCancel(s.ctx)
-	defer cancel()
-	single := make(chan error, 1)
-	go func() { single <- s.dial(ctx, p, m) }() // is waited for below
-	var over sync.Once
-	instead := func() { over.Do(func() { cancel(); <-single; p.stopDialing() }) }
-	defer instead()
-	if err := pause(s.ctx, m.wait+wideAfter); err != nil || s.isDirect(p.id) {
-		return err
-	}
-	err := s.punchWide(s.ctx, p, m, instead)
-	if s.isDirect(p.id) {
-		return nil
-	}
-	if errors.Is(err, errNotThrough) {
-		s.vain(p) // as with one hole before
-	}
-	return err
-}
-
-// beginning says that this side begins an exchange, unless the peer has begun one.
-func (s *Service) beginning(p *seeker) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p.answers > 0 {
-		return errPeerBegins
-	}
-	p.begun = true
-	return nil
-}
-
-func (s *Service) began(p *seeker) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p.begun = false
-}
-
-// yield says that the peer begins an exchange. Of two that begin at once the one with the lower Peer ID gives way.
-func (s *Service) yield(pid peer.ID, proto protocol.ID) (*seeker, error) {
-	if proto == wideProtocol && !s.mayWide(s.seeker(pid)) {
-		return nil, errors.New("punch: many holes were tried shortly before")
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	dialing := 0
-	for _, p := range s.peers {
-		dialing += p.answers
-	}
-	p := s.seekerLocked(pid)
-	if dialing >= maxDialing || p.answers >= perPeer {
-		return nil, errBusy
-	}
-	now := time.Now()
-	if p.asked.wait(now, perMinute) > 0 {
-		return nil, errTooMany
-	}
-	if p.begun && proto != dcutr && strings.Compare(string(s.host.ID()), string(pid)) > 0 {
-		return nil, errors.New("punch: this side has begun")
-	}
-	p.answers++
-	p.asked.add(now)
-	return p, nil
-}
-
-func (s *Service) answered(p *seeker, err error) {
-	here := s.observer.Network()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p.answers--
-	if errors.Is(err, errNotThrough) {
-		p.vainLocked(here)
 	}
 }

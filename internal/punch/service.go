@@ -51,7 +51,7 @@ type Options struct {
 // metadata is where the peerstore of a host, which is in memory, keeps its service.
 const metadata = "peerlane/punch"
 
-// ErrNoDirect says that no direct connection has come about, and that it will not in the networks in which the two sides are now.
+// ErrNoDirect means that no direct connection could be made, and that none is expected while both sides stay in their networks.
 var ErrNoDirect = errors.New("no direct connection: the NATs on the way let none through")
 
 // New starts the service of a host, which must have none and not punch holes by itself (libp2p.EnableHolePunching). nil options are the zero
@@ -255,8 +255,8 @@ func (s *Service) answer(stream network.Stream) (err error) {
 	return s.meet(p, m, stream.Protocol() == wideProtocol)
 }
 
-// dropDead closes the direct connections to a peer that do not answer. The peer has none any more, as it begins an exchange, and its word of
-// that may have been lost; libp2p would notice after 30 s, and dial none beside them meanwhile.
+// dropDead closes the direct connections to a peer that do not answer a ping. A peer that begins an exchange has no direct connection left, but
+// its message that closed the last one may have been lost. libp2p would notice after 30 s, and would not dial another one meanwhile.
 func (s *Service) dropDead(pid peer.ID) {
 	var all sync.WaitGroup
 	for _, c := range s.host.Network().ConnsToPeer(pid) {
@@ -274,8 +274,8 @@ func (s *Service) dropDead(pid peer.ID) {
 	all.Wait()
 }
 
-// answers waits until the other side of a connection answers a ping (specs/ping), with a refusal or otherwise, or ctx is over. An error of
-// this side says nothing about the other.
+// answers waits until the other side of a connection answers a ping (specs/ping), or ctx ends. A refusal is an answer, and an error of this side
+// does not mean that the other side is gone.
 func answers(ctx context.Context, c network.Conn) {
 	stream, err := c.NewStream(network.WithNoDial(ctx, "peerlane"))
 	if err != nil {
@@ -314,8 +314,8 @@ func (s *Service) dial(ctx context.Context, p *seeker, m meeting) error {
 	return nil
 }
 
-// known returns the direct addresses at which a peer is dialed besides those of its messages. What exceeds the bounds is removed from the
-// peerstore: a peer can say that it listens on very many, and libp2p would dial them all.
+// known returns the direct addresses of a peer in the peerstore, which libp2p dials besides those of a message. It removes those that exceed the
+// bounds, because a peer can list hundreds and libp2p would dial them all.
 func (s *Service) known(pid peer.ID) []ma.Multiaddr {
 	all := slices.DeleteFunc(s.host.Peerstore().Addrs(pid), func(a ma.Multiaddr) bool {
 		_, err := a.ValueForProtocol(ma.P_CIRCUIT)

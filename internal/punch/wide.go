@@ -17,10 +17,10 @@ import (
 	manet "github.com/multiformats/go-multiaddr/net"
 )
 
-// Behind a hard NAT nobody knows from which port a host will be seen by the next peer. So the host opens many sockets, and sends to the peer
+// Behind a hard NAT, the port at which the next peer will see a host is unknown. So the host opens many sockets, and sends to the peer
 // from each of them: each gets a port of the NAT's. The peer sends to many ports of that NAT, chosen at random. As in the birthday paradox,
 // they soon hit one: after 252 packets on average with 256 sockets, and after 2048 with a probability of 99.97 %. From the socket that was
-// hit the host then dials the peer. Each side does both, so that nobody needs to know whose NAT is the hard one. Where both are, it does not help:
+// hit the host then dials the peer. Each side does both, so neither needs to know whose NAT is the hard one. If both are, it does not help:
 // neither is seen at the same port twice.
 const (
 	wideSockets = 256
