@@ -52,7 +52,7 @@ func TestARenewalKeepsTheAddresses(t *testing.T) {
 func TestARelayThatIsSilentIsLost(t *testing.T) {
 	inReserve(t, func(t *testing.T, net *peerlanetest.Network, _ *peerlanetest.Relay, n *Node) {
 		net.Vanish(true)
-		time.Sleep(9 * time.Second)
+		time.Sleep(careMissing*relayPinged + careAnswer + time.Second)
 		require.Nil(t, n.Reservations()[0].Addrs)
 		net.Vanish(false)
 	})

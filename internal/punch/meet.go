@@ -94,10 +94,9 @@ func (s *Service) meet(p *seeker, m meeting, many bool) error {
 	defer func() { ends(s.isDirect(p.id)) }()
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	single := make(chan error, 1)
-	go func() { single <- s.dial(ctx, p, m) }() // is waited for below
-	var over sync.Once
-	instead := func() { over.Do(func() { cancel(); <-single; p.stopDialing() }) }
+	var single sync.WaitGroup
+	single.Go(func() { _ = s.dial(ctx, p, m) }) // isDirect tells
+	instead := func() { cancel(); single.Wait(); p.stopDialing() }
 	defer instead()
 	if err := pause(s.ctx, m.wait+wideAfter); err != nil || s.isDirect(p.id) {
 		return err
