@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,16 +75,16 @@ func TestASilentCarrierIsLeftSoonerWhereThereIsAnotherPath(t *testing.T) {
 		{other: false, delay: 5 * time.Millisecond, least: 5 * time.Second, most: 11 * time.Second},       // from when it was last heard
 	} {
 		inBubble(t, func(t *testing.T) {
-			asked := 0
+			var asked atomic.Int32
 			cfg := Config{OtherPath: func(s *Session) bool {
-				asked++
+				asked.Add(1)
 				require.NotNil(t, s.Conn(), "no lock is held")
 				return test.other
 			}}
 			r := newRoad(t, cfg, AcceptorConfig{}, faultnet.LinkOptions{Delay: test.delay})
 			r.mux.SetCall(echo)
 			time.Sleep(time.Minute)
-			require.Zero(t, asked, "nothing waits for an answer")
+			require.Zero(t, asked.Load(), "nothing waits for an answer")
 			_, err := r.dialer.Call(t.Context(), "", []byte("x"))
 			require.NoError(t, err)
 			time.Sleep(time.Minute)
