@@ -47,7 +47,7 @@ type seeker struct {
 	asked    window        // exchanges that the peer began in the last minute
 	used     time.Time     // when the seeker was last looked up
 	waiting  int           // calls of Direct
-	vain     int           // those of them in which both sides have dialed
+	vain     int           // attempts in which both sides have dialed in vain since something changed
 	wake     chan struct{} // of capacity 1: ends a pause
 	round    chan struct{} // closed when a direct connection exists or perRound attempts have failed; may be nil
 	begun    bool          // an exchange that this side began is under way
