@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/defaults"
+	"github.com/peerlane/peerlane/internal/pause"
 )
 
 // A Backoff is the wait between attempts: Min after the first failure, then twice as long each time, up to Max. Each wait is shortened at
@@ -45,12 +46,23 @@ func (b Backoff) Wait(failures int) time.Duration {
 // final reports no error as final. Between attempts it waits as b says. A value from kick ends the wait at once, and the waits start again
 // from Min.
 func (b Backoff) Retry(ctx context.Context, kick <-chan struct{}, attempt func(context.Context) error, final func(error) bool) error {
+	return b.RetryAsked(ctx, kick, attempt, final, func(error) time.Duration { return 0 })
+}
+
+// RetryAsked is Retry for attempts whose errors may say how long to wait at least, as asked tells. It keeps to that up to Max, and no kick
+// ends it.
+func (b Backoff) RetryAsked(ctx context.Context, kick <-chan struct{}, attempt func(context.Context) error, final func(error) bool,
+	asked func(error) time.Duration) error {
 	for failures := 1; ; failures++ {
 		err := attempt(ctx)
 		if err == nil || ctx.Err() != nil || final != nil && final(err) {
 			return err
 		}
-		timer := time.NewTimer(b.Wait(failures))
+		least, wait := min(asked(err), b.withDefaults().Max), b.Wait(failures)
+		if least > 0 && pause.For(ctx, least) != nil {
+			return err
+		}
+		timer := time.NewTimer(wait - max(least, 0))
 		select {
 		case <-timer.C:
 		case <-kick:

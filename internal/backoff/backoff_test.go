@@ -97,3 +97,30 @@ func TestBackoffRetries(t *testing.T) {
 		require.Zero(t, time.Since(start))
 	})
 }
+
+// What an attempt's error asks for is waited at least, up to Max, and no kick ends it; a ctx does.
+func TestRetryAskedWaitsAsLongAsItIsAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := Backoff{Min: time.Millisecond, Max: 4 * time.Second}
+		for asks, want := range map[time.Duration]time.Duration{-1: 0, 0: 0, time.Second: time.Second, time.Hour: b.Max} {
+			kick := make(chan struct{}, 2)
+			kick <- struct{}{}
+			kick <- struct{}{}
+			start, tries := time.Now(), 0
+			require.NoError(t, b.RetryAsked(t.Context(), kick, func(context.Context) error {
+				if tries++; tries < 3 {
+					return errRefused
+				}
+				return nil
+			}, nil, func(error) time.Duration { return asks }))
+			require.GreaterOrEqual(t, time.Since(start), 2*want)
+			require.LessOrEqual(t, time.Since(start), 2*want+10*time.Millisecond)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		start := time.Now()
+		err := b.RetryAsked(ctx, nil, func(context.Context) error { return errRefused }, nil, func(error) time.Duration { return b.Max })
+		require.ErrorIs(t, err, errRefused)
+		require.Equal(t, time.Second, time.Since(start))
+	})
+}

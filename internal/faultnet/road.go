@@ -78,9 +78,17 @@ func (r *Road) passLocked(l *Link, way int) {
 
 // wake makes the waiters of l look again, unless they are about to.
 func (r *Road) wake(l *Link, way int, wait time.Duration) {
-	if !l.due[way].Swap(true) {
-		time.AfterFunc(wait, func() { l.change(func() { l.due[way].Store(false) }) })
+	if l.due[way].Swap(true) {
+		return
 	}
+	look := func() { l.change(func() { l.due[way].Store(false) }) }
+	if wait > 0 {
+		time.AfterFunc(wait, look)
+		return
+	}
+	// Not a timer of zero: Go 1.26 runs that in the goroutine that starts it, in the one race context that the timers of a
+	// synctest bubble have, and two at once crash the race detector.
+	go look()
 }
 
 // leaves returns when the last of n bytes has left that queue at rate behind what takes until busy, and moves busy there.

@@ -2,7 +2,10 @@
 // listener waits for running handlers, but not for the one that asks for that end: it would wait for itself.
 package handler
 
-import "sync"
+import (
+	"math/rand/v2"
+	"sync"
+)
 
 // A Kind is what a handler serves.
 type Kind uint8
@@ -51,11 +54,18 @@ func (c *Caller) set(owner Owner, kind Kind) {
 	c.owner, c.kind, c.exempted = owner, kind, false
 }
 
-// running has the handlers by their numbers, which begin with 1 and are used again.
-var running struct {
-	mu    sync.Mutex
-	byNum []*Caller
-	free  []uint32 // numbers of those that do not run
+// running has the handlers by their numbers. They are in several lists, each with a lock, so that no lock is shared by all calls.
+var running [lists]list
+
+// lists is how many there are. The last octal digit of a number says in which list the handler is.
+const lists = 8
+
+// A list has some of the handlers. Their places in it are used again.
+type list struct {
+	mu   sync.Mutex
+	all  []*Caller
+	free []uint32 // indexes in all of those that do not run
+	_    [64]byte // another list's lock is in another cache line
 }
 
 // Run calls fn as a handler of owner.
@@ -68,24 +78,41 @@ func Run(owner Owner, kind Kind, fn func()) {
 	mark(n, fn)
 }
 
+// enter returns a Caller and its number, which is not 0.
 func enter() (uint32, *Caller) {
-	running.mu.Lock()
-	defer running.mu.Unlock()
-	last := len(running.free) - 1
+	l, at := lockOne()
+	defer l.mu.Unlock()
+	last := len(l.free) - 1
+	i := uint32(len(l.all))
 	if last < 0 {
-		running.byNum = append(running.byNum, new(Caller))
-		return uint32(len(running.byNum)), running.byNum[len(running.byNum)-1]
+		l.all = append(l.all, new(Caller))
+	} else {
+		i = l.free[last]
+		l.free = l.free[:last]
 	}
-	n := running.free[last]
-	running.free = running.free[:last]
-	return n, running.byNum[n-1]
+	return (i+1)*lists + at, l.all[i]
+}
+
+// lockOne locks a list that nobody else holds, if there is one.
+func lockOne() (*list, uint32) {
+	first := rand.Uint32()
+	for i := range uint32(lists) {
+		at := (first + i) % lists
+		if running[at].mu.TryLock() {
+			return &running[at], at
+		}
+	}
+	at := first % lists
+	running[at].mu.Lock()
+	return &running[at], at
 }
 
 func leave(n uint32, c *Caller) {
 	c.set(nil, 0)
-	running.mu.Lock()
-	defer running.mu.Unlock()
-	running.free = append(running.free, n)
+	l := &running[n%lists]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free = append(l.free, n/lists-1)
 }
 
 // Here returns the handler that the calling goroutine runs, or nil.
@@ -94,7 +121,8 @@ func Here() *Caller {
 	if n == 0 {
 		return nil
 	}
-	running.mu.Lock()
-	defer running.mu.Unlock()
-	return running.byNum[n-1]
+	l := &running[n%lists]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all[n/lists-1]
 }

@@ -1,6 +1,7 @@
 package handler
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 	"sync"
@@ -73,10 +74,12 @@ func TestRunEndsWithItsHandler(t *testing.T) {
 		Run(new(owner), Call, runtime.Goexit)
 	}()
 	<-done
-	for _, c := range running.byNum {
-		require.Nil(t, c.owner)
+	for i := range running {
+		for _, c := range running[i].all {
+			require.Nil(t, c.owner)
+		}
+		require.Len(t, running[i].free, len(running[i].all))
 	}
-	require.Len(t, running.free, len(running.byNum))
 }
 
 func BenchmarkRun(b *testing.B) {
@@ -87,10 +90,45 @@ func BenchmarkRun(b *testing.B) {
 	}
 }
 
+func BenchmarkRunOfMany(b *testing.B) {
+	o := new(owner)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			Run(o, Call, func() {})
+		}
+	})
+}
+
 func BenchmarkHere(b *testing.B) {
 	Run(new(owner), Call, func() {
 		for b.Loop() {
 			Here()
 		}
 	})
+}
+
+// A handler that finds all lists in use waits for one.
+func TestAHandlerWaitsForAList(t *testing.T) {
+	for i := range running {
+		running[i].mu.Lock()
+	}
+	ran := make(chan struct{})
+	go Run(new(owner), Call, func() { close(ran) })
+	stacks := make([]byte, 1<<20)
+	for !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("handler.lockOne")) {
+		runtime.Gosched()
+	}
+	for range 100 { // until it has tried them all
+		runtime.Gosched()
+	}
+	select {
+	case <-ran:
+		t.Fatal("it has entered a list that is in use")
+	default:
+	}
+	for i := range running {
+		running[i].mu.Unlock()
+	}
+	<-ran
 }
