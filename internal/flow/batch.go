@@ -10,30 +10,32 @@ const batchCopy = 48 << 10
 // MaxBatch is the largest Batch, in bytes, that is not copied.
 const MaxBatch = largeChunk - headerSize
 
-// NewBatch returns an empty batch for WriteBatch.
-func NewBatch() Batch {
-	c := largeChunks.Get().(*chunk)
-	*c = chunk{buf: c.buf}
-	return Batch{c}
+// NewBatch returns an empty batch for WriteBatch. It is a small one while the flow's budget may have no room for a large one.
+func (f *Flow) NewBatch() Batch {
+	if b := f.cfg.Budget; b != nil && b.Scarce(largeChunk) {
+		return Batch{newCounted(b, largeChunk, false)}
+	}
+	return Batch{newChunk(largeChunk, true)}
 }
 
-// Buffer returns an empty slice with the capacity MaxBatch. Append the bytes to it.
+// Buffer returns an empty slice with the capacity that the batch has for bytes. Append the bytes to it.
 func (b Batch) Buffer() []byte { return b.c.buf[headerSize:headerSize] }
 
 // WriteBatch is Write for the bytes p that were appended to b.Buffer. It takes b even if it fails.
 func (f *Flow) WriteBatch(b Batch, p []byte) (int, error) {
-	if len(p) <= batchCopy || len(p) > MaxBatch || f.cfg.Window < 4*largeChunk {
-		n, err := f.Write(p)
-		b.c.free()
-		return n, err
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	large := len(p) > batchCopy && len(p) <= MaxBatch && len(b.c.buf) == largeChunk && f.cfg.Window >= 4*largeChunk
+	if !large || !b.c.claim(f.cfg.Budget) {
+		n, err := f.write(p, b.c)
+		b.c.free(f.cfg.Budget)
+		return n, err
+	}
 	var w ackWait
 	defer w.end(f)
 	for {
 		if err := f.writeError(); err != nil {
-			b.c.free()
+			b.c.free(f.cfg.Budget)
 			return 0, err
 		}
 		if f.out.room() >= len(p) && f.out.granted(len(p)) == len(p) {

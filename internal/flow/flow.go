@@ -66,6 +66,9 @@ type Config struct {
 	OnSettled func(conn net.Conn)
 	// Drop, if not nil, ends a carrier that has failed or that the other side has given up, instead of its Close.
 	Drop func(net.Conn)
+	// Budget, if not nil, bounds the memory of the window together with that of other flows. When it has no room, the window is as small as
+	// 4 KiB, and Write waits for acknowledgements.
+	Budget Budget
 	// Lazy, if not nil, makes the flow a lazy one.
 	Lazy *Lazy
 }
@@ -116,7 +119,7 @@ func New(config *Config) *Flow {
 		cfg.ResumeWindow = defaults.ResumeWindow
 	}
 	f := &Flow{cfg: cfg, born: time.Now()}
-	f.out.replay.limit = max(cfg.Window, MinWindow)
+	f.out.replay.limit, f.out.replay.budget = max(cfg.Window, MinWindow), cfg.Budget
 	f.out.pace.reset()
 	wait := cfg.ResumeWindow
 	if cfg.Lazy != nil {

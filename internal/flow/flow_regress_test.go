@@ -135,7 +135,7 @@ func TestBatchesHoldAtMostThreeTimesTheWindow(t *testing.T) {
 	for _, size := range []int{batchCopy, batchCopy + 1, 64 << 10, MaxBatch} {
 		f := New(nil)
 		for f.out.room() >= size {
-			b := NewBatch()
+			b := f.NewBatch()
 			_, err := f.WriteBatch(b, append(b.Buffer(), make([]byte, size)...))
 			require.NoError(t, err)
 		}

@@ -107,7 +107,7 @@ func (f *Flow) WriteInTurnLocked(p []byte) (int, error) {
 		f.changed.Wait()
 	}
 	f.out.turn = true
-	n, err := f.write(p)
+	n, err := f.write(p, nil)
 	f.out.turn = false
 	f.changed.Broadcast()
 	return n, err

@@ -3,15 +3,21 @@ package flow
 // A Queue holds received bytes that have not been read, in chunks that are all full but the tail: it takes little more memory than the bytes
 // do, and none while it is empty. The zero value is empty. It is guarded by its owner's lock, except for the buffer that Space returned.
 type Queue struct {
+	Budget Budget // of the chunks, but for a first small one; nil: none
+
 	head, tail *chunk
 	n          int
 	filling    bool // Space has returned a part of the tail, which stays
 }
 
-// Space returns a buffer for up to most further bytes, of which about want are expected. It is the caller's until Commit.
+// Space returns a buffer for up to most further bytes, of which about want are expected. It is the caller's until Commit. It returns nil if the
+// Budget has no room for one.
 func (q *Queue) Space(want, most int) []byte {
 	if q.tail == nil || q.tail.w == len(q.tail.buf) {
-		c := newChunk(want, q.n > 0)
+		c := newCounted(q.Budget, want, q.n > 0)
+		if c == nil {
+			return nil
+		}
 		if q.tail == nil {
 			q.head = c
 		} else {
@@ -69,6 +75,6 @@ func (q *Queue) shrink() {
 		if q.head = c.next; q.head == nil {
 			q.tail = nil
 		}
-		c.free()
+		c.free(q.Budget)
 	}
 }

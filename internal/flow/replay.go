@@ -13,7 +13,8 @@ import (
 //
 // The zero value with a limit is empty. It is guarded by its owner's lock.
 type replay struct {
-	limit int // bytes of segments it holds at most, headers included
+	limit  int    // bytes of segments it holds at most, headers included
+	budget Budget // of the chunks; nil: none
 
 	head, tail *chunk
 	unsent     *chunk // the first chunk with segments that are not sent; nil if there is none
@@ -37,6 +38,7 @@ type chunk struct {
 
 	writing bool // a carrier's Write reads from buf: it must stay as it is
 	freed   bool // acknowledged completely while writing
+	counted bool // in the flow's budget
 }
 
 const (
@@ -61,13 +63,16 @@ func newChunk(n int, more bool) *chunk {
 	return c
 }
 
-// free recycles c once no carrier reads from it.
-func (c *chunk) free() {
+// free recycles c once no carrier reads from it, and gives it back to the budget b.
+func (c *chunk) free(b Budget) {
 	c.next = nil
-	switch {
-	case c.writing:
+	if c.writing {
 		c.freed = true
-	case len(c.buf) == smallChunk:
+		return
+	}
+	c.release(b)
+	switch len(c.buf) {
+	case smallChunk:
 		smallChunks.Put(c)
 	default:
 		largeChunks.Put(c)
@@ -77,7 +82,7 @@ func (c *chunk) free() {
 // room returns how many bytes may be written now.
 func (r *replay) room() int { return max(r.limit-r.held-headerSize, 0) }
 
-// write keeps as much of p as there is room for, and returns how many bytes that is.
+// write keeps as much of p as there is room for, in the limit and in the budget, and returns how many bytes that is.
 func (r *replay) write(p []byte) int {
 	written := 0
 	for len(p) > 0 {
@@ -89,7 +94,9 @@ func (r *replay) write(p []byte) int {
 			written += n
 			break
 		}
-		n = r.begin(p[:n])
+		if n = r.begin(p[:n]); n == 0 {
+			break
+		}
 		written += n
 		p = p[n:]
 	}
@@ -113,9 +120,12 @@ func (r *replay) extend(p []byte) bool {
 	return true
 }
 
-// begin keeps as much of p as fits into one segment, and returns how many bytes that is.
+// begin keeps as much of p as fits into one segment, and returns how many bytes that is: none if the budget has no room for them.
 func (r *replay) begin(p []byte) int {
 	c := r.open(len(p))
+	if c == nil {
+		return 0
+	}
 	n := min(len(p), len(c.buf)-c.w-headerSize)
 	r.place(c, header{kind: kindData, length: n})
 	copy(c.buf[c.w:], p[:n])
@@ -125,15 +135,17 @@ func (r *replay) begin(p []byte) int {
 
 // adopt keeps n bytes that are in c, behind the room for a header, as one segment.
 func (r *replay) adopt(c *chunk, n int) {
-	c.base = r.end
-	r.link(c)
+	r.append(c)
 	r.place(c, header{kind: kindData, length: n})
 	r.grow(c, n, uint64(n))
 }
 
-// finish keeps a FIN.
+// finish keeps a FIN. The budget always has room for it.
 func (r *replay) finish() {
 	c := r.open(0)
+	if c == nil {
+		c = r.append(newChunk(0, false))
+	}
 	r.place(c, header{kind: kindFin})
 	r.grow(c, 0, 1)
 }
@@ -155,12 +167,28 @@ func (r *replay) grow(c *chunk, n int, offsets uint64) {
 	}
 }
 
-// open returns the chunk for a new segment of n bytes: the tail if the segment fits completely, or a new one.
+// open returns the chunk for a new segment of n bytes: the tail if the segment fits completely, or a new one. If the budget has no room for
+// one, it returns a chunk for a part of the bytes, or nil.
 func (r *replay) open(n int) *chunk {
-	if c := r.tail; c != nil && len(c.buf)-c.w >= headerSize+min(n, largeChunk-headerSize) {
-		return c
+	room := 0
+	if c := r.tail; c != nil {
+		room = len(c.buf) - c.w
 	}
-	c := newChunk(n, r.tail != nil)
+	if room >= headerSize+min(n, largeChunk-headerSize) {
+		return r.tail
+	}
+	c := newCounted(r.budget, n, r.tail != nil)
+	switch {
+	case c != nil:
+		return r.append(c)
+	case room > headerSize:
+		return r.tail
+	}
+	return nil
+}
+
+// append puts an empty chunk behind the others.
+func (r *replay) append(c *chunk) *chunk {
 	c.base = r.end
 	r.link(c)
 	return c
@@ -245,7 +273,8 @@ func (r *replay) nextPart(h header) ([]byte, *chunk) {
 		c.rest = headerOf(c.buf[c.sent:]).length
 		c.sent += headerSize
 	}
-	part := newChunk(h.length, false)
+	part := newCounted(r.budget, h.length, false)
+	h.length = min(h.length, len(part.buf)-headerSize)
 	part.writing, part.freed = true, true // done releases it
 	b := append(h.append(part.buf[:0]), c.buf[c.sent:c.sent+h.length]...)
 	c.sent += h.length
@@ -268,7 +297,7 @@ func (r *replay) done(c *chunk) {
 	c.writing = false
 	if c.freed {
 		c.freed = false
-		c.free()
+		c.free(r.budget)
 	}
 }
 
@@ -294,7 +323,7 @@ func (r *replay) ack(offset uint64) {
 		if r.unsent == c {
 			r.unsent = c.next
 		}
-		c.free()
+		c.free(r.budget)
 	}
 }
 
@@ -329,7 +358,7 @@ func (r *replay) rewind(offset uint64) {
 func (r *replay) drop() {
 	for c := r.head; c != nil; c = r.head {
 		r.head = c.next
-		c.free()
+		c.free(r.budget)
 	}
 	r.tail, r.unsent, r.held = nil, nil, 0
 }

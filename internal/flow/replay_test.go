@@ -77,6 +77,11 @@ func TestReplayFreesAChunkOnlyWhenNoCarrierReadsFromIt(t *testing.T) {
 func TestReplayIsASliceOfBytes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := &replay{limit: rapid.SampledFrom([]int{MinWindow, 5000, 64 << 10, 1 << 20}).Draw(t, "limit")}
+		memory := &bounded{limit: 1 << 30}
+		if rapid.Bool().Draw(t, "bounded") {
+			memory.limit = rapid.SampledFrom([]int{0, largeChunk, 3 * largeChunk}).Draw(t, "budget")
+			r.budget = memory
+		}
 		var all []byte // bytes written; offsets are indexes
 		var writing *chunk
 		finished := false
@@ -95,7 +100,8 @@ func TestReplayIsASliceOfBytes(t *testing.T) {
 				p := bytes.Repeat([]byte{byte(len(all))}, rapid.IntRange(0, 100<<10).Draw(t, "size")>>rapid.IntRange(0, 16).Draw(t, "shift"))
 				n := r.write(p)
 				all = append(all, p[:n]...)
-				require.True(t, n == len(p) || r.room() == 0, "%d of %d", n, len(p))
+				require.True(t, n == len(p) || r.room() == 0 || memory.limit-memory.used < largeChunk, "%d of %d", n, len(p))
+				require.True(t, n > 0 || len(p) == 0 || r.held > 0 || r.room() == 0, "a first byte has room")
 			},
 			"finish": func(t *rapid.T) {
 				if !finished && rapid.IntRange(0, 9).Draw(t, "really") == 0 {
@@ -110,7 +116,8 @@ func TestReplayIsASliceOfBytes(t *testing.T) {
 				from, size := r.sent, r.nextSize(piece)
 				var segments []byte
 				segments, writing = r.next(kindData, 1, piece)
-				require.Len(t, segments, size)
+				require.LessOrEqual(t, len(segments), size)
+				require.True(t, len(segments) == size || r.budget != nil && len(segments) == smallChunk)
 				require.LessOrEqual(t, size, piece)
 				data, offsets := sent(t, segments)
 				require.Equal(t, from+offsets, r.sent)
@@ -136,11 +143,16 @@ func TestReplayIsASliceOfBytes(t *testing.T) {
 				require.LessOrEqual(t, r.held, r.limit+headerSize, "the FIN may be beyond")
 				require.True(t, r.acked <= r.sent && r.sent <= r.reached && r.reached <= r.end)
 				require.Equal(t, r.sent == r.end, r.unsent == nil)
-				held, kept := 0, 0
+				held, kept, uncounted := 0, 0, 0
 				for c := r.head; c != nil; c = c.next {
 					held += c.w - c.first
 					kept += len(c.buf)
+					if !c.counted {
+						uncounted += len(c.buf)
+					}
 				}
+				require.LessOrEqual(t, memory.used, memory.limit)
+				require.True(t, r.budget == nil || uncounted <= 2*smallChunk, "all but the first small chunk, and a FIN's, is counted")
 				require.Equal(t, held, r.held)
 				require.LessOrEqual(t, kept, 2*r.held+2*largeChunk, "memory follows the bytes")
 			},
@@ -149,5 +161,6 @@ func TestReplayIsASliceOfBytes(t *testing.T) {
 			r.done(writing)
 		}
 		r.drop()
+		require.Zero(t, memory.used)
 	})
 }

@@ -141,10 +141,12 @@ func (o *outbound) restart(received uint64) {
 func (f *Flow) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.write(p)
+	return f.write(p, nil)
 }
 
-func (f *Flow) write(p []byte) (int, error) {
+// write is Write of bytes that are in the chunk from, if that is not nil. The budget counts it once the call waits, if it has room. mu is
+// held, and released while the call waits.
+func (f *Flow) write(p []byte, from *chunk) (int, error) {
 	written := 0
 	var w ackWait
 	defer w.end(f)
@@ -161,6 +163,9 @@ func (f *Flow) write(p []byte) (int, error) {
 			return written, nil
 		}
 		if n == 0 {
+			if from != nil {
+				from.claim(f.cfg.Budget)
+			}
 			f.awaitRoom(&w)
 		}
 	}

@@ -73,7 +73,7 @@ func TestReadingFramesInSteadyStateAllocatesNothing(t *testing.T) {
 		switch h.Type {
 		case TypeRequest, TypeResponse, TypeMessage:
 			_, _, err = ConsumeStart(payload, h.Type, h.Flags, intern)
-		case TypeStreamCredit:
+		case TypeStreamCredit, TypeSessionCredit, TypeSessionReturn:
 			_, err = ConsumeCredit(payload)
 		}
 		if err != nil {

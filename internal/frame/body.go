@@ -14,6 +14,9 @@ const (
 	MaxName  = 255     // bytes of a link, stream or codec name
 	MaxText  = 1024    // bytes of an error's text
 	MaxTotal = 1 << 30 // bytes of one request, response or message
+
+	LeastCredit = 16 << 10 // of a session with streams, beside what each stream has (spec 5.12)
+	StreamShare = 4 << 10  // bytes that each stream may have under way, whatever others have
 )
 
 // A Start is the head of a REQUEST, RESPONSE or MESSAGE payload (spec 5.1); the first part of the body follows it.
@@ -131,10 +134,10 @@ func ConsumeFailure(p []byte) (Failure, error) {
 	return f, nil
 }
 
-// AppendCredit appends the body of STREAM_CREDIT.
+// AppendCredit appends the body of STREAM_CREDIT, SESSION_CREDIT and SESSION_RETURN.
 func AppendCredit(b []byte, n uint32) []byte { return binary.BigEndian.AppendUint32(b, n) }
 
-// ConsumeCredit reads the body of STREAM_CREDIT. A credit of 0 is malformed.
+// ConsumeCredit reads the body of STREAM_CREDIT, SESSION_CREDIT and SESSION_RETURN. A credit of 0 is malformed.
 func ConsumeCredit(p []byte) (uint32, error) {
 	if len(p) != 4 {
 		return 0, fmt.Errorf("credit of %d bytes: %w", len(p), ErrMalformed)

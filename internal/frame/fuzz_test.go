@@ -120,6 +120,28 @@ func FuzzFailure(f *testing.F) {
 	})
 }
 
+// A credit and an offset are written as they were read.
+func FuzzNumbers(f *testing.F) {
+	seeds(f, func(b []byte) {
+		if len(b) > HeaderSize {
+			f.Add(b[HeaderSize:])
+		}
+	}, "frames.hex", "refused.hex")
+	f.Fuzz(func(t *testing.T, p []byte) {
+		if n, err := ConsumeCredit(p); err == nil {
+			require.Equal(t, p, AppendCredit(nil, n))
+			require.NotZero(t, n)
+		} else {
+			requireCoded(t, err)
+		}
+		if n, err := ConsumeOffset(p); err == nil {
+			require.Equal(t, p, AppendOffset(nil, n))
+		} else {
+			requireCoded(t, err)
+		}
+	})
+}
+
 // The Reader must give the same frames and the same end however its source cuts the bytes.
 func FuzzReader(f *testing.F) {
 	seeds(f, func(b []byte) { f.Add(b, uint16(1), uint16(7)) }, "frames.hex", "refused.hex", "skipped.hex")

@@ -67,7 +67,7 @@ func parse(h Header, payload []byte) (parsed, error) {
 		var f Failure
 		f, err = ConsumeFailure(payload)
 		p.Failure = &f
-	case TypeStreamCredit:
+	case TypeStreamCredit, TypeSessionCredit, TypeSessionReturn:
 		p.Credit, err = ConsumeCredit(payload)
 	default:
 		p.Rest = payload

@@ -12,7 +12,7 @@ const (
 	MaxPayload = 65 << 10 // most payload bytes of one frame: 64 KiB of a body and its head
 )
 
-// Errors of decoding. They wrap into a codes.Protocol error of the session.
+// Errors of decoding. They wrap into an error of the session: ErrCritical with codes.Unsupported, the others with codes.Protocol.
 var (
 	ErrMalformed = errors.New("malformed")                   // the bytes break the format
 	ErrTooLong   = errors.New("longer than the cap")         // a length is over its cap
@@ -24,25 +24,28 @@ type Type uint8
 
 // The frame types of version 1.
 const (
-	TypeRequest      Type = 0x01 // first part of a request: start body (spec 5.1)
-	TypeResponse     Type = 0x02 // first part of a response: start body
-	TypeMessage      Type = 0x03 // first part of a one-way message: start body
-	TypeContinue     Type = 0x04 // a further part of the request, response or message with this id
-	TypeError        Type = 0x05 // a request's or message's failure: error body (spec 5.4)
-	TypeCancel       Type = 0x06 // the caller gave up on the request with this id; no body
-	TypeMessageAck   Type = 0x07 // every one-way message up to this id has been handled; no body
-	TypeStreamOpen   Type = 0x10 // opens a shared stream: its name is the body
-	TypeStreamAccept Type = 0x11 // the stream is served; no body
-	TypeStreamData   Type = 0x12 // bytes of a stream
-	TypeStreamCredit Type = 0x13 // u32: this many more bytes may be sent
-	TypeStreamReset  Type = 0x14 // ends both directions: error body
-	TypeStreamStop   Type = 0x15 // the reader has closed its side: error body
-	TypeStreamTaken  Type = 0x16 // u64: the reader of a dedicated stream has taken this many bytes
-	TypeStreamEnd    Type = 0x17 // u64: the writer of a dedicated stream has ended after this many bytes
-	TypePing         Type = 0x20 // answer with PONG of the same id; no body
-	TypePong         Type = 0x21 // answers PING; no body
-	TypeGoAway       Type = 0x22 // no new work: id is the last one that will be served, error body
-	TypeEnd          Type = 0x23 // the sender's last frame but PONG: error body
+	TypeRequest       Type = 0x01 // first part of a request: start body (spec 5.1)
+	TypeResponse      Type = 0x02 // first part of a response: start body
+	TypeMessage       Type = 0x03 // first part of a one-way message: start body
+	TypeContinue      Type = 0x04 // a further part of the request, response or message with this id
+	TypeError         Type = 0x05 // a request's or message's failure: error body (spec 5.4)
+	TypeCancel        Type = 0x06 // the caller gave up on the request with this id; no body
+	TypeMessageAck    Type = 0x07 // every one-way message up to this id has been handled; no body
+	TypeStreamOpen    Type = 0x10 // opens a shared stream: its name is the body
+	TypeStreamAccept  Type = 0x11 // the stream is served; no body
+	TypeStreamData    Type = 0x12 // bytes of a stream
+	TypeStreamCredit  Type = 0x13 // u32: this many more bytes may be sent
+	TypeStreamReset   Type = 0x14 // ends both directions: error body
+	TypeStreamStop    Type = 0x15 // the reader has closed its side: error body
+	TypeStreamTaken   Type = 0x16 // u64: the reader of a dedicated stream has taken this many bytes
+	TypeStreamEnd     Type = 0x17 // u64: the writer of a dedicated stream has ended after this many bytes
+	TypeSessionCredit Type = 0x18 // u32: this many more bytes may be sent on all streams together
+	TypeSessionReturn Type = 0x19 // u32: this many bytes of that credit will not be used
+	TypeSessionAsk    Type = 0x1A // give back what is not needed; no body
+	TypePing          Type = 0x20 // answer with PONG of the same id; no body
+	TypePong          Type = 0x21 // answers PING; no body
+	TypeGoAway        Type = 0x22 // no new work: id is the last one that will be served, error body
+	TypeEnd           Type = 0x23 // the sender's last frame but PONG: error body
 
 	// TypeOptional is the bit of types that a reader skips when it does not know them.
 	TypeOptional Type = 0x80
@@ -54,6 +57,7 @@ var typeNames = [256]string{
 	TypeStreamOpen: "STREAM_OPEN", TypeStreamAccept: "STREAM_ACCEPT", TypeStreamData: "STREAM_DATA",
 	TypeStreamCredit: "STREAM_CREDIT", TypeStreamReset: "STREAM_RESET", TypeStreamStop: "STREAM_STOP",
 	TypeStreamTaken: "STREAM_TAKEN", TypeStreamEnd: "STREAM_END",
+	TypeSessionCredit: "SESSION_CREDIT", TypeSessionReturn: "SESSION_RETURN", TypeSessionAsk: "SESSION_ASK",
 	TypePing: "PING", TypePong: "PONG", TypeGoAway: "GOAWAY", TypeEnd: "END",
 }
 
@@ -98,7 +102,7 @@ func (t Type) allowed() Flags {
 // bodyless reports whether frames of type t have no payload.
 func (t Type) bodyless() bool {
 	switch t {
-	case TypeCancel, TypeMessageAck, TypeStreamAccept, TypePing, TypePong:
+	case TypeCancel, TypeMessageAck, TypeStreamAccept, TypeSessionAsk, TypePing, TypePong:
 		return true
 	}
 	return false

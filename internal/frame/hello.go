@@ -56,6 +56,7 @@ const (
 
 	CapResumeStreams Caps = 1 << 3 // and a dedicated stream may outlive its own (spec 5.11)
 	CapEnds          Caps = 1 << 4 // ends are exchanged: of the session (spec 5.9) and of dedicated streams (spec 5.10)
+	CapCredit        Caps = 1 << 5 // data of shared streams counts against a credit of the session too (spec 5.12)
 )
 
 // Limits are what the sender of a hello is ready to receive (spec 3.4). Zero means none of it.

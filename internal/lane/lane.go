@@ -50,6 +50,17 @@ type Stream interface {
 	// stream that is not resumable says that, and only when both sides exchange ends: otherwise known is false.
 	Unread() (n uint64, known bool)
 
+	// Astray reports whether the stream has a connection of its own, and the session has moved to another one since the stream was opened. Such
+	// a stream stays where it is; a stream that is opened now goes with the session.
+	Astray() bool
+
+	// Budgets returns the bounds of what the session's peer makes this side hold on the stream: kept is of what can wait, and arrived is of
+	// what cannot. They are nil on a session that this side has opened, where nothing counts.
+	Budgets() (kept, arrived Budget)
+
+	// AwaitCoder waits until it is the turn of the session's peer to have n bytes unpacked, or for the end of the session. done ends the turn.
+	AwaitCoder(n int) (done func())
+
 	// CloseTimeout returns how long Close of the stream waits without progress.
 	CloseTimeout() time.Duration
 }

@@ -19,8 +19,8 @@ const ErrorPrefix = "处理请求失败: "
 // Header is the number of bytes of a length.
 const Header = 4
 
-// chunk is how much is written, or made room for, at a time.
-const chunk = 64 << 10
+// Chunk is how much is written, or made room for, at a time.
+const Chunk = 64 << 10
 
 // A Deadline extends a deadline of a conn while bytes move.
 type Deadline struct {
@@ -51,13 +51,13 @@ func (r Reader) Read(p []byte) (int, error) {
 
 // Write writes the length of value and value, a short value in one Write.
 func Write(w io.Writer, value []byte, deadline Deadline) error {
-	first := min(len(value), chunk)
+	first := min(len(value), Chunk)
 	b := binary.BigEndian.AppendUint32(make([]byte, 0, Header+first), uint32(len(value)))
 	deadline.move()
 	if _, err := w.Write(append(b, value[:first]...)); err != nil {
 		return err
 	}
-	for part := range slices.Chunk(value[first:], chunk) {
+	for part := range slices.Chunk(value[first:], Chunk) {
 		deadline.move()
 		if _, err := w.Write(part); err != nil {
 			return err
@@ -93,7 +93,7 @@ func truncated(err error) error {
 func ReadBody(r io.Reader, n int, hold func(int) bool) ([]byte, error) {
 	var parts [][]byte
 	for left := n; left > 0; {
-		part := make([]byte, min(left, chunk))
+		part := make([]byte, min(left, Chunk))
 		if !hold(len(part)) {
 			return nil, &session.Error{Op: "legacy call", Code: codes.Unavailable, Outcome: session.Rejected,
 				Text: "no memory for more requests"}

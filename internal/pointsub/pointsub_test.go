@@ -19,7 +19,7 @@ func always(int) bool { return true }
 func none(time.Time) error { return nil }
 
 func TestWhatIsWrittenIsRead(t *testing.T) {
-	for _, n := range []int{0, 1, chunk - 1, chunk, chunk + 1, 3*chunk + 7} {
+	for _, n := range []int{0, 1, Chunk - 1, Chunk, Chunk + 1, 3*Chunk + 7} {
 		value := bytes.Repeat([]byte{7}, n)
 		var b bytes.Buffer
 		require.NoError(t, Write(&b, value, Deadline{Set: none}))
@@ -48,10 +48,10 @@ func TestWhatEndsTooEarlyIsAnUnexpectedEnd(t *testing.T) {
 // Nothing is held for bytes that are announced and do not come.
 func TestABodyHoldsWhatHasComeAndAChunk(t *testing.T) {
 	held := 0
-	_, err := ReadBody(bytes.NewReader(make([]byte, 3*chunk)), 1<<30, func(n int) bool { held += n; return true })
+	_, err := ReadBody(bytes.NewReader(make([]byte, 3*Chunk)), 1<<30, func(n int) bool { held += n; return true })
 	require.Equal(t, io.ErrUnexpectedEOF, err)
-	require.Equal(t, 4*chunk, held)
-	_, err = ReadBody(bytes.NewReader(make([]byte, 3*chunk)), 3*chunk, func(int) bool { return false })
+	require.Equal(t, 4*Chunk, held)
+	_, err = ReadBody(bytes.NewReader(make([]byte, 3*Chunk)), 3*Chunk, func(int) bool { return false })
 	requireCode(t, err, codes.Unavailable)
 	_, err = ReadSize(bytes.NewReader([]byte{0, 0, 0, 11}), 10)
 	requireCode(t, err, codes.TooLarge)
@@ -68,7 +68,7 @@ func requireCode(t *testing.T, err error, code codes.Code) {
 func TestTheDeadlineMovesWithTheBytes(t *testing.T) {
 	var set []time.Time
 	d := Deadline{Set: func(at time.Time) error { set = append(set, at); return nil }, Each: time.Minute}
-	require.NoError(t, Write(io.Discard, make([]byte, 2*chunk+1), d))
+	require.NoError(t, Write(io.Discard, make([]byte, 2*Chunk+1), d))
 	require.Len(t, set, 3)
 	require.WithinDuration(t, time.Now().Add(time.Minute), set[2], 30*time.Second)
 	until := time.Now().Add(time.Second)

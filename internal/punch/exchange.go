@@ -1,7 +1,6 @@
 package punch
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -117,16 +116,4 @@ func readConnect(r pbio.Reader, relay ma.Multiaddr) ([]ma.Multiaddr, error) {
 		return nil, errors.New("punch: the peer has sent no address that can be dialed")
 	}
 	return addrs, nil
-}
-
-// pause waits for d, or until ctx is over.
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"github.com/peerlane/peerlane/internal/pause"
 )
 
 // exchange begins an exchange with the peer, and dials it.
@@ -96,12 +98,11 @@ func (s *Service) meet(p *seeker, m meeting, many bool) error {
 	defer cancel()
 	var single sync.WaitGroup
 	single.Go(func() { _ = s.dial(ctx, p, m) }) // isDirect tells
-	instead := func() { cancel(); single.Wait(); p.stopDialing() }
-	defer instead()
-	if err := pause(s.ctx, m.wait+wideAfter); err != nil || s.isDirect(p.id) {
+	defer func() { cancel(); single.Wait() }()
+	if err := pause.For(s.ctx, m.wait+wideAfter); err != nil || s.isDirect(p.id) {
 		return err
 	}
-	err := s.punchWide(s.ctx, p, m, instead)
+	err := s.punchWide(s.ctx, p, m)
 	if s.isDirect(p.id) {
 		return nil
 	}

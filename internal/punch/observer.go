@@ -15,17 +15,21 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/peerlane/peerlane/internal/nat64"
 )
 
 // An observer knows at which addresses others see this host, for each transport that it listens on.
 type observer struct {
 	host    host.Host
 	changed func() // is called when the host is seen elsewhere than before
+	nat64   func(context.Context) (netip.Prefix, bool)
 
 	mu      sync.Mutex
 	seen    map[kind]map[peer.ID]sighting
 	asking  map[kind]chan struct{} // closed when the question has been answered, or will not be
 	network string                 // what Network returned last
+	doubted time.Time              // earlier sightings are not fresh
 }
 
 // A kind is a transport over a version of IP, as in "ip4/udp/quic-v1".
@@ -45,7 +49,8 @@ const (
 )
 
 func newObserver(h host.Host, changed func()) *observer {
-	return &observer{host: h, changed: changed, seen: make(map[kind]map[peer.ID]sighting), asking: make(map[kind]chan struct{})}
+	return &observer{host: h, changed: changed, nat64: nat64.System.Prefix,
+		seen: make(map[kind]map[peer.ID]sighting), asking: make(map[kind]chan struct{})}
 }
 
 // kindOf returns the kind of an address of a host; ok is false for those that holes are not punched for: relays, names, WebSocket.
@@ -75,7 +80,7 @@ func (o *observer) identified(e event.EvtPeerIdentificationCompleted) {
 // saw keeps where a peer has seen the local address. at is where the peer is itself.
 func (o *observer) saw(by peer.ID, at, local, observed ma.Multiaddr) {
 	k, ok := kindOf(observed)
-	if !ok || !isPlausible(observed, at) || !o.listens(k, local) {
+	if !ok || !isPlausible(observed, at) || !o.listens(local) {
 		return
 	}
 	o.mu.Lock()
@@ -105,10 +110,12 @@ func oldest(of map[peer.ID]sighting) (id peer.ID) {
 	return id
 }
 
-// listens reports whether the host listens on the port of a local address: others cannot dial another one.
-func (o *observer) listens(k kind, local ma.Multiaddr) bool {
+// listens reports whether the host listens on the port of a local address: others cannot dial another one. Behind a NAT64 it is one of IPv6,
+// and seen as one of IPv4.
+func (o *observer) listens(local ma.Multiaddr) bool {
+	k, is := kindOf(local)
 	port := portOf(local)
-	return slices.ContainsFunc(o.host.Network().ListenAddresses(), func(a ma.Multiaddr) bool {
+	return is && slices.ContainsFunc(o.host.Network().ListenAddresses(), func(a ma.Multiaddr) bool {
 		lk, ok := kindOf(a)
 		return ok && lk == k && portOf(a) == port
 	})
@@ -155,19 +162,40 @@ func (o *observer) forget() {
 	clear(o.seen)
 }
 
-// missing returns the kinds that the host listens on and that a peer has not seen lately, and where it listens.
-func (o *observer) missing(by peer.ID) map[kind]ma.Multiaddr {
-	all := make(map[kind]ma.Multiaddr)
+// suspect makes peers be asked again however lately they were: the host may be in another network.
+func (o *observer) suspect() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.doubted = time.Now()
+}
+
+// locals returns where the host listens, by the kinds at which it may be seen from there.
+func (o *observer) locals(ctx context.Context) map[kind]ma.Multiaddr {
+	all, six := make(map[kind]ma.Multiaddr), make(map[kind]ma.Multiaddr)
 	for _, a := range o.host.Network().ListenAddresses() {
-		if k, ok := kindOf(a); ok {
-			all[k] = a
+		k, ok := kindOf(a)
+		if !ok {
+			continue
+		}
+		all[k] = a
+		if over, is := strings.CutPrefix(string(k), "ip6/"); is {
+			six[kind("ip4/"+over)] = a
 		}
 	}
+	if _, ok := o.nat64(ctx); ok {
+		maps.Copy(all, six)
+	}
+	return all
+}
+
+// missing returns the kinds that a peer has not seen lately of those in locals, and where the host listens.
+func (o *observer) missing(ctx context.Context, by peer.ID) map[kind]ma.Multiaddr {
+	all := o.locals(ctx)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	maps.DeleteFunc(all, func(k kind, _ ma.Multiaddr) bool {
 		s, ok := o.seen[k][by]
-		return ok && time.Since(s.at) < freshFor
+		return ok && time.Since(s.at) < freshFor && s.at.After(o.doubted)
 	})
 	return all
 }
@@ -178,7 +206,7 @@ func (o *observer) ask(ctx context.Context, pid peer.ID) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	var all sync.WaitGroup
-	for k, local := range o.missing(pid) {
+	for k, local := range o.missing(ctx, pid) {
 		addrs := o.addrsOf(pid, k)
 		if len(addrs) == 0 {
 			continue

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/stretchr/testify/require"
 
@@ -72,7 +73,7 @@ func newHost(t *testing.T, n *peerlanetest.Network, at string, stock bool) (host
 		})
 		return n.Host(at, append(opts, libp2p.EnableHolePunching(), outside)...), nil
 	}
-	h := n.Host(at, append(opts, punch.Transports)...)
+	h := n.Host(at, append(opts, libp2p.Transport(tcp.NewTCPTransport), punch.QUIC)...)
 	ip, _, _ := strings.Cut(at, ":")
 	s, err := punch.New(h, &punch.Options{Socket: func() (net.PacketConn, error) { return n.ListenUDP(ip), nil }})
 	require.NoError(t, err)
@@ -184,6 +185,41 @@ func TestTheServiceTriesAgain(t *testing.T) {
 	})
 }
 
+// In another network many holes are tried as soon as a minute has passed, however long the pauses are. In the same network they can wait.
+func TestManyHolesInAnotherNetwork(t *testing.T) {
+	inWorld(t, none, none, "", func(t *testing.T, w *world) {
+		until := func(times int, here string, ago time.Duration) time.Duration {
+			return w.ofAlice.UntilWide(w.bob.ID(), times, "home", here, ago)
+		}
+		require.Zero(t, until(1, "home", 10*time.Second))
+		require.Equal(t, 51*time.Second, until(0, "home", 10*time.Second), "it has been in another since")
+		require.Equal(t, 51*time.Second, until(1, "office", 10*time.Second))
+		require.Zero(t, until(1, "office", 2*time.Minute), "it may be now")
+	})
+}
+
+// The connection goes through the hole that was found, even if another dial of the same address is under way.
+func TestManyHolesBesideAnotherDial(t *testing.T) {
+	inWorld(t, hard, easy, "", func(t *testing.T, w *world) {
+		done, over := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(over)
+			for {
+				_ = w.ofAlice.Dial(w.bob.ID(), peerlanetest.QUICAddr("11.0.0.20:4001")) // in vain
+				select {
+				case <-done:
+					return
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+		}()
+		w.meet(t)
+		require.NoError(t, w.ofAlice.Direct(t.Context(), w.bob.ID()))
+		close(done)
+		<-over
+	})
+}
+
 // A direct connection that is lost is replaced.
 func TestADirectConnectionThatIsLostIsReplaced(t *testing.T) {
 	inWorld(t, easy, easy, "", func(t *testing.T, w *world) {
@@ -230,5 +266,35 @@ func TestPausesGrow(t *testing.T) {
 func TestASeekerIsWokenWhileItEnds(t *testing.T) {
 	inWorld(t, none, none, "", func(t *testing.T, w *world) {
 		require.True(t, w.ofAlice.WakeAtTheEnd(w.bob.ID()))
+	})
+}
+
+// How long a new connection has to answer depends on how far away the peer is.
+func TestOverAFastPathAnAnswerIsExpectedSoon(t *testing.T) {
+	for delay, want := range map[time.Duration]time.Duration{20 * time.Millisecond: time.Second, time.Second: 4 * time.Second} {
+		inWorld(t, easy, easy, "", func(t *testing.T, w *world) {
+			w.meet(t)
+			w.net.SetDelay(delay)
+			require.Equal(t, want, w.ofBob.PingLimit(w.alice.ID()))
+		})
+	}
+}
+
+// A peer may begin an exchange just before it gets a direct connection. Over a slow path that one answers late, and is kept; a silent one is not.
+func TestAConnectionThatIsNewHasLongerToAnswer(t *testing.T) {
+	inWorld(t, easy, easy, "", func(t *testing.T, w *world) {
+		w.net.SetDelay(600 * time.Millisecond) // a round trip is longer than a silent connection has
+		w.meet(t)
+		require.NoError(t, w.ofBob.Direct(t.Context(), w.alice.ID()))
+		w.ofBob.DropDead(w.alice.ID())
+		require.True(t, direct(w.bob, w.alice))
+		time.Sleep(time.Second)
+		require.True(t, direct(w.alice, w.bob))
+		w.net.Vanish(true)
+		began := time.Now()
+		w.ofBob.DropDead(w.alice.ID())
+		require.False(t, direct(w.bob, w.alice))
+		require.LessOrEqual(t, time.Since(began), 5*time.Second)
+		w.net.Vanish(false)
 	})
 }

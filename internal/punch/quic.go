@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -17,30 +16,21 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/pnet"
 	"github.com/libp2p/go-libp2p/core/transport"
-	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
-	webrtc "github.com/libp2p/go-libp2p/p2p/transport/webrtc"
-	ws "github.com/libp2p/go-libp2p/p2p/transport/websocket"
-	webtransport "github.com/libp2p/go-libp2p/p2p/transport/webtransport"
 	ma "github.com/multiformats/go-multiaddr"
 	quicgo "github.com/quic-go/quic-go"
+
+	"github.com/peerlane/peerlane/internal/nat64"
+	"github.com/peerlane/peerlane/internal/pause"
 )
 
-// Transports is the option of libp2p for a host with a service, and must be its last one. It stands for libp2p.DefaultTransports, with a
-// QUIC that gets through more NATs. A host for which other transports were chosen keeps them.
-func Transports(cfg *libp2p.Config) error {
-	if cfg.Transports != nil || cfg.PSK != nil {
-		return nil
-	}
-	return cfg.Apply(libp2p.Transport(tcp.NewTCPTransport), libp2p.Transport(newQUIC), libp2p.Transport(ws.New),
-		libp2p.Transport(webtransport.New), libp2p.Transport(webrtc.New))
-}
+// QUIC is the option of libp2p for a host with a service: QUIC that gets through more NATs than libp2p's.
+func QUIC(cfg *libp2p.Config) error { return cfg.Apply(libp2p.Transport(newQUIC)) }
 
 // A quicTransport is libp2p's QUIC, whose server dials too when holes are punched. libp2p's waits for the client, whose packets go to a port
 // that a NAT of the server's may have given to another peer alone; a client that dials from there gets through.
 type quicTransport struct {
-	transport.Transport
+	*nat64.QUICTransport
 	reuse  *quicreuse.ConnManager // has the sockets
 	key    crypto.PrivKey
 	gater  connmgr.ConnectionGater
@@ -59,23 +49,12 @@ type route struct {
 func newQUIC(
 	key crypto.PrivKey, reuse *quicreuse.ConnManager, psk pnet.PSK, gater connmgr.ConnectionGater, limits network.ResourceManager,
 ) (*quicTransport, error) {
-	inner, err := quic.NewTransport(key, reuse, psk, gater, limits)
+	inner, err := nat64.QUIC(key, reuse, psk, gater, limits)
 	if err != nil {
 		return nil, err
 	}
-	return &quicTransport{Transport: inner, reuse: reuse, key: key, gater: gater, limits: limits,
+	return &quicTransport{QUICTransport: inner, reuse: reuse, key: key, gater: gater, limits: limits,
 		routes: make(map[route]net.PacketConn)}, nil
-}
-
-// ListenOrder is that of libp2p's transport.
-func (t *quicTransport) ListenOrder() int { return quic.ListenOrder }
-
-// Close closes libp2p's transport.
-func (t *quicTransport) Close() error {
-	if c, ok := t.Transport.(io.Closer); ok {
-		return c.Close()
-	}
-	return nil
 }
 
 // serverWaits is how long the server waits for the client before it dials.
@@ -88,7 +67,7 @@ func (t *quicTransport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (tr
 	}
 	punching, client, why := network.GetSimultaneousConnect(ctx)
 	if !punching || client {
-		return t.Transport.Dial(ctx, a, p)
+		return t.QUICTransport.Dial(ctx, a, p)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -98,10 +77,10 @@ func (t *quicTransport) Dial(ctx context.Context, a ma.Multiaddr, p peer.ID) (tr
 	}
 	results := make(chan result)
 	dial := func(ctx context.Context, wait time.Duration) {
-		err := pause(ctx, wait)
+		err := pause.For(ctx, wait)
 		var r result
 		if err == nil {
-			r.conn, err = t.Transport.Dial(ctx, a, p)
+			r.conn, err = t.QUICTransport.Dial(ctx, a, p)
 		}
 		r.err = err
 		results <- r
@@ -161,7 +140,7 @@ func (t *quicTransport) dialFrom(ctx context.Context, socket net.PacketConn, a m
 		quicreuse.DisableReuseport(), quicreuse.OverrideListenUDP(listen))
 	if err == nil {
 		var tr transport.Transport
-		if tr, err = quic.NewTransport(t.key, reuse, nil, t.gater, t.limits); err == nil {
+		if tr, err = nat64.QUIC(t.key, reuse, nil, t.gater, t.limits); err == nil {
 			var c transport.CapableConn
 			if c, err = tr.Dial(ctx, a, p); err == nil {
 				return c, nil
@@ -174,7 +153,7 @@ func (t *quicTransport) dialFrom(ctx context.Context, socket net.PacketConn, a m
 
 // sender returns a function that sends bytes from the host's own socket. The caller must call done when it has sent all.
 func (t *quicTransport) sender(to *net.UDPAddr) (send func([]byte, net.Addr) (int, error), done func(), err error) {
-	tr, err := t.reuse.TransportWithAssociationForDial(t.Transport, "udp4", to)
+	tr, err := t.reuse.TransportWithAssociationForDial(t.Transport, udpFor(to.AddrPort().Addr()), to)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
-	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/multiformats/go-multistream"
 )
 
@@ -21,6 +20,9 @@ const (
 	ownTime     = time.Second            // for the relays to say where they see this host
 	punchTime   = 3 * time.Second        // for the dials of both sides
 	pingTime    = time.Second            // for a direct connection to answer that the peer has none of
+	pingNew     = 4 * time.Second        // for one that is new, at most: the peer may have begun before it was made
+	pingRTTs    = 4                      // for one that is new, round trips over the relay
+	isNew       = 10 * time.Second       // how long a connection is new
 	giveWay     = time.Second            // that the side that the relayed connection came in at has to begin
 	firstPause  = time.Second / 2        // between two attempts; it doubles
 	lastPause   = 5 * time.Minute
@@ -54,11 +56,10 @@ type seeker struct {
 	answers  int           // exchanges that the peer began
 	failedIn string        // the network in which a round has failed
 	failedAt time.Time
-	dialing  context.CancelFunc         // of the direct dial; nil: none
-	dialed   chan struct{}              // closed when it is over
-	punches  map[int]context.CancelFunc // of the dials of exchanges
-	nth      int                        // of the last of them
-	wides    int                        // attempts with many holes, in the network wideIn
+	dialing  context.CancelFunc     // of the direct dial; nil: none
+	dialed   chan struct{}          // closed when it is over
+	punches  map[*punching]struct{} // the dials of exchanges
+	wides    int                    // attempts with many holes, in the network wideIn
 	wideIn   string
 	wideAt   time.Time // of the last of them
 	refused  bool      // the peer has refused an attempt with many holes: the next one is with one; pursue's
@@ -94,7 +95,7 @@ func (s *Service) seekerLocked(pid peer.ID) *seeker {
 		if len(s.peers) >= maxSeekers {
 			s.forgetLocked()
 		}
-		p = &seeker{id: pid, wake: make(chan struct{}, 1), punches: make(map[int]context.CancelFunc), service: s}
+		p = &seeker{id: pid, wake: make(chan struct{}, 1), punches: make(map[*punching]struct{}), service: s}
 		s.peers[pid] = p
 	}
 	p.used = time.Now()
@@ -125,24 +126,8 @@ func (p *seeker) wakeLocked() {
 func (p *seeker) directLocked() {
 	p.overLocked()
 	p.wakeLocked()
-	for _, cancel := range p.punches {
-		cancel()
-	}
-}
-
-// punching keeps the cancel function of a dial until done is called.
-func (p *seeker) punching(cancel context.CancelFunc) (done func()) {
-	s := p.service
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p.nth++
-	nth := p.nth
-	p.punches[nth] = cancel
-	return func() {
-		s.mu.Lock()
-		delete(p.punches, nth)
-		s.mu.Unlock()
-		cancel()
+	for d := range p.punches {
+		d.cancel()
 	}
 }
 
@@ -287,6 +272,9 @@ func (s *Service) waitOut(p *seeker, why error) error {
 		p.vainLocked(here)
 	}
 	wait := min(firstPause<<min(p.tries, 12), lastPause)
+	if until := p.untilWideLocked(here); until > 0 {
+		wait = min(wait, until)
+	}
 	s.mu.Unlock()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -298,6 +286,15 @@ func (s *Service) waitOut(p *seeker, why error) error {
 	case <-s.ctx.Done():
 		return s.ctx.Err()
 	}
+}
+
+// untilWideLocked returns how long it takes until many holes may be tried that have not been tried in this network, because it is too soon
+// after they were in another. It returns 0 if nothing has to be waited for.
+func (p *seeker) untilWideLocked(here string) time.Duration {
+	if p.service.noWide || p.wideAt.IsZero() || p.wideIn == here && p.wides > 0 {
+		return 0
+	}
+	return max(0, time.Until(p.wideAt.Add(wideAgain+wideSlack)))
 }
 
 func (s *Service) vain(p *seeker) {
@@ -387,56 +384,4 @@ func (s *Service) await(p *seeker, d time.Duration, dialed <-chan struct{}) bool
 		}
 	}
 	return true
-}
-
-// dialKnown dials the peer's direct addresses in the background, until stopDialing. It returns how long they may take to answer before
-// other dials take over, and a channel that is closed when the dial is over.
-func (s *Service) dialKnown(p *seeker, first bool) (wait time.Duration, dialed <-chan struct{}) {
-	known := s.known(p.id)
-	for _, a := range known {
-		switch _, ok := kindOf(a); {
-		case !ok:
-		case manet.IsPublicAddr(a) && first:
-			wait = atOnce
-		case manet.IsPublicAddr(a):
-			wait = publicFirst
-		default:
-			wait = max(wait, localFirst)
-		}
-	}
-	if wait == 0 {
-		return 0, nil
-	}
-	over, ok := s.limits.dial(known)
-	if !ok {
-		return 0, nil
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, dialTime)
-	done := make(chan struct{})
-	begun := s.spawn(func() {
-		defer close(done)
-		defer func() { over(s.reached(p.id)) }()
-		_ = s.host.Connect(network.WithForceDirectDial(ctx, "peerlane"), peer.AddrInfo{ID: p.id}) // isDirect tells
-	})
-	if !begun {
-		cancel()
-		return 0, nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p.dialing, p.dialed = cancel, done
-	return wait, done
-}
-
-// stopDialing gives up the direct dial, and waits until it is over.
-func (p *seeker) stopDialing() {
-	s := p.service
-	s.mu.Lock()
-	cancel, done := p.dialing, p.dialed
-	p.dialing = nil
-	s.mu.Unlock()
-	if cancel != nil {
-		cancel()
-		<-done
-	}
 }

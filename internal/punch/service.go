@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/event"
 	"github.com/libp2p/go-libp2p/core/host"
@@ -16,9 +16,11 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
-	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	ma "github.com/multiformats/go-multiaddr"
-	"github.com/multiformats/go-multistream"
+
+	"github.com/peerlane/peerlane/internal/alive"
+	"github.com/peerlane/peerlane/internal/direct"
+	"github.com/peerlane/peerlane/internal/pause"
 )
 
 // A Service finds direct connections for a host. It is safe for concurrent use. New starts it, and Close or the end of the host ends it.
@@ -183,6 +185,7 @@ func (s *Service) connected(c network.Conn) {
 func (s *Service) disconnected(c network.Conn) {
 	pid := c.RemotePeer()
 	if left := s.relayed(pid); left != nil && !s.isDirect(pid) {
+		s.observer.suspect() // this host may be in another network, with the same address as in the last one
 		s.seek(pid, left.Stat().Direction)
 		return
 	}
@@ -203,12 +206,20 @@ func (s *Service) own(c network.Conn) []ma.Multiaddr {
 	return s.observer.candidates(relay)
 }
 
-// listenUDP opens a further socket of the host.
-func (s *Service) listenUDP() (net.PacketConn, error) {
+// listenUDP opens a further socket of the host, from which to send to an address.
+func (s *Service) listenUDP(to netip.Addr) (net.PacketConn, error) {
 	if s.socket != nil {
 		return s.socket()
 	}
-	return net.ListenUDP("udp4", nil)
+	return net.ListenUDP(udpFor(to), nil)
+}
+
+// udpFor returns the network of UDP that an address is in.
+func udpFor(to netip.Addr) string {
+	if to.Unmap().Is4() {
+		return "udp4"
+	}
+	return "udp6"
 }
 
 // handle answers an exchange. It dials the peer, and returns when that is over.
@@ -244,7 +255,7 @@ func (s *Service) answer(stream network.Stream) (err error) {
 		return err
 	}
 	defer func() { s.answered(p, err) }()
-	s.dropDead(c.RemotePeer())
+	s.dropDead(c.RemotePeer(), c)
 	stop := context.AfterFunc(s.ctx, func() { _ = stream.Reset() })
 	defer stop()
 	m, err := answer(stream, func() []ma.Multiaddr { return s.own(c) })
@@ -255,18 +266,25 @@ func (s *Service) answer(stream network.Stream) (err error) {
 	return s.meet(p, m, stream.Protocol() == wideProtocol)
 }
 
-// dropDead closes the direct connections to a peer that do not answer a ping. A peer that begins an exchange has no direct connection left, but
-// its message that closed the last one may have been lost. libp2p would notice after 30 s, and would not dial another one meanwhile.
-func (s *Service) dropDead(pid peer.ID) {
+// dropDead closes the direct connections to a peer that do not answer a ping. A peer that begins an exchange, over c, has no direct connection
+// left, but its message that closed the last one may have been lost. libp2p would notice after 30 s, and would not dial another one meanwhile. A
+// connection that has just been made, over a slow path, has longer to answer.
+func (s *Service) dropDead(pid peer.ID, c network.Conn) {
+	conns := slices.DeleteFunc(s.host.Network().ConnsToPeer(pid), isRelayed)
+	if len(conns) == 0 {
+		return
+	}
+	newLimit := s.pingLimit(c)
 	var all sync.WaitGroup
-	for _, c := range s.host.Network().ConnsToPeer(pid) {
-		if isRelayed(c) {
-			continue
-		}
+	for _, c := range conns {
 		all.Go(func() {
-			ctx, cancel := context.WithTimeout(s.ctx, pingTime)
+			limit := pingTime
+			if time.Since(c.Stat().Opened) < isNew {
+				limit = newLimit
+			}
+			ctx, cancel := context.WithTimeout(s.ctx, limit)
 			defer cancel()
-			if answers(ctx, c); errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			if errors.Is(alive.Ping(ctx, c), context.DeadlineExceeded) {
 				_ = c.Close() // the other side has done so
 			}
 		})
@@ -274,29 +292,19 @@ func (s *Service) dropDead(pid peer.ID) {
 	all.Wait()
 }
 
-// answers waits until the other side of a connection answers a ping (specs/ping), or ctx ends. A refusal is an answer, and an error of this side
-// does not mean that the other side is gone.
-func answers(ctx context.Context, c network.Conn) {
-	stream, err := c.NewStream(network.WithNoDial(ctx, "peerlane"))
-	if err != nil {
-		return
-	}
-	defer func() { _ = stream.Reset() }()
-	stop := context.AfterFunc(ctx, func() { _ = stream.Reset() })
-	defer stop()
-	if err := multistream.SelectProtoOrFail(ping.ID, io.ReadWriteCloser(stream)); err != nil {
-		return
-	}
-	var b [ping.PingSize]byte
-	if _, err := stream.Write(b[:]); err != nil {
-		return
-	}
-	_, _ = io.ReadFull(stream, b[:]) // ctx tells
+// pingLimit returns how long a new direct connection to a peer has to answer a ping: a few times as long as c, a relayed one, which leads
+// over the same links.
+func (s *Service) pingLimit(c network.Conn) time.Duration {
+	ctx, cancel := context.WithTimeout(s.ctx, pingNew/pingRTTs)
+	defer cancel()
+	began := time.Now()
+	_ = alive.Ping(ctx, c) // the time counts, however it ends
+	return max(pingTime, pingRTTs*time.Since(began))
 }
 
 // dial dials the peer at the moment of the meeting, when other dials of the service to it have been given up: libp2p would join them.
 func (s *Service) dial(ctx context.Context, p *seeker, m meeting) error {
-	if err := pause(ctx, m.wait); err != nil {
+	if err := pause.For(ctx, m.wait); err != nil {
 		return err
 	}
 	p.stopDialing()
@@ -306,9 +314,10 @@ func (s *Service) dial(ctx context.Context, p *seeker, m meeting) error {
 	}
 	defer func() { done(s.reached(p.id)) }()
 	ctx, cancel := context.WithTimeout(ctx, punchTime)
-	defer p.punching(cancel)()
-	ctx = network.WithForceDirectDial(network.WithSimultaneousConnect(ctx, m.client, "peerlane"), "peerlane")
-	if err := s.host.Connect(ctx, peer.AddrInfo{ID: p.id, Addrs: m.addrs}); err != nil && !s.isDirect(p.id) {
+	_, over := p.punching(cancel)
+	defer over()
+	ctx = network.WithSimultaneousConnect(ctx, m.client, "peerlane")
+	if err := direct.Connect(ctx, s.host, peer.AddrInfo{ID: p.id, Addrs: m.addrs}); err != nil && !s.isDirect(p.id) {
 		return fmt.Errorf("%w: %w", errNotThrough, err)
 	}
 	return nil

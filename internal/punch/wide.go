@@ -10,11 +10,13 @@ import (
 	"sync"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/transport"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/peerlane/peerlane/internal/direct"
+	"github.com/peerlane/peerlane/internal/nat64"
 )
 
 // Behind a hard NAT, the port at which the next peer will see a host is unknown. So the host opens many sockets, and sends to the peer
@@ -29,6 +31,7 @@ const (
 	wideAfter   = 700 * time.Millisecond // of an attempt with one hole
 	wideTime    = 4 * time.Second        // that the attempt takes
 	wideAgain   = time.Minute            // until it is tried again with the same peer
+	wideSlack   = time.Second            // more than that, because the peer began to count later
 	wideMost    = 5                      // times, in one network
 )
 
@@ -39,7 +42,7 @@ const probeSize = 16
 type wide struct {
 	service *Service
 	quic    *quicTransport
-	target  netip.AddrPort // of the peer's socket, outside of its NAT
+	target  netip.AddrPort // of the peer's socket, outside of its NAT, as this host sends to it: through a NAT64 if that is its way
 	sockets []net.PacketConn
 	running sync.WaitGroup      // read, probe
 	hit     chan net.PacketConn // of capacity 1
@@ -48,27 +51,29 @@ type wide struct {
 // errNoWide says that this host or the peer has no QUIC over IPv4.
 var errNoWide = errors.New("punch: many holes need QUIC over IPv4 on both sides")
 
-// punchWide makes an attempt with many holes. It returns nil when there is a direct connection. instead is called before the peer is dialed:
-// it gives up other dials.
-func (s *Service) punchWide(ctx context.Context, p *seeker, m meeting, instead func()) error {
+// punchWide makes an attempt with many holes. It returns nil when there is a direct connection. Before the peer is dialed, other dials are
+// given up.
+func (s *Service) punchWide(ctx context.Context, p *seeker, m meeting) error {
 	addr, target := wideTarget(m.addrs)
 	if addr == nil {
 		return errNoWide
 	}
-	own, ok := s.observer.transport(addr).(*quicTransport)
+	tr, ok := s.observer.transport(addr).(*quicTransport)
 	if !ok {
 		return errNoWide
 	}
 	ctx, cancel := context.WithTimeout(ctx, wideTime)
-	defer p.punching(cancel)()
-	w := &wide{service: s, quic: own, target: target, hit: make(chan net.PacketConn, 1)}
+	own, over := p.punching(cancel)
+	defer over()
+	w := &wide{service: s, quic: tr, hit: make(chan net.PacketConn, 1)}
+	w.target = netip.AddrPortFrom(nat64.System.Addr(ctx, target.Addr()), target.Port())
 	socket, err := w.find(ctx)
 	if err != nil {
 		return err
 	}
-	instead()
-	defer own.through(route{p.id, target}, socket)()
-	return s.host.Connect(network.WithForceDirectDial(ctx, "peerlane"), peer.AddrInfo{ID: p.id, Addrs: []ma.Multiaddr{addr}})
+	p.stopOthers(own)
+	defer tr.through(route{p.id, target}, socket)()
+	return direct.Connect(ctx, s.host, peer.AddrInfo{ID: p.id, Addrs: []ma.Multiaddr{addr}})
 }
 
 // find returns a socket that the peer's packets reach.
@@ -144,7 +149,7 @@ func (o *observer) transport(a ma.Multiaddr) transport.Transport {
 // open opens the sockets, as many as the system allows, and reads from each.
 func (w *wide) open() error {
 	for range wideSockets {
-		socket, err := w.service.listenUDP()
+		socket, err := w.service.listenUDP(w.target.Addr())
 		if err != nil {
 			if len(w.sockets) > 0 {
 				break

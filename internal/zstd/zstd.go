@@ -1,4 +1,4 @@
-// Package zstd has the process's zstd coders (RFC 8878). They hold megabytes, so there is one of each.
+// Package zstd has the process's zstd coders (RFC 8878), and shares them between peers. They hold megabytes, so there is one of each.
 package zstd
 
 import "github.com/klauspost/compress/zstd"
