@@ -31,7 +31,7 @@ const (
 	PSKMismatch   Code = 12 // the key id is unknown or the proof does not verify
 	PSKReplayed   Code = 13 // this hello has been seen before
 	PSKUnexpected Code = 14 // the hello had a pre-shared key and this side has none
-	NotAllowed    Code = 15 // admission refused this peer
+	NotAllowed    Code = 15 // admission refused this peer, or links and streams are closed to it
 	GoingAway     Code = 16 // draining: open no new work here
 	NoReply       Code = 17 // the handler returned without replying
 	Closed        Code = 18 // the other side closed

@@ -9,9 +9,14 @@ import (
 
 // Row: N2
 func TestConnIsANetConnOverPipe(t *testing.T) {
-	t.Parallel() // a pipe without a reader takes a second to close
+	t.Parallel() // CloseTimeout is waited for
 	nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
-		return sealed(net.Pipe())
+		a, b := net.Pipe()
+		c, d, stop, err := sealed(a, b)
+		return c, d, func() {
+			_, _ = a.Close(), b.Close() // without a reader, a Close takes a second to write its alert
+			stop()
+		}, err
 	})
 }
 

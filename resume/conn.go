@@ -68,7 +68,7 @@ func newConn(ctx context.Context, o *Options, h hello) *Conn {
 	}
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.addrs.Store(new(addrs))
-	cfg := flow.Config{Window: o.Window, ResumeWindow: c.resumeWindow, Unasked: o.unasked(), Lazy: &flow.Lazy{
+	cfg := flow.Config{Window: o.Window, ResumeWindow: c.resumeWindow, Unasked: o.unasked(), Budget: o.memory.kept, Lazy: &flow.Lazy{
 		Credit:       int(min(h.buffer, 1<<30)),
 		FirstCarrier: o.HandshakeTimeout,
 		Space:        c.space, Received: c.received, LastWord: c.isLastWord, Note: c.note,
@@ -78,6 +78,7 @@ func newConn(ctx context.Context, o *Options, h hello) *Conn {
 	}
 	c.flow = flow.New(&cfg)
 	c.readable.L = c.flow
+	c.in.Budget = o.memory.received
 	return c
 }
 
@@ -153,8 +154,12 @@ func (c *Conn) received(n int, news bool) {
 	}
 }
 
-// isLastWord reports whether err has ended the conn, as Options.Final says.
+// isLastWord reports whether err has ended the conn: as Options.Final says, or because there was no room for what came.
 func (c *Conn) isLastWord(err error) bool {
+	if err == errNoRoom {
+		c.flow.Close(c.opts.memory.refused)
+		return true
+	}
 	if c.opts.Final == nil {
 		return false
 	}
@@ -177,8 +182,14 @@ func (c *Conn) space(want int) ([]byte, error) {
 	if room <= 0 {
 		return nil, flow.ProtocolErrorf("more than the %d bytes there is room for", c.opts.Window)
 	}
-	return c.in.Space(min(want, room), room), nil
+	p := c.in.Space(min(want, room), room)
+	if p == nil {
+		return nil, errNoRoom
+	}
+	return p, nil
 }
+
+var errNoRoom = errors.New("resume: no room for received bytes")
 
 // LocalAddr returns the local address of the newest carrier.
 func (c *Conn) LocalAddr() net.Addr { return c.addrs.Load().local }

@@ -4,8 +4,16 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/lane"
 )
+
+// InBudget makes Conns keep what is sent, and hold what is received, only as far as the budgets have room, each a small part of its Window more.
+// A Conn without room for what it is to keep waits, and one without room for what it receives ends with the error refused. Programs have no use
+// for it.
+func (o *Options) InBudget(kept, received flow.Budget, refused error) {
+	o.memory = memory{kept, received, refused}
+}
 
 // ForSession returns what a session needs of the Conn under a resumable stream. Programs have no use for it.
 func (c *Conn) ForSession() lane.Conn { return (*sessionConn)(c) }

@@ -61,6 +61,14 @@ type Options struct {
 	// side's last word, as sent by carriers that can be reset with a code: the Conn ends with that error, and does not look for another
 	// carrier. Final must not block.
 	Final func(err error) error
+
+	memory memory
+}
+
+// memory bounds what a Conn keeps and holds, together with others.
+type memory struct {
+	kept, received flow.Budget // nil: there is no such bound
+	refused        error       // ends a Conn that has no room for received bytes
 }
 
 const (

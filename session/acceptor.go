@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
@@ -50,9 +51,7 @@ type Acceptor struct {
 	sessions map[ID]*Session
 	byPeer   map[string][]*Session
 	promised map[ID]chan struct{}  // sessions whose ACK is under way
-	greeting map[string]int        // carriers whose hello is not complete, by peer
-	queueing map[string]int        // carriers that wait for the place of such a hello, by peer
-	freed    sync.Cond             // a place is free, or closed is set
+	hellos   map[string]*hellos    // those of each peer that are not complete
 	conns    map[net.Conn]struct{} // the same carriers
 	closed   bool
 	drained  chan struct{} // made by Shutdown, closed when sessions is empty
@@ -74,17 +73,16 @@ func NewAcceptor(config *AcceptorConfig) (*Acceptor, error) {
 	if cfg.MaxDetached < 0 {
 		return nil, fmt.Errorf("session: config: %w: MaxDetached is %d, want 0 or more", ErrInvalid, cfg.MaxDetached)
 	}
+	base.MaxMessage = int(min(int64(base.MaxMessage), base.Quota.all().Most(fair.Bytes)))
 	a := &Acceptor{
 		cfg: base, perPeer: cmp.Or(cfg.MaxHandshakes, 16), detached: cmp.Or(cfg.MaxDetached, 256), admit: cfg.Admit,
 		onOpen:   cfg.OnSession,
 		sessions: make(map[ID]*Session),
 		byPeer:   make(map[string][]*Session),
-		greeting: make(map[string]int),
-		queueing: make(map[string]int),
+		hellos:   make(map[string]*hellos),
 		conns:    make(map[net.Conn]struct{}),
 		promised: make(map[ID]chan struct{}),
 	}
-	a.freed.L = &a.mu
 	return a, nil
 }
 
@@ -132,58 +130,16 @@ func cutCode(err error) codes.Code {
 	return codes.Protocol
 }
 
-// beginHello takes a place among the peer's hellos in progress.
-func (a *Acceptor) beginHello(conn net.Conn, peer string) *Error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.awaitPlaceLocked(peer) {
-		return &Error{Op: "hello", Peer: peer, Code: codes.Unavailable, Text: "too many hellos at once"}
-	}
-	if a.closed && len(a.sessions) == 0 { // draining sessions may need another carrier
-		return &Error{Op: "hello", Peer: peer, Code: codes.GoingAway}
-	}
-	a.greeting[peer]++
-	a.conns[conn] = struct{}{}
-	return nil
-}
-
-// awaitPlaceLocked waits while a peer has perPeer hellos in progress, each of which ends within HandshakeTimeout. As many again may wait,
-// because a dialing side that keeps to the limit does not know when this side has noticed the end of a hello. It reports whether there is a
-// place.
-func (a *Acceptor) awaitPlaceLocked(peer string) bool {
-	if a.greeting[peer] < a.perPeer {
-		return true
-	}
-	if a.queueing[peer] >= a.perPeer {
-		return false
-	}
-	a.queueing[peer]++
-	for a.greeting[peer] >= a.perPeer && !a.closed {
-		a.freed.Wait()
-	}
-	if a.queueing[peer]--; a.queueing[peer] == 0 {
-		delete(a.queueing, peer)
-	}
-	return a.greeting[peer] < a.perPeer
-}
-
-func (a *Acceptor) endHello(conn net.Conn, peer string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.conns, conn)
-	if a.greeting[peer]--; a.greeting[peer] == 0 {
-		delete(a.greeting, peer)
-	}
-	a.freed.Broadcast()
-}
-
-// refuse sends the reason to the peer, and closes the carrier.
+// refuse sends the reason to the peer, and closes the carrier. Where it cannot be written, the carrier is reset with its code (spec 3.2).
 func (a *Acceptor) refuse(conn net.Conn, err *Error) {
 	body := frame.AppendHello(nil, &frame.Hello{Kind: frame.KindRefuse, Version: frame.Version, Failure: &frame.Failure{
 		Code: err.Code, RetryAfter: err.RetryAfter, Text: err.Text}})
 	_ = boundHandshake(context.Background(), conn, min(a.cfg.CloseTimeout, partingGrace))
-	_ = frame.WriteHello(conn, body) // a peer that is gone cannot be notified
-	_ = conn.Close()                 // same
+	if frame.WriteHello(conn, body) != nil { // the peer is gone, or does not read
+		drop(conn, err.Code)
+		return
+	}
+	_ = conn.Close() // the peer has been told
 }
 
 // answer does the hello, and returns the function that runs the carrier. timed ends the time limit of the hello.
@@ -198,12 +154,13 @@ func (a *Acceptor) answer(conn net.Conn, peer string, timed func() bool) (run fu
 	case frame.RoleResume:
 		return a.answerResume(h, ack, peer)
 	}
-	return a.answerSession(ack, peer)
+	return a.answerSession(ack, peer, subnetOf(conn))
 }
 
 // answerSession opens a session.
-func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer string) (func(), error) {
-	if err := a.reserve(); err != nil {
+func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer, subnet string) (func(), error) {
+	part, err := a.reserve(peer, subnet)
+	if err != nil {
 		return nil, err
 	}
 	id := newSessionID()
@@ -211,11 +168,13 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer s
 	c, err := ack(&frame.Hello{Limits: a.cfg.limits(), SessionID: id, ResumeWindow: a.cfg.resumeWindow()})
 	if err != nil {
 		kept()
-		a.cfg.Quota.endSession()
+		a.cfg.Quota.givePlace(part.holder)
+		part.Leave()
 		return nil, err
 	}
-	s := newSession(a.cfg, c, false, peer)
+	s := newSession(a.cfg, c, false, peer, part)
 	s.onEnd = func() { a.release(s) }
+	a.cfg.Quota.register(s)
 	s.onDetached = func() { a.boundDetached(peer) }
 	return func() {
 		s.run()
@@ -262,17 +221,20 @@ func (a *Acceptor) find(id ID) *Session {
 	}
 }
 
-// reserve takes a place for one session.
-func (a *Acceptor) reserve() error {
+// reserve takes a place for one session of a peer, in the peer's part of the quota.
+func (a *Acceptor) reserve(peer, subnet string) (*QuotaPart, error) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	switch {
-	case a.closed:
-		return &Error{Code: codes.GoingAway}
-	case !a.cfg.Quota.startSession():
-		return &Error{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many sessions open, no more are taken"}
+	closed := a.closed
+	a.mu.Unlock()
+	if closed { // or later: then add fails
+		return nil, &Error{Code: codes.GoingAway}
 	}
-	return nil
+	part := a.cfg.Quota.Hold(peer, subnet)
+	if f := a.cfg.Quota.takePlace(part); f.Code != codes.OK {
+		part.Leave()
+		return nil, failed(f)
+	}
+	return part, nil
 }
 
 // add keeps s, unless the Acceptor has been closed meanwhile.
@@ -316,7 +278,7 @@ func (a *Acceptor) boundDetached(peer string) {
 
 // release releases the place of s.
 func (a *Acceptor) release(s *Session) {
-	a.cfg.Quota.endSession()
+	a.cfg.Quota.unregister(s)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.sessions[s.id] == s {
@@ -387,7 +349,7 @@ func (a *Acceptor) Shutdown(ctx context.Context) error {
 		var wg sync.WaitGroup
 		for _, s := range a.Sessions() {
 			wg.Go(func() {
-				s.cutOff(&Error{Op: "session", Peer: s.peer, Code: codes.Closed, Err: ErrClosed})
+				s.cutOff(&Error{Op: "session", Peer: s.peer, Code: codes.Closed, Err: ErrClosed}, true)
 			})
 		}
 		wg.Wait()
@@ -418,7 +380,9 @@ func (a *Acceptor) Abort(cause error) {
 func (a *Acceptor) close() (drained <-chan struct{}, sessions []*Session) {
 	a.mu.Lock()
 	a.closed = true
-	a.freed.Broadcast()
+	for _, h := range a.hellos {
+		h.refuseWaiting()
+	}
 	greeting := slices.Collect(maps.Keys(a.conns))
 	code := codes.GoingAway
 	if len(a.sessions) > 0 { // the hello may belong to a draining session, whose peer must be able to retry

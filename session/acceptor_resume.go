@@ -2,11 +2,9 @@ package session
 
 import (
 	"context"
-	"errors"
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
-	"github.com/peerlane/peerlane/resume"
 )
 
 // answerResume accepts a further carrier for a session.
@@ -24,6 +22,9 @@ func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier,
 	if h.Resume.Attempt <= s.carriers.attempt {
 		return nil, &Error{Code: codes.Unavailable, Text: "a later attempt has been made"}
 	}
+	if err := s.checkReceived(h.Resume.Received); err != nil {
+		return nil, &Error{Code: codes.Protocol, Text: err.Error()}
+	}
 	s.carriers.attempt = h.Resume.Attempt
 	if h.Resume.Live {
 		_ = s.carriers.flow.AwaitSettled(ctx) // the end of an earlier move may be in progress; if it does not come, this is no move
@@ -40,8 +41,6 @@ func (a *Acceptor) answerResume(h *frame.Hello, ack func(*frame.Hello) (carrier,
 	if err != nil {
 		return nil, err
 	}
-	if err := s.attach(c, h.Resume.Received, live); errors.Is(err, resume.ErrProtocol) {
-		s.fail(s.violated(err))
-	}
+	_ = s.attach(c, h.Resume.Received, live) // without a carrier the session waits for the next one, if it has not ended
 	return func() {}, nil
 }

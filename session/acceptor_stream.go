@@ -17,8 +17,9 @@ import (
 
 // admitStream decides whether to accept a dedicated stream, from its hello, and takes its place among the session's streams.
 func (a *Acceptor) admitStream(h *frame.Hello, s *Session) (st *Stream, serve func(*Stream), err error) {
-	if serve = a.cfg.Mux.stream(h.Name); serve == nil {
-		return nil, nil, &Error{Code: codes.NotFound, Text: fmt.Sprintf("nobody serves stream %q", h.Name)}
+	serve, refusal := a.cfg.Mux.stream(h.Name)
+	if refusal.Code != codes.OK {
+		return nil, nil, &Error{Code: refusal.Code, RetryAfter: refusal.RetryAfter, Text: refusal.Text}
 	}
 	s.mu.Lock()
 	crowded := s.shared.handlers >= 2*s.cfg.MaxStreams
@@ -79,7 +80,7 @@ func (a *Acceptor) answerStream(conn net.Conn, h *frame.Hello, ack func(*frame.H
 	}
 	return func() {
 		s.touch()
-		if st.attach(c) == nil {
+		if st.attach(c, s.Conn()) == nil {
 			s.serveDedicated(serve, st)
 		}
 	}, nil

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
@@ -27,7 +28,7 @@ type assembly struct {
 	got      int
 	whole    []byte             // a body of at most a chunk
 	parts    []*[chunkSize]byte // a larger one
-	progress time.Duration      // when the last part came, after the session started
+	progress time.Duration      // when the last part came, as Session.carriedLocked
 }
 
 // begin takes the head of a body.
@@ -80,10 +81,25 @@ func (a *assembly) drop() {
 
 // size returns the body's bytes once decompressed.
 func (a *assembly) size() int {
-	if a.flags&frame.FlagCompressed != 0 {
+	if a.packed() {
 		return a.start.Raw
 	}
 	return a.start.Total
+}
+
+// packed reports whether the body is compressed.
+func (a *assembly) packed() bool { return a.flags&frame.FlagCompressed != 0 }
+
+// refusal returns why a body with this head is not taken, or no code: it is over limit, on the wire or decompressed, or expands too much.
+func (a *assembly) refusal(limit int) frame.Failure {
+	switch {
+	case a.size() > limit || a.start.Total > limit:
+		return frame.Failure{Code: codes.TooLarge, Text: fmt.Sprintf("%d bytes, at most %d", a.size(), limit)}
+	case a.packed() && frame.Expands(a.start.Total, a.start.Raw):
+		return frame.Failure{Code: codes.TooLarge, Text: fmt.Sprintf("%d bytes that expand to %d, more than %d times; send them as they are",
+			a.start.Total, a.start.Raw, frame.MaxRatio)}
+	}
+	return frame.Failure{}
 }
 
 // value returns the whole body, decompressed, and forgets it. The slice belongs to the caller; an empty body is an empty
@@ -100,7 +116,7 @@ func (a *assembly) value() ([]byte, error) {
 	if v == nil {
 		v = []byte{}
 	}
-	if a.flags&frame.FlagCompressed == 0 {
+	if !a.packed() {
 		return v, nil
 	}
 	return frame.Decompress(v, a.start.Raw)

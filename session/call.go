@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // calls are the requests of this side. The peer has limits.MaxInFlight places for them.
@@ -32,6 +34,7 @@ type call struct {
 	sent     bool // the whole request has been handed to the carrier
 	finished bool
 	failure  *Error
+	held     int // bytes of the reply that are taken from the quota
 }
 
 // maxFreeCalls bounds the finished calls that a session keeps for reuse.
@@ -55,8 +58,8 @@ func (s *Session) newCall() *call {
 //
 // The error is an *Error whose Outcome says what may have happened. It matches the ctx's error when the ctx ended, os.ErrDeadlineExceeded
 // when RequestTimeout passed, ErrTooLarge at once when value exceeds either side's MaxMessage, ErrNotFound when the peer has no handler for
-// link, ErrUnavailable when the peer is over a limit, and ErrSessionLost, ErrClosed or ErrGoingAway when the session ended. If the handler
-// answered with an error, Text is its message.
+// link, ErrUnavailable when the peer is over a limit, or the Quota of this side has no room for the reply on a session that the peer has
+// opened, and ErrSessionLost, ErrClosed or ErrGoingAway when the session ended. If the handler answered with an error, Text is its message.
 func (s *Session) Call(ctx context.Context, link string, value []byte) ([]byte, error) {
 	reply, err := s.call(ctx, "call", outgoing{start: frame.Start{Link: link}}, value)
 	if err != nil {
@@ -218,8 +221,9 @@ func (c *call) finishLocked(failure *Error) {
 		s.calls.inFlight--
 		s.placeNextLocked()
 	}
-	if c.reply.got > 0 && !c.reply.complete() {
+	if failure != nil {
 		c.reply.drop()
+		c.releaseReply()
 	}
 	s.checkIdleLocked()
 	c.done <- struct{}{}
@@ -285,11 +289,41 @@ func (c *call) result(op, link string) (answer, error) {
 		return answer{}, f
 	}
 	s.touch()
+	defer c.releaseReply()
+	var turn *zstd.Turn
+	if c.reply.packed() {
+		turn, _ = zstd.Await(s.coder, s, c.reply.size(), false) // without one, the answer is unpacked all the same: the caller has it
+		defer turn.Done()
+		if err := c.holdReply(c.reply.size()); err != nil {
+			c.reply.drop()
+			err.Op, err.Peer, err.Link = op, s.peer, link
+			return answer{}, err
+		}
+	}
 	value, err := c.reply.value()
 	if err != nil {
 		return answer{}, &Error{Op: op, Peer: s.peer, Link: link, Code: codes.Protocol, Outcome: Delivered, Err: err}
 	}
 	return answer{value: value, codec: c.reply.start.Codec}, nil
+}
+
+// holdReply takes n more bytes for the reply from the peer's part of the quota, or returns why there is no room. What comes on a session that
+// this side has opened counts nowhere.
+func (c *call) holdReply(n int) *Error {
+	if c.s.dialer {
+		return nil
+	}
+	if f := c.s.part.take(fair.Bytes, n); f.Code != codes.OK {
+		return &Error{Code: f.Code, RetryAfter: f.RetryAfter, Outcome: Delivered, Text: "no room for the reply: " + f.Text}
+	}
+	c.held += n
+	return nil
+}
+
+// releaseReply ends what holdReply has begun.
+func (c *call) releaseReply() {
+	c.s.part.release(fair.Bytes, c.held)
+	c.held = 0
 }
 
 // recycle returns the call to the pool, unless a queue may still hold it.
@@ -323,10 +357,9 @@ func (s *Session) onResponse(h frame.Header, p []byte) error {
 		return fmt.Errorf("RESPONSE to %d before the whole request: %w", h.ID, frame.ErrMalformed)
 	}
 	c.reply.begin(start, h.Flags)
-	if c.reply.size() > s.cfg.MaxMessage || start.Total > s.cfg.MaxMessage {
+	if f := c.reply.refusal(s.cfg.MaxMessage); f.Code != codes.OK {
 		s.controlLocked(frame.Header{Type: frame.TypeCancel, ID: h.ID}, nil)
-		c.finishLocked(&Error{Code: codes.ReplyTooLarge, Outcome: Delivered,
-			Text: fmt.Sprintf("reply of %d bytes, this side takes at most %d", c.reply.size(), s.cfg.MaxMessage)})
+		c.finishLocked(&Error{Code: codes.ReplyTooLarge, Outcome: Delivered, Text: "reply of " + f.Text})
 		return nil
 	}
 	return c.addReplyLocked(body)
@@ -334,6 +367,11 @@ func (s *Session) onResponse(h frame.Header, p []byte) error {
 
 // addReplyLocked handles a part of the answer.
 func (c *call) addReplyLocked(p []byte) error {
+	if failure := c.holdReply(len(p)); failure != nil {
+		c.s.controlLocked(frame.Header{Type: frame.TypeCancel, ID: c.out.id}, nil)
+		c.finishLocked(failure)
+		return nil
+	}
 	if err := c.reply.add(p); err != nil {
 		return err
 	}

@@ -95,6 +95,14 @@ func isScarce(conn net.Conn) bool {
 	return ok && c.Limited()
 }
 
+// sameConnection reports whether two carriers are on the same connection, as their Connection methods say. Carriers that do not say it count
+// as being on the same.
+func sameConnection(a, b net.Conn) bool {
+	on, ok := a.(interface{ Connection() any })
+	other, too := b.(interface{ Connection() any })
+	return !ok || !too || on.Connection() == other.Connection()
+}
+
 // drop ends a carrier at once: by a reset with the code if the carrier supports resets, otherwise by closing it.
 func drop(conn net.Conn, code codes.Code) {
 	if r, ok := conn.(interface{ Reset(codes.Code) error }); ok && code != codes.OK && code != codes.Closed {
@@ -115,6 +123,7 @@ type carriers struct {
 
 	state     State
 	since     time.Time      // when state began
+	away      time.Duration  // without a carrier, until it was last attached
 	changed   chan struct{}  // closed at the next step; nil: no waiter
 	inOrder   bool           // the previous carrier was alive when the newest was attached
 	redialing bool           // redial runs

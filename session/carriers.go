@@ -35,7 +35,7 @@ func (s *Session) newFlow(c carrier) {
 	s.carriers.keptFor = s.resumeWindow(c.theirs.ResumeWindow)
 	s.carriers.flow = flow.New(&flow.Config{
 		Window: s.cfg.ReplayWindow, ResumeWindow: s.carriers.keptFor, Unasked: s.cfg.unasked(),
-		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier,
+		OnLost: s.onLost, OnSettled: s.onSettled, Drop: s.dropCarrier, Budget: s.budget(),
 	})
 	s.carriers.conn = s.carriers.flow
 	s.carriers.kick = make(chan struct{}, 1)
@@ -56,8 +56,11 @@ func (s *Session) dropCarrier(conn net.Conn) {
 	err := s.err
 	s.mu.Unlock()
 	code := codes.Cancelled
-	if err != nil {
+	switch {
+	case err != nil:
 		code = dropCode(err)
+	case errors.Is(s.carriers.flow.Err(), resume.ErrProtocol): // the session is about to end with it
+		code = codes.Protocol
 	}
 	drop(conn.(*flowConn).raw, code)
 }
@@ -80,8 +83,12 @@ func (s *Session) onSettled(conn net.Conn) {
 	s.mu.Lock()
 	first := s.carriers.first != nil
 	s.carriers.first = nil
-	if s.carriers.flow.Carrier() != conn { // it has failed already, or another has followed: separate calls report that
+	if next := s.carriers.flow.Carrier(); next != conn { // it has failed already, or another has followed: separate calls report that
+		if next != nil && s.err == nil && !first && s.carriers.inOrder {
+			s.happenLocked(eventMoved, nil) // this move counts too
+		}
 		s.mu.Unlock()
+		s.tell()
 		return
 	}
 	s.carriers.raw.Store(&raw)
@@ -161,7 +168,7 @@ func (s *Session) endOf(err error) *Error {
 // dialing side.
 func (s *Session) redial() {
 	for {
-		err := backoff.Backoff(s.cfg.Backoff).Retry(s.ctx, s.carriers.kick, s.reattach, isFinal)
+		err := backoff.Backoff(s.cfg.Backoff).RetryAsked(s.ctx, s.carriers.kick, s.reattach, isFinal, hintOf)
 		if err != nil && s.ctx.Err() == nil {
 			s.fail(s.refusedResume(err))
 		}
@@ -173,6 +180,15 @@ func (s *Session) redial() {
 		}
 		s.mu.Unlock() // lost again, while onLost saw that this goroutine is running
 	}
+}
+
+// hintOf returns how long a peer that has refused a carrier asks to be left alone.
+func hintOf(err error) time.Duration {
+	var e *Error
+	if !errors.As(err, &e) || !e.refused {
+		return 0
+	}
+	return e.RetryAfter
 }
 
 // refusedResume returns the error of a session that cannot continue, according to the peer or the flow.
@@ -249,8 +265,24 @@ func (s *Session) move(ctx context.Context, want Want) error {
 	return s.attach(c, c.theirs.Resume.Received, live && c.theirs.Resume.Live)
 }
 
+// checkReceived ends the session, and returns an error that matches resume.ErrProtocol, if the peer says that it has received more than has
+// ever been sent.
+func (s *Session) checkReceived(received uint64) error {
+	sent := s.carriers.flow.Reached()
+	if received <= sent {
+		return nil
+	}
+	err := flow.ProtocolErrorf("the other side has received %d bytes of %d", received, sent)
+	s.fail(s.violated(err))
+	return err
+}
+
 // attach puts the session on a further carrier whose hello is complete.
 func (s *Session) attach(c carrier, received uint64, inOrder bool) error {
+	if err := s.checkReceived(received); err != nil {
+		drop(c.raw, codes.Protocol)
+		return err
+	}
 	s.mu.Lock()
 	s.carriers.inOrder = inOrder
 	s.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"net"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/psk"
@@ -244,20 +244,24 @@ func TestANilErrorInAnErrorRefuses(t *testing.T) {
 // Claim: session.QuotaSnapshot.Calls, session.QuotaSnapshot.Bytes, session.QuotaSnapshot.Refused
 func TestAQuotaIsTakenCompletelyOrNotAtAll(t *testing.T) {
 	q := &Quota{MaxCalls: 2, MaxBytes: 100}
-	require.True(t, q.Take(1, 60))
-	require.False(t, q.Take(1, 60), "no bytes")
-	require.False(t, q.Take(2, 10), "no places")
+	part := q.Hold("peer", "subnet")
+	require.NoError(t, part.Take(1, 60))
+	require.ErrorIs(t, part.Take(1, 60), ErrUnavailable, "no bytes")
+	require.ErrorIs(t, part.Take(2, 10), ErrUnavailable, "no places")
 	require.Equal(t, QuotaSnapshot{Calls: 1, Bytes: 60, Refused: 2}, q.Snapshot())
-	require.True(t, q.Take(1, 40))
-	q.Release(2, 100)
+	require.NoError(t, part.Take(1, 27), "of all but an eighth")
+	part.Release(2, 87)
 	require.Equal(t, QuotaSnapshot{Refused: 2}, q.Snapshot())
+	part.Leave()
 }
 
 func TestQuotasOfZeroOrLessBoundNothing(t *testing.T) {
 	for _, n := range []int{0, -1, math.MinInt} {
 		q := &Quota{MaxSessions: n, MaxCalls: n, MaxBytes: int64(n)}
+		part := q.Hold("peer", "subnet")
 		for range 10 {
-			require.True(t, q.startCall() && q.take(1<<20) && q.startSession() && !q.fullOfCalls(), fmt.Sprint(n))
+			require.NoError(t, part.Take(1, 1<<20), n)
+			require.Zero(t, part.take(fair.Sessions, 1), n)
 		}
 		require.Zero(t, q.Snapshot().Refused)
 	}

@@ -77,7 +77,7 @@ func (s *Session) awaitClosings() {
 // an error that matches ErrClosed, and unacknowledged one-way messages are reported to OnUndelivered and Flush. The peer is notified if
 // its carrier accepts the frame within a second.
 func (s *Session) Abort() {
-	s.cutOff(&Error{Op: "session", Peer: s.peer, Code: codes.Closed, Err: ErrClosed})
+	s.cutOff(&Error{Op: "session", Peer: s.peer, Code: codes.Closed, Err: ErrClosed}, false)
 }
 
 // closeFor ends the session in order because the peer has closed it, or because the drain is complete.
@@ -91,14 +91,16 @@ func (s *Session) closeFor(reason *Error) {
 	<-s.ended
 }
 
-// cutOff ends the session without waiting for work in flight.
-func (s *Session) cutOff(reason *Error) {
+// cutOff ends the session without waiting for work in flight. If heard, it waits within the grace period until the peer has the last
+// frame: a host that is closed right after a Write may lose what was written, and the peer would look for the session until its resume
+// window ends.
+func (s *Session) cutOff(reason *Error, heard bool) {
 	s.mu.Lock()
 	s.beginClosingLocked(reason)
 	s.end.ask(demandAbort)
 	s.stirLocked()
 	s.mu.Unlock()
-	s.giveUp()
+	s.giveUp(heard)
 	<-s.writerDone
 	s.awaitCarriers()
 }
@@ -130,7 +132,7 @@ func (s *Session) beginClosingLocked(reason *Error) (first bool) {
 // settleAndEnd waits until everything is settled, exchanges the last frames and ends the session. It runs in one goroutine.
 func (s *Session) settleAndEnd() {
 	if !s.awaitProgress(s.isSettledLocked, s.endProgressLocked) || !s.sayGoodbye() {
-		s.giveUp()
+		s.giveUp(false)
 		return
 	}
 	s.mu.Lock()
@@ -154,8 +156,8 @@ func (s *Session) sayGoodbye() bool {
 }
 
 // giveUp ends the session although some work is not settled. The peer is notified if the carrier accepts the frame within the grace
-// period.
-func (s *Session) giveUp() {
+// period; if heard, giveUp waits within that for the peer's answer.
+func (s *Session) giveUp(heard bool) {
 	s.mu.Lock()
 	s.sayLastLocked(codes.Timeout)
 	reason := s.end.leaving
@@ -163,9 +165,15 @@ func (s *Session) giveUp() {
 		s.end.ours = phaseGaveUp
 	}
 	s.mu.Unlock()
-	s.awaitFor(min(s.cfg.CloseTimeout, partingGrace), func() bool { return s.carriers.state == StateDetached || s.isFlushedLocked() })
+	s.awaitFor(min(s.cfg.CloseTimeout, partingGrace), func() bool {
+		return s.carriers.state == StateDetached || s.isFlushedLocked() && (!heard || s.isHeardLocked())
+	})
 	s.fail(reason)
 }
+
+// isHeardLocked reports whether the peer has answered this side's last frame with its own, or need not hear it: without a flow, it takes
+// the end of the carrier for the end of the session.
+func (s *Session) isHeardLocked() bool { return s.carriers.flow == nil || s.end.theirs >= phaseOver }
 
 // sayLastLocked sends the last frame of this side, once. The code is codes.Closed if everything is settled, and codes.Timeout if not.
 func (s *Session) sayLastLocked(code codes.Code) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/peerlane/peerlane/internal/defaults"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/zstd"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/resume"
 )
@@ -33,15 +34,16 @@ type Config struct {
 	// WriteTimeout is how long the carrier may accept nothing before it is lost, or the peer acknowledge nothing while the ReplayWindow is
 	// full. If zero, 30 s.
 	WriteTimeout time.Duration
-	// ReadTimeout is how long a message that arrives in parts may make no progress before it is refused. If zero, 30 s.
+	// ReadTimeout is how long a message that arrives in parts may make no progress before it is refused. In each ReadTimeout at least 1/32
+	// of what the incomplete messages of a session hold must arrive, or the largest are refused. If zero, 30 s.
 	ReadTimeout time.Duration
 	// RequestTimeout bounds every call. A ctx that ends earlier takes precedence. If zero, 30 s. If negative, there is no such bound.
 	RequestTimeout time.Duration
 	// ResumeWindow is how long the session outlives its carrier while it looks for another one. The shorter window of both sides applies.
 	// If zero, 60 s. If negative, the session ends with its carrier.
 	ResumeWindow time.Duration
-	// Backoff is how long the dialing side waits between its attempts to find another carrier. If its Max is set and less
-	// than its Min, or either is negative, it is invalid.
+	// Backoff is how long the dialing side waits between its attempts to find another carrier. Where the peer refuses one with a
+	// RetryAfter, it waits as long as that, up to Max. If its Max is set and less than its Min, or either is negative, it is invalid.
 	Backoff resume.Backoff
 	// Heartbeat is the silence after which the peer is probed. If zero, 5 s. If negative, never.
 	Heartbeat time.Duration
@@ -57,7 +59,8 @@ type Config struct {
 	OtherPath func(*Session) bool
 
 	// MaxMessage limits one request, response or message in either direction, decompressed; one of exactly this size passes. The smaller of
-	// both sides' limits applies. If zero, 32 MiB. At most 1 GiB.
+	// both sides' limits applies. On the accepting side it is at most what one peer may have of Quota.MaxBytes. If zero, 32 MiB. At most
+	// 1 GiB.
 	MaxMessage int
 	// MaxInFlight limits the peer's unanswered requests; the peer waits at the limit. If zero, 4096. At most 2^20.
 	MaxInFlight int
@@ -67,15 +70,18 @@ type Config struct {
 	MessageWindow int
 	// MaxStreams limits the shared streams that the peer has open. If zero, 128. At most 2^20.
 	MaxStreams int
-	// StreamWindow limits the unread bytes on one shared stream; the peer waits at the limit. If zero, 512 KiB. At most 1 GiB.
+	// StreamWindow limits the unread bytes on one shared stream; the peer waits at the limit, or before where the Quota has no memory for
+	// more. If zero, 512 KiB. At most 1 GiB.
 	StreamWindow int
-	// ReplayWindow limits the unacknowledged data kept for another carrier; sending waits when it is full. The two sides of a session may
-	// differ. If zero, 1 MiB. 4 KiB to 64 MiB.
+	// ReplayWindow limits the unacknowledged data kept for another carrier; sending waits when it is full. It is less while the Quota of the
+	// accepting side has no room. The two sides of a session may differ. If zero, 1 MiB. 4 KiB to 64 MiB.
 	ReplayWindow int
 	// MaxRequests drains the session after it has served this many requests. If zero, there is no limit.
 	MaxRequests int
 
-	// DisableCompression neither sends compressed bodies nor accepts them.
+	// DisableCompression neither sends compressed bodies nor accepts them. Otherwise a body that expands to more than 1 MiB and 8192 times its
+	// size is refused with ErrTooLarge, and peers take turns at the coders of the process: docs/PROTOCOL.md, 5.1, has the bounds. A request
+	// or message beyond them gets ErrUnavailable, with a RetryAfter.
 	DisableCompression bool
 	// Agent is sent to the peer, for diagnostics. If empty, nothing is sent. At most 255 bytes.
 	Agent string
@@ -85,6 +91,8 @@ type Config struct {
 	OnState func(*Session, StateChange)
 	// Logger receives events that an operator may need to act on. If nil, nothing is logged.
 	Logger *slog.Logger
+
+	pacer *zstd.Pacer // if nil, the process's
 }
 
 // minReplayWindow is the least Config.ReplayWindow.
@@ -104,6 +112,9 @@ func (c *Config) withDefaults() (Config, error) {
 	}
 	if out.Quota == nil {
 		out.Quota = new(Quota)
+	}
+	if out.pacer == nil {
+		out.pacer = zstd.OfProcess
 	}
 	if out.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)
@@ -214,7 +225,7 @@ func (c *Config) limits() *frame.Limits {
 
 // caps returns the capabilities that this side offers.
 func (c *Config) caps() frame.Caps {
-	caps := frame.CapBatchAck | frame.CapEnds
+	caps := frame.CapBatchAck | frame.CapEnds | frame.CapCredit
 	if !c.DisableCompression {
 		caps |= frame.CapZstd
 	}

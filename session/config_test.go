@@ -60,7 +60,7 @@ func TestTheZeroConfigIsFinite(t *testing.T) {
 func TestTheDefaultsOfAConfigAreThoseThatItStates(t *testing.T) {
 	c, err := (*Config)(nil).withDefaults()
 	require.NoError(t, err)
-	c.Mux, c.Quota, c.Logger = nil, nil, nil
+	c.Mux, c.Quota, c.Logger, c.pacer = nil, nil, nil, nil
 	require.Equal(t, Config{
 		HandshakeTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second, ReadTimeout: 30 * time.Second, RequestTimeout: 30 * time.Second,
 		ResumeWindow: time.Minute, Heartbeat: 5 * time.Second, HeartbeatTimeout: 10 * time.Second, CloseTimeout: 5 * time.Second,
@@ -89,5 +89,22 @@ func TestTheDefaultsOfAConfigAreThoseThatItStates(t *testing.T) {
 			_, err := c.withDefaults()
 			require.Equal(t, n == most, err == nil, "%s of %d bytes: %v", field, n, err)
 		}
+	}
+}
+
+// A side takes no message for which its quota can have no room: the peer learns that from the hello, and its call fails at once, without a
+// hint to try again.
+func TestNoMessageIsLargerThanTheQuota(t *testing.T) {
+	for limit, most := range map[int64]int{1 << 20: 7 << 17, 15: 15, 1 << 30: 32 << 20, 0: 32 << 20} {
+		inBubble(t, func(t *testing.T) {
+			p := newPair(t, Config{DisableCompression: true}, AcceptorConfig{Config: Config{Quota: &Quota{MaxBytes: limit}}})
+			p.mux.SetCall(func(m *Message) ([]byte, error) { return nil, nil })
+			require.EqualValues(t, most, p.dialer.limits.MaxMessage)
+			_, err := p.dialer.Call(t.Context(), "", make([]byte, most+1))
+			require.ErrorIs(t, err, ErrTooLarge)
+			require.Zero(t, asError(t, err, NotSent).RetryAfter)
+			_, err = p.dialer.Call(t.Context(), "", make([]byte, most))
+			require.NoError(t, err)
+		})
 	}
 }

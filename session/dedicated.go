@@ -38,6 +38,7 @@ type dedicated struct {
 	ends   *streamEnds   // nil: not exchanged with this peer
 	sent   atomic.Uint64 // written bytes, without ends
 	tapped bool          // received bytes are counted below the seal
+	beside net.Conn      // the session's carrier when the stream began to be opened
 	closed atomic.Bool
 	ending struct {
 		begun atomic.Bool
@@ -52,12 +53,12 @@ type dedicated struct {
 	readEnded  atomic.Bool // Read has reached the end of the peer's direction, or failed for good
 }
 
-// attach sets the stream's carrier, or drops the carrier if the session has ended meanwhile.
-func (st *Stream) attach(c carrier) error {
+// attach sets the stream's carrier, or drops the carrier if the session has ended meanwhile. The session was on the carrier beside.
+func (st *Stream) attach(c carrier, beside net.Conn) error {
 	st.s.mu.Lock()
 	err := st.s.err
 	if err == nil {
-		d := &dedicated{Conn: c.sealed, raw: c.raw, s: st.s, name: st.name, ends: st.ends, tapped: c.tap != nil}
+		d := &dedicated{Conn: c.sealed, raw: c.raw, s: st.s, name: st.name, ends: st.ends, tapped: c.tap != nil, beside: beside}
 		d.ending.done = make(chan struct{})
 		st.conn = d
 		if c.tap != nil {
@@ -93,6 +94,7 @@ func (s *Session) openDedicated(ctx context.Context, name string, outlives bool)
 	if err := s.addDedicated(st); err != nil {
 		return nil, err
 	}
+	beside := s.Conn()
 	conn, err := s.openCarrier(ctx, Want{})
 	if err == nil {
 		defer func() { <-s.dedicated.greeting }()
@@ -117,7 +119,7 @@ func (s *Session) openDedicated(ctx context.Context, name string, outlives bool)
 		return nil, err
 	}
 	s.touch()
-	if err := st.attach(c); err != nil {
+	if err := st.attach(c, beside); err != nil {
 		return nil, err
 	}
 	if s.cfg.Keys == nil {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/lane"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // Dial opens a session to peer on conn, which it owns from then on: an error closes conn. peer is the name bound into the PSK handshake (a
@@ -34,18 +36,20 @@ func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, config *
 	if err != nil {
 		return nil, err
 	}
-	s := newSession(cfg, c, true, peer)
+	s := newSession(cfg, c, true, peer, cfg.Quota.Hold(peer, subnetOf(conn)))
 	s.carriers.open = open
 	s.run()
 	go s.readLoop()
 	return s, nil
 }
 
-// newSession returns a session on a carrier whose hello is complete. The caller runs readLoop; run starts the rest.
-func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
+// newSession returns a session on a carrier whose hello is complete, and with the peer's part of the quota, which
+// it leaves at its end. The caller runs readLoop; run starts the rest.
+func newSession(cfg Config, conn carrier, dialer bool, peer string, part *QuotaPart) *Session {
 	s := &Session{
-		cfg: cfg, peer: peer, dialer: dialer,
-		id: conn.id, limits: bounded(*conn.theirs.Limits), agent: conn.theirs.Agent,
+		cfg: cfg, peer: peer, dialer: dialer, part: part,
+		coder: zstd.Peer{Network: part.holder.Network(), ID: peer},
+		id:    conn.id, limits: bounded(*conn.theirs.Limits), agent: conn.theirs.Agent,
 		caps:       cfg.caps() & conn.theirs.Caps,
 		started:    time.Now(),
 		ended:      make(chan struct{}),
@@ -54,12 +58,16 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string) *Session {
 		writerDone: make(chan struct{}),
 	}
 	s.ctx, s.endCtx = context.WithCancel(context.Background())
-	s.out.wake.L, s.out.part = &s.mu, fragment
+	s.out.wake.L, s.out.part, s.out.fit = &s.mu, fragment, fragment
 	s.end.idle, s.end.look = make(chan struct{}), s.lookIdleLocked
 	s.calls.pending = make(map[uint64]*call)
 	s.requests.open = make(map[uint64]*Message)
 	s.messages.out.s = s
-	s.shared.open = make(map[uint64]*muxed)
+	s.shared.open, s.shared.account.part = make(map[uint64]*muxed), part
+	s.shared.in.part, s.shared.in.window, s.shared.askAgain = part, cfg.StreamWindow, s.askForCredit
+	if b := s.budget(); b != nil {
+		s.messages.out.held = lane.In(b)
+	}
 	s.dedicated.greeting = make(chan struct{}, maxGreeting)
 	s.carriers.raw.Store(&conn.raw)
 	s.out.scarce = isScarce(conn.raw)

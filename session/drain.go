@@ -21,8 +21,8 @@ import (
 
 // Shutdown drains the session: it accepts no new work, tells the peer so, waits until all calls, handlers, one-way messages and streams of
 // both sides have ended, and closes. If the session is lost first, the error is that of Close. If ctx ends first, Shutdown cuts off the
-// rest as Abort does, and the error matches ctx's. A handler of the session may call Shutdown, which does not wait for it and answers its
-// request with codes.Closed.
+// rest as Abort does, but waits up to a second until the peer knows, and the error matches ctx's. A handler of the session may call
+// Shutdown, which does not wait for it and answers its request with codes.Closed.
 func (s *Session) Shutdown(ctx context.Context) error {
 	if caller := handler.Here(); caller.Of(s) {
 		caller.Exempt()
@@ -34,7 +34,7 @@ func (s *Session) Shutdown(ctx context.Context) error {
 	case <-s.ended:
 		return s.awaitClosed()
 	case <-ctx.Done():
-		s.cutOff(&Error{Op: "shutdown", Peer: s.peer, Code: codes.Closed, Err: ErrClosed})
+		s.cutOff(&Error{Op: "shutdown", Peer: s.peer, Code: codes.Closed, Err: ErrClosed}, true)
 		return &Error{Op: "shutdown", Peer: s.peer, Err: errors.Join(ctx.Err(), s.awaitClosed())}
 	}
 }
@@ -236,11 +236,21 @@ func (s *Session) unsettledLocked() bool {
 }
 
 // busyLocked reports whether anything is in flight, other than what handlers serve that wait for the end of the session.
-func (s *Session) busyLocked() bool {
+func (s *Session) busyLocked() bool { return s.worksLocked() || s.streamsLocked() }
+
+// worksLocked reports whether anything but streams is in flight.
+func (s *Session) worksLocked() bool { return s.owesLocked() || s.servesLocked() }
+
+// servesLocked reports whether handlers of calls and messages run, or calls and messages of this side are under way.
+func (s *Session) servesLocked() bool {
+	return s.requests.running > s.exempt.count[handler.Call] || s.messages.in.works() && s.exempt.count[handler.OneWay] == 0 ||
+		s.calls.inFlight > 0 || s.calls.waiting.len() > 0 || s.messages.out.charge > 0 || s.messages.out.waiting.len() > 0
+}
+
+// streamsLocked reports whether streams are open, or their handlers run.
+func (s *Session) streamsLocked() bool {
 	exempted := s.exempt.count[handler.Stream]
-	return s.owesLocked() || s.requests.running > s.exempt.count[handler.Call] || s.calls.inFlight > 0 || s.calls.waiting.len() > 0 ||
-		s.messages.out.charge > 0 || s.messages.out.waiting.len() > 0 ||
-		len(s.shared.open)+len(s.dedicated.open) > exempted || s.shared.ours > 0 || s.shared.handlers > exempted
+	return len(s.shared.open)+len(s.dedicated.open) > exempted || s.shared.ours > 0 || s.shared.handlers > exempted
 }
 
 func (s *Session) shutIdleLocked() {

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // dull remembers whether what is sent is worth a compression attempt. After bodies that did not shrink it passes over the
@@ -19,8 +20,12 @@ const (
 	neverDull = 256 << 10
 )
 
-// compress is frame.Compress, unless the body is likely not to shrink.
-func (d *dull) compress(body []byte) ([]byte, bool) {
+// turns gives the leave to compress a reply of n bytes.
+type turns interface{ replyTurn(n int) *zstd.Turn }
+
+// compress is frame.Compress, unless the body is likely not to shrink. It waits for its turn, of turns if
+// that is not nil, before it does what takes long.
+func (d *dull) compress(body []byte, turns turns) (small []byte, ok bool) {
 	if len(body) < frame.MinCompress {
 		return nil, false
 	}
@@ -28,7 +33,14 @@ func (d *dull) compress(body []byte) ([]byte, bool) {
 		d.skip.Add(-1)
 		return nil, false
 	}
-	small, ok := frame.Compress(body)
+	if frame.Promising(body) {
+		var t *zstd.Turn
+		if turns != nil {
+			t = turns.replyTurn(len(body))
+		}
+		small, ok = frame.Compress(body)
+		t.Done()
+	}
 	if ok {
 		d.failed.Store(0)
 		d.skip.Store(0)

@@ -17,7 +17,7 @@ func TestDullBodiesAreTriedLessOftenAndLargeOnesAlways(t *testing.T) {
 	tried := 0
 	for range 200 {
 		before := d.failed.Load()
-		_, ok := d.compress(random)
+		_, ok := d.compress(random, nil)
 		require.False(t, ok)
 		if d.failed.Load() > before {
 			tried++
@@ -26,16 +26,16 @@ func TestDullBodiesAreTriedLessOftenAndLargeOnesAlways(t *testing.T) {
 	require.Less(t, tried, 20)
 	require.Positive(t, d.skip.Load())
 
-	_, ok := d.compress(make([]byte, neverDull))
+	_, ok := d.compress(make([]byte, neverDull), nil)
 	require.True(t, ok, "a large body is tried whatever came before")
-	small, ok := d.compress(make([]byte, frame.MinCompress))
+	small, ok := d.compress(make([]byte, frame.MinCompress), nil)
 	require.True(t, ok, "one that shrinks ends the suspicion")
 	require.Less(t, len(small), 100)
 
-	_, _ = d.compress(random)
+	_, _ = d.compress(random, nil)
 	zeros := make([]byte, 8<<10)
 	for i := range maxDull + 2 {
-		if _, ok := d.compress(zeros); ok {
+		if _, ok := d.compress(zeros, nil); ok {
 			require.LessOrEqual(t, i, maxDull)
 			return
 		}

@@ -46,7 +46,7 @@ var (
 	ErrProtocol    = errors.New("protocol error")                    // the peer broke the protocol
 	ErrVersion     = errors.New("no common protocol version")        // the peer speaks another version
 	ErrUnsupported = errors.New("unsupported")                       // the peer lacks a capability, codec or lane
-	ErrNotAllowed  = errors.New("not allowed")                       // admission refused this peer
+	ErrNotAllowed  = errors.New("not allowed")                       // admission refused this peer, or links and streams are closed to it
 	ErrGoingAway   = errors.New("going away")                        // the peer is draining
 	ErrNoReply     = errors.New("handler returned without a reply")  // SendWait reached a handler that did not reply
 	ErrInternal    = errors.New("internal error")                    // the remote handler panicked

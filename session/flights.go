@@ -15,12 +15,15 @@ func (s *Session) watchFlightsLocked() {
 	}
 }
 
-// stopWatch ends the timer with the session.
+// stopWatch ends the timers of streams with the session.
 func (s *Session) stopWatch() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.shared.watch != nil {
 		s.shared.watch.Stop()
+	}
+	if s.shared.ask != nil {
+		s.shared.ask.Stop()
 	}
 }
 

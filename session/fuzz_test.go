@@ -21,6 +21,8 @@ const (
 	fuzzScript         // they are a script of well-formed headers: type, flags, id, length, payload
 	fuzzClients        // the same, to the side that dialed
 	fuzzModes
+
+	fuzzCredit = 0x80 // with any of them: the session has a credit (spec 5.12)
 )
 
 // FuzzSession: whatever a peer says, a session does not panic, does not hang, and holds nothing once it has ended.
@@ -50,16 +52,26 @@ func FuzzSession(f *testing.F) {
 	}
 	f.Add(script(fuzzClients, step(frame.TypeResponse, 0, 1, []byte{0, 0, 0, 1, 'x'}), step(frame.TypeStreamAccept, 0, 5, nil),
 		step(frame.TypeMessageAck, 0, 3, nil), step(frame.TypeStreamCredit, 0, 5, []byte{0, 0, 0, 9})))
+	for _, mode := range []byte{fuzzScript, fuzzClients} {
+		id := 1 + mode - fuzzScript
+		more := frame.AppendCredit(nil, 100)
+		f.Add(script(mode|fuzzCredit, step(frame.TypeStreamOpen, 0, id, []byte("echo")), step(frame.TypeSessionCredit, 0, 0, more),
+			step(frame.TypeStreamData, 0, id, []byte("data")), step(frame.TypeSessionAsk, 0, 0, nil), step(frame.TypeSessionReturn, 0, 0, more),
+			step(frame.TypeStreamReset, 0, id, make([]byte, 8)), step(frame.TypeStreamData, 0, id, []byte("late"))))
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) == 0 || len(data) > 1<<16 {
 			return
 		}
-		mode := data[0] % fuzzModes
-		inBubble(t, func(t *testing.T) { fuzzOne(t, mode, data[1:]) })
+		mode, caps := data[0]%fuzzCredit%fuzzModes, frame.CapZstd
+		if data[0] >= fuzzCredit {
+			caps |= frame.CapCredit
+		}
+		inBubble(t, func(t *testing.T) { fuzzOne(t, mode, caps, data[1:]) })
 	})
 }
 
-func fuzzOne(t *testing.T, mode byte, data []byte) {
+func fuzzOne(t *testing.T, mode byte, caps frame.Caps, data []byte) {
 	mux := NewMux()
 	mux.SetCall(echo)
 	mux.SetDefaultLink(func(m *Message) {
@@ -89,9 +101,9 @@ func fuzzOne(t *testing.T, mode byte, data []byte) {
 	}
 	var w *wire
 	if mode == fuzzClients {
-		w = dialed(t, cfg, frame.CapZstd, generous)
+		w = dialed(t, cfg, caps, generous)
 	} else {
-		w = accepted(t, AcceptorConfig{Config: cfg}, frame.CapZstd, generous)
+		w = accepted(t, AcceptorConfig{Config: cfg}, caps, generous)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

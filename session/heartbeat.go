@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
@@ -23,15 +22,15 @@ type heartbeat struct {
 	// Guarded by s.mu.
 	timer     *time.Timer
 	stopped   bool
-	heardAt   time.Time     // when the last sign of life came
-	looked    time.Time     // when the session was last looked at
-	probed    time.Time     // when the carrier was last probed
-	probeBy   time.Time     // when the carrier is given up unless a sign of life comes; zero: no probe in progress
-	owedSince time.Time     // when an acknowledgement was first missed after heardAt; zero: none is
-	answered  uint64        // received bytes for which the peer has been sent a sign
-	pinged    time.Time     // when pingedID was sent; zero once it is answered, and on another carrier
-	pingedID  uint64        // of the last PING that measures the round trip
-	resumedAt time.Duration // when the carrier was attached: nothing could make progress before
+	heardAt   time.Time // when the last sign of life came
+	looked    time.Time // when the session was last looked at
+	probed    time.Time // when the carrier was last probed
+	probeBy   time.Time // when the carrier is given up unless a sign of life comes; zero: no probe in progress
+	soon      bool      // the probe in progress is that of probeSoon
+	owedSince time.Time // when an acknowledgement was first missed after heardAt; zero: none is
+	answered  uint64    // received bytes for which the peer has been sent a sign
+	pinged    time.Time // when pingedID was sent; zero once it is answered, and on another carrier
+	pingedID  uint64    // of the last PING that measures the round trip
 	pingWaits []pingWait
 }
 
@@ -91,9 +90,12 @@ var errCarrier = fmt.Errorf("the carrier is dead: %w", os.ErrDeadlineExceeded)
 
 // onCarrier starts watching another carrier. s.mu is held.
 func (h *heartbeat) onCarrier() {
-	h.heardAt, h.pinged, h.probeBy = time.Now(), time.Time{}, time.Time{}
-	if h.s != nil {
-		h.resumedAt = h.s.elapsed()
+	h.heardAt, h.pinged, h.probeBy, h.soon = time.Now(), time.Time{}, time.Time{}, false
+	if h.s == nil {
+		return
+	}
+	if h.s.dialer {
+		h.pingLocked(h.heardAt) // the round trip is another one
 	}
 }
 
@@ -119,7 +121,7 @@ func (h *heartbeat) look(now time.Time) error {
 		return fmt.Errorf("%w: nothing could be written for %v", errCarrier, s.cfg.WriteTimeout)
 	}
 	if s.requests.partial > 0 {
-		if err := s.refuseStalledLocked(s.elapsed()); err != nil {
+		if err := s.refuseStalledLocked(); err != nil {
 			return err
 		}
 	}
@@ -127,10 +129,14 @@ func (h *heartbeat) look(now time.Time) error {
 		h.heardAt = at
 	}
 	if h.heardAt.After(h.probed) {
-		h.probeBy = time.Time{}
+		h.probeBy, h.soon = time.Time{}, false
 	}
-	if !h.probeBy.IsZero() && !now.Before(h.probeBy) {
-		return fmt.Errorf("%w: no answer to a probe", errCarrier)
+	if !h.probeBy.IsZero() {
+		left := h.probeBy.Sub(now)
+		if left <= 0 {
+			return fmt.Errorf("%w: no answer to a probe", errCarrier)
+		}
+		h.timer.Reset(min(h.every, left))
 	}
 	return h.onSilence(now)
 }
@@ -175,22 +181,31 @@ func (h *heartbeat) isSuspect() bool {
 	case h.owedSince.Before(h.heardAt):
 		h.owedSince = now
 	}
-	return unacked > 0 && s.err == nil && s.carriers.state != StateDetached && h.probeBy.IsZero() &&
-		now.Sub(h.owedSince) >= max(suspectAfter, 3*s.RTT())
+	if unacked == 0 || s.err != nil || s.carriers.state == StateDetached || h.soon || h.stopped {
+		return false
+	}
+	left := max(suspectAfter, 3*s.RTT()) - now.Sub(h.owedSince)
+	if left > 0 {
+		h.timer.Reset(min(h.every, left))
+	}
+	return left <= 0
 }
 
-// probeSoon asks the peer to answer, sooner than probeLocked does.
+// probeSoon asks the peer to answer, sooner than probeLocked does, also if that has asked already.
 func (h *heartbeat) probeSoon() {
 	s := h.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if h.stopped || s.err != nil || s.carriers.state == StateDetached || !h.probeBy.IsZero() {
+	if h.stopped || s.err != nil || s.carriers.state == StateDetached || h.soon {
 		return
 	}
 	backlog, _ := s.carriers.flow.Backlog() // if it is not known, little is under way
 	now := time.Now()
 	d := min(max(suspectTime, 4*s.RTT())+backlog, h.probePatienceLocked())
-	h.probed, h.probeBy = now, now.Add(d)
+	if by := now.Add(d); h.probeBy.IsZero() || by.Before(h.probeBy) {
+		h.probeBy = by
+	}
+	h.probed, h.soon = now, true
 	h.pingLocked(now)
 	h.timer.Reset(min(h.every, d))
 }
@@ -234,6 +249,7 @@ func (h *heartbeat) probeLocked(now time.Time) {
 	case s.carriers.flow == nil:
 	case s.carriers.state == StateDetached:
 		s.kickRedial()
+	case h.soon: // it has been asked, and has less time
 	default:
 		d := h.probePatienceLocked()
 		h.probed, h.probeBy = now, now.Add(d)
@@ -286,7 +302,7 @@ func (h *heartbeat) pingLocked(now time.Time) {
 // onPong handles the answer to the PING id and to all before it. s.mu is held.
 func (h *heartbeat) onPong(id uint64) {
 	if id >= h.pingedID && !h.pinged.IsZero() {
-		h.rtt.Store(int64(max(time.Since(h.pinged), 1)))
+		h.measured(time.Since(h.pinged))
 		h.pinged = time.Time{}
 	}
 	h.s.onReceipts(id)
@@ -301,20 +317,12 @@ func (h *heartbeat) onPong(id uint64) {
 	h.pingWaits = kept
 }
 
-// refuseStalledLocked refuses the requests that have made no progress for ReadTimeout while arriving. A stalled one-way message ends the
-// session, because no other can pass it.
-func (s *Session) refuseStalledLocked(now time.Duration) error {
-	for _, m := range s.requests.open {
-		late := !m.ctx.deadline.IsZero() && now > m.ctx.deadline.Sub(s.started)
-		if !m.started && (late || now-max(m.in.progress, s.heartbeat.resumedAt) >= s.cfg.ReadTimeout) {
-			s.refusePartialLocked(m, frame.Failure{Code: codes.Timeout,
-				Text: fmt.Sprintf("%d of %d bytes came in time", m.in.got, m.in.start.Total)})
-		}
+// measured records a round trip, for the carrier too if it wants to know.
+func (h *heartbeat) measured(rtt time.Duration) {
+	h.rtt.Store(int64(max(rtt, 1)))
+	if c, ok := h.s.Conn().(interface{ Measured(time.Duration) }); ok {
+		c.Measured(max(rtt, 1))
 	}
-	if m := s.messages.in.current; m != nil && now-max(m.in.progress, s.heartbeat.resumedAt) >= s.cfg.ReadTimeout {
-		return fmt.Errorf("message %d stalled at %d of %d bytes: %w", m.id, m.in.got, m.in.start.Total, os.ErrDeadlineExceeded)
-	}
-	return nil
 }
 
 // Ping returns how long the peer takes to answer. The error matches the ctx's error, or says why the session ended.

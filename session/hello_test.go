@@ -120,7 +120,7 @@ func TestHellosAreAcceptedOrRefusedWithAReason(t *testing.T) {
 				require.ErrorAs(t, err, &e)
 				require.Equal(t, c.code, e.Code)
 				require.Equal(t, uint64(1), a.Refused())
-				require.Empty(t, a.greeting)
+				require.Empty(t, a.hellos)
 				require.Empty(t, a.conns)
 			})
 		})
@@ -215,7 +215,7 @@ func TestHandshakesOfOnePeerAreBounded(t *testing.T) {
 			go func() { _ = a.Serve(there, "alice") }()
 		}
 		synctest.Wait()
-		require.Equal(t, 3, a.greeting["alice"])
+		require.Equal(t, 3, a.hellos["alice"].answered)
 		here, there := net.Pipe()
 		require.ErrorIs(t, a.Serve(there, "alice"), ErrUnavailable)
 		_, err = here.Read(make([]byte, 1))
@@ -228,8 +228,7 @@ func TestHandshakesOfOnePeerAreBounded(t *testing.T) {
 			_ = c.Close()
 		}
 		synctest.Wait()
-		require.Empty(t, a.greeting)
-		require.Empty(t, a.queueing)
+		require.Empty(t, a.hellos)
 		require.Empty(t, a.Sessions())
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
@@ -22,7 +23,10 @@ type inLane struct {
 }
 
 // busy reports whether a message that has begun to arrive has not been handled.
-func (l *inLane) busy() bool { return l.running || l.current != nil || l.queue.len() > 0 }
+func (l *inLane) busy() bool { return l.current != nil || l.works() }
+
+// works reports whether a message that has arrived has not been handled.
+func (l *inLane) works() bool { return l.running || l.queue.len() > 0 }
 
 func (l *inLane) assembling(id uint64) bool { return l.current != nil && l.current.id == id }
 
@@ -47,12 +51,14 @@ func (s *Session) onMessage(h frame.Header, p []byte) error {
 	s.messages.in.current = m
 	s.requests.partial++
 	s.stats.messagesIn.Add(1)
-	m.handleCall, m.handle = s.cfg.Mux.handler(m.Link)
+	call, fn, refusal := s.cfg.Mux.handler(m.Link)
+	m.handleCall, m.handle = call, fn
+	size := m.in.refusal(s.cfg.MaxMessage)
 	switch {
-	case m.in.size() > s.cfg.MaxMessage || start.Total > s.cfg.MaxMessage:
-		s.skipLocked(m, tooLarge(m.in.size(), s.cfg.MaxMessage))
-	case m.handleCall == nil && m.handle == nil:
-		s.skipLocked(m, frame.Failure{Code: codes.NotFound, Text: fmt.Sprintf("no handler for link %q", m.Link)})
+	case size.Code != codes.OK:
+		s.skipLocked(m, size)
+	case refusal.Code != codes.OK:
+		s.skipLocked(m, refusal)
 	}
 	s.touchCall()
 	return s.addMessageLocked(body)
@@ -64,7 +70,7 @@ func (s *Session) skipLocked(m *Message, f frame.Failure) {
 	s.controlFailureLocked(frame.TypeError, m.id, f)
 	m.cancelled = true
 	m.in.drop()
-	s.cfg.Quota.release(m.held)
+	s.part.release(fair.Bytes, m.held)
 	m.held = 0
 }
 
@@ -72,10 +78,12 @@ func (s *Session) skipLocked(m *Message, f frame.Failure) {
 func (s *Session) addMessageLocked(p []byte) error {
 	m := s.messages.in.current
 	if len(p) > 0 || m.in.progress == 0 { // an empty part is no progress
-		m.in.progress = s.elapsed()
+		m.in.progress = s.carriedLocked()
 	}
-	if !m.cancelled && !s.take(m, len(p)) {
-		s.skipLocked(m, noMemory)
+	if !m.cancelled {
+		if f := s.take(m, len(p)); f.Code != codes.OK {
+			s.skipLocked(m, f)
+		}
 	}
 	if m.cancelled {
 		if m.in.got += len(p); m.in.got > m.in.start.Total {
@@ -85,6 +93,7 @@ func (s *Session) addMessageLocked(p []byte) error {
 		return err
 	}
 	if !m.in.complete() {
+		s.requests.pace.Add(len(p))
 		return nil
 	}
 	s.messages.in.current = nil
@@ -126,7 +135,7 @@ func (s *Session) deliverNext() {
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		s.cfg.Quota.release(m.held)
+		s.part.release(fair.Bytes, m.held)
 		m.held = 0
 		s.end.moved++
 		s.messages.in.handled = m.id
@@ -160,6 +169,11 @@ func (s *Session) deliverOne(m *Message) {
 		defer s.mu.Unlock()
 		s.controlFailureLocked(frame.TypeError, m.id, f)
 	}
+	if f := s.pace(m); f.Code != codes.OK {
+		m.in.drop()
+		refuse(f)
+		return
+	}
 	value, err := s.takeBody(m)
 	if err != nil {
 		refuse(failureOf(err))
@@ -183,16 +197,20 @@ func (s *Session) deliverOne(m *Message) {
 	returned = true
 }
 
-// abortLocked releases the messages held in the lane.
-func (l *inLane) abortLocked(s *Session) {
+// dropPartialLocked releases the incomplete message: the session has ended, and the rest does not come.
+func (l *inLane) dropPartialLocked(s *Session) {
 	if l.current != nil {
 		l.current.in.drop()
-		s.cfg.Quota.release(l.current.held)
+		s.part.release(fair.Bytes, l.current.held)
 		l.current = nil
 	}
+}
+
+// dropQueueLocked releases the messages that wait for their handler.
+func (l *inLane) dropQueueLocked(s *Session) {
 	for l.queue.len() > 0 {
 		m := l.queue.pop()
 		m.in.drop()
-		s.cfg.Quota.release(m.held)
+		s.part.release(fair.Bytes, m.held)
 	}
 }

@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/hook"
+	"github.com/peerlane/peerlane/internal/lane"
 )
 
 // One-way messages form a lane: the other side handles each side's messages one at a time, in the order sent. MESSAGE_ACK acknowledges the
@@ -34,7 +36,8 @@ type outLane struct {
 	queued  bool           // the lane is in the queue of ready sources
 	unacked queue[*oneWay] // begun and not acknowledged, in order
 	charge  int            // of all messages in queue or unacked
-	waiting line[*oneWay]  // not admitted: the window is full
+	held    lane.Held      // counts charge in the quota, in steps
+	waiting line[*oneWay]  // not admitted: the window is full, or the quota has no room
 
 	admitted, handled uint64 // how many in all
 	flushers          []*flusher
@@ -68,8 +71,8 @@ type flusher struct {
 }
 
 // Send queues value for the handler of link at the peer and returns; value may change afterwards. One-way messages of a session are handled
-// one at a time in the order of Send, each once. Send waits for ctx while the peer's MessageWindow is full. Flush and Config.OnUndelivered
-// report what becomes of the message.
+// one at a time in the order of Send, each once. Send waits for ctx while the peer's MessageWindow is full, or the Quota has no room for more of a
+// peer that has opened the session. Flush and Config.OnUndelivered report what becomes of the message.
 //
 // The error is an *Error with outcome NotSent; it matches ErrTooLarge, the ctx's error, or why the session ended.
 func (s *Session) Send(ctx context.Context, link string, value []byte) error {
@@ -96,7 +99,7 @@ func (s *Session) send(ctx context.Context, head outgoing, value []byte) error {
 		s.mu.Unlock()
 		return err
 	}
-	if s.messages.out.waiting.len() == 0 && s.messages.out.hasRoom() {
+	if s.messages.out.waiting.len() == 0 && s.messages.out.hasRoom(o) {
 		s.messages.out.admit(o)
 		s.mu.Unlock()
 		return nil
@@ -107,8 +110,23 @@ func (s *Session) send(ctx context.Context, head outgoing, value []byte) error {
 	return s.awaitAdmission(ctx, o)
 }
 
-// awaitAdmission waits until o has been queued or refused, or ctx ends.
+// awaitAdmission waits until o has been queued or refused, or ctx ends. No acknowledgement says that there is room in the quota again, so it looks
+// now and then.
 func (s *Session) awaitAdmission(ctx context.Context, o *oneWay) error {
+	var retry lane.Retry
+	for waits := true; waits && ctx.Err() == nil; {
+		timer := time.NewTimer(retry.Next())
+		select {
+		case <-o.admitted:
+			waits = false
+		case <-ctx.Done():
+		case <-timer.C:
+			s.mu.Lock()
+			s.messages.out.admitWaiting()
+			s.mu.Unlock()
+		}
+		timer.Stop()
+	}
 	select {
 	case <-o.admitted:
 	case <-ctx.Done():
@@ -130,7 +148,33 @@ func (s *Session) awaitAdmission(ctx context.Context, o *oneWay) error {
 	return nil
 }
 
-func (l *outLane) hasRoom() bool { return l.charge < int(l.s.limits.MessageWindow) }
+// hasRoom reports whether the peer's window, and the quota, have room for o.
+func (l *outLane) hasRoom(o *oneWay) bool {
+	return l.charge < int(l.s.limits.MessageWindow) && l.hold(l.charge+o.charge)
+}
+
+// Messages with a charge of less than uncharged together are not counted; others are in steps.
+const (
+	uncharged  = 16 << 10
+	chargeStep = 64 << 10
+)
+
+// hold counts messages with a charge in the quota, and reports false if there is no room.
+func (l *outLane) hold(charge int) bool {
+	if charge <= uncharged {
+		return l.held.UpTo(0)
+	}
+	return l.held.UpTo((charge + chargeStep - 1) / chargeStep * chargeStep)
+}
+
+// admitWaiting queues the messages that wait and have room now.
+func (l *outLane) admitWaiting() {
+	for l.waiting.len() > 0 && l.hasRoom(l.waiting.first()) {
+		o := l.waiting.pop()
+		l.admit(o)
+		close(o.admitted)
+	}
+}
 
 // admit queues o.
 func (l *outLane) admit(o *oneWay) {
@@ -182,11 +226,8 @@ func (l *outLane) onAck(id uint64) error {
 		l.handled++
 		l.s.end.moved++
 	}
-	for l.waiting.len() > 0 && l.hasRoom() {
-		o := l.waiting.pop()
-		l.admit(o)
-		close(o.admitted)
-	}
+	l.hold(l.charge)
+	l.admitWaiting()
 	l.wakeFlushers(false)
 	l.s.checkIdleLocked()
 	return nil
@@ -265,6 +306,7 @@ func (l *outLane) abort(err *Error) {
 			report(o, NotSent)
 		}
 	}
+	l.held.End()
 	l.wakeFlushers(true)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // fail ends the session with err, once. It wakes all waiters and drops the carrier. A session that ends with the reason of its Close or
@@ -28,6 +29,9 @@ func (s *Session) finish(err *Error, inOrder bool) {
 	dedicated := s.attachedLocked()
 	close(s.ended)
 	s.mu.Unlock()
+	if !inOrder {
+		zstd.Leave(s.coder, s)
+	}
 	s.endCtx()
 	s.heartbeat.stop()
 	s.stopWatch()
@@ -44,6 +48,7 @@ func (s *Session) finish(err *Error, inOrder bool) {
 	if s.onEnd != nil {
 		s.onEnd()
 	}
+	s.part.Leave()
 	s.tell()
 }
 
@@ -86,9 +91,15 @@ func (s *Session) abortAllLocked(err *Error, inOrder bool) {
 	for _, st := range s.shared.open {
 		st.abort(err)
 	}
+	s.shared.account.close()
 	s.messages.out.abort(err)
+	s.messages.in.dropPartialLocked(s)
 	if !inOrder {
-		s.messages.in.abortLocked(s)
+		s.messages.in.dropQueueLocked(s)
+	}
+	s.releaseUrgentLocked()
+	if s.sharesCredit() {
+		s.shared.in.end()
 	}
 	s.shutIdleLocked()
 	s.stirLocked()

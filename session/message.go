@@ -3,8 +3,10 @@ package session
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
@@ -20,7 +22,9 @@ type Message struct {
 	in     assembly
 	out    outgoing
 	id     uint64
-	held   int // bytes taken from the quota
+	held   int           // bytes taken from the quota
+	wait   time.Duration // before the body is unpacked
+	done   bool          // the handler has returned its reply, and needs the request no more
 
 	handleCall callFunc // one of the two, chosen when the first part arrived
 	handle     func(*Message)
@@ -56,9 +60,10 @@ func (m *Message) WantsReply() bool { return !m.oneWay && m.id != 0 }
 func (m *Message) Object(v any) error { return m.s.decode(m.Link, m.codec, m.Value, v) }
 
 // Reply answers the message with a copy of value. Nil means that the reply is on its way: if the session is lost before it arrives, the
-// sender's call returns an error with outcome Unknown. Reply returns ErrReplied on the second call, ErrOneWay if the sender waits for no reply, an
-// error that matches context.Canceled if the sender has given up (the reply is dropped and counted), and one that matches ErrTooLarge if
-// value exceeds either side's MaxMessage (the sender receives that too).
+// sender's call returns an error with outcome Unknown. Reply returns ErrReplied on the second call, ErrOneWay if the sender waits for no
+// reply, an error that matches context.Canceled if the sender has given up (the reply is dropped and counted), one that matches ErrTooLarge
+// if value exceeds either side's MaxMessage, and one that matches ErrUnavailable if the Quota has no room for it, as when the peer does not
+// read its replies. In the last two cases the sender receives codes.ReplyTooLarge.
 func (m *Message) Reply(value []byte) error {
 	return m.reply(outgoing{}, append([]byte{}, value...))
 }
@@ -128,12 +133,26 @@ func (m *Message) reply(head outgoing, value []byte) error {
 		s.mu.Unlock()
 		return err
 	}
-	m.held += len(head.body)
-	s.cfg.Quota.force(len(head.body))
+	if f := s.takeReplyLocked(m, len(head.body)); f.Code != codes.OK {
+		s.mu.Unlock()
+		return m.dropReply(len(head.body), f)
+	}
 	m.out = head
 	s.enqueueLocked(&m.out)
 	s.mu.Unlock()
 	return nil
+}
+
+// dropReply tells the caller that there is no room for the reply: this side holds too many that have not been sent, of this peer.
+func (m *Message) dropReply(n int, why frame.Failure) error {
+	s := m.s
+	text := fmt.Sprintf("no room for the reply of %d bytes until others have been read: %s", n, why.Text)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stats.refused.Add(1)
+	s.controlFailureLocked(frame.TypeError, m.id, frame.Failure{Code: codes.ReplyTooLarge, Text: text})
+	m.onSent()
+	return &Error{Op: "reply", Peer: s.peer, Link: m.Link, Code: codes.Unavailable, Outcome: NotSent, Text: text}
 }
 
 // refuse answers with a failure, once.
@@ -173,7 +192,7 @@ func (m *Message) claimReplyLocked() error {
 func (m *Message) endCallLocked() {
 	if m.counted {
 		m.counted = false
-		m.s.cfg.Quota.endCall()
+		m.s.part.release(fair.Calls, 1)
 	}
 }
 
@@ -213,7 +232,7 @@ func (m *Message) settleLocked() {
 	if m.started && !m.returned || !m.emitted && !m.cancelled {
 		return
 	}
-	m.s.cfg.Quota.release(m.held)
+	m.s.part.release(fair.Bytes, m.held)
 	m.held = 0
 	m.ctx.end(context.Canceled) // releases its timer and derived contexts
 	m.s.checkIdleLocked()

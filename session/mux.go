@@ -18,6 +18,7 @@ type Mux struct {
 	parent *Mux // used for anything not set here; may be nil
 
 	mu       sync.RWMutex
+	guard    *frame.Failure // refuses links and streams; nil: none
 	call     callFunc
 	links    map[string]func(*Message)
 	anyLink  func(*Message)
@@ -46,6 +47,18 @@ func (x *Mux) Child() *Mux {
 	child.parent = x
 	delete(child.codecs, JSON.Name())
 	return child
+}
+
+// Guard makes x refuse all links and streams with the Code, Text and RetryAfter of refusal, whatever is set on x and its parents. Only what
+// SetCall has set is served. Nil ends that. It applies to the sessions of x itself, not to those of its children.
+func (x *Mux) Guard(refusal *Error) {
+	var guard *frame.Failure
+	if refusal != nil {
+		guard = &frame.Failure{Code: refusal.Code, RetryAfter: refusal.RetryAfter, Text: refusal.Text}
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.guard = guard
 }
 
 // SetCall sets the handler of the tag's calls, which are those to the link "". Nil unsets it. The reply is sent before it may change. An error
@@ -97,8 +110,31 @@ func setHandler[H any](x *Mux, m *map[string]func(H), name string, fn func(H)) {
 	(*m)[name] = fn
 }
 
-// handler returns the handler of requests or one-way messages to link: one of the two results, or neither.
-func (x *Mux) handler(link string) (call callFunc, fn func(*Message)) {
+// handler returns the handler of requests or one-way messages to link: one of the two, or neither and why there is none.
+func (x *Mux) handler(link string) (call callFunc, fn func(*Message), refusal frame.Failure) {
+	x.mu.RLock()
+	guard := x.guard
+	if guard != nil {
+		call = x.call
+	}
+	x.mu.RUnlock()
+	switch {
+	case guard == nil:
+		call, fn = x.find(link)
+	case link != "":
+		call = nil
+	}
+	switch {
+	case call != nil || fn != nil:
+		return call, fn, refusal
+	case guard != nil:
+		return nil, nil, *guard
+	}
+	return nil, nil, frame.Failure{Code: codes.NotFound, Text: fmt.Sprintf("no handler for link %q", link)}
+}
+
+// find is handler without a guard: a handler of the name, of the nearest Mux that has one, and else the nearest default.
+func (x *Mux) find(link string) (call callFunc, fn func(*Message)) {
 	var anyLink func(*Message)
 	for ; x != nil; x = x.parent {
 		x.mu.RLock()
@@ -117,8 +153,14 @@ func (x *Mux) handler(link string) (call callFunc, fn func(*Message)) {
 	return nil, anyLink
 }
 
-// stream returns the handler of streams opened under name, or nil.
-func (x *Mux) stream(name string) func(*Stream) {
+// stream returns the handler of streams opened under name, or why there is none.
+func (x *Mux) stream(name string) (fn func(*Stream), refusal frame.Failure) {
+	x.mu.RLock()
+	guard := x.guard
+	x.mu.RUnlock()
+	if guard != nil {
+		return nil, *guard
+	}
 	var anyNamed func(*Stream)
 	for ; x != nil; x = x.parent {
 		x.mu.RLock()
@@ -128,10 +170,13 @@ func (x *Mux) stream(name string) func(*Stream) {
 		}
 		x.mu.RUnlock()
 		if fn != nil {
-			return fn
+			return fn, refusal
 		}
 	}
-	return anyNamed
+	if anyNamed == nil {
+		return nil, frame.Failure{Code: codes.NotFound, Text: fmt.Sprintf("nobody serves stream %q", name)}
+	}
+	return anyNamed, refusal
 }
 
 // RegisterCodec makes c known, for sending and for what arrives. It returns an error for a nil codec, and for a name that

@@ -37,6 +37,7 @@ type muxed struct {
 	gaveUp     bool      // Close has returned an error: the application knows
 	writable   sync.Cond // L is &s.mu
 	credit     int       // bytes the peer has room for
+	share      share     // of the session's credit
 	flight     flight    // of the sent data
 	writing    bool      // a Write is in progress
 	out        []byte    // the rest of the data to send
@@ -54,6 +55,7 @@ type muxed struct {
 	writeDue   deadline.Deadline // guarded by s.mu
 	window     int               // bytes the peer may still send
 	peerFin    bool              // the peer's direction has ended
+	admitted   bool              // the peer has credit of the session for it
 
 	// in has its own lock, taken after s.mu, so that Read does not block the session.
 	in inbound
@@ -63,11 +65,16 @@ type muxed struct {
 type inbound struct {
 	mu       sync.Mutex
 	readable sync.Cond
-	buf      ring
-	owed     int   // bytes read since the last credit
-	fin      bool  // nothing more will arrive
-	stopped  bool  // CloseRead: drops whatever arrives
-	err      error // why Read fails: once buf is empty, or at once if dropped
+	buf      fifo
+	held     int        // bytes of the quota: if room is nil for the memory of buf, else for what is in it and owed
+	part     lender     // of the peer: a QuotaPart, or an account of it
+	room     *allowance // of the session; nil: the peer has none
+	mine     *account   // of this side's streams, if room is not nil and this is one
+	shut     bool       // buf is not used any more
+	owed     int        // bytes read since the last credit
+	fin      bool       // nothing more will arrive
+	stopped  bool       // CloseRead: drops whatever arrives
+	err      error      // why Read fails: once buf is empty, or at once if dropped
 	dropped  bool
 	due      deadline.Deadline
 }
@@ -80,6 +87,10 @@ func newMuxed(s *Session, name string, mine bool) *muxed {
 	}
 	st.writable.L = &s.mu
 	st.in.readable.L = &st.in.mu
+	st.in.part = s.part
+	if mine {
+		st.in.part = &s.shared.account
+	}
 	return st
 }
 
@@ -108,8 +119,11 @@ func (o *opening) next(b []byte) ([]byte, bool) {
 	st.id, st.askedAt = st.s.newIDLocked(), st.s.elapsed()
 	st.s.shared.open[st.id] = st
 	st.s.shared.oursKept++
+	st.keepShareLocked()
 	b = frame.AppendHeader(b, frame.Header{Length: len(st.name), Type: frame.TypeStreamOpen, ID: st.id})
-	return append(b, st.name...), false
+	b = append(b, st.name...)
+	st.s.beginCreditLocked()
+	return st.s.appendCreditLocked(b), false
 }
 
 func (o *opening) abort(err *Error) { (*muxed)(o).abort(err) }
@@ -138,6 +152,7 @@ func (st *muxed) endLocked(err error) {
 	st.out = nil
 	st.writable.Broadcast()
 	st.in.fail(err, keepUnread)
+	st.s.settleLocked()
 }
 
 // leaveLocked removes the stream from the table.
@@ -151,6 +166,9 @@ func (st *muxed) leaveLocked() {
 		st.s.shared.oursKept--
 	}
 	st.s.forgetReceiptsLocked(st)
+	st.s.closeInLocked(st)
+	st.keepShareLocked()
+	st.leaveShortLocked()
 	st.uncountLocked()
 	st.writeDue.Stop()
 	if st.bulk && st.queued {
@@ -171,6 +189,7 @@ func (st *muxed) uncountLocked() {
 	} else {
 		st.s.shared.theirs--
 	}
+	st.s.returnAllLocked()
 }
 
 // leaveIfDoneLocked releases the stream's place once both directions have ended. It removes the stream from the table once the peer is
@@ -262,6 +281,7 @@ func (st *muxed) onReset(f frame.Failure) {
 	}
 	st.endLocked(err)
 	st.in.fail(err, dropUnread)
+	st.s.settleLocked()
 }
 
 // CloseWrite implements Stream.
@@ -282,6 +302,7 @@ func (st *muxed) CloseRead() error {
 	fin, unread := st.in.stop()
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
+	st.s.settleLocked()
 	if unread {
 		st.sayUnreadLocked()
 	} else if !fin && !st.ended && !st.peerFin {
@@ -342,7 +363,7 @@ func (st *muxed) closeProgressLocked() uint64 {
 	switch {
 	case st.finSent && s.carriers.flow != nil:
 		return st.sent + min(s.carriers.flow.Acked(), st.finAt)
-	case len(st.out) > 0 && st.credit == 0:
+	case len(st.out) > 0 && (st.credit == 0 || st.share.short):
 		return st.sent
 	}
 	return st.sent + s.progressLocked()
@@ -359,6 +380,7 @@ func (st *muxed) Reset(code codes.Code) error {
 		st.endLocked(net.ErrClosed)
 	}
 	st.in.fail(net.ErrClosed, dropUnread)
+	st.s.settleLocked()
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
@@ -78,7 +79,7 @@ func (st *muxed) offerLocked() {
 
 // mayLeaveLocked reports whether there is something to send, and may be.
 func (st *muxed) mayLeaveLocked() bool {
-	if len(st.out) == 0 || st.credit == 0 {
+	if len(st.out) == 0 || st.creditLocked() == 0 {
 		return false
 	}
 	if st.flight.room() == 0 {
@@ -105,7 +106,7 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	if st.ended {
 		return b, false
 	}
-	n := min(len(st.out), st.credit, st.flight.room())
+	n := min(len(st.out), st.creditLocked(), st.flight.room(), st.s.out.fit)
 	fin := st.finAsked && !st.finSent && n == len(st.out)
 	if n == 0 && !fin {
 		return b, false
@@ -127,7 +128,9 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	st.credit -= n
 	if n > 0 {
 		st.flight.leave(n, st.s.elapsed())
+		st.s.shared.purse.spend(n)
 	}
+	st.keepShareLocked()
 	if len(st.out) == 0 {
 		st.writable.Broadcast()
 	}
@@ -151,6 +154,7 @@ func (st *muxed) onCredit(n uint32) error {
 	}
 	st.credit += int(n)
 	st.flight.hear(int(n), st.s.elapsed(), st.s.mostQueueForLocked(st.flight.least))
+	st.keepShareLocked()
 	st.offerLocked()
 	return nil
 }
@@ -180,20 +184,37 @@ func (st *muxed) onData(h frame.Header, p []byte) error {
 	if st.peerFin || len(p) > st.window {
 		f := frame.Failure{Code: codes.FlowControl, Text: "data beyond the credit or the end"}
 		st.s.controlFailureLocked(frame.TypeStreamReset, st.id, f)
+		st.s.dropDataLocked(len(p))
 		st.endLocked(&Error{Op: "stream", Peer: st.s.peer, Link: st.name, Code: f.Code, Text: f.Text})
 		return nil
 	}
 	st.window -= len(p)
 	st.s.touch()
 	fin := h.Flags&frame.FlagFin != 0
-	if st.in.arrive(p, fin) && len(p) > 0 {
+	stopped, refused := st.in.arrive(p, fin)
+	if refused.Code != codes.OK {
+		st.refuseDataLocked(refused)
+		return nil
+	}
+	if stopped && len(p) > 0 {
+		st.s.settleLocked()
 		st.sayUnreadLocked()
 	}
 	if fin {
 		st.peerFin = true
+		st.s.closeInLocked(st)
 		st.leaveIfDoneLocked()
 	}
 	return nil
+}
+
+// refuseDataLocked ends a stream whose data the quota has no room for. What has come before can still be read.
+func (st *muxed) refuseDataLocked(f frame.Failure) {
+	st.s.stats.refused.Add(1)
+	st.s.controlFailureLocked(frame.TypeStreamReset, st.id, f)
+	err := failed(f)
+	err.Op, err.Peer, err.Link = "stream", st.s.peer, st.name
+	st.endLocked(err)
 }
 
 // sayUnreadLocked notifies the peer, once, that some of its bytes were dropped unread.
@@ -204,27 +225,85 @@ func (st *muxed) sayUnreadLocked() {
 	}
 }
 
-// arrive keeps p for Read, and reports whether it was dropped because nothing more will be read.
-func (in *inbound) arrive(p []byte, fin bool) (stopped bool) {
+// arrive keeps p for Read, and reports whether it was dropped because nothing more will be read, or why there is no room for it: never where
+// the session has credit.
+func (in *inbound) arrive(p []byte, fin bool) (stopped bool, refused frame.Failure) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if !in.stopped && !in.dropped {
+	gone := in.stopped || in.dropped
+	switch {
+	case gone && in.room != nil:
+		in.room.owe(len(p))
+	case in.room != nil: // reserved with the credit
+		in.held += len(p)
+		if in.mine != nil {
+			in.mine.add(len(p))
+		}
+		in.buf.write(p)
+	case !gone:
+		more := in.buf.growth(len(p))
+		if f := in.part.take(fair.Bytes, more); f.Code != codes.OK {
+			return false, f
+		}
+		in.held += more
 		in.buf.write(p)
 	}
 	in.fin = in.fin || fin
+	in.dropSpent()
 	in.readable.Broadcast()
-	return in.stopped
+	return in.stopped, frame.Failure{}
+}
+
+// drop forgets what is in buf, and gives its memory back. mu is held.
+func (in *inbound) drop() {
+	in.buf.drop()
+	in.giveBack()
+}
+
+// giveBack gives back all that is held for buf. mu is held.
+func (in *inbound) giveBack() {
+	in.less(in.held)
+	if in.room != nil && !in.shut {
+		in.shut = true
+		in.room.leaveBuffer(in.isCounted(bufferCost))
+	}
+}
+
+// isCounted reports whether n bytes of the session's credit that this stream holds still count: those of this side's streams do not after the
+// end of the session. They are taken from the account. mu is held.
+func (in *inbound) isCounted(n int) bool { return in.mine == nil || in.mine.less(n) }
+
+// less notes that n bytes less are held, at most what is. mu is held.
+func (in *inbound) less(n int) {
+	n = min(n, in.held)
+	in.held -= n
+	switch {
+	case in.room == nil:
+		in.part.release(fair.Bytes, n)
+	case in.isCounted(n):
+		in.room.owe(n)
+	}
+}
+
+// dropSpent gives the memory back once all has been read and nothing more arrives: the application may not read as far as the error. It
+// reports whether it has done so. mu is held.
+func (in *inbound) dropSpent() bool {
+	if in.buf.len() > 0 || !in.fin && in.err == nil {
+		return false
+	}
+	in.drop()
+	return true
 }
 
 // Read implements net.Conn.
 func (st *muxed) Read(p []byte) (int, error) {
-	n, credit, err := st.in.read(p, st.s.cfg.StreamWindow)
-	for credit > 0 {
+	n, credit, settle, err := st.in.read(p, st.s.cfg.StreamWindow)
+	for credit > 0 || settle {
 		st.grant(credit)
 		if n > 0 {
 			break
 		}
-		n, credit, err = st.in.read(p, st.s.cfg.StreamWindow)
+		n, credit, settle, err = st.in.read(p, st.s.cfg.StreamWindow)
 	}
 	if err != nil && err != io.EOF {
 		err = st.opError("read", err)
@@ -232,54 +311,77 @@ func (st *muxed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// grant gives the peer room for n more bytes.
+// grant gives the peer room for n more bytes on the stream, and for what has been read on the session.
 func (st *muxed) grant(n int) {
 	st.s.mu.Lock()
 	defer st.s.mu.Unlock()
-	if st.ended || st.peerFin {
+	st.s.settleLocked()
+	if n == 0 || st.ended || st.peerFin {
 		return
 	}
 	st.window += n
 	st.s.controlLocked(frame.Header{Type: frame.TypeStreamCredit, ID: st.id}, frame.AppendCredit(nil, uint32(n)))
 }
 
-// read waits for bytes. With them it returns the credit to grant, if that is worth a frame. If there is credit to grant when it would
-// wait, it first returns without bytes, because the peer may be waiting for the credit. See flight.
-func (in *inbound) read(p []byte, window int) (n, credit int, err error) {
+// read waits for bytes. With them it returns the credit to grant, if that is worth a frame, and whether the session's is to be settled.
+// If there is credit to grant when it would wait, it first returns without bytes, because the peer may be waiting for the credit. See flight.
+func (in *inbound) read(p []byte, window int) (n, credit int, settle bool, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for {
 		switch {
 		case in.stopped:
-			return 0, 0, net.ErrClosed
+			return 0, 0, false, net.ErrClosed
 		case in.due.Expired():
-			return 0, 0, os.ErrDeadlineExceeded
+			return 0, 0, false, os.ErrDeadlineExceeded
 		case in.dropped:
-			return 0, 0, in.err
+			return 0, 0, false, in.err
 		case len(p) == 0:
-			return 0, 0, nil
+			return 0, 0, false, nil
 		case in.buf.len() > 0:
 			n = in.buf.read(p)
 			in.owed += n
-			return n, in.worth(min(mostGrant, window/2)), nil
+			if in.room == nil {
+				in.less(in.held - in.buf.memory())
+			}
+			return n, in.worth(in.grain(window)), in.dropSpent(), nil
 		case in.fin:
-			return 0, 0, io.EOF
+			return 0, 0, false, io.EOF
 		case in.err != nil:
-			return 0, 0, in.err
+			return 0, 0, false, in.err
 		}
 		if credit := in.worth(min(leastGrant, window/2)); credit > 0 {
-			return 0, credit, nil
+			return 0, credit, false, nil
 		}
 		in.readable.Wait()
 	}
+}
+
+// grain returns how many bytes must have been read for a grant while there are more to read. mu is held.
+func (in *inbound) grain(window int) int {
+	least := min(mostGrant, window/2)
+	if in.room != nil {
+		least = min(least, int(in.room.worth.Load()))
+	}
+	return least
 }
 
 // worth takes and returns the credit to grant if it is at least least, and returns 0 otherwise. mu is held.
 func (in *inbound) worth(least int) (credit int) {
 	if in.owed > 0 && in.owed >= least {
 		credit, in.owed = in.owed, 0
+		if in.room != nil {
+			in.less(credit)
+		}
 	}
 	return credit
+}
+
+// unread reports whether data waits for Read.
+func (in *inbound) unread() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.buf.len() > 0
 }
 
 // fail makes Read return err, either at once or after the received data.
@@ -291,8 +393,9 @@ func (in *inbound) fail(err error, f fate) {
 	}
 	if f == dropUnread {
 		in.dropped = true
-		in.buf.drop()
+		in.drop()
 	}
+	in.dropSpent()
 	in.readable.Broadcast()
 }
 
@@ -304,7 +407,7 @@ func (in *inbound) stop() (fin, unread bool) {
 	fin = in.fin || in.stopped || in.err != nil
 	unread = in.buf.len() > 0
 	in.stopped = true
-	in.buf.drop()
+	in.drop()
 	in.due.Stop()
 	in.readable.Broadcast()
 	return fin, unread

@@ -4,7 +4,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // outbound holds what is to be sent, until the writer takes it:
@@ -16,6 +19,7 @@ import (
 type outbound struct {
 	wake     sync.Cond     // the writer waits on it
 	urgent   []byte        // whole control frames that go before anything else
+	counted  int           // bytes of them that are taken from the quota
 	overrun  bool          // urgent was full and a control frame was dropped: the session cannot continue
 	ready    queue[source] // sources with frames to send, in turn
 	dropped  int           // at most this many of them have been dropped
@@ -25,6 +29,7 @@ type outbound struct {
 	pong     uint64        // the PING to answer; 0: none
 	lastPing uint64        // the last one that was sent
 	part     int           // payload bytes of the frames of a batch; see setPartLocked
+	fit      int           // the most of them that its buffer has room for
 	inBatch  atomic.Bool   // a batch is on its way into the flow, or to the carrier
 
 	urgentValue bool   // something in urgent is worth waiting for
@@ -107,11 +112,15 @@ func (s *Session) controlLocked(h frame.Header, payload []byte) {
 	if s.end.ours >= phaseOver && !s.exchangesEnds() {
 		return // GOAWAY is the last frame
 	}
-	if s.out.overrun = s.out.overrun || len(s.out.urgent) > maxUrgent; s.out.overrun || s.err != nil {
+	if s.err != nil {
+		return
+	}
+	if s.out.overrun = s.out.overrun || len(s.out.urgent) > maxUrgent || !s.holdUrgentLocked(); s.out.overrun {
 		return // an answer is missing from now on: the reader or the heartbeat ends the session
 	}
 	switch h.Type {
-	case frame.TypePing, frame.TypePong, frame.TypeGoAway, frame.TypeEnd, frame.TypeMessageAck, frame.TypeStreamCredit, frame.TypeStreamTaken:
+	case frame.TypePing, frame.TypePong, frame.TypeGoAway, frame.TypeEnd, frame.TypeMessageAck, frame.TypeStreamCredit, frame.TypeStreamTaken,
+		frame.TypeSessionReturn, frame.TypeSessionAsk:
 	default:
 		s.out.urgentValue = true
 	}
@@ -119,6 +128,27 @@ func (s *Session) controlLocked(h frame.Header, payload []byte) {
 	s.out.urgent = frame.AppendHeader(s.out.urgent, h)
 	s.out.urgent = append(s.out.urgent, payload...)
 	s.out.wake.Signal()
+}
+
+// urgentStep is how much room for control frames is taken from the quota at a time. Fewer bytes count nothing.
+const urgentStep = 16 << 10
+
+// holdUrgentLocked takes room for further control frames from the quota, once many wait, and reports false if there is none.
+func (s *Session) holdUrgentLocked() bool {
+	if len(s.out.urgent) < s.out.counted+urgentStep || s.dialer {
+		return true
+	}
+	if f := s.part.take(fair.Bytes, urgentStep); f.Code != codes.OK {
+		return false
+	}
+	s.out.counted += urgentStep
+	return true
+}
+
+// releaseUrgentLocked ends what holdUrgentLocked has begun.
+func (s *Session) releaseUrgentLocked() {
+	s.part.release(fair.Bytes, s.out.counted)
+	s.out.counted = 0
 }
 
 // controlFailureLocked queues a control frame whose body is f.
@@ -233,8 +263,18 @@ func (o *outgoing) fill(body []byte) {
 	if o.s.caps&frame.CapZstd == 0 {
 		return
 	}
-	if small, ok := o.s.dull.compress(body); ok {
+	var turns turns // for what a peer has asked for
+	if o.typ == frame.TypeResponse {
+		turns = o.s
+	}
+	if small, ok := o.s.dull.compress(body, turns); ok {
 		o.flags |= frame.FlagCompressed
 		o.start.Raw, o.start.Total, o.body = len(body), len(small), small
 	}
+}
+
+// replyTurn waits until a reply of n bytes may be compressed. Without a turn, because the session has ended, it is nobody's loss.
+func (s *Session) replyTurn(n int) *zstd.Turn {
+	turn, _ := zstd.Await(s.coder, s, n, true)
+	return turn
 }

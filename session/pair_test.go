@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/peerlane/peerlane/internal/test/procs"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 func TestMain(m *testing.M) {
@@ -49,6 +50,7 @@ func newPair(t *testing.T, dial Config, accept AcceptorConfig) *pair {
 	}
 	p.mux, p.ours = accept.Mux, dial.Mux
 	dial.Local, accept.Local = "alice", "bob"
+	dial.pacer, accept.pacer = zstd.NewPacer(), zstd.NewPacer() // what bodies of earlier bubbles cost is in the future of this one
 	opened := make(chan *Session, 1)
 	accept.OnSession = func(s *Session) {
 		select {

@@ -48,6 +48,15 @@ func (l *line[T]) len() int { return l.items.n - l.gone }
 
 func (l *line[T]) push(v T) { l.items.push(v) }
 
+// first returns the first item that waits; there must be one.
+func (l *line[T]) first() T {
+	for (*l.items.peek()).gaveUp() {
+		l.items.pop()
+		l.gone--
+	}
+	return *l.items.peek()
+}
+
 // pop takes the first item that waits; there must be one.
 func (l *line[T]) pop() T {
 	v := l.items.pop()

@@ -98,6 +98,8 @@ func (s *Session) dispatchLocked(h frame.Header, p []byte) error {
 		return s.onTaken(h, p)
 	case frame.TypeStreamEnd:
 		return s.onStreamEnd(h, p)
+	case frame.TypeSessionCredit, frame.TypeSessionReturn, frame.TypeSessionAsk:
+		return s.onSessionFrame(h, p)
 	}
 	return s.handleStreamLocked(h, p)
 }
@@ -108,9 +110,17 @@ func (s *Session) handleStreamLocked(h frame.Header, p []byte) error {
 		return s.onOpen(h, p)
 	}
 	st := s.shared.open[h.ID]
+	if st == nil && (s.ours(h.ID) && h.ID > s.ids.ours || !s.ours(h.ID) && h.ID > s.ids.theirs) {
+		return fmt.Errorf("%v of id %d, which was never opened: %w", h.Type, h.ID, frame.ErrMalformed)
+	}
+	if h.Type == frame.TypeStreamData {
+		if err := s.countDataLocked(len(p)); err != nil {
+			return err
+		}
+	}
 	if st == nil { // it has ended here, and the peer did not know that yet
-		if s.ours(h.ID) && h.ID > s.ids.ours || !s.ours(h.ID) && h.ID > s.ids.theirs {
-			return fmt.Errorf("%v of id %d, which was never opened: %w", h.Type, h.ID, frame.ErrMalformed)
+		if h.Type == frame.TypeStreamData {
+			s.dropDataLocked(len(p))
 		}
 		return nil
 	}
@@ -118,7 +128,11 @@ func (s *Session) handleStreamLocked(h frame.Header, p []byte) error {
 	case frame.TypeStreamAccept:
 		return st.onAccept()
 	case frame.TypeStreamData:
-		return st.onData(h, p)
+		err := st.onData(h, p)
+		if err != nil {
+			s.dropDataLocked(len(p)) // no stream has it, and the session ends
+		}
+		return err
 	case frame.TypeStreamCredit:
 		n, err := frame.ConsumeCredit(p)
 		if err != nil {

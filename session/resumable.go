@@ -3,12 +3,14 @@ package session
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync/atomic"
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/backoff"
+	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/resume"
 )
@@ -37,11 +39,22 @@ func (s *Session) streamOptions(timeout time.Duration) *resume.Options {
 		MaxConns: s.cfg.MaxStreams, MaxDetached: s.cfg.MaxStreams,
 		Drop: dropStream, Final: s.lastWord,
 	}
+	s.boundStreams(o)
 	o.CloseTimeout = o.ResumeWindow
 	if s.cfg.Heartbeat > 0 {
 		o.Heartbeat = max(s.cfg.HeartbeatTimeout/2, time.Millisecond)
 	}
 	return o
+}
+
+// boundStreams makes the resumable streams of a session that the peer has opened keep and hold no more than the peer's share.
+func (s *Session) boundStreams(o *resume.Options) {
+	if s.dialer {
+		return
+	}
+	f := noneLeft[fair.Bytes]
+	o.InBudget((*memory)(s.part), arrived{(*memory)(s.part)},
+		&Error{Op: "stream", Peer: s.peer, Code: f.Code, RetryAfter: f.RetryAfter, Text: f.Text, Err: &streamReset{f.Code}})
 }
 
 // openResumable opens a dedicated stream that outlives its carriers.
@@ -107,6 +120,8 @@ func (s *Session) wasCut(err error, before bool) bool {
 	switch {
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return false
+	case errors.Is(err, io.ErrUnexpectedEOF): // the connection ended under it, whatever code it was closed with
+		return true
 	case errors.As(err, &e):
 		if e.Remote && !e.refused && e.Code == codes.Cancelled { // the peer saw the carrier break first
 			return true

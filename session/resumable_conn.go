@@ -205,7 +205,11 @@ func (r *resumable) Reset(code codes.Code) error {
 	if code == codes.OK || code == codes.Closed {
 		code = codes.Cancelled // an orderly close would look like the end of the data
 	}
+	over := r.Err() != nil
 	r.Abort(&streamReset{code})
+	if over {
+		_ = r.Conn.Close() // what can still be read goes, too
+	}
 	return nil
 }
 

@@ -47,8 +47,8 @@ func (c *codedEnd) Reset(code codes.Code) error {
 		c.of.code[c.side] = &code
 	}
 	c.of.mu.Unlock()
+	c.of.link.Cut() // first: a Close alone would be an end in order
 	_ = c.Close()
-	c.of.link.Cut()
 	return nil
 }
 

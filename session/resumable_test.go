@@ -176,6 +176,10 @@ func TestAResumableStreamIsOpenedAgainOnlyForACut(t *testing.T) {
 		_, err = r.dialer.OpenStream(within(t, time.Second), "echo", outlasting)
 		require.Error(t, err)
 		require.Equal(t, time.Second, time.Since(began))
+
+		closed := &Error{Op: "open stream", Remote: true, Code: codes.Closed, Err: io.ErrUnexpectedEOF}
+		require.True(t, r.dialer.wasCut(closed, false), "a connection that is closed in order takes the opening with it")
+		require.False(t, r.dialer.wasCut(&Error{Remote: true, Code: codes.Closed}, false))
 	})
 }
 

@@ -365,6 +365,71 @@ func TestADrainThatLosesItsCarrierWithNothingInFlightEnds(t *testing.T) {
 	})
 }
 
+// What Shutdown cuts off is over for the peer when Shutdown returns, though the host be closed then and whatever was on its way be lost:
+// the peer does not look for the session until its resume window ends.
+func TestThePeerKnowsWhatShutdownHasCutOff(t *testing.T) {
+	for name, shutdown := range map[string]func(*road, context.Context) error{
+		"session":  func(r *road, ctx context.Context) error { return r.accepted.Shutdown(ctx) },
+		"acceptor": func(r *road, ctx context.Context) error { return r.acceptor.Shutdown(ctx) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{Delay: 100 * time.Millisecond})
+				handling := make(chan struct{})
+				r.mux.SetCall(func(m *Message) ([]byte, error) {
+					close(handling)
+					<-m.Context().Done()
+					return nil, m.Context().Err()
+				})
+				answered := make(chan error, 1)
+				go func() {
+					_, err := r.dialer.Call(t.Context(), "", nil)
+					answered <- err
+				}()
+				<-handling
+				over, cancel := context.WithCancel(t.Context())
+				cancel()
+				began := time.Now()
+				require.ErrorIs(t, shutdown(r, over), context.Canceled)
+				require.LessOrEqual(t, time.Since(began), partingGrace)
+				r.block(true)
+				r.link(-1).Vanish() // with what is on its way
+				began = time.Now()
+				var failed *Error
+				require.ErrorAs(t, <-answered, &failed)
+				require.Equal(t, codes.GoingAway, failed.Code)
+				require.Zero(t, time.Since(began))
+			})
+		})
+	}
+}
+
+// A peer that is silent holds up what Shutdown cuts off for no longer than the grace period.
+func TestASilentPeerIsNotWaitedForByShutdown(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
+		r.mux.SetCall(func(m *Message) ([]byte, error) {
+			<-m.Context().Done()
+			return nil, m.Context().Err()
+		})
+		answered := make(chan error, 1)
+		go func() {
+			_, err := r.dialer.Call(t.Context(), "", nil)
+			answered <- err
+		}()
+		synctest.Wait()
+		r.block(true)
+		r.link(-1).Vanish()
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		began := time.Now()
+		require.ErrorIs(t, r.acceptor.Shutdown(over), context.Canceled)
+		require.Equal(t, partingGrace, time.Since(began))
+		r.dialer.Abort()
+		require.ErrorIs(t, <-answered, ErrClosed)
+	})
+}
+
 // A request that was made while there was no carrier, and that no carrier was ever given, has not run.
 func TestARequestThatNoCarrierWasGivenIsNotSent(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

@@ -244,3 +244,25 @@ func TestACutAtAnyByteOfAMoveLosesNothing(t *testing.T) {
 		}
 	}
 }
+
+// A move that another one follows at once counts as well.
+func TestMovesInARowAreCounted(t *testing.T) {
+	const moves = 2000
+	inBubble(t, func(t *testing.T) {
+		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
+		r.mux.SetCall(func(m *Message) ([]byte, error) { return m.Value, nil })
+		for range moves {
+			called := make(chan error, 1)
+			go func() {
+				_, err := r.dialer.Call(t.Context(), "", []byte("x"))
+				called <- err
+			}()
+			require.NoError(t, r.dialer.Reconnect(t.Context()))
+			require.NoError(t, <-called)
+		}
+		synctest.Wait()
+		v := r.dialer.Snapshot()
+		require.EqualValues(t, moves, v.Migrations)
+		require.Zero(t, v.Resumes)
+	})
+}

@@ -42,7 +42,7 @@ func TestHellosAreBoundedDuringAShutdown(t *testing.T) {
 		c, _ := net.Pipe()
 		_ = a.beginHello(c, "p") // refused, but for two
 	}
-	require.Equal(t, 2, a.greeting["p"])
+	require.Equal(t, 2, a.hellos["p"].answered)
 }
 
 // A peer cannot hold the places of others with sessions that it has left behind: it may leave so many, and the oldest go.

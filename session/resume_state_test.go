@@ -200,3 +200,25 @@ func TestACallOfASessionThatSurvivesAllocatesNoMore(t *testing.T) {
 	}
 	require.NoError(t, <-served)
 }
+
+// Changed reports each step, also one that leads to the same state again.
+func TestChangedReportsEachStep(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
+		for range 3 {
+			changed := r.dialer.Changed()
+			require.Equal(t, changed, r.dialer.Changed(), "until then it is the same one")
+			select {
+			case <-changed:
+				require.Fail(t, "nothing has happened")
+			default:
+			}
+			require.NoError(t, r.dialer.Reconnect(t.Context()))
+			<-changed
+			require.Equal(t, StateMigrated, r.dialer.State())
+		}
+		changed := r.dialer.Changed()
+		require.NoError(t, r.dialer.Close())
+		<-changed
+	})
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // shaky is a pair of sides whose carriers are links that break.
@@ -35,6 +36,7 @@ func newShaky(t *testing.T, seed uint64, dial Config, accept AcceptorConfig, pre
 	prepare(s.mux)
 	dial.Mux, accept.Mux = s.ours, s.mux
 	dial.Local, accept.Local = "alice", "bob"
+	dial.pacer, accept.pacer = zstd.NewPacer(), zstd.NewPacer() // what bodies of earlier bubbles cost is in the future of this one
 	opened := make(chan *Session, 1)
 	accept.OnSession = func(a *Session) { opened <- a }
 	var err error

@@ -17,6 +17,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/resume"
 )
 
 // The kinds of segment (spec 7.3).
@@ -38,6 +39,7 @@ type rawResumer struct {
 	patience uint32 // that the accepting side has told
 	conn     net.Conn
 	received atomic.Uint64 // bytes of segments, from the session
+	resets   resets        // of carriers, by the session
 }
 
 // newRawResumer opens a session of the peer "raw".
@@ -68,7 +70,7 @@ func newRawResumer(t *testing.T, cfg AcceptorConfig) *rawResumer {
 // connect returns one end of a link that the acceptor serves as peer's.
 func (p *rawResumer) connect(peer string) net.Conn {
 	here, there := faultnet.Pipe(faultnet.LinkOptions{Buffer: 1 << 20})
-	go func() { _ = p.a.Serve(there, peer) }()
+	go func() { _ = p.a.Serve(p.resets.of(there), peer) }()
 	p.t.Cleanup(func() { _ = here.Close() })
 	return here
 }
@@ -135,6 +137,7 @@ func (p *rawResumer) wantProtocolEnd() {
 	require.Equal(p.t, codes.Protocol, codeOf(p.t, p.s.Err()), "%v", p.s.Err())
 	require.Empty(p.t, p.a.Sessions())
 	require.Zero(p.t, p.a.cfg.Quota.Snapshot().Sessions)
+	require.Contains(p.t, p.resets.all(), codes.Protocol, "the peer is told")
 }
 
 // ping is a PING frame in a segment, whose answer shows that the session is alive.
@@ -219,7 +222,7 @@ func TestAPeerThatHasReceivedMoreThanWasSentEndsTheSession(t *testing.T) {
 		inBubble(t, func(t *testing.T) {
 			p := newRawResumer(t, AcceptorConfig{})
 			p.say(segment(segStart, 0, 0, ""))
-			p.resume("raw", p.id, frame.Resume{Received: p.received.Load() + more, Attempt: 1})
+			wantRefused(t, p.resume("raw", p.id, frame.Resume{Received: p.received.Load() + more, Attempt: 1}), codes.Protocol)
 			p.wantProtocolEnd()
 		})
 		inBubble(t, func(t *testing.T) {
@@ -356,9 +359,12 @@ func TestAnAskIsAnswered(t *testing.T) {
 
 // rawAcceptor answers the hellos of a real session that dials: one function for each carrier, the first one for the
 // session's own.
-func rawAcceptor(t *testing.T, cfg Config, answers ...func(h *frame.Hello, conn net.Conn) *frame.Hello) (*Session, *atomic.Int64) {
+func rawAcceptor(
+	t *testing.T, cfg Config, answers ...func(h *frame.Hello, conn net.Conn) *frame.Hello,
+) (*Session, *atomic.Int64, *resets) {
 	t.Helper()
 	var opened atomic.Int64
+	noted := new(resets)
 	open := func(context.Context, Want) (net.Conn, error) {
 		i := int(opened.Add(1)) - 1
 		if i >= len(answers) {
@@ -380,7 +386,7 @@ func rawAcceptor(t *testing.T, cfg Config, answers ...func(h *frame.Hello, conn 
 				_ = frame.WriteHello(there, frame.AppendHello(nil, answer))
 			}
 		}()
-		return here, nil
+		return noted.of(here), nil
 	}
 	first, err := open(t.Context(), Want{})
 	require.NoError(t, err)
@@ -390,7 +396,7 @@ func rawAcceptor(t *testing.T, cfg Config, answers ...func(h *frame.Hello, conn 
 		_ = s.Close()
 		<-s.readerDone
 	})
-	return s, &opened
+	return s, &opened, noted
 }
 
 // takes is the answer to the first hello, after which the carrier is cut.
@@ -412,7 +418,7 @@ func TestARefusalOfTheSessionIsFinalAndOneOfTheMomentIsNot(t *testing.T) {
 				return &frame.Hello{Kind: frame.KindRefuse, Failure: &frame.Failure{Code: code, Text: "no"}}
 			}
 			began := time.Now()
-			s, opened := rawAcceptor(t, Config{ResumeWindow: 10 * time.Second}, takes, refuse, refuse, refuse)
+			s, opened, _ := rawAcceptor(t, Config{ResumeWindow: 10 * time.Second}, takes, refuse, refuse, refuse)
 			e := wantLost(t, s)
 			if final {
 				require.EqualValues(t, 2, opened.Load(), "%v", code)
@@ -423,6 +429,33 @@ func TestARefusalOfTheSessionIsFinalAndOneOfTheMomentIsNot(t *testing.T) {
 			}
 			if final && code != codes.NotFound {
 				require.Equal(t, code, e.Code)
+			}
+		})
+	}
+}
+
+// A session without a carrier does not ask the peer again before the peer has said, up to Backoff.Max, whoever is in a hurry.
+func TestTheHintOfARefusedResumeIsKeptTo(t *testing.T) {
+	for hint, want := range map[time.Duration]time.Duration{2 * time.Second: 2 * time.Second, time.Hour: 3 * time.Second} {
+		inBubble(t, func(t *testing.T) {
+			asks := make(chan time.Time, 16)
+			refuse := func(*frame.Hello, net.Conn) *frame.Hello {
+				asks <- time.Now()
+				return &frame.Hello{Kind: frame.KindRefuse, Failure: &frame.Failure{Code: codes.Unavailable, RetryAfter: hint}}
+			}
+			s, _, _ := rawAcceptor(t, Config{ResumeWindow: 20 * time.Second, Backoff: resume.Backoff{Min: 1, Max: 3 * time.Second}},
+				takes, refuse, refuse, refuse, refuse)
+			for range 120 {
+				time.Sleep(100 * time.Millisecond)
+				s.Probe()
+				s.kickRedial()
+			}
+			require.Len(t, asks, 4)
+			for last := <-asks; len(asks) > 0; {
+				next := <-asks
+				require.GreaterOrEqual(t, next.Sub(last), want)
+				require.Less(t, next.Sub(last), want+200*time.Millisecond)
+				last = next
 			}
 		})
 	}
@@ -448,12 +481,14 @@ func TestAnAnswerThatBreaksTheProtocolDoesNotResume(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
-				s, opened := rawAcceptor(t, Config{ResumeWindow: 10 * time.Second}, takes, answer)
+				s, opened, noted := rawAcceptor(t, Config{ResumeWindow: 10 * time.Second}, takes, answer)
 				e := wantLost(t, s)
 				t.Logf("%d attempts: %v", opened.Load()-1, e)
 				if name == "received 2^62" || name == "received 1 more" {
 					require.EqualValues(t, 2, opened.Load())
 					require.Equal(t, codes.Protocol, e.Code)
+					synctest.Wait() // the carrier is dropped by the goroutine that opened it
+					require.Contains(t, noted.all(), codes.Protocol, "the peer is told")
 				}
 			})
 		})
@@ -470,7 +505,7 @@ func TestTheDialingSideCountsItsAttempts(t *testing.T) {
 			_ = conn.Close()
 			return nil
 		}
-		s, _ := rawAcceptor(t, Config{ResumeWindow: 10 * time.Second}, takes, hangUp, hangUp, hangUp)
+		s, _, _ := rawAcceptor(t, Config{ResumeWindow: 10 * time.Second}, takes, hangUp, hangUp, hangUp)
 		wantLost(t, s)
 		require.Equal(t, []frame.Resume{{Attempt: 1}, {Attempt: 2}, {Attempt: 3}}, said)
 		require.False(t, errors.Is(s.Err(), ErrProtocol))

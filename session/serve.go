@@ -7,9 +7,11 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // requests are the calls of the peer.
@@ -18,10 +20,8 @@ type requests struct {
 	running int                 // running handlers, including those of cancelled requests
 	partial int                 // incomplete bodies of the peer, of one-way messages too
 	served  int                 // requests accepted in all
+	pace    fair.Pace           // of incomplete bodies, over all of them: they share a link
 }
-
-// retryHint is the RetryAfter of a refusal for lack of room.
-const retryHint = 100 * time.Millisecond
 
 // onRequest handles the first part of a request. s.mu is held.
 func (s *Session) onRequest(h frame.Header, p []byte) error {
@@ -53,66 +53,89 @@ func (s *Session) onRequest(h frame.Header, p []byte) error {
 	if s.requests.served == s.cfg.MaxRequests {
 		s.drainLocked(frame.Failure{Code: codes.GoingAway, Text: "MaxRequests served"})
 	}
-	return s.addRequestLocked(m, body, now)
+	return s.addRequestLocked(m, body)
 }
 
 // admitLocked decides whether to accept a request, from its head, and takes its place in the quota.
 func (s *Session) admitLocked(m *Message, arrived int) frame.Failure {
-	m.handleCall, m.handle = s.cfg.Mux.handler(m.Link)
+	call, fn, refusal := s.cfg.Mux.handler(m.Link)
+	m.handleCall, m.handle = call, fn
+	size := m.in.refusal(s.cfg.MaxMessage)
 	switch {
 	case s.end.ours >= phaseDraining:
 		return frame.Failure{Code: codes.GoingAway}
-	case m.in.size() > s.cfg.MaxMessage || m.in.start.Total > s.cfg.MaxMessage:
-		return tooLarge(m.in.size(), s.cfg.MaxMessage)
-	case m.handleCall == nil && m.handle == nil:
-		return frame.Failure{Code: codes.NotFound, Text: "no handler for link " + fmt.Sprintf("%q", m.Link)}
+	case size.Code != codes.OK:
+		return size
+	case refusal.Code != codes.OK:
+		return refusal
 	case s.requests.running >= 2*s.cfg.MaxInFlight:
 		return frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many cancelled calls still run"}
-	case s.cfg.Quota.fullOfCalls():
-		return tooManyCalls
-	case !s.take(m, arrived):
-		return noMemory
 	}
-	return frame.Failure{}
+	return s.take(m, arrived)
 }
 
-var tooManyCalls = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many calls at once"}
+// tooManyPacked refuses a compressed body behind too many others of the peer.
+var tooManyPacked = noRoom("too many compressed bodies wait to be unpacked")
 
-var noMemory = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "no memory for more requests"}
-
-func tooLarge(n, limit int) frame.Failure {
-	return frame.Failure{Code: codes.TooLarge, Text: fmt.Sprintf("%d bytes, at most %d", n, limit)}
+// take reserves n more bytes for m, or returns the refusal.
+func (s *Session) take(m *Message, n int) frame.Failure {
+	f := s.part.take(fair.Bytes, n)
+	if f.Code == codes.OK {
+		m.held += n
+	}
+	return f
 }
 
-// take reserves n more bytes for m.
-func (s *Session) take(m *Message, n int) bool {
-	if !s.cfg.Quota.take(n) {
-		return false
+// takeReplyLocked reserves n bytes for the reply to m, or returns the refusal. A request that its handler has done with makes room for it.
+func (s *Session) takeReplyLocked(m *Message, n int) frame.Failure {
+	if !m.done {
+		return s.take(m, n)
 	}
-	m.held += n
-	return true
+	if n <= m.held {
+		s.part.release(fair.Bytes, m.held-n)
+		m.held = n
+		return frame.Failure{}
+	}
+	f := s.take(m, n-m.held)
+	if f.Code != codes.OK {
+		s.part.release(fair.Bytes, m.held)
+		m.held = 0
+	}
+	return f
 }
 
 // addRequestLocked handles a part of a request's body, and starts the handler when the body is complete.
-func (s *Session) addRequestLocked(m *Message, p []byte, now time.Duration) error {
+func (s *Session) addRequestLocked(m *Message, p []byte) error {
 	if err := m.in.add(p); err != nil {
 		return err
 	}
 	if len(p) > 0 || m.in.progress == 0 { // an empty part is no progress
-		m.in.progress = now
+		m.in.progress = s.carriedLocked()
 	}
 	if !m.in.complete() {
+		s.requests.pace.Add(len(p))
 		return nil
 	}
-	if !s.cfg.Quota.startCall() {
-		s.refusePartialLocked(m, tooManyCalls)
+	f := s.pace(m)
+	if f.Code == codes.OK && !m.in.packed() { // a packed one takes its place when it is unpacked
+		f = s.countCallLocked(m)
+	}
+	if f.Code != codes.OK {
+		s.refusePartialLocked(m, f)
 		return nil
 	}
-	m.counted, m.started = true, true
+	m.started = true
 	s.requests.partial--
 	s.requests.running++
 	go s.serve(m)
 	return nil
+}
+
+// countCallLocked takes a place for the handler of m, or returns the refusal.
+func (s *Session) countCallLocked(m *Message) frame.Failure {
+	f := s.part.take(fair.Calls, 1)
+	m.counted = f.Code == codes.OK
+	return f
 }
 
 // onContinue handles a further part of a request, an answer or a one-way message. s.mu is held.
@@ -124,11 +147,11 @@ func (s *Session) onContinue(h frame.Header, p []byte) error {
 		return s.checkOursLocked(h)
 	}
 	if m := s.requests.open[h.ID]; m != nil && !m.started {
-		if !s.take(m, len(p)) {
-			s.refusePartialLocked(m, noMemory)
+		if f := s.take(m, len(p)); f.Code != codes.OK {
+			s.refusePartialLocked(m, f)
 			return nil
 		}
-		return s.addRequestLocked(m, p, s.elapsed())
+		return s.addRequestLocked(m, p)
 	}
 	if s.messages.in.assembling(h.ID) {
 		return s.addMessageLocked(p)
@@ -185,16 +208,20 @@ func (s *Session) serve(m *Message) {
 	returned = true
 }
 
-// takeBody returns the request's whole body.
+// takeBody returns the request's whole body. If it is compressed, it waits for the peer's turn to have it unpacked, and only then takes
+// room for it, and a handler's place.
 func (s *Session) takeBody(m *Message) ([]byte, error) {
-	if m.in.flags&frame.FlagCompressed != 0 {
-		s.mu.Lock()
-		room := s.take(m, m.in.start.Raw)
-		s.mu.Unlock()
-		if !room {
-			m.in.drop()
-			return nil, &Error{Code: noMemory.Code, RetryAfter: noMemory.RetryAfter, Text: noMemory.Text}
-		}
+	if !m.in.packed() {
+		return m.in.value()
+	}
+	turn, f := s.awaitTurn(m)
+	defer turn.Done()
+	if f.Code == codes.OK {
+		f = s.admitPacked(m)
+	}
+	if f.Code != codes.OK {
+		m.in.drop()
+		return nil, failed(f)
 	}
 	value, err := m.in.value()
 	if err != nil {
@@ -203,9 +230,58 @@ func (s *Session) takeBody(m *Message) ([]byte, error) {
 	return value, nil
 }
 
+// pace notes how long a complete body has to wait before it is unpacked, or returns why it is not.
+func (s *Session) pace(m *Message) frame.Failure {
+	if !m.in.packed() {
+		return frame.Failure{}
+	}
+	wait, ok := s.cfg.pacer.Take(s.coder, m.in.start.Total, m.in.start.Raw)
+	if !ok {
+		return frame.Failure{Code: codes.Unavailable, RetryAfter: wait, Text: "too many bodies that expand greatly"}
+	}
+	m.wait = wait
+	return frame.Failure{}
+}
+
+// awaitTurn waits until a compressed body may be unpacked.
+func (s *Session) awaitTurn(m *Message) (*zstd.Turn, frame.Failure) {
+	if m.wait > 0 {
+		timer := time.NewTimer(m.wait)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-m.Context().Done():
+		}
+	}
+	turn, err := zstd.Await(s.coder, s, m.in.start.Raw, false)
+	switch {
+	case errors.Is(err, zstd.ErrBusy):
+		return nil, tooManyPacked
+	case err != nil:
+		return nil, frame.Failure{Code: codes.Closed}
+	}
+	return turn, frame.Failure{}
+}
+
+// admitPacked decides whether to unpack a body, and takes its place in the quota.
+func (s *Session) admitPacked(m *Message) frame.Failure {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.cancelled {
+		return frame.Failure{Code: codes.Cancelled}
+	}
+	if !m.oneWay {
+		if f := s.countCallLocked(m); f.Code != codes.OK {
+			return f
+		}
+	}
+	return s.take(m, m.in.start.Raw)
+}
+
 // answerCall runs a callFunc and sends its result.
 func (s *Session) answerCall(m *Message) {
 	reply, err := m.handleCall(m)
+	m.done = true
 	if err != nil {
 		_ = m.refuse(gaveUp(m, failureOf(err), err)) // the caller may have left meanwhile
 		return
@@ -257,6 +333,7 @@ func (s *Session) finishServe(m *Message) {
 	s.touch()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.part.Served() // first: the last that the holder gives back makes the tree forget it
 	m.endCallLocked()
 	if m.unwatch != nil {
 		m.unwatch()

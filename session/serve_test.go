@@ -129,22 +129,61 @@ func TestAChildMuxAsksItsParent(t *testing.T) {
 	child := parent.Child()
 	reply := func(*Message) {}
 	parent.SetLink("a", reply)
-	_, fn := child.handler("a")
+	_, fn, _ := child.handler("a")
 	require.NotNil(t, fn)
 	parent.SetDefaultLink(reply)
 	child.SetLink("b", reply)
-	_, fn = child.handler("zzz")
+	_, fn, _ = child.handler("zzz")
 	require.NotNil(t, fn)
-	_, fn = parent.handler("b")
+	_, fn, _ = parent.handler("b")
 	require.NotNil(t, fn, "the default")
 	child.SetCall(echo)
-	call, _ := child.handler("")
+	call, _, _ := child.handler("")
 	require.NotNil(t, call)
 	parent.SetDefaultStream(func(*Stream) {})
-	require.NotNil(t, child.stream("s"))
+	serve, _ := child.stream("s")
+	require.NotNil(t, serve)
 	_, err := child.codec("json")
 	require.NoError(t, err)
 	require.Panics(t, func() { child.SetLink(string(make([]byte, 256)), reply) })
+}
+
+// A guarded Mux serves the tag's calls, and refuses every kind of link and stream with the reason, those of its parents and defaults too.
+func TestAGuardedMuxServesNothingButItsCall(t *testing.T) {
+	parent := NewMux()
+	x := parent.Child()
+	x.SetCall(echo)
+	why := &Error{Code: codes.NotAllowed, Text: "set a key"}
+	for _, each := range []*Mux{parent, x} {
+		each.SetLink("a", func(*Message) {})
+		each.SetLink("", func(*Message) {})
+		each.SetDefaultLink(func(*Message) {})
+		each.SetStream("a", func(*Stream) {})
+		each.SetDefaultStream(func(*Stream) {})
+	}
+	x.Guard(why)
+	call, fn, refusal := x.handler("")
+	require.NotNil(t, call)
+	require.Nil(t, fn)
+	require.Zero(t, refusal)
+	for _, name := range []string{"a", "b"} {
+		call, fn, refusal = x.handler(name)
+		require.Nil(t, call)
+		require.Nil(t, fn)
+		require.Equal(t, frame.Failure{Code: codes.NotAllowed, Text: "set a key"}, refusal)
+		serve, refusal := x.stream(name)
+		require.Nil(t, serve)
+		require.Equal(t, frame.Failure{Code: codes.NotAllowed, Text: "set a key"}, refusal)
+	}
+	_, fn, _ = x.Child().handler("a")
+	require.NotNil(t, fn, "a guard is not its children's")
+	x.SetCall(nil)
+	call, fn, refusal = x.handler("")
+	require.True(t, call == nil && fn == nil)
+	require.Equal(t, codes.NotAllowed, refusal.Code)
+	x.Guard(nil)
+	_, fn, _ = x.handler("a")
+	require.NotNil(t, fn)
 }
 
 // Claim: session.Config.Quota, session.Quota.MaxCalls
@@ -186,6 +225,7 @@ func TestQuotaOfBytesCountsPartsBombsAndReplies(t *testing.T) {
 		const limit = 100 << 10
 		quota := &Quota{MaxBytes: limit}
 		w := accepted(t, AcceptorConfig{Config: Config{Quota: quota}}, frame.CapZstd, generous)
+		w.s.cfg.MaxMessage = 1 << 20 // so that the quota refuses
 		ran := 0
 		w.s.cfg.Mux.SetLink("count", func(m *Message) {
 			ran++

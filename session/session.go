@@ -12,6 +12,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // An Opener opens a further connection to the session's peer, for a dedicated stream or as the session's next carrier. An error that
@@ -47,6 +48,8 @@ type Session struct {
 	caps    frame.Caps   // capabilities of both sides
 	limits  frame.Limits // the sizes that the peer accepts
 	started time.Time
+	part    *QuotaPart // what the peer has of cfg.Quota
+	coder   zstd.Peer  // as whom it has turns at the coders
 
 	onEnd      func() // called once when the session has ended; may be nil
 	onDetached func() // called when the session has lost its carrier; may be nil
@@ -154,7 +157,14 @@ func (s *Session) lost(op string, cause error) *Error {
 	return &Error{Op: op, Peer: s.peer, Err: lostFor(cause)}
 }
 
-// violated returns the error of a session whose peer broke the protocol.
+// violated returns the error of a session whose peer broke the protocol, or sent what it may not ignore and does not know (spec 4.4).
 func (s *Session) violated(cause error) *Error {
-	return &Error{Op: "session", Peer: s.peer, Code: codes.Protocol, Err: lostFor(cause)}
+	code := codes.Protocol
+	switch {
+	case errors.Is(cause, frame.ErrCritical):
+		code = codes.Unsupported
+	case errors.Is(cause, errBeyondCredit):
+		code = codes.FlowControl
+	}
+	return &Error{Op: "session", Peer: s.peer, Code: code, Err: lostFor(cause)}
 }

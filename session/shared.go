@@ -24,6 +24,14 @@ type sharedStreams struct {
 	watching   bool              // it runs
 	unasked    []*muxed          // streams whose data ends in a batch, with no receipt requested yet
 	receipts   []receipt         // requested receipts, in order
+	account    account           // what this side's streams hold unread
+
+	in       allowance     // the peer's credit for all streams together: credit.go
+	purse    purse         // this side's
+	short    queue[*muxed] // streams that wait for it
+	askAgain func()        // what ask does
+	ask      *time.Timer   // looks at the peer's unused credit; nil before the first
+	asking   bool          // it runs
 }
 
 // A receipt is a PING sent behind the end of a stream's data. Its PONG means that the peer's session has all of that data.
@@ -90,6 +98,12 @@ func (s *Session) openShared(ctx context.Context, name string, bulk bool) (*Stre
 		return fail(&Error{Code: codes.Unavailable, Outcome: NotSent, RetryAfter: retryHint,
 			Text: fmt.Sprintf("the peer has not acknowledged the ends of %d streams", s.shared.oursKept-s.shared.ours)})
 	}
+	if f := s.admitStreamLocked(st); f.Code != codes.OK {
+		s.mu.Unlock()
+		err := failed(f)
+		err.Outcome = NotSent
+		return fail(err)
+	}
 	s.shared.ours++
 	s.enqueueLocked((*opening)(st))
 	s.mu.Unlock()
@@ -117,13 +131,11 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 		return err
 	}
 	name := s.internLocked(p)
-	serve := s.cfg.Mux.stream(name)
-	var refusal frame.Failure
+	serve, refusal := s.cfg.Mux.stream(name)
 	switch {
 	case s.end.ours >= phaseDraining, s.end.flushed != nil:
-		refusal.Code = codes.GoingAway
-	case serve == nil:
-		refusal = frame.Failure{Code: codes.NotFound, Text: fmt.Sprintf("nobody serves stream %q", name)}
+		refusal = frame.Failure{Code: codes.GoingAway}
+	case refusal.Code != codes.OK:
 	case s.shared.theirs >= s.cfg.MaxStreams:
 		refusal = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many streams open"}
 	case s.shared.theirsKept >= 2*s.cfg.MaxStreams:
@@ -131,16 +143,21 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	case s.shared.handlers >= 2*s.cfg.MaxStreams:
 		refusal = frame.Failure{Code: codes.Unavailable, RetryAfter: retryHint, Text: "too many handlers of ended streams still run"}
 	}
+	st := newMuxed(s, name, false)
+	if refusal.Code == codes.OK {
+		refusal = s.admitStreamLocked(st)
+	}
 	if refusal.Code != codes.OK {
 		s.stats.refused.Add(1)
 		s.refuseLocked(frame.TypeStreamReset, h.ID, refusal)
 		return nil
 	}
-	st := newMuxed(s, name, false)
 	st.id, st.accepted = h.ID, true
+	st.keepShareLocked()
 	s.shared.theirs++
 	s.shared.theirsKept++
 	s.shared.open[h.ID] = st
+	s.beginCreditLocked()
 	s.controlLocked(frame.Header{Type: frame.TypeStreamAccept, ID: h.ID}, nil)
 	s.touch()
 	s.shared.handlers++

@@ -38,3 +38,23 @@ func (h *heartbeat) signLocked() {
 		s.controlLocked(frame.Header{Type: frame.TypePong}, nil) // not the answer to any PING
 	}
 }
+
+// askForCredit asks the peer for unused credit if others want memory, and ends the session of a peer that keeps it. A timer, which ends with the
+// session, calls it.
+func (s *Session) askForCredit() {
+	s.mu.Lock()
+	s.shared.asking = false
+	keeps := false
+	if s.asksLocked() {
+		keeps = s.shared.in.keepsUnused()
+	} else {
+		s.shared.in.asks = 0
+	}
+	s.askForCreditLocked()
+	s.watchCreditLocked()
+	s.mu.Unlock()
+	if keeps {
+		f := noRoom("the peer keeps memory that it does not use, and that others want")
+		s.fail(&Error{Op: "session", Peer: s.peer, Code: f.Code, RetryAfter: f.RetryAfter, Text: f.Text})
+	}
+}

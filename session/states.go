@@ -29,6 +29,9 @@ func (s *Session) stepLocked(state State, err error) {
 	case StateMigrated:
 		s.stats.migrations++
 	}
+	if s.carriers.state == StateDetached {
+		s.carriers.away += now.Sub(s.carriers.since)
+	}
 	s.carriers.state, s.carriers.since = state, now
 	s.stirLocked()
 	if s.carriers.changed != nil {
@@ -51,6 +54,13 @@ func (s *Session) stateAt() (State, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.carriers.state, s.carriers.since
+}
+
+// Changed returns a channel that is closed when the state changes next, also from one to the same, as when a session moves twice.
+func (s *Session) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.awaitChangeLocked()
 }
 
 // awaitChangeLocked returns a channel that is closed at the next step.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/lane"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // laneStream is a Stream as the lane on it sees it.
@@ -61,6 +62,25 @@ func (st *laneStream) SetPayload(payload func() uint64) {
 	if c, ok := st.conn.(interface{ setPayload(func() uint64) }); ok && payload != nil {
 		c.setPayload(payload)
 	}
+}
+
+func (st *laneStream) Astray() bool {
+	c, ok := st.conn.(*dedicated)
+	now := st.s.Conn()
+	return ok && !sameConnection(c.raw, now) && !sameConnection(c.beside, now)
+}
+
+func (st *laneStream) Budgets() (kept, arrives lane.Budget) {
+	if st.s.dialer {
+		return nil, nil
+	}
+	m := (*memory)(st.s.part)
+	return m, arrived{m}
+}
+
+func (st *laneStream) AwaitCoder(n int) (done func()) {
+	turn, _ := zstd.Await(st.s.coder, st.s, n, false) // without one, the session has ended, and the stream with it
+	return turn.Done
 }
 
 func (st *laneStream) CloseTimeout() time.Duration { return st.s.cfg.CloseTimeout }

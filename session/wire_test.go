@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,7 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/zstd"
 )
 
 // wire is a raw peer: it says a hello and then reads and writes frames by hand, so that a test reads as a transcript.
@@ -27,6 +30,8 @@ type wire struct {
 	read atomic.Int64  // bytes of frames
 	s    *Session      // the real side
 	a    *Acceptor     // of the real side, if that accepted
+
+	resets *resets // of the carrier, by the session
 }
 
 // patient is the heartbeat of a session whose raw peer may leave it without a word for long.
@@ -66,19 +71,27 @@ func readHello(t *testing.T, conn net.Conn) *frame.Hello {
 // accepted returns a raw peer that has dialed a real Acceptor.
 func accepted(t *testing.T, cfg AcceptorConfig, caps frame.Caps, limits frame.Limits) *wire {
 	t.Helper()
+	w := deaf(t, cfg, caps, limits)
+	go w.listen()
+	return w
+}
+
+// deaf is accepted, but reads nothing after the hello until listen runs.
+func deaf(t *testing.T, cfg AcceptorConfig, caps frame.Caps, limits frame.Limits) *wire {
+	t.Helper()
 	opened := make(chan *Session, 1)
 	cfg.OnSession = func(s *Session) { opened <- s }
 	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, patient)
-	cfg.Local = "bob"
+	cfg.Local, cfg.pacer = "bob", zstd.NewPacer()
 	a, err := NewAcceptor(&cfg)
 	require.NoError(t, err)
 	here, there := net.Pipe()
-	go func() { _ = a.Serve(there, "raw") }()
+	noted := new(resets)
+	go func() { _ = a.Serve(noted.of(there), "raw") }()
 	ack := sayHello(t, here, &frame.Hello{Role: frame.RoleSession, Limits: &limits, Caps: caps})
 	require.Equal(t, frame.KindAck, ack.Kind)
 	w := newWire(t, here, <-opened)
-	w.a = a
-	go w.listen()
+	w.a, w.resets = a, noted
 	return w
 }
 
@@ -99,12 +112,15 @@ func silent(t *testing.T, cfg Config, caps frame.Caps, limits frame.Limits) *wir
 		_ = frame.WriteHello(here, frame.AppendHello(nil, &frame.Hello{Kind: frame.KindAck, Version: frame.Version,
 			Caps: caps, Limits: &limits, SessionID: newSessionID()}))
 	}()
-	cfg.Heartbeat = cmp.Or(cfg.Heartbeat, patient)
-	s, err := Dial(t.Context(), there, "raw", nil, &cfg)
+	cfg.Heartbeat, cfg.pacer = cmp.Or(cfg.Heartbeat, patient), zstd.NewPacer()
+	noted := new(resets)
+	s, err := Dial(t.Context(), noted.of(there), "raw", nil, &cfg)
 	require.NoError(t, err)
 	_, err = io.ReadFull(here, make([]byte, frame.HeaderSize)) // the first PING
 	require.NoError(t, err)
-	return newWire(t, here, s)
+	w := newWire(t, here, s)
+	w.resets = noted
+	return w
 }
 
 func newWire(t *testing.T, conn net.Conn, s *Session) *wire {
@@ -234,6 +250,9 @@ func (w *wire) wantAlive() {
 // wantZero fails unless a session that has ended or is idle holds nothing.
 func wantZero(t *testing.T, s *Session) {
 	t.Helper()
+	if s.carriers.flow != nil {
+		time.Sleep(2 * flow.PieceTime) // an idle peer acknowledges the last bytes by then
+	}
 	synctest.Wait()
 	v := s.Snapshot()
 	require.Zero(t, v.InFlightIn, "InFlightIn")
@@ -257,6 +276,28 @@ func asError(t *testing.T, err error, outcome Outcome) *Error {
 	require.ErrorAs(t, err, &e)
 	require.Equal(t, outcome, e.Outcome, "%v", err)
 	return e
+}
+
+// resets are the codes with which a session has reset its carriers.
+type resets struct {
+	mu    sync.Mutex
+	codes []codes.Code
+}
+
+// of returns a carrier whose resets are noted.
+func (r *resets) of(conn net.Conn) net.Conn {
+	return &fakeConn{Conn: conn, reset: func(code codes.Code) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.codes = append(r.codes, code)
+	}}
+}
+
+// all returns the codes there have been.
+func (r *resets) all() []codes.Code {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.codes)
 }
 
 // fakeConn is a conn of optional funcs in front of another.

@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/peerlane/peerlane/internal/flow"
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
@@ -48,7 +47,7 @@ func (s *Session) writeLoop() {
 // writeBatch writes the next batch.
 func (s *Session) writeBatch() error {
 	if s.carriers.flow != nil {
-		b := flow.NewBatch()
+		b := s.carriers.flow.NewBatch()
 		batch := s.fillBatch(b.Buffer())
 		s.stats.bytesOut.Add(uint64(len(batch))) // before the peer can receive it
 		_, err := s.carriers.flow.WriteBatch(b, batch)
@@ -102,15 +101,17 @@ func (s *Session) write(batch []byte) error {
 	return nil
 }
 
-// setPartLocked sets how much of a body goes into one frame: the amount that the carrier takes at once.
-func (s *Session) setPartLocked() {
+// setPartLocked sets how much of a body goes into one frame: the amount that the carrier takes at once, and at most half of a batch with
+// room for so many bytes, as all data of a frame.
+func (s *Session) setPartLocked(room int) {
+	s.out.fit = min(fragment, room/2-frame.HeaderSize)
 	piece := 0
 	if s.carriers.flow != nil {
 		piece = s.carriers.flow.Piece()
 	} else {
 		piece = s.bare.cut.piece()
 	}
-	s.out.part = min(fragment, piece-frame.HeaderSize)
+	s.out.part = min(s.out.fit, piece-frame.HeaderSize)
 }
 
 // waitOutbound waits until there is something to write. It reports whether the writer continues, and whether callers other than the one
@@ -135,12 +136,14 @@ func (s *Session) fillBatch(b []byte) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.out.inBatch.Store(true)
-	s.setPartLocked()
+	s.setPartLocked(cap(b))
 	b = append(b, s.out.urgent...)
 	if s.out.urgent = s.out.urgent[:0]; cap(s.out.urgent) > batchTarget {
 		s.out.urgent = nil
 	}
-	if s.out.pong != 0 { // behind the answers to frames that came before the PING
+	s.releaseUrgentLocked()
+	b = s.appendCreditLocked(b) // behind STREAM_CREDIT for the same bytes: the stream keeps its share of it
+	if s.out.pong != 0 {        // behind the answers to frames that came before the PING
 		b = frame.AppendHeader(b, frame.Header{Type: frame.TypePong, ID: s.out.pong})
 		s.out.pong = 0
 	}
@@ -166,5 +169,5 @@ func (s *Session) fillBatch(b []byte) []byte {
 
 // hasOutboundLocked reports whether there is anything to write.
 func (s *Session) hasOutboundLocked() bool {
-	return len(s.out.urgent) > 0 || s.out.pong != 0 || s.end.ours < phaseOver && (s.out.ready.len() > 0 || s.out.later.len() > 0 || len(s.shared.unasked) > 0)
+	return len(s.out.urgent) > 0 || s.out.pong != 0 || s.creditDueLocked() > 0 || s.end.ours < phaseOver && (s.out.ready.len() > 0 || s.out.later.len() > 0 || len(s.shared.unasked) > 0)
 }

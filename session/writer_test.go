@@ -136,7 +136,7 @@ func (c *memoryConn) Close() error                { c.in.close(); c.out.close();
 type half struct {
 	mu     sync.Mutex
 	cond   sync.Cond
-	buf    ring
+	buf    fifo
 	closed bool
 }
 

@@ -7,9 +7,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestARingGivesBackWhatWasWritten(t *testing.T) {
+func TestAFifoGivesBackWhatWasWrittenAndHoldsLittleMore(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		var r ring
+		var r fifo
 		var model []byte
 		fill := byte(0)
 		for range rapid.IntRange(1, 60).Draw(rt, "ops") {
@@ -20,7 +20,11 @@ func TestARingGivesBackWhatWasWritten(t *testing.T) {
 					fill++
 					p[i] = fill
 				}
+				before, more := r.memory(), r.growth(n)
 				r.write(p)
+				if r.memory() != before+more {
+					rt.Fatalf("%d bytes of memory after %d, want %d more", r.memory(), before, more)
+				}
 				model = append(model, p...)
 			} else {
 				p := make([]byte, n)
@@ -33,9 +37,12 @@ func TestARingGivesBackWhatWasWritten(t *testing.T) {
 			if r.len() != len(model) {
 				rt.Fatalf("%d bytes, want %d", r.len(), len(model))
 			}
+			if r.memory() > r.len()+bufferCost {
+				rt.Fatalf("%d bytes in %d of memory", r.len(), r.memory())
+			}
 		}
 		r.drop()
-		if r.len() != 0 || r.buf != nil {
+		if r.len() != 0 || r.memory() != 0 {
 			rt.Fatalf("drop keeps memory")
 		}
 	})

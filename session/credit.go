@@ -1,0 +1,351 @@
+package session
+
+import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/fair"
+	"github.com/peerlane/peerlane/internal/frame"
+)
+
+// The data of all shared streams of a session counts against a credit of the session, beside that of each stream (spec 5.12). Credit is
+// memory that has been reserved, so that what the peer sends within its credit always has room:
+//
+//	quota ─ reserve, extend ─> unused ─ STREAM_DATA ─> unread ─ granted, dropped ─> owed ─ settle ─> unused, or back to the quota
+//	                           └─ SESSION_RETURN ─> quota
+//
+// Without pressure it grows to what all streams' own windows come to. While others want memory, what is read is not granted again.
+
+// errBeyondCredit: the peer has sent more than the session's credit.
+var errBeyondCredit = errors.New("beyond the credit of the session")
+
+const (
+	// bufferCost is what the buffer of a stream holds beside what is in it, at most.
+	bufferCost = 2 * spanSize
+	// burstTime is how soon half of the credit must be used for more to be granted. On a slow path, credit waits for seconds in queues.
+	burstTime = 10 * time.Second
+	// askTime is how often unused credit is looked at, where memory is limited.
+	askTime = 2 * time.Second
+	// askPatience is how long a peer is asked that neither uses nor returns credit which others want.
+	askPatience = 30 * time.Second
+	// crampedTime is how long a stream that there was no memory for is taken to be wanted.
+	crampedTime = 5 * time.Second
+)
+
+// allowance is the credit that the peer has, and the memory that is reserved for it. It is guarded by Session.mu.
+type allowance struct {
+	part   *QuotaPart
+	window int // of each stream
+
+	streams int   // that the peer may send on
+	unused  int64 // granted and neither used nor returned
+	unread  int64 // arrived, and not settled
+	spare   int64 // reserved, and granted when unused falls below the floor; at most that
+	due     int64 // of unused: the peer does not know yet
+	over    bool  // the session has ended
+
+	burst     int64         // bytes that have arrived since burstAt
+	burstAt   time.Duration // as Session.elapsed
+	refusedAt time.Duration // when there was no memory for more; 0: never
+	cramped   time.Duration // when there was none for a stream that was to be opened; 0: never, or there was later
+	asked     int64         // unused, when the peer was last asked for it
+	asks      int           // so often in a row has unused been no less when it was asked again
+
+	buffers atomic.Int64 // streams whose buffer is in use; not guarded
+	owed    atomic.Int64 // of unread: dropped, or read and about to be granted again to its stream; not guarded
+	worth   atomic.Int64 // what must have been read of a stream for a grant; not guarded
+	ended   atomic.Bool  // over; not guarded
+}
+
+// floor is the credit that a session always has, so that every stream moves whatever others have under way.
+func (a *allowance) floor() int64 { return floorFor(a.streams) }
+
+func floorFor(streams int) int64 {
+	if streams == 0 {
+		return 0
+	}
+	return min(frame.LeastCredit+int64(streams)*frame.StreamShare, frame.MaxTotal/2)
+}
+
+// total is what is reserved, but for the buffers.
+func (a *allowance) total() int64 { return a.unused + a.unread + a.spare }
+
+// most is what all streams' own windows come to.
+func (a *allowance) most() int64 {
+	return max(a.floor(), min(frame.MaxTotal, a.buffers.Load()*int64(a.window)))
+}
+
+// reserve reserves memory for another stream, or returns why there is none. Then what is read is for that, for a while.
+func (a *allowance) reserve(now time.Duration) frame.Failure {
+	need := max(0, floorFor(a.streams+1)-a.unused-a.spare)
+	if f := a.part.take(fair.Bytes, int(need)+bufferCost); f.Code != codes.OK {
+		a.cramped = max(1, now)
+		return f
+	}
+	a.cramped = 0
+	a.streams++
+	a.buffers.Add(1)
+	a.spare += need
+	return frame.Failure{}
+}
+
+// begin grants credit for another stream, which the peer knows by then.
+func (a *allowance) begin(now time.Duration) {
+	a.topUp()
+	first := 0
+	switch a.part.holder.UsedQuarters(fair.Bytes) {
+	case 0, 1:
+		first = a.window
+	case 2:
+		first = min(firstFlight, a.window)
+	}
+	a.extend(min(int64(first), a.floor()+int64(a.streams)*int64(first)-a.unused), now)
+}
+
+// closed notes that the peer sends no more on one stream.
+func (a *allowance) closed(now time.Duration) {
+	a.streams--
+	a.settle(now)
+	if excess := a.spare - a.floor(); excess > 0 {
+		a.spare -= excess
+		a.release(excess)
+	}
+	a.changed()
+}
+
+// arrive handles n bytes of the peer, and reports whether it had credit for them.
+func (a *allowance) arrive(n int64, now time.Duration) bool {
+	if n > a.unused-a.due {
+		return false
+	}
+	a.unused -= n
+	a.unread += n
+	a.topUp()
+	if now-a.burstAt > burstTime {
+		a.burst, a.burstAt = 0, now
+	}
+	a.burst += n
+	if total := a.total(); 2*a.burst >= total || 4*a.unused < total {
+		a.extend(total, now)
+		a.burst, a.burstAt = 0, now
+	}
+	return true
+}
+
+// extend grants up to n more if the streams can use it and there is memory. What the peer may never use leaves half of the memory to everybody's
+// other work, and its own; with less than that free, it has a little in advance.
+func (a *allowance) extend(n int64, now time.Duration) {
+	if n = min(n, a.most()-a.total()); n <= 0 || a.refusedAt != 0 && now-a.refusedAt < retryHint || a.isCramped(now) {
+		return
+	}
+	for n, least := n, n/8; n >= max(1, least); n /= 2 {
+		if a.part.holder.TakeUnused(fair.Bytes, n) == fair.Granted {
+			a.refusedAt = 0
+			a.grant(n)
+			return
+		}
+	}
+	if n = min(n, max(a.floor(), a.little())-a.unused); n > 0 && a.part.holder.TakeQuietly(fair.Bytes, n) == fair.Granted {
+		a.refusedAt = 0
+		a.grant(n)
+		return
+	}
+	a.refusedAt = max(1, now)
+}
+
+// settle grants again what is owed, or gives it back to the quota: what others want, and what the streams cannot use.
+func (a *allowance) settle(now time.Duration) {
+	n := a.owed.Swap(0)
+	if n == 0 {
+		return
+	}
+	a.unread -= n
+	if a.over {
+		a.release(n)
+		return
+	}
+	out := n
+	if a.streams > 0 && !a.isCramped(now) {
+		out = max(a.part.holder.Owes(fair.Bytes, n), a.total()+n-a.most())
+		if a.isScarce() {
+			out = max(out, a.unused+n-max(a.floor(), a.little()))
+		}
+	}
+	if out <= 0 {
+		a.grant(n)
+		return
+	}
+	keep := min(n, max(0, a.floor()-a.spare))
+	a.spare += keep
+	n -= keep
+	out = min(n, out)
+	a.release(out)
+	a.grant(n - out)
+	a.topUp()
+}
+
+// back handles the peer's return of unused credit, and reports whether it had so much.
+func (a *allowance) back(n int64, now time.Duration) bool {
+	if n > a.unused-a.due {
+		return false
+	}
+	a.settle(now)
+	a.unused -= n
+	keep := min(n, max(0, a.floor()-a.unused-a.spare))
+	a.spare += keep
+	a.release(n - keep)
+	a.topUp()
+	a.changed()
+	return true
+}
+
+// topUp grants what the peer has less than the floor, as far as that is reserved.
+func (a *allowance) topUp() {
+	n := min(a.spare, max(0, a.floor()-a.unused))
+	a.spare -= n
+	a.grant(n)
+}
+
+// grant grants n more bytes, which are reserved.
+func (a *allowance) grant(n int64) {
+	a.unused += n
+	a.due += n
+	a.changed()
+}
+
+// changed sets what must have been read of a stream for a grant: little while the credit is little, so that it does not wait for readers.
+func (a *allowance) changed() { a.worth.Store(max(leastGrant, a.total()/int64(2*max(1, a.streams)))) }
+
+// release gives n back to the quota.
+func (a *allowance) release(n int64) { a.part.release(fair.Bytes, int(n)) }
+
+// mayAsk reports whether the peer has credit that it may not need, and memory is limited.
+func (a *allowance) mayAsk() bool {
+	return !a.over && a.part.quota.MaxBytes > 0 && a.unused > a.floor()
+}
+
+// isCramped reports whether another stream of the session wants memory.
+func (a *allowance) isCramped(now time.Duration) bool {
+	return a.cramped != 0 && now-a.cramped < crampedTime
+}
+
+// isWanted reports whether others want memory, or another stream does.
+func (a *allowance) isWanted(now time.Duration) bool {
+	return a.isCramped(now) || a.isScarce() || a.part.holder.Owes(fair.Bytes, 2) > 0
+}
+
+// little is what the peer may have in advance where memory is scarce.
+func (a *allowance) little() int64 { return min(firstFlight, a.part.quota.MaxBytes/64) }
+
+// isScarce reports whether three quarters of the memory are used, whoever has them.
+func (a *allowance) isScarce() bool { return a.part.holder.UsedQuarters(fair.Bytes) >= 3 }
+
+// keepsUnused notes that the peer is asked for what it does not use, and reports whether it has been for askPatience while others want more than
+// there is, it has more than its share, and it has used or returned less than a 16th of it each time.
+func (a *allowance) keepsUnused() bool {
+	before := a.asked
+	a.asked = a.unused
+	if a.asks++; a.unused < before-before/16 || a.unused <= a.floor()+a.little() || a.part.holder.Owes(fair.Bytes, 2) < 2 {
+		a.asks = 0
+	}
+	return time.Duration(a.asks)*askTime >= askPatience
+}
+
+// owe notes that n bytes of a stream have been dropped, or are about to be granted again to it. settle is to follow.
+//
+// The credit of the session is not granted before that of the stream: what is under way of a stream, as the peer counts it, would be
+// taken by others.
+func (a *allowance) owe(n int) {
+	a.owed.Add(int64(n))
+	if a.ended.Load() {
+		a.release(a.owed.Swap(0))
+	}
+}
+
+// leaveBuffer notes that a stream's buffer is not used any more, and gives its memory back if that still counts.
+func (a *allowance) leaveBuffer(counted bool) {
+	a.buffers.Add(-1)
+	if counted {
+		a.release(bufferCost)
+	}
+}
+
+// end gives everything back but what waits in the buffers of streams, which they give back themselves.
+func (a *allowance) end() {
+	a.over = true
+	a.ended.Store(true)
+	a.release(a.unused + a.spare + a.owed.Swap(0))
+	a.unused, a.spare, a.due = 0, 0, 0
+}
+
+// purse is the credit that this side has. It is guarded by Session.mu.
+//
+// A stream leaves to each other stream the StreamShare that may be under way of it, so that none can take what others need to move: see
+// room. What is under way of a stream is what the peer has not granted again for it.
+type purse struct {
+	left    int64
+	spent   bool  // since the peer last asked for credit
+	least   int64 // that left has been since then, if spent
+	kept    int64 // of left, for the streams that have less than their share under way
+	streams int   // that may send
+}
+
+// A share is what a purse keeps for one stream.
+type share struct {
+	kept  int64
+	sends bool // counted in purse.streams
+	short bool // waits in sharedStreams.short
+}
+
+// keep notes how much a stream has under way, or that it does not send.
+func (p *purse) keep(of *share, sends bool, underWay uint64) {
+	kept := int64(0)
+	if sends {
+		kept = max(0, frame.StreamShare-int64(underWay))
+	}
+	p.kept += kept - of.kept
+	of.kept = kept
+	switch {
+	case sends && !of.sends:
+		p.streams++
+	case !sends && of.sends:
+		p.streams--
+	}
+	of.sends = sends
+}
+
+// room returns how many bytes a stream may send.
+func (p *purse) room(of *share) int {
+	return int(max(p.left-(p.kept-of.kept), min(p.left, of.kept)))
+}
+
+// spend takes n bytes.
+func (p *purse) spend(n int) {
+	p.left -= int64(n)
+	if !p.spent {
+		p.spent, p.least = true, p.left
+	}
+	p.least = min(p.least, p.left)
+}
+
+// add adds n bytes, and reports false if that is more than there may be.
+func (p *purse) add(n uint32) bool {
+	if p.left+int64(n) > frame.MaxTotal {
+		return false
+	}
+	p.left += int64(n)
+	return true
+}
+
+// takeIdle takes and returns what has not been needed since it was last called.
+func (p *purse) takeIdle() int64 {
+	n := max(0, p.left-floorFor(p.streams))
+	if p.spent {
+		n = min(n, p.least)
+	}
+	p.left -= n
+	p.spent = false
+	return n
+}

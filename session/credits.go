@@ -1,0 +1,220 @@
+package session
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/frame"
+)
+
+// sharesCredit reports whether the data of all streams counts against a credit of the session.
+func (s *Session) sharesCredit() bool { return s.caps&frame.CapCredit != 0 }
+
+// admitStreamLocked reserves memory for what the peer may at least send on another stream, or returns why there is none.
+func (s *Session) admitStreamLocked(st *muxed) frame.Failure {
+	if !s.sharesCredit() {
+		return frame.Failure{}
+	}
+	in, now := &s.shared.in, s.elapsed()
+	asked := in.isCramped(now)
+	f := in.reserve(now)
+	if f.Code == codes.OK {
+		st.admitted, st.in.room = true, in
+		if st.mine {
+			st.in.mine = &s.shared.account
+			st.in.mine.add(bufferCost)
+		}
+	} else if !asked {
+		s.askForCreditLocked()
+	}
+	return f
+}
+
+// beginCreditLocked grants credit for a stream that both sides know.
+func (s *Session) beginCreditLocked() {
+	if s.sharesCredit() {
+		s.shared.in.begin(s.elapsed())
+		s.tellCreditLocked()
+	}
+}
+
+// closeInLocked notes that the peer sends no more on a stream.
+func (s *Session) closeInLocked(st *muxed) {
+	if st.admitted {
+		st.admitted = false
+		s.shared.in.closed(s.elapsed())
+	}
+}
+
+// countDataLocked counts data of the peer against the session's credit, whichever stream it is for, and whatever becomes of it.
+func (s *Session) countDataLocked(n int) error {
+	if s.sharesCredit() && !s.shared.in.arrive(int64(n), s.elapsed()) {
+		return fmt.Errorf("STREAM_DATA of %d bytes: %w", n, errBeyondCredit)
+	}
+	s.tellCreditLocked()
+	return nil
+}
+
+// dropDataLocked grants again what was counted and belongs to no stream.
+func (s *Session) dropDataLocked(n int) {
+	if s.sharesCredit() {
+		s.shared.in.owe(n)
+		s.settleLocked()
+	}
+}
+
+// settleLocked grants again what has been read or dropped.
+func (s *Session) settleLocked() {
+	if s.sharesCredit() {
+		s.shared.in.settle(s.elapsed())
+		s.tellCreditLocked()
+	}
+}
+
+// tellCreditLocked makes the writer tell the peer of more credit, and watches what it does not use.
+func (s *Session) tellCreditLocked() {
+	if s.shared.in.due == 0 {
+		return
+	}
+	s.out.wake.Signal()
+	s.watchCreditLocked()
+}
+
+// creditDueLocked returns the credit that the peer is to be told of.
+func (s *Session) creditDueLocked() uint32 {
+	if s.end.ours >= phaseOver && !s.exchangesEnds() {
+		return 0 // GOAWAY is the last frame
+	}
+	return uint32(s.shared.in.due)
+}
+
+// appendCreditLocked appends the SESSION_CREDIT for what is due.
+func (s *Session) appendCreditLocked(b []byte) []byte {
+	n := s.creditDueLocked()
+	if n == 0 {
+		return b
+	}
+	s.shared.in.due = 0
+	return frame.AppendCredit(frame.AppendHeader(b, frame.Header{Length: 4, Type: frame.TypeSessionCredit}), n)
+}
+
+// watchCreditLocked makes sure that the peer is asked for unused credit when others want memory.
+func (s *Session) watchCreditLocked() {
+	if s.shared.asking || s.err != nil || !s.shared.in.mayAsk() {
+		return
+	}
+	s.shared.asking = true
+	if s.shared.ask == nil {
+		s.shared.ask = time.AfterFunc(askTime, s.shared.askAgain)
+	} else {
+		s.shared.ask.Reset(askTime)
+	}
+}
+
+// asksLocked reports whether the peer should return credit that it does not use.
+func (s *Session) asksLocked() bool {
+	return s.err == nil && s.carriers.state != StateDetached && s.shared.in.mayAsk() && s.shared.in.isWanted(s.elapsed())
+}
+
+func (s *Session) askForCreditLocked() {
+	if s.asksLocked() {
+		s.controlLocked(frame.Header{Type: frame.TypeSessionAsk}, nil)
+	}
+}
+
+// onSessionFrame handles the frames of the session's credit. s.mu is held.
+func (s *Session) onSessionFrame(h frame.Header, p []byte) error {
+	if !s.sharesCredit() {
+		return fmt.Errorf("%v, which was not agreed on: %w", h.Type, frame.ErrMalformed)
+	}
+	if h.Type == frame.TypeSessionAsk {
+		s.returnLocked(s.shared.purse.takeIdle())
+		return nil
+	}
+	n, err := frame.ConsumeCredit(p)
+	if err != nil {
+		return err
+	}
+	if h.Type == frame.TypeSessionReturn {
+		if !s.shared.in.back(int64(n), s.elapsed()) {
+			return fmt.Errorf("%d bytes of credit that it does not have came back: %w", n, frame.ErrMalformed)
+		}
+		s.tellCreditLocked()
+		return nil
+	}
+	purse := &s.shared.purse
+	had := purse.left
+	if !purse.add(n) {
+		return fmt.Errorf("credit of the session grows over %d: %w", frame.MaxTotal, frame.ErrTooLong)
+	}
+	s.returnAllLocked()
+	if had == 0 || purse.left > purse.kept { // else nobody who waits may have it
+		s.offerShortLocked()
+	}
+	return nil
+}
+
+// returnLocked tells the peer that n bytes of its credit will not be used. They are not in the purse any more.
+func (s *Session) returnLocked(n int64) {
+	if n > 0 {
+		s.controlLocked(frame.Header{Type: frame.TypeSessionReturn}, frame.AppendCredit(nil, uint32(n)))
+	}
+}
+
+// returnAllLocked returns all credit if there is no stream to use it.
+func (s *Session) returnAllLocked() {
+	if p := &s.shared.purse; s.shared.ours+s.shared.theirs == 0 {
+		s.returnLocked(p.left)
+		p.left = 0
+	}
+}
+
+// offerShortLocked offers all streams that wait for credit to the writer. Those that then find none stand in line again.
+func (s *Session) offerShortLocked() {
+	for range s.shared.short.len() {
+		st := s.shared.short.pop()
+		st.share.short = false
+		st.offerLocked()
+	}
+}
+
+// keepShareLocked notes how much of a stream is under way, for which the session's credit has a share.
+func (st *muxed) keepShareLocked() {
+	if !st.s.sharesCredit() {
+		return
+	}
+	p := &st.s.shared.purse
+	before := p.kept
+	p.keep(&st.share, st.id != 0 && !st.finSent && !st.ended, st.flight.sent-st.flight.heard)
+	if p.kept < before && !st.share.sends {
+		st.s.offerShortLocked() // others may use its share
+	}
+}
+
+// creditLocked returns how much the stream may send by both credits. If it waits for that of the session, it stands in line for that.
+func (st *muxed) creditLocked() int {
+	if !st.s.sharesCredit() || st.credit == 0 {
+		return st.credit
+	}
+	n := st.s.shared.purse.room(&st.share)
+	if n == 0 && !st.share.short && len(st.out) > 0 && !st.ended {
+		st.share.short = true
+		st.s.shared.short.push(st)
+	}
+	return min(st.credit, n)
+}
+
+// leaveShortLocked removes a stream from those that wait for credit.
+func (st *muxed) leaveShortLocked() {
+	if !st.share.short {
+		return
+	}
+	st.share.short = false
+	waiting := &st.s.shared.short
+	for range waiting.len() {
+		if other := waiting.pop(); other != st {
+			waiting.push(other)
+		}
+	}
+}

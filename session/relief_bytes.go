@@ -1,0 +1,54 @@
+package session
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/peerlane/peerlane/internal/fair"
+)
+
+// When a peer that has little finds no memory left, sessions that have lost their carriers, and in which no handler runs, are ended to make room:
+// those of the peer, or the subnet, that has most of the memory first. It must have more than the one who wants some. A peer that leaves with
+// much unacknowledged data would otherwise keep the memory for a ResumeWindow.
+
+// mostAbandoned is how many sessions are ended at a time; the next ones are ended once somebody finds no room again.
+const mostAbandoned = 64
+
+// leastLead is how much more than the one who wants memory a peer, or a subnet, has of it before its sessions are ended.
+const leastLead = 64 << 10
+
+// wantBytes notes that a peer has found no memory. It does not wait, and is rarely more than a look at the time.
+func (q *Quota) wantBytes(v fair.Verdict, wants *fair.Holder) {
+	if v != fair.Full {
+		return
+	}
+	now, last := time.Now().UnixNano(), q.reliefAt.Load()
+	if since := now - last; since >= 0 && since < int64(retryHint) || !q.reliefAt.CompareAndSwap(last, now) {
+		return
+	}
+	go q.relieveBytes(wants) // ends after one look at the sessions
+}
+
+// relieveBytes ends sessions that nobody uses and that may hold memory, for one who wants some.
+func (q *Quota) relieveBytes(wants *fair.Holder) {
+	type abandoned struct {
+		tenant
+		lead  int64
+		since time.Time
+	}
+	var all []abandoned
+	for _, s := range q.tenants() {
+		lead := s.holder().Lead(wants, fair.Bytes)
+		if s.holder() == wants || lead < leastLead {
+			continue
+		}
+		if since, is := s.isAbandoned(); is {
+			all = append(all, abandoned{s, lead, since})
+		}
+	}
+	slices.SortFunc(all, func(a, b abandoned) int { return cmp.Or(cmp.Compare(b.lead, a.lead), a.since.Compare(b.since)) })
+	for _, s := range all[:min(len(all), mostAbandoned)] {
+		s.abandon()
+	}
+}
