@@ -4,6 +4,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/internal/zstd"
 )
 
@@ -11,9 +12,10 @@ import (
 type buffer struct {
 	room []byte // blockHead bytes for a header, then the bytes
 	raw  []byte
+	in   lane.Budget // that counts it; nil: none
 }
 
-var buffers = sync.Pool{New: func() any { return &buffer{room: make([]byte, blockHead+maxBlock)} }}
+var buffers = sync.Pool{New: func() any { return &buffer{room: make([]byte, bufferSize)} }}
 
 func newBuffer() *buffer { return buffers.Get().(*buffer) }
 
@@ -22,15 +24,19 @@ func (b *buffer) free() {
 	if b == nil {
 		return
 	}
-	b.raw = nil
+	if b.in != nil {
+		b.in.Give(bufferSize)
+	}
+	b.raw, b.in = nil, nil
 	buffers.Put(b)
 }
 
 // packer compresses the blocks of one strand, while that pays.
 type packer struct {
 	out    []byte
-	misses int // blocks in a row that did not shrink
-	skip   int // so many blocks are not tried
+	held   lane.Held // counts out
+	misses int       // blocks in a row that did not shrink
+	skip   int       // so many blocks are not tried
 }
 
 const (
@@ -43,7 +49,7 @@ const (
 // seal returns the block on the wire, which is valid until the buffer is freed, or the next seal of z.
 func (b *buffer) seal(number uint64, compress bool, z *packer) []byte {
 	k := block{kind: blockRaw, length: len(b.raw), raw: len(b.raw), number: number}
-	if compress && len(b.raw) >= leastPacked && z.tries() {
+	if compress && len(b.raw) >= leastPacked && z.tries() && z.held.UpTo(bufferSize) {
 		z.out = zstd.Append(append(z.out[:0], make([]byte, blockHead)...), b.raw)
 		if n := len(z.out) - blockHead; z.pays(n, len(b.raw)) {
 			k.kind, k.length = blockZstd, n
@@ -78,10 +84,13 @@ func (z *packer) pays(n, raw int) bool {
 
 // unpacker takes the blocks of one strand.
 type unpacker struct {
-	zstd   bool // was agreed on
+	zstd   bool        // was agreed on
+	from   lane.Stream // whose peer's turn is waited for, to unpack; nil: nobody's
 	head   [blockHead]byte
 	packed []byte
-	pace   *follower // reads the bodies; nil: nothing holds that back
+	held   lane.Held                               // counts packed
+	pace   *follower                               // reads the bodies; nil: nothing holds that back
+	buffer func(*unpacker, block) (*buffer, error) // returns one for a block, or errDeaf; nil: newBuffer
 }
 
 // readBlock reads one block. It returns io.EOF at the end of the strand, between blocks. An END has no buffer.
@@ -102,15 +111,34 @@ func readBlock(r io.Reader, z *unpacker) (*buffer, block, error) {
 	if z.pace != nil {
 		r = z.pace.follow(r, k)
 	}
-	b := newBuffer()
-	if err := b.fill(r, k, z); err != nil {
-		b.free()
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
+	b, err := z.newBuffer(k)
+	if err == errDeaf {
+		_, err = io.CopyN(io.Discard, r, int64(k.length))
+		return nil, k, cut(err)
+	}
+	if err != nil {
 		return nil, k, err
 	}
+	if err := b.fill(r, k, z); err != nil {
+		b.free()
+		return nil, k, cut(err)
+	}
 	return b, k, nil
+}
+
+func (z *unpacker) newBuffer(k block) (*buffer, error) {
+	if z.buffer == nil {
+		return newBuffer(), nil
+	}
+	return z.buffer(z, k)
+}
+
+// cut returns the error of a Read within a block.
+func cut(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 func (b *buffer) fill(r io.Reader, k block, z *unpacker) error {
@@ -125,6 +153,9 @@ func (b *buffer) fill(r io.Reader, k block, z *unpacker) error {
 	packed := z.packed[:k.length]
 	if _, err := io.ReadFull(r, packed); err != nil {
 		return err
+	}
+	if z.from != nil {
+		defer z.from.AwaitCoder(k.raw)()
 	}
 	out, err := zstd.Decode(b.room[blockHead:blockHead:blockHead+k.raw], packed)
 	if err != nil || len(out) != k.raw || &out[0] != &b.raw[0] {

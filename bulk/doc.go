@@ -19,12 +19,13 @@
 // queue in the connection, and while there are calls a shorter one yet.
 //
 // A dedicated lane is libp2p streams of its own, one or several strands. Each has its own flow control, and the session's writer is not
-// in its way. It is no second connection: over TCP it shares the losses and the order of everything else between the two peers, over
-// QUIC the congestion window. It does not outlive its connection. If the peer or the network refuses a dedicated stream, the lane is a
-// shared one, and its Snapshot says so, and why. Several strands help where the window of one stream is the bound.
+// in its way. It is no second connection: over TCP it shares the losses and the order of everything else between the two peers, over QUIC
+// the congestion window. It does not outlive its connection, and stays there when the session moves to a better one: Lane.Stale reports
+// that. If the peer or the network refuses a dedicated stream, the lane is a shared one, and its Snapshot says so, and why. Several
+// strands help where the window of one stream is the bound.
 //
-// On a limited connection, as a relay's is that is cut after some bytes, a shared lane waits with what it writes until the session is
-// on another, and no dedicated one is opened, unless Options.AllowLimited is set.
+// On a limited connection, as a relay's is that is cut after some bytes, no dedicated lane is opened, but a shared one: it outlives the
+// connection. It waits with what it writes until the session is on another connection, unless Options.AllowLimited is set.
 //
 // # Lifetime
 //

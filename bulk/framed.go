@@ -46,6 +46,8 @@ type framed struct {
 	limit int           // strands that were agreed on
 	done  chan struct{} // closed when nothing of the lane runs any more
 
+	kept, arrived lane.Budget // of what is to be sent, and of what has come; nil: none
+
 	mu      sync.Mutex
 	changed sync.Cond // anything below
 	strands []strand
@@ -248,6 +250,7 @@ func (f *framed) CloseRead() error {
 	var strands []strand
 	if !f.deaf {
 		f.deaf = true
+		f.dropCurrent()
 		strands = f.strands
 		f.endLocked()
 	}
@@ -264,6 +267,7 @@ func (f *framed) Close() error {
 	f.mu.Lock()
 	first := !f.closed
 	f.closed, f.ended, f.deaf = true, true, true
+	f.dropCurrent()
 	f.changed.Broadcast()
 	f.endLocked()
 	f.mu.Unlock()
@@ -438,6 +442,7 @@ func (f *framed) Reset(code codes.Code) error {
 	f.closed = true
 	f.failLocked(net.ErrClosed, code)
 	f.dead = true // it may have failed before
+	f.dropCurrent()
 	f.changed.Broadcast()
 	return nil
 }

@@ -9,13 +9,15 @@ import (
 	"strconv"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/lane"
 )
 
 // receive owns the way in of one strand. It ends with the lane, or with the strand; what is no block ends the lane. It is a goroutine
 // of its own.
 func (f *framed) receive(st strand) {
 	defer f.leave()
-	z := unpacker{zstd: f.zstd}
+	z := unpacker{zstd: f.zstd, from: laneOf(st), held: lane.In(f.arrived), buffer: f.awaitBuffer}
+	defer z.held.End()
 	if f.limit == 1 { // others read ahead: blocks that nobody reads must not fill a window that strands share (spec 4.5)
 		z.pace = &follower{f: f}
 	}

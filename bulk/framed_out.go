@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -29,14 +30,11 @@ func (f *framed) Write(p []byte) (int, error) {
 	}()
 	n := 0
 	for n < len(p) {
-		for len(f.queue) >= len(f.strands) && f.writeFailure() == nil {
-			f.changed.Wait()
-		}
-		if err := f.writeFailure(); err != nil {
+		b, err := f.awaitTurnOut()
+		if err != nil {
 			return n, err
 		}
 		f.mu.Unlock()
-		b := newBuffer()
 		b.raw = b.room[blockHead : blockHead+copy(b.room[blockHead:blockHead+maxBlock], p[n:])]
 		f.mu.Lock()
 		if err := f.writeFailure(); err != nil { // END may have been said meanwhile
@@ -48,6 +46,24 @@ func (f *framed) Write(p []byte) (int, error) {
 		f.changed.Broadcast()
 	}
 	return n, nil
+}
+
+// awaitTurnOut waits until a further block may wait to be sent, and returns a buffer for it. mu is held, and released while it waits.
+func (f *framed) awaitTurnOut() (*buffer, error) {
+	var retry lane.Retry
+	for {
+		if err := f.writeFailure(); err != nil {
+			return nil, err
+		}
+		if len(f.queue) >= len(f.strands) {
+			f.changed.Wait()
+			continue
+		}
+		if b := f.nextBuffer(); b != nil {
+			return b, nil
+		}
+		f.awaitChange(retry.Next())
+	}
 }
 
 func (f *framed) writeFailure() error {
@@ -69,7 +85,8 @@ func (f *framed) writeFailure() error {
 func (f *framed) send(st strand) {
 	defer f.leave()
 	defer f.sentAll()
-	var z packer
+	z := packer{held: lane.In(f.kept)}
+	defer z.held.End()
 	var after uint64
 	var payload atomic.Uint64 // bytes of the blocks that this strand has been given
 	if l := laneOf(st); l != nil {

@@ -139,6 +139,24 @@ func (l *Lane) end() (left func()) {
 	return l.leave
 }
 
+// Stale reports whether the session has moved to another connection since the lane was opened, so that a lane that is opened now would be
+// on a better one: a dedicated lane stays where it is, and one that is shared because the connection was limited stays shared. To move,
+// open another lane, and end this one in order. session.Session.Changed says when to ask.
+func (l *Lane) Stale() bool {
+	first := l.conn
+	if l.framed != nil {
+		first = l.framed.first()
+	}
+	st, ok := first.(*session.Stream)
+	switch {
+	case !ok:
+		return false
+	case l.mode == Dedicated:
+		return st.ForLane().Astray()
+	}
+	return errors.Is(l.why, errLimited) && !st.Limited()
+}
+
 // LocalAddr returns the carrier's local address.
 func (l *Lane) LocalAddr() net.Addr { return l.conn.LocalAddr() }
 

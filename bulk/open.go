@@ -58,7 +58,7 @@ func Open(ctx context.Context, s *session.Session, name string, opts *Options) (
 // openFirst opens what is to be strand 0: a dedicated stream if that is wanted and to be had.
 func openFirst(ctx context.Context, s *session.Session, name string, o *Options) (st *session.Stream, m Mode, why, err error) {
 	if o.Mode == Dedicated {
-		st, err := openDedicated(ctx, s, name, o)
+		st, err := openDedicated(ctx, s, name)
 		if err == nil {
 			return st, Dedicated, nil, nil
 		}
@@ -71,12 +71,13 @@ func openFirst(ctx context.Context, s *session.Session, name string, o *Options)
 	return st, Shared, why, err
 }
 
-var errLimited = errors.New("the connection is limited, and AllowLimited is not set")
+var errLimited = errors.New("the connection is limited")
 
-// openDedicated opens a dedicated stream, on a connection that may be used for much.
-func openDedicated(ctx context.Context, s *session.Session, name string, o *Options) (*session.Stream, error) {
+// openDedicated opens a dedicated stream, but not on a limited connection: it would end there with the connection, which a shared lane
+// outlives.
+func openDedicated(ctx context.Context, s *session.Session, name string) (*session.Stream, error) {
 	st, err := s.OpenStream(ctx, name, &session.StreamOptions{Dedicated: true})
-	if err == nil && !o.AllowLimited && st.Limited() {
+	if err == nil && st.Limited() {
 		_ = st.Close() // nothing has been sent on it
 		return nil, errLimited
 	}
@@ -135,6 +136,9 @@ func newLane(st *session.Stream, name, peer string, o Options) *Lane {
 // inBlocks makes the lane one in blocks, as ACCEPT says.
 func (l *Lane) inBlocks(accept hello) {
 	l.framed = newFramed(accept.zstd, accept.count)
+	if st := laneOf(l.conn); st != nil {
+		l.framed.kept, l.framed.arrived = st.Budgets()
+	}
 	l.conn = l.framed
 }
 
@@ -159,7 +163,7 @@ func (l *Lane) addStrands(ctx context.Context, s *session.Session, ours hello, c
 }
 
 func (l *Lane) addStrand(ctx context.Context, s *session.Session, ours hello) error {
-	st, err := openDedicated(ctx, s, l.name, &l.opts)
+	st, err := openDedicated(ctx, s, l.name)
 	if err != nil {
 		return err
 	}

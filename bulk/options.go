@@ -40,8 +40,8 @@ type Options struct {
 	// Rate bounds what this side writes, in bytes per second, before compression. If zero, it is not bounded.
 	Rate int
 	// AllowLimited lets the lane use a limited connection, as a relay's is that is cut after some bytes. Otherwise this side
-	// waits with what it writes until the session is on another. A dedicated lane is not opened there, but shared; to the side that
-	// accepts a dedicated one the field means nothing.
+	// waits with what it writes until the session is on another. With or without it, a dedicated lane is not opened there, but shared,
+	// and outlives the connection; to the side that accepts a dedicated one the field means nothing.
 	AllowLimited bool
 	// HandshakeTimeout bounds the wait of Open for the peer's hello, as its ctx does. If zero, 5 s. The accepting side waits 5 s for
 	// the opener's, in which silence of the connection does not count.

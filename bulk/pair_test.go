@@ -16,6 +16,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	procs.Parallel(8)
 	procs.One()
 	goleak.VerifyTestMain(m)
 }

@@ -61,6 +61,7 @@ type inChunk struct {
 	buf   []byte // records, as in a BATCH
 	off   int    // where the first record begins that has not been taken
 	count int    // records that have not been taken
+	held  int    // bytes taken from the budget
 }
 
 var (

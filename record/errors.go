@@ -62,6 +62,9 @@ var (
 	ErrInvalid    = invalid.Err                                                 // an argument or option; see the text
 )
 
+// errNoRoom ends or refuses a stream for whose records the peer's share of memory has no room.
+var errNoRoom = fmt.Errorf("%w: no memory for the records of this peer", ErrBusy)
+
 var codeErrors = map[Code]error{
 	codeDone: ErrPeerClosed, codeProtocol: ErrProtocol, codeVersion: ErrVersion, codeNotAccepted: ErrNotTaken,
 	codeHistory: ErrHistory, codeBusy: ErrBusy,

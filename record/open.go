@@ -78,7 +78,8 @@ type handshake struct {
 	o     Options
 	lease *lease
 	ours  hello
-	said  bool // ours has been sent
+	said  bool    // ours has been sent
+	made  *Stream // nil until there is one; it is started if nothing fails
 
 	theirs hello
 }
@@ -128,6 +129,9 @@ func prepare(ctx context.Context, conn net.Conn, who identity, o Options, bound 
 			defer func() { _ = conn.Close() }() // Rethrow skips the Close in establish
 		}
 		if err != nil {
+			if p.made != nil {
+				p.made.letGo()
+			}
 			p.sayWhyNot(err)
 			err = errors.Join(err, p.lease.end(0, nil))
 			return

@@ -1,6 +1,10 @@
 package record
 
-import "time"
+import (
+	"time"
+
+	"github.com/peerlane/peerlane/internal/lane"
+)
 
 // The receiving side of a stream:
 //
@@ -15,9 +19,11 @@ type inbound struct {
 	skip      uint64 // the last record that an earlier stream has applied, if beyond the position in the hello
 
 	head, tail *inChunk
-	lent       *inChunk // lent to the application by the last ReadBatch; head, or no longer in the list
-	filling    bool     // readLoop is reading into tail
-	bytes      int      // of records not yet taken
+	lent       *inChunk      // lent to the application by the last ReadBatch; head, or no longer in the list
+	filling    bool          // readLoop is reading into tail
+	held       lane.Held     // what the chunks take
+	freed      chan struct{} // tells who waits for room in the budget to look again; 1 slot
+	bytes      int           // of records not yet taken
 
 	ended     bool     // END has arrived: next - 1 was the last record
 	failed    uint64   // everything from this record on is dropped until it is sent again; 0: none
@@ -29,18 +35,28 @@ type inbound struct {
 }
 
 func (in *inbound) begin(first uint64) {
-	in.next = first
+	in.next, in.freed = first, make(chan struct{}, 1)
 	in.delivered, in.applied, in.told = first-1, first-1, first-1
 }
 
-// space returns the chunk for the next n bytes, with room for them unless they get a chunk of their own, and marks it as being filled.
+// space returns the chunk for the next n bytes, with room for them unless they get a chunk of their own, and marks it as being filled. It
+// returns nil if the budget has no room for a chunk.
 func (in *inbound) space(n int) *inChunk {
-	in.filling = true
 	c := in.tail
 	if c != nil && cap(c.buf)-len(c.buf) >= n {
+		in.filling = true
 		return c
 	}
+	size := pooledSize
+	if n > pooledSize {
+		size = 2 * n // the buffer is copied as it grows
+	}
+	if !in.held.Take(size) {
+		return nil
+	}
+	in.filling = true
 	c = newInChunk(n)
+	c.held = size
 	if in.tail == nil {
 		in.head = c
 	} else {
@@ -72,7 +88,7 @@ func (in *inbound) unlink() {
 		in.tail = nil
 	}
 	if c != in.lent {
-		c.free()
+		in.free(c)
 	}
 }
 
@@ -101,7 +117,18 @@ func (in *inbound) giveBack() {
 			return
 		}
 	}
+	in.free(c)
+}
+
+// free releases a chunk.
+func (in *inbound) free(c *inChunk) {
+	in.held.Give(c.held)
+	c.held = 0
 	c.free()
+	select {
+	case in.freed <- struct{}{}:
+	default:
+	}
 }
 
 // clear drops all records that have not been taken.
@@ -114,7 +141,7 @@ func (in *inbound) clear() {
 			return
 		}
 		if c != in.lent {
-			c.free()
+			in.free(c)
 		}
 		c = next
 	}

@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// readLoop owns the conn's read side: it handles every frame, and never waits for the application. It ends when the stream has ended, and
-// after the peer's CLOSE.
+// readLoop owns the conn's read side: it handles every frame. It waits for the application only when the peer's share of memory has no room for
+// records, see awaitSpace; acknowledgements then wait, too. It ends when the stream has ended, and after the peer's CLOSE.
 func (s *Stream) readLoop() {
 	r := &reader{s: s, br: s.br}
 	for {
@@ -16,6 +16,8 @@ func (s *Stream) readLoop() {
 		switch {
 		case errors.Is(err, ErrProtocol):
 			s.refuse(s.opError("carry", err), codeProtocol, err.Error())
+		case err == errNoRoom:
+			s.refuse(s.opError("carry", err), codeBusy, err.Error())
 		case err != nil && !s.isLeaving(): // the peer does not answer the last frame
 			s.fail(s.broken(err))
 		}
@@ -178,16 +180,25 @@ func (s *Stream) expect(b batch, n int) (c *inChunk, skip bool, err error) {
 	if in.failed > 0 || s.closedFor() {
 		return nil, true, nil
 	}
+	if err := s.fits(b, n); err != nil {
+		return nil, false, err
+	}
+	return s.awaitSpace(n)
+}
+
+// fits returns an error if the peer may not send a batch with n bytes of records now. mu is held.
+func (s *Stream) fits(b batch, n int) error {
+	in := &s.in
 	held := int(in.next - 1 - in.told)
 	switch {
 	case in.ended:
-		return nil, false, protocolErrorf("BATCH after END")
+		return protocolErrorf("BATCH after END")
 	case b.first != in.next:
-		return nil, false, protocolErrorf("record %d where %d is due", b.first, in.next)
+		return protocolErrorf("record %d where %d is due", b.first, in.next)
 	case held+b.count > s.opts.Window || in.bytes+n > s.opts.WindowBytes:
-		return nil, false, protocolErrorf("%d records and %d bytes beyond the window", b.count, n)
+		return protocolErrorf("%d records and %d bytes beyond the window", b.count, n)
 	}
-	return in.space(n), false, nil
+	return nil
 }
 
 // closedFor reports whether arriving records have no reader any more. mu is held.
@@ -205,6 +216,8 @@ func (s *Stream) arrived(c *inChunk, b batch, records []byte) {
 	}
 	if cap(c.buf) == 0 {
 		c.buf = records
+		in.held.Give(c.held - cap(records))
+		c.held = min(c.held, cap(records))
 	} else {
 		c.buf = c.buf[:len(c.buf)+len(records)]
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/peerlane/peerlane/internal/lane"
 )
 
 // The sending side of a stream:
@@ -25,6 +27,10 @@ type outbound struct {
 	head, unsent, tail *outChunk // unsent: the first with unsent records; nil: none has
 	bytes              int       // of the records of all chunks
 	sentBytes          int       // of those that are sent
+
+	held  lane.Held // what the chunks may take
+	short bool      // there was no room for more in the budget
+	spent int       // bytes of the records of an acknowledged chunk that the writer is using
 
 	window      int // records and
 	windowBytes int // bytes that may be in the chunks: the lower of both sides'
@@ -84,6 +90,9 @@ func (s *Stream) loadTail(next uint64) error {
 		if t := o.tail; t != nil && (t.count >= max(1, o.window/4) || t.size()+recordSize(len(r.Payload)) > o.windowBytes) {
 			t.open = false // the peer may have room for only a part of the stored records
 		}
+		if !o.hold(o.bytes + recordSize(len(r.Payload))) {
+			return errNoRoom
+		}
 		o.add(r.Payload)
 		s.payload.Add(uint64(len(r.Payload)))
 	}
@@ -115,9 +124,13 @@ func (o *outbound) add(payload []byte) {
 	o.next++
 }
 
-// room reports whether the window has room for the given number of records, whose size with their lengths is size.
+// room reports whether the window, and the budget, have room for the given number of records, whose size with their lengths is size.
 func (o *outbound) room(records, size int) bool {
-	return int(o.next-1-o.acked)+records <= o.window && o.bytes+size <= o.windowBytes
+	if int(o.next-1-o.acked)+records > o.window || o.bytes+size > o.windowBytes {
+		return false
+	}
+	o.short = !o.hold(o.bytes + o.spent + size)
+	return !o.short
 }
 
 // WriteRecord accepts one record and returns its number, from 1. It waits while the window is full and, with a Store, until the Store has
@@ -220,14 +233,20 @@ func (s *Stream) awaitRoom(ctx context.Context, records, size int) error {
 	}
 	s.mu.Lock()
 	defer func() { <-s.turn }()
+	var retry lane.Retry // no acknowledgement says that there is room in the budget again
 	for !s.out.room(records, size) {
 		if err := s.writeFailure(); err != nil {
 			return err
+		}
+		var again <-chan time.Time
+		if s.out.short {
+			again = time.After(retry.Next())
 		}
 		s.mu.Unlock()
 		var err error
 		select {
 		case <-s.roomy:
+		case <-again:
 		case <-s.ended:
 		case <-ctx.Done():
 			err = ctx.Err()
@@ -285,10 +304,11 @@ func (o *outbound) forget(c *outChunk) {
 	o.sentBytes -= c.size()
 	c.open = false
 	if c.busy {
-		c.gone = true
-		return
+		c.gone, o.spent = true, c.size()
+	} else {
+		c.free()
 	}
-	c.free()
+	o.hold(o.bytes + o.spent)
 }
 
 // drop releases all chunks. The writer uses none of them.
@@ -299,6 +319,7 @@ func (o *outbound) drop() {
 		c = next
 	}
 	o.head, o.unsent, o.tail, o.bytes, o.sentBytes = nil, nil, nil, 0, 0
+	o.held.End()
 	if o.linger != nil {
 		o.linger.Stop()
 	}

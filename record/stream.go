@@ -72,6 +72,7 @@ type Stream struct {
 	parting   bool        // only the conn's Close is running, which bounds itself
 	partings  uint64      // how often parting was seen
 	notTaken  error       // the error of that Close
+	buffers   lane.Held   // of br and copied
 	out       outbound    // see send.go
 	in        inbound     // see receive.go
 
@@ -97,6 +98,10 @@ func newStream(p *handshake, place Place) (*Stream, error) {
 		readable: make(chan struct{}, 1), roomy: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 	}
 	s.wake.L = &s.mu
+	p.made = s
+	if err := s.holdBuffers(); err != nil {
+		return nil, err
+	}
 	write, _ := begin(ours, theirs) // fits has checked this
 	read, _ := begin(theirs, ours)
 	s.out.begin(write, ours, theirs, o.BatchBytes)
@@ -177,7 +182,7 @@ func (s *Stream) finish() {
 	s.mu.Lock()
 	acked, place := s.out.acked, s.in.applied
 	untold := place > s.in.told
-	s.out.drop()
+	s.letGo()
 	s.in.stopDelay()
 	if s.grace != nil {
 		s.grace.Stop()

@@ -261,7 +261,7 @@ func (s *Stream) batchOf(j *job) []byte {
 	if off > batchRoomAck {
 		s.copied = append(append(s.copied[:0], make([]byte, batchRoomAck)...), buf[off:]...)
 		buf, off = s.copied, batchRoomAck
-		if cap(s.copied) > 2*batchBytes {
+		if cap(s.copied) > pooledSize {
 			s.copied = nil
 		}
 	}
@@ -285,6 +285,8 @@ func (s *Stream) finishJob(j *job, err error) {
 	}
 	if c.busy = false; c.gone {
 		c.free()
+		s.out.spent = 0
+		s.out.hold(s.out.bytes)
 	}
 	if err == nil {
 		s.out.written = max(s.out.written, j.from+uint64(j.count)-1)
