@@ -11,6 +11,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
 
@@ -33,9 +34,10 @@ type control struct {
 	mu      sync.Mutex
 	moved   sync.Cond // out, ending or err has changed
 	out     []byte
-	ending  bool  // nothing more is appended: the writer ends when out has left
-	err     error // why nothing can be written any more
-	stopped error // why nobody waits for room any more
+	held    lane.Held // counts out, in steps
+	ending  bool      // nothing more is appended: the writer ends when out has left
+	err     error     // why nothing can be written any more
+	stopped error     // why nobody waits for room any more
 }
 
 // Bounds of what waits to be written. Answers that may be long wait below soft; the others are bounded by what they answer, and a
@@ -52,6 +54,7 @@ const linger = 500 * time.Millisecond
 func newControl(st stream) *control {
 	c := &control{st: st, in: wire.NewReader(st), done: make(chan struct{})}
 	c.moved.L = &c.mu
+	c.held = keptBy(st)
 	go c.write()
 	return c
 }
@@ -59,6 +62,11 @@ func newControl(st stream) *control {
 // write owns the direction out. It ends when ending is set and all has left, or with the stream, and reports in err.
 func (c *control) write() {
 	defer close(c.done)
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.held.End()
+	}()
 	var batch []byte
 	for {
 		c.mu.Lock()
@@ -111,9 +119,9 @@ func (c *control) sendSlow(kind wire.Kind, flag bool, body func([]byte) []byte) 
 }
 
 func (c *control) appendLocked(kind wire.Kind, flag bool, body func([]byte) []byte) error {
-	if c.err == nil && !c.ending && len(c.out) > hardQueue {
-		c.err = errUnread
-		c.interruptLocked(errUnread) // its reader finds out
+	if full := c.fullLocked(); full != nil && c.err == nil && !c.ending {
+		c.err = full
+		c.interruptLocked(full) // its reader finds out
 	}
 	switch {
 	case c.err != nil:
@@ -123,6 +131,17 @@ func (c *control) appendLocked(kind wire.Kind, flag bool, body func([]byte) []by
 	}
 	c.out = wire.AppendFrame(c.out, kind, flag, body)
 	c.moved.Broadcast()
+	return nil
+}
+
+// fullLocked returns why nothing more is appended for a peer that does not read, or nil.
+func (c *control) fullLocked() error {
+	switch {
+	case len(c.out) > hardQueue:
+		return errUnread
+	case !c.holdLocked(len(c.out)):
+		return errNoMemory
+	}
 	return nil
 }
 

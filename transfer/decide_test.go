@@ -208,3 +208,27 @@ func TestThePeersWordsDoNotFillTheMemory(t *testing.T) {
 	}
 	require.Equal(t, 1000, with)
 }
+
+func TestAReceiverThatIsBusyIsAskedAgain(t *testing.T) {
+	from, to := write(t, few), t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t)
+		asked := 0
+		service(t, p, &transfer.ServiceConfig{Receive: func(context.Context, transfer.Incoming) (*transfer.Destination, error) {
+			if asked++; asked < 4 {
+				return nil, &transfer.Error{Code: transfer.CodeBusy, Text: "three others first"}
+			}
+			return &transfer.Destination{Dir: to}, nil
+		}})
+		_, err := transfer.Push(t.Context(), always(p.Alice), walk(t, from), nil).Wait()
+		require.NoError(t, err)
+		require.Equal(t, 4, asked)
+
+		asked = -100
+		_, err = transfer.Push(t.Context(), always(p.Alice), walk(t, from), &transfer.Options{ResumeWindow: -1}).Wait()
+		var e *transfer.Error
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, transfer.CodeBusy, e.Code)
+		require.Equal(t, "three others first", e.Text)
+	})
+}

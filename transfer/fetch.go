@@ -84,8 +84,8 @@ func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir str
 	if err != nil {
 		return err
 	}
-	defer func() { _ = disk.Close() }() // durable data has been synced already
 	r := newReceiver(ctx, t, o, disk)
+	defer func() { _ = r.disk.Close() }() // durable data has been synced already
 	r.several = len(sources) > 1
 	if _, err := r.recall(ref.Root); err != nil {
 		r.fail(err)
@@ -105,6 +105,7 @@ func (t *Transfer) fetch(ctx context.Context, sources []Dialer, ref Ref, dir str
 	}
 	err = r.run()
 	all.Wait()
+	r.dropWork()
 	return err
 }
 

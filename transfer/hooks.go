@@ -40,6 +40,14 @@ func (c *ServiceConfig) admit(peer string) (err error) {
 	return err
 }
 
+// place calls Place.
+func (o *ReceiveOptions) place(ctx context.Context, in Incoming) (place *Place, err error) {
+	if exited := hook.Do(func() { place, err = o.Place(ctx, in); err = hook.Err(err) }); exited != nil {
+		return nil, fmt.Errorf("the Place hook %w", exited)
+	}
+	return place, err
+}
+
 // receive calls Receive.
 func (c *ServiceConfig) receive(ctx context.Context, in Incoming) (dest *Destination, err error) {
 	if exited := hook.Do(func() { dest, err = c.Receive(ctx, in); err = hook.Err(err) }); exited != nil {

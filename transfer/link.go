@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
@@ -79,7 +78,7 @@ func readHello(c *control) (wire.Hello, error) {
 // run runs talk on the control stream, and keeps the data lanes open, served by lane, once talk has called begin: before that, the other
 // side does not know which transfer they belong to. It returns when talk does, and reports an error of talk to the peer.
 func (l *link) run(
-	ctx context.Context, o Options, lane func(context.Context, *bulk.Lane), talk func(ctx context.Context, begin func()) error,
+	ctx context.Context, o Options, lane laneFunc, talk func(ctx context.Context, begin func()) error,
 ) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -17,8 +18,9 @@ type Options struct {
 	Rate int
 	// Compress enables zstd compression of data where that pays. Both sides must set it.
 	Compress bool
-	// AllowLimited lets data pass over a limited connection, such as a relay's that is cut after a number of bytes. Otherwise the transfer
-	// waits for another connection.
+	// AllowLimited lets data pass over a limited connection, such as a relay's that is cut after a number of bytes: as much as there is, as
+	// the data lanes outlive the connection. Otherwise the transfer waits for another connection. The opener decides: it has no effect on a
+	// Service.
 	AllowLimited bool
 	// ResumeWindow is how long the opener tries to reach the peer again. It counts the time since the last verified byte, without the time that
 	// a connection lasted before it was lost. The time of a stalled connection counts. An attempt in progress when ResumeWindow is over may
@@ -53,6 +55,10 @@ type ReceiveOptions struct {
 	// Tokens, if not nil, replace the token of Ref, one for each of Fetch's sources, when several senders of the same tree have issued
 	// their own. Each has at most 64 bytes.
 	Tokens [][]byte
+	// Place, if not nil, decides where a fetched tree goes. Fetch calls it once it knows the entries and before it stores anything, unless
+	// its dir has data of an earlier run. Place may take as long as a user needs; ctx ends with the transfer. An error, or nil without an
+	// error, ends the transfer. Place has no effect on pushes.
+	Place func(ctx context.Context, in Incoming) (*Place, error)
 }
 
 // SyncPolicy is how much a receiver makes durable, and when.

@@ -50,6 +50,7 @@ type meter struct {
 
 	mu      sync.Mutex
 	phase   Phase
+	met     time.Time // when the two sides had found each other; zero: not yet
 	paused  bool
 	samples []sample // of verified, in the order of time: over the last slowSpan
 }
@@ -77,9 +78,22 @@ func newMeter() *meter { return &meter{phase: PhaseStart} }
 func (m *meter) setPhase(p Phase) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if p == PhaseList && m.met.IsZero() {
+		m.met = time.Now()
+	}
 	if m.phase != PhaseDone && m.phase != PhaseFailed {
 		m.phase = p
 	}
+}
+
+// since returns when the two sides had found each other, or began if they have not.
+func (m *meter) since(began time.Time) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.met.IsZero() {
+		return began
+	}
+	return m.met
 }
 
 // found ends the phase of waiting for the peer.

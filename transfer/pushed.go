@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
@@ -12,11 +13,15 @@ func (in *incomingLink) pushed() error {
 	v := in.v
 	ctx, cancel := context.WithCancelCause(v.ctx)
 	defer cancel(nil)
+	_, arrived := budgetsOf(in.ctl.st)
+	in.share = lane.In(arrived)
+	defer in.share.End()
 	l, dest, err := in.asked(ctx)
 	if err != nil {
 		return in.ctl.cause(err)
 	}
 	o := dest.ReceiveOptions.withDefaults()
+	o.Place = nil // dest is the place
 	done, err := v.takePlace(ctx, pushKey{in.s.Peer(), l.root}, cancel)
 	if err != nil {
 		return err
@@ -40,7 +45,13 @@ func (in *incomingLink) pushed() error {
 func (in *incomingLink) asked(ctx context.Context) (listing, *Destination, error) {
 	list := heldList{v: in.v}
 	defer list.release()
-	l, err := readListing(in.ctl, manifest.Rules{Symlinks: true}, false, list.hold) // the Destination's Rules apply later
+	hold := func(n int) error {
+		if !in.share.Take(entryFactor * n) {
+			return errNoMemory
+		}
+		return list.hold(n)
+	}
+	l, err := readListing(in.ctl, manifest.Rules{Symlinks: true}, false, hold) // the Destination's Rules apply later
 	if err != nil {
 		return l, nil, err
 	}
@@ -85,17 +96,10 @@ func (h *heldList) release() {
 
 // decide asks the application. A frame of the peer, which can only mean that it gives up, ends the question.
 func (in *incomingLink) decide(ctx context.Context, l listing) (*Destination, error) {
-	what := Incoming{Peer: in.s.Peer(), Name: l.name, ID: idOf(l.root), LeftOut: int(l.left.Count), Entries: l.entries}
-	for i := range l.entries {
-		if l.entries[i].Kind == manifest.KindFile {
-			what.Files++
-			what.Bytes += l.entries[i].Size
-		}
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	over := in.ctl.listen(cancel)
-	dest, err := in.v.cfg.receive(ctx, what)
+	dest, err := in.v.cfg.receive(ctx, incoming(in.s.Peer(), l))
 	if gone := over(); gone != nil {
 		return nil, gone
 	}
@@ -105,12 +109,18 @@ func (in *incomingLink) decide(ctx context.Context, l listing) (*Destination, er
 	return dest, nil
 }
 
-// refusal returns the refusal for the peer, given the application's error or nil. It hides the error but for the Text of an *Error.
+// refusal returns the refusal for the peer, given the application's error or nil. It hides the error but for the Text of an *Error, and
+// whether that is CodeBusy.
 func refusal(err error) error {
 	refused := &Error{Code: CodeDenied, Text: "the peer does not take it", Err: err}
 	var e *Error
-	if errors.As(err, &e) && e.Text != "" {
-		refused.Text = e.Text
+	if errors.As(err, &e) && e != nil {
+		if e.Text != "" {
+			refused.Text = e.Text
+		}
+		if e.Code == CodeBusy {
+			refused.Code = CodeBusy
+		}
 	}
 	return refused
 }
@@ -163,6 +173,7 @@ func (in *incomingLink) receiveTo(ctx context.Context, t *Transfer, o ReceiveOpt
 		r.fail(err)
 		return r.run()
 	}
+	defer r.dropWork()
 	defer leave()
 	talked := make(chan struct{})
 	go func() { // ends with the stream, which the end of the receiver ends too

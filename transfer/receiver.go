@@ -20,7 +20,7 @@ import (
 type receiver struct {
 	t     *Transfer
 	o     ReceiveOptions
-	disk  staging.FS
+	disk  staging.FS // begin may replace it; constant after ready
 	limit *rate.Limiter
 	ctx   context.Context // ends with the receiver; its cause says why
 	fail  context.CancelCauseFunc
@@ -105,6 +105,13 @@ func (r *receiver) close(err error) error {
 		}
 	}
 	return err
+}
+
+// dropWork frees the pieces that nobody writes any more. The receiver and all lanes have ended.
+func (r *receiver) dropWork() {
+	for len(r.work) > 0 {
+		(<-r.work).free()
+	}
 }
 
 // kick makes settle check whether there is something to do.

@@ -63,16 +63,26 @@ func (r *receiver) begin(l listing, st *staging.Staging) (err error) {
 	if err := checkSizes(l.entries); err != nil {
 		return err
 	}
+	complete := false
 	if st == nil {
+		if complete, err = r.place(l); err != nil {
+			return err
+		}
 		if st, err = r.state(l); err != nil {
 			return err
 		}
+		complete = complete && st.IsEmpty()
 	}
 	r.st, r.root, r.hashed, r.entries = st, l.root, l.hashed, st.Entries()
-	r.t.listed(l.name, l.root)
+	r.named(l.name)
 	r.t.meter.setPhase(PhaseList)
 	if err := r.survey(); err != nil {
 		return err
+	}
+	if complete {
+		if err := r.checkComplete(); err != nil {
+			return err
+		}
 	}
 	if err := r.checkRoom(); err != nil {
 		return err
@@ -83,8 +93,8 @@ func (r *receiver) begin(l listing, st *staging.Staging) (err error) {
 	return nil
 }
 
-// named records the sender's name for the tree.
-func (r *receiver) named(name string) { r.t.listed(name, r.root) }
+// named records the name of the tree, given the sender's.
+func (r *receiver) named(said string) { r.t.listed(nameOf(r.entries, said), r.root) }
 
 // state finds or creates the state of a tree.
 func (r *receiver) state(l listing) (*staging.Staging, error) {

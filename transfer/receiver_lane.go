@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/bulk"
-	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
@@ -20,18 +20,21 @@ type delivery struct {
 	h      wire.DataHeader
 	hash   [wire.HashSize]byte // if h.Hashed and no PACK
 	data   []byte
-	pooled *[]byte // data's memory, if it is to be given back
-	ended  bool    // its origin is given up: nothing more is taken of it
+	pooled *[]byte     // data's memory, if it is to be given back
+	in     lane.Budget // counts held bytes; nil: none
+	held   int
+	ended  bool // its origin is given up: nothing more is taken of it
 }
 
 // pieces of the usual size, and PACKs, are read to memory from here.
-var buffers = sync.Pool{New: func() any { b := make([]byte, b3tree.MinPieceSize+64<<10); return &b }}
+var buffers = sync.Pool{New: func() any { b := make([]byte, pooledPiece); return &b }}
 
 func (d *delivery) free() {
 	if d.pooled != nil {
 		buffers.Put(d.pooled)
 		d.pooled, d.data = nil, nil
 	}
+	d.release()
 }
 
 // room gives the delivery memory for n bytes.
@@ -46,11 +49,13 @@ func (d *delivery) room(n int) {
 }
 
 // lane serves a data lane of an origin until it ends.
-func (r *receiver) lane(ctx context.Context, lane *bulk.Lane, o *origin) {
+func (r *receiver) lane(ctx context.Context, lane *bulk.Lane, leave <-chan struct{}, o *origin) {
 	r.t.meter.lanes.Add(1)
 	defer r.t.meter.lanes.Add(-1)
 	o.addLane(lane)
+	stop := onClose(leave, func() { _ = lane.CloseWrite() }) // asks the sender to end it (spec 4.6); the reader notices a lane that is lost
 	err := r.readLane(ctx, lane, o)
+	stop()
 	o.removeLane(lane)
 	if err == nil {
 		return // the sender has ended it, and nothing is lost
@@ -67,8 +72,8 @@ func (r *receiver) lane(ctx context.Context, lane *bulk.Lane, o *origin) {
 }
 
 // laneOf returns what serves the data lanes of an origin.
-func (r *receiver) laneOf(o *origin) func(context.Context, *bulk.Lane) {
-	return func(ctx context.Context, lane *bulk.Lane) { r.lane(ctx, lane, o) }
+func (r *receiver) laneOf(o *origin) laneFunc {
+	return func(ctx context.Context, lane *bulk.Lane, leave <-chan struct{}) { r.lane(ctx, lane, leave, o) }
 }
 
 // readLane hands on what a lane brings, and returns nil when it ends after a whole frame. It reads no further while the writers are behind.
@@ -103,6 +108,9 @@ func (r *receiver) readLane(ctx context.Context, lane *bulk.Lane, o *origin) err
 			r.t.meter.crossed.Add(wire.HashSize)
 		}
 		if d.h.Length > 0 {
+			if err := awaitRoom(ctx, r.ctx, func() bool { return d.claim(o.arrived, int(d.h.Length)) }); err != nil {
+				return err
+			}
 			d.room(int(d.h.Length))
 			if err := r.readBody(ctx, in, d.data, o); err != nil {
 				d.free()

@@ -12,6 +12,7 @@ import (
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
@@ -23,6 +24,8 @@ type origin struct {
 	ctl  *control
 	peer string
 	s    *session.Session
+
+	arrived lane.Budget // of pieces that are not written yet; nil: none
 
 	heard atomic.Int64 // when bytes of a piece last arrived, in ns since 1970
 
@@ -44,8 +47,9 @@ type origin struct {
 }
 
 func (r *receiver) newOrigin(ctl *control, s *session.Session, caps wire.Caps) *origin {
+	_, arrived := budgetsOf(ctl.st)
 	return &origin{
-		r: r, ctl: ctl, peer: s.Peer(), s: s, supplier: newSupplier(caps.Has(wire.CapAnyRoot)), lanes: make(map[*bulk.Lane]struct{}), last: time.Now(), answered: time.Now(),
+		r: r, ctl: ctl, arrived: arrived, peer: s.Peer(), s: s, supplier: newSupplier(caps.Has(wire.CapAnyRoot)), lanes: make(map[*bulk.Lane]struct{}), last: time.Now(), answered: time.Now(),
 	}
 }
 

@@ -244,7 +244,7 @@ func (a attack) push(t *testing.T) {
 		p := newPair(t)
 		v := service(t, p, &transfer.ServiceConfig{Receive: func(_ context.Context, in transfer.Incoming) (*transfer.Destination, error) {
 			rules := withLinks
-			if in.Name == "rogue" {
+			if in.Name != "tree" {
 				rules = a.rules
 			}
 			return &transfer.Destination{Dir: to, ReceiveOptions: transfer.ReceiveOptions{Rules: &rules}}, nil

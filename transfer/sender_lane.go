@@ -3,11 +3,13 @@ package transfer
 import (
 	"context"
 	"errors"
+	"io"
 	"sync/atomic"
 
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/b3tree"
+	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/transfer/internal/files"
 	"github.com/peerlane/peerlane/transfer/internal/manifest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
@@ -25,19 +27,24 @@ type outLane struct {
 	full  chan outFrame // frames to be written
 	empty chan outFrame // memory for further ones
 	over  atomic.Bool   // the lane can take nothing more
+	ends  atomic.Bool   // another lane takes over, and this one ends in order
 	turn  int           // of the queue
+	held  lane.Held     // counts the frames' memory; the reading goroutine's
 
 	file files.File // the one that was read last, or nil
 	id   uint32     // its number
 }
 
-// lane serves a data lane until it is lost, ctx ends, or the transfer is over.
-func (s *sender) lane(ctx context.Context, lane *bulk.Lane) {
+// lane serves a data lane until it is lost, ctx ends, the transfer is over, or the lane is to end: because leave is closed, or because the
+// receiver has ended its direction (spec 4.6).
+func (s *sender) lane(ctx context.Context, lane *bulk.Lane, leave <-chan struct{}) {
 	s.t.meter.lanes.Add(1)
 	defer s.t.meter.lanes.Add(-1)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	l := &outLane{sender: s, full: make(chan outFrame, laneBuffers), empty: make(chan outFrame, laneBuffers+1), turn: s.wants.begin()}
+	l.held = keptBy(s.ctl.st)
+	defer l.held.End()
 	for range laneBuffers + 1 {
 		l.empty <- outFrame{}
 	}
@@ -46,10 +53,18 @@ func (s *sender) lane(ctx context.Context, lane *bulk.Lane) {
 		cancel()
 		s.wants.wake()
 	}
+	leaves := func() {
+		l.ends.Store(true)
+		s.wants.wake()
+	}
+	defer onClose(leave, leaves)()
 	watched, written := make(chan struct{}), make(chan struct{})
-	go func() { // ends with the lane: a receiver has nothing to say on it
+	go func() { // ends with the lane: a receiver sends nothing on it
 		defer close(watched)
-		_, _ = lane.Read(make([]byte, 1))
+		if n, err := lane.Read(make([]byte, 1)); n == 0 && errors.Is(err, io.EOF) {
+			leaves()
+			return
+		}
 		lost()
 	}()
 	go func() { // ends with full, or with the lane
@@ -78,7 +93,7 @@ var errLaneLost = errors.New("the lane is lost")
 // readJobs reads what is wanted, as long as the lane takes it. Its error is one that ends the transfer.
 func (l *outLane) readJobs(ctx context.Context) error {
 	for {
-		j, ok := l.wants.next(l.turn, l.over.Load)
+		j, ok := l.wants.next(l.turn, func() bool { return l.over.Load() || l.ends.Load() })
 		if !ok {
 			return nil
 		}
@@ -138,14 +153,19 @@ type outFrame struct {
 // again (BenchmarkLarge).
 const pageSize = 4096
 
-// frame returns room for a frame of head bytes and a body, whose address fits a page, when there is some.
-func (l *outLane) frame(head, body int) outFrame {
+// frame returns room for a frame of head bytes and a body, whose address fits a page, when there is some. The error is errLaneLost.
+func (l *outLane) frame(ctx context.Context, head, body int) (outFrame, error) {
 	f := <-l.empty
-	if len(f.mem) < pageSize+body {
-		f.mem = make([]byte, pageSize+body) // large ones begin at a page
+	if size := pageSize + body; len(f.mem) < size {
+		more := size - len(f.mem)
+		if awaitRoom(ctx, ctx, func() bool { return l.held.Take(more) }) != nil {
+			l.unused(f)
+			return f, errLaneLost
+		}
+		f.mem = make([]byte, size) // large ones begin at a page
 	}
 	f.b = f.mem[pageSize-head : pageSize+body]
-	return f
+	return f, nil
 }
 
 // push has a frame written.
@@ -174,10 +194,14 @@ func (l *outLane) pieces(ctx context.Context, j job) error {
 		return l.ourFailure(j.file, err)
 	}
 	for i := j.first; i < j.first+j.pieces; {
-		n, err := l.zeros(e, shape, j, i)
+		if l.ends.Load() {
+			l.wants.giveBack(l.turn, job{file: j.file, first: i, pieces: j.first + j.pieces - i})
+			return nil
+		}
+		n, err := l.zeros(ctx, e, shape, j, i)
 		if err == nil && n == 0 {
 			n = 1
-			err = l.piece(j.file, shape, i)
+			err = l.piece(ctx, j.file, shape, i)
 		}
 		if errors.Is(err, errLaneLost) || ctx.Err() != nil {
 			return errLaneLost
@@ -208,7 +232,7 @@ func (l *outLane) open(id uint32) error {
 }
 
 // zeros sends how many pieces from i on are in a hole, if there are any, and returns that.
-func (l *outLane) zeros(e *manifest.Entry, shape b3tree.Shape, j job, i int) (int, error) {
+func (l *outLane) zeros(ctx context.Context, e *manifest.Entry, shape b3tree.Shape, j job, i int) (int, error) {
 	if e.Flags&manifest.FlagSparse == 0 || shape.Pieces() == 1 {
 		return 0, nil
 	}
@@ -229,20 +253,26 @@ func (l *outLane) zeros(e *manifest.Entry, shape b3tree.Shape, j job, i int) (in
 	if err := l.file.Check(); err != nil {
 		return 0, err
 	}
-	f := l.frame(wire.DataHeaderSize, 0)
+	f, err := l.frame(ctx, wire.DataHeaderSize, 0)
+	if err != nil {
+		return 0, err
+	}
 	wire.DataHeader{Kind: wire.Zeros, File: j.file, Piece: uint32(i), Count: uint32(n)}.Put(f.b)
 	return n, l.push(f)
 }
 
 // piece reads one piece, hashes it if the receiver has no other hash of it, and sends it.
-func (l *outLane) piece(id uint32, shape b3tree.Shape, i int) error {
+func (l *outLane) piece(ctx context.Context, id uint32, shape b3tree.Shape, i int) error {
 	off, n := shape.Span(i)
 	head := wire.DataHeaderSize
 	if !l.hashed {
 		head = headRoom
 	}
-	f := l.frame(head, n)
-	_, err := l.file.ReadAt(f.b[head:], off)
+	f, err := l.frame(ctx, head, n)
+	if err != nil {
+		return err
+	}
+	_, err = l.file.ReadAt(f.b[head:], off)
 	if err == nil {
 		err = l.file.Check() // or the receiver would take us for one that sends what is wrong
 	}
@@ -283,7 +313,10 @@ func (l *outLane) packFiles(ctx context.Context, ids []uint32) error {
 	for _, id := range ids {
 		size += head + int(l.entries[id].Size)
 	}
-	f := l.frame(wire.DataHeaderSize, size)
+	f, err := l.frame(ctx, wire.DataHeaderSize, size)
+	if err != nil {
+		return nil // as when ctx has ended
+	}
 	b := f.b[:wire.DataHeaderSize]
 	h := wire.DataHeader{Kind: wire.Pack, Hashed: !l.hashed}
 	for _, id := range ids {

@@ -27,6 +27,7 @@ type wantQueue struct {
 	moved  sync.Cond   // items or closed have changed, or a lane is over
 	items  []wire.Want // from head on
 	head   int
+	back   []job  // what lanes have taken and given back, at most one job for each
 	files  uint64 // sum of the items' Files
 	turn   int    // how often all was forgotten: a lane that is older may be one that is lost, and gets nothing more (spec 5.2)
 	closed bool
@@ -55,7 +56,7 @@ func (q *wantQueue) add(f wire.Frame) error {
 		return err
 	}
 	if f.Flag {
-		q.items, q.head, q.files = q.items[:0], 0, 0
+		q.items, q.head, q.files, q.back = q.items[:0], 0, 0, nil
 		q.turn++
 	}
 	if len(q.items)-q.head+len(q.buf) > maxItems {
@@ -113,6 +114,11 @@ func (q *wantQueue) next(turn int, over func() bool) (job, bool) {
 		if q.closed || q.turn != turn || over() {
 			return job{}, false
 		}
+		if n := len(q.back); n > 0 {
+			j := q.back[n-1]
+			q.back = q.back[:n-1]
+			return j, true
+		}
 		if q.head < len(q.items) {
 			if j := q.cutLocked(); j.pieces > 0 || len(j.pack) > 0 {
 				return j, true
@@ -120,6 +126,16 @@ func (q *wantQueue) next(turn int, over func() bool) (job, bool) {
 			continue // nothing but folders was wanted
 		}
 		q.moved.Wait()
+	}
+}
+
+// giveBack makes another lane of the turn do a job, or the rest of one.
+func (q *wantQueue) giveBack(turn int, j job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.turn == turn { // otherwise all was forgotten meanwhile
+		q.back = append(q.back, j)
+		q.moved.Broadcast()
 	}
 }
 

@@ -246,3 +246,30 @@ func TestHashesOfSentPiecesAreKeptUntilTheRootIsAskedFor(t *testing.T) {
 	require.Equal(t, make([]bool, 3), book.take(7, shape).known, "once")
 	require.True(t, book.take(8, shape).known[0])
 }
+
+// A lane that ends in order gives back the rest of its job, and another lane does it first, unless a fresh WANT has come meanwhile.
+func TestAnotherLaneDoesWhatIsGivenBack(t *testing.T) {
+	q := newWantQueue(filesOfPieces(t, false, 40, 3))
+	require.NoError(t, q.add(wantFrame(false, wire.Want{File: 0, Files: 2})))
+	never := func() bool { return false }
+	turn := q.begin()
+	j, ok := q.next(turn, never)
+	require.True(t, ok)
+	require.Equal(t, job{file: 0, first: 0, pieces: jobPieces}, j)
+	rest := job{file: 0, first: 5, pieces: jobPieces - 5}
+	q.giveBack(turn, rest)
+	j, ok = q.next(turn, never)
+	require.True(t, ok)
+	require.Equal(t, rest, j)
+	j, ok = q.next(turn, never)
+	require.True(t, ok)
+	require.Equal(t, jobPieces, j.first, "and then the others")
+	require.NoError(t, q.add(wantFrame(true, wire.Want{File: 1, Files: 1})))
+	q.giveBack(turn, rest)
+	j, ok = q.next(q.begin(), never)
+	require.True(t, ok)
+	require.Equal(t, job{file: 1, first: 0, pieces: 3}, j)
+	q.giveBack(q.begin(), j)
+	require.NoError(t, q.add(wantFrame(true, wire.Want{File: 0, Files: 1, Piece: 39})))
+	require.Equal(t, []job{{file: 0, first: 39, pieces: 1}}, jobs(q))
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 )
@@ -20,7 +21,7 @@ type ServiceConfig struct {
 	// Receive. If nil, any peer may push.
 	Admit func(peer string) error
 	// Receive decides whether to accept a push. It may take as long as a user needs; ctx ends when the peer gives up. An error refuses the
-	// push: the peer receives only CodeDenied and, if the error is an *Error, its Text. Returning nil without an error refuses it too. If
+	// push: the peer receives only CodeDenied, or CodeBusy, after which it tries again, and the Text if the error is an *Error. Returning nil without an error refuses it too. If
 	// Receive is nil, all pushes are refused. The lists of all pushes that wait for Receive share 512 MiB. A push beyond that is refused
 	// with CodeBusy, and is retried automatically; one of less than 1 MiB always has room.
 	Receive func(ctx context.Context, in Incoming) (*Destination, error)
@@ -35,7 +36,7 @@ type ServiceConfig struct {
 // Incoming describes a push that a peer proposes.
 type Incoming struct {
 	Peer    string // the sender, as the session names it
-	Name    string // the peer's name for it: untrusted
+	Name    string // of the only entry at the top, or if there are several the peer's name for them: untrusted
 	ID      string // identifies the tree: the same files have the same ID again
 	Files   int
 	Bytes   int64
@@ -152,7 +153,7 @@ func (v *Service) runs() (end func()) {
 }
 
 func (v *Service) acceptLane(bulk.AcceptInfo) (*bulk.Options, error) {
-	return &bulk.Options{Compress: v.cfg.Compress, AllowLimited: v.cfg.AllowLimited}, nil
+	return &bulk.Options{Compress: v.cfg.Compress, AllowLimited: true}, nil // the opener opens none where it may not be used
 }
 
 // serveLane finds the transfer that a data lane belongs to.
@@ -248,7 +249,7 @@ func (v *Service) greet(s *session.Session, ctl *control) error {
 	if err := ctl.send(wire.KindHello, false, ours.Append); err != nil {
 		return err
 	}
-	in := incomingLink{v, s, ctl, joinKey{s.Peer(), theirs.ID}, theirs.Caps}
+	in := incomingLink{v: v, s: s, ctl: ctl, key: joinKey{s.Peer(), theirs.ID}, caps: theirs.Caps}
 	if theirs.Role == wire.Sender {
 		return in.receive()
 	}
@@ -262,10 +263,12 @@ type incomingLink struct {
 	ctl  *control
 	key  joinKey
 	caps wire.Caps // of the peer
+
+	share lane.Held // of the peer's share: what a manifest takes that it pushes
 }
 
 // join makes lane serve the data lanes of the transfer until leave is called. leave waits for them.
-func (in *incomingLink) join(ctx context.Context, lane func(context.Context, *bulk.Lane)) (leave func(), err error) {
+func (in *incomingLink) join(ctx context.Context, lane laneFunc) (leave func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var lanes sync.WaitGroup
 	open := 0 // guarded by Service.mu
@@ -286,7 +289,7 @@ func (in *incomingLink) join(ctx context.Context, lane func(context.Context, *bu
 		lanes.Add(1)
 		v.mu.Unlock()
 		defer lanes.Done()
-		serveLane(ctx, l, lane)
+		serveLane(ctx, l, nil, lane) // the opener decides which connection its lanes run on
 		v.mu.Lock()
 		open--
 		v.mu.Unlock()

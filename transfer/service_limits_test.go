@@ -145,7 +145,7 @@ func TestTokensAreCopiesAndRandomUnlessGiven(t *testing.T) {
 func TestLanesJoinTheirTransferAlone(t *testing.T) {
 	v := newTestService(t, nil)
 	in := incomingLink{v: v, key: joinKey{"alice", wire.ID{1}}}
-	leave, err := in.join(t.Context(), func(context.Context, *bulk.Lane) {})
+	leave, err := in.join(t.Context(), func(context.Context, *bulk.Lane, <-chan struct{}) {})
 	require.NoError(t, err)
 	_, err = in.join(t.Context(), nil)
 	require.Equal(t, CodeProtocol, CodeOf(err), "a second transfer with the same id")

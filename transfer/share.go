@@ -27,7 +27,8 @@ type Share struct {
 
 // ShareOptions are the options of Service.Share. Nil and the zero value are useful.
 type ShareOptions struct {
-	// Name is the tree's name at the receiver. If empty, the tree's own.
+	// Name is the tree's name at the receiver, if there are several entries at its top. If empty, the tree's own. A single entry has its own
+	// name there.
 	Name string
 	// Token is the token that a peer must present, at most 64 bytes. If nil, a random one of 16 bytes.
 	Token []byte

@@ -65,9 +65,7 @@ func (g *rogue) serveTree(tree *source.Tree, has func(id uint32) bool, bring fun
 		switch f.Kind {
 		case wire.KindWantLayer:
 			if id := wire.ConsumeFile(f.Body); has(id) {
-				cvs, _, err := tree.Reader().Layer(context.Background(), id)
-				require.NoError(g.t, err)
-				g.send(wire.KindLayer, false, wire.Layer{File: id, CVs: b3tree.AppendLayer(nil, cvs)}.Append)
+				g.sendLayer(tree, id)
 			}
 		case wire.KindWant:
 			wants, err := wire.ConsumeWants(nil, f.Body)
@@ -77,6 +75,13 @@ func (g *rogue) serveTree(tree *source.Tree, has func(id uint32) bool, bring fun
 			}
 		}
 	}
+}
+
+// sendLayer sends the layer of a file.
+func (g *rogue) sendLayer(tree *source.Tree, id uint32) {
+	cvs, _, err := tree.Reader().Layer(context.Background(), id)
+	require.NoError(g.t, err)
+	g.send(wire.KindLayer, false, wire.Layer{File: id, CVs: b3tree.AppendLayer(nil, cvs)}.Append)
 }
 
 // wrongData returns data frames with what is wanted, of zeros.

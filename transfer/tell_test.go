@@ -57,7 +57,10 @@ func TestAPushTellsWhatItIsAndWhatBecameOfIt(t *testing.T) {
 		require.Zero(t, in, "Receive is not asked then")
 
 		refuse = false
-		sent := transfer.Push(t.Context(), always(p.Alice), tree, nil)
+		sent := transfer.Push(t.Context(), func(ctx context.Context) (*session.Session, error) {
+			time.Sleep(time.Hour) // until the peer is there: that is not the time of the transfer
+			return p.Alice, nil
+		}, tree, nil)
 		result, err := sent.Wait()
 		require.NoError(t, err)
 		require.Equal(t, []string{"alice", "alice"}, asked)
@@ -79,7 +82,7 @@ func TestAPushTellsWhatItIsAndWhatBecameOfIt(t *testing.T) {
 // Claim: transfer.Snapshot.Began, transfer.Snapshot.Progress, transfer.Snapshot.Sources, transfer.Snapshot.Failed, transfer.Snapshot.Err
 // Claim: transfer.Source.Peer, transfer.Source.Lanes, transfer.Source.Bytes, transfer.Source.Rate, transfer.Source.Wanted
 // Claim: transfer.Progress.Rate, transfer.Progress.ETA, transfer.Progress.Crossed, transfer.Progress.Lanes
-// Claim: transfer.ShareOptions.OnBegun, transfer.ShareOptions.Name
+// Claim: transfer.ShareOptions.OnBegun
 func TestASnapshotShowsATransferAsItStands(t *testing.T) {
 	const rate, size = 1 << 20, 32 << 20
 	from := write(t, content{"large": size})
@@ -101,7 +104,7 @@ func TestASnapshotShowsATransferAsItStands(t *testing.T) {
 		now := all[0]
 		require.NotZero(t, now.Number)
 		require.Equal(t, share.Ref().ID(), now.ID)
-		require.Equal(t, "holiday", now.Name)
+		require.Equal(t, "tree", now.Name, "the name of what it brings")
 		require.Equal(t, "bob", now.Peer)
 		require.True(t, now.Receiving)
 		require.Equal(t, began, now.Began)
@@ -294,10 +297,11 @@ type scarce struct{ net.Conn }
 
 func (scarce) Limited() bool { return true }
 
+// The opener decides, whichever way the data goes.
 // Claim: transfer.Options.AllowLimited
 func TestDataWaitsOnALimitedConnectionUnlessItIsAllowed(t *testing.T) {
 	from := write(t, few)
-	for _, allow := range []bool{false, true} {
+	for _, test := range []struct{ push, allow bool }{{true, false}, {true, true}, {false, false}, {false, true}} {
 		synctest.Test(t, func(t *testing.T) {
 			var serving sync.WaitGroup
 			defer serving.Wait()
@@ -317,18 +321,26 @@ func TestDataWaitsOnALimitedConnectionUnlessItIsAllowed(t *testing.T) {
 			s, err := session.Dial(t.Context(), first, "bob", open, &session.Config{Local: "alice"})
 			require.NoError(t, err)
 			defer func() { _ = s.Close() }()
+			patient := transfer.ReceiveOptions{Options: transfer.Options{AllowLimited: test.allow, StallAfter: time.Hour}}
 			v, err := transfer.NewService(into(t.TempDir(), transfer.ReceiveOptions{Options: transfer.Options{StallAfter: time.Hour}}))
 			require.NoError(t, err)
 			v.Handle(mux)
 			defer func() { require.NoError(t, v.Close()) }()
-			sent := transfer.Push(t.Context(), always(s), walk(t, from), &transfer.Options{AllowLimited: allow})
+			var sent *transfer.Transfer
+			if test.push {
+				sent = transfer.Push(t.Context(), always(s), walk(t, from), &transfer.Options{AllowLimited: test.allow})
+			} else {
+				share, err := v.Share(walk(t, from), nil)
+				require.NoError(t, err)
+				sent = transfer.Fetch(t.Context(), []transfer.Dialer{always(s)}, share.Ref(), t.TempDir(), &patient)
+			}
 			time.Sleep(20 * time.Second)
 			synctest.Wait()
 			select {
 			case <-sent.Done():
-				require.True(t, allow, "it has not waited")
+				require.True(t, test.allow, "it has not waited")
 			default:
-				require.False(t, allow, "it waits")
+				require.False(t, test.allow, "it waits")
 			}
 			limited = false
 			require.NoError(t, s.Reconnect(t.Context()))

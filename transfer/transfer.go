@@ -80,8 +80,8 @@ type Result struct {
 	Name     string
 	ID       string // identifies the transfer, and its state at the receiver: 32 hexadecimal digits
 	Progress Progress
-	Took     time.Duration
-	Failed   []*Error // the files that failed while the others arrived
+	Took     time.Duration // since the two sides had found each other, or since the start if they have not
+	Failed   []*Error      // the files that failed while the others arrived
 
 	LeftOut     int    // items that the sender found and could not send, as source.LeftOut counts them; 0 if the sender's version does not report them
 	LeftOutText string // their kinds, in the sender's words: untrusted at the receiver
@@ -155,7 +155,7 @@ func (t *Transfer) result() Result {
 	if ended.IsZero() {
 		ended = time.Now()
 	}
-	return Result{t.name, idOf(t.root), p, ended.Sub(t.began), append([]*Error(nil), t.failed...), t.left, t.leftText}
+	return Result{t.name, idOf(t.root), p, ended.Sub(t.meter.since(t.began)), append([]*Error(nil), t.failed...), t.left, t.leftText}
 }
 
 // idOf returns the name of a transfer in the file system: the first half of its root.

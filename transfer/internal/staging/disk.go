@@ -48,6 +48,9 @@ type File interface {
 	Truncate(size int64) error
 	Chmod(perm fs.FileMode) error
 	Chtimes(mtime time.Time) error
+	// Link gives the file another name, which must not exist, whatever has the file's own name by now. The error is errors.ErrUnsupported
+	// if no single system call does that.
+	Link(to string) error
 	// Datasync makes the written data and the size durable.
 	Datasync() error
 	// SyncAll makes all data written to the file's disk durable, and reports data lost there since the file was opened or since its last
@@ -63,6 +66,8 @@ type Info struct {
 	Size    int64
 	ModTime time.Time
 	Inode   uint64 // 0 where the system does not report it
+	Device  uint64 // that the Inode is of
+	Shared  bool   // another user owns it or may write to it; false where the system does not report it
 }
 
 // OpenRoot returns the FS below the directory dest, which must exist. Its Close does not close Stagings.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -87,6 +88,9 @@ func (f *diskFile) Datasync() error { return f.fail("datasync", unlessUnsupporte
 
 func (f *diskFile) Close() error { return f.fail("close", unix.Close(f.fd)) }
 
+// user is whom the files of this process belong to.
+var user = uint32(os.Geteuid())
+
 // infoOf returns what fstat says. What is no file, folder or symlink is irregular.
 func infoOf(st *unix.Stat_t) Info {
 	mode := fs.FileMode(st.Mode & 0o777)
@@ -100,5 +104,8 @@ func infoOf(st *unix.Stat_t) Info {
 		mode |= fs.ModeIrregular
 	}
 	sec, nsec := st.Mtim.Unix()
-	return Info{Mode: mode, Size: st.Size, ModTime: time.Unix(sec, nsec), Inode: uint64(st.Ino)} //nolint:unconvert // FreeBSD's was narrower
+	return Info{
+		Mode: mode, Size: st.Size, ModTime: time.Unix(sec, nsec), Shared: st.Uid != user || st.Mode&0o022 != 0,
+		Inode: uint64(st.Ino), Device: uint64(st.Dev), //nolint:unconvert // each system has its own types
+	}
 }

@@ -2,6 +2,9 @@ package staging
 
 import (
 	"errors"
+	"os"
+	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,6 +38,20 @@ func futimes(fd int, mtime time.Time) error {
 		return errors.ErrUnsupported
 	}
 	return err
+}
+
+// hasProc reports whether open files have names.
+var hasProc = sync.OnceValue(func() bool { _, err := os.Stat("/proc/self/fd"); return err == nil })
+
+// Link is linkat(2) of the descriptor's name in /proc.
+func (f *diskFile) Link(to string) error {
+	if !hasProc() {
+		return errors.ErrUnsupported
+	}
+	self := "/proc/self/fd/" + strconv.Itoa(f.fd)
+	return f.disk.at("link", to, func(dir int, base string) error {
+		return unix.Linkat(unix.AT_FDCWD, self, dir, base, unix.AT_SYMLINK_FOLLOW)
+	})
 }
 
 // renameNew is renameat2(2) with RENAME_NOREPLACE, which not all file systems have.

@@ -13,6 +13,9 @@ func datasync(fd int) error { return uninterrupted(func() error { return fullSyn
 // SyncAll: no call of these systems waits for all.
 func (f *diskFile) SyncAll() error { return errors.ErrUnsupported }
 
+// Link: these systems know no name of a descriptor.
+func (f *diskFile) Link(string) error { return errors.ErrUnsupported }
+
 // Punch: what these systems have differs too much.
 func (f *diskFile) Punch(int64, int64) error { return errors.ErrUnsupported }
 

@@ -81,6 +81,9 @@ func (f diskFile) Datasync() error { return f.Sync() }
 // SyncAll: that of a volume is for administrators.
 func (f diskFile) SyncAll() error { return errors.ErrUnsupported }
 
+// Link would need the file's own name.
+func (f diskFile) Link(string) error { return errors.ErrUnsupported }
+
 // Punch would need a file that was made sparse.
 func (f diskFile) Punch(int64, int64) error { return errors.ErrUnsupported }
 

@@ -22,6 +22,10 @@
 // they still have their names, so if a folder is moved away during a call, the files go with it. On other systems everything goes through
 // one os.Root, which follows symlinks inside the destination and none that leads out.
 //
+// A staging directory that another user owns or may write to is CodePathUnsafe, except on a file system without owners. The file that gets a
+// name is the one that was written: on Linux the open file of a part of pieces is linked, and otherwise the inode is compared afterwards.
+// Modes are cut by the umask of the process that publishes.
+//
 // The journal is not trusted about published files: Open checks that each is still in its place, with its size and time, and Finish checks
 // them all. Folders without u+rwx are opened up while needed, and have their modes again after Finish, Close and Abort.
 //

@@ -129,10 +129,10 @@ func (s *Staging) makeLink(e *manifest.Entry) error {
 	return s.fs.Rename(private, e.Path)
 }
 
-// dressFolders sets the modes and times of the folders, the inner ones first.
+// dressFolders sets the modes and times of the folders, the inner ones first, unless KeepFolders was called.
 func (s *Staging) dressFolders() error {
 	for _, e := range slices.Backward(s.entries) {
-		if e.Kind != manifest.KindDir {
+		if e.Kind != manifest.KindDir || s.keepsFolders {
 			continue
 		}
 		if err := s.dressFolder(&e); err != nil {
@@ -167,4 +167,49 @@ func (s *Staging) dressFolder(e *manifest.Entry) error {
 	delete(s.opened, e.Path)
 	delete(s.looked, e.Path)
 	return nil
+}
+
+// Lacks returns the path of the first folder or symlink that Finish would create, or "" if there is none. The error is CodeExists or
+// CodePathUnsafe for something else in its place.
+func (s *Staging) Lacks() (string, error) {
+	if err := s.begin("look"); err != nil {
+		return "", err
+	}
+	defer s.endCall()
+	for i := range s.entries {
+		e := &s.entries[i]
+		if e.Kind == manifest.KindFile {
+			continue
+		}
+		isThere, err := s.hasOther(e)
+		if err != nil {
+			return "", wrap("look", e.Path, err)
+		}
+		if !isThere {
+			return e.Path, nil
+		}
+	}
+	return "", nil
+}
+
+// hasOther reports whether an entry that is no file is in its place.
+func (s *Staging) hasOther(e *manifest.Entry) (bool, error) {
+	info, err := s.lstat(e.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case e.Kind == manifest.KindSymlink:
+		target, err := s.fs.Readlink(e.Path)
+		return err == nil && target == e.Target, nil
+	}
+	return true, isFolder(e.Path, info)
+}
+
+// KeepFolders makes Finish leave the modes and times of folders as they are.
+func (s *Staging) KeepFolders() {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	s.keepsFolders = true
 }

@@ -11,11 +11,15 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/transfer/internal/fault"
 	"github.com/peerlane/peerlane/transfer/internal/manifest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	procs.One()
+	goleak.VerifyTestMain(m)
+}
 
 const testID = "0123abcd"
 

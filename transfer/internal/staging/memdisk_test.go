@@ -19,6 +19,7 @@ var errCut = errors.New("the power is cut")
 // node is a file, directory or link of a memDisk.
 type node struct {
 	inode  uint64
+	shared bool
 	mode   fs.FileMode
 	mtime  time.Time
 	target string
@@ -44,6 +45,9 @@ type memDisk struct {
 	fail    map[int]error // operations that fail once
 	noLinks bool
 	noNew   bool                      // there is no RenameNew
+	noSelf  bool                      // there is no File.Link
+	umask   fs.FileMode               // besides 022
+	shares  bool                      // all that is made is Shared, as on a FAT
 	keeps   func(time.Time) time.Time // what becomes of a time, if not nil
 	between func()                    // called before a Rename, as another program may do something then
 
@@ -164,7 +168,7 @@ func (d *memDisk) make(name string, mode fs.FileMode) (*node, error) {
 	if d.names[name] != nil {
 		return nil, exists("make", name)
 	}
-	n := &node{mode: mode, links: 1, mtime: time.Now()}
+	n := &node{mode: mode, links: 1, mtime: time.Now(), shared: d.shares}
 	if last := len(d.free) - 1; last >= 0 {
 		n.inode, d.free = d.free[last], d.free[:last]
 	} else {

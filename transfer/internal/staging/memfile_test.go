@@ -162,6 +162,15 @@ func (f *memFile) Chmod(perm fs.FileMode) error {
 	return nil
 }
 
+func (f *memFile) Link(to string) error {
+	if f.disk.noSelf {
+		return errors.ErrUnsupported
+	}
+	f.lock()
+	defer f.disk.mu.Unlock()
+	return f.disk.link(f.node, f.name, to)
+}
+
 func (f *memFile) Stat() (Info, error) {
 	f.lock()
 	defer f.disk.mu.Unlock()

@@ -31,7 +31,7 @@ func (d *memDisk) OpenFile(name string, flag int, perm fs.FileMode) (File, error
 	if err := d.op("create " + name); err != nil {
 		return nil, err
 	}
-	n, err := d.make(name, perm&^0o022)
+	n, err := d.make(name, perm&^(0o022|d.umask))
 	return &memFile{disk: d, node: n, name: name}, err
 }
 
@@ -75,7 +75,7 @@ func (d *memDisk) Lstat(name string) (Info, error) {
 }
 
 func (n *node) info() Info {
-	return Info{Mode: n.mode, Size: int64(len(n.data)), ModTime: n.mtime, Inode: n.inode}
+	return Info{Mode: n.mode, Size: int64(len(n.data)), ModTime: n.mtime, Inode: n.inode, Shared: n.shared}
 }
 
 func (d *memDisk) Readlink(name string) (string, error) {
@@ -170,15 +170,20 @@ func (d *memDisk) rename(from, to string, isNew bool) error {
 func (d *memDisk) Link(from, to string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	n := d.names[from]
+	if n == nil {
+		return notFound("link", from)
+	}
+	return d.link(n, from, to)
+}
+
+// link gives a node, of the name from, another name.
+func (d *memDisk) link(n *node, from, to string) error {
 	if d.noLinks {
 		return &fs.PathError{Op: "link", Path: to, Err: syscall.EPERM}
 	}
 	if err := d.op("link " + from + " " + to); err != nil {
 		return err
-	}
-	n := d.names[from]
-	if n == nil {
-		return notFound("link", from)
 	}
 	if err := d.checkDir("link", to, 0o700); err != nil {
 		return err

@@ -43,6 +43,10 @@ func (s *Staging) load() error {
 	if !info.Mode.IsDir() {
 		return errorf("open", s.dir, fault.CodePathUnsafe, "it is no directory of a transfer")
 	}
+	if err := s.checkOwn(info); err != nil {
+		return err
+	}
+	s.device = info.Device
 	if s.lock, err = s.fs.Lock(lockName(s.dir)); err != nil {
 		return err
 	}
@@ -58,6 +62,9 @@ func (s *Staging) load() error {
 		return errorf("open", "", fault.CodeNoState, "the transfer was never begun, or its list of files is damaged: start again")
 	}
 	if err := s.setEntries(entries); err != nil {
+		return err
+	}
+	if err := s.renewUmask(); err != nil {
 		return err
 	}
 	pieces, err := s.loadJournal()

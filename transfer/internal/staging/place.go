@@ -14,8 +14,23 @@ import (
 type folders map[string]error
 
 // place gives the part its path, and reports whether the part still has its own name: with a link it keeps the name until the folder is
-// synced. Without hard links the part is renamed.
-func (s *Staging) place(p *part) (isLink bool, err error) {
+// synced. Without hard links the part is renamed. f is the part's open file, or nil; without it, the file that got the name is compared with
+// the one that was written.
+func (s *Staging) place(p *part, f File) (isLink bool, err error) {
+	if f != nil && !s.opts.Overwrite {
+		if err := f.Link(p.entry.Path); err == nil {
+			return true, nil
+		}
+		// it may be possible by name, and the error of that is the one that counts
+	}
+	if isLink, err = s.placeByName(p); err == nil {
+		err = s.verifyPlaced(p)
+	}
+	return isLink, err
+}
+
+// placeByName is place for whatever file has the part's name.
+func (s *Staging) placeByName(p *part) (isLink bool, err error) {
 	from, to := s.partName(p), p.entry.Path
 	if s.opts.Overwrite {
 		if info, err := s.fs.Lstat(to); err == nil && info.Mode.IsDir() {

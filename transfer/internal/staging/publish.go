@@ -148,17 +148,38 @@ func (s *Staging) publish(p *part, seen folders) error {
 		return err
 	}
 	if p.stage == stagePieces {
-		if err := s.dressPart(p); err != nil {
-			return err
-		}
+		return s.publishPieces(p)
 	}
-	isLink, err := s.place(p)
+	isLink, err := s.place(p, nil)
 	if err != nil {
 		return err
 	}
 	s.dirtyDirs[path.Dir(p.entry.Path)] = true
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.placeLocked(p, isLink)
+	return nil
+}
+
+// publishPieces is publish for a part of pieces. The part stays open until it has its name, its mode and its time.
+func (s *Staging) publishPieces(p *part) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f, err := s.holdLocked(p)
+	if err != nil {
+		return err
+	}
+	defer s.releaseLocked(p)
+	s.mu.Unlock()
+	isLink := false
+	if err = s.dress(p, f); err == nil {
+		isLink, err = s.place(p, f)
+	}
+	s.mu.Lock()
+	if err != nil {
+		return err
+	}
+	s.dirtyDirs[path.Dir(p.entry.Path)] = true
 	s.placeLocked(p, isLink)
 	return nil
 }
@@ -174,21 +195,6 @@ func (s *Staging) placeLocked(p *part, isLinked bool) {
 	delete(s.layers, p.entry.ID)
 	s.placed = append(s.placed, p)
 	s.retireLocked(p)
-}
-
-// dressPart gives a part of pieces its mode and time, and closes it.
-func (s *Staging) dressPart(p *part) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	f, err := s.holdLocked(p)
-	if err != nil {
-		return err
-	}
-	s.mu.Unlock()
-	err = s.dress(p, f)
-	s.mu.Lock()
-	s.releaseLocked(p)
-	return err
 }
 
 // settle syncs the folders in which names have changed, tells the journal what is published, and then removes the parts.

@@ -19,7 +19,8 @@ type Staging struct {
 	fs      FS
 	dir     string
 	opts    Options
-	umask   fs.FileMode
+	umask   fs.FileMode // of this process
+	device  uint64      // that the staging directory is on
 	entries []manifest.Entry
 	parts   []part // the parts of files, by id
 	lock    io.Closer
@@ -33,6 +34,8 @@ type Staging struct {
 	torn       bool            // there may be something behind that end
 	meta       uint32          // its CRC
 	dirtyDirs  map[string]bool // directories with changed names
+
+	keepsFolders bool // KeepFolders was called
 
 	probing sync.Mutex // held to ask the disk how it stores a time
 
@@ -142,17 +145,21 @@ func Create(disk FS, id string, entries []manifest.Entry, o *Options) (*Staging,
 
 // create writes meta and an empty journal, and determines the umask.
 func (s *Staging) create() error {
+	info, err := s.fs.Lstat(s.dir)
+	if err != nil {
+		return err
+	}
+	if err := s.checkOwn(info); err != nil {
+		return err
+	}
+	s.device = info.Device
 	f, err := s.fs.OpenFile(s.metaName(), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o777) // the bits missing from this mode are the umask
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
+	if s.umask, err = umaskOf(f); err != nil {
 		return err
-	}
-	if info.Mode.Perm()&0o700 == 0o700 { // not on Windows, nor on FAT
-		s.umask = 0o777 &^ info.Mode.Perm()
 	}
 	if err := f.Chmod(0o600); err != nil {
 		return err

@@ -204,6 +204,10 @@ func (s *Staging) flushSmall(p *part) error {
 	if err != nil {
 		return err
 	}
+	if !p.isSame(info) {
+		_ = f.Close() // it is not ours
+		return errorf("sync", p.entry.Path, fault.CodeIO, "another program has changed %q", s.partName(p))
+	}
 	err = f.Datasync()
 	if mode := modeOf(p.entry.Perm, s.umask); err == nil && info.Mode.Perm() != mode { // it could not be opened with that
 		err = f.Chmod(mode)

@@ -139,7 +139,7 @@ func (s *Staging) writeFile(id uint32, data []byte) error {
 	p.use = useWrite
 	s.mu.Unlock()
 
-	err = s.writeWhole(p, data)
+	inode, err := s.writeWhole(p, data)
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,6 +147,7 @@ func (s *Staging) writeFile(id uint32, data []byte) error {
 	if err != nil {
 		return wrap("write", p.entry.Path, err)
 	}
+	p.inode = inode
 	p.move(stageWhole)
 	s.small = append(s.small, p)
 	s.unsynced += p.entry.Size
@@ -164,11 +165,11 @@ func (p *part) checkWhole(size int64) error {
 	return nil
 }
 
-// writeWhole writes the part with all the data, its mode and its time. After an error an incomplete part may exist.
-func (s *Staging) writeWhole(p *part, data []byte) error {
+// writeWhole writes the part with all the data, its mode and its time, and returns its inode. After an error an incomplete part may exist.
+func (s *Staging) writeWhole(p *part, data []byte) (inode uint64, err error) {
 	f, err := s.createNew(s.partName(p), os.O_WRONLY)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(data) > 0 {
 		_, err = f.WriteAt(data, 0)
@@ -176,10 +177,14 @@ func (s *Staging) writeWhole(p *part, data []byte) error {
 	if err == nil {
 		err = s.dress(p, f)
 	}
+	var info Info
+	if err == nil {
+		info, err = f.Stat()
+	}
 	if closed := f.Close(); err == nil {
 		err = closed
 	}
-	return err
+	return info.Inode, err
 }
 
 // dress sets the file's mode and time on an open part.

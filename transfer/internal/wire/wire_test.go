@@ -264,6 +264,36 @@ func FuzzPack(f *testing.F) {
 	})
 }
 
+// What a data lane begins with, and the head of a frame of it, are written as they were read.
+func FuzzData(f *testing.F) {
+	for _, h := range []DataHeader{{Data, true, 1, 2, 1, 262144}, {Zeros, false, 1, 2, 3, 0}, {Pack, true, 1, 0, 2, MaxPack}} {
+		b := AppendLaneHello(nil, ID{1, 2})
+		b = append(b, make([]byte, DataHeaderSize)...)
+		h.Put(b[LaneHelloSize:])
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) < LaneHelloSize+DataHeaderSize {
+			return
+		}
+		if id, err := ConsumeLaneHello(b); err == nil {
+			require.Equal(t, b[:LaneHelloSize], AppendLaneHello(nil, id))
+		} else {
+			require.ErrorIs(t, err, ErrProtocol)
+		}
+		head := b[LaneHelloSize : LaneHelloSize+DataHeaderSize]
+		h, err := ConsumeDataHeader(head)
+		if err != nil {
+			require.ErrorIs(t, err, ErrProtocol)
+			return
+		}
+		require.True(t, h.Count > 0 && (h.Kind != Pack || h.Length <= MaxPack))
+		var again [DataHeaderSize]byte
+		h.Put(again[:])
+		require.Equal(t, head, again[:])
+	})
+}
+
 var errHalted = errors.New("halted")
 
 // halting returns one byte, and then an error, in turn.
