@@ -13,7 +13,7 @@ const (
 	otherPeer = "12D3KooWH3uVF6wv47WnArKHk5p6cvgCJEb74UTmxztmQDc298L3"
 )
 
-func TestParsePeerTakesWhatPeopleHave(t *testing.T) {
+func TestParsePeerAcceptsPastedAddresses(t *testing.T) {
 	pid, err := peer.Decode(testPeer)
 	require.NoError(t, err)
 	tcp, quic := "/ip4/192.0.2.7/tcp/4001", "/ip4/192.0.2.7/udp/4001/quic-v1"
@@ -42,18 +42,21 @@ func TestParsePeerTakesWhatPeopleHave(t *testing.T) {
 	}
 }
 
-func TestParsePeerSaysWhatIsWrong(t *testing.T) {
+func TestParsePeerErrorsNameTheMistake(t *testing.T) {
 	for in, want := range map[string]string{
-		"":                        "empty",
-		" , \n":                   "empty",
-		"192.0.2.7:4001":          "neither a Peer ID nor an address such as",
-		testPeer[:20]:             "neither a Peer ID nor",
-		"/ip4/192.0.2.7/tcp/4001": "must end in /p2p/<peer id>",
-		"/ip4/1.2.3.4/tcp/1/p2p/" + testPeer + "/p2p-circuit": "must end in /p2p/<peer id>",
-		"/ip4/192.0.2.7/tcp":                 "is not a multiaddr",
-		"/ip4/0.0.0.0/tcp/1/p2p/" + testPeer: "an address to listen on",
-		"/ip6/::/tcp/1/p2p/" + testPeer:      "an address to listen on",
-		testPeer + "," + otherPeer:           "two peers",
+		"":               "empty",
+		" , \n":          "empty",
+		"192.0.2.7:4001": "neither a Peer ID nor an address such as",
+		testPeer[:20]:    "the Peer ID \"" + testPeer[:20] + "\" is cut off or mistyped",
+		testPeer + "0":   "cut off or mistyped",
+		"/ip4/192.0.2.7/tcp/4001/p2p/" + testPeer[:40]:           "the Peer ID \"" + testPeer[:40] + "\" in ",
+		"/ip4/192.0.2.7/tcp/1/p2p/x/p2p-circuit/p2p/" + testPeer: "the Peer ID \"x\" in ",
+		"/ip4/192.0.2.7/tcp/4001":                                "must end in /p2p/<peer id>",
+		"/ip4/1.2.3.4/tcp/1/p2p/" + testPeer + "/p2p-circuit":    "must end in /p2p/<peer id>",
+		"/ip4/192.0.2.7/tcp":                                     "is not a multiaddr",
+		"/ip4/0.0.0.0/tcp/1/p2p/" + testPeer:                     "an address to listen on",
+		"/ip6/::/tcp/1/p2p/" + testPeer:                          "an address to listen on",
+		testPeer + "," + otherPeer:                               "two peers",
 	} {
 		_, err := ParsePeer(in)
 		require.ErrorIs(t, err, ErrInvalid, "%q", in)
@@ -61,7 +64,7 @@ func TestParsePeerSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-func TestLoopbackAddressesAreLeftOutWhereThereAreOthers(t *testing.T) {
+func TestLoopbackAddressesAreOmittedIfThereAreOthers(t *testing.T) {
 	pid, err := peer.Decode(testPeer)
 	require.NoError(t, err)
 	local, local6 := ma.StringCast("/ip4/127.0.0.1/tcp/1"), ma.StringCast("/ip6/::1/tcp/1")
@@ -72,7 +75,7 @@ func TestLoopbackAddressesAreLeftOutWhereThereAreOthers(t *testing.T) {
 	require.Empty(t, pasteable(pid, nil))
 }
 
-// What is accepted comes out again the same, address by address.
+// An accepted peer is formatted and parsed again without a change, address by address.
 func FuzzParsePeer(f *testing.F) {
 	for _, s := range []string{testPeer, "/ip4/192.0.2.7/tcp/1/p2p/" + testPeer, "/ip4/1.2.3.4/tcp/1", "a,b",
 		"/ip4/1.2.3.4/tcp/1/p2p/" + otherPeer + "/p2p-circuit/p2p/" + testPeer} {

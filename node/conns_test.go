@@ -28,7 +28,7 @@ func TestConnsPerPeerRaisesALimitAndLeavesTheOthers(t *testing.T) {
 		one, other := test.RandPeerIDFatal(t), test.RandPeerIDFatal(t)
 		require.NoError(t, openStreams(m, one, tag, more), name)
 		require.ErrorIs(t, openStreams(m, one, tag, 1), network.ErrResourceLimitExceeded, name)
-		require.NoError(t, openStreams(m, one, "/another", 60), name) // a refused one stays
+		require.NoError(t, openStreams(m, one, "/another", 60), name) // a refused stream remains
 		require.ErrorIs(t, openStreams(m, one, "/another", 100), network.ErrResourceLimitExceeded, name)
 		require.NoError(t, openStreams(m, other, tag, 64), name)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/peerlane/peerlane/node"
 )
 
-// Two hosts, of which one dials the other by what it printed.
+// Two hosts: one dials the other at an address that the other printed.
 func ExampleNew() {
 	ctx := context.Background()
 	a, err := node.New(ctx, &node.Options{Loopback: true})
@@ -33,6 +33,28 @@ func ExampleNew() {
 	a.Remember(info)
 	fmt.Println(a.Host().Connect(ctx, peer.AddrInfo{ID: b.ID()}))
 	// Output: <nil>
+}
+
+// A host asks another host, a relay, at which address it sees this one. Behind a NAT, a second relay tells more.
+func ExampleNode_Network() {
+	ctx := context.Background()
+	relay, err := node.New(ctx, &node.Options{Loopback: true, RelayService: &node.RelayService{}})
+	if err != nil {
+		panic(err)
+	}
+	defer relay.Close()
+	n, err := node.New(ctx, &node.Options{Loopback: true, HolePunch: true})
+	if err != nil {
+		panic(err)
+	}
+	defer n.Close()
+
+	report, err := n.Network(ctx, &node.NetworkOptions{Relays: relay.Addrs()[:1]})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("NAT:", report.IPv4.TCP.Mapping)
+	// Output: NAT: none
 }
 
 func ExampleLoadKey() {

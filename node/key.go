@@ -17,7 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 )
 
-// The errors of a key file, for errors.Is. Their text says what to do.
+// Errors of a key file, for errors.Is. The message names the remedy.
 var (
 	// ErrKeyFormat: the file does not hold an Ed25519 private key.
 	ErrKeyFormat = errors.New("not an Ed25519 private key")
@@ -25,18 +25,18 @@ var (
 	ErrKeyExposed = errors.New("key file is open to other users")
 )
 
-// maxKeyFile is far more than a key takes: what is larger is not read.
+// maxKeyFile is far more than a key needs. Larger files are not read.
 const maxKeyFile = 16 << 10
 
 // pemType is the PEM type of PKCS #8.
 const pemType = "PRIVATE KEY"
 
-// LoadKey returns the Ed25519 private key in a file, and whether it has just been made. The file is PEM (PKCS #8), as
-// openssl genpkey -algorithm ed25519 makes it; libp2p's own binary form is read too. If there is no file, a new key is
-// written, for its owner only: the file appears complete or not at all, and one that another process makes meanwhile is
-// loaded, never overwritten.
+// LoadKey returns the Ed25519 private key in a file, and whether it is new. The file is PEM (PKCS #8), as openssl genpkey -algorithm
+// ed25519 writes it. LoadKey also reads libp2p's own binary form. If there is no file, LoadKey writes a new key, readable only by its
+// owner. The file appears complete or not at all. If another process creates the file at the same time, LoadKey loads that key and never
+// overwrites it.
 //
-// The error matches fs.ErrPermission, fs.ErrNotExist (no such folder), ErrKeyExposed or ErrKeyFormat, and says what to do.
+// The error matches fs.ErrPermission, fs.ErrNotExist (no such folder), ErrKeyExposed or ErrKeyFormat, and names the remedy.
 func LoadKey(path string) (key crypto.PrivKey, created bool, err error) {
 	key, err = readKey(path)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -102,7 +102,7 @@ func kind(mode fs.FileMode) string {
 	return "special file"
 }
 
-// parseKey takes a key out of a file's content: PEM, or libp2p's protobuf.
+// parseKey returns the key in a file's content: PEM, or libp2p's protobuf.
 func parseKey(data []byte) (crypto.PrivKey, error) {
 	switch {
 	case len(data) == 0:
@@ -129,7 +129,7 @@ func parseKey(data []byte) (crypto.PrivKey, error) {
 	return key, err
 }
 
-// parseLibp2pKey parses what crypto.MarshalPrivateKey made.
+// parseLibp2pKey parses the output of crypto.MarshalPrivateKey.
 func parseLibp2pKey(data []byte) (crypto.PrivKey, error) {
 	key, err := crypto.UnmarshalPrivateKey(data)
 	if err != nil {
@@ -138,10 +138,10 @@ func parseLibp2pKey(data []byte) (crypto.PrivKey, error) {
 	if key.Type() != crypto.Ed25519 {
 		return nil, fmt.Errorf("%w: it is of type %s", ErrKeyFormat, key.Type())
 	}
-	// Raw is the seed and the public key. libp2p takes any pair; one that does not match signs what nobody can verify.
+	// Raw is the seed and the public key. libp2p accepts any pair, but the signatures of a mismatched pair cannot be verified.
 	raw, err := key.Raw()
 	if err != nil || !bytes.Equal(raw, ed25519.NewKeyFromSeed(raw[:ed25519.SeedSize])) {
-		return nil, fmt.Errorf("%w: its public half does not belong to it", ErrKeyFormat)
+		return nil, fmt.Errorf("%w: its public half does not match", ErrKeyFormat)
 	}
 	return key, nil
 }
@@ -152,15 +152,15 @@ func formatKey(key crypto.PrivKey) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(*private.(*ed25519.PrivateKey)) // newKey makes no other
+	der, err := x509.MarshalPKCS8PrivateKey(*private.(*ed25519.PrivateKey)) // newKey returns Ed25519 keys only
 	if err != nil {
 		return nil, err
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}), nil
 }
 
-// createKey writes key to a file that must not exist; the error matches fs.ErrExist if it does. The content goes to a
-// temporary file first, which os.Link then gives its name: unlike a rename, that never replaces.
+// createKey writes key to a file that must not exist. The error matches fs.ErrExist if it does. createKey writes a temporary file and links
+// it to its name. Unlike a rename, a link never replaces a file.
 func createKey(path string, key crypto.PrivKey) error {
 	data, err := formatKey(key)
 	if err != nil {
@@ -170,7 +170,7 @@ func createKey(path string, key crypto.PrivKey) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(tmp.Name()) }() // only the link is to stay
+	defer func() { _ = os.Remove(tmp.Name()) }() // only the link remains
 	if err := writeAndClose(tmp, data); err != nil {
 		return err
 	}
@@ -181,26 +181,26 @@ func createKey(path string, key crypto.PrivKey) error {
 	return createInPlace(path, data)
 }
 
-// createInPlace is for file systems without hard links: no clobber, but a reader may see the file while it is written.
+// createInPlace is for file systems without hard links. It never overwrites, but a reader may see an incomplete file.
 func createInPlace(path string, data []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	if err := writeAndClose(f, data); err != nil {
-		_ = os.Remove(path) // the first error tells
+		_ = os.Remove(path) // the first error counts
 		return err
 	}
 	return nil
 }
 
-// writeAndClose writes data to the disk.
+// writeAndClose writes data, syncs the file and closes it.
 func writeAndClose(f *os.File, data []byte) error {
 	_, err := f.Write(data)
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// adviseFolder says what to do when a key file cannot be made.
+// adviseFolder adds the remedy to an error of creating a key file.
 func adviseFolder(path string, err error) error {
 	folder := filepath.Dir(path)
 	switch {

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// keyFile writes a key file for its owner only.
+// keyFile writes a key file that only its owner can read.
 func keyFile(t *testing.T, data []byte) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "key")
@@ -43,10 +43,10 @@ func TestLoadKeyMakesTheFileOnceForItsOwnerOnly(t *testing.T) {
 	require.True(t, made.Equals(read))
 	left, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
-	require.Len(t, left, 1, "a temporary file is left")
+	require.Len(t, left, 1, "no temporary file remains")
 }
 
-// However many start at once, all of them get the key that is in the file.
+// All parallel calls return the key that is in the file.
 func TestLoadKeyNeverOverwrites(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "key")
 	keys, made := make([]crypto.PrivKey, 16), make([]bool, 16)
@@ -72,7 +72,7 @@ func TestLoadKeyNeverOverwrites(t *testing.T) {
 	require.Equal(t, 1, makers)
 }
 
-// The way of file systems without hard links.
+// As on file systems without hard links.
 func TestCreateInPlaceNeverOverwrites(t *testing.T) {
 	path := keyFile(t, []byte("precious"))
 	require.ErrorIs(t, createInPlace(path, []byte("new")), fs.ErrExist)
@@ -87,7 +87,7 @@ func TestCreateInPlaceNeverOverwrites(t *testing.T) {
 	}
 }
 
-// The key of RFC 8410, section 10.3, which is the form that openssl writes too, and its Peer ID: neither may change.
+// The key of RFC 8410, section 10.3, in the form that openssl writes, and its Peer ID must not change.
 func TestLoadKeyReadsOpensslAndLibp2pFiles(t *testing.T) {
 	const pemKey = `-----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
@@ -110,7 +110,7 @@ MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC
 }
 
 // Claim: node.ErrKeyFormat
-func TestLoadKeyRefusesWhatIsNoKeyAndLeavesItAlone(t *testing.T) {
+func TestLoadKeyRejectsOtherFilesAndKeepsThem(t *testing.T) {
 	ec, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	der, err := x509.MarshalPKCS8PrivateKey(ec)
@@ -146,7 +146,7 @@ func TestLoadKeyRefusesWhatIsNoKeyAndLeavesItAlone(t *testing.T) {
 }
 
 // Claim: node.ErrKeyExposed
-func TestLoadKeyRefusesAFileThatOthersCanRead(t *testing.T) {
+func TestLoadKeyRejectsAFileThatOthersCanRead(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no permission bits")
 	}
@@ -163,7 +163,7 @@ func TestLoadKeyRefusesAFileThatOthersCanRead(t *testing.T) {
 	}
 }
 
-func TestLoadKeySaysWhatToDoAboutFolders(t *testing.T) {
+func TestLoadKeyErrorsNameTheRemedyForFolders(t *testing.T) {
 	_, _, err := LoadKey(filepath.Join(t.TempDir(), "none", "key"))
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	require.ErrorContains(t, err, "make the folder")
@@ -175,7 +175,7 @@ func TestLoadKeySaysWhatToDoAboutFolders(t *testing.T) {
 	require.ErrorContains(t, err, "no right to write into the folder")
 }
 
-func TestLoadKeySaysWhoMayReadIt(t *testing.T) {
+func TestLoadKeyErrorsNameTheOwner(t *testing.T) {
 	if os.Geteuid() <= 0 {
 		t.Skip("root may read every file, and Windows has no permission bits")
 	}
@@ -186,7 +186,7 @@ func TestLoadKeySaysWhoMayReadIt(t *testing.T) {
 	require.ErrorContains(t, err, "run as the owner")
 }
 
-// Whatever the content, parseKey returns a key that is written as it was read, or ErrKeyFormat.
+// For any content, parseKey returns ErrKeyFormat, or a key that formatKey and parseKey preserve.
 func FuzzParseKey(f *testing.F) {
 	key, err := newKey()
 	require.NoError(f, err)

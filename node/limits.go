@@ -12,26 +12,25 @@ import (
 	"github.com/libp2p/go-libp2p/x/rate"
 )
 
-// connsPerPeer is for the moments in which a peer has several: TCP beside QUIC, direct beside relayed, new beside lost.
+// connsPerPeer allows for moments in which a peer has several connections: TCP and QUIC, direct and relayed, new and lost.
 const connsPerPeer = 8
 
-// slack is what limits leave for relays, NAT services and other peers that come and go.
+// slack is the reserve in the limits for relays, NAT services and other short-lived peers.
 const slack = 64
 
-// trimGrace is how long a new connection is safe from being trimmed.
+// trimGrace is how long a new connection is protected from trimming.
 const trimGrace = time.Minute
 
-// highWater returns the number of peers at which the connection manager begins to trim down to Peers.
+// highWater returns the number of peers above which the connection manager trims down to Peers.
 func (l Limits) highWater() int { return l.Peers + l.Peers/4 + 1 }
 
-// conns returns how many connections there may be: two for each peer up to the high-water mark.
+// conns returns the most connections: two for each peer up to the high-water mark.
 func (l Limits) conns() int { return 2*l.highWater() + slack }
 
-// streams returns how many streams there may be, over all peers and both directions.
+// streams returns the most streams, over all peers and both directions.
 func (l Limits) streams() int { return 2 * l.highWater() * l.StreamsPerPeer }
 
-// limits returns the libp2p options that put Limits and ConnsPerPeer in force, none where both are unset. Defaults are
-// filled in.
+// limits returns the libp2p options that apply Limits and ConnsPerPeer, or none if both are unset. Defaults are filled in.
 func (o Options) limits() ([]libp2p.Option, error) {
 	switch {
 	case o.Limits != nil:
@@ -39,17 +38,45 @@ func (o Options) limits() ([]libp2p.Option, error) {
 	case len(o.ConnsPerPeer) == 0:
 		return nil, nil
 	}
-	defaults := rcmgr.DefaultLimits // those of libp2p.New
+	defaults := rcmgr.DefaultLimits // as in libp2p.New
 	libp2p.SetDefaultServiceLimits(&defaults)
-	manager, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(raise(defaults.AutoScale(), o.ConnsPerPeer)))
+	manager, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(raise(defaults.AutoScale(), o.ConnsPerPeer)), o.rates()...)
 	if err != nil {
 		return nil, err
 	}
 	return []libp2p.Option{libp2p.ResourceManager(manager)}, nil
 }
 
-// options returns the libp2p options that put l in force, with the conns that one peer may have on some tags. Defaults are
-// filled in.
+// withRates is the option of libp2p that puts rates in force, unless a resource manager is set. It comes after the caller's options.
+func (o Options) withRates(cfg *libp2p.Config) error {
+	if cfg.ResourceManager != nil || !o.HolePunch {
+		return nil
+	}
+	defaults := rcmgr.DefaultLimits // those of libp2p.New
+	libp2p.SetDefaultServiceLimits(&defaults)
+	manager, err := rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(defaults.AutoScale()), o.rates()...)
+	if err != nil {
+		return err
+	}
+	return cfg.Apply(libp2p.ResourceManager(manager))
+}
+
+// The connections a second with one address, in and out together, of a host that punches holes, and how many at once. libp2p's are 0.2 and
+// 16, and a peer's NAT is one address: after some attempts in vain the host would refuse its own dials. How often it dials is punch's to bound.
+const (
+	punchRate  = 2
+	punchBurst = 64
+)
+
+// rates returns the rates at which connections may be made, where libp2p's are too low.
+func (o Options) rates() []rcmgr.Option {
+	if !o.HolePunch {
+		return nil
+	}
+	return []rcmgr.Option{rcmgr.WithConnRateLimiters(perAddress(rate.Limit{RPS: punchRate, Burst: punchBurst}))}
+}
+
+// options returns the libp2p options that apply l, with the conns that one peer may have on some tags. Defaults are filled in.
 func (l Limits) options(conns map[protocol.ID]int) ([]libp2p.Option, error) {
 	manager, err := l.resourceManager(conns)
 	if err != nil {
@@ -57,14 +84,14 @@ func (l Limits) options(conns map[protocol.ID]int) ([]libp2p.Option, error) {
 	}
 	trimmer, err := connmgr.NewConnManager(l.Peers, l.highWater(), connmgr.WithGracePeriod(trimGrace))
 	if err != nil {
-		_ = manager.Close() // the first error tells
+		_ = manager.Close() // the first error counts
 		return nil, err
 	}
 	return []libp2p.Option{libp2p.ResourceManager(manager), libp2p.ConnectionManager(trimmer)}, nil
 }
 
-// raise returns base with the conns that one peer may have on some tags. What counts streams of all tags is raised by as
-// many, so that other tags do not pay for it.
+// raise returns base with the conns that one peer may have on some tags. It raises the limits over all tags by the same number, so that
+// other tags do not lose any streams.
 func raise(base rcmgr.ConcreteLimitConfig, conns map[protocol.ID]int) rcmgr.ConcreteLimitConfig {
 	if len(conns) == 0 {
 		return base
@@ -86,7 +113,7 @@ func raise(base rcmgr.ConcreteLimitConfig, conns map[protocol.ID]int) rcmgr.Conc
 	return more.Build(base)
 }
 
-// addStreams returns limits with n more streams each way, and the memory that they reserve.
+// addStreams returns limits with n more streams in each direction, and the memory that they reserve.
 func addStreams(limits rcmgr.ResourceLimits, n int) rcmgr.ResourceLimits {
 	limits.StreamsInbound += rcmgr.LimitVal(n)
 	limits.StreamsOutbound += rcmgr.LimitVal(n)
@@ -95,8 +122,8 @@ func addStreams(limits rcmgr.ResourceLimits, n int) rcmgr.ResourceLimits {
 	return limits
 }
 
-// resourceManager returns libp2p's resource manager with l's limits. The limits of libp2p's own services grow with the
-// memory, as they do by default.
+// resourceManager returns libp2p's resource manager with l's limits. The limits of libp2p's own services grow with the memory, as in
+// libp2p's defaults.
 func (l Limits) resourceManager(conns map[protocol.ID]int) (network.ResourceManager, error) {
 	all := rcmgr.ResourceLimits{
 		Conns: rcmgr.LimitVal(l.conns()), ConnsInbound: rcmgr.LimitVal(l.conns()), ConnsOutbound: rcmgr.LimitVal(l.conns()),
@@ -122,12 +149,16 @@ func (l Limits) resourceManager(conns map[protocol.ID]int) (network.ResourceMana
 		rcmgr.WithLimitPerSubnet(perIP(32), perIP(56)), rcmgr.WithConnRateLimiters(l.connRate()))
 }
 
-// connRate lets one address open all its connections at once, twice over, and then as many again each ten seconds. A
-// loopback address is not limited, as in libp2p.
+// connRate lets an address open 2*ConnsPerIP connections in a burst, and then ConnsPerIP more every ten seconds, or as many as hole punching
+// needs.
 func (l Limits) connRate() *rate.Limiter {
+	return perAddress(rate.Limit{RPS: max(punchRate, float64(l.ConnsPerIP)/10), Burst: max(punchBurst, 2*l.ConnsPerIP)})
+}
+
+// perAddress returns a limiter for each IPv4 address and IPv6 /56. A loopback address is not limited, as in libp2p.
+func perAddress(limit rate.Limit) *rate.Limiter {
 	perIP := func(bits int) []rate.SubnetLimit {
-		return []rate.SubnetLimit{{PrefixLength: bits,
-			Limit: rate.Limit{RPS: max(1, float64(l.ConnsPerIP)/10), Burst: 2 * l.ConnsPerIP}}}
+		return []rate.SubnetLimit{{PrefixLength: bits, Limit: limit}}
 	}
 	return &rate.Limiter{
 		NetworkPrefixLimits: []rate.PrefixLimit{

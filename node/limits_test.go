@@ -24,10 +24,10 @@ func manager(t *testing.T, l Limits) network.ResourceManager {
 	return m
 }
 
-// officeNAT is an address that many peers share. Loopback has no limits, so tests on it prove nothing.
+// officeNAT is an address that many peers share. Loopback addresses have no limits, so tests on them prove nothing.
 var officeNAT = ma.StringCast("/ip4/11.0.0.10/tcp/4001")
 
-// admit lets one more peer connect from addr.
+// admit connects one more peer from addr.
 func admit(m network.ResourceManager, pid peer.ID, addr ma.Multiaddr) error {
 	scope, err := m.OpenConnection(network.DirInbound, true, addr)
 	if err != nil {
@@ -36,7 +36,7 @@ func admit(m network.ResourceManager, pid peer.ID, addr ma.Multiaddr) error {
 	return scope.SetPeer(pid)
 }
 
-// openStreams opens n inbound streams of one protocol as a muxer does, with the 256 KiB that yamux reserves for each.
+// openStreams opens n inbound streams of one protocol, with 256 KiB reserved for each, as yamux does.
 func openStreams(m network.ResourceManager, pid peer.ID, tag protocol.ID, n int) error {
 	for i := range n {
 		s, err := m.OpenStream(pid, network.DirInbound)
@@ -54,7 +54,7 @@ func openStreams(m network.ResourceManager, pid peer.ID, tag protocol.ID, n int)
 }
 
 func TestLimitsAreEnoughForAllPeersAtOnceBehindOneAddress(t *testing.T) {
-	const peers, streams = 400, 100
+	const peers, streams = 1000, 40
 	m := manager(t, Limits{Peers: peers, StreamsPerPeer: streams})
 	for i := range peers {
 		pid := test.RandPeerIDFatal(t)
@@ -63,7 +63,7 @@ func TestLimitsAreEnoughForAllPeersAtOnceBehindOneAddress(t *testing.T) {
 	}
 }
 
-// The default refuses the same: without this the test above would show nothing.
+// libp2p's default limits refuse the ninth connection. Otherwise the test above would prove nothing.
 func TestLibp2pDefaultsRefuseTheNinthConnectionOfAnAddress(t *testing.T) {
 	defaults := rcmgr.DefaultLimits
 	libp2p.SetDefaultServiceLimits(&defaults)
@@ -115,8 +115,8 @@ func TestOnePeerCannotTakeTheConnectionsOfAll(t *testing.T) {
 	require.Error(t, admit(m, one, officeNAT))
 }
 
-// When a server is back, all its peers come at once; and one address that keeps dialing is slowed down.
-func TestTheConnectionRateAllowsTwoStormsOfAllPeersAndNoThird(t *testing.T) {
+// All peers of a restarted server come back at once. An address that keeps dialing is slowed down.
+func TestTheConnectionRateAllowsTwoBurstsOfAllPeers(t *testing.T) {
 	l := Limits{Peers: 500}.withDefaults()
 	m := manager(t, l)
 	opened := 0
@@ -139,5 +139,24 @@ func TestOutgoingLimitsAllowTheSameNumberOfPeers(t *testing.T) {
 		scope, err := m.OpenConnection(network.DirOutbound, true, officeNAT)
 		require.NoError(t, err, "peer %d", i+1)
 		require.NoError(t, scope.SetPeer(test.RandPeerIDFatal(t)), "peer %d", i+1)
+	}
+}
+
+// A host that punches holes dials the NAT of a peer again and again, which is one address. libp2p would let it do so 16 times.
+func TestDialsOfOneAddressForPunching(t *testing.T) {
+	for name, o := range map[string]Options{
+		"no limits":      {HolePunch: true},
+		"conns per peer": {HolePunch: true, ConnsPerPeer: map[protocol.ID]int{"/x": 100}},
+		"limits":         {HolePunch: true, Limits: &Limits{Peers: 10, ConnsPerIP: 8}},
+	} {
+		o.Loopback = true
+		n := newNode(t, &o)
+		manager := n.Host().Network().ResourceManager()
+		at := ma.StringCast("/ip4/11.0.0.1/udp/4001/quic-v1")
+		for range punchBurst {
+			scope, err := manager.OpenConnection(network.DirOutbound, false, at)
+			require.NoError(t, err, name)
+			scope.Done()
+		}
 	}
 }

@@ -4,28 +4,35 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
-	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/peerlane/peerlane/internal/direct"
+	"github.com/peerlane/peerlane/internal/netcheck"
 	"github.com/peerlane/peerlane/internal/punch"
+	"github.com/peerlane/peerlane/internal/unixsock"
 )
 
-// A Node is a libp2p host with what belongs to it. It is safe for concurrent use.
+// A Node is a libp2p host and its services. It is safe for concurrent use.
 type Node struct {
-	host  host.Host
-	punch *punch.Service // nil: it punches no holes
+	host    host.Host
+	finder  *finder        // the host with its discoveries; nil: none
+	punch   *punch.Service // nil: no hole punching
+	sockets unixsock.Paths // sockets that the host may dial
 
 	care         *care
-	reservations *reservations // nil: it has no relays
+	reservations *reservations    // nil: no relays
+	netcheck     *netcheck.Server // nil: does not help others
+	replacer     *replacer        // nil: no relay for others
 }
 
-// New starts a host. Nil opts mean the zero Options. New fails with an error that matches ErrInvalid and names the option, with
-// one of LoadKey's, or with the cause why it cannot listen. When ctx is over before it began, it returns ctx's error.
+// New starts a host. Nil opts mean the zero Options. New returns an error that matches ErrInvalid and names the option, an error of
+// LoadKey, or the reason why the host cannot listen. If ctx has already ended, New returns its error.
 func New(ctx context.Context, opts *Options) (*Node, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -45,11 +52,9 @@ func New(ctx context.Context, opts *Options) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
+	n := &Node{}
 	dials := newRanker()
-	if o.HolePunch {
-		all = append(all, punch.Transports)
-	}
-	h, err := libp2p.New(append(all, dials.option())...)
+	h, err := libp2p.New(append(all, o.transports(&n.sockets), o.withRates, withoutSockets, dials.option())...)
 	if err != nil {
 		return nil, fmt.Errorf("node: %w", err)
 	}
@@ -57,18 +62,57 @@ func New(ctx context.Context, opts *Options) (*Node, error) {
 	if err := o.listen(h); err != nil {
 		return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
 	}
-	n := &Node{host: h, care: newCare(h)}
+	n.host, n.care = h, newCare(h)
+	for _, s := range o.Peers {
+		info, _ := ParsePeer(s) // validate has parsed it
+		n.Remember(info)
+	}
 	if o.HolePunch {
 		if n.punch, err = punch.New(h, &punch.Options{NoWide: o.NoWide}); err != nil {
 			return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
 		}
 	}
-	if len(o.Relays) > 0 {
-		if n.reservations, err = reserve(h, o.relays()); err != nil {
-			return nil, errors.Join(fmt.Errorf("node: %w", err), n.Close())
-		}
+	if o.NetworkHelper || o.RelayService != nil {
+		n.netcheck = netcheck.Serve(h)
+	}
+	if o.RelayService != nil {
+		n.replacer = newReplacer(h)
+	}
+	if err := n.discover(o); err != nil {
+		return nil, errors.Join(fmt.Errorf("node: %w", err), n.Close())
+	}
+	switch {
+	case len(o.Relays) > 0:
+		n.reservations, err = reserve(h, o.relays())
+	case o.FindRelays > 0:
+		n.reservations, err = reserveFound(h, o.FindRelays, relaySources(o.Discovery))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("node: %w", err), n.Close())
 	}
 	return n, nil
+}
+
+// discover starts discoveries.
+func (n *Node) discover(o Options) error {
+	kinds := slices.Clone(o.Discovery)
+	var file *addrFile
+	if o.AddrFile != "" {
+		file = newAddrFile(o.AddrFile, o.Logger)
+		kinds = append(kinds, file)
+	}
+	if len(kinds) == 0 {
+		return nil
+	}
+	n.finder = newFinder(n.host, nil)
+	n.finder.file = file
+	for _, d := range kinds {
+		if err := d.Start(n.host); err != nil {
+			return err
+		}
+		n.finder.kinds = append(n.finder.kinds, d) // one that did not start may be another host's, and is not closed
+	}
+	return nil
 }
 
 // relays returns the peers of Options.Relays.
@@ -81,25 +125,7 @@ func (o Options) relays() []peer.AddrInfo {
 	return all
 }
 
-// listen makes h listen. libp2p.New could, but is content when one address of many works, and leaves goroutines behind
-// when none does. Only IPv6 may be missing, and only where the caller did not ask for it.
-func (o Options) listen(h host.Host) error {
-	if o.NoListen {
-		return nil
-	}
-	explicit := o.ListenAddrs != nil
-	for _, s := range o.withDefaults().ListenAddrs {
-		addr := ma.StringCast(s) // validate has parsed it
-		_, version6 := addr.ValueForProtocol(ma.P_IP6)
-		err := h.Network().Listen(addr)
-		if err != nil && (explicit || version6 != nil) {
-			return fmt.Errorf("listen on %s: %w", s, err)
-		}
-	}
-	return nil
-}
-
-// key returns the identity to use.
+// key returns the host's identity.
 func (o Options) key() (crypto.PrivKey, error) {
 	if o.KeyFile == "" {
 		return newKey()
@@ -139,18 +165,29 @@ func (o Options) nat() []libp2p.Option {
 	return all
 }
 
-// Host returns the libp2p host, for peerlane.Dial, Listen, NewServer and NewClient.
-func (n *Node) Host() host.Host { return n.host }
+// Host returns the libp2p host, for peerlane.Dial, Listen, NewServer and NewClient. With Options.Discovery, its Connect and NewStream find
+// peers by their Peer ID.
+func (n *Node) Host() host.Host {
+	if n.finder != nil {
+		return n.finder
+	}
+	return n.host
+}
 
 // ID returns the host's Peer ID.
 func (n *Node) ID() peer.ID { return n.host.ID() }
 
-// Info returns the host's Peer ID and the addresses it can be reached at now, for Remember on another node of the same
-// program. Between programs, Addrs and ParsePeer do the same in text.
-func (n *Node) Info() peer.AddrInfo { return peer.AddrInfo{ID: n.host.ID(), Addrs: n.host.Addrs()} }
+// Info returns the host's Peer ID and the addresses at which it can be reached now, for Remember on another node of the same program.
+// Between programs, use Addrs and ParsePeer. Info and Addrs include Unix domain sockets. The host does not announce those to peers, because
+// they are useless on other machines.
+func (n *Node) Info() peer.AddrInfo {
+	return peer.AddrInfo{ID: n.host.ID(), Addrs: append(n.host.Addrs(), listensOnSockets(n.host)...)}
+}
 
-// Remember keeps a peer's addresses until the host is closed, so that it can be dialed by its Peer ID.
+// Remember keeps a peer's addresses until the host is closed, so that it can be dialed by its Peer ID. The host dials only those Unix
+// domain sockets that were passed to Remember: a peer cannot make it connect to a socket by announcing one.
 func (n *Node) Remember(info peer.AddrInfo) {
+	n.sockets.Allow(info.Addrs...)
 	n.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.PermanentAddrTTL)
 }
 
@@ -158,11 +195,21 @@ func (n *Node) Remember(info peer.AddrInfo) {
 func (n *Node) Close() error {
 	var errs []error
 	n.care.close()
+	if n.netcheck != nil {
+		n.netcheck.Close()
+	}
+	if n.replacer != nil {
+		n.replacer.close()
+	}
 	if n.reservations != nil {
 		errs = append(errs, n.reservations.close())
+	}
+	if n.finder != nil {
+		errs = append(errs, n.finder.close())
 	}
 	if n.punch != nil {
 		errs = append(errs, n.punch.Close())
 	}
+	direct.Settle(n.host)
 	return errors.Join(append(errs, n.host.Close())...)
 }

@@ -30,7 +30,7 @@ func start(t *testing.T, opts Options) *Node {
 	return n
 }
 
-// await returns the first event for which ok holds.
+// await returns the first event for which ok returns true.
 func await[E any](t *testing.T, sub event.Subscription, ok func(E) bool) E {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -69,17 +69,17 @@ func TestCloseMayBeCalledAgain(t *testing.T) {
 	require.NoError(t, n.Close())
 }
 
-func TestNewReturnsTheErrorOfACtxThatIsOver(t *testing.T) {
+func TestNewReturnsTheErrorOfACanceledContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := New(ctx, nil)
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-func TestNewFailsWhereItCannotListen(t *testing.T) {
+func TestNewFailsIfItCannotListen(t *testing.T) {
 	for _, addrs := range [][]string{
 		{"/ip4/203.0.113.1/tcp/0"},
-		{"/ip4/127.0.0.1/tcp/0", "/ip4/203.0.113.1/tcp/0"}, // one that works is not enough
+		{"/ip4/127.0.0.1/tcp/0", "/ip4/203.0.113.1/tcp/0"}, // one working address is not enough
 	} {
 		_, err := New(t.Context(), &Options{ListenAddrs: addrs, Limits: &Limits{Peers: 1}})
 		require.ErrorContains(t, err, "listen on /ip4/203.0.113.1/tcp/0", "%v", addrs)
@@ -97,7 +97,7 @@ func TestTheIdentityOfAKeyFileSurvivesARestart(t *testing.T) {
 }
 
 // Claim: node.Options.UserAgent
-func TestTheUserAgentIsToldToPeers(t *testing.T) {
+func TestTheUserAgentIsSentToPeers(t *testing.T) {
 	for want, opts := range map[string]Options{"peerlane": {}, "myapp/2": {UserAgent: "myapp/2"}} {
 		a, b := start(t, Options{}), start(t, opts)
 		sub, err := a.Host().EventBus().Subscribe(new(event.EvtPeerIdentificationCompleted), eventbus.BufSize(16))
@@ -123,7 +123,7 @@ func TestLibp2pOptionsAreApplied(t *testing.T) {
 	require.Contains(t, start(t, Options{}).Host().Mux().Protocols(), protocol.ID(ping.ID))
 }
 
-// A host that listens nowhere is dialed through the relay that it was given.
+// A host that does not listen can be dialed through its relay.
 // Claim: node.Options.Relays, node.Reservation.Relay, node.Reservation.Addrs, node.Reservation.Until, node.Reservation.Data
 // Claim: node.Reservation.Duration
 func TestRelaysMakeAHostReachable(t *testing.T) {
@@ -146,7 +146,7 @@ func TestRelaysMakeAHostReachable(t *testing.T) {
 	require.NoError(t, a.Host().Connect(network.WithAllowLimitedConn(t.Context(), "test"), info))
 }
 
-// A relay that is restarted has forgotten its reservations, and gets the host's again soon after its return.
+// A restarted relay has lost its reservations. The host reserves again soon after.
 // Claim: node.Reservation.Err, node.Reservation.Since
 func TestAReservationComesBackWithItsRelay(t *testing.T) {
 	key := t.TempDir() + "/key"
@@ -171,12 +171,13 @@ func TestAReservationComesBackWithItsRelay(t *testing.T) {
 	require.Less(t, time.Since(began), 2*time.Second+soonAgain)
 }
 
-func TestAwaitReservationSaysWhyThereIsNone(t *testing.T) {
+func TestAwaitReservationReturnsTheReasons(t *testing.T) {
+	t.Parallel() // it waits
 	all, err := start(t, Options{}).AwaitReservation(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, all)
 
-	none := start(t, Options{Loopback: true}) // which is no relay
+	none := start(t, Options{Loopback: true}) // not a relay
 	b := start(t, Options{NoListen: true, Relays: none.Addrs()[:1]})
 	_, err = b.AwaitReservation(t.Context())
 	require.ErrorContains(t, err, none.ID().String())

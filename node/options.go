@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"strings"
 
@@ -12,45 +13,50 @@ import (
 	"github.com/peerlane/peerlane/internal/invalid"
 )
 
-// ErrInvalid says that an option or an argument has an invalid value; the text names it.
+// ErrInvalid reports an option or an argument with an invalid value. The text names it.
 var ErrInvalid = invalid.Err
 
 func invalidf(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)
 }
 
-// Reachability says whether other peers can dial this host.
+// Reachability is whether other peers can dial this host.
 type Reachability uint8
 
 // The reachabilities.
 const (
-	// ReachabilityAuto finds out by asking connected peers (AutoNAT), which takes several of them and some minutes.
+	// ReachabilityAuto asks connected peers (AutoNAT), which needs several of them and takes some minutes.
 	ReachabilityAuto Reachability = 0
-	// ReachabilityPublic says yes: the host has a public address.
+	// ReachabilityPublic means that the host has a public address.
 	ReachabilityPublic Reachability = 1
-	// ReachabilityPrivate says no: the host is behind a NAT or a firewall.
+	// ReachabilityPrivate means that the host is behind a NAT or a firewall.
 	ReachabilityPrivate Reachability = 2
 )
 
-// Options are for New. The zero value, and nil, is a host with a new identity, on TCP and QUIC, on all interfaces, with libp2p's
-// own limits.
+// Options are options for New. The zero value, and nil, is a host with a new identity that listens on TCP and QUIC, on all interfaces, with
+// libp2p's default limits.
 type Options struct {
-	// KeyFile is where the identity is kept; it is made there if there is none: see LoadKey. If empty, the identity is
-	// new each time and kept nowhere.
+	// KeyFile is the file of the identity. New creates it if it does not exist: see LoadKey. If empty, the identity is new each time and
+	// not stored.
 	KeyFile string
 
-	// ListenAddrs are the multiaddrs to listen on, every one of them. If nil, TCP and QUIC on Port, over IPv4 and, where
-	// the system has it, IPv6.
+	// ListenAddrs are the multiaddrs to listen on. Listening must succeed on each of them. If nil, TCP and QUIC on Port, over IPv4 and, if
+	// the system supports it, IPv6. /unix/run/app.sock is a Unix domain socket, for processes of the same machine; the permissions of its
+	// folder control access.
 	ListenAddrs []string
-	// Port is the TCP and UDP port to listen on where ListenAddrs is nil. If zero, the system chooses.
+	// Port is the TCP and UDP port to listen on if ListenAddrs is nil. If zero, the system chooses.
 	Port uint16
-	// Loopback listens on 127.0.0.1 only, where ListenAddrs is nil.
+	// Loopback listens on 127.0.0.1 only, if ListenAddrs is nil.
 	Loopback bool
-	// NoListen listens nowhere: the host can dial, and be reached over a relay.
+	// NoListen does not listen: the host can dial, and be reached over a relay.
 	NoListen bool
 
-	// Limits sizes the resource manager, the connection manager and the limits per address. If nil, libp2p's defaults
-	// are in force: about 160 peers, 8 connections from one address.
+	// WebTransport and WebRTC let the host dial peers over these transports, the only ones that peers in browsers have. They
+	// are implied if ListenAddrs has an address of the transport.
+	WebTransport, WebRTC bool
+
+	// Limits sizes the resource manager, the connection manager and the limits per address. If nil, libp2p's defaults apply: about 160
+	// peers, 8 connections from one address.
 	Limits *Limits
 
 	// ConnsPerPeer sets how many streams each way one peer may have open on a tag, such as conns of peerlane.Listen, by
@@ -60,24 +66,44 @@ type Options struct {
 	// most 1,000,000.
 	ConnsPerPeer map[protocol.ID]int
 
-	// HolePunch upgrades relayed connections to direct ones through NATs: see docs/NAT.md. It is also spoken with hosts that
-	// have libp2p's own (DCUtR).
+	// HolePunch upgrades relayed connections to direct ones through NATs: see docs/NAT.md. It also works with hosts that have libp2p's own
+	// hole punching (DCUtR).
 	HolePunch bool
-	// NoWide makes HolePunch try one hole at a time. Otherwise, if a single hole fails, up to 2,816 small packets may be sent
-	// to a peer's NAT: to one address at most once a minute and five times an hour, and in all at most eight times a minute.
+	// NoWide makes HolePunch try one hole at a time. Otherwise, if a single hole fails, the host may send up to 2,816 small packets to a
+	// peer's NAT: to one address at most once a minute and five times an hour, and in all at most eight times a minute.
 	NoWide bool
-	// Relays are peers, as for ParsePeer, through which this host makes itself reachable: see Reservations. If empty, none;
-	// dialing others through relays works anyway.
+	// Relays are peers, as for ParsePeer, through which this host can be reached: see Reservations. If empty, none. Dialing others through
+	// relays needs no option.
 	Relays []string
-	// RelayService makes this host a relay for others, and tells libp2p that it is public. If nil, it is none.
+	// FindRelays is the number of relays, found by Discovery, through which this host can be reached: see Reservations. A relay that is
+	// lost for 10 s, or within its first 10 s, is replaced. If zero, none. It needs a RelaySource in Discovery, and excludes Relays. At
+	// most 16.
+	FindRelays int
+	// RelayService makes this host a relay for others, and marks it as public in libp2p. If nil, the host is not a relay.
 	RelayService *RelayService
+	// NetworkHelper answers hosts that check their network (Network, peerlane doctor). It reports the addresses at which it sees them, and
+	// sends packets and dials to those addresses, within narrow limits: see docs/NAT.md. RelayService implies it.
+	NetworkHelper bool
 	// PortMap asks the router for a port (UPnP, NAT-PMP).
 	PortMap bool
-	// Reachability says whether others can dial this host. If zero, it is found out, except that Relays make it private, and
-	// RelayService public.
+	// Reachability is whether others can dial this host. If zero, libp2p finds out, except that Relays and FindRelays make the host
+	// private, and RelayService makes it public.
 	Reachability Reachability
 
-	// UserAgent is told to peers. If empty, "peerlane".
+	// Discovery finds addresses of a peer if none is known, or if none works within a second. If empty, the host can dial only peers whose
+	// addresses it knows: see Node.Remember. A Discovery belongs to one host. New starts it, and Node.Close closes it.
+	Discovery []Discovery
+	// Peers are peers, as for ParsePeer, whose addresses the host knows from the start.
+	Peers []string
+	// AddrFile keeps working addresses of peers for the next process: at most 256 peers, with 4 addresses each. The host looks them up like
+	// those of Discovery. New creates the file if it does not exist, for its owner only; the folder must exist. Only one process at a time
+	// should use it. If empty, none.
+	AddrFile string
+	// Logger receives events that an operator may need to know about: an AddrFile that cannot be read or written, which is not an error. If
+	// nil, none.
+	Logger *slog.Logger
+
+	// UserAgent is the name that peers see. If empty, "peerlane".
 	UserAgent string
 
 	// Libp2p are further options for libp2p.New, applied last.
@@ -93,7 +119,7 @@ func (o Options) withDefaults() Options {
 	}
 	switch {
 	case o.Reachability != ReachabilityAuto:
-	case len(o.Relays) > 0:
+	case len(o.Relays) > 0, o.FindRelays > 0:
 		o.Reachability = ReachabilityPrivate
 	case o.RelayService != nil:
 		o.Reachability = ReachabilityPublic
@@ -121,7 +147,7 @@ func (o Options) defaultListenAddrs() []string {
 	return all
 }
 
-// validate returns an error that names the field; it looks at what the caller wrote, before defaults.
+// validate returns an error that names the invalid field. It checks the caller's values, before defaults.
 func (o Options) validate() error {
 	explicit := o.ListenAddrs != nil
 	switch {
@@ -145,10 +171,8 @@ func (o Options) validate() error {
 			return invalidf("Options.ListenAddrs: %q is not a multiaddr such as /ip4/0.0.0.0/tcp/4001: %w", s, err)
 		}
 	}
-	for _, s := range o.Relays {
-		if err := validateRelay(s); err != nil {
-			return err
-		}
+	if err := o.validatePeers(); err != nil {
+		return err
 	}
 	if o.RelayService != nil {
 		if err := o.RelayService.validate(); err != nil {
@@ -181,32 +205,63 @@ func (o Options) validateConns() error {
 	return nil
 }
 
-// validateRelay returns an error unless s is a peer with an address.
-func validateRelay(s string) error {
-	info, err := ParsePeer(s)
-	if err != nil {
-		return fmt.Errorf("Options.Relays: %w", err)
+// validatePeers checks the fields that name or find other peers.
+func (o Options) validatePeers() error {
+	for _, s := range o.Relays {
+		if err := validatePeer("Options.Relays", s); err != nil {
+			return err
+		}
 	}
-	if len(info.Addrs) == 0 {
-		return invalidf("Options.Relays: %q has no address", s)
+	for _, s := range o.Peers {
+		if err := validatePeer("Options.Peers", s); err != nil {
+			return err
+		}
+	}
+	if err := validateAddrFile(o.AddrFile); err != nil {
+		return err
+	}
+	for i, d := range o.Discovery {
+		if d == nil {
+			return invalidf("Options.Discovery: number %d is nil", i+1)
+		}
+	}
+	switch {
+	case o.FindRelays < 0 || o.FindRelays > maxFindRelays:
+		return invalidf("Options.FindRelays: %d, want 0 to %d", o.FindRelays, maxFindRelays)
+	case o.FindRelays > 0 && len(o.Relays) > 0:
+		return invalidf("Options.FindRelays: Relays is set too")
+	case o.FindRelays > 0 && len(relaySources(o.Discovery)) == 0:
+		return invalidf("Options.FindRelays: no Discovery finds relays, as node/dht does")
 	}
 	return nil
 }
 
-// Limits is a preset of libp2p's limits, sized for a number of peers. What it lets in is bounded, and is enough for
-// Peers of them that all come at once and from one address, as they do from an office behind a NAT.
+// validatePeer returns an error unless s is a peer with an address.
+func validatePeer(field, s string) error {
+	info, err := ParsePeer(s)
+	if err != nil {
+		return fmt.Errorf("%s: %w", field, err)
+	}
+	if len(info.Addrs) == 0 {
+		return invalidf("%s: %q has no address", field, s)
+	}
+	return nil
+}
+
+// Limits is a preset of libp2p's limits, sized for a number of peers. It is bounded, and large enough for that number of peers to connect
+// at once and from one address, as from an office behind a NAT.
 type Limits struct {
-	// Peers is how many peers may be connected at once. Those beyond are let in and then trimmed, the least useful
-	// first, when there are a quarter more. It must be at least 1, and at most 1,000,000.
+	// Peers is how many peers may be connected at once. If there are a quarter more, the least useful ones are trimmed. It must
+	// be at least 1, and at most 1,000,000.
 	Peers int
-	// StreamsPerPeer is how many streams each way one peer may have open. If zero, 256, which is also what one QUIC
-	// connection takes.
+	// StreamsPerPeer is how many streams in each direction one peer may have open. If zero, 256, which is also the limit of one QUIC
+	// connection.
 	StreamsPerPeer int
-	// ConnsPerIP is how many connections one IPv4 address, or IPv6 /56, may have. If zero, as many as there may be at
-	// all. libp2p's own is 8.
+	// ConnsPerIP is how many connections one IPv4 address, or IPv6 /56, may have. If zero, all that the limits allow. libp2p's default is
+	// 8.
 	ConnsPerIP int
-	// Memory is how many bytes libp2p may reserve for streams and connections. If zero, 512 KiB for each stream that
-	// may be open, twice what a yamux stream reserves; it is reserved, not allocated.
+	// Memory is how many bytes libp2p may reserve for streams and connections. If zero, 512 KiB for each possible stream, double the
+	// reservation of a yamux stream. The memory is reserved, not allocated.
 	Memory int64
 }
 
@@ -214,7 +269,7 @@ type Limits struct {
 const (
 	defaultStreamsPerPeer = 256
 	maxPeers              = 1_000_000
-	maxAllStreams         = 1 << 28 // Peers times StreamsPerPeer; 2.5 times that still fits into 32 bits
+	maxAllStreams         = 1 << 28 // Peers times StreamsPerPeer; 2.5 times this value still fits into 32 bits
 	memoryPerStream       = 512 << 10
 )
 
@@ -236,7 +291,7 @@ func (l Limits) validate() error {
 	case l.Peers < 1 || l.Peers > maxPeers:
 		return invalidf("Limits.Peers: %d, want 1 to %d", l.Peers, maxPeers)
 	case l.StreamsPerPeer < 0 || l.StreamsPerPeer > maxAllStreams/l.Peers:
-		return invalidf("Limits.StreamsPerPeer: %d, want 0 to %d with so many peers", l.StreamsPerPeer, maxAllStreams/l.Peers)
+		return invalidf("Limits.StreamsPerPeer: %d, want 0 to %d with this number of peers", l.StreamsPerPeer, maxAllStreams/l.Peers)
 	case l.ConnsPerIP < 0 || l.ConnsPerIP > math.MaxInt32:
 		return invalidf("Limits.ConnsPerIP: %d is out of range", l.ConnsPerIP)
 	case l.Memory < 0:

@@ -10,7 +10,7 @@ import (
 )
 
 // Claim: node.ErrInvalid
-func TestInvalidOptionsAreRefusedByName(t *testing.T) {
+func TestErrorsNameTheInvalidOption(t *testing.T) {
 	for _, c := range []struct {
 		field string
 		opts  Options
@@ -26,6 +26,13 @@ func TestInvalidOptionsAreRefusedByName(t *testing.T) {
 		{"Options.UserAgent", Options{UserAgent: "a\nb"}},
 		{"Options.Relays", Options{Relays: []string{"relay.example.org"}}},
 		{"Options.Relays", Options{Relays: []string{testPeer}}},
+		{"Options.Peers", Options{Peers: []string{"somebody"}}},
+		{"Options.Peers", Options{Peers: []string{testPeer}}},
+		{"Options.Discovery", Options{Discovery: []Discovery{nil}}},
+		{"Options.FindRelays", Options{FindRelays: -1}},
+		{"Options.FindRelays", Options{FindRelays: maxFindRelays + 1, Discovery: []Discovery{&relayFinder{}}}},
+		{"Options.FindRelays", Options{FindRelays: 1, Discovery: []Discovery{&fakeDiscovery{}}}},
+		{"Options.FindRelays", Options{FindRelays: 1, Discovery: []Discovery{&relayFinder{}}, Relays: []string{addrOfA + "/p2p/" + testPeer}}},
 		{"Limits.Peers", Options{Limits: &Limits{}}},
 		{"Limits.Peers", Options{Limits: &Limits{Peers: maxPeers + 1}}},
 		{"Limits.StreamsPerPeer", Options{Limits: &Limits{Peers: 1, StreamsPerPeer: -1}}},
@@ -56,7 +63,7 @@ func TestWithDefaultsLeavesTheCallersOptionsAlone(t *testing.T) {
 	require.Zero(t, opts.Limits.StreamsPerPeer)
 }
 
-// config returns what libp2p makes of opts.
+// config returns the libp2p configuration that opts lead to.
 func config(t *testing.T, opts Options) *libp2p.Config {
 	t.Helper()
 	require.NoError(t, opts.validate())
@@ -84,14 +91,14 @@ func TestEachNATOptionReachesLibp2p(t *testing.T) {
 	require.Nil(t, plain.AutoNATConfig.ForceReachability)
 
 	punching := config(t, Options{HolePunch: true})
-	require.False(t, punching.EnableHolePunching, "the node does it itself")
+	require.False(t, punching.EnableHolePunching, "the node punches itself")
 	relaying := config(t, Options{RelayService: &RelayService{}})
 	require.True(t, relaying.EnableRelayService)
 	require.Equal(t, network.ReachabilityPublic, *relaying.AutoNATConfig.ForceReachability)
 	require.NotNil(t, config(t, Options{PortMap: true}).NATManager)
 	relays := []string{"/ip4/192.0.2.1/tcp/1/p2p/" + testPeer}
 	behind := config(t, Options{Relays: relays})
-	require.False(t, behind.EnableAutoRelay, "the node does it itself")
+	require.False(t, behind.EnableAutoRelay, "the node reserves itself")
 	require.Equal(t, network.ReachabilityPrivate, *behind.AutoNATConfig.ForceReachability)
 	public := config(t, Options{Relays: relays, Reachability: ReachabilityPublic})
 	require.Equal(t, network.ReachabilityPublic, *public.AutoNATConfig.ForceReachability)
@@ -108,7 +115,7 @@ func TestWithoutLimitsTheDefaultManagersStay(t *testing.T) {
 	require.NotNil(t, limited.ConnManager)
 }
 
-func TestPeersIsWhereTheConnectionManagerTrimsTo(t *testing.T) {
+func TestTheConnectionManagerTrimsToPeers(t *testing.T) {
 	info := config(t, Options{Limits: &Limits{Peers: 400}}).ConnManager.(*connmgr.BasicConnMgr).GetInfo()
 	require.Equal(t, 400, info.LowWater)
 	require.Equal(t, 501, info.HighWater)

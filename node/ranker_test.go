@@ -18,7 +18,7 @@ import (
 
 const viaRelay = "/ip4/192.0.2.7/tcp/1/p2p/" + otherPeer + "/p2p-circuit"
 
-// delays returns when each address is dialed.
+// delays returns the delay of each address.
 func delays(all []network.AddrDelay) map[string]time.Duration {
 	out := make(map[string]time.Duration)
 	for _, d := range all {
@@ -47,7 +47,7 @@ func TestARankerDialsTheAddressThatWorkedLastAlone(t *testing.T) {
 	addrs := append(addresses(9), ma.StringCast("/dns4/example.org/tcp/1"), ma.StringCast(viaRelay))
 	r.remember(addrs[3])
 	r.remember(addrs[8])
-	r.remember(addrs[3]) // again, so that it is newer
+	r.remember(addrs[3]) // again, so that it becomes the newest
 	ranked := r.rank(addrs)
 	got := delays(ranked)
 	require.Len(t, got, len(addrs))
@@ -62,8 +62,8 @@ func TestARankerDialsTheAddressThatWorkedLastAlone(t *testing.T) {
 	require.Greater(t, got[viaRelay], headStart)
 }
 
-// A connection over WebTransport reports no certificate hashes.
-func TestARankerKnowsAnAddressByWhatTheConnectionReports(t *testing.T) {
+// A connection over WebTransport reports an address without certificate hashes.
+func TestARankerRecognizesAddressesWithoutCertificateHashes(t *testing.T) {
 	r := newRanker()
 	dialed := ma.StringCast("/ip4/1.2.3.4/udp/1/quic-v1/webtransport/certhash/uEiDDq4_xNyDorZBH3TlGazyJdOWSwvo4PUo5YHFMrvDE8g")
 	r.remember(ma.StringCast("/ip4/1.2.3.4/udp/1/quic-v1/webtransport"))
@@ -71,7 +71,7 @@ func TestARankerKnowsAnAddressByWhatTheConnectionReports(t *testing.T) {
 	require.Equal(t, dialed, ranked[0].Addr)
 }
 
-// A relay that worked does not come before direct addresses, but is not left without a dial behind many of them.
+// A relay that worked does not come before direct addresses, but is dialed before the last of many.
 func TestARankerLeavesDirectAddressesBeforeRelays(t *testing.T) {
 	r := newRanker()
 	circuit := ma.StringCast(viaRelay)
@@ -92,6 +92,24 @@ func TestARankerLeavesDirectAddressesBeforeRelays(t *testing.T) {
 	require.Equal(t, circuit, ranked[0].Addr, "among relays, the one that worked")
 }
 
+// Through a relay, TCP is dialed before QUIC, and after direct addresses.
+func TestARankerPrefersTCPTowardsRelays(t *testing.T) {
+	const circuit = "/p2p/" + otherPeer + "/p2p-circuit"
+	quic, tcp := ma.StringCast("/ip4/5.6.7.8/udp/1/quic-v1"+circuit), ma.StringCast("/ip4/5.6.7.8/tcp/1"+circuit)
+	ws, direct := ma.StringCast("/ip4/5.6.7.8/tcp/2/ws"+circuit), ma.StringCast("/ip4/1.2.3.4/udp/1/quic-v1")
+	r := newRanker()
+	ranked := r.rank([]ma.Multiaddr{quic, ws, tcp})
+	require.Equal(t, []ma.Multiaddr{tcp, ws, quic}, addrsOf(ranked))
+	require.Zero(t, ranked[0].Delay)
+	require.Positive(t, ranked[2].Delay)
+	got := delays(r.rank([]ma.Multiaddr{quic, tcp, direct}))
+	require.Zero(t, got[direct.String()])
+	require.Equal(t, swarm.RelayDelay, got[tcp.String()])
+	require.Greater(t, got[quic.String()], got[tcp.String()])
+	r.remember(quic)
+	require.Equal(t, quic, r.rank([]ma.Multiaddr{tcp, quic})[0].Addr, "TCP may be blocked")
+}
+
 func TestARankerIsBounded(t *testing.T) {
 	r := newRanker()
 	first := ma.StringCast("/ip4/1.2.3.4/tcp/1")
@@ -101,10 +119,10 @@ func TestARankerIsBounded(t *testing.T) {
 	}
 	require.Len(t, r.worked, maxWorked)
 	known, _ := r.known([]ma.Multiaddr{first})
-	require.Empty(t, known, "the oldest is forgotten")
+	require.Empty(t, known, "the oldest is dropped")
 }
 
-// silent returns addresses of the loopback where connections are taken and nothing is said.
+// silent returns loopback addresses that accept connections and send nothing.
 func silent(t *testing.T, n int) []ma.Multiaddr {
 	t.Helper()
 	var out []ma.Multiaddr
@@ -119,7 +137,7 @@ func silent(t *testing.T, n int) []ma.Multiaddr {
 	return out
 }
 
-// startHigh returns a node on a port above those that the system chooses.
+// startHigh returns a node on a port above the range from which the system chooses.
 func startHigh(t *testing.T) *Node {
 	t.Helper()
 	for port := 61000 + rand.N(4000); port < 65536; port++ {
@@ -132,9 +150,9 @@ func startHigh(t *testing.T) *Node {
 	return nil
 }
 
-// A node reaches a peer again past addresses that swallow what is sent, without waiting for any of them.
+// A node reaches a peer again although other addresses are silent, and waits for none of them.
 func TestANodeDialsTheAddressThatWorkedFirst(t *testing.T) {
-	const round = 30 * time.Second // of libp2p's dialing, far above what a dial needs on a loaded machine
+	const round = 30 * time.Second // libp2p's dial timeout, far longer than a dial takes on a loaded machine
 	slow := libp2p.SwarmOpts(swarm.WithDialTimeout(round), swarm.WithDialTimeoutLocal(round))
 	a, b := start(t, Options{Libp2p: []libp2p.Option{slow}}), startHigh(t)
 	info := peer.AddrInfo{ID: b.ID(), Addrs: b.Host().Addrs()}
@@ -149,11 +167,11 @@ func TestANodeDialsTheAddressThatWorkedFirst(t *testing.T) {
 	}
 }
 
-// The caller's own ranker counts, however it is set.
+// The caller's own ranker takes precedence, however it is set.
 func TestACallersRankerReplacesOurs(t *testing.T) {
 	b := start(t, Options{})
 	for name, option := range map[string]func(network.DialRanker) libp2p.Option{
-		"DialRanker": libp2p.DialRanker, //nolint:staticcheck // deprecated, and still in use
+		"DialRanker": libp2p.DialRanker, //nolint:staticcheck // deprecated, and still used
 		"SwarmOpts":  func(d network.DialRanker) libp2p.Option { return libp2p.SwarmOpts(swarm.WithDialRanker(d)) },
 	} {
 		asked := make(chan struct{}, 1)

@@ -10,11 +10,11 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// RelayService makes a host relay connections for others (circuit relay v2). The zero value has libp2p's limits: a connection is for
-// finding a direct path, and for little else.
+// RelayService makes a host relay connections for others (circuit relay v2). The zero value has libp2p's limits: a relayed connection is
+// sufficient to find a direct path, and for little else.
 type RelayService struct {
-	// Data is how many bytes a relayed connection passes each way before it is cut, the overhead of libp2p included. If
-	// zero, 128 KiB. If negative, there is no limit, and none of time either.
+	// Data is how many bytes a relayed connection passes in each direction before it is cut, including libp2p's overhead. If zero, 128 KiB.
+	// If negative, there is no limit, and no time limit either. Less than 4 KiB is an error.
 	Data int64
 	// Duration is how long a relayed connection lasts. If zero, 2 minutes.
 	Duration time.Duration
@@ -22,18 +22,23 @@ type RelayService struct {
 	Reservations int
 	// Circuits is how many relayed connections each of them may have at a time. If zero, 16.
 	Circuits int
-	// Allow are the peers that can be reached through this host. If nil, everybody; then one IP address may have 8
-	// reservations and one network (ASN) 32. The list does not limit who connects to those peers.
+	// Allow lists the peers that can be reached through this host. If nil, all peers; then one IP address may have 8 reservations and one
+	// network (ASN) 32. The list does not limit which peers connect to those.
 	Allow []peer.ID
 }
 
-// relayBuffer is the size of the buffers that a relayed connection is copied with. libp2p's 2 KiB halve the throughput.
+// relayBuffer is the size of the buffers that copy a relayed connection. libp2p's 2 KiB halve the throughput.
 const relayBuffer = 64 << 10
+
+// leastRelayData is the least RelayService.Data: the handshakes of a session take 2 to 4 KiB.
+const leastRelayData = 4 << 10
 
 func (r RelayService) validate() error {
 	switch {
+	case r.Data > 0 && r.Data < leastRelayData:
+		return invalidf("RelayService.Data: %d bytes are fewer than the handshakes of a connection take, want at least %d", r.Data, leastRelayData)
 	case r.Data < 0 && r.Duration != 0:
-		return invalidf("RelayService.Duration: Data has no limit, so there is none of time")
+		return invalidf("RelayService.Duration: Data has no limit, so there is no time limit either")
 	case r.Duration < 0:
 		return invalidf("RelayService.Duration: %v is negative", r.Duration)
 	case r.Reservations < 0:
@@ -41,12 +46,12 @@ func (r RelayService) validate() error {
 	case r.Circuits < 0:
 		return invalidf("RelayService.Circuits: %d is negative", r.Circuits)
 	case r.Allow != nil && len(r.Allow) == 0:
-		return invalidf("RelayService.Allow: empty; nil allows everybody")
+		return invalidf("RelayService.Allow: empty; nil allows all peers")
 	}
 	return nil
 }
 
-// option returns the option of libp2p that turns the relay on.
+// option returns the libp2p option that enables the relay.
 func (r RelayService) option() libp2p.Option {
 	rc := relay.DefaultResources()
 	rc.BufferSize = relayBuffer
@@ -66,14 +71,14 @@ func (r RelayService) option() libp2p.Option {
 		rc.MaxCircuits = r.Circuits
 	}
 	opts := []relay.Option{relay.WithResources(rc)}
-	if r.Allow != nil { // the list is the bound: they may all be in one office
+	if r.Allow != nil { // the list is the limit: all its peers may be in one office
 		rc.MaxReservationsPerIP, rc.MaxReservationsPerASN = rc.MaxReservations, rc.MaxReservations
 		opts = []relay.Option{relay.WithResources(rc), relay.WithACL(allowed(r.Allow))}
 	}
 	return libp2p.EnableRelayService(opts...)
 }
 
-// allowed are the peers that may make reservations.
+// allowed is the set of peers that may make reservations.
 type allowed []peer.ID
 
 func (a allowed) AllowReserve(p peer.ID, _ ma.Multiaddr) bool { return slices.Contains(a, p) }

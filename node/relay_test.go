@@ -37,7 +37,7 @@ func through(ctx context.Context, relay, a, b *Node) (network.Conn, error) {
 }
 
 // Claim: node.Options.RelayService, node.RelayService.Data, node.RelayService.Duration
-func TestTheLimitsOfARelayAreWhatItsConnectionsSay(t *testing.T) {
+func TestConnectionsReportTheLimitsOfTheirRelay(t *testing.T) {
 	for _, tt := range []struct {
 		service  RelayService
 		data     uint64
@@ -62,7 +62,7 @@ func TestTheLimitsOfARelayAreWhatItsConnectionsSay(t *testing.T) {
 }
 
 // Claim: node.RelayService.Allow, node.RelayService.Reservations, node.RelayService.Circuits
-func TestARelayRefusesWhatItDoesNotAllow(t *testing.T) {
+func TestARelayEnforcesItsLimits(t *testing.T) {
 	key := t.TempDir() + "/key"
 	allowedKey, _, err := LoadKey(key)
 	require.NoError(t, err)
@@ -75,7 +75,7 @@ func TestARelayRefusesWhatItDoesNotAllow(t *testing.T) {
 	_, err = client.Reserve(t.Context(), known.Host(), relay.Info())
 	require.NoError(t, err)
 	_, err = through(t.Context(), relay, a, known)
-	require.NoError(t, err, "who connects need not be on the list")
+	require.NoError(t, err, "the dialer need not be on the list")
 	_, err = through(t.Context(), relay, b, known)
 	require.ErrorContains(t, err, "RESOURCE_LIMIT_EXCEEDED")
 
@@ -88,6 +88,7 @@ func TestARelayRefusesWhatItDoesNotAllow(t *testing.T) {
 
 func TestRelayServiceIsValidated(t *testing.T) {
 	for field, service := range map[string]RelayService{
+		"RelayService.Data":         {Data: leastRelayData - 1},
 		"RelayService.Duration":     {Duration: -1},
 		"RelayService.Reservations": {Reservations: -1},
 		"RelayService.Circuits":     {Circuits: -1},
@@ -99,4 +100,7 @@ func TestRelayServiceIsValidated(t *testing.T) {
 	}
 	_, err := New(t.Context(), &Options{RelayService: &RelayService{Data: -1, Duration: time.Hour}})
 	require.ErrorContains(t, err, "RelayService.Duration")
+	n, err := New(t.Context(), &Options{Loopback: true, RelayService: &RelayService{Data: leastRelayData}})
+	require.NoError(t, err)
+	require.NoError(t, n.Close())
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -17,63 +18,113 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/client"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/peerlane/peerlane/internal/direct"
 )
 
-// A Reservation is the state of one of the host's relays. While it stands, others reach the host through the relay.
+// A Reservation is the state of one of the host's relays. While it is valid, others can reach the host through the relay.
 type Reservation struct {
 	Relay peer.ID
-	Addrs []ma.Multiaddr // of the host, through the relay; nil while there is no reservation
-	Since time.Time      // when it was made, or lost
-	Until time.Time      // when it has to be renewed, which the node does; zero while there is none
-	// Err is why there is none; nil at first.
+	Addrs []ma.Multiaddr // addresses of the host through the relay; nil without a reservation
+	Since time.Time      // when the reservation was made or lost
+	Until time.Time      // when the reservation expires; the node renews it before; zero without one
+	// Err is why there is no reservation; nil at first.
 	Err error
 
-	Data     int64         // bytes that the relay passes on a connection each way; 0 if it sets no limit
-	Duration time.Duration // how long a connection lasts there; 0 if it sets no limit
+	Data     int64         // bytes that the relay passes in each direction of a connection; 0 if it sets no limit
+	Duration time.Duration // how long the relay keeps a connection; 0 if it sets no limit
 }
 
-// How a host looks after its reservations.
+// How a host maintains its reservations.
 const (
-	reserveTime = 5 * time.Second  // to connect to a relay, and to reserve there
+	reserveTime = 5 * time.Second  // to connect to a relay and reserve there
 	firstAgain  = time.Second / 2  // until the next attempt; it doubles
 	lastAgain   = 30 * time.Second // at most
-	soonFor     = 5 * time.Minute  // after a loss, attempts are at most soonAgain apart: a relay that is restarted is back soon
+	soonFor     = 5 * time.Minute  // after a loss, attempts are at most soonAgain apart: a restarted relay is back soon
 	soonAgain   = time.Second
-	renewAfter  = 10 * time.Second // at least, whatever the relay says
-	relayPinged = 5 * time.Second  // between two pings of a relay; one that carries connections is pinged more often: care
+	renewAfter  = 10 * time.Second // at least, regardless of the relay's expiry
+	relayPinged = 5 * time.Second  // between two pings of a relay; a care pings those that carry connections more often
+	foundAgain  = 10 * time.Second // after a loss, until another relay replaces a found one
+	lookEvery   = time.Second      // between two looks at the machine's addresses
+	servedFor   = 10 * time.Second // how long a reservation has to last, or another relay replaces a found one at once
 )
 
-// reservations keep the reservations of a host.
+// reservations maintains the reservations of a host.
 type reservations struct {
 	host    host.Host
+	relays  []peer.AddrInfo
 	ctx     context.Context
 	cancel  context.CancelFunc
-	running sync.WaitGroup // keep
+	running sync.WaitGroup // keep, keepFound, follow
+	found   bool           // the relays are found, not configured
 	emitter event.Emitter
-	once    sync.Once // close
+	moved   []chan struct{} // of capacity 1, for each relay: the machine's addresses have changed
+	once    sync.Once       // close
 
-	emitting sync.Mutex // held while the host is notified, which may have to wait for its subscribers; before mu
+	emitting sync.Mutex // held while the host is notified, which may wait for slow subscribers; locked before mu
 
 	mu      sync.Mutex
 	all     []Reservation
 	changed chan struct{} // closed at the next change
 }
 
-// reserve begins to make reservations at relays, and to keep them, until close.
-func reserve(h host.Host, relays []peer.AddrInfo) (*reservations, error) {
+// newReservations returns reservations for n relays.
+func newReservations(h host.Host, n int) (*reservations, error) {
 	emitter, err := h.EventBus().Emitter(new(event.EvtAutoRelayAddrsUpdated), eventbus.Stateful)
 	if err != nil {
 		return nil, err
 	}
-	r := &reservations{host: h, emitter: emitter, changed: make(chan struct{})}
+	r := &reservations{host: h, emitter: emitter, changed: make(chan struct{}), all: make([]Reservation, n)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
+	for range n {
+		r.moved = append(r.moved, make(chan struct{}, 1))
+	}
+	r.running.Go(func() { r.follow(net.InterfaceAddrs) })
+	return r, nil
+}
+
+// reserve starts to make reservations at relays, and to keep them until close.
+func reserve(h host.Host, relays []peer.AddrInfo) (*reservations, error) {
+	r, err := newReservations(h, len(relays))
+	if err != nil {
+		return nil, err
+	}
+	r.relays = relays
 	for i, relay := range relays {
-		r.all = append(r.all, Reservation{Relay: relay.ID, Since: time.Now()})
-		h.ConnManager().Protect(relay.ID, "peerlane/relay")
+		r.all[i] = Reservation{Relay: relay.ID, Since: time.Now()}
 		h.Peerstore().AddAddrs(relay.ID, relay.Addrs, peerstore.PermanentAddrTTL)
+	}
+	for i, relay := range relays {
 		r.running.Go(func() { r.keep(i, relay) })
 	}
 	return r, nil
+}
+
+// follow looks at the machine's addresses, until r is closed. When they change, the connections to the relays may be dead. libp2p looks every
+// 5 s, and tells nobody when the addresses that others are told stay the same.
+func (r *reservations) follow(look func() ([]net.Addr, error)) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	was, _ := look() // none is as good as an error
+	for {
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+		now, err := look()
+		same := func(a, b net.Addr) bool { return a.String() == b.String() }
+		if err != nil || slices.EqualFunc(was, now, same) {
+			continue
+		}
+		was = now
+		for _, moved := range r.moved {
+			select {
+			case moved <- struct{}{}:
+			default: // it is known
+			}
+		}
+	}
 }
 
 func (r *reservations) close() (err error) {
@@ -85,25 +136,37 @@ func (r *reservations) close() (err error) {
 	return err
 }
 
-// keep makes the reservation at one relay, renews it, and makes it again when it is lost. It ends when r is closed.
+// keep makes a reservation at a relay, renews it, and makes it again after a loss. It ends when r is closed. For a found relay, it also
+// ends if the relay makes no reservation, or none that lasts for servedFor, or has been lost for foundAgain.
 func (r *reservations) keep(i int, relay peer.AddrInfo) {
-	wait, lost := firstAgain, time.Now()
+	r.host.ConnManager().Protect(relay.ID, "peerlane/relay")
+	defer r.host.ConnManager().Unprotect(relay.ID, "peerlane/relay")
+	wait, lost, served := firstAgain, time.Now(), false
+	var since time.Time // when the reservation was made first; zero: there is none
 	for r.ctx.Err() == nil {
 		err := r.make(i, relay)
 		made := err == nil
 		if made {
-			since := time.Now()
-			if err = r.watch(i, relay.ID); err == nil {
-				continue // it is renewed
+			if since.IsZero() {
+				since = time.Now()
 			}
-			if lost = time.Now(); lost.Sub(since) >= soonAgain { // otherwise the relay drops those that it lets in
+			if err = r.watch(i, relay.ID); err == nil {
+				continue // time to renew
+			}
+			lost = time.Now()
+			if lost.Sub(since) >= soonAgain { // otherwise the relay drops the hosts that it accepts
 				wait = 0
 			}
+			served = lost.Sub(since) >= servedFor
 		}
 		if made || !r.isHeld(i) {
+			since = time.Time{}
 			r.set(i, Reservation{Relay: relay.ID, Since: time.Now(), Err: err})
+			if r.found && (!served || time.Since(lost) > foundAgain) {
+				return
+			}
 		}
-		r.sleep(wait)
+		r.sleep(i, wait)
 		most := lastAgain
 		if time.Since(lost) < soonFor {
 			most = soonAgain
@@ -112,7 +175,7 @@ func (r *reservations) keep(i int, relay peer.AddrInfo) {
 	}
 }
 
-// isHeld reports whether there is a reservation. A reservation that could not be renewed holds until it expires.
+// isHeld reports whether there is a reservation. One that could not be renewed is held until it expires.
 func (r *reservations) isHeld(i int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,24 +189,39 @@ func (r *reservations) make(i int, relay peer.AddrInfo) error {
 	if s, ok := r.host.Network().(*swarm.Swarm); ok {
 		s.Backoff().Clear(relay.ID)
 	}
-	if err := r.host.Connect(network.WithForceDirectDial(ctx, "peerlane"), relay); err != nil {
+	if err := direct.Connect(ctx, r.host, relay); err != nil {
 		return err
 	}
 	made, err := client.Reserve(ctx, r.host, peer.AddrInfo{ID: relay.ID})
 	if err != nil {
 		return err
 	}
-	circuit := ma.StringCast("/p2p/" + relay.ID.String() + "/p2p-circuit")
 	now := Reservation{Relay: relay.ID, Since: time.Now(), Until: made.Expiration,
 		Data: int64(min(made.LimitData, 1<<63-1)), Duration: made.LimitDuration}
-	for _, a := range relay.Addrs {
+	circuit := ma.StringCast("/p2p/" + relay.ID.String() + "/p2p-circuit")
+	for _, a := range r.addrsOf(relay) {
 		now.Addrs = append(now.Addrs, a.Encapsulate(circuit))
 	}
 	r.set(i, now)
 	return nil
 }
 
-// watch returns when the relay is lost, with the reason, or when it is time to renew the reservation, with nil.
+// addrsOf returns the addresses of a connected relay. It replaces a /dnsaddr by the address of the connection, because libp2p does not
+// resolve a /dnsaddr before /p2p-circuit.
+func (r *reservations) addrsOf(relay peer.AddrInfo) []ma.Multiaddr {
+	addrs, names := split(relay.Addrs, func(a ma.Multiaddr) bool { return a[0].Protocol().Code != ma.P_DNSADDR })
+	if len(names) == 0 {
+		return addrs
+	}
+	for _, c := range r.host.Network().ConnsToPeer(relay.ID) {
+		if at := c.RemoteMultiaddr(); c.Stat().Direction == network.DirOutbound && !isCircuit(at) && !ma.Contains(addrs, at) {
+			addrs = append(addrs, at)
+		}
+	}
+	return addrs
+}
+
+// watch returns the reason when the relay is lost, or nil when it is time to renew the reservation.
 func (r *reservations) watch(i int, relay peer.ID) error {
 	r.mu.Lock()
 	renew := time.Until(r.all[i].Until) / 2
@@ -166,7 +244,10 @@ func (r *reservations) watch(i int, relay peer.ID) error {
 	if r.host.Network().Connectedness(relay) != network.Connected {
 		return errRelayGone
 	}
+	pings := pinger{host: r.host, peer: relay}
+	defer pings.close()
 	for missing := 0; missing < careMissing; {
+		enough := 1
 		select {
 		case <-gone:
 			return errRelayGone
@@ -174,29 +255,32 @@ func (r *reservations) watch(i int, relay peer.ID) error {
 			return nil
 		case <-r.ctx.Done():
 			return r.ctx.Err()
+		case <-r.moved[i]:
+			enough = careMissing // it is likely to be dead
 		case <-tick.C:
 		}
-		if missing++; answersPing(r.ctx, r.host, relay) {
+		if missing += enough; pings.isAnswered(r.ctx) {
 			missing = 0
 		}
 	}
-	_ = r.host.Network().ClosePeer(relay) // it is of no more use
+	_ = r.host.Network().ClosePeer(relay) // the relay is dead
 	return errRelayGone
 }
 
 var errRelayGone = errors.New("node: the connection to the relay is lost")
 
-// sleep waits for d, or until r is closed.
-func (r *reservations) sleep(d time.Duration) {
+// sleep waits for d, until the machine's addresses change, or until r is closed.
+func (r *reservations) sleep(i int, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-r.moved[i]:
 	case <-r.ctx.Done():
 	}
 }
 
-// set replaces a reservation, and tells the host at which addresses it can be reached.
+// set replaces a reservation, and notifies the host of its addresses through relays.
 func (r *reservations) set(i int, now Reservation) {
 	r.emitting.Lock()
 	defer r.emitting.Unlock()
@@ -213,10 +297,11 @@ func (r *reservations) set(i int, now Reservation) {
 	if slices.EqualFunc(was.Addrs, now.Addrs, ma.Multiaddr.Equal) {
 		return
 	}
-	_ = r.emitter.Emit(event.EvtAutoRelayAddrsUpdated{RelayAddrs: addrs}) // the host is closed otherwise
+	_ = r.emitter.Emit(event.EvtAutoRelayAddrsUpdated{RelayAddrs: addrs}) // fails only if the host is closed
 }
 
-// Reservations returns the state of each relay, in the order of Options.Relays.
+// Reservations returns the state of each relay, in the order of Options.Relays. With Options.FindRelays it returns one for each wanted
+// relay, with an empty Relay until one is found.
 func (n *Node) Reservations() []Reservation {
 	if n.reservations == nil {
 		return nil
@@ -226,8 +311,9 @@ func (n *Node) Reservations() []Reservation {
 	return slices.Clone(n.reservations.all)
 }
 
-// AwaitReservation waits until the host can be reached through one of its relays, and returns the reservations. It fails when each of them has
-// refused, with their reasons, or with ctx's error and those of the last attempts. Without relays it returns nil at once.
+// AwaitReservation waits until the host can be reached through one of its relays, and returns the reservations. It returns an error when
+// all relays have refused, with their reasons, or when ctx ends, with ctx's error and those of the last attempts. Without relays it returns
+// nil immediately.
 func (n *Node) AwaitReservation(ctx context.Context) ([]Reservation, error) {
 	for {
 		all := n.Reservations()
@@ -243,10 +329,13 @@ func (n *Node) AwaitReservation(ctx context.Context) ([]Reservation, error) {
 			if one.Addrs != nil {
 				return n.Reservations(), nil
 			}
-			if isRefusal(one.Err) {
+			if isRefusal(one.Err) && !n.reservations.found {
 				refused++
 			}
-			if one.Err != nil {
+			switch {
+			case one.Err != nil && one.Relay == "":
+				reasons = append(reasons, one.Err)
+			case one.Err != nil:
 				reasons = append(reasons, fmt.Errorf("relay %s: %w", one.Relay, one.Err))
 			}
 		}
@@ -261,7 +350,7 @@ func (n *Node) AwaitReservation(ctx context.Context) ([]Reservation, error) {
 	}
 }
 
-// isRefusal reports whether a relay has answered, and does not want to.
+// isRefusal reports whether the relay answered with a refusal.
 func isRefusal(err error) bool {
 	_, ok := errors.AsType[client.ReservationError](err)
 	return ok

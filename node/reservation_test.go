@@ -1,6 +1,8 @@
 package node
 
 import (
+	"net"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,7 +43,7 @@ func TestARenewalKeepsTheAddresses(t *testing.T) {
 		sub, err := n.host.EventBus().Subscribe(new(event.EvtAutoRelayAddrsUpdated))
 		require.NoError(t, err)
 		defer func() { require.NoError(t, sub.Close()) }()
-		<-sub.Out() // it is stateful
+		<-sub.Out() // the subscription is stateful
 		until := n.Reservations()[0].Until
 		time.Sleep(50 * time.Minute)
 		require.Empty(t, sub.Out())
@@ -58,7 +60,30 @@ func TestARelayThatIsSilentIsLost(t *testing.T) {
 	})
 }
 
-func TestARelayThatKnowsNoPingIsKept(t *testing.T) {
+// A host whose machine is in another network asks its relays at once, and does not wait for several answers.
+func TestAReservationInAnotherNetwork(t *testing.T) {
+	inReserve(t, func(t *testing.T, network *peerlanetest.Network, _ *peerlanetest.Relay, n *Node) {
+		var here atomic.Value
+		here.Store("192.0.2.1")
+		look := func() ([]net.Addr, error) { return []net.Addr{&net.IPAddr{IP: net.ParseIP(here.Load().(string))}}, nil }
+		n.reservations.running.Go(func() { n.reservations.follow(look) })
+		since := n.Reservations()[0].Since
+		time.Sleep(2*relayPinged + time.Second/2)
+		here.Store("192.0.2.2")
+		time.Sleep(lookEvery + careAnswer/2)
+		require.Equal(t, since, n.Reservations()[0].Since, "the relay answers")
+
+		network.Vanish(true)
+		here.Store("192.0.2.3")
+		time.Sleep(lookEvery + careAnswer + time.Second/2)
+		require.Nil(t, n.Reservations()[0].Addrs)
+		network.Vanish(false)
+		time.Sleep(time.Minute)
+		require.NotNil(t, n.Reservations()[0].Addrs)
+	})
+}
+
+func TestARelayWithoutPingIsKept(t *testing.T) {
 	inReserve(t, func(t *testing.T, _ *peerlanetest.Network, r *peerlanetest.Relay, n *Node) {
 		r.Host().RemoveStreamHandler(ping.ID)
 		since := n.Reservations()[0].Since
@@ -67,11 +92,11 @@ func TestARelayThatKnowsNoPingIsKept(t *testing.T) {
 	})
 }
 
-// A subscriber that does not read is the host's to wait for, and keeps nobody from asking.
+// While the host waits for a subscriber that does not read, Reservations does not block.
 func TestASlowSubscriberHoldsNoLock(t *testing.T) {
 	inReserve(t, func(t *testing.T, _ *peerlanetest.Network, _ *peerlanetest.Relay, n *Node) {
 		sub, err := n.host.EventBus().Subscribe(new(event.EvtAutoRelayAddrsUpdated), eventbus.BufSize(1))
-		require.NoError(t, err) // its one place is taken: it is stateful
+		require.NoError(t, err) // the stateful event fills the buffer
 		was := n.Reservations()[0]
 		done := make(chan struct{})
 		go func() {
@@ -86,7 +111,7 @@ func TestASlowSubscriberHoldsNoLock(t *testing.T) {
 	})
 }
 
-// A relay that lets a host in and drops it again does not keep it busy.
+// A relay that accepts and drops a host again and again does not keep it busy.
 func TestARelayThatDropsItsHosts(t *testing.T) {
 	inReserve(t, func(t *testing.T, _ *peerlanetest.Network, r *peerlanetest.Relay, n *Node) {
 		dropped := 0

@@ -22,5 +22,5 @@ func TestUDPAdviceNamesTheLimitsThatAreTooSmall(t *testing.T) {
 		require.Equal(t, c.want, udpAdvice(dir), "%+v", c)
 	}
 	require.Empty(t, udpAdvice(filepath.Join(t.TempDir(), "none")))
-	_ = UDPBufferAdvice() // whatever this machine has
+	_ = UDPBufferAdvice() // any result is fine on this machine
 }
