@@ -54,6 +54,8 @@ type Network struct {
 	left     int64 // bytes until the cut of CutAfter
 	counting bool  // CutAfter was called
 	cutting  sync.WaitGroup
+
+	packets, bytes int64 // that hosts have sent
 }
 
 // NewNetwork returns a network without hosts. nil options are the zero ones. It ends in t.Cleanup, after its hosts.
@@ -77,11 +79,7 @@ func (n *Network) Host(address string, opts ...libp2p.Option) host.Host {
 	if err != nil {
 		n.t.Fatalf("peerlanetest: host at %q: %v", address, err)
 	}
-	all := []libp2p.Option{
-		libp2p.ListenAddrs(QUICAddr(address)), libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),
-		libp2p.ResourceManager(&network.NullResourceManager{}),
-		n.quic(at.Addr()),
-	}
+	all := append([]libp2p.Option{libp2p.ListenAddrs(QUICAddr(address))}, n.options(at.Addr())...)
 	h, err := libp2p.New(append(all, opts...)...)
 	if err != nil {
 		n.t.Fatalf("peerlanetest: host at %s: %v", address, err)
@@ -91,6 +89,30 @@ func (n *Network) Host(address string, opts ...libp2p.Option) host.Host {
 	n.hosts = append(n.hosts, h)
 	n.ends = append(n.ends, func() { _ = h.Close() })
 	return h
+}
+
+// Options returns the options of libp2p.New that put a host on n at an IPv4 address, as in "10.0.0.1": for hosts that something else
+// builds, as node.New does with node.Options.Libp2p. The host must be closed before the test ends; it should listen on a QUICAddr of that
+// address.
+func (n *Network) Options(ip string) []libp2p.Option {
+	n.t.Helper()
+	at, err := netip.ParseAddr(ip)
+	if err != nil {
+		n.t.Fatalf("peerlanetest: host at %q: %v", ip, err)
+	}
+	return n.options(at)
+}
+
+func (n *Network) options(ip netip.Addr) []libp2p.Option {
+	return []libp2p.Option{libp2p.DisableMetrics(), libp2p.DisableIdentifyAddressDiscovery(),
+		libp2p.ResourceManager(&network.NullResourceManager{}), n.quic(ip)}
+}
+
+// Sent returns how many packets, and bytes in them, all hosts have sent.
+func (n *Network) Sent() (packets, bytes int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.packets, n.bytes
 }
 
 // quic makes a host with that address speak QUIC on n.

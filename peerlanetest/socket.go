@@ -121,6 +121,8 @@ func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
 		peer.queue = slices.Insert(peer.queue, i, p)
 		peer.wake()
 	}
+	s.net.packets++
+	s.net.bytes += int64(len(b))
 	s.net.countLocked(len(b))
 	return len(b), nil
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -52,6 +53,12 @@ type Interface struct {
 func (h *Host) Plug(at *Place) *Interface {
 	h.t.Helper()
 	return h.plug(at, at.prefixes)
+}
+
+// PlugVersion is Plug for a host that has one version of IP there, 4 or 6.
+func (h *Host) PlugVersion(at *Place, version int) *Interface {
+	h.t.Helper()
+	return h.plug(at, slices.DeleteFunc(slices.Clone(at.prefixes), func(p netip.Prefix) bool { return p.Addr().Is4() != (version == 4) }))
 }
 
 // PlugLinkLocal gives the host an interface with a link-local address alone, of IPv4 (RFC 3927) or IPv6 (RFC 4291, section 2.5.6).

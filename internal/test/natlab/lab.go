@@ -31,6 +31,7 @@ func New(t testing.TB) *Lab {
 // RouterOptions are for Router. The zero value, and nil, is a router that translates nothing and lets everything in, for IPv4 and IPv6.
 type RouterOptions struct {
 	NAT      *nat.Kind // of IPv4; nil: none
+	NAT64    *nat.Kind // for IPv4 outside, with IPv6 alone behind it, and 64:ff9b::/96 as prefix; nil: none
 	Firewall bool      // of IPv6: in comes what answers
 	Version  int       // 4 or 6: only that version of IP behind it; zero: both
 }
@@ -51,6 +52,9 @@ func (l *Lab) Router(at *Place, opts *RouterOptions) *Router {
 		lan = fmt.Sprintf("192.168.%d.0/24", l.routers)
 	}
 	r := &Router{LAN: &Place{}}
+	if o.NAT64 != nil {
+		o.Version = 6
+	}
 	if o.Version != 6 {
 		r.LAN.prefixes = append(r.LAN.prefixes, netip.MustParsePrefix(lan))
 	}
@@ -66,6 +70,9 @@ func (l *Lab) Router(at *Place, opts *RouterOptions) *Router {
 	}
 	if o.NAT != nil {
 		r.nat = nat.New(*o.NAT, r.wan.addrs[0])
+	}
+	if o.NAT64 != nil {
+		r.nat64 = nat.New(*o.NAT64, r.wan.addrs[0])
 	}
 	if o.Firewall {
 		r.firewall = nat.New(nat.Easy, netip.Addr{})

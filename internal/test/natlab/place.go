@@ -152,13 +152,14 @@ func (pl *Place) find(dst netip.Addr) *port {
 	return nil
 }
 
-// A Router stands between its LAN and the place that it is plugged into, translates IPv4 addresses and filters IPv6.
+// A Router stands between its LAN and the place that it is plugged into, translates IPv4 addresses, or IPv6 to IPv4, and filters IPv6.
 type Router struct {
 	LAN *Place
 
 	wan      *port
 	nat      *nat.NAT // of IPv4; nil: addresses are not translated, and everything comes in
 	firewall *nat.NAT // of IPv6; nil: everything comes in
+	nat64    *nat.NAT // from IPv6 inside to IPv4; nil: there is none
 	only     atomic.Pointer[[]netip.Addr]
 }
 
@@ -187,7 +188,7 @@ func (r *Router) Restart() { r.each((*nat.NAT).Forget) }
 func (r *Router) Remap() { r.each((*nat.NAT).Remap) }
 
 func (r *Router) each(f func(*nat.NAT)) {
-	for _, n := range []*nat.NAT{r.nat, r.firewall} {
+	for _, n := range []*nat.NAT{r.nat, r.firewall, r.nat64} {
 		if n != nil {
 			f(n)
 		}
@@ -214,6 +215,10 @@ func (r *Router) outward(src *port, pk packet) {
 		if b, ok := timeExceeded(pk, own); ok {
 			answer(b)
 		}
+		return
+	}
+	if r.nat64 != nil && wellKnown.Contains(pk.dstAddr()) {
+		r.outward64(pk, answer)
 		return
 	}
 	if mtu := r.wan.link.mtu(); len(pk.b) > mtu { // before it is translated, so that the answer need not be
@@ -250,7 +255,14 @@ func (r *Router) translateOut(pk packet) bool {
 
 // inward takes a packet from outside.
 func (r *Router) inward(pk packet) {
-	if !pk.hop() || !r.passes(pk.srcAddr()) || !r.translateIn(pk) {
+	if !pk.hop() || !r.passes(pk.srcAddr()) {
+		return
+	}
+	if r.nat64 != nil && !pk.v6 {
+		r.inward64(pk)
+		return
+	}
+	if !r.translateIn(pk) {
 		return
 	}
 	if to := r.LAN.find(pk.dstAddr()); to != nil {

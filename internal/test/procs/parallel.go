@@ -10,6 +10,7 @@ import (
 // processes, and hardly use a processor. TestMain calls it.
 func Parallel(n int) {
 	flag.Parse()
+	collectSeldom()
 	f := flag.Lookup("test.parallel")
 	if f.Value.String() == f.DefValue && runtime.GOMAXPROCS(0) < n {
 		_ = f.Value.Set(strconv.Itoa(n)) // never fails: it is a number

@@ -3,8 +3,10 @@
 package reach
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,34 +16,112 @@ import (
 	"github.com/peerlane/peerlane/internal/test/natlab"
 )
 
-// talk is two peers that talk, each behind a NAT of its own.
+// A stage is where two peers are that talk.
+type stage struct {
+	talker, listener *natlab.RouterOptions // the routers that they are behind; nil: on the internet
+	links            [2]natlab.Conditions  // of the talker's host and the listener's
+	relays           int                   // how many; zero: one
+	relayFlags       []string
+	via              string // the transport towards the relays; empty: QUIC over IPv4 and IPv6
+	bothReserve      bool   // the talker has reservations too
+	atOnce           bool   // the talker talks over a relay until there is a direct path, and does not wait for it
+	bytes            int    // that the talker sends on a stream, beside its calls
+	messages         int    // that it sends besides, as fast as they go
+	connectTimeout   time.Duration
+}
+
+// only4 returns a router with a NAT, and without IPv6.
+func only4(kind nat.Kind) *natlab.RouterOptions {
+	return &natlab.RouterOptions{NAT: &kind, Version: 4}
+}
+
+// A conversation is two peers that talk, each behind a router of its own.
 type conversation struct {
 	t                 *testing.T
 	lab               *natlab.Lab
-	relay             *relay
+	relay             *relay // the first
+	relays            []*relay
 	talker, listener  *program
 	ofTalker, ofOther *natlab.Router
-	talkers           *natlab.Interface
-	host              *natlab.Host // the talker's
+	talkers, others   *natlab.Interface
+	host, otherHost   *natlab.Host // the talker's, and the listener's
 }
 
+// converse begins a conversation behind two NATs.
 func converse(t *testing.T, a, b nat.Kind) *conversation {
 	t.Helper()
+	return converseOn(t, stage{talker: only4(a), listener: only4(b)})
+}
+
+func converseOn(t *testing.T, at stage) *conversation {
+	t.Helper()
 	c := &conversation{t: t, lab: natlab.New(t)}
-	c.relay = newRelay(t, c.lab)
-	c.ofTalker = c.lab.Router(c.lab.Internet, &natlab.RouterOptions{NAT: &a, Version: 4})
-	c.ofOther = c.lab.Router(c.lab.Internet, &natlab.RouterOptions{NAT: &b, Version: 4})
-	for _, r := range []*natlab.Router{c.ofTalker, c.ofOther} {
-		r.Link().Set(natlab.Conditions{Delay: oneWay})
+	for range max(at.relays, 1) {
+		c.relays = append(c.relays, newRelay(t, c.lab, at.relayFlags...))
 	}
-	other := c.lab.Host(c.ofOther.LAN)
-	at := c.relay.at("udp/4001/quic-v1")
-	c.listener = c.role(other, roleListen, relayEnv+"="+at)
+	c.relay = c.relays[0]
+	var relays, circuits []string
+	for _, r := range c.relays {
+		relays = append(relays, strings.Join(r.over(at.via), ","))
+	}
+	c.host, c.otherHost = c.lab.Host(), c.lab.Host()
+	c.ofTalker, c.talkers = c.plug(c.host, at.talker, at.links[0])
+	c.ofOther, c.others = c.plug(c.otherHost, at.listener, at.links[1])
+	c.listener = c.role(c.otherHost, roleListen, relayEnv+"="+strings.Join(relays, " "))
 	id, _ := c.listener.await(`^peer (\S+)`)
-	c.host = c.lab.Host()
-	c.talkers = c.host.Plug(c.ofTalker.LAN)
-	c.talker = c.role(c.host, roleTalk, peerEnv+"="+at+"/p2p-circuit/p2p/"+id[1])
+	for _, r := range c.relays {
+		for _, a := range r.over(at.via) {
+			circuits = append(circuits, a+"/p2p-circuit/p2p/"+id[1])
+		}
+	}
+	env := []string{peerEnv + "=" + strings.Join(circuits, ","), fmt.Sprintf("%s=%d", bytesEnv, at.bytes),
+		fmt.Sprintf("%s=%d", messagesEnv, at.messages), fmt.Sprintf("%s=%t", atOnceEnv, at.atOnce),
+		timeoutEnv + "=" + at.connectTimeout.String()}
+	if at.bothReserve {
+		env = append(env, relayEnv+"="+strings.Join(relays, " "))
+	}
+	c.talker = c.role(c.host, roleTalk, env...)
 	return c
+}
+
+// over returns the relay's addresses over a transport, or all of QUIC.
+func (r *relay) over(via string) []string {
+	if via == "" {
+		return r.everywhere()
+	}
+	return []string{r.at(via)}
+}
+
+// plug connects a host to a router of its own, or to the internet, which is as far away.
+func (c *conversation) plug(h *natlab.Host, behind *natlab.RouterOptions, link natlab.Conditions) (*natlab.Router, *natlab.Interface) {
+	if behind == nil {
+		i := h.Plug(c.lab.Internet)
+		link.Delay += oneWay
+		i.Link().Set(link)
+		return nil, i
+	}
+	r := c.router(behind)
+	i := h.Plug(r.LAN)
+	i.Link().Set(link)
+	return r, i
+}
+
+// router returns a router on the internet, as far away as everything.
+func (c *conversation) router(o *natlab.RouterOptions) *natlab.Router {
+	r := c.lab.Router(c.lab.Internet, o)
+	r.Link().Set(natlab.Conditions{Delay: oneWay})
+	return r
+}
+
+// replug takes the host of one side off its router, and connects it to another.
+func (c *conversation) replug(listener bool, to *natlab.RouterOptions) {
+	host, at := c.host, c.talkers
+	if listener {
+		host, at = c.otherHost, c.others
+	}
+	next := c.router(to)
+	at.Unplug()
+	host.Plug(next.LAN)
 }
 
 func (c *conversation) role(h *natlab.Host, role string, env ...string) *program {
@@ -52,13 +132,23 @@ func (c *conversation) role(h *natlab.Host, role string, env ...string) *program
 	return run(c.t, h, cmd)
 }
 
-// direct waits until the talker has a direct path, from now on.
+// since returns how long after a time the talker has printed a line.
 func (c *conversation) since(expression string, after time.Duration) time.Duration {
+	c.t.Helper()
 	_, at := c.talker.awaitAfter(expression, after)
 	return at - after
 }
 
 func (c *conversation) now() time.Duration { return time.Since(c.talker.began) }
+
+// recovers waits until calls go on after something has happened, and until they do so over a direct path, and logs how long it took.
+func (c *conversation) recovers(what string, at time.Duration) (goesOn, direct time.Duration) {
+	c.t.Helper()
+	goesOn = c.since(`calls, `, at+callsBefore) + callsBefore
+	direct = c.since(`calls, direct`, at+callsBefore) + callsBefore
+	c.t.Logf("%s: calls go on after %.1f s, direct after %.1f s", what, goesOn.Seconds(), direct.Seconds())
+	return goesOn, direct
+}
 
 // requireWhole checks that there was one session, on which everything came once and in order.
 func (c *conversation) requireWhole() {
@@ -90,12 +180,15 @@ var disturbances = []disturbance{
 		c.talkers.Link().Heal()
 	}, 25 * time.Second, 30 * time.Second},
 	{"UDP is blocked", func(c *conversation) { c.talkers.Link().Set(natlab.Conditions{NoUDP: true}) }, 15 * time.Second, 30 * time.Second},
-	{"another uplink", func(c *conversation) {
-		next := c.lab.Router(c.lab.Internet, &natlab.RouterOptions{NAT: &nat.Easy, Version: 4})
-		next.Link().Set(natlab.Conditions{Delay: oneWay})
+	{"another uplink", func(c *conversation) { c.replug(false, only4(nat.Easy)) }, 4 * time.Second, 10 * time.Second},
+	{"another uplink after 2 s without one", func(c *conversation) {
 		c.talkers.Unplug()
-		c.host.Plug(next.LAN)
-	}, 6 * time.Second, 15 * time.Second},
+		time.Sleep(2 * time.Second)
+		c.host.Plug(c.router(only4(nat.Easy)).LAN)
+	}, 6 * time.Second, 12 * time.Second},
+	{"an uplink with IPv6 alone", func(c *conversation) {
+		c.replug(false, &natlab.RouterOptions{NAT64: &nat.Easy, Firewall: true})
+	}, 10 * time.Second, 20 * time.Second}, // libp2p waits for 5 s after a dial between the two uplinks
 }
 
 // One session survives each disturbance, with every message once and in order.
@@ -130,8 +223,7 @@ func TestASessionGoesOnWhenItsRelayIsBack(t *testing.T) {
 	t.Parallel()
 	c := converse(t, nat.Hard, nat.Hard)
 	c.since(`calls, relayed`, 0)
-	require.NoError(t, c.relay.cmd.Process.Kill())
-	<-c.relay.done
+	c.relay.kill()
 	time.Sleep(3 * time.Second) // long enough that the two notice
 	c.relay.start(t)
 	at := c.now()

@@ -4,6 +4,7 @@ package reach
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,12 +19,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/natlab"
+	"github.com/peerlane/peerlane/internal/test/procs"
 )
 
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
 		fmt.Fprintln(os.Stderr, play(role))
 		os.Exit(1)
+	}
+	if flag.Parse(); !*whole { // the others have bounds of time
+		procs.Parallel(5)
 	}
 	os.Exit(natlab.Main(m))
 }
@@ -53,7 +58,7 @@ type program struct {
 	err  error         // how it ended; only after done
 
 	mu     sync.Mutex
-	out    bytes.Buffer // stdout and stderr
+	line   []byte // of stdout and stderr, as far as it has come
 	grown  chan struct{}
 	began  time.Time
 	stamps []stamp
@@ -86,10 +91,12 @@ func run(t *testing.T, h *natlab.Host, cmd *exec.Cmd) *program {
 	go func() {
 		defer close(p.done)
 		p.err = p.cmd.Wait()
+		if p.line != nil { // it ends within a line
+			_, _ = p.Write([]byte("\n"))
+		}
 	}()
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill() // it may have ended
-		<-p.done
+		p.kill()
 		if t.Failed() {
 			t.Logf("%s:\n%s", strings.Join(cmd.Args, " "), p.text())
 		}
@@ -101,10 +108,17 @@ func run(t *testing.T, h *natlab.Host, cmd *exec.Cmd) *program {
 func (p *program) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.out.Write(b)
-	lines := strings.Split(p.out.String(), "\n")
-	for _, line := range lines[len(p.stamps) : len(lines)-1] {
-		p.stamps = append(p.stamps, stamp{time.Since(p.began), line})
+	p.line = append(p.line, b...)
+	for {
+		line, rest, ok := bytes.Cut(p.line, []byte("\n"))
+		if !ok {
+			break
+		}
+		p.stamps = append(p.stamps, stamp{time.Since(p.began), string(line)})
+		p.line = rest
+	}
+	if len(p.line) == 0 {
+		p.line = nil
 	}
 	close(p.grown)
 	p.grown = make(chan struct{})
@@ -122,6 +136,27 @@ func (p *program) text() string {
 	return b.String()
 }
 
+// lines returns all lines.
+func (p *program) lines() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var b strings.Builder
+	for _, s := range p.stamps {
+		b.WriteString(s.line + "\n")
+	}
+	return b.String()
+}
+
+// took returns how long it has run until its last line.
+func (p *program) took() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.stamps) == 0 {
+		return 0
+	}
+	return p.stamps[len(p.stamps)-1].at
+}
+
 // await waits for a line that matches, and returns the submatches and the time of the line.
 func (p *program) await(expression string) ([]string, time.Duration) {
 	p.t.Helper()
@@ -131,26 +166,44 @@ func (p *program) await(expression string) ([]string, time.Duration) {
 // awaitAfter is await for lines that were complete after a time.
 func (p *program) awaitAfter(expression string, after time.Duration) ([]string, time.Duration) {
 	p.t.Helper()
+	found, at := p.seek(expression, after, patience)
+	if found == nil {
+		require.FailNow(p.t, "no such line", "%q in %s", expression, p.text())
+	}
+	return found, at
+}
+
+// seek is awaitAfter that returns nil when no such line comes in time, or the program has ended.
+func (p *program) seek(expression string, after, most time.Duration) ([]string, time.Duration) {
 	re := regexp.MustCompile(expression)
-	timeout := time.After(patience)
-	for {
+	timeout := time.After(most)
+	for seen := 0; ; {
 		p.mu.Lock()
-		grown := p.grown
-		for _, s := range p.stamps {
-			if m := re.FindStringSubmatch(s.line); m != nil && s.at >= after {
-				p.mu.Unlock()
+		grown, fresh := p.grown, p.stamps[seen:]
+		seen = len(p.stamps)
+		p.mu.Unlock()
+		for _, s := range fresh {
+			if s.at < after {
+				continue
+			}
+			if m := re.FindStringSubmatch(s.line); m != nil {
 				return m, s.at
 			}
 		}
-		p.mu.Unlock()
 		select {
 		case <-grown:
 			continue
 		case <-p.done:
 		case <-timeout:
 		}
-		require.FailNow(p.t, "no such line", "%q in %s", expression, p.text())
+		return nil, 0
 	}
+}
+
+// kill ends the program at once.
+func (p *program) kill() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	<-p.done
 }
 
 // wait waits until the program has ended, and returns its exit code.

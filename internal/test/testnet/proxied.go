@@ -30,12 +30,24 @@ type proxy interface {
 // not connected. For QUIC, a dials each time from a new port, so that it can reach b again after a Cut.
 func Proxied(t testing.TB, tr Transport, opts ...libp2p.Option) (a, b host.Host, f faultnet.Fault) {
 	t.Helper()
+	return proxiedBy(t, tr, tr == QUIC, opts)
+}
+
+// ProxiedForLong is Proxied, except that a keeps to one socket with QUIC, as hosts do: sockets do not add up. After a Cut a does not
+// reach b again.
+func ProxiedForLong(t testing.TB, tr Transport, opts ...libp2p.Option) (a, b host.Host, f faultnet.Fault) {
+	t.Helper()
+	return proxiedBy(t, tr, false, opts)
+}
+
+func proxiedBy(t testing.TB, tr Transport, fresh bool, opts []libp2p.Option) (a, b host.Host, f faultnet.Fault) {
+	t.Helper()
 	p, at := newProxy(t, tr)
 	announce := libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return []ma.Multiaddr{at} })
 	b = Host(t, tr, append([]libp2p.Option{announce}, opts...)...)
 	p.SetTarget(hostPort(t, b.Network().ListenAddresses()[0]))
 	dialer := []libp2p.Option{libp2p.NoListenAddrs}
-	if tr == QUIC {
+	if fresh {
 		dialer = append(dialer, freshSockets(t))
 	}
 	a = Host(t, tr, append(dialer, opts...)...)

@@ -24,6 +24,8 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/node"
+	"github.com/peerlane/peerlane/node/dht"
+	"github.com/peerlane/peerlane/node/mdns"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/record"
