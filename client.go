@@ -63,6 +63,9 @@ func WithIdempotent(ctx context.Context) context.Context {
 // sent is not a retry. Send does not retry an error that cannot improve: a peer that does not serve tag, an unsuitable key, a request over
 // a size limit. All tries together wait for a connection as ConnectTimeout says.
 //
+// A peer that refuses a session and says when to come again (RetryAfter) is asked for none of tag before, up to ConnectTimeout, by any
+// Send, Connect or Keep. Send waits, or fails at once when ReadTimeout or ctx's deadline comes first.
+//
 // The error is, or wraps, an *Error whose Outcome says what may have happened at the peer. It matches ctx's error when that ended,
 // os.ErrDeadlineExceeded when ReadTimeout passed, ErrTooLarge, ErrNotServed, ErrUnavailable (see RetryAfter), ErrUnreachable, ErrRelayOnly,
 // or ErrStopped after Close and on a host that has been closed. When the handler returned an error, the outcome is Delivered and Text is
@@ -123,6 +126,12 @@ func (c *Client) beforeNext(ctx context.Context, r *retries, pid peer.ID, tag pr
 		}
 		wait = retryWait(c.cfg.RetryInterval, r.counted)
 		r.counted++
+	}
+	if left := c.pool.refused.left(poolKey{pid, tag}); left > wait {
+		if end, ok := ctx.Deadline(); ok && time.Until(end) < left {
+			return err // which says when
+		}
+		wait = left
 	}
 	if waitErr := c.pool.sleep(ctx, wait, pid, tag); waitErr != nil {
 		return errors.Join(waitErr, err)
@@ -232,7 +241,8 @@ func retryWait(interval time.Duration, n int) time.Duration {
 
 // Connect opens a separate session to tag at the peer, for messages, calls and streams. The caller closes it, or Close does. Connect
 // returns ErrModernPSKRequired unless UseModernPSKClient was called before or AdmitAll is set. Otherwise the errors are those of Send, with
-// outcome NotSent, or Rejected for a tag that the peer does not serve, and nothing is retried.
+// outcome NotSent, or Rejected for a tag that the peer does not serve, and nothing is retried. While a peer's RetryAfter lasts, as
+// with Send, Connect returns that refusal, with the time left.
 func (c *Client) Connect(ctx context.Context, pid peer.ID, tag protocol.ID) (*session.Session, error) {
 	return c.connect(ctx, pid, tag, c.cfg.newWait(1))
 }
@@ -248,8 +258,9 @@ func (c *Client) connect(ctx context.Context, pid peer.ID, tag protocol.ID, w *w
 	return c.pool.connect(ctx, pid, tag, w)
 }
 
-// SetLink sets the handler of messages that peers send back to the link name on this client's sessions. Nil unsets it. It panics if name is
-// longer than 255 bytes.
+// SetLink sets the handler of messages that peers send back to the link name on this client's sessions. On those of Send it is used only
+// if UseModernPSKClient was called before or AdmitAll is set; else the peer gets ErrNotAllowed, and so it is with streams. Nil unsets it.
+// It panics if name is longer than 255 bytes.
 func (c *Client) SetLink(name string, fn func(*session.Message)) { c.mux.SetLink(name, fn) }
 
 // SetDefaultLink sets the handler of messages to links without a handler. Nil unsets it.

@@ -21,7 +21,7 @@ type ClientConfig struct {
 	// each step on it. libp2p dials eight addresses of a peer at a time, and waits 5 s for a private and 15 s for a public one. The wait
 	// grows by as much for every further eight addresses, so that each is dialed. All tries of a Send share one wait, 1+MaxRetries times as
 	// long, and a dial under way is not restarted. A Keeper, and a session that looks for another connection, wait as long as libp2p dials.
-	// If zero, 5 s.
+	// It is also the longest RetryAfter of a peer that refuses a session to which the client keeps. If zero, 5 s.
 	ConnectTimeout time.Duration
 	// MaxRetries is how often a Send is retried when the request is known not to have been sent: see Send. DefaultClientConfig sets 3.
 	MaxRetries int
@@ -31,7 +31,7 @@ type ClientConfig struct {
 	// MaxBlockSize is the size limit of one request, response or message in either direction; a block of exactly this size passes. The
 	// smaller of both sides' limits applies. If zero, 32 MiB. At most 1 GiB.
 	MaxBlockSize int
-	// EnableCompression lets both sides compress data that shrinks. DefaultClientConfig sets it.
+	// EnableCompression lets both sides compress data that shrinks. DefaultClientConfig sets it. See ServerConfig for its bounds.
 	EnableCompression bool
 	// MaxIdleConns is the maximum number of idle sessions kept open, over all peers. The one idle for the longest closes first. If zero,
 	// 100. At most 2^20.
@@ -60,6 +60,11 @@ type ClientConfig struct {
 	// OnState, if not nil, is called with each step of a session: connected, detached, resumed, migrated, ended. It must
 	// not block.
 	OnState func(*session.Session, session.StateChange)
+	// OnPath, if not nil, is called with the path of a session when it is open, and each time it is on another connection: over another relay,
+	// or directly. When the session has lost its connection and looks for another, it is called with the zero Path. The calls for one session
+	// are in order, after those of OnState. It must not block either: that holds up the session's further calls of both, and its care for a
+	// better connection, though not its data, nor other sessions. The round trip may not have been measured yet.
+	OnPath func(*session.Session, Path)
 	// OnUndelivered, if not nil, is called with the failure of each one-way message. It must not block.
 	OnUndelivered func(*Error)
 	// Logger receives events that an operator may need to act on. If nil, nothing is logged.

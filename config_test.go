@@ -83,7 +83,7 @@ func TestEachFieldThatIsOutOfRangeIsNamed(t *testing.T) {
 		"ServerConfig": func(v any) error { c := v.(ServerConfig); _, err := NewServer(h, &c); return err },
 		"ClientConfig": func(v any) error { c := v.(ClientConfig); _, err := NewClient(h, &c); return err },
 	}
-	unchecked := []string{"EnableCompression", "MaxMemoryUsage", "AdmitAll", "Logger", "OnUndelivered", "OnState", "ResumeWindow"}
+	unchecked := []string{"EnableCompression", "MaxMemoryUsage", "AdmitAll", "Logger", "OnUndelivered", "OnState", "OnPath", "ResumeWindow"}
 	for _, zero := range []any{ServerConfig{}, ClientConfig{}} {
 		typ := reflect.TypeOf(zero)
 		require.NoError(t, checks[typ.Name()](zero), "the zero value of %s", typ)

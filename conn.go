@@ -166,8 +166,11 @@ func (c *Conn) writeSlices(p []byte) (n int, err error) {
 		m, err = c.stream.Write(slice)
 		now := time.Now()
 		took := now.Sub(began)
-		if m > 0 && took >= roomWait && c.traffic != nil {
-			c.traffic.move(now)
+		if m > 0 && c.traffic != nil {
+			c.traffic.out.Add(int64(m))
+			if took >= roomWait {
+				c.traffic.move(now)
+			}
 		}
 		c.slicer.took(m, took)
 		n += m
@@ -184,6 +187,7 @@ func (c *Conn) noteRead(n int) {
 		return
 	}
 	c.traffic.move(time.Now())
+	c.traffic.in.Add(int64(n))
 	if !c.carries {
 		c.traffic.unanswered.Add(uint64(n))
 	}

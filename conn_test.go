@@ -224,7 +224,7 @@ func TestPathNamesTheTransportAndTheRelaysLimits(t *testing.T) {
 		testnet.WebTransport: {Transport: "webtransport"},
 		testnet.Relay:        {Transport: "tcp", Relayed: true},
 		testnet.LimitedRelay: {
-			Transport: "tcp", Relayed: true, Limited: true, RelayData: 128 << 10, RelayDuration: 2 * time.Minute,
+			Transport: "tcp", Relayed: true, Limited: true, RelayData: 128 << 10, RelayLeft: 128 << 10, RelayDuration: 2 * time.Minute,
 		},
 		loopback: {Transport: "loopback"},
 	} {

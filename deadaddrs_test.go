@@ -87,6 +87,7 @@ func TestAHeadStartIsNoMore(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, b.Close())
 		closeConns(a)
+		synctest.Wait() // the session is lost
 		b = sim.Host(prefix+"201:9001", libp2p.Identity(key))
 		require.NoError(t, newServer(t, b, nil).Start(callTag, echoHandler))
 		blackHoles(a, pid, prefix, 9)

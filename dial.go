@@ -75,7 +75,10 @@ type Dialer struct {
 	// AddrStyle is the style of the conns' LocalAddr and RemoteAddr. If zero, AddrPeer.
 	AddrStyle AddrStyle
 
-	step time.Duration // bounds opening a stream on a connection, and negotiating; 0: only the ctx does
+	chosen func(peer.ID) network.Conn // the connection to open a stream on, if it is still there; nil, or returns nil: libp2p's choice
+
+	step  time.Duration // bounds opening a stream on a connection, and negotiating; 0: only the ctx does
+	avoid peer.ID       // a relay that is dialed through last, because it has failed; "": none
 }
 
 func (d Dialer) withDefaults() Dialer {
@@ -186,8 +189,8 @@ func (d *Dialer) openPort(
 }
 
 // maxOpens is how many times openRemote tries when connections prove dead. A connection may do so when the stream is opened, again while
-// libp2p removes it from its list, or only when the stream is used.
-const maxOpens = 3
+// libp2p removes it from its list or ends the dial that made it, which the next dial joins, or only when the stream is used.
+const maxOpens = 4
 
 // openRemote tries again when a connection proves dead: one that the other side left silently looks alive until it is used.
 func (d *Dialer) openRemote(

@@ -9,6 +9,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/peerlane/peerlane/internal/direct"
 )
 
 // addrs returns the addresses at which the peer can be dialed: those in the peerstore, and those at which it has been reached before.
@@ -27,29 +29,43 @@ func (d *Dialer) dial(ctx context.Context, pid peer.ID) error {
 	if first, others := d.headStart(pid); len(first) > 0 {
 		return d.dialFirst(ctx, ctx, pid, first, others)
 	}
+	if relays := d.strangeRelays(pid); len(relays) > 1 {
+		return d.dialRelays(ctx, pid, relays)
+	}
 	return d.connectTo(ctx, pid)
 }
 
 // dialDirect makes libp2p dial the peer's direct addresses, unless there is a direct connection.
 func (d *Dialer) dialDirect(ctx context.Context, pid peer.ID) error {
-	direct := network.WithForceDirectDial(ctx, "peerlane")
+	forced := network.WithForceDirectDial(ctx, "peerlane")
 	first, others := d.headStart(pid)
 	if len(d.paths(pid)) == 0 && hasAddr(first, isDirect) { // a forced dial ignores the backoff, and there is nothing to force
-		return d.dialFirst(ctx, direct, pid, first, others)
+		return d.dialFirst(ctx, forced, pid, first, others)
 	}
-	return d.connectTo(direct, pid)
+	return d.connectTo(forced, pid)
 }
 
 // connectTo dials the peer with the addresses in the book as well, because libp2p forgets them: see addrBook.
 func (d *Dialer) connectTo(ctx context.Context, pid peer.ID) error {
-	return d.Host.Connect(ctx, peer.AddrInfo{ID: pid, Addrs: bookOf(d.Host).addrs(pid)})
+	return d.connectHost(ctx, peer.AddrInfo{ID: pid, Addrs: bookOf(d.Host).addrs(pid)})
+}
+
+// connectHost is the host's Connect. If ctx forces a direct connection, the host can be closed after direct.Settle.
+func (d *Dialer) connectHost(ctx context.Context, to peer.AddrInfo) error {
+	if forced, _ := network.GetForceDirectDial(ctx); forced {
+		return direct.Connect(ctx, d.Host, to)
+	}
+	return d.Host.Connect(ctx, to)
 }
 
 // headStart returns the addresses at which the peer has been reached, and the others, if the former need a head start. libp2p ranks
 // addresses by transport and port and dials eight of a peer at a time, so an address that works may wait for the timeout of eight that do
 // not. If the peer has no more than eight addresses, or none at which it was reached, headStart returns none. If the peer has been reached
-// directly, relays count as others.
+// directly, relays count as others. Beside a relay to avoid, those that are left get the head start.
 func (d *Dialer) headStart(pid peer.ID) (first, others []ma.Multiaddr) {
+	if d.avoid != "" {
+		return d.otherRelays(pid)
+	}
 	known := bookOf(d.Host).addrs(pid)
 	if hasAddr(known, isDirect) {
 		known = slices.DeleteFunc(known, isCircuit)
@@ -76,7 +92,7 @@ func (d *Dialer) dialFirst(firstCtx, ctx context.Context, pid peer.ID, first, ot
 	}
 	firstCtx, cancel := context.WithCancel(firstCtx)
 	done := make(chan error, 1)
-	go func() { done <- d.Host.Connect(firstCtx, peer.AddrInfo{ID: pid, Addrs: first}) }()
+	go func() { done <- d.connectHost(firstCtx, peer.AddrInfo{ID: pid, Addrs: first}) }()
 	timer := time.NewTimer(headStartTime)
 	defer timer.Stop()
 	var err error

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Row: P5, C5.
+// Row: P5, C5, G23.
 func TestAHostDialsItself(t *testing.T) {
 	h := testHost(t)
 	require.ErrorIs(t, func() error {

@@ -77,8 +77,8 @@ func (d *Dialer) accepts(path Path) bool {
 	return false
 }
 
-// openStream returns a stream, not yet negotiated, over a path that the policy accepts. It opens the stream on the connection that the
-// network prefers and then checks the path: checking first would race with connections that come and go.
+// openStream returns a stream, not yet negotiated, over a path that the policy accepts. It opens the stream on the connection that was chosen,
+// or that the network prefers, and then checks the path: checking first would race with connections that come and go.
 func (d *Dialer) openStream(ctx context.Context, pid peer.ID) (network.Stream, error) {
 	if err := d.connect(ctx, pid); err != nil {
 		return nil, err
@@ -86,9 +86,9 @@ func (d *Dialer) openStream(ctx context.Context, pid peer.ID) (network.Stream, e
 	ctx, cancel := d.bound(ctx)
 	defer cancel()
 	sctx := network.WithNoDial(network.WithAllowLimitedConn(ctx, "peerlane"), "connected")
-	s, err := d.Host.Network().NewStream(sctx, pid)
+	s, err := d.newStream(sctx, pid)
 	if err != nil {
-		return nil, openFailed(ctx, err)
+		return nil, d.saysFull(pid, openFailed(ctx, err))
 	}
 	path := pathOf(s.Conn())
 	if d.accepts(path) {
@@ -101,10 +101,31 @@ func (d *Dialer) openStream(ctx context.Context, pid peer.ID) (network.Stream, e
 	return nil, d.relayOnly(pid, errConnGone) // of two connections, the better one
 }
 
+// newStream opens a stream on the chosen connection, or where there is none, or a better kind of connection has come, on the one that the
+// network prefers.
+func (d *Dialer) newStream(ctx context.Context, pid peer.ID) (network.Stream, error) {
+	if d.chosen != nil {
+		c := d.chosen(pid)
+		if c != nil && !c.IsClosed() && d.isBestKind(c) {
+			s, err := c.NewStream(ctx)
+			if err == nil || !c.IsClosed() {
+				return s, err
+			}
+		}
+	}
+	return d.Host.Network().NewStream(ctx, pid)
+}
+
+// isBestKind reports whether no connection to c's peer is of a better kind, as a direct one is beside a relayed.
+func (d *Dialer) isBestKind(c network.Conn) bool {
+	path := pathOf(c).forChoice()
+	return !anyPath(d.paths(c.RemotePeer()), func(other Path) bool { return other.forChoice().Less(path) })
+}
+
 // errConnGone means that an existing connection closed before it could be used. It makes openRemote try again.
 var errConnGone = fmt.Errorf("the connection closed: %w", network.ErrNoConn)
 
-func openFailed(ctx context.Context, err error) error {
+func openFailed(ctx context.Context, err error) *Error {
 	var se *network.StreamError
 	var ce *network.ConnError
 	if errors.As(err, &se) || errors.As(err, &ce) {
@@ -116,6 +137,35 @@ func openFailed(ctx context.Context, err error) error {
 	return dialFailed(ctx, "open stream", err)
 }
 
+const (
+	quicStreams = 256 // that either side may have open on a QUIC connection, which libp2p sets; a further one waits
+	quicEnding  = 16  // of them at most have ended here, and not yet at the peer
+)
+
+// saysFull adds to the timeout of a stream's opening that the connection has all streams open that it may have.
+func (d *Dialer) saysFull(pid peer.ID, err *Error) *Error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	for _, c := range d.Host.Network().ConnsToPeer(pid) {
+		if transport := transportOf(c); transport != "quic-v1" && transport != "webtransport" {
+			continue
+		}
+		n := 0
+		for _, s := range c.GetStreams() {
+			if s.Stat().Direction == network.DirOutbound {
+				n++
+			}
+		}
+		if n >= quicStreams-quicEnding {
+			err.Err = fmt.Errorf("%w: a QUIC connection carries %d streams at most, and %d are open: close some, or use calls and streams of a session",
+				err.Err, quicStreams, n)
+			return err
+		}
+	}
+	return err
+}
+
 // connect opens a connection to the peer that the policy accepts, if there is none.
 func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
 	have := d.paths(pid)
@@ -124,6 +174,9 @@ func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
 	}
 	if len(have) == 0 {
 		d.clearBackoff(pid)
+		for relay := range relaysIn(d.addrs(pid)) { // the network may be back, or another
+			d.clearBackoff(relay)
+		}
 	}
 	if d.Path == DirectOnly {
 		return d.connectDirect(ctx, pid)

@@ -3,6 +3,9 @@ package peerlane
 import (
 	"context"
 	"fmt"
+	"io"
+	"net"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -284,7 +287,7 @@ func TestAConnectionThatDiesAtOnceIsDialedAgain(t *testing.T) {
 				mustListen(t, b, testTag, ListenConfig{})
 				require.NoError(t, newServer(t, b, nil).Start(callTag, echoHandler))
 				d := Dialer{Host: a, Tag: testTag, Path: policy}
-				closeFirst(t, a, b.ID(), maxOpens-1)
+				closeFirst(t, a, b.ID(), maxOpens-2)
 				c, err := d.Dial(testContext(t), b.ID())
 				require.NoError(t, err)
 				require.NoError(t, c.Close())
@@ -315,7 +318,7 @@ func TestADirectConnectionThatDiesAtOnceIsDialedAgainBesideARelay(t *testing.T) 
 		t.Run(policy.String(), func(t *testing.T) {
 			a, b := relayedAndDirect(t)
 			mustListen(t, b, testTag, ListenConfig{})
-			closeFirst(t, a, b.ID(), maxOpens-1)
+			closeFirst(t, a, b.ID(), maxOpens-2)
 			d := Dialer{Host: a, Tag: testTag, Path: policy}
 			c, err := d.Dial(testContext(t), b.ID())
 			require.NoError(t, err)
@@ -323,4 +326,47 @@ func TestADirectConnectionThatDiesAtOnceIsDialedAgainBesideARelay(t *testing.T) 
 			require.NoError(t, c.Close())
 		})
 	}
+}
+
+// A QUIC connection carries 256 streams. A further conn waits for one of them to end, and says so when its time is up.
+func TestAFullQUICConnectionIsNamed(t *testing.T) {
+	t.Parallel()
+	a, b := testnet.Pair(t, testnet.QUIC, libp2p.ResourceManager(&network.NullResourceManager{}))
+	l := mustListen(t, b, testTag, ListenConfig{})
+	go func() { // until l is closed
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { // until the conn ends
+				_, _ = io.Copy(io.Discard, c)
+				_ = c.Close()
+			}()
+		}
+	}()
+	d := &Dialer{Host: a, Tag: l.tag, Timeout: patience}
+	var conns []net.Conn
+	for len(conns) < quicStreams-1 { // identify may have one
+		c, err := d.Dial(testContext(t), b.ID())
+		require.NoError(t, err, "conn %d", len(conns)+1)
+		conns = append(conns, c)
+	}
+	d.Timeout = 2 * time.Second
+	var err error
+	for err == nil && len(conns) <= quicStreams {
+		var c net.Conn
+		if c, err = d.Dial(testContext(t), b.ID()); err == nil {
+			conns = append(conns, c)
+		}
+	}
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.ErrorContains(t, err, "a QUIC connection carries 256 streams at most, and 256 are open")
+	d.Timeout = patience
+	for _, c := range conns {
+		require.NoError(t, c.Close())
+	}
+	c, err := d.Dial(testContext(t), b.ID())
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
 }

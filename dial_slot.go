@@ -14,6 +14,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/pause"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -56,21 +57,9 @@ func (d *Dialer) openSlot(
 		if alone.IsZero() {
 			alone = time.Now()
 		}
-		if time.Since(alone) > aloneTime || !sleep(ctx, slotWait) {
+		if time.Since(alone) > aloneTime || pause.For(ctx, slotWait) != nil {
 			return nil, "", refused
 		}
-	}
-}
-
-// sleep waits for d, and reports false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

@@ -57,8 +57,10 @@
 // # Security
 //
 // libp2p authenticates both Peer IDs and encrypts. [UseModernPSKServer] and [UseModernPSKClient] add a pre-shared key on
-// every transport. Start and Handle serve every peer that libp2p lets in, as pointsub does, unless there is a key or
-// AllowPeers; Listen wants a key, AllowPeers, or AdmitAll. A server's links and streams are open to all its tags.
+// every transport. Start and Handle answer the calls of every peer that libp2p lets in, as pointsub does, unless there is
+// a key or AllowPeers. Links, streams and lanes are open only where there is a key, AllowPeers, or AdmitAll, which Listen
+// wants too; to others they are refused with [ErrNotAllowed]. [Server.SetLink] and its siblings are for all tags of a
+// server, [Server.Tag] for one.
 //
 // # Stability
 //

@@ -333,6 +333,9 @@ func (k *Keeper) onKick() {
 // peer that drops both, there would otherwise be no wait at all.
 func (k *Keeper) mayKick() bool {
 	now := time.Now()
+	if k.client.pool.refused.left(poolKey{k.peer, k.tag}) > 0 { // the peer is there, and has said when
+		return false
+	}
 	if !k.kicked.IsZero() && now.Sub(k.kicked) < kickEvery {
 		return false
 	}

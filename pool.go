@@ -3,9 +3,7 @@ package peerlane
 import (
 	"context"
 	"errors"
-	"maps"
 	"net"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,7 +15,6 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/budget"
-	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
 )
@@ -27,13 +24,14 @@ import (
 //	none ──get──> opening ──> open ──drained, lost, idle──> none
 //	                 └─failed──> none
 type pool struct {
-	host   host.Host
-	cfg    *ClientConfig
-	mux    *session.Mux
-	quota  *session.Quota // bounds the work and memory that peers may cause on this side
-	dialer Dialer
-	ctx    context.Context // ends with close
-	end    context.CancelFunc
+	host    host.Host
+	cfg     *ClientConfig
+	mux     *session.Mux
+	guarded *session.Mux   // for sessions with whoever answers, where nobody is admitted
+	quota   *session.Quota // bounds the work and memory that peers may cause on this side
+	dialer  Dialer
+	ctx     context.Context // ends with close
+	end     context.CancelFunc
 
 	mu      sync.Mutex
 	keys    *psk.Keyring
@@ -44,6 +42,9 @@ type pool struct {
 	open    map[*session.Session]poolKey    // every session that has not ended, including draining ones and those of Connect
 	reaper  *time.Timer                     // looks for idle sessions while there are entries
 	budgets map[network.Conn]*budget.Budget // of connections through limited relays
+	moving  map[*session.Session]bool       // for which moveToDirect runs
+	refused refusals                        // hints of peers that take no sessions now
+	cares   cares                           // of the connections to peers; see pool_care.go. Its lock comes after mu
 	tasks   sync.WaitGroup                  // openings, and goroutines that move sessions to a better carrier
 
 	watchOnce sync.Once   // of watch, at the first session
@@ -88,8 +89,14 @@ func newPool(h host.Host, cfg *ClientConfig, mux *session.Mux) *pool {
 		old:     make(map[poolKey]chan struct{}),
 		open:    make(map[*session.Session]poolKey),
 		budgets: make(map[network.Conn]*budget.Budget),
+		moving:  make(map[*session.Session]bool),
 	}
+	p.guarded = mux.Child()
+	p.guarded.Guard(errSendsOnly)
 	p.ctx, p.end = context.WithCancel(context.Background())
+	p.cares.all, p.cares.ping = make(map[peer.ID]*care), isAnswered
+	p.dialer.chosen = p.chosen
+	p.refused.most = cfg.ConnectTimeout
 	return p
 }
 
@@ -273,6 +280,8 @@ func (p *pool) finishOpening(key poolKey, e *poolEntry, l link, err error) (unus
 func (p *pool) keep(s *session.Session, key poolKey) {
 	p.open[s] = key
 	p.book.hold(key.peer)
+	p.careFor(key.peer)
+	p.takeDirect(s, key)
 	context.AfterFunc(s.Context(), func() {
 		p.book.release(key.peer)
 		p.mu.Lock()
@@ -347,10 +356,14 @@ func (p *pool) dial(ctx context.Context, key poolKey) (link, error) {
 }
 
 // openLink opens a session, or a conn on the plain tag. It calls unserved with the error of a failed dial. A connection that closes during
-// the hello, such as a relay's that is being left, is tried again once: nothing has been sent.
+// the hello, such as a relay's that is being left, is tried again once: nothing has been sent. A peer that has refused a session and said
+// for how long is not dialed before.
 func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tags []protocol.ID,
 	unserved func(error) error) (link, error) {
 	for again := false; ; again = true {
+		if err := p.refused.check(key); err != nil {
+			return link{}, err
+		}
 		conn, b, tag, err := p.openConn(ctx, &p.dialer, key.peer, tags...)
 		if err != nil {
 			return link{}, unserved(err)
@@ -362,6 +375,7 @@ func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tag
 		if err == nil {
 			return link{session: s}, nil
 		}
+		p.refused.note(key, err)
 		if again || ctx.Err() != nil || conn.under == nil || !conn.under.IsClosed() {
 			return link{}, err
 		}
@@ -370,11 +384,15 @@ func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tag
 
 // greet opens a session on conn.
 func (p *pool) greet(ctx context.Context, conn *Conn, b *budget.Budget, key poolKey, keys *psk.Keyring) (*session.Session, error) {
-	cfg := p.cfg.sessionConfig(p.mux)
+	mux := p.mux
+	if keys == nil && !p.cfg.AdmitAll {
+		mux = p.guarded
+	}
+	cfg := p.cfg.sessionConfig(mux)
 	cfg.Quota = p.quota
 	cfg.Local, cfg.Tag, cfg.Keys = p.host.ID().String(), string(key.tag), keys
 	cfg.OnState = p.onState(key)
-	cfg.OtherPath = func(s *session.Session) bool { return p.hasOtherPath(s, key) }
+	cfg.OtherPath = func(s *session.Session) bool { return p.suspect(s, key) }
 	reopen := func(ctx context.Context, want session.Want) (net.Conn, error) { return p.reopen(ctx, want, key) }
 	s, err := session.Dial(ctx, newCarrier(conn, b, p.host), key.peer.String(), reopen, &cfg)
 	if e, ok := errors.AsType[*Error](err); ok && e.Remote && e.Code == codes.GoingAway { // the peer only waits for its sessions to end
@@ -438,50 +456,4 @@ func (p *pool) info(now time.Time) []ConnectionInfo {
 		}
 	}
 	return all
-}
-
-// close ends everything and waits for that. It returns the errors about undelivered work of the open sessions.
-func (p *pool) close() error {
-	p.mu.Lock()
-	p.closed = true
-	clear(p.entries)
-	if p.reaper != nil {
-		p.reaper.Stop()
-	}
-	p.mu.Unlock()
-	p.end()
-	err := closeSessions(p.sessions())
-	p.tasks.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, b := range p.budgets {
-		b.Stop()
-	}
-	clear(p.budgets)
-	return err
-}
-
-// sessions returns the open sessions.
-func (p *pool) sessions() []*session.Session {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return slices.Collect(maps.Keys(p.open))
-}
-
-// exemptCaller makes the ends of sessions not wait for the handler that calls, if it is a handler of one of them.
-func exemptCaller(all []*session.Session) {
-	if caller := handler.Here(); slices.ContainsFunc(all, func(s *session.Session) bool { return caller.Of(s) }) {
-		caller.Exempt()
-	}
-}
-
-// closeSessions closes sessions concurrently, and returns the errors about undelivered work.
-func closeSessions(all []*session.Session) error {
-	errs := make([]error, len(all))
-	var wg sync.WaitGroup
-	for i, s := range all {
-		wg.Go(func() { errs[i] = s.Close() })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 
 	"github.com/peerlane/peerlane/internal/budget"
 	"github.com/peerlane/peerlane/session"
@@ -77,7 +78,7 @@ func (p *pool) leaveCircuit(under network.Conn) {
 func (p *pool) ownsAll(under network.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	tags := map[string]bool{identify.ID: true, identify.IDPush: true, "": true}
+	tags := map[string]bool{identify.ID: true, identify.IDPush: true, ping.ID: true, "": true}
 	for _, key := range p.open {
 		tags[string(sessionTag(key.tag))] = true
 	}

@@ -1,7 +1,9 @@
 package peerlane
 
 import (
+	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
@@ -19,12 +21,15 @@ type carrier struct {
 	budget   *budget.Budget
 	gone     func() // ends a Write that waits for the end of the budget; nil without a budget
 	done     <-chan struct{}
+	piece    int // the most that one write to the conn takes
+
+	suspected atomic.Int64 // when an answer was overdue that was about to be asked for, in Unix nanoseconds; 0: never
 }
 
 // newCarrier returns a carrier on c, a conn of h; b may be nil.
 func newCarrier(c *Conn, b *budget.Budget, h host.Host) *carrier {
 	c.carries = true
-	k := &carrier{Conn: c, budget: b, hostDone: hostDone(h)}
+	k := &carrier{Conn: c, budget: b, hostDone: hostDone(h), piece: pieceOf(c.Path().RelayData)}
 	if b != nil {
 		done := make(chan struct{})
 		k.done, k.gone = done, sync.OnceFunc(func() { close(done) })
@@ -32,8 +37,33 @@ func newCarrier(c *Conn, b *budget.Budget, h host.Host) *carrier {
 	return k
 }
 
+// leastPiece is the least that a carrier writes at a time, if there is that much.
+const leastPiece = 512
+
+// pieceOf returns how much to write at a time where a relay passes data bytes, or any number if 0. What is written at once arrives as one
+// sealed record or not at all, so that larger ones would never arrive over a circuit that passes less.
+func pieceOf(data int64) int {
+	if data == 0 {
+		return math.MaxInt
+	}
+	return int(min(max(data/32, leastPiece), math.MaxInt32))
+}
+
 // Limited reports whether the conn runs through a relay that cuts it after a number of bytes or a time.
 func (c *carrier) Limited() bool { return c.Path().Limited }
+
+// Connection returns the libp2p connection that the carrier runs on.
+func (c *carrier) Connection() any { return c.under }
+
+// Subnet names the network that the peer is in, for quotas: see subnetOf.
+func (c *carrier) Subnet() string { return subnetOf(c.under) }
+
+// Measured records the round trip of the connection.
+func (c *carrier) Measured(rtt time.Duration) {
+	if c.traffic != nil {
+		c.traffic.rtt.Store(int64(rtt))
+	}
+}
 
 // Moved returns when the connection under the carrier last gave a sign of life, on any conn of ours.
 func (c *carrier) Moved() time.Time {
@@ -41,6 +71,16 @@ func (c *carrier) Moved() time.Time {
 		return time.Time{}
 	}
 	return c.traffic.made.Add(time.Duration(c.traffic.moved.Load()))
+}
+
+// isSilent reports whether the connection under the carrier has been given time to answer, and has not given a sign of life since. A nil
+// carrier is not silent.
+func (c *carrier) isSilent() bool {
+	if c == nil || c.suspected.Load() == 0 {
+		return false
+	}
+	since := time.Unix(0, c.suspected.Load())
+	return time.Since(since) >= minAnswer && c.Moved().Before(since)
 }
 
 // Unanswered returns how many bytes have been received on the connection for conns that are no carriers.
@@ -70,13 +110,12 @@ func (c *carrier) explain(op string, err error) error {
 
 // Write waits once the budget is spent, until the carrier is given up or the budget turns out not to apply any more.
 func (c *carrier) Write(p []byte) (int, error) {
-	if c.budget == nil {
-		n, err := c.Conn.Write(p)
-		return n, c.explain("write", err)
-	}
 	written := 0
-	for written < len(p) {
-		some := c.budget.Take(len(p)-written, c.done)
+	for first := true; first || written < len(p); first = false {
+		some := min(len(p)-written, c.piece)
+		if c.budget != nil && some > 0 {
+			some = c.budget.Take(some, c.done)
+		}
 		n, err := c.Conn.Write(p[written : written+some])
 		written += n
 		if err != nil {

@@ -354,12 +354,13 @@ func TestACallWaitsForAServerThatComesUpDuringTheRetries(t *testing.T) {
 	await(t, dials, "the first try")
 	await(t, dials, "the second try")
 	stop()
-	b := testnet.Host(t, testnet.TCPTLS, libp2p.Identity(key), libp2p.ListenAddrs(at))
+	b := testnet.Host(t, testnet.TCPTLS, libp2p.Identity(key), libp2p.NoListenAddrs)
 	var runs atomic.Int32
 	require.NoError(t, newServer(t, b, nil).Start(callTag, func([]byte) ([]byte, error) {
 		runs.Add(1)
 		return nil, nil
 	}))
+	require.NoError(t, b.Network().Listen(at)) // not before: the peer would say that it does not serve the tag
 	require.NoError(t, await(t, done, "the call"))
 	require.EqualValues(t, 1, runs.Load())
 }

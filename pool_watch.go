@@ -21,6 +21,7 @@ import (
 // What the host sees of the network helps a client's sessions to a carrier, and to a better one:
 //
 //	a connection to a peer comes ──> sessions to it that are detached resume at once; relayed ones move to a direct one
+//	a session gets a relayed carrier ──> it moves to a direct connection that has come meanwhile
 //	the host's addresses change ──> every session is probed, or resumes at once
 //	a session is relayed ─────────> a direct dial is tried from time to time
 //	the host is closed ───────────> sessions that are detached end at once; the others' carriers end them
@@ -111,15 +112,22 @@ func (p *pool) onConnected(c network.Conn) {
 		switch {
 		case s.State() == session.StateDetached:
 			s.Probe()
-		case direct && PathOf(s).Relayed:
+		case direct && PathOf(s).Relayed && !p.moving[s]: // a hole may give two connections
+			p.moving[s] = true
 			p.tasks.Go(func() { p.moveToDirect(s) })
 		}
+		p.careFor(key.peer)
 	}
 }
 
 // moveToDirect moves a session from a relay to a direct connection that has come. The connection may need a moment before
 // it can be used, and other sessions of the peer move at the same time. The session goes on over the relay if it fails.
 func (p *pool) moveToDirect(s *session.Session) {
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.moving, s)
+	}()
 	wait := moveWait
 	for range moveAttempts {
 		ctx, cancel := context.WithTimeout(p.ctx, p.cfg.ConnectTimeout)
@@ -135,16 +143,49 @@ func (p *pool) moveToDirect(s *session.Session) {
 	}
 }
 
+// takeDirect moves a relayed session to a direct connection that came while its carrier was being opened: onConnected found no session to move.
+// It does so only if the connection answers, for the session may have left it because it is dead. p.mu is held.
+func (p *pool) takeDirect(s *session.Session, key poolKey) {
+	if p.closed || !PathOf(s).Relayed {
+		return
+	}
+	conns := slices.DeleteFunc(p.host.Network().ConnsToPeer(key.peer), func(c network.Conn) bool {
+		return c.IsClosed() || pathOf(c).Relayed
+	})
+	if len(conns) == 0 {
+		return
+	}
+	p.tasks.Go(func() {
+		if firstToAnswer(p.ctx, conns, careAnswer, p.cares.ping) == nil {
+			return
+		}
+		p.mu.Lock()
+		move := !p.closed && !p.moving[s] && PathOf(s).Relayed
+		if move {
+			p.moving[s] = true
+		}
+		p.mu.Unlock()
+		if move {
+			p.moveToDirect(s)
+		}
+	})
+}
+
 // onState follows the steps of a session, and tells the application of them.
 func (p *pool) onState(key poolKey) func(*session.Session, session.StateChange) {
+	hook := &pathHook{call: p.cfg.OnPath}
 	return func(s *session.Session, change session.StateChange) {
 		switch change.State {
 		case session.StateConnected, session.StateResumed, session.StateMigrated:
+			p.mu.Lock()
+			p.takeDirect(s, key)
+			p.mu.Unlock()
 			p.seekDirect(s, key)
 		}
 		if p.cfg.OnState != nil {
 			p.cfg.OnState(s, change)
 		}
+		hook.onState(s, change)
 	}
 }
 
@@ -172,8 +213,8 @@ func (p *pool) seekDirect(s *session.Session, key poolKey) {
 	})
 }
 
-// hasOtherPath reports whether the peer of a session can be reached otherwise than over its carrier: over another connection, or a relay. With
-// DirectOnly, relays do not count.
+// hasOtherPath reports whether the peer of a session can be reached otherwise than over its carrier: over another connection, or another
+// relay. With DirectOnly, relays do not count.
 func (p *pool) hasOtherPath(s *session.Session, key poolKey) bool {
 	c, ok := s.Conn().(*carrier)
 	if !ok {
@@ -184,7 +225,31 @@ func (p *pool) hasOtherPath(s *session.Session, key poolKey) bool {
 	if slices.ContainsFunc(p.host.Network().ConnsToPeer(key.peer), other) {
 		return true
 	}
-	return !c.Path().Relayed && relays && hasAddr(p.dialer.addrs(key.peer), isCircuit)
+	return relays && hasOtherRelay(p.dialer.addrs(key.peer), c.Path().Relay)
+}
+
+// suspect says that the peer of a session owes an answer on its carrier. It returns hasOtherPath.
+func (p *pool) suspect(s *session.Session, key poolKey) bool {
+	other := p.hasOtherPath(s, key)
+	if c, ok := s.Conn().(*carrier); ok && other {
+		c.suspected.Store(time.Now().UnixNano())
+		if relay := c.Path().Relay; relay != "" {
+			p.prepareRelays(key.peer, relay, max(minAnswer, 3*s.RTT()))
+		}
+	}
+	return other
+}
+
+// lostCarrier returns the carrier that a session has lost, or nil if it is not known.
+func (p *pool) lostCarrier(key poolKey) *carrier {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for s, k := range p.open {
+		if c, ok := s.Conn().(*carrier); ok && k == key && s.State() == session.StateDetached {
+			return c
+		}
+	}
+	return nil
 }
 
 // reopen opens a further carrier for a session, or a dedicated stream of it. For a session that has lost its carrier, a
@@ -192,6 +257,7 @@ func (p *pool) hasOtherPath(s *session.Session, key poolKey) bool {
 // connection on which nothing of ours moves and that does not answer a ping is closed, and another one made.
 func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.Conn, error) {
 	d := p.dialer
+	var lost *carrier
 	switch {
 	case want.Direct:
 		d.Path = DirectOnly
@@ -199,7 +265,12 @@ func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.
 		d.Path = AllowRelay
 	}
 	if want.Lost {
+		p.choose(key.peer, nil)
 		p.dropDeadRelays(key.peer)
+		lost = p.lostCarrier(key)
+	}
+	if lost != nil {
+		d.avoid = lost.Path().Relay
 	}
 	have := slices.DeleteFunc(p.host.Network().ConnsToPeer(key.peer), func(c network.Conn) bool {
 		return d.Path == DirectOnly && pathOf(c).Relayed
@@ -207,41 +278,82 @@ func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.
 	if len(have) == 0 || !want.Lost {
 		return p.openCarrier(ctx, &d, key)
 	}
-	first := firstUsed(have)
-	wait := max(minAnswer, min(answerTime, 2*p.cfg.Heartbeat)) // after so long a silence a carrier is lost
-	if len(first) < len(have) {
-		wait = minAnswer // there is another way
+	if lost.isSilent() {
+		p.spawn(func() { _ = lost.under.Close() }) // it may wait for the network; the connection is of no more use
+		have = slices.DeleteFunc(have, func(c network.Conn) bool { return c == lost.under })
 	}
-	alive, stop := whileAlive(ctx, first, wait)
-	c, err := p.openCarrier(alive, &d, key)
-	if silent := stop(); err == nil || !silent || ctx.Err() != nil {
-		return c, err
-	}
-	for _, c := range first {
-		p.spawn(func() { _ = c.Close() }) // it may wait for the network; the connection is of no more use
+	if first := firstUsed(have); len(first) > 0 {
+		wait := max(minAnswer, min(answerTime, 2*p.cfg.Heartbeat)) // after so long a silence a carrier is lost
+		if len(first) < len(have) || d.avoid != "" && hasOtherRelay(d.addrs(key.peer), d.avoid) {
+			wait = minAnswer // there is another way
+		}
+		if c, decided, err := p.openOver(ctx, &d, key, first, wait); decided {
+			return c, err
+		}
 	}
 	return p.openCarrier(ctx, &d, key)
+}
+
+// openOver opens a carrier over one of the connections to a peer, which may be dead. If they are all silent for the wait, openOver closes
+// them, and decides nothing.
+func (p *pool) openOver(
+	ctx context.Context, d *Dialer, key poolKey, conns []network.Conn, wait time.Duration,
+) (c net.Conn, decided bool, err error) {
+	if len(conns) > 1 {
+		if first := firstToAnswer(ctx, conns, wait, p.cares.ping); first != nil {
+			p.choose(key.peer, first)
+			d.chosen = func(peer.ID) network.Conn { return first }
+		}
+	}
+	alive, stop := whileAlive(ctx, conns, wait)
+	c, err = p.openCarrier(alive, d, key)
+	if silent := stop(); err == nil || !silent || ctx.Err() != nil {
+		return c, true, err
+	}
+	for _, c := range conns {
+		p.spawn(func() { _ = c.Close() }) // it may wait for the network; the connection is of no more use
+	}
+	return nil, false, err
 }
 
 // dropDeadRelays closes, in the background, the connections to a peer's relays that do not answer a ping. No circuit can be opened over one,
 // and libp2p would notice only after 30 s.
 func (p *pool) dropDeadRelays(pid peer.ID) {
-	asked := make(map[peer.ID]bool)
-	for _, a := range p.dialer.addrs(pid) {
-		relay, ok := relayIn(a)
-		conns := p.host.Network().ConnsToPeer(relay)
-		if !ok || asked[relay] || len(conns) == 0 {
-			continue
+	for relay := range relaysIn(p.dialer.addrs(pid)) {
+		p.spawn(func() { p.dropDead(relay, answerTime) })
+	}
+}
+
+// maxPrepared bounds how many relays of a peer are prepared.
+const maxPrepared = 3
+
+// prepareRelays makes connections, in the background, to other relays of a peer than the one that is suspected, for a session that may soon
+// have to go on through one of them.
+func (p *pool) prepareRelays(pid, suspected peer.ID, wait time.Duration) {
+	relays := relaysIn(p.dialer.addrs(pid))
+	delete(relays, suspected)
+	n := 0
+	for relay, addrs := range relays {
+		if n++; n > maxPrepared {
+			return
 		}
-		asked[relay] = true
 		p.spawn(func() {
-			if areAlive(p.ctx, conns, answerTime) || p.ctx.Err() != nil {
-				return
-			}
-			for _, c := range conns {
-				_ = c.Close() // it is of no more use
-			}
+			p.dropDead(relay, wait)
+			ctx, cancel := context.WithTimeout(p.ctx, p.cfg.ConnectTimeout)
+			defer cancel()
+			_ = p.host.Connect(ctx, peer.AddrInfo{ID: relay, Addrs: addrs}) // the dial through it tells
 		})
+	}
+}
+
+// dropDead closes the connections to a relay unless one gives a sign of life while the wait lasts.
+func (p *pool) dropDead(relay peer.ID, wait time.Duration) {
+	conns := p.host.Network().ConnsToPeer(relay)
+	if len(conns) == 0 || areAlive(p.ctx, conns, wait) || p.ctx.Err() != nil {
+		return
+	}
+	for _, c := range conns {
+		_ = c.Close() // it is of no more use
 	}
 }
 

@@ -1,14 +1,19 @@
 package peerlane
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/test"
+	ma "github.com/multiformats/go-multiaddr"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/peerlanetest"
+	"github.com/peerlane/peerlane/session"
 )
 
 // A carrier is left sooner where there is another path: a relay is none for a client that takes none.
@@ -31,5 +36,85 @@ func TestARelayIsAnotherPathIfTheClientTakesRelays(t *testing.T) {
 			require.NoError(t, c.Close())
 			require.NoError(t, server.Stop())
 		})
+	}
+}
+
+// Of a peer's relays, another than the one that is used is another path, and the one to avoid is dialed last. A relay that is connected comes
+// before one that is not.
+func TestAnotherRelayIsAnotherPath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Relayed: true})
+		server, err := NewServer(h.Bob, &ServerConfig{AdmitAll: true})
+		require.NoError(t, err)
+		require.NoError(t, server.Listen(testTag))
+		c, err := NewClient(h.Alice, &ClientConfig{AdmitAll: true, Path: AllowRelay})
+		require.NoError(t, err)
+		s, err := c.Connect(t.Context(), h.Bob.ID(), testTag)
+		require.NoError(t, err)
+		used := PathOf(s).Relay
+		require.NotEmpty(t, used)
+		key := poolKey{peer: h.Bob.ID(), tag: testTag}
+		require.False(t, c.pool.hasOtherPath(s, key))
+
+		var circuits []ma.Multiaddr
+		for range 2 {
+			id := test.RandPeerIDFatal(t)
+			circuits = append(circuits, ma.StringCast("/ip4/192.0.2.1/udp/1/quic-v1/p2p/"+id.String()+"/p2p-circuit"))
+		}
+		h.Alice.Peerstore().AddAddrs(h.Bob.ID(), circuits, time.Hour)
+		require.True(t, c.pool.hasOtherPath(s, key))
+		d := c.pool.dialer
+		d.avoid = used
+		first, others := d.headStart(h.Bob.ID())
+		require.ElementsMatch(t, circuits, first)
+		require.NotEmpty(t, others)
+		d.avoid = test.RandPeerIDFatal(t)
+		first, _ = d.headStart(h.Bob.ID())
+		for _, a := range first {
+			relay, _ := relayIn(a)
+			require.Equal(t, used, relay, "it is connected")
+		}
+		require.NoError(t, c.Close())
+		require.NoError(t, server.Stop())
+	})
+}
+
+// A direct connection may come at any moment while a session is opened over a relay, or resumes over one: the session does not stay there.
+func TestADirectConnectionThatComesWhileACarrierIsOpenedIsTaken(t *testing.T) {
+	for _, resumes := range []bool{false, true} {
+		for wait := time.Duration(0); wait <= 300*time.Millisecond; wait += 10 * time.Millisecond {
+			synctest.Test(t, func(t *testing.T) {
+				h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Delay: 10 * time.Millisecond, Relayed: true})
+				server, err := NewServer(h.Bob, &ServerConfig{AdmitAll: true})
+				require.NoError(t, err)
+				require.NoError(t, server.Listen(testTag))
+				c, err := NewClient(h.Alice, &ClientConfig{AdmitAll: true, Path: AllowRelay})
+				require.NoError(t, err)
+				peerlanetest.Teach(h.Bob, h.Alice.ID(), h.Alice.Network().ListenAddresses()...)
+				var s *session.Session
+				connected := make(chan error, 1)
+				connect := func() {
+					var err error
+					s, err = c.Connect(t.Context(), h.Bob.ID(), testTag)
+					connected <- err
+				}
+				if resumes {
+					connect()
+					for _, conn := range h.Alice.Network().ConnsToPeer(h.Bob.ID()) {
+						require.NoError(t, conn.Close())
+					}
+				} else {
+					go connect()
+				}
+				time.Sleep(wait)
+				direct := network.WithForceDirectDial(t.Context(), "test")
+				require.NoError(t, h.Bob.Connect(direct, peer.AddrInfo{ID: h.Alice.ID()}))
+				require.NoError(t, <-connected)
+				time.Sleep(10 * time.Second)
+				require.Equal(t, "direct", strings.Split(PathOf(s).String(), ",")[0], "resumes: %v, after %v", resumes, wait)
+				require.NoError(t, c.Close())
+				require.NoError(t, server.Stop())
+			})
+		}
 	}
 }

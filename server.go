@@ -59,6 +59,7 @@ type Server struct {
 	mu      sync.Mutex
 	keys    *psk.Keyring
 	tags    map[protocol.ID]*servedTag
+	muxes   map[protocol.ID]*session.Mux // the handlers of each tag, served or not
 	stopped bool
 	ending  []*servedTag // tags that Shutdown has removed from tags
 	watched bool         // watchHost runs, or has run
@@ -78,6 +79,7 @@ func NewServer(h host.Host, config *ServerConfig) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{host: h, cfg: config.withDefaults(), mux: session.NewMux(), tags: make(map[protocol.ID]*servedTag)}
+	s.muxes = make(map[protocol.ID]*session.Mux)
 	s.down = make(chan struct{})
 	s.ctx, s.cutOff = context.WithCancel(context.Background())
 	s.hurried, s.hurry = context.WithCancelCause(context.Background())
@@ -92,13 +94,16 @@ func NewServer(h host.Host, config *ServerConfig) (*Server, error) {
 		s.allow = make(map[string]bool)
 		for _, pid := range config.AllowPeers {
 			s.allow[pid.String()] = true
+			s.quota.Expect(pid.String())
 		}
 	}
 	return s, nil
 }
 
-// Start serves calls to tag with handler, and the messages and streams of the same sessions. It returns ErrInUse when the
-// tag is served on this host already, ErrStopped after Stop, and an error that matches ErrInvalid for a nil handler.
+// Start serves calls to tag with handler. It serves the messages and streams of the same sessions too if the server admits who opens them:
+// if UseModernPSKServer came before, or the configuration has AllowPeers or AdmitAll. Without, everyone may call, and links, streams and
+// lanes are refused with ErrNotAllowed. Start returns ErrInUse when the tag is served on this host already, ErrStopped after Stop, and an
+// error that matches ErrInvalid for a nil handler.
 func (s *Server) Start(tag protocol.ID, handler StreamHandler) error {
 	if handler == nil {
 		return invalidf("handler: nil")
@@ -119,27 +124,16 @@ func (s *Server) Handle(tag protocol.ID, handler Handler) error {
 // returns what Start returns.
 func (s *Server) Listen(tag protocol.ID) error {
 	s.mu.Lock()
-	admitted, stopped := s.keys != nil || s.allow != nil || s.cfg.AdmitAll, s.stopped
+	admits, stopped := s.admitsLocked(), s.stopped
 	s.mu.Unlock()
-	if !admitted && !stopped {
+	if !admits && !stopped {
 		return ErrModernPSKRequired
 	}
 	return s.serve(tag, nil)
 }
 
-// SetLink sets the handler of messages, one-way or not, to the link name on all tags. Nil unsets it. It panics if name is longer than 255
-// bytes.
-func (s *Server) SetLink(name string, fn func(*session.Message)) { s.mux.SetLink(name, fn) }
-
-// SetDefaultLink sets the handler of messages to links without a handler. Nil unsets it.
-func (s *Server) SetDefaultLink(fn func(*session.Message)) { s.mux.SetDefaultLink(fn) }
-
-// SetStream sets the handler of streams opened under name on all tags. Nil unsets it. The stream is closed when fn returns. It panics if
-// name is longer than 255 bytes.
-func (s *Server) SetStream(name string, fn func(*session.Stream)) { s.mux.SetStream(name, fn) }
-
-// SetDefaultStream sets the handler of streams without a handler. Nil unsets it.
-func (s *Server) SetDefaultStream(fn func(*session.Stream)) { s.mux.SetDefaultStream(fn) }
+// admitsLocked reports whether the application has said who may open sessions. s.mu is held.
+func (s *Server) admitsLocked() bool { return s.keys != nil || s.allow != nil || s.cfg.AdmitAll }
 
 // RegisterCodec registers c for the server's sessions. It returns an error if the codec is nil or its name is empty, longer than 255 bytes,
 // or taken.

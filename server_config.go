@@ -20,10 +20,12 @@ type ServerConfig struct {
 	// WriteTimeout is how long a peer may accept none of the data written to it before its carrier is dropped. If zero, 30 s.
 	WriteTimeout time.Duration
 	// MaxBlockSize is the size limit of one request, response or message in either direction; a block of exactly this size passes. The
-	// smaller of both sides' limits applies. If zero, 32 MiB. At most 1 GiB.
+	// smaller of both sides' limits applies, and at most 7/8 of MaxMemoryUsage, which is as much as one peer may have of that. If zero, 32 MiB.
+	// At most 1 GiB.
 	MaxBlockSize int
-	// MaxConcurrentConns limits the calls served at a time, and the sessions open at a time, over all peers. Calls and sessions beyond the
-	// limit are refused with ErrUnavailable and a retry hint. If zero, 1000. At most 2^20.
+	// MaxConcurrentConns limits the calls served at a time, and the sessions open at a time, over all peers, who share each limit: see
+	// session.Quota. Calls and sessions beyond it are refused with ErrUnavailable and a retry hint. When all sessions are open, those that
+	// nobody uses end to make room. If zero, 1000. At most 2^20.
 	MaxConcurrentConns int
 	// ConnectTimeout bounds the hello of a new carrier, and the arrival of an old peer's request header. If zero, 5 s.
 	ConnectTimeout time.Duration
@@ -36,7 +38,9 @@ type ServerConfig struct {
 	// BufferPoolSize limits the one-way messages that a session holds for their handler. Each counts its bytes and 64 more. Below the limit
 	// the peer may send another message of any size up to MaxBlockSize; at the limit its Send waits. If zero, 1 MiB. At most 1 GiB.
 	BufferPoolSize int
-	// EnableCompression lets both sides compress data that shrinks. DefaultServerConfig sets it.
+	// EnableCompression lets both sides compress data that shrinks. DefaultServerConfig sets it. A body that expands to more than 1 MiB and
+	// 8192 times its size is refused with ErrTooLarge. Of bodies over 16 KiB that expand more than 64 times, 128 MiB a second are unpacked, in
+	// equal parts for the networks whose peers send them and then for these peers, and at most 64 MiB of one peer. More of them wait, up to 5 s, or get ErrUnavailable.
 	EnableCompression bool
 	// CleanupInterval limits the time between two checks for idle sessions. In any case there are four checks in the shorter one of
 	// IdleTimeout and MaxIdleTime, and at most one a millisecond. If zero, 5 min.
@@ -44,8 +48,9 @@ type ServerConfig struct {
 	// MaxIdleTime closes every session that has been without traffic for this long, at most a quarter of it late. That includes sessions of
 	// Listen and sessions with open streams; a session with a running call is not idle. If zero, 30 min.
 	MaxIdleTime time.Duration
-	// MaxMemoryUsage limits the bytes that requests, messages and replies may hold, over all peers. A request or message beyond it is
-	// refused with ErrUnavailable; a reply is not. If zero, 1 GiB.
+	// MaxMemoryUsage limits the bytes that peers make the server hold, who share it: see session.Quota. A request, message or stream beyond it is
+	// refused with ErrUnavailable, and a reply is dropped, which the caller learns as codes.ReplyTooLarge. What is to be sent on streams and lanes
+	// waits, and so does what arrives on lanes; the data of a stream waits at its sender. If zero, 1 GiB.
 	MaxMemoryUsage uint64
 
 	// AllowPeers, if not nil, admits only these peers; others get ErrNotAllowed.
@@ -67,6 +72,11 @@ type ServerConfig struct {
 	// OnState, if not nil, is called with each step of a session: connected, detached, resumed, migrated, ended. It must
 	// not block.
 	OnState func(*session.Session, session.StateChange)
+	// OnPath, if not nil, is called with the path of a session when it is open, and each time it is on another connection: over another relay,
+	// or directly. When the session has lost its connection and looks for another, it is called with the zero Path. The calls for one session
+	// are in order, after those of OnState. It must not block either: that holds up the session's further calls of both, and its care for a
+	// better connection, though not its data, nor other sessions. The round trip may not have been measured yet.
+	OnPath func(*session.Session, Path)
 	// Logger receives events that an operator may need to act on. If nil, nothing is logged.
 	Logger *slog.Logger
 }

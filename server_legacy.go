@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync/atomic"
 	"time"
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/handler"
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/internal/pointsub"
@@ -40,18 +42,21 @@ func (s *Server) serveLegacy(t *servedTag, conn *Conn, left func()) error {
 		return ErrUnavailable
 	}
 	defer t.removeLegacy(call)
+	part := s.quota.Hold(conn.RemotePeer().String(), subnetOf(conn.under))
+	defer part.Leave()
 	held := 0
-	defer func() { s.quota.Release(0, held) }()
-	request, err := s.readLegacyRequest(call, &held)
+	defer func() { part.Release(0, held) }()
+	request, err := s.readLegacyRequest(call, part, &held)
 	if err != nil {
 		conn.resetWith(codeOf(err))
 		return err
 	}
-	if !s.quota.Take(1, 0) {
+	if err := part.Take(1, 0); err != nil {
 		conn.resetWith(codes.Unavailable)
-		return ErrUnavailable
+		return err
 	}
-	defer s.quota.Release(1, 0)
+	defer part.Release(1, 0)
+	part.Served()
 	var response []byte
 	var served error
 	hook.Run(func() {
@@ -61,13 +66,13 @@ func (s *Server) serveLegacy(t *servedTag, conn *Conn, left func()) error {
 			s.log.Error("handler panicked or ended its goroutine", "tag", t.tag, "peer", conn.RemotePeer(), "err", why)
 			err = fmt.Errorf("handler %w", why)
 		}
-		served = s.answerLegacy(call, response, err)
+		served = s.answerLegacy(call, part, response, err)
 	})
 	return served
 }
 
-// answerLegacy sends a handler's result.
-func (s *Server) answerLegacy(call *legacyCall, response []byte, err error) error {
+// answerLegacy sends a handler's result, which counts with its peer until it is sent.
+func (s *Server) answerLegacy(call *legacyCall, part *session.QuotaPart, response []byte, err error) error {
 	conn := call.conn
 	if err != nil {
 		response = []byte(pointsub.ErrorPrefix + err.Error())
@@ -76,6 +81,11 @@ func (s *Server) answerLegacy(call *legacyCall, response []byte, err error) erro
 		conn.resetWith(codes.ReplyTooLarge)
 		return &Error{Op: "legacy call", Code: codes.ReplyTooLarge, Outcome: session.Delivered}
 	}
+	if err := part.Take(0, len(response)); err != nil {
+		conn.resetWith(codes.ReplyTooLarge)
+		return err
+	}
+	defer part.Release(0, len(response))
 	call.out.Store(uint64(pointsub.Header + len(response)))
 	if err := pointsub.Write(conn, response, pointsub.Deadline{Set: conn.SetWriteDeadline, Each: s.cfg.WriteTimeout}); err != nil {
 		conn.resetWith(codes.Timeout)
@@ -85,8 +95,9 @@ func (s *Server) answerLegacy(call *legacyCall, response []byte, err error) erro
 	return conn.Close()
 }
 
-// readLegacyRequest reads a request: the header within ConnectTimeout, the rest with at most ReadTimeout between two of its parts.
-func (s *Server) readLegacyRequest(call *legacyCall, held *int) ([]byte, error) {
+// readLegacyRequest reads a request: the header within ConnectTimeout, the rest with at most ReadTimeout between two of its parts, and
+// no slower than a fair.Pace.
+func (s *Server) readLegacyRequest(call *legacyCall, part *session.QuotaPart, held *int) ([]byte, error) {
 	_ = call.conn.SetReadDeadline(time.Now().Add(s.cfg.ConnectTimeout)) // a closed conn fails in the read
 	n, err := pointsub.ReadSize(call.conn, s.cfg.MaxBlockSize)
 	if err != nil {
@@ -94,24 +105,35 @@ func (s *Server) readLegacyRequest(call *legacyCall, held *int) ([]byte, error) 
 	}
 	call.in.Store(pointsub.Header)
 	body := pointsub.Reader{Reader: call.conn, Deadline: pointsub.Deadline{Set: call.conn.SetReadDeadline, Each: s.cfg.ReadTimeout}}
-	return pointsub.ReadBody(countingReader{body, &call.in}, n, func(part int) bool {
-		if !s.quota.Take(0, part) {
+	paced := &pacedReader{Reader: body, n: &call.in, window: s.cfg.ReadTimeout, began: time.Now()}
+	return pointsub.ReadBody(paced, n, func(more int) bool {
+		if part.Take(0, more) != nil {
 			return false
 		}
-		*held += part
+		*held += more
 		return true
 	})
 }
 
-// countingReader adds the number of bytes read to n.
-type countingReader struct {
+// A pacedReader adds the number of bytes read to n, and fails when they come too slowly for what has arrived already. A request holds no more
+// than that and a pointsub.Chunk.
+type pacedReader struct {
 	io.Reader
-	n *atomic.Uint64
+	n      *atomic.Uint64
+	got    int
+	window time.Duration
+	began  time.Time
+	pace   fair.Pace
 }
 
-func (r countingReader) Read(p []byte) (int, error) {
+func (r *pacedReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
 	r.n.Add(uint64(n))
+	r.got += n
+	r.pace.Add(n)
+	if most, over := r.pace.Most(time.Since(r.began), r.window); over && r.got > most {
+		return n, os.ErrDeadlineExceeded
+	}
 	return n, err
 }
 

@@ -519,3 +519,30 @@ func TestOneOldPeersCallsAreBounded(t *testing.T) {
 	}
 	require.ErrorIs(t, err, ErrUnavailable)
 }
+
+// Replies to old peers that do not read them are in MaxMemoryUsage until they are sent. One that there is no room for ends its call.
+func TestOldRepliesThatNobodyReadsAreInTheQuota(t *testing.T) {
+	const calls, size, limit = 6, 6 << 20, 16 << 20
+	none := libp2p.ResourceManager(&network.NullResourceManager{})
+	a, b := testnet.Host(t, testnet.TCPNoise, none), testnet.Host(t, testnet.TCPNoise, none) // its streams share no window
+	peerlanetest.Teach(a, b.ID(), b.Addrs()...)
+	cfg := DefaultServerConfig()
+	cfg.MaxMemoryUsage = limit
+	s := newServer(t, b, cfg)
+	require.NoError(t, s.Start(callTag, func([]byte) ([]byte, error) { return make([]byte, size), nil }))
+	var all []*Conn
+	for range calls {
+		all = append(all, openLegacy(t, a, b, append(legacyHead(1), 'x')))
+	}
+	const room = limit * 7 / 8 / size
+	require.Eventually(t, func() bool { return s.quota.Snapshot().Refused == calls-room }, patience, time.Millisecond)
+	waitInfo(t, s, room)
+	require.EqualValues(t, room*(size+1), s.quota.Snapshot().Bytes)
+	sizes := make(map[int]int)
+	for _, c := range all {
+		reply, _ := io.ReadAll(c)
+		sizes[len(reply)]++
+	}
+	require.Equal(t, map[int]int{0: calls - room, len(legacyHead(0)) + size: room}, sizes)
+	require.Eventually(t, func() bool { return s.quota.Snapshot().Bytes == 0 }, patience, time.Millisecond)
+}

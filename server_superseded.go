@@ -20,6 +20,24 @@ func (t *servedTag) onState(s *session.Session, change session.StateChange) {
 	if t.server.cfg.OnState != nil {
 		t.server.cfg.OnState(s, change)
 	}
+	if t.server.cfg.OnPath != nil {
+		t.hookOf(s, change.State).onState(s, change)
+	}
+}
+
+// hookOf returns what calls OnPath for a session, and forgets it when the session has ended.
+func (t *servedTag) hookOf(s *session.Session, state session.State) *pathHook {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.hooks[s]
+	if h == nil {
+		h = &pathHook{call: t.server.cfg.OnPath}
+		t.hooks[s] = h
+	}
+	if state == session.StateEnded {
+		delete(t.hooks, s)
+	}
+	return h
 }
 
 // remember records the connection of the carrier that a session has lost.

@@ -34,6 +34,7 @@ type servedTag struct {
 	calls map[*legacyCall]struct{}
 	peers map[peer.ID]int                   // of calls
 	lost  map[*session.Session]network.Conn // what the sessions that are detached were on
+	hooks map[*session.Session]*pathHook    // of the open sessions, if OnPath is set
 }
 
 func cmpTags(x, y protocol.ID) int { return cmp.Compare(x, y) }
@@ -79,10 +80,13 @@ func (s *Server) serve(tag protocol.ID, handler Handler) error {
 func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
 	t := &servedTag{server: s, tag: tag, handler: handler, idle: make(map[*session.Session]struct{}),
 		calls: make(map[*legacyCall]struct{}), peers: make(map[peer.ID]int),
-		lost: make(map[*session.Session]network.Conn)}
-	mux := s.mux.Child()
+		lost: make(map[*session.Session]network.Conn), hooks: make(map[*session.Session]*pathHook)}
+	mux := s.muxLocked(tag).Child()
 	if handler != nil {
 		mux.SetCall(t.answer)
+	}
+	if !s.admitsLocked() {
+		mux.Guard(errCallsOnly)
 	}
 	cfg := s.cfg.sessionConfig(mux, s.quota)
 	cfg.OnState = t.onState

@@ -10,11 +10,8 @@ import (
 	"weak"
 
 	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/protocol"
-	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
-	msmux "github.com/multiformats/go-multistream"
 
-	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/alive"
 )
 
 // Conns share the connection under them and its send queue: bytes of one conn delay the others. So traffic on one conn is a sign of life of
@@ -25,6 +22,8 @@ type traffic struct {
 	made       time.Time
 	moved      atomic.Int64  // when a Read last returned bytes, or a Write had to wait for room and got it, in nanoseconds after made
 	unanswered atomic.Uint64 // bytes received on conns that are no carriers: nothing acknowledges them to the peer
+	in, out    atomic.Int64  // bytes, of all our conns
+	rtt        atomic.Int64  // the round trip, as last measured, in nanoseconds; 0: it was not
 }
 
 // traffics maps a connection to its traffic while a conn on it is in use. It is global to the process, because all users of a host share
@@ -46,6 +45,16 @@ func trafficOn(c network.Conn) *traffic {
 	runtime.AddCleanup(t, forgetTraffic, c)
 	return t
 }
+
+// knownTraffic returns the traffic of c, or nil if no conn of ours is on it.
+func knownTraffic(c network.Conn) *traffic {
+	traffics.Lock()
+	defer traffics.Unlock()
+	return traffics.of[c].Value()
+}
+
+// used returns how many bytes have passed in the direction in which there were more.
+func (t *traffic) used() int64 { return max(t.in.Load(), t.out.Load()) }
 
 // move records that something has moved.
 func (t *traffic) move(now time.Time) { t.moved.Store(int64(now.Sub(t.made))) }
@@ -129,7 +138,7 @@ func areAlive(ctx context.Context, conns []network.Conn, wait time.Duration) boo
 		all[i] = trafficOn(c)
 		before[i] = all[i].moved.Load()
 		pings.Go(func() {
-			if answersPing(bounded, c) {
+			if alive.Ping(bounded, c) == nil {
 				answered.Store(true)
 			}
 		})
@@ -145,22 +154,4 @@ func areAlive(ctx context.Context, conns []network.Conn, wait time.Duration) boo
 		}
 	}
 	return answered.Load()
-}
-
-// answersPing reports whether the peer answers on c before ctx ends. A peer that does not know the ping protocol answers too, with a
-// refusal.
-func answersPing(ctx context.Context, c network.Conn) bool {
-	s, err := c.NewStream(network.WithAllowLimitedConn(ctx, "peerlane/ping"))
-	if err != nil {
-		return false
-	}
-	defer func() { _ = s.Reset() }() // nothing more to send
-	stop := context.AfterFunc(ctx, func() { _ = s.SetDeadline(deadline.Past) })
-	defer stop()
-	if err := s.SetProtocol(ping.ID); err != nil {
-		return false // too many streams: the answer is unknown
-	}
-	err = msmux.SelectProtoOrFail(protocol.ID(ping.ID), s)
-	var unknown msmux.ErrNotSupported[protocol.ID]
-	return err == nil || errors.As(err, &unknown)
 }
