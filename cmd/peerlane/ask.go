@@ -32,14 +32,18 @@ func (a *asker) read(in io.Reader) {
 
 var errNoAnswer = errors.New("nobody is there to answer")
 
-// ask returns whether the answer is yes. What was typed before the question does not count.
-func (a *asker) ask(ctx context.Context, question string) (yes bool, err error) {
+// ask returns whether the answer is yes. What was typed before the question does not count. If isMoot, which may be nil, reports true once it
+// is the question's turn, the answer is no.
+func (a *asker) ask(ctx context.Context, question string, isMoot func() bool) (yes bool, err error) {
 	select {
 	case a.turn <- struct{}{}:
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
 	defer func() { <-a.turn }()
+	if isMoot != nil && isMoot() {
+		return false, nil
+	}
 	for drained := false; !drained; {
 		select {
 		case _, open := <-a.lines:
@@ -62,7 +66,6 @@ func (a *asker) ask(ctx context.Context, question string) (yes bool, err error) 
 				return false, nil
 			}
 		case <-ctx.Done():
-			a.display.printf("the peer has given up")
 			return false, ctx.Err()
 		}
 	}

@@ -6,8 +6,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/peerlane/peerlane/transfer"
 )
 
 // person answers when they are asked.
@@ -49,31 +47,15 @@ func TestAPersonIsAsked(t *testing.T) {
 	a := newAsker(answers, newDisplay(p))
 	for answer, want := range map[string]bool{"y\n": true, "maybe\nYES\n": true, "n\n": false, " No \n": false} {
 		p.answer(answer)
-		yes, err := a.ask(t.Context(), "?")
+		yes, err := a.ask(t.Context(), "?", nil)
 		require.NoError(t, err)
 		require.Equal(t, want, yes, answer)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	_, err := a.ask(gone, "?")
+	_, err := a.ask(gone, "?", nil)
 	require.ErrorIs(t, err, context.Canceled)
 	require.NoError(t, p.w.Close())
-	_, err = a.ask(t.Context(), "?")
+	_, err = a.ask(t.Context(), "?", nil)
 	require.ErrorIs(t, err, errNoAnswer)
-}
-
-func TestTheQuestionShowsWhoAndWhat(t *testing.T) {
-	p, answers := newPerson()
-	d := newDisplay(p)
-	decide := decider{dest: transfer.Destination{Dir: "d"}, display: d, asker: newAsker(answers, d)}
-	in := transfer.Incoming{Peer: "12D3KooWx", Name: "a\x1b[2Jb", Files: 3, Bytes: 1500}
-	p.answer("n\n")
-	_, err := decide.decide(t.Context(), in)
-	require.Equal(t, transfer.CodeDenied, transfer.CodeOf(err))
-	require.Regexp(t, "^12D3KooWx .*\"a\uFFFD\\[2Jb\".* 3 files, 1.5 kB.* \\[y/n\\]\nrefused  \"a\uFFFD\\[2Jb\" .*12D3KooWx\n$", p.String())
-	p.answer("y\n")
-	dest, err := decide.decide(t.Context(), in)
-	require.NoError(t, err)
-	require.Equal(t, "d", dest.Dir)
-	require.NoError(t, p.w.Close())
 }

@@ -13,6 +13,7 @@ type callCmd struct {
 	peerFlags
 	Data  *string `xor:"body" help:"Request body. Without --data and --file it is read from stdin."`
 	File  string  `xor:"body" placeholder:"FILE" help:"File with the request body."`
+	Raw   bool    `help:"Write the response to a terminal as it is, control characters and all. Elsewhere it always is."`
 	Retry bool    `help:"While the peer cannot be reached, try again until --timeout. A call that may have run is not repeated."`
 }
 
@@ -36,12 +37,15 @@ func (c *callCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, cl.close()) }()
+	defer func() { err = errors.Join(err, cl.hangUp()) }()
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
 	response, err := cl.Send(ctx, cl.peer, cl.tag, body)
 	if err != nil {
 		return err
+	}
+	if !c.Raw && std.isTerminal() {
+		response = escaped(response)
 	}
 	_, err = std.out.Write(response)
 	return err

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/peerlane/peerlane"
@@ -37,7 +38,9 @@ func newExchange(l *lab, tag protocol.ID, handler peerlane.StreamHandler, k keys
 	cfg.AdmitAll, cfg.MaxRetries = true, 0
 	x := &exchange{lab: l, tag: tag}
 	var err error
-	if x.server, err = peerlane.NewServer(l.b.Host(), nil); err != nil {
+	serve := peerlane.DefaultServerConfig()
+	serve.AllowPeers = []peer.ID{l.dialer.ID()}
+	if x.server, err = peerlane.NewServer(l.b.Host(), serve); err != nil {
 		return nil, err
 	}
 	if x.client, err = peerlane.NewClient(l.dialer, cfg); err != nil {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/internal/pause"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -114,7 +115,7 @@ func eventually(ctx context.Context, check func() error) error {
 		if err == nil {
 			return nil
 		}
-		if wait(ctx, 10*time.Millisecond) != nil {
+		if pause.For(ctx, 10*time.Millisecond) != nil {
 			return err
 		}
 	}

@@ -14,7 +14,7 @@ import (
 func TestTheDemosJSONHasOneObjectPerStep(t *testing.T) {
 	before := steps
 	defer func() { steps = before }()
-	steps = steps[:2] // the script demo.txtar runs all
+	steps = steps[:2] // the script demo runs all
 	var out bytes.Buffer
 	require.NoError(t, (&demoCmd{JSON: true}).Run(t.Context(), stdio{out: &out}))
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")

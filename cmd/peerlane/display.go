@@ -32,6 +32,7 @@ type display struct {
 	out   io.Writer
 	tty   bool
 	every time.Duration // between lines, where there are no bars
+	paths *paths        // of the peers; nil: not known
 
 	mu   sync.Mutex
 	bars *mpb.Progress // while there is a bar
@@ -82,6 +83,9 @@ func (d *display) printf(format string, args ...any) {
 // follow shows a transfer until it is over. label, if not empty, stands before its name.
 func (d *display) follow(t *transfer.Transfer, label string) {
 	defer d.tellRest()
+	if d.paths != nil {
+		defer func() { d.paths.showAgain(t.Snapshot().Peer) }()
+	}
 	if d.tty {
 		d.bar(t, label)
 		return
@@ -96,11 +100,44 @@ func (d *display) lines(t *transfer.Transfer, label string) {
 	for p := range t.Watch(context.Background(), d.every) { // ends with the transfer
 		over := p.Phase == transfer.PhaseDone || p.Phase == transfer.PhaseFailed
 		if line := progressText(p, t.Snapshot().Receiving); !first && !over && line != last {
-			d.printf("%s", strings.TrimSpace(label+" "+short(safe(t.Snapshot().Name), 40)+": "+line))
+			d.printf("%s", lineText(label, t.Snapshot(), line)+d.pathText(t.Snapshot().Peer))
 			last = line
 		}
 		first = false
 	}
+}
+
+// lineText puts before a line of progress which transfer it is of, as far as that is known.
+func lineText(label string, s transfer.Snapshot, line string) string {
+	if of := strings.TrimSpace(label + " " + short(safe(s.Name), 40)); of != "" {
+		return of + ": " + line
+	}
+	return line
+}
+
+// pathText returns the path to a peer for a progress line, or "" if it is not known.
+func (d *display) pathText(peer string) string {
+	if d.paths == nil {
+		return ""
+	}
+	if path := d.paths.path(peer); path.Transport != "" {
+		return ", " + pathText(path)
+	}
+	return ""
+}
+
+// kindOfPath is the same for a bar, in a word.
+func (d *display) kindOfPath(peer string) string {
+	if d.paths == nil {
+		return ""
+	}
+	switch path := d.paths.path(peer); {
+	case path.Transport == "":
+		return ""
+	case path.Relayed:
+		return " relayed"
+	}
+	return " direct"
 }
 
 // bar shows t as a bar.
@@ -110,7 +147,9 @@ func (d *display) bar(t *transfer.Transfer, label string) {
 	name := func(decor.Statistics) string {
 		return short(strings.TrimSpace(label+" "+safe(cmp.Or(t.Snapshot().Name, "..."))), 24)
 	}
-	tail := func(decor.Statistics) string { return " " + barText(*now.Load(), t.Snapshot().Receiving) }
+	tail := func(decor.Statistics) string {
+		return " " + barText(*now.Load(), t.Snapshot().Receiving) + d.kindOfPath(t.Snapshot().Peer)
+	}
 	bar := d.begin(mpb.PrependDecorators(decor.Any(name)), mpb.AppendDecorators(decor.Any(tail)))
 	for p := range t.Watch(context.Background(), barEvery) { // ends with the transfer
 		now.Store(&p)
@@ -169,6 +208,9 @@ func stateText(p transfer.Progress, receiving bool) string {
 
 // progressText is a transfer on a line of its own.
 func progressText(p transfer.Progress, receiving bool) string {
+	if p.Phase == transfer.PhaseStart && p.Files == 0 { // what will come is not known
+		return stateText(p, receiving)
+	}
 	parts := []string{
 		fmt.Sprintf("%d%%", percent(p)), fmt.Sprintf("%d of %s", p.FilesDone, filesText(p.Files)),
 		bytesText(float64(p.Verified)) + " of " + bytesText(float64(p.Bytes)),

@@ -28,7 +28,7 @@ func TestProgressReadsWell(t *testing.T) {
 		p         transfer.Progress
 		line, bar string
 	}{
-		{transfer.Progress{Phase: transfer.PhaseStart}, "0%, 0 of 0 files, 0 B of 0 B, looking for the peer", "  0% 0 B/0 B 0/0 looking for the peer"},
+		{transfer.Progress{Phase: transfer.PhaseStart}, "looking for the peer", "  0% 0 B/0 B 0/0 looking for the peer"},
 		{half, "45%, 5 of 12 files, 15.6 MB of 34.5 MB, 10.8 MB/s, 1.8 s left, 5.0 MB were here", " 45% 15.6 MB/34.5 MB 5/12 11.0 MB/s 1.8 s (5.0 MB were here)"},
 		{transfer.Progress{Phase: transfer.PhaseWaiting, Files: 1, Bytes: 100, Verified: 50, FilesBad: 1},
 			"50%, 0 of 1 file, 50 B of 100 B, peer lost, looking for it, 1 failed", " 50% 50 B/100 B 0/1 peer lost, looking for it"},
@@ -64,9 +64,11 @@ func (l *lockedBuffer) String() string {
 // fetch fetches a tree of a hostile name so slowly that a display has something to show, and returns what it shows.
 func fetch(t *testing.T, d *display) string {
 	t.Helper()
-	from := filepath.Join(t.TempDir(), "file")
-	require.NoError(t, os.WriteFile(from, make([]byte, 400_000), 0o600))
-	tree, err := source.Walk(t.Context(), []string{from}, nil)
+	from := t.TempDir()
+	file, other := filepath.Join(from, "file"), filepath.Join(from, "other")
+	require.NoError(t, os.WriteFile(file, make([]byte, 400_000), 0o600))
+	require.NoError(t, os.WriteFile(other, nil, 0o600))
+	tree, err := source.Walk(t.Context(), []string{file, other}, nil)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, tree.Close()) }()
 	p := peerlanetest.NewSessions(t, nil)
@@ -113,7 +115,7 @@ func TestOnATerminalThereAreBars(t *testing.T) {
 	d.tty = true
 	text := fetch(t, d)
 	require.Contains(t, text, "to me a\uFFFD[2Jb")
-	require.Contains(t, text, "100% 400 kB/400 kB 1/1")
+	require.Contains(t, text, "100% 400 kB/400 kB 2/2")
 	require.NotContains(t, escapes.ReplaceAllString(text, ""), "\x1b")
 	require.Nil(t, d.bars)
 	d.printf("after")

@@ -27,9 +27,15 @@ func TestABoundedBufferTakesItsLimitAndNoMore(t *testing.T) {
 }
 
 func TestACallThatFindsNoPlaceEndsWithItsCtx(t *testing.T) {
-	e := &executor{command: []string{"unused"}, places: make(chan struct{})} // no place at all
+	e := &executor{places: make(chan struct{}), ctx: t.Context()} // no place at all
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := e.handle(ctx, &peerlane.Request{})
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+func TestACommandDoesNotSeePreSharedKeys(t *testing.T) {
+	env := []string{"PATH=/bin", "PEERLANE_PSK=a", "PEERLANE_PSK_OLD=b", "peerlane_psk=c", "MINE=d", "MINE_TOO=e", "PEERLANE_RELAY=f", "=C:=g"}
+	require.Equal(t, []string{"PATH=/bin", "MINE_TOO=e", "PEERLANE_RELAY=f", "=C:=g"}, withoutSecrets(env, "MINE"))
+	require.Equal(t, []string{"PATH=/bin", "MINE=d", "MINE_TOO=e", "PEERLANE_RELAY=f", "=C:=g"}, withoutSecrets(env, ""))
 }

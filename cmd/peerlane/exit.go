@@ -5,12 +5,16 @@ import (
 	"errors"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
+	"github.com/libp2p/go-libp2p/core/routing"
 	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/node"
+	"github.com/peerlane/peerlane/node/dht"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
 )
@@ -47,7 +51,7 @@ var verdicts = []verdict{
 	{errNoFolder, exitLocal, "name the folder that holds the received files"},
 	{errLeftOut, exitFiles, "the rest has arrived; use --skip-special if this is intended, or --symlinks to send symlinks"},
 	{errNothingLeft, exitFiles, "nothing was sent; use --skip-special if this is intended"},
-	{errNoRelay, exitUnreachable, "check that the relay runs, its address, and that it serves relayed connections"},
+	{errNoHelper, exitUnreachable, "check this machine's way to the internet, that the helpers run, and their addresses"},
 	{errInterrupted, exitInterrupted, ""},
 	{node.ErrKeyExposed, exitLocal, ""},
 	{node.ErrKeyFormat, exitLocal, ""},
@@ -62,6 +66,7 @@ var verdicts = []verdict{
 	{peerlane.ErrNotAllowed, exitRefused, "ask the peer to --allow this Peer ID, and keep it with --key FILE"},
 	{peerlane.ErrNotServed, exitNotServed, "the peer is there: compare --tag with what it serves"},
 	{peerlane.ErrRelayOnly, exitUnreachable, "the NATs let no direct path through: --allow-relay goes through the relay, as far as its limits let it; one of peerlane relay --data none has none"},
+	{routing.ErrNotFound, exitUnreachable, "it was looked for in the local network: if it is elsewhere, give an address that it prints, or --dht on both sides; if it is here, check that it runs, and firewalls (UDP port 5353)"},
 	{peerlane.ErrUnreachable, exitUnreachable, "check that the peer runs, that the address is what it prints now, and firewalls between"},
 	{peerlane.ErrTooLarge, exitNoRoom, "send less in one call"},
 	{peerlane.ErrUnavailable, exitNoRoom, "try again later"},
@@ -71,16 +76,37 @@ var verdicts = []verdict{
 // hintUnknown is for a call of which nobody knows whether it ran.
 const hintUnknown = "the call may have run at the peer: find out before trying again"
 
+// hintNoRelay is for a --relay that serves nobody, or not this host.
+const hintNoRelay = "check that the relay runs, the address in --relay, and that it serves relayed connections"
+
+// hintPing is for a session whose peer no longer answers.
+const hintPing = "the peer was there and no longer answers: check that it runs, and the network between"
+
 // explain returns the exit code for err, and what a person can do about it.
 func explain(err error) (code int, hint string) {
+	if hint, ok := pathHint(err); ok {
+		return exitUnreachable, hint
+	}
 	if isMismatch(err) {
 		return exitUnreachable, "another peer is at that address: if it lost its --key FILE, its new Peer ID must be used"
 	}
 	if hint, ok := ticketHint(err); ok {
 		return exitUsage, hint
 	}
+	if errors.Is(err, errHidden) {
+		return exitFiles, "--hidden accepts such names, if you expect them: other programs may obey what is in them"
+	}
 	if s, ok := explainTransfer(err); ok {
 		return s.code, s.hint
+	}
+	if errors.Is(err, errNoRelay) { // whether it has refused, or not answered in time
+		return exitUnreachable, hintNoRelay
+	}
+	if _, ok := errors.AsType[*pingError](err); ok && !errors.Is(err, context.Canceled) {
+		if isTimeout(err) {
+			return exitTimeout, hintPing
+		}
+		return exitUnreachable, hintPing
 	}
 	e, isTyped := errors.AsType[*peerlane.Error](err)
 	sent := isTyped && e.Outcome == session.Unknown // and so it may have run, whatever the error
@@ -109,6 +135,27 @@ func explain(err error) (code int, hint string) {
 		return exitUnreachable, "nothing was sent: trying again is safe"
 	}
 	return exitRefused, ""
+}
+
+// pathHint returns what helps if nothing was sent because of --dht or --local, or because a Unix domain socket is dead.
+func pathHint(err error) (hint string, ok bool) {
+	if e, isTyped := errors.AsType[*peerlane.Error](err); isTyped && e.Outcome != session.NotSent {
+		return "", false
+	}
+	dial, dialed := errors.AsType[*swarm.DialError](err)
+	isRemote := func(e swarm.TransportError) bool { return !isSocket(e.Address) }
+	switch {
+	case errors.Is(err, dht.ErrNoServer):
+		return "check the address in --dht, that peerlane relay --dht runs there, and this machine's way to it; --dht=none does without a DHT", true
+	case errors.Is(err, swarm.ErrGaterDisallowedConnection): // of localNetwork
+		return "--local keeps to the networks of this machine, and the peer was not reached in them: leave it out to use others too", true
+	case errors.Is(err, swarm.ErrNoGoodAddresses):
+		return "no address of the peer can be dialed from here: IPv6 link-local addresses (fe80:...) never can; give another one that it prints, or, in the local network, its Peer ID alone", true
+	case dialed && len(dial.DialErrors) > 0 &&
+		!slices.ContainsFunc(dial.DialErrors, isRemote):
+		return "nothing answers at this socket: check that the peer runs, and that the path is what it prints now", true
+	}
+	return "", false
 }
 
 func isTimeout(err error) bool {

@@ -30,7 +30,8 @@ func TestEachOutcomeHasItsExitCode(t *testing.T) {
 	}{
 		{errors.New("disk full"), exitLocal, ""},
 		{errFailed, exitLocal, ""},
-		{errNoRelay, exitUnreachable, "relay"},
+		{errNoRelay, exitUnreachable, "--relay"},
+		{fmt.Errorf("%w: %w: connection refused", errNoRelay, context.DeadlineExceeded), exitUnreachable, "--relay"},
 		{errInterrupted, exitInterrupted, ""},
 		{fmt.Errorf("%w: both", errUsage), exitUsage, "--help"},
 		{fmt.Errorf("%w: peer", node.ErrInvalid), exitUsage, ""},
@@ -58,6 +59,9 @@ func TestEachOutcomeHasItsExitCode(t *testing.T) {
 		{typed(codes.GoingAway, session.Unknown, nil), exitUnknown, "may have run"},
 		{typed(0, session.Unknown, session.ErrSessionLost), exitUnknown, "may have run"},
 		{context.Canceled, exitInterrupted, ""},
+		{&pingError{typed(0, session.Unknown, context.DeadlineExceeded)}, exitTimeout, "no longer answers"},
+		{&pingError{typed(0, session.Unknown, session.ErrSessionLost)}, exitUnreachable, "no longer answers"},
+		{&pingError{context.Canceled}, exitInterrupted, ""},
 	} {
 		code, hint := explain(c.err)
 		require.Equal(t, c.code, code, "%v", c.err)

@@ -24,6 +24,9 @@ type getCmd struct {
 	Also   []string `placeholder:"TICKET" help:"Ticket of another peer that sends the same, with --hash; may be repeated."`
 	placeFlags
 	dialFlags
+	Flat    bool `help:"Put everything directly into the folder, and add it to the folders there. By default, one folder of its own gets everything."`
+	Hidden  bool `help:"Accept names at the top that begin with a dot."`
+	Yes     bool `short:"y" help:"Do not ask on a terminal."`
 	Discard bool `help:"Fetch nothing: delete what earlier runs have left of this ticket."`
 }
 
@@ -48,21 +51,23 @@ func (c *getCmd) Run(ctx context.Context, std stdio) error {
 	}
 	d := newDisplay(std.err)
 	key, forget := c.identity(d, want.ref)
-	r, err := c.fetch(ctx, d, key, secret, want)
-	defer d.nameOthers(c.Dir, want.ref.ID())
+	p := newPlacer(c, d, std, want.ref.ID())
+	r, err := c.fetch(ctx, d, key, secret, want, p)
+	defer func() { d.nameOthers(p.where(), want.ref.ID()) }()
 	if isPartly(r, err) { // the key stays: the sender may have the rest yet
-		c.report(std, d, r)
+		c.report(std, d, r, p.where())
 		return outcomeOf(r, err)
 	}
 	if err != nil {
+		p.undo(err)
 		if len(want.peers) > 1 && transfer.CodeOf(err) == transfer.CodeInvalid {
 			err = fmt.Errorf("%w: --also: every sender needs --hash: %w", errUsage, err)
 		}
-		c.sayKept(d, want.ref, r, err)
+		sayKept(d, p.where(), want.ref, r, err)
 		return err
 	}
 	forget()
-	c.report(std, d, r)
+	c.report(std, d, r, p.where())
 	return nil
 }
 
@@ -162,7 +167,9 @@ func forgetOld(dir string) {
 }
 
 // fetch runs the transfer.
-func (c *getCmd) fetch(ctx context.Context, d *display, key string, secret []byte, want wanted) (r transfer.Result, err error) {
+func (c *getCmd) fetch(
+	ctx context.Context, d *display, key string, secret []byte, want wanted, p *placer,
+) (r transfer.Result, err error) {
 	cl, dialers, err := c.dialPeers(ctx, d, key, secret, want.peers)
 	if err != nil {
 		return r, err
@@ -173,7 +180,12 @@ func (c *getCmd) fetch(ctx context.Context, d *display, key string, secret []byt
 	if !oneToken(want.tokens) {
 		o.Tokens = want.tokens
 	}
-	t := transfer.Fetch(ctx, dialers, want.ref, c.Dir, &o)
+	o.Place = p.place
+	t := transfer.Fetch(ctx, dialers, want.ref, p.where(), &o)
+	select { // a question and a bar do not go together
+	case <-p.settled:
+	case <-t.Done():
+	}
 	d.follow(t, "")
 	return t.Wait()
 }
@@ -188,13 +200,13 @@ func oneToken(tokens [][]byte) bool {
 }
 
 // report says what has come.
-func (c *getCmd) report(std stdio, d *display, r transfer.Result) {
+func (c *getCmd) report(std stdio, d *display, r transfer.Result, dir string) {
 	defer d.sayLeftOut(r)
 	if gotNothing(r.Progress) {
-		fmt.Fprintf(std.out, "there    %q: %s%s%s\n", safe(r.Name), thereText(r, "in "+c.Dir), c.proofText(), missingText(r, " by the sender"))
+		fmt.Fprintf(std.out, "there    %q: %s%s%s\n", safe(r.Name), thereText(r, "in "+safe(dir)), c.proofText(), missingText(r, " by the sender"))
 		return
 	}
-	fmt.Fprintf(std.out, "got      %q: %s, in %s\n", safe(r.Name), gotText(r), c.Dir)
+	fmt.Fprintf(std.out, "got      %q: %s, in %s\n", safe(r.Name), gotText(r), safe(dir))
 }
 
 // proofText says how existing files were recognised.
@@ -208,10 +220,11 @@ func (c *getCmd) proofText() string {
 	return ", by size and time"
 }
 
-// sayKept says what a failed run leaves behind. It says nothing if another process is receiving the same.
-func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result, why error) {
-	partial := filepath.Join(c.Dir, transfer.StagingPrefix+ref.ID())
-	if _, err := os.Stat(partial); err != nil || isBusyHere(why) {
+// sayKept says what a failed run leaves behind. It says nothing if another process is receiving the same, or if the folder
+// is not trusted.
+func sayKept(d *display, dir string, ref transfer.Ref, r transfer.Result, why error) {
+	partial := filepath.Join(dir, transfer.StagingPrefix+ref.ID())
+	if _, err := os.Stat(partial); err != nil || isHere(why, transfer.CodeBusy) || isHere(why, transfer.CodePathUnsafe) {
 		return
 	}
 	p := r.Progress
@@ -221,16 +234,23 @@ func (c *getCmd) sayKept(d *display, ref transfer.Ref, r transfer.Result, why er
 	d.printf("kept     the same command, or a new ticket of the same files, resumes it; --discard deletes it")
 }
 
-// isBusyHere reports whether another process is receiving the same.
-func isBusyHere(err error) bool {
+// isHere reports whether an error is of this code and about the destination.
+func isHere(err error, code transfer.Code) bool {
 	e, ok := errors.AsType[*transfer.Error](err)
-	return ok && e.Code == transfer.CodeBusy && e.Area == transfer.AreaDestination
+	return ok && e.Code == code && e.Area == transfer.AreaDestination
 }
 
 // discard deletes what earlier runs have left.
 func (c *getCmd) discard(std stdio, ref transfer.Ref) error {
-	if err := transfer.Discard(c.Dir, ref.ID()); err != nil {
+	dir := c.Dir
+	if found, ok := c.stateDir(ref.ID()); ok {
+		dir = found
+	}
+	if err := transfer.Discard(dir, ref.ID()); err != nil {
 		return err
+	}
+	if dir != c.Dir {
+		_ = os.Remove(dir) // it fails if there is something in it
 	}
 	if path, err := keyPath(ref); err == nil && c.Key == "" {
 		_ = os.Remove(path) // one that stays is a few bytes

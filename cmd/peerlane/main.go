@@ -1,5 +1,5 @@
 // Command peerlane shows and uses the module peerlane: it proves it on this machine (demo), serves and makes calls between
-// peers (serve, call, ping), sends files (send, get, push, receive), and keeps their identities (id).
+// peers (serve, call, ping), sends files (send, get, push, receive), keeps their identities (id), and checks the network (doctor).
 //
 //	peerlane demo
 //	peerlane serve --exec tr a-z A-Z
@@ -45,6 +45,7 @@ type cli struct {
 	Push    pushCmd    `cmd:"" help:"Push files and folders to a peer that runs receive."`
 	Receive receiveCmd `cmd:"" help:"Accept the files that peers push."`
 	Relay   relayCmd   `cmd:"" help:"Relay connections for peers behind NATs, until interrupted."`
+	Doctor  doctorCmd  `cmd:"" help:"Say what this machine's network lets through, and who gets a direct path."`
 	ID      idCmd      `cmd:"" name:"id" help:"Show the Peer ID of a key file; make the file if there is none."`
 }
 
@@ -52,6 +53,14 @@ type cli struct {
 type stdio struct {
 	in       io.Reader
 	out, err io.Writer
+}
+
+// isTerminal reports whether out is one.
+func (s stdio) isTerminal() bool {
+	if o, ok := s.out.(*output); ok {
+		return isTerminal(o.w)
+	}
+	return isTerminal(s.out)
 }
 
 // failed returns why something could not be written to out, or nil.
@@ -77,14 +86,13 @@ func main() {
 func run(args []string, std stdio) int {
 	std.out = &output{w: std.out}
 	var c cli
-	parser, err := kong.New(&c, kong.Name("peerlane"), kong.Description(description),
-		kong.Vars{"tag": defaultTag, "version": versionText()}, kong.Writers(std.out, std.err))
+	parsed, err := newParser(&c, std).Parse(args)
 	if err != nil {
-		panic("BUG: " + err.Error()) // the struct tags above are wrong
-	}
-	parsed, err := parser.Parse(args)
-	if err != nil {
-		fmt.Fprintf(std.err, "peerlane: %v\nhint: peerlane --help lists the commands, peerlane COMMAND --help their flags\n", err)
+		hint := "peerlane --help lists the commands, peerlane COMMAND --help their flags"
+		if missesEquals(args) {
+			hint = hintEquals
+		}
+		fmt.Fprintf(std.err, "peerlane: %s\nhint: %s\n", flagNames.Replace(oneLine(err)), hint)
 		return exitUsage
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -98,11 +106,37 @@ func run(args []string, std stdio) int {
 		return 0
 	}
 	code, hint := explain(err)
+	if (code == exitUsage || code == exitLocal) && missesEquals(args) {
+		hint = hintEquals
+	}
 	fmt.Fprintf(std.err, "peerlane: %s\n", flagNames.Replace(safe(oneLine(err))))
 	if hint != "" {
 		fmt.Fprintf(std.err, "hint: %s\n", hint)
 	}
 	return code
+}
+
+const hintEquals = "--dht takes its value after an =, as in --dht=ADDR"
+
+// missesEquals reports whether an address, or none, follows --dht without the = that it needs.
+func missesEquals(args []string) bool {
+	for i, arg := range args {
+		if next := args[min(i+1, len(args)-1)]; arg == "--dht" && (next == dhtNone || next == dhtPublic || strings.Contains(next, "/p2p/")) {
+			return true
+		}
+	}
+	return false
+}
+
+// newParser returns what parses a command line into c.
+func newParser(c *cli, std stdio) *kong.Kong {
+	parser, err := kong.New(c, kong.Name("peerlane"), kong.Description(description),
+		kong.Vars{"tag": defaultTag, "version": versionText()}, kong.Writers(std.out, std.err),
+		kong.Resolvers(newConfigResolver()))
+	if err != nil {
+		panic("BUG: " + err.Error()) // the struct tags above are wrong
+	}
+	return parser
 }
 
 // flagNames are those of the fields that errors name.
@@ -111,10 +145,17 @@ var flagNames = strings.NewReplacer(
 	"node: invalid value: Options.Relays:", "--relay:",
 	"node: Options.Relays: invalid value: peer:", "--relay:",
 	"node: invalid value: Limits.Peers:", "--peers:",
+	"node: invalid value: RelayService.Data:", "--data:",
 	"node: key file ", "--key ",
 	"node: listen on ", "--listen ",
 	"--allow: invalid value: peer: ", "--allow: ",
+	"node: NetworkOptions.Helpers: invalid value: peer:", "--helper:",
+	"node: NetworkOptions.Relays: invalid value: peer:", "--relay:",
+	"node: invalid value: NetworkOptions.Helpers:", "--helper:",
+	"node: invalid value: NetworkOptions.Relays:", "--relay:",
 	"Options.Lanes is ", "--lanes is ",
+	"invalid value: peer: ", "",
+	"gater disallows connection to peer", "--local: not in a network of this machine",
 )
 
 // versionText returns what --version shows.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -57,12 +58,21 @@ func (f secretFlags) load() (secret []byte, err error) {
 	return secret, nil
 }
 
+// readSecret returns the key in a file that only its owner may use, as a key file of package node.
 func readSecret(path string) ([]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("--psk-file: %w", err)
 	}
 	defer func() { _ = file.Close() }() // opened for reading
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("--psk-file: %w", err)
+	}
+	if mode := info.Mode(); runtime.GOOS != "windows" && mode.IsRegular() && mode.Perm()&0o077 != 0 { // a pipe has no readers but this one
+		return nil, fmt.Errorf("--psk-file %s: %w (mode %04o): run chmod 600 %s, and if others have had access use a new key",
+			path, node.ErrKeyExposed, mode.Perm(), path)
+	}
 	data, err := io.ReadAll(io.LimitReader(file, maxSecret+1))
 	if err != nil {
 		return nil, fmt.Errorf("--psk-file: %w", err)
@@ -75,10 +85,11 @@ func readSecret(path string) ([]byte, error) {
 
 // peerFlags say whom a command talks to, and as whom.
 type peerFlags struct {
-	Peer    string        `arg:"" help:"Address that ends in /p2p/PEER-ID, or several with commas between."`
+	Peer    string        `arg:"" help:"Peer ID, if the peer is in the local network or --dht finds it; or an address that ends in /p2p/PEER-ID, or several with commas between."`
 	Tag     string        `default:"${tag}" help:"Tag to call."`
 	Timeout time.Duration `default:"30s" help:"Time limit of a call, connecting included; of ping, for connecting and for each ping."`
 	Key     string        `placeholder:"FILE" help:"Key file of the own identity; if none, a new one each time."`
+	findFlags
 	pathFlags
 	secretFlags
 }
@@ -100,8 +111,8 @@ func (f *peerFlags) dial(ctx context.Context, retries int) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(info.Addrs) == 0 {
-		return nil, fmt.Errorf("%w: a bare Peer ID does not say where the peer is: give an address that serve prints", errUsage)
+	if err := f.checkLocal(info); err != nil {
+		return nil, err
 	}
 	if f.Timeout <= 0 {
 		return nil, fmt.Errorf("%w: --timeout must be over 0", errUsage)
@@ -110,12 +121,12 @@ func (f *peerFlags) dial(ctx context.Context, retries int) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := node.New(ctx, &node.Options{KeyFile: f.Key, NoListen: !viaRelay(info), HolePunch: viaRelay(info)})
+	n, err := node.New(ctx, f.caller(f.Key, info))
 	if err != nil {
 		return nil, err
 	}
 	cfg := clientConfig(f.Timeout, retries)
-	cfg.Path = f.policy()
+	cfg.Path, cfg.ConnectTimeout, cfg.CloseTimeout = f.policy(), f.connectTimeout(), goodbye
 	c, err := newClient(n, secret, cfg)
 	if err == nil && info.ID == n.ID() {
 		err = fmt.Errorf("%w: this is the own Peer ID: the two sides need different --key files", errUsage)
@@ -153,6 +164,13 @@ func newClient(n *node.Node, secret []byte, cfg *peerlane.ClientConfig) (*peerla
 		return c, err
 	}
 	return c, peerlane.UseModernPSKClient(c, secret, pskOptions)
+}
+
+// hangUp ends the sessions and the host when all that was asked is answered or given up. A peer that does not answer the goodbye in time
+// is no error: nothing is left to arrive.
+func (c *client) hangUp() error {
+	_ = c.Close() // see above
+	return c.node.Close()
 }
 
 // close ends the sessions and the host.

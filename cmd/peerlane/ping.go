@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/internal/pause"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -27,7 +28,7 @@ func (c *pingCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, cl.close()) }()
+	defer func() { err = errors.Join(err, cl.hangUp()) }()
 	s, err := c.connect(ctx, cl)
 	if err != nil {
 		return err
@@ -36,11 +37,13 @@ func (c *pingCmd) Run(ctx context.Context, std stdio) (err error) {
 	if s.Snapshot().Sealed {
 		sealed = "sealed"
 	}
-	fmt.Fprintf(std.out, "%s: %s, %s\n", cl.peer, peerlane.PathOf(s), sealed)
+	path := peerlane.PathOf(s)
+	path.RTT = 0 // follows
+	fmt.Fprintf(std.out, "%s: %s, %s\n", cl.peer, path, sealed)
 	times := make([]time.Duration, c.Count)
 	for i := range times {
 		if i > 0 {
-			if err := wait(ctx, c.Interval); err != nil {
+			if err := pause.For(ctx, c.Interval); err != nil {
 				return err
 			}
 		}
@@ -64,20 +67,18 @@ func (c *pingCmd) connect(ctx context.Context, cl *client) (*session.Session, er
 func (c *pingCmd) once(ctx context.Context, s *session.Session) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 	defer cancel()
-	return s.Ping(ctx)
+	rtt, err := s.Ping(ctx)
+	if err != nil {
+		return 0, &pingError{err}
+	}
+	return rtt, nil
 }
 
-// wait waits for d, or returns ctx's error.
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+// pingError is why a ping was not answered.
+type pingError struct{ err error }
+
+func (e *pingError) Error() string { return e.err.Error() }
+func (e *pingError) Unwrap() error { return e.err }
 
 // shortTime returns d with three digits.
 func shortTime(d time.Duration) string {

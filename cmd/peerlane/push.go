@@ -13,7 +13,7 @@ import (
 
 // pushCmd is peerlane push.
 type pushCmd struct {
-	Peer string `arg:"" help:"Address that peerlane receive prints, or several with commas between."`
+	Peer string `arg:"" help:"Peer ID, if the receiver is in the local network or --dht finds it; or an address that peerlane receive prints, or several with commas between."`
 	treeFlags
 	dialFlags
 	Lanes int  `default:"0" help:"Data lanes at most, 1 to 16; 0 for 4."`
@@ -26,8 +26,8 @@ func (c *pushCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	if len(info.Addrs) == 0 {
-		return fmt.Errorf("%w: a bare Peer ID does not say where the peer is: give an address that receive prints", errUsage)
+	if err := c.checkLocal(info); err != nil {
+		return err
 	}
 	secret, err := c.load()
 	if err != nil {

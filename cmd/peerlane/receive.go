@@ -46,12 +46,12 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 	d := newDisplay(std.err)
 	w := newWatcher(d, "from")
 	cfg := transfer.ServiceConfig{Options: c.options(d).Options, OnBegun: w.begun}
-	decider := decider{dest: transfer.Destination{Dir: c.Dir, ReceiveOptions: c.options(d)}, display: d}
+	decider := newDecider(transfer.Destination{Dir: c.Dir, ReceiveOptions: c.options(d)}, d)
 	if allow == nil {
 		decider.asker = newAsker(std.in, d)
 	}
-	cfg.Receive = decider.decide
-	e, err := c.open(ctx, d, secret, allow, &cfg)
+	cfg.Admit, cfg.Receive = decider.admit, decider.decide
+	e, err := c.open(ctx, d, secret, allow, &cfg, nil)
 	if err != nil {
 		return err
 	}
@@ -91,16 +91,24 @@ func (c *receiveCmd) announce(std stdio, e *endpoint) {
 	}
 	fmt.Fprintf(std.out, "into     %s\n", c.Dir)
 	if paste != "" {
-		line := "peerlane push " + paste + " PATH..."
-		if c.isGiven() {
-			line += " --psk-file FILE"
-		}
-		if len(c.Allow) > 0 {
-			line += " --key FILE"
-		}
-		fmt.Fprintf(std.out, "push it  %s\n", line)
+		fmt.Fprintf(std.out, "push it  %s\n", c.pushLine(paste))
+	}
+	if isNearby(e.node.Host().Addrs()) {
+		fmt.Fprintf(std.out, "nearby   %s\n", c.pushLine(e.node.ID().String()))
 	}
 	fmt.Fprintln(std.out, "ready")
+}
+
+// pushLine returns a command line that pushes to this receiver.
+func (c *receiveCmd) pushLine(addr string) string {
+	line := "peerlane push " + addr + " PATH..."
+	if c.isGiven() {
+		line += " --psk-file FILE"
+	}
+	if len(c.Allow) > 0 {
+		line += " --key FILE"
+	}
+	return line
 }
 
 // serve reports the transfers.
@@ -133,35 +141,4 @@ func (c *receiveCmd) serve(ctx context.Context, std stdio, e *endpoint, w *watch
 			return nil
 		}
 	}
-}
-
-// decider decides on what is pushed.
-type decider struct {
-	dest    transfer.Destination
-	display *display
-	asker   *asker // nil: who gets so far is on the list
-}
-
-// decide is for transfer.ServiceConfig.Receive.
-func (d *decider) decide(ctx context.Context, in transfer.Incoming) (*transfer.Destination, error) {
-	if d.asker == nil {
-		d.display.receives(in.ID, true)
-		return &d.dest, nil
-	}
-	without := ""
-	if in.LeftOut > 0 {
-		without = fmt.Sprintf(", %s left out", itemsText(in.LeftOut))
-	}
-	question := fmt.Sprintf("%s wants to push %q: %s, %s%s. Take it? [y/n]",
-		in.Peer, safe(in.Name), filesText(in.Files), bytesText(float64(in.Bytes)), without)
-	yes, err := d.asker.ask(ctx, question)
-	switch {
-	case err != nil:
-		return nil, err
-	case !yes:
-		d.display.printf("refused  %q of %s", safe(in.Name), in.Peer)
-		return nil, &transfer.Error{Code: transfer.CodeDenied, Text: "declined by the user"}
-	}
-	d.display.receives(in.ID, true)
-	return &d.dest, nil
 }

@@ -102,3 +102,22 @@ func TestARelayThatIsNoneIsSaid(t *testing.T) {
 	cancel()
 	require.ErrorIs(t, send.Run(ctx, stdio{strings.NewReader(""), io.Discard, io.Discard}), context.Canceled)
 }
+
+// What waits for a relay that is not there says who it is and what it waits for, and ends with the reason when the time for it is over.
+func TestARelayThatIsNotThereIsSaid(t *testing.T) {
+	defer func(d time.Duration) { relayWait = d }(relayWait)
+	relayWait = 2 * time.Second
+	gone := testnet.Host(t, testnet.TCPTLS)
+	at := gone.Addrs()[0].String() + "/p2p/" + gone.ID().String()
+	require.NoError(t, gone.Close())
+	serve := serveCmd{Relay: []string{at}, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Tag: defaultTag, Peers: 10}
+	out, ended := new(lockedBuffer), make(chan error, 1)
+	go func() { ended <- serve.Run(t.Context(), stdio{strings.NewReader(""), out, out}) }() // ends when the relay has had its time
+	require.Equal(t, gone.ID().String(), waitFor(t, out, "(?s)^peer     .*\nrelay    waiting for ([^\n]*)\n$"))
+	err := <-ended
+	require.ErrorIs(t, err, errNoRelay)
+	require.ErrorContains(t, err, "connection refused")
+	code, hint := explain(err)
+	require.Equal(t, exitUnreachable, code)
+	require.Contains(t, hint, "--relay")
+}

@@ -7,22 +7,24 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/node"
+	"github.com/peerlane/peerlane/node/dht"
 )
 
-// relayCmd is peerlane relay.
+// relayCmd is the command peerlane relay.
 type relayCmd struct {
-	Key          string        `placeholder:"FILE" help:"Key file of the identity; if none, a new one each time, and those who use the relay need its new address."`
+	Key          string        `placeholder:"FILE" help:"Key file of the identity; if none, a new one each time, so that users of the relay need its new address."`
 	Port         uint16        `xor:"where" placeholder:"4001" help:"TCP and UDP port to listen on."`
 	Listen       []string      `xor:"where" placeholder:"ADDR" help:"Multiaddr to listen on, as in /ip4/0.0.0.0/tcp/4001; may be repeated."`
-	Data         string        `default:"128KiB" help:"What a relayed connection passes each way, as in 128KiB or 10MB, before it is cut; none for no limit."`
+	Data         string        `default:"128KiB" help:"Amount that a relayed connection passes in each direction before it is cut, as in 128KiB or 10MB; none for no limit."`
 	Duration     time.Duration `default:"2m" help:"How long a relayed connection lasts. It has no effect with --data none."`
 	Reservations int           `default:"128" help:"How many peers can be reached through the relay at a time."`
 	Circuits     int           `default:"16" help:"How many relayed connections each of them may have at a time."`
 	Allow        []string      `placeholder:"PEER" help:"Only this peer can be reached through the relay; may be repeated."`
 	Peers        int           `default:"1000" help:"How many peers may be connected at once."`
+	DHT          dhtFlag       `name:"dht" help:"Serve a private DHT in which peers find each other and this relay: --dht=none starts one, --dht=ADDR joins the DHT of the relay at ADDR; may be repeated."`
 }
 
-// relayPort is where a relay listens unless it is told otherwise.
+// relayPort is the default port of a relay.
 const relayPort = 4001
 
 // Run relays until ctx ends.
@@ -31,7 +33,15 @@ func (c *relayCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
+	if c.DHT.on && !c.DHT.own {
+		return fmt.Errorf("%w: --dht: want --dht=none to start a DHT, or --dht=ADDR to join one; a relay cannot serve the public DHT", errUsage)
+	}
 	o := &node.Options{KeyFile: c.Key, ListenAddrs: c.Listen, RelayService: service, Limits: &node.Limits{Peers: c.Peers}}
+	if c.DHT.on {
+		table := c.DHT.options()
+		table.Server, table.NoAnnounce = true, true
+		o.Discovery = append(o.Discovery, dht.New(table))
+	}
 	if o.Port = c.Port; c.Port == 0 && c.Listen == nil {
 		o.Port = relayPort
 	}
@@ -50,6 +60,9 @@ func (c *relayCmd) Run(ctx context.Context, std stdio) (err error) {
 	}
 	if len(addrs) > 0 {
 		fmt.Fprintf(std.out, "use it   --relay %s\n", addrs[0])
+		if c.DHT.on {
+			fmt.Fprintf(std.out, "find by  --dht=%s\n", addrs[0])
+		}
 	}
 	fmt.Fprintln(std.out, "ready")
 	if err := std.failed(); err != nil {
@@ -59,7 +72,7 @@ func (c *relayCmd) Run(ctx context.Context, std stdio) (err error) {
 	return nil
 }
 
-// service returns the limits that the flags ask for.
+// service returns the limits that the flags set.
 func (c *relayCmd) service() (*node.RelayService, error) {
 	if c.Reservations < 1 || c.Circuits < 1 || c.Duration <= 0 {
 		return nil, fmt.Errorf("%w: --reservations, --circuits and --duration must be over 0", errUsage)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
 
@@ -61,6 +62,40 @@ func TestRelayServesReservations(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, all[0].Data, "no limit")
 	require.NoError(t, n.Close())
+	cancel()
+	require.NoError(t, <-ended)
+}
+
+// A relay starts a private DHT, in which hosts find each other and the relay. It cannot serve the public DHT.
+func TestRelayServesADHT(t *testing.T) {
+	public := relayCmd{DHT: dhtFlag{on: true}, Data: "none", Duration: time.Minute, Reservations: 1, Circuits: 1, Peers: 10}
+	require.ErrorIs(t, public.Run(t.Context(), stdio{}), errUsage)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, ended := new(lockedBuffer), make(chan error, 1)
+	c := relayCmd{Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Data: "none", Duration: time.Minute, Reservations: 2, Circuits: 2, Peers: 10,
+		DHT: dhtFlag{on: true, own: true}}
+	go func() { ended <- c.Run(ctx, stdio{strings.NewReader(""), out, out}) }() // ends with ctx
+	at := waitFor(t, out, "(?m)^find by  --dht=(.*)\n(?s:.*)^ready$")
+	info, err := node.ParsePeer(at)
+	require.NoError(t, err)
+	use := findFlags{DHT: dhtFlag{on: true, own: true, bootstrap: []peer.AddrInfo{info}}}
+	callee, err := node.New(t.Context(), use.callee(&node.Options{Loopback: true}))
+	require.NoError(t, err)
+	all, err := callee.AwaitReservation(t.Context())
+	require.NoError(t, err)
+	require.Condition(t, func() bool { return all[0].Relay == info.ID || all[1].Relay == info.ID }, "%v", all)
+	circuits, err := reserve(t.Context(), callee, true, func(warning string) { t.Error(warning) })
+	require.NoError(t, err)
+	require.NotEmpty(t, circuits)
+	caller, err := node.New(t.Context(), use.caller(""))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		return caller.Host().Connect(network.WithAllowLimitedConn(t.Context(), "test"), peer.AddrInfo{ID: callee.ID()}) == nil
+	}, 30*time.Second, 100*time.Millisecond)
+	require.NoError(t, caller.Close())
+	require.NoError(t, callee.Close())
 	cancel()
 	require.NoError(t, <-ended)
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,12 +28,24 @@ import (
 //	appears GLOB SIZE    waits for a file of so many bytes
 //	same DIR DIR         wants two folders with the same files, modes and times
 func TestScripts(t *testing.T) {
+	t.Parallel() // beside the pages' stories
+	runScripts(t, "testdata/script")
+	if *wholeDemo || testing.CoverMode() != "" {
+		runScripts(t, "testdata/demo")
+	}
+}
+
+// The demo takes seconds of both processors. make demo runs it, and its script.
+var wholeDemo = flag.Bool("demo", false, "run the script of the whole demo too")
+
+// runScripts runs the scripts of a folder.
+func runScripts(t *testing.T, dir string) {
+	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("a process cannot be interrupted here")
 	}
-	t.Parallel() // beside the pages' stories
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 dir,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
@@ -110,7 +123,10 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 // launch starts peerlane in the background.
 func launch(ts *testscript.TestScript, name string, args []string) *background {
 	b := &background{cmd: exec.Command("peerlane", args...)}
-	b.cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+ts.Getenv("XDG_CONFIG_HOME"), "PSK_COST="+ts.Getenv("PSK_COST"))
+	b.cmd.Env = os.Environ()
+	for _, name := range []string{"XDG_CONFIG_HOME", "PSK_COST", "SECRET", "PEERLANE_PSK"} {
+		b.cmd.Env = append(b.cmd.Env, name+"="+ts.Getenv(name))
+	}
 	b.cmd.Dir, b.cmd.Stderr = ts.MkAbs("."), &b.stderr
 	stdout, err := b.cmd.StdoutPipe()
 	ts.Check(err)

@@ -41,7 +41,8 @@ func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
 			return err
 		}
 	}
-	e, err := c.open(ctx, d, secret, nil, &transfer.ServiceConfig{Options: c.options(d)})
+	guests := newGuests()
+	e, err := c.open(ctx, d, secret, nil, &transfer.ServiceConfig{Options: c.options(d)}, guests)
 	if err != nil {
 		return err
 	}
@@ -51,7 +52,10 @@ func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	share, err := e.service.Share(tree, &transfer.ShareOptions{Token: token, Many: c.Keep, OnBegun: w.begun})
+	share, err := e.service.Share(tree, &transfer.ShareOptions{Token: token, Many: c.Keep, OnBegun: func(t *transfer.Transfer) {
+		guests.shown(t.Snapshot().Peer)
+		w.begun(t)
+	}})
 	if err != nil {
 		return err
 	}

@@ -23,9 +23,10 @@ type serveCmd struct {
 	Listen []string `placeholder:"ADDR" help:"Multiaddr to listen on, as in /ip4/0.0.0.0/tcp/4001; may be repeated. If none, TCP and QUIC on all interfaces."`
 	Tag    string   `default:"${tag}" help:"Tag to serve."`
 	Allow  []string `placeholder:"PEER" help:"Serve only this peer; may be repeated."`
+	findFlags
 	secretFlags
 	Peers   int           `default:"1000" help:"How many peers may be connected at once."`
-	Relay   []string      `placeholder:"ADDR" help:"Relay to be reached through from behind a NAT; may be repeated."`
+	Relay   []string      `env:"PEERLANE_RELAY" placeholder:"ADDR" help:"Relay to be reached through from behind a NAT; may be repeated."`
 	Drain   time.Duration `default:"30s" help:"How long to wait for calls in progress when interrupted; a second signal cuts them off."`
 	Verbose bool          `short:"v" help:"Log one line per peer that comes and goes, and what is refused."`
 
@@ -40,10 +41,11 @@ func (c *serveCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	handler, err := c.handler()
+	handler, done, err := c.handler()
 	if err != nil {
 		return err
 	}
+	defer done()
 	secret, err := c.load()
 	if err != nil {
 		return err
@@ -64,7 +66,8 @@ func (c *serveCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	circuits, err := reserve(ctx, n)
+	c.introduce(std, n)
+	circuits, err := reserve(ctx, n, c.findsRelays(c.Relay), func(warning string) { fmt.Fprintln(std.err, warning) })
 	if err != nil {
 		return errors.Join(err, server.Stop())
 	}
@@ -117,36 +120,46 @@ func (c *serveCmd) config(std stdio) (*peerlane.ServerConfig, error) {
 }
 
 func (c *serveCmd) options() *node.Options {
-	return &node.Options{KeyFile: c.Key, ListenAddrs: c.Listen, Relays: c.Relay, HolePunch: len(c.Relay) > 0,
-		Limits: &node.Limits{Peers: c.Peers}}
+	return c.callee(&node.Options{KeyFile: c.Key, ListenAddrs: c.Listen, Relays: c.Relay, Limits: &node.Limits{Peers: c.Peers}})
 }
 
-// handler returns what answers the calls.
-func (c *serveCmd) handler() (peerlane.Handler, error) {
+// handler returns what answers the calls. done ends what is left of it once the server has stopped.
+func (c *serveCmd) handler() (handler peerlane.Handler, done func(), err error) {
 	switch {
 	case c.Exec && len(c.Command) == 0:
-		return nil, fmt.Errorf("%w: --exec needs a command after it", errUsage)
+		return nil, nil, fmt.Errorf("%w: --exec needs a command after it", errUsage)
 	case !c.Exec && len(c.Command) > 0:
-		return nil, fmt.Errorf("%w: %q: a command needs --exec before it", errUsage, c.Command[0])
+		return nil, nil, fmt.Errorf("%w: %q: a command needs --exec before it", errUsage, c.Command[0])
 	case c.Exec:
-		return newExecutor(c.Command)
+		e, err := newExecutor(c.Command, c.PSKEnv)
+		if err != nil {
+			return nil, nil, err
+		}
+		return e.handle, e.close, nil
 	}
-	return func(_ context.Context, r *peerlane.Request) ([]byte, error) { return r.Value, nil }, nil
+	return func(_ context.Context, r *peerlane.Request) ([]byte, error) { return r.Value, nil }, func() {}, nil
 }
 
-// announce prints where the server is and how to call it. The last line is "ready".
-func (c *serveCmd) announce(std stdio, n *node.Node, circuits []ma.Multiaddr) {
+// introduce prints who serves what, which is known before it can be reached.
+func (c *serveCmd) introduce(std stdio, n *node.Node) {
 	fmt.Fprintf(std.out, "peer     %s\n", n.ID())
 	if c.Key == "" {
 		fmt.Fprintln(std.out, "key      none: the Peer ID is new each time; --key FILE keeps it")
 	}
 	fmt.Fprintf(std.out, "tag      %s\n", c.Tag)
+}
+
+// announce prints where the server is and how to call it. The last line is "ready".
+func (c *serveCmd) announce(std stdio, n *node.Node, circuits []ma.Multiaddr) {
 	addrs, paste := whereabouts(n, circuits)
 	for _, a := range addrs {
 		fmt.Fprintf(std.out, "address  %s\n", a)
 	}
 	if paste != "" {
 		fmt.Fprintf(std.out, "call it  %s\n", c.callLine(paste))
+	}
+	if isNearby(n.Host().Addrs()) {
+		fmt.Fprintf(std.out, "nearby   %s\n", c.callLine(n.ID().String()))
 	}
 	fmt.Fprintln(std.out, "ready")
 }

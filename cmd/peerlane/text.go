@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // safe returns text of a peer's choosing as it can be shown: without what moves the cursor, colours, or turns the direction around.
@@ -17,6 +18,27 @@ func safe(text string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(text, "\uFFFD"))
+}
+
+// escaped returns data of a peer's choosing as a terminal can show it: line ends and tabs stay, and anything else that is not printed is
+// written as \x1b, \u202e or \U000e0001.
+func escaped(data []byte) []byte {
+	out := make([]byte, 0, len(data))
+	for len(data) > 0 {
+		r, n := utf8.DecodeRune(data)
+		switch {
+		case r == '\n', r == '\t', r == '\r' && len(data) > 1 && data[1] == '\n', unicode.IsPrint(r) && (r != utf8.RuneError || n > 1):
+			out = append(out, data[:n]...)
+		case r < utf8.RuneSelf, n == 1:
+			out = fmt.Appendf(out, `\x%02x`, data[0])
+		case r <= 0xffff:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		default:
+			out = fmt.Appendf(out, `\U%08x`, r)
+		}
+		data = data[n:]
+	}
+	return out
 }
 
 // short returns text of at most n characters, with an ellipsis in its middle if it was longer.

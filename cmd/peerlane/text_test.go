@@ -70,3 +70,21 @@ func TestAQRCodeFitsATerminal(t *testing.T) {
 	_, err = qrText(strings.Repeat("a", 5000))
 	require.Error(t, err)
 }
+
+func TestAResponseIsHarmlessOnATerminal(t *testing.T) {
+	for data, want := range map[string]string{
+		"": "",
+		"plain text\n\twith lines\r\nof both kinds": "plain text\n\twith lines\r\nof both kinds",
+		"Grüße, 世界 ☃ \uFFFD":                        "Grüße, 世界 ☃ \uFFFD",
+		"\x1b]0;title\a\x1b[2J":                     `\x1b]0;title\x07\x1b[2J`,
+		"over\rwritten\b\b":                         `over\x0dwritten\x08\x08`,
+		"end\r":                                     `end\x0d`,
+		"\x00\x7f":                                  `\x00\x7f`,
+		"\u009b2J":                                  `\u009b2J`,
+		"\x9b2J\xff\xc3":                            `\x9b2J\xff\xc3`,
+		"a\u202eb\u2028c":                           `a\u202eb\u2028c`,
+		"\U000e0001":                                `\U000e0001`,
+	} {
+		require.Equal(t, want, string(escaped([]byte(data))), "%q", data)
+	}
+}

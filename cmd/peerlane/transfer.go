@@ -8,6 +8,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/internal/backoff"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
@@ -143,9 +145,11 @@ func (f *placeFlags) options(d *display) transfer.ReceiveOptions {
 	}
 }
 
-// dialFlags say as whom a command calls.
+// dialFlags say as whom a command calls, and how long.
 type dialFlags struct {
-	Key string `placeholder:"FILE" help:"Key file of the own identity."`
+	Key   string `placeholder:"FILE" help:"Key file of the own identity."`
+	Retry bool   `help:"While the peer cannot be reached, try again until interrupted: this side may start first."`
+	findFlags
 	pathFlags
 	secretFlags
 }
@@ -155,16 +159,13 @@ const connectTimeout = 30 * time.Second
 
 // dialPeers returns a host, and a Dialer for each peer. secret is nil, or what all of them have too.
 func (f *dialFlags) dialPeers(ctx context.Context, d *display, key string, secret []byte, peers []peer.AddrInfo) (*client, []transfer.Dialer, error) {
-	relayed := false
-	for _, info := range peers {
-		relayed = relayed || viaRelay(info)
-	}
-	n, err := node.New(ctx, &node.Options{KeyFile: key, NoListen: !relayed, HolePunch: relayed})
+	n, err := node.New(ctx, f.caller(key, peers...))
 	if err != nil {
 		return nil, nil, err
 	}
 	cfg := clientConfig(connectTimeout, 0)
-	cfg.Path, cfg.OnState = f.policy(), newPaths(d, len(peers) > 1).onState
+	d.paths = newPaths(d, len(peers) > 1)
+	cfg.Path, cfg.ConnectTimeout, cfg.OnPath = f.policy(), f.connectTimeout(), d.paths.onPath
 	c, err := newClient(n, secret, cfg)
 	if err != nil {
 		return nil, nil, errors.Join(err, n.Close())
@@ -176,11 +177,35 @@ func (f *dialFlags) dialPeers(ctx context.Context, d *display, key string, secre
 			return nil, nil, errors.Join(err, c.Close(), n.Close())
 		}
 		n.Remember(info)
-		dialers = append(dialers, func(ctx context.Context) (*session.Session, error) {
+		dial := func(ctx context.Context) (*session.Session, error) {
 			ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 			defer cancel()
 			return c.Connect(ctx, info.ID, transferTag)
-		})
+		}
+		if f.Retry {
+			dial = retried(dial, d, info.ID)
+		}
+		dialers = append(dialers, dial)
 	}
 	return &client{Client: c, node: n}, dialers, nil
+}
+
+// retried returns dial that is tried again until the peer is there, or ctx ends.
+func retried(dial transfer.Dialer, d *display, id peer.ID) transfer.Dialer {
+	return func(ctx context.Context) (s *session.Session, err error) {
+		said := false
+		err = backoff.Backoff{}.Retry(ctx, nil, func(ctx context.Context) error {
+			if s, err = dial(ctx); err != nil && isAway(err) && !said {
+				d.printf("waiting  for %s, which cannot be reached yet", id)
+				said = true
+			}
+			return err
+		}, func(err error) bool { return !isAway(err) })
+		return s, err
+	}
+}
+
+// isAway reports whether err says that the peer, or what it serves, is not there now.
+func isAway(err error) bool {
+	return errors.Is(err, peerlane.ErrUnreachable) || errors.Is(err, peerlane.ErrNotServed)
 }

@@ -170,7 +170,8 @@ func TestFoldersThatMayNotBeWrittenArriveAndAreFilledAgain(t *testing.T) {
 	w.allow("src/ro", 0o755)
 	w.write("src/ro/new", "3")
 	w.allow("src/ro", 0o555)
-	get(0)
+	require.Contains(t, get(exitFiles), "--flat")
+	get(0, "--flat")
 	w.is("dst/src/ro/new", "3", 0o555)
 	w.allow("src/ro", 0o755)
 	w.write("src/ro/a", "other")
@@ -183,7 +184,7 @@ func TestFoldersThatMayNotBeWrittenArriveAndAreFilledAgain(t *testing.T) {
 	// Who sends must be able to list a folder, and root always is: another can only receive one of mode 300.
 	if os.Geteuid() == 0 {
 		w.allow("src/ro", 0o300)
-		get(0)
+		get(0, "--flat")
 		w.is("dst/src/ro/new", "3", 0o300)
 		require.Contains(t, get(0), "there ")
 		w.is("dst/src/ro/new", "3", 0o300)

@@ -1,19 +1,21 @@
 package main
 
 import (
-	"strings"
+	"context"
 	"sync"
+	"time"
+	"weak"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/session"
 )
 
-// pathFlags say over what a command reaches its peer.
+// pathFlags are flags for the path to a peer.
 type pathFlags struct {
-	AllowRelay bool `help:"Where no direct path to the peer is found, go through the relay; its limits may end that."`
+	AllowRelay bool `help:"If no direct path to the peer is found, use the relay; its limits may cut the connection."`
 }
 
-// policy returns what the flags allow.
+// policy returns the path policy that the flags select.
 func (f pathFlags) policy() peerlane.PathPolicy {
 	if f.AllowRelay {
 		return peerlane.PreferDirect
@@ -21,50 +23,100 @@ func (f pathFlags) policy() peerlane.PathPolicy {
 	return peerlane.PathAuto
 }
 
-// paths says on a display over what sessions run, whenever that changes.
+// paths shows the paths of sessions on a display, whenever they change.
 type paths struct {
 	display *display
-	name    bool // the peer: there may be several
+	name    bool // show the peer, because there may be several
 
 	mu   sync.Mutex
-	last map[string]string // by peer
+	last map[string]shown // by peer
+}
+
+// shown is the last line about a peer.
+type shown struct {
+	kind string // the path without its variable parts, such as the round trip
+	at   time.Time
+	on   weak.Pointer[session.Session] // the session on the path; nil: none, or ended
 }
 
 func newPaths(d *display, name bool) *paths {
-	return &paths{display: d, name: name, last: make(map[string]string)}
+	return &paths{display: d, name: name, last: make(map[string]shown)}
 }
 
-// onState is for ClientConfig.OnState and ServerConfig.OnState.
-func (p *paths) onState(s *session.Session, change session.StateChange) {
-	peer, line := s.Peer(), ""
-	switch change.State {
-	case session.StateConnected, session.StateResumed, session.StateMigrated:
-		path := peerlane.PathOf(s)
-		line = path.String()
-		if path.Relayed {
-			line += "; looking for a direct path"
-		}
-	case session.StateDetached:
-		line = "lost; looking for another"
-	default:
+// measureTime limits the measurement of a path's round trip.
+const measureTime = time.Second
+
+// onPath implements ClientConfig.OnPath and ServerConfig.OnPath.
+func (p *paths) onPath(s *session.Session, path peerlane.Path) {
+	if path == (peerlane.Path{}) {
+		p.show(s.Peer(), nil, "lost; looking for another", "lost; looking for another")
 		return
 	}
-	p.say(peer, line)
+	if path.RTT == 0 {
+		ctx, cancel := context.WithTimeout(s.Context(), measureTime)
+		defer cancel()
+		_, _ = s.Ping(ctx) // without an answer, the line omits the round trip
+		path = peerlane.PathOf(s)
+	}
+	p.show(s.Peer(), s, kindText(path), pathText(path))
 }
 
-// say writes a line for a peer, unless it is the last one again.
-func (p *paths) say(peer, line string) {
+// pathText describes a path.
+func pathText(path peerlane.Path) string {
+	text := path.String()
+	if path.Relayed {
+		text += ", looking for a direct path"
+	}
+	return text
+}
+
+// kindText describes the constant parts of a path.
+func kindText(path peerlane.Path) string {
+	path.RTT, path.RelayLeft, path.Expires = 0, 0, time.Time{}
+	return path.String()
+}
+
+// path returns the current path to a peer, or the zero Path if it is unknown.
+func (p *paths) path(peer string) peerlane.Path {
+	p.mu.Lock()
+	s := p.last[peer].on.Value()
+	p.mu.Unlock()
+	if s == nil || s.Err() != nil {
+		return peerlane.Path{}
+	}
+	return peerlane.PathOf(s)
+}
+
+// showAgain shows the path to a peer at the end of a transfer, unless the last line is recent.
+func (p *paths) showAgain(peer string) {
+	path := p.path(peer)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.last[peer] == line {
-		return
+	if last := p.last[peer]; path.Transport != "" && time.Since(last.at) >= p.display.every {
+		last.at = time.Now()
+		p.last[peer] = last
+		p.writeLocked(peer, pathText(path))
 	}
-	if len(p.last) >= 10*maxPeers { // those of an endpoint come and go
+}
+
+// show writes a line about a peer, unless the last one described the same kind of path. s is the session on the path, or nil.
+func (p *paths) show(peer string, s *session.Session, kind, text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := p.last[peer]
+	if len(p.last) >= 10*maxPeers { // peers of an endpoint come and go
 		clear(p.last)
 	}
-	p.last[peer] = line
-	if p.name {
-		line = strings.Join([]string{tail(peer), line}, " ")
+	if last.kind != kind {
+		last.at = time.Now()
+		p.writeLocked(peer, text)
 	}
-	p.display.printf("path     %s", line)
+	p.last[peer] = shown{kind: kind, at: last.at, on: weak.Make(s)}
+}
+
+func (p *paths) writeLocked(peer, text string) {
+	if p.name {
+		text = tail(peer) + " " + text
+	}
+	p.display.printf("path     %s", text)
 }
