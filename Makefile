@@ -2,25 +2,29 @@
 GOLANGCI = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 PLATFORMS = linux/arm64 darwin/arm64 windows/amd64
-FUZZTIME ?= 3s
+FUZZTIME ?= 2s
+FUZZLONG ?= 1h
+SOAK ?= 30m
+SOAKFROM ?= 5m
 NETTEST ?= 5
 CHAOS ?= 1h
 ENDS ?= 50000
+CREDIT ?= 5000
 KILLS ?= 40
 CPUS := $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: test race grid reach nettest nightly vet lint fuzz examples demo bench tidy cover fmt vuln
+.PHONY: test race grid reach nettest nightly vet lint fuzz fuzz-long soak examples demo bench tidy cover fmt vuln
 
 fmt: ; gofmt -l -w . && go fix ./... && cd bench && go fix ./...
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 -skip Nettest ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./node ./peerlanetest ./internal/... .
+race: ; go test -race -count=1 -skip Nettest ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./node/... ./peerlanetest ./internal/... .
 
 # Hosts behind every pair of NATs. Fails where the machine allows no network namespaces.
 reach:
 	go test -count=1 -v ./internal/test/natlab -args -natlab
-	go test -count=1 -v ./internal/test/reach -args -natlab -matrix
+	go test -count=1 -v -parallel 8 ./internal/test/reach -args -natlab -matrix
 
 grid: ; go test -count=1 ./internal/test/slowlink -args -grid
 
@@ -32,16 +36,26 @@ nettest:
 nightly:
 	go test ./internal/test/chaos -count=1 -timeout 0 -v -args -chaos.for=$(CHAOS)
 	go test ./session -count=1 -timeout 0 -cpu $(CPUS) -run TestNothingIsLostSilently -args -ends.seeds=$(ENDS)
+	go test ./session -count=1 -timeout 0 -cpu $(CPUS) -run TestCreditIsNeverLost -args -credit.seeds=$(CREDIT)
 	go test ./transfer -count=1 -timeout 0 -run TestATransferSurvivesTheDeathOfItsProcesses -args -kills=$(KILLS) -size=268435456
-	go test ./examples/replicate -count=1 -timeout 0 -args -kills=$(KILLS)
+	go test -tags examples ./examples/replicate -count=1 -timeout 0 -args -kills=$(KILLS)
 	go test . -count=1 -timeout 0 -run Nettest -args -nettest.count=50
+	go test ./internal/test/reach -count=1 -timeout 0 -v -parallel 8 -run TestScene -args -natlab -matrix -scenes
+	go test ./internal/test/reach -count=1 -timeout 0 -v -run 'TestASessionThroughNATs|TestMuch' -args -natlab -matrix -scenes -much 1073741824
+	go test ./internal/test/reach -count=1 -timeout 0 -v -run TestSendAndGetThroughNATs -args -natlab -matrix -tries 10 -pairs 4
+	go test ./internal/test/reach -count=1 -timeout 0 -v -run TestSendAndGetThroughNATs -args -natlab -matrix -tries 10 -loss 0.03 -pairs 6
+	for rtt in 0 40ms; do go test ./internal/test/reach -count=1 -timeout 0 -v -run TestSendAndGetThroughNATs -args -natlab -matrix -tries 10 -size 200000000 -rtt $$rtt || exit 1; done
+	go test ./internal/test/reach -count=1 -timeout 0 -v -run TestIdleCommandsCostLittle -args -natlab -matrix -idle 15m
+	go test . -count=1 -timeout 0 -run TestMeasureAttacks -args -attacks.measure=4s
 	go test . -count=1 -timeout 0 -run TestSurviveEveryCut -args -survive.cuts=200
+	go test . -count=1 -timeout 0 -v -run TestSurviveTheCutsOfALimitedRelay -args -survive.relayed=1073741824
+	go test ./node/dht -count=1 -timeout 0 -v -run TestIdlePeersCostLittleAndGrowNothing -args -idle.for=24h
 
 vet:
-	go vet ./...
+	go vet -tags examples ./...
 	cd bench && go vet ./...
-	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./codes ./internal/frame ./internal/flow ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/deadline ./internal/faultnet ./internal/nat ./internal/test/natlab || exit 1; done
-	GOOS=windows GOARCH=amd64 go vet . ./node # which need the whole of libp2p: one platform, the one that differs most
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./codes ./internal/frame ./internal/flow ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/choice ./internal/deadline ./internal/faultnet ./internal/nat ./internal/test/natlab || exit 1; done
+	GOOS=windows GOARCH=amd64 go vet . ./node/... # which need the whole of libp2p: one platform, the one that differs most
 
 lint: ; go run $(GOLANGCI) run ./...
 
@@ -49,9 +63,14 @@ vuln: ; go run $(GOVULNCHECK) ./...
 
 fuzz: ; .ci/fuzz $(FUZZTIME)
 
-examples: ; go test -count=1 -run Example ./... && go test -count=1 ./examples/...
+fuzz-long: ; .ci/fuzz total $(FUZZLONG)
 
-demo: ; go run ./cmd/peerlane demo
+soak: ; go test ./internal/test/soak -count=1 -timeout 0 -v -args -soak.for=$(SOAK) -soak.from=$(SOAKFROM)
+
+# The examples are programs, each with a test binary to link: go test ./... compiles them, and this runs them.
+examples: ; go test -count=1 -run Example ./... && go test -count=1 -tags examples ./examples/...
+
+demo: ; go run ./cmd/peerlane demo && go test -count=1 ./cmd/peerlane -run 'TestScripts/^demo$$' -args -demo
 
 bench:
 	go test -run '^$$' -bench . -benchtime 1x ./codes ./internal/frame ./psk ./resume ./session ./record ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./internal/b3tree .
