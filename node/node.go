@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 
 	"github.com/peerlane/peerlane/internal/direct"
 	"github.com/peerlane/peerlane/internal/netcheck"
@@ -28,6 +29,7 @@ type Node struct {
 	care         *care
 	reservations *reservations    // nil: no relays
 	netcheck     *netcheck.Server // nil: does not help others
+	relay        *relay.Relay     // nil: no relay for others
 	replacer     *replacer        // nil: no relay for others
 }
 
@@ -59,8 +61,13 @@ func New(ctx context.Context, opts *Options) (*Node, error) {
 		return nil, fmt.Errorf("node: %w", err)
 	}
 	dials.follow(h.Network())
+	if o.RelayService != nil {
+		if n.relay, err = o.RelayService.serve(h); err != nil {
+			return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
+		}
+	}
 	if err := o.listen(h); err != nil {
-		return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
+		return nil, errors.Join(fmt.Errorf("node: %w", err), n.closeRelay(), h.Close())
 	}
 	n.host, n.care = h, newCare(h)
 	for _, s := range o.Peers {
@@ -69,7 +76,7 @@ func New(ctx context.Context, opts *Options) (*Node, error) {
 	}
 	if o.HolePunch {
 		if n.punch, err = punch.New(h, &punch.Options{NoWide: o.NoWide}); err != nil {
-			return nil, errors.Join(fmt.Errorf("node: %w", err), h.Close())
+			return nil, errors.Join(fmt.Errorf("node: %w", err), n.Close())
 		}
 	}
 	if o.NetworkHelper || o.RelayService != nil {
@@ -150,9 +157,6 @@ func (o Options) libp2p(key crypto.PrivKey) ([]libp2p.Option, error) {
 // nat returns the options that make the host reachable behind a NAT.
 func (o Options) nat() []libp2p.Option {
 	var all []libp2p.Option
-	if o.RelayService != nil {
-		all = append(all, o.RelayService.option())
-	}
 	if o.PortMap {
 		all = append(all, libp2p.NATPortMap())
 	}
@@ -211,5 +215,12 @@ func (n *Node) Close() error {
 		errs = append(errs, n.punch.Close())
 	}
 	direct.Settle(n.host)
-	return errors.Join(append(errs, n.host.Close())...)
+	return errors.Join(append(errs, n.closeRelay(), n.host.Close())...)
+}
+
+func (n *Node) closeRelay() error {
+	if n.relay == nil {
+		return nil
+	}
+	return n.relay.Close()
 }

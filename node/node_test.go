@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
+	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/proto"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/stretchr/testify/require"
 )
@@ -128,6 +129,7 @@ func TestLibp2pOptionsAreApplied(t *testing.T) {
 // Claim: node.Reservation.Duration
 func TestRelaysMakeAHostReachable(t *testing.T) {
 	r := start(t, Options{ListenAddrs: []string{"/ip4/127.0.0.1/tcp/0"}, RelayService: &RelayService{}})
+	require.Contains(t, r.Host().Mux().Protocols(), protocol.ID(proto.ProtoIDv2Hop), "it is a relay once New returns")
 	b := start(t, Options{NoListen: true, Relays: r.Addrs()})
 	all, err := b.AwaitReservation(t.Context())
 	require.NoError(t, err)

@@ -85,7 +85,6 @@ func config(t *testing.T, opts Options) *libp2p.Config {
 // Claim: node.Options.PortMap, node.Options.Reachability
 func TestEachNATOptionReachesLibp2p(t *testing.T) {
 	plain := config(t, Options{})
-	require.False(t, plain.EnableRelayService)
 	require.False(t, plain.EnableAutoRelay)
 	require.Nil(t, plain.NATManager)
 	require.Nil(t, plain.AutoNATConfig.ForceReachability)
@@ -93,7 +92,7 @@ func TestEachNATOptionReachesLibp2p(t *testing.T) {
 	punching := config(t, Options{HolePunch: true})
 	require.False(t, punching.EnableHolePunching, "the node punches itself")
 	relaying := config(t, Options{RelayService: &RelayService{}})
-	require.True(t, relaying.EnableRelayService)
+	require.False(t, relaying.EnableRelayService, "the node is the relay itself")
 	require.Equal(t, network.ReachabilityPublic, *relaying.AutoNATConfig.ForceReachability)
 	require.NotNil(t, config(t, Options{PortMap: true}).NATManager)
 	relays := []string{"/ip4/192.0.2.1/tcp/1/p2p/" + testPeer}

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	ma "github.com/multiformats/go-multiaddr"
@@ -51,8 +51,8 @@ func (r RelayService) validate() error {
 	return nil
 }
 
-// option returns the libp2p option that enables the relay.
-func (r RelayService) option() libp2p.Option {
+// serve makes h a relay. libp2p.EnableRelayService would do so some time after the host listens: until then, reservations fail.
+func (r RelayService) serve(h host.Host) (*relay.Relay, error) {
 	rc := relay.DefaultResources()
 	rc.BufferSize = relayBuffer
 	if r.Data > 0 {
@@ -70,12 +70,12 @@ func (r RelayService) option() libp2p.Option {
 	if r.Circuits > 0 {
 		rc.MaxCircuits = r.Circuits
 	}
-	opts := []relay.Option{relay.WithResources(rc)}
+	opts := []relay.Option{relay.WithResources(rc), relay.WithMetricsTracer(relay.NewMetricsTracer())}
 	if r.Allow != nil { // the list is the limit: all its peers may be in one office
 		rc.MaxReservationsPerIP, rc.MaxReservationsPerASN = rc.MaxReservations, rc.MaxReservations
-		opts = []relay.Option{relay.WithResources(rc), relay.WithACL(allowed(r.Allow))}
+		opts = append(opts, relay.WithResources(rc), relay.WithACL(allowed(r.Allow)))
 	}
-	return libp2p.EnableRelayService(opts...)
+	return relay.New(h, opts...)
 }
 
 // allowed is the set of peers that may make reservations.
