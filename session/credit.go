@@ -296,7 +296,6 @@ type purse struct {
 type share struct {
 	kept  int64
 	sends bool // counted in purse.streams
-	short bool // waits in sharedStreams.short
 }
 
 // keep notes how much a stream has under way, or that it does not send.

@@ -213,7 +213,7 @@ func wantCreditsAgree(t *testing.T, s *Session, a *Acceptor) {
 		require.Zero(t, in.unread-in.owed.Load())
 		require.Zero(t, in.due)
 		require.Equal(t, in.streams, purse.streams)
-		require.Zero(t, sides[0].shared.short.len())
+		require.Zero(t, sides[0].shared.short.len()+sides[0].shared.below.len())
 		if in.streams == 0 {
 			require.Zero(t, in.unused)
 			require.Zero(t, in.spare)
@@ -343,5 +343,40 @@ func TestUnusedCreditIsReturnedWhenOthersWantIt(t *testing.T) {
 		require.NoError(t, s.Close())
 		synctest.Wait()
 		require.Zero(t, c.quota.Snapshot().Bytes)
+	})
+}
+
+// Of many streams that wait, a peer's grant of a few bytes is offered to the one that can use it, not to all.
+func TestAGrantIsOfferedToNoMoreStreamsThanCanUseIt(t *testing.T) {
+	const streams = 500
+	inBubble(t, func(t *testing.T) {
+		w := accepted(t, AcceptorConfig{Config: Config{MaxStreams: streams}}, frame.CapCredit, generous)
+		w.s.cfg.Mux.SetStream("x", func(st *Stream) { _, _ = st.Write(make([]byte, 1000)) })
+		for i := range uint64(streams) {
+			w.send(frame.TypeStreamOpen, 0, 1+2*i, []byte("x"))
+		}
+		arrived := 0
+		grant := func(n uint32) (offered int) {
+			w.s.mu.Lock()
+			require.NoError(t, w.s.onSessionFrame(frame.Header{Length: 4, Type: frame.TypeSessionCredit}, frame.AppendCredit(nil, n)))
+			offered = w.s.out.ready.len()
+			w.s.mu.Unlock()
+			synctest.Wait()
+			for len(w.got) > 0 {
+				if g := <-w.got; g.Type == frame.TypeStreamData {
+					arrived += len(g.body)
+				}
+				synctest.Wait()
+			}
+			return offered
+		}
+		grant(1)
+		for range streams {
+			require.LessOrEqual(t, grant(1), 1)
+		}
+		require.LessOrEqual(t, grant(2500), 5)
+		grant(1000 * streams)
+		require.Equal(t, 1000*streams, arrived)
+		require.Zero(t, w.s.shared.short.len()+w.s.shared.below.len())
 	})
 }

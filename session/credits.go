@@ -144,14 +144,11 @@ func (s *Session) onSessionFrame(h frame.Header, p []byte) error {
 		return nil
 	}
 	purse := &s.shared.purse
-	had := purse.left
 	if !purse.add(n) {
 		return fmt.Errorf("credit of the session grows over %d: %w", frame.MaxTotal, frame.ErrTooLong)
 	}
 	s.returnAllLocked()
-	if had == 0 || purse.left > purse.kept { // else nobody who waits may have it
-		s.offerShortLocked()
-	}
+	s.offerCreditLocked()
 	return nil
 }
 
@@ -170,13 +167,18 @@ func (s *Session) returnAllLocked() {
 	}
 }
 
-// offerShortLocked offers all streams that wait for credit to the writer. Those that then find none stand in line again.
-func (s *Session) offerShortLocked() {
-	for range s.shared.short.len() {
-		st := s.shared.short.pop()
-		st.share.short = false
-		st.offerLocked()
-	}
+// A place is a stream's in a line for credit of the session.
+type place struct {
+	st   *muxed
+	turn uint64
+}
+
+func (p place) gaveUp() bool { return p.st.place.turn != p.turn }
+
+// placed is where a stream stands for credit of the session.
+type placed struct {
+	in   *line[place] // of those of sharedStreams; nil: in none
+	turn uint64       // its last place was given up if it was of an earlier one
 }
 
 // keepShareLocked notes how much of a stream is under way, for which the session's credit has a share.
@@ -184,11 +186,12 @@ func (st *muxed) keepShareLocked() {
 	if !st.s.sharesCredit() {
 		return
 	}
-	p := &st.s.shared.purse
-	before := p.kept
-	p.keep(&st.share, st.id != 0 && !st.finSent && !st.ended, st.flight.sent-st.flight.heard)
-	if p.kept < before && !st.share.sends {
-		st.s.offerShortLocked() // others may use its share
+	st.s.shared.purse.keep(&st.share, st.id != 0 && !st.finSent && !st.ended, st.flight.sent-st.flight.heard)
+	if st.place.in != nil {
+		st.waitForCreditLocked() // in the other line, if its share has become free
+	}
+	if !st.share.sends {
+		st.s.offerCreditLocked() // others may use its share
 	}
 }
 
@@ -198,23 +201,52 @@ func (st *muxed) creditLocked() int {
 		return st.credit
 	}
 	n := st.s.shared.purse.room(&st.share)
-	if n == 0 && !st.share.short && len(st.out) > 0 && !st.ended {
-		st.share.short = true
-		st.s.shared.short.push(st)
+	switch {
+	case n > 0:
+		st.leaveLineLocked()
+	case len(st.out) > 0 && !st.ended:
+		st.waitForCreditLocked()
 	}
 	return min(st.credit, n)
 }
 
-// leaveShortLocked removes a stream from those that wait for credit.
-func (st *muxed) leaveShortLocked() {
-	if !st.share.short {
-		return
+// waitForCreditLocked makes a stream stand in the line of those that have, or have not, a part of their share that is not under way.
+func (st *muxed) waitForCreditLocked() {
+	in := &st.s.shared.short
+	if st.share.kept > 0 {
+		in = &st.s.shared.below
 	}
-	st.share.short = false
-	waiting := &st.s.shared.short
-	for range waiting.len() {
-		if other := waiting.pop(); other != st {
-			waiting.push(other)
+	if st.place.in != in {
+		st.leaveLineLocked()
+		st.place.in = in
+		in.push(place{st, st.place.turn})
+	}
+}
+
+// leaveLineLocked removes a stream from those that wait for credit.
+func (st *muxed) leaveLineLocked() {
+	if in := st.place.in; in != nil {
+		st.place.in = nil
+		st.place.turn++
+		in.leave()
+	}
+}
+
+// offerCreditLocked offers streams that wait for credit, and may have some, to the writer, until they can use what is left. When one has had its
+// turn, the next ones are offered. So the peer's grants of a few bytes cost little however many wait.
+func (s *Session) offerCreditLocked() {
+	p := &s.shared.purse
+	s.offerLineLocked(&s.shared.below, p.left)
+	s.offerLineLocked(&s.shared.short, p.left-p.kept)
+}
+
+// offerLineLocked offers n bytes to those in a line.
+func (s *Session) offerLineLocked(in *line[place], n int64) {
+	for n > 0 && in.len() > 0 {
+		st := in.pop().st
+		st.place.in = nil
+		if st.offerLocked(); st.queued {
+			n -= int64(min(len(st.out), st.creditLocked(), st.flight.room()))
 		}
 	}
 }

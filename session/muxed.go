@@ -38,6 +38,7 @@ type muxed struct {
 	writable   sync.Cond // L is &s.mu
 	credit     int       // bytes the peer has room for
 	share      share     // of the session's credit
+	place      placed    // where it waits for that
 	flight     flight    // of the sent data
 	writing    bool      // a Write is in progress
 	out        []byte    // the rest of the data to send
@@ -168,7 +169,7 @@ func (st *muxed) leaveLocked() {
 	st.s.forgetReceiptsLocked(st)
 	st.s.closeInLocked(st)
 	st.keepShareLocked()
-	st.leaveShortLocked()
+	st.leaveLineLocked()
 	st.uncountLocked()
 	st.writeDue.Stop()
 	if st.bulk && st.queued {
@@ -363,7 +364,7 @@ func (st *muxed) closeProgressLocked() uint64 {
 	switch {
 	case st.finSent && s.carriers.flow != nil:
 		return st.sent + min(s.carriers.flow.Acked(), st.finAt)
-	case len(st.out) > 0 && (st.credit == 0 || st.share.short):
+	case len(st.out) > 0 && (st.credit == 0 || st.place.in != nil):
 		return st.sent
 	}
 	return st.sent + s.progressLocked()

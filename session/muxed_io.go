@@ -103,6 +103,7 @@ type writing muxed
 func (w *writing) next(b []byte) ([]byte, bool) {
 	st := (*muxed)(w)
 	st.queued = false
+	defer st.s.offerCreditLocked()
 	if st.ended {
 		return b, false
 	}
@@ -139,8 +140,14 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	return b, st.queued
 }
 
-// isHeld reports whether the data waits for a carrier that is not scarce.
-func (w *writing) isHeld() bool { return w.bulk && len(w.out) > 0 }
+// hold implements streamSource. The credit that the stream was offered is offered to others.
+func (w *writing) hold() bool {
+	held := w.bulk && len(w.out) > 0
+	if held {
+		w.s.offerCreditLocked()
+	}
+	return held
+}
 
 func (w *writing) abort(err *Error) { (*muxed)(w).abort(err) }
 

@@ -56,7 +56,8 @@ type source interface {
 // A streamSource is the source of a stream's data. On a scarce carrier it comes after all others, and does not send while it is held.
 type streamSource interface {
 	source
-	isHeld() bool
+	// hold reports whether the data waits for a carrier that is not scarce.
+	hold() bool
 }
 
 // nextSourceLocked returns the source whose turn it is, or nil. On a scarce carrier, streams come after everything else, and bulk streams
@@ -68,7 +69,7 @@ func (s *Session) nextSourceLocked() source {
 		switch {
 		case !s.out.scarce || !isStream:
 			return src
-		case st.isHeld():
+		case st.hold():
 			s.out.held.push(src)
 		default:
 			s.out.later.push(src)

@@ -26,12 +26,13 @@ type sharedStreams struct {
 	receipts   []receipt         // requested receipts, in order
 	account    account           // what this side's streams hold unread
 
-	in       allowance     // the peer's credit for all streams together: credit.go
-	purse    purse         // this side's
-	short    queue[*muxed] // streams that wait for it
-	askAgain func()        // what ask does
-	ask      *time.Timer   // looks at the peer's unused credit; nil before the first
-	asking   bool          // it runs
+	in       allowance   // the peer's credit for all streams together: credit.go
+	purse    purse       // this side's
+	below    line[place] // streams that wait for it and have less than their share under way
+	short    line[place] // others that wait for it
+	askAgain func()      // what ask does
+	ask      *time.Timer // looks at the peer's unused credit; nil before the first
+	asking   bool        // it runs
 }
 
 // A receipt is a PING sent behind the end of a stream's data. Its PONG means that the peer's session has all of that data.
