@@ -12,8 +12,12 @@ import (
 // those of the peer, or the subnet, that has most of the memory first. It must have more than the one who wants some. A peer that leaves with
 // much unacknowledged data would otherwise keep the memory for a ResumeWindow.
 
-// mostAbandoned is how many sessions are ended at a time; the next ones are ended once somebody finds no room again.
-const mostAbandoned = 64
+// At most mostAbandoned sessions are ended at a time, until abandonedPart of the memory has become free; the next ones are ended once somebody
+// finds no room again.
+const (
+	mostAbandoned = 64
+	abandonedPart = 16
+)
 
 // leastLead is how much more than the one who wants memory a peer, or a subnet, has of it before its sessions are ended.
 const leastLead = 64 << 10
@@ -48,7 +52,11 @@ func (q *Quota) relieveBytes(wants *fair.Holder) {
 		}
 	}
 	slices.SortFunc(all, func(a, b abandoned) int { return cmp.Or(cmp.Compare(b.lead, a.lead), a.since.Compare(b.since)) })
+	before := q.all().Used(fair.Bytes)
 	for _, s := range all[:min(len(all), mostAbandoned)] {
 		s.abandon()
+		if before-q.all().Used(fair.Bytes) >= q.MaxBytes/abandonedPart {
+			return
+		}
 	}
 }

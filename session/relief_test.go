@@ -334,6 +334,35 @@ func (l *lodger) use() (use, time.Time) {
 	return l.as, time.Time{}
 }
 
+// An absentee is a session without a carrier that holds memory.
+type absentee struct {
+	lodger
+	holds int
+	gone  *int
+}
+
+func (a *absentee) isAbandoned() (time.Time, bool) { return time.Time{}, true }
+
+func (a *absentee) abandon() {
+	a.part.Release(0, a.holds)
+	*a.gone++
+}
+
+// No more sessions without a carrier end than make a 16th of the memory free.
+func TestMemoryForOthersEndsFewSessions(t *testing.T) {
+	const limit, each = 1 << 20, 20 << 10
+	inBubble(t, func(t *testing.T) {
+		q, gone := &Quota{MaxBytes: limit}, 0
+		mallory := q.Hold("mallory", "bad")
+		for range limit * 7 / 8 / each {
+			require.NoError(t, mallory.Take(0, each))
+			q.register(&absentee{lodger{part: mallory}, each, &gone})
+		}
+		q.relieveBytes(q.Hold("alice", "good").holder)
+		require.Equal(t, (limit/abandonedPart+each-1)/each, gone)
+	})
+}
+
 // Strangers who ask for a place where there is none, one after the other, do not make the quota look at all sessions each time, from however
 // many networks they come, and whether others of these have sessions or not.
 func TestSearchesInVainAreRare(t *testing.T) {
