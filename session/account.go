@@ -8,15 +8,15 @@ import (
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
-// A lender is where what a stream holds is taken from, and goes back to: a QuotaPart, or an account of it.
+// A lender lends the memory that a stream holds: a QuotaPart, or an account of it.
 type lender interface {
 	take(k fair.Kind, n int) frame.Failure
 	release(k fair.Kind, n int)
 }
 
-// An account is the bytes that this side's streams of one session hold of the quota. The application may never read or close such a stream,
-// and one that has ended is in no table: so it is the account that gives everything back when the session ends. What is kept then can still
-// be read.
+// An account counts the bytes of the quota that are held by those streams of one session that this side has opened. The application may never
+// read or close such a stream, and a stream that has ended is in no table, so the account returns everything when the session ends. Unread
+// data can still be read then.
 type account struct {
 	part *QuotaPart
 
@@ -44,14 +44,14 @@ func (a *account) release(k fair.Kind, n int) {
 	}
 }
 
-// add counts n bytes that have been taken already, in the credit of the session.
+// add counts n bytes that were taken with the credit of the session.
 func (a *account) add(n int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.held += n
 }
 
-// less counts n bytes less, which are to be given back. It reports false if that has been done, by close.
+// less counts n bytes less. It reports whether the caller must return them to the quota: close has done so already if the account is closed.
 func (a *account) less(n int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -61,7 +61,7 @@ func (a *account) less(n int) bool {
 	return !a.closed
 }
 
-// close gives back what is held, and what is released later counts no more.
+// close returns what is held to the quota. Later releases do nothing.
 func (a *account) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

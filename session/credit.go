@@ -10,27 +10,27 @@ import (
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
-// The data of all shared streams of a session counts against a credit of the session, beside that of each stream (spec 5.12). Credit is
-// memory that has been reserved, so that what the peer sends within its credit always has room:
+// All shared streams of a session draw on one credit of the session, besides the credit of each stream (spec 5.12). Credit is reserved memory,
+// so there is always room for data that the peer sends within it:
 //
 //	quota ─ reserve, extend ─> unused ─ STREAM_DATA ─> unread ─ granted, dropped ─> owed ─ settle ─> unused, or back to the quota
 //	                           └─ SESSION_RETURN ─> quota
 //
-// Without pressure it grows to what all streams' own windows come to. While others want memory, what is read is not granted again.
+// Without pressure it grows to the sum of the streams' windows. While others want memory, read data is not granted again.
 
 // errBeyondCredit: the peer has sent more than the session's credit.
 var errBeyondCredit = errors.New("beyond the credit of the session")
 
 const (
-	// bufferCost is what the buffer of a stream holds beside what is in it, at most.
+	// bufferCost is the most memory that the buffer of a stream takes beyond its content.
 	bufferCost = 2 * spanSize
-	// burstTime is how soon half of the credit must be used for more to be granted. On a slow path, credit waits for seconds in queues.
+	// More credit is granted once half of it was used within burstTime. On a slow path, credit waits in queues for seconds.
 	burstTime = 10 * time.Second
 	// askTime is how often unused credit is looked at, where memory is limited.
 	askTime = 2 * time.Second
-	// askPatience is how long a peer is asked that neither uses nor returns credit which others want.
+	// askPatience is how long a peer may keep unused credit that others want, while it is asked for it.
 	askPatience = 30 * time.Second
-	// crampedTime is how long a stream that there was no memory for is taken to be wanted.
+	// After a stream was refused for lack of memory, the session leaves room for one for crampedTime.
 	crampedTime = 5 * time.Second
 )
 
@@ -49,13 +49,13 @@ type allowance struct {
 	burst     int64         // bytes that have arrived since burstAt
 	burstAt   time.Duration // as Session.elapsed
 	refusedAt time.Duration // when there was no memory for more; 0: never
-	cramped   time.Duration // when there was none for a stream that was to be opened; 0: never, or there was later
+	cramped   time.Duration // when a stream was last refused for lack of memory; 0: never, or one was admitted since
 	asked     int64         // unused, when the peer was last asked for it
-	asks      int           // so often in a row has unused been no less when it was asked again
+	asks      int           // how often in a row it was asked in vain
 
 	buffers atomic.Int64 // streams whose buffer is in use; not guarded
 	owed    atomic.Int64 // of unread: dropped, or read and about to be granted again to its stream; not guarded
-	worth   atomic.Int64 // what must have been read of a stream for a grant; not guarded
+	worth   atomic.Int64 // how many bytes must be read from a stream before they are granted again; not guarded
 	ended   atomic.Bool  // over; not guarded
 }
 
@@ -69,15 +69,16 @@ func floorFor(streams int) int64 {
 	return min(frame.LeastCredit+int64(streams)*frame.StreamShare, frame.MaxTotal/2)
 }
 
-// total is what is reserved, but for the buffers.
+// total returns the reserved memory, without that of the buffers.
 func (a *allowance) total() int64 { return a.unused + a.unread + a.spare }
 
-// most is what all streams' own windows come to.
+// most returns the sum of the streams' windows.
 func (a *allowance) most() int64 {
 	return max(a.floor(), min(frame.MaxTotal, a.buffers.Load()*int64(a.window)))
 }
 
-// reserve reserves memory for another stream, or returns why there is none. Then what is read is for that, for a while.
+// reserve reserves memory for another stream, or returns why there is none. After a refusal, memory that becomes free is kept for a stream
+// for crampedTime.
 func (a *allowance) reserve(now time.Duration) frame.Failure {
 	need := max(0, floorFor(a.streams+1)-a.unused-a.spare)
 	if f := a.part.take(fair.Bytes, int(need)+bufferCost); f.Code != codes.OK {
@@ -91,7 +92,7 @@ func (a *allowance) reserve(now time.Duration) frame.Failure {
 	return frame.Failure{}
 }
 
-// begin grants credit for another stream, which the peer knows by then.
+// begin grants credit for another stream, once the peer knows of it.
 func (a *allowance) begin(now time.Duration) {
 	a.topUp()
 	first := 0
@@ -104,7 +105,7 @@ func (a *allowance) begin(now time.Duration) {
 	a.extend(min(int64(first), a.floor()+int64(a.streams)*int64(first)-a.unused), now)
 }
 
-// closed notes that the peer sends no more on one stream.
+// closed notes that the peer has finished sending on one stream.
 func (a *allowance) closed(now time.Duration) {
 	a.streams--
 	a.settle(now)
@@ -134,8 +135,8 @@ func (a *allowance) arrive(n int64, now time.Duration) bool {
 	return true
 }
 
-// extend grants up to n more if the streams can use it and there is memory. What the peer may never use leaves half of the memory to everybody's
-// other work, and its own; with less than that free, it has a little in advance.
+// extend grants up to n more if the streams can use it and there is memory. The peer may never use it, so at least half of the memory stays free
+// for other work, the peer's own included. With less than half free, extend grants only a little in advance.
 func (a *allowance) extend(n int64, now time.Duration) {
 	if n = min(n, a.most()-a.total()); n <= 0 || a.refusedAt != 0 && now-a.refusedAt < retryHint || a.isCramped(now) {
 		return
@@ -155,7 +156,7 @@ func (a *allowance) extend(n int64, now time.Duration) {
 	a.refusedAt = max(1, now)
 }
 
-// settle grants again what is owed, or gives it back to the quota: what others want, and what the streams cannot use.
+// settle grants what is owed again. What others want, and what the streams cannot use, it returns to the quota.
 func (a *allowance) settle(now time.Duration) {
 	n := a.owed.Swap(0)
 	if n == 0 {
@@ -201,24 +202,24 @@ func (a *allowance) back(n int64, now time.Duration) bool {
 	return true
 }
 
-// topUp grants what the peer has less than the floor, as far as that is reserved.
+// topUp raises the peer's credit to the floor, as far as memory for that is reserved.
 func (a *allowance) topUp() {
 	n := min(a.spare, max(0, a.floor()-a.unused))
 	a.spare -= n
 	a.grant(n)
 }
 
-// grant grants n more bytes, which are reserved.
+// grant grants n more bytes, for which memory is reserved.
 func (a *allowance) grant(n int64) {
 	a.unused += n
 	a.due += n
 	a.changed()
 }
 
-// changed sets what must have been read of a stream for a grant: little while the credit is little, so that it does not wait for readers.
+// changed sets worth: small while the credit is small, so that the peer does not have to wait for slow readers.
 func (a *allowance) changed() { a.worth.Store(max(leastGrant, a.total()/int64(2*max(1, a.streams)))) }
 
-// release gives n back to the quota.
+// release returns n bytes to the quota.
 func (a *allowance) release(n int64) { a.part.release(fair.Bytes, int(n)) }
 
 // mayAsk reports whether the peer has credit that it may not need, and memory is limited.
@@ -236,14 +237,14 @@ func (a *allowance) isWanted(now time.Duration) bool {
 	return a.isCramped(now) || a.isScarce() || a.part.holder.Owes(fair.Bytes, 2) > 0
 }
 
-// little is what the peer may have in advance where memory is scarce.
+// little returns how much credit the peer may have in advance while memory is scarce.
 func (a *allowance) little() int64 { return min(firstFlight, a.part.quota.MaxBytes/64) }
 
-// isScarce reports whether three quarters of the memory are used, whoever has them.
+// isScarce reports whether three quarters of the memory are in use, by whomever.
 func (a *allowance) isScarce() bool { return a.part.holder.UsedQuarters(fair.Bytes) >= 3 }
 
-// keepsUnused notes that the peer is asked for what it does not use, and reports whether it has been for askPatience while others want more than
-// there is, it has more than its share, and it has used or returned less than a 16th of it each time.
+// keepsUnused counts one more request for unused credit. It reports whether the peer has been asked for askPatience, has more than its share while
+// others want memory, and has used or returned less than a 16th of its unused credit after each request.
 func (a *allowance) keepsUnused() bool {
 	before := a.asked
 	a.asked = a.unused
@@ -253,10 +254,10 @@ func (a *allowance) keepsUnused() bool {
 	return time.Duration(a.asks)*askTime >= askPatience
 }
 
-// owe notes that n bytes of a stream have been dropped, or are about to be granted again to it. settle is to follow.
+// owe notes that n bytes of a stream were dropped, or are about to be granted to it again. The caller must call settle afterwards.
 //
-// The credit of the session is not granted before that of the stream: what is under way of a stream, as the peer counts it, would be
-// taken by others.
+// The stream's own credit must be granted first: until then, the peer counts those bytes as under way on the stream, and gives new credit of the
+// session to other streams.
 func (a *allowance) owe(n int) {
 	a.owed.Add(int64(n))
 	if a.ended.Load() {
@@ -264,7 +265,7 @@ func (a *allowance) owe(n int) {
 	}
 }
 
-// leaveBuffer notes that a stream's buffer is not used any more, and gives its memory back if that still counts.
+// leaveBuffer notes that a stream's buffer is no longer used. If its memory is still counted, leaveBuffer returns that to the quota.
 func (a *allowance) leaveBuffer(counted bool) {
 	a.buffers.Add(-1)
 	if counted {
@@ -272,7 +273,7 @@ func (a *allowance) leaveBuffer(counted bool) {
 	}
 }
 
-// end gives everything back but what waits in the buffers of streams, which they give back themselves.
+// end returns everything to the quota except the unread data in the streams' buffers. The streams return that themselves.
 func (a *allowance) end() {
 	a.over = true
 	a.ended.Store(true)
@@ -282,8 +283,8 @@ func (a *allowance) end() {
 
 // purse is the credit that this side has. It is guarded by Session.mu.
 //
-// A stream leaves to each other stream the StreamShare that may be under way of it, so that none can take what others need to move: see
-// room. What is under way of a stream is what the peer has not granted again for it.
+// Each stream may always have StreamShare bytes under way, and no other stream can take that part of the credit, so every stream can move: see
+// room. Bytes are under way on a stream until the peer grants them to it again.
 type purse struct {
 	left    int64
 	spent   bool  // since the peer last asked for credit
@@ -292,13 +293,13 @@ type purse struct {
 	streams int   // that may send
 }
 
-// A share is what a purse keeps for one stream.
+// A share is the part of a purse that is kept for one stream.
 type share struct {
 	kept  int64
 	sends bool // counted in purse.streams
 }
 
-// keep notes how much a stream has under way, or that it does not send.
+// keep sets how many bytes a stream has under way, or that it does not send.
 func (p *purse) keep(of *share, sends bool, underWay uint64) {
 	kept := int64(0)
 	if sends {
@@ -338,7 +339,7 @@ func (p *purse) add(n uint32) bool {
 	return true
 }
 
-// takeIdle takes and returns what has not been needed since it was last called.
+// takeIdle takes the credit that has not been needed since its last call, and returns how much that is.
 func (p *purse) takeIdle() int64 {
 	n := max(0, p.left-floorFor(p.streams))
 	if p.spent {

@@ -11,7 +11,7 @@ import (
 // sharesCredit reports whether the data of all streams counts against a credit of the session.
 func (s *Session) sharesCredit() bool { return s.caps&frame.CapCredit != 0 }
 
-// admitStreamLocked reserves memory for what the peer may at least send on another stream, or returns why there is none.
+// admitStreamLocked reserves the memory that another stream of the peer needs at least, or returns why there is none.
 func (s *Session) admitStreamLocked(st *muxed) frame.Failure {
 	if !s.sharesCredit() {
 		return frame.Failure{}
@@ -47,7 +47,7 @@ func (s *Session) closeInLocked(st *muxed) {
 	}
 }
 
-// countDataLocked counts data of the peer against the session's credit, whichever stream it is for, and whatever becomes of it.
+// countDataLocked counts n bytes of STREAM_DATA against the session's credit, whether or not the stream takes them.
 func (s *Session) countDataLocked(n int) error {
 	if s.sharesCredit() && !s.shared.in.arrive(int64(n), s.elapsed()) {
 		return fmt.Errorf("STREAM_DATA of %d bytes: %w", n, errBeyondCredit)
@@ -56,7 +56,7 @@ func (s *Session) countDataLocked(n int) error {
 	return nil
 }
 
-// dropDataLocked grants again what was counted and belongs to no stream.
+// dropDataLocked grants n counted bytes again that belong to no stream.
 func (s *Session) dropDataLocked(n int) {
 	if s.sharesCredit() {
 		s.shared.in.owe(n)
@@ -64,7 +64,7 @@ func (s *Session) dropDataLocked(n int) {
 	}
 }
 
-// settleLocked grants again what has been read or dropped.
+// settleLocked grants again the bytes that were read or dropped.
 func (s *Session) settleLocked() {
 	if s.sharesCredit() {
 		s.shared.in.settle(s.elapsed())
@@ -72,7 +72,7 @@ func (s *Session) settleLocked() {
 	}
 }
 
-// tellCreditLocked makes the writer tell the peer of more credit, and watches what it does not use.
+// tellCreditLocked makes the writer send the peer its new credit, and starts to watch for unused credit.
 func (s *Session) tellCreditLocked() {
 	if s.shared.in.due == 0 {
 		return
@@ -81,7 +81,7 @@ func (s *Session) tellCreditLocked() {
 	s.watchCreditLocked()
 }
 
-// creditDueLocked returns the credit that the peer is to be told of.
+// creditDueLocked returns the granted credit that the peer has not been told yet.
 func (s *Session) creditDueLocked() uint32 {
 	if s.end.ours >= phaseOver && !s.exchangesEnds() {
 		return 0 // GOAWAY is the last frame
@@ -89,7 +89,7 @@ func (s *Session) creditDueLocked() uint32 {
 	return uint32(s.shared.in.due)
 }
 
-// appendCreditLocked appends the SESSION_CREDIT for what is due.
+// appendCreditLocked appends a SESSION_CREDIT for the credit that is due.
 func (s *Session) appendCreditLocked(b []byte) []byte {
 	n := s.creditDueLocked()
 	if n == 0 {
@@ -175,10 +175,10 @@ type place struct {
 
 func (p place) gaveUp() bool { return p.st.place.turn != p.turn }
 
-// placed is where a stream stands for credit of the session.
+// placed is a stream's current place.
 type placed struct {
-	in   *line[place] // of those of sharedStreams; nil: in none
-	turn uint64       // its last place was given up if it was of an earlier one
+	in   *line[place] // one of sharedStreams, or nil if it does not wait
+	turn uint64       // places of earlier turns are given up
 }
 
 // keepShareLocked notes how much of a stream is under way, for which the session's credit has a share.
@@ -188,7 +188,7 @@ func (st *muxed) keepShareLocked() {
 	}
 	st.s.shared.purse.keep(&st.share, st.id != 0 && !st.finSent && !st.ended, st.flight.sent-st.flight.heard)
 	if st.place.in != nil {
-		st.waitForCreditLocked() // in the other line, if its share has become free
+		st.waitForCreditLocked() // perhaps in the other line now
 	}
 	if !st.share.sends {
 		st.s.offerCreditLocked() // others may use its share
@@ -210,7 +210,7 @@ func (st *muxed) creditLocked() int {
 	return min(st.credit, n)
 }
 
-// waitForCreditLocked makes a stream stand in the line of those that have, or have not, a part of their share that is not under way.
+// waitForCreditLocked puts a stream into the line for it: below if it has less than its share under way.
 func (st *muxed) waitForCreditLocked() {
 	in := &st.s.shared.short
 	if st.share.kept > 0 {
@@ -232,15 +232,15 @@ func (st *muxed) leaveLineLocked() {
 	}
 }
 
-// offerCreditLocked offers streams that wait for credit, and may have some, to the writer, until they can use what is left. When one has had its
-// turn, the next ones are offered. So the peer's grants of a few bytes cost little however many wait.
+// offerCreditLocked makes waiting streams ready to send, until they can use all credit that is left. It runs again after each stream's turn. So a
+// peer's grant of a few bytes costs little, however many streams wait.
 func (s *Session) offerCreditLocked() {
 	p := &s.shared.purse
 	s.offerLineLocked(&s.shared.below, p.left)
 	s.offerLineLocked(&s.shared.short, p.left-p.kept)
 }
 
-// offerLineLocked offers n bytes to those in a line.
+// offerLineLocked offers n bytes to the streams in a line.
 func (s *Session) offerLineLocked(in *line[place], n int64) {
 	for n > 0 && in.len() > 0 {
 		st := in.pop().st

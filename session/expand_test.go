@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,8 +99,8 @@ func TestHonestBodiesThatExpandGreatlyArrive(t *testing.T) {
 func TestBodiesThatExpandGreatlyAreRefusedForNow(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		w := dialed(t, Config{}, frame.CapZstd, generous)
-		ran := 0
-		w.s.cfg.Mux.SetCall(func(*Message) ([]byte, error) { ran++; return nil, nil })
+		var ran atomic.Int64
+		w.s.cfg.Mux.SetCall(func(*Message) ([]byte, error) { ran.Add(1); return nil, nil })
 		bomb, ok := frame.Compress(make([]byte, 32<<20))
 		require.True(t, ok)
 		const bombs = 40 // more than the burst of a peer and what it may have in the longest wait
@@ -120,7 +121,7 @@ func TestBodiesThatExpandGreatlyAreRefusedForNow(t *testing.T) {
 				refused++
 			}
 		}
-		require.Equal(t, ran, answered)
+		require.EqualValues(t, ran.Load(), answered)
 		require.Positive(t, answered)
 		require.Greater(t, refused, bombs/4)
 		w.request(1000, "", "small")

@@ -7,10 +7,11 @@ import (
 	"github.com/peerlane/peerlane/internal/flow"
 )
 
-// memory is a QuotaPart as a flow asks it for memory. A refusal is no work that was refused: the flow makes do with less.
+// memory is a QuotaPart as the budget of a flow. Its refusals are not counted as refused work: the flow goes on with less.
 type memory QuotaPart
 
-// A flow that makes do with less asks again with each batch. After a refusal, the quota, which all peers share, is not asked for so long.
+// After a refusal, memory refuses for refusedFor without asking the quota, which all peers share: a flow that goes on with less asks again with each
+// batch.
 const refusedFor = 20 * time.Millisecond
 
 // Take implements flow.Budget.
@@ -39,14 +40,14 @@ func (m *memory) Give(n int) { m.holder.Give(fair.Bytes, int64(n)) }
 // Scarce implements flow.Budget.
 func (m *memory) Scarce(n int) bool { return m.holder.Scarce(fair.Bytes, int64(n)) }
 
-// arrived is memory for what has been received already, and cannot wait.
+// arrived is memory for data that has already been received.
 type arrived struct{ *memory }
 
 // Take implements flow.Budget.
 func (a arrived) Take(n int) bool { return a.granted(a.holder.Take(fair.Bytes, int64(n))) }
 
-// budget returns the bound of what this side keeps to send again: the share of the peer that opened the session. What this side keeps for a
-// session of its own is not the peer's doing, and counts nowhere.
+// budget returns the budget of the data that this side keeps to send again: the share of the peer that opened the session. It returns nil on
+// sessions that this side has opened, where that data is not the peer's doing.
 func (s *Session) budget() flow.Budget {
 	if s.dialer {
 		return nil

@@ -10,27 +10,27 @@ import (
 	"github.com/peerlane/peerlane/internal/frame"
 )
 
-// When all places for sessions are taken, and a peer that has little wants one, sessions are ended to make room, in this order:
+// When all places for sessions are taken and a peer with few sessions wants one, other sessions are ended to make room, in this order:
 //
-//	never used, of a peer that has not been served before, and not just opened
+//	unused: opened a while ago, never used, and of a peer that has not been served before
 //	detached
 //	idle
-//	still: with an open stream on which nothing has moved for long
+//	still: with open streams on which nothing has moved for long
 //
-// and of these that of the peer, or the subnet, that has most, the one that has been so longest first. It must have more than the one who
-// wants a place would have then; of one never used, as many; of one that is still, more by the part of a newcomer. A session with other work
-// in flight is not ended.
+// Among these, sessions of the peer, or the subnet, with the most sessions go first, and of its sessions the one that has been in this state longest.
+// That peer must have more sessions than the other will have then. For an unused session, as many are enough; for a still one, it must have
+// more by a newcomer's part. A session with other work in flight is never ended.
 
 const (
-	reliefPart = 64              // this part of the places is made free at a time, so that the search is rare
+	reliefPart = 64              // one place in reliefPart is made free at a time, so that searches are rare
 	reliefWait = 2 * time.Second // for sessions that are being ended
 
-	// A session is not taken to be one that its peer does not use until it is so old: the first call is under way.
+	// A session does not count as unused before it is reliefYoung old: the first call may be under way.
 	reliefYoung = 2 * time.Second
 
-	// A session with an open stream is taken to be still once nothing has moved on it for so long.
+	// A session with an open stream counts as still once nothing has moved on it for reliefStill.
 	reliefStill = 30 * time.Second
-	stillPart   = 128 // this part of the places a peer, or a subnet, keeps although they are still: a newcomer's, see package fair
+	stillPart   = 128 // a peer, or a subnet, keeps one place in stillPart for still sessions: a newcomer's part, see package fair
 )
 
 // A tenant is a session with a place.
@@ -63,7 +63,7 @@ type spare struct {
 	tenant
 	use   use
 	lead  int64 // of its peer over the one who wants a place
-	needs int64 // a lead beyond which it may be ended
+	needs int64 // the lead must be greater for the session to be ended
 	since time.Time
 }
 
@@ -111,7 +111,7 @@ func (q *Quota) wakeLocked() {
 	}
 }
 
-// takePlace takes a place for a session. If there is none and the peer has little, it ends sessions of others, and waits for their places.
+// takePlace takes a place for a session. If there is none and the peer has few, it ends sessions of others and waits for their places.
 func (q *Quota) takePlace(part *QuotaPart) frame.Failure {
 	limit := time.Now().Add(reliefWait)
 	for {
@@ -150,7 +150,7 @@ func waitUntil(c <-chan struct{}, limit time.Time) bool {
 	}
 }
 
-// relieve begins to end sessions, for one who wants a place. It reports whether places are about to become free.
+// relieve begins to end sessions for a peer that wants a place. It reports whether places are about to become free.
 func (q *Quota) relieve(wants *fair.Holder) bool {
 	q.relieving.Lock()
 	defer q.relieving.Unlock()
@@ -185,12 +185,12 @@ func (q *Quota) relieve(wants *fair.Holder) bool {
 	return some
 }
 
-// mayEnd reports whether the session may be ended in addition to so many others of the same side.
+// mayEnd reports whether the session may be ended in addition to a number of others of the same side.
 func (c *spare) mayEnd(others int64) bool {
 	return c.use != busy && c.lead-others > c.needs
 }
 
-// letGo notes that a session is being ended to make room; it reports false if it has ended already.
+// letGo notes that a session is being ended to make room. It reports false if the session has already ended.
 func (q *Quota) letGo(s tenant) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -204,8 +204,8 @@ func (q *Quota) letGo(s tenant) bool {
 	return true
 }
 
-// keep notes that a session is no longer being ended: it is in use again. For one that ends, unregister does so once its place is free, or
-// those who wait for that would have others ended.
+// keep notes that a session is no longer being ended because it is in use again. For a session that ends, unregister does this once its place is
+// free; if keep did it, those who wait for the place would have others ended.
 func (q *Quota) keep(s tenant) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -232,10 +232,10 @@ func (q *Quota) tenantsOf(subnet any) []tenant {
 	return slices.Collect(maps.Keys(q.open[subnet]))
 }
 
-// spares returns the sessions that may be ended for one who wants a place, the first to go first, of all others or only of those in its
-// subnet. If there are none, it remembers for whom there would be some.
+// spares returns the sessions that may be ended for a peer that wants a place, in the order in which they should end. It looks at all
+// sessions, or only at those of the peer's subnet. If it finds none, it remembers for whom there would be some.
 func (q *Quota) spares(wants *fair.Holder, ofAll bool) (some []spare) {
-	var most, mostOwn int64 // who has less would get the place of one
+	var most, mostOwn int64 // a subnet, or a peer, with fewer sessions would find one
 	among := q.tenantsOf(wants.Subnet())
 	if ofAll {
 		among = q.tenants()
@@ -264,7 +264,7 @@ func (q *Quota) spares(wants *fair.Holder, ofAll bool) (some []spare) {
 	return some
 }
 
-// needs returns the lead beyond which a session may be ended.
+// needs returns the lead that must be exceeded for a session to be ended.
 func (q *Quota) needs(u use) int64 {
 	switch u {
 	case unused:

@@ -8,12 +8,12 @@ import (
 	"github.com/peerlane/peerlane/internal/fair"
 )
 
-// When a peer that has little finds no memory left, sessions that have lost their carriers, and in which no handler runs, are ended to make room:
-// those of the peer, or the subnet, that has most of the memory first. It must have more than the one who wants some. A peer that leaves with
-// much unacknowledged data would otherwise keep the memory for a ResumeWindow.
+// When a peer that has little finds no memory left, sessions without a carrier in which no handler runs are ended to make room, those of the peer,
+// or the subnet, with the most memory first. It must have more than the peer that wants some. Otherwise a peer that leaves with much
+// unacknowledged data would keep the memory for a ResumeWindow.
 
-// At most mostAbandoned sessions are ended at a time, until abandonedPart of the memory has become free; the next ones are ended once somebody
-// finds no room again.
+// At most mostAbandoned sessions are ended at a time, and none once one part in abandonedPart of the memory has become free. More are ended when a
+// peer finds no room again.
 const (
 	mostAbandoned = 64
 	abandonedPart = 16
@@ -22,7 +22,7 @@ const (
 // leastLead is how much more than the one who wants memory a peer, or a subnet, has of it before its sessions are ended.
 const leastLead = 64 << 10
 
-// wantBytes notes that a peer has found no memory. It does not wait, and is rarely more than a look at the time.
+// wantBytes notes that a peer has found no memory. It does not wait, and mostly does no more than read the clock.
 func (q *Quota) wantBytes(v fair.Verdict, wants *fair.Holder) {
 	if v != fair.Full {
 		return
@@ -34,7 +34,7 @@ func (q *Quota) wantBytes(v fair.Verdict, wants *fair.Holder) {
 	go q.relieveBytes(wants) // ends after one look at the sessions
 }
 
-// relieveBytes ends sessions that nobody uses and that may hold memory, for one who wants some.
+// relieveBytes ends abandoned sessions that may hold memory, for a peer that wants some.
 func (q *Quota) relieveBytes(wants *fair.Holder) {
 	type abandoned struct {
 		tenant
