@@ -31,6 +31,7 @@ func (d *directory) Close() error { return nil }
 // A peer is dialed by its Peer ID alone, and a session finds it again where it has moved to: no address that it was known by works any
 // more.
 func TestAPeerIsFoundByItsPeerIDAlone(t *testing.T) {
+	t.Parallel()
 	key := filepath.Join(t.TempDir(), "key")
 	where := new(directory)
 	serve := func() (id peer.ID, stop func()) {

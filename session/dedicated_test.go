@@ -48,7 +48,9 @@ func TestDedicatedStreamsPassNettestSealedAndNot(t *testing.T) {
 	for name, sealed := range map[string]bool{"sealed": true, "plain": false} {
 		t.Run(name, func(t *testing.T) {
 			nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
-				here, there := Config{Local: "alice"}, Config{Local: "bob", Mux: NewMux()}
+				const patience = 2 * time.Second // of Close, where nettest reads nothing
+				here := Config{Local: "alice", CloseTimeout: patience}
+				there := Config{Local: "bob", Mux: NewMux(), CloseTimeout: patience}
 				if sealed {
 					here.Keys, there.Keys = keyring(t, 0), keyring(t, 0)
 				}
