@@ -2,6 +2,7 @@ package peerlane
 
 import (
 	"context"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -261,7 +262,7 @@ func TestTheLargestWaitsOfAClientAreNoPanic(t *testing.T) {
 	require.NoError(t, s.Start(callTag, echoHandler))
 	_, err = newClient(t, h, nil).Send(t.Context(), h.ID(), callTag, nil)
 	require.NoError(t, err)
-	_, err = ListenConfig{Backlog: 1<<63 - 1}.Listen(h, callTag)
+	_, err = ListenConfig{Backlog: math.MaxInt}.Listen(h, callTag)
 	require.ErrorIs(t, err, ErrInvalid)
 	require.ErrorContains(t, err, "ListenConfig.Backlog")
 	l, err := ListenConfig{Backlog: 1 << 20}.Listen(h, "/other")

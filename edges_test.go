@@ -3,6 +3,7 @@ package peerlane
 import (
 	"context"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"reflect"
@@ -132,7 +133,7 @@ func TestNoDialerAndNoListenerIsAPanic(t *testing.T) {
 		}
 	})
 	here, there := net.Pipe()
-	for _, n := range []int{-1 << 63, -1, 0, 1, 1<<63 - 1} {
+	for _, n := range []int{math.MinInt, -1, 0, 1, math.MaxInt} {
 		c := NewLimitedConn(here, n)
 		_ = c.SetDeadline(time.Now())
 		_, _ = c.Read(make([]byte, 2))

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"syscall"
 	"testing"
@@ -32,7 +33,7 @@ type road struct {
 // newRoad opens a session, sealed or not.
 func newRoad(t testing.TB, tr testnet.Transport, sealed bool) *road {
 	x, y := testnet.Pair(t, tr)
-	server, err := peerlane.NewServer(y, &peerlane.ServerConfig{AdmitAll: true, MaxRequestsPerConn: 1 << 40})
+	server, err := peerlane.NewServer(y, &peerlane.ServerConfig{AdmitAll: true, MaxRequestsPerConn: math.MaxInt})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = server.Stop() })
 	client, err := peerlane.NewClient(x, &peerlane.ClientConfig{AdmitAll: true})

@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math"
 	"os"
 	"reflect"
@@ -18,19 +19,19 @@ import (
 // Claim: record.ErrInvalid
 func TestOptionsThatCannotWorkNameTheField(t *testing.T) {
 	for says, o := range map[string]Options{
-		"Window is -1,":                    {Window: -1},
-		"Window is 16777217,":              {Window: maxWindow + 1},
-		"WindowBytes is -1,":               {WindowBytes: -1},
-		"WindowBytes is 5,":                {WindowBytes: 5},
-		"WindowBytes is 1073741825,":       {WindowBytes: maxBytes + 1},
-		"MaxRecord is -1,":                 {MaxRecord: -1},
-		"MaxRecord is 96,":                 {MaxRecord: 96, WindowBytes: 100},
-		"MaxRecord is 9223372036854775807": {MaxRecord: math.MaxInt},
-		"BatchBytes is -1,":                {BatchBytes: -1},
-		"BatchBytes is 1073741825,":        {BatchBytes: maxBytes + 1},
-		"Linger is -1ns,":                  {Linger: -1},
-		"HandshakeTimeout is -1ns,":        {HandshakeTimeout: -1},
-		"CloseTimeout is -1ns,":            {CloseTimeout: -1},
+		"Window is -1,":                          {Window: -1},
+		"Window is 16777217,":                    {Window: maxWindow + 1},
+		"WindowBytes is -1,":                     {WindowBytes: -1},
+		"WindowBytes is 5,":                      {WindowBytes: 5},
+		"WindowBytes is 1073741825,":             {WindowBytes: maxBytes + 1},
+		"MaxRecord is -1,":                       {MaxRecord: -1},
+		"MaxRecord is 96,":                       {MaxRecord: 96, WindowBytes: 100},
+		fmt.Sprint("MaxRecord is ", math.MaxInt): {MaxRecord: math.MaxInt},
+		"BatchBytes is -1,":                      {BatchBytes: -1},
+		"BatchBytes is 1073741825,":              {BatchBytes: maxBytes + 1},
+		"Linger is -1ns,":                        {Linger: -1},
+		"HandshakeTimeout is -1ns,":              {HandshakeTimeout: -1},
+		"CloseTimeout is -1ns,":                  {CloseTimeout: -1},
 	} {
 		for _, establish := range []opener{OpenConn, AcceptConn} {
 			near, far := newLink()

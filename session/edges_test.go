@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net"
 	"reflect"
@@ -169,7 +170,7 @@ func TestNoCallIsAPanic(t *testing.T) {
 				_ = st.SetDeadline(time.Now().Add(time.Second))
 				edges.Methods(g, rng, 20, st, "SetDeadline", "SetReadDeadline", "SetWriteDeadline")
 			}
-			edges.Methods(edges.Of(-1, 0, 1<<40), rng, 30, &Quota{MaxSessions: 1, MaxCalls: 1, MaxBytes: 1})
+			edges.Methods(edges.Of(-1, 0, math.MaxInt), rng, 30, &Quota{MaxSessions: 1, MaxCalls: 1, MaxBytes: 1})
 			edges.Methods(g, rng, 10, p.accepted)
 			edges.Methods(g, rng, 10, p.dialer)
 			_ = p.dialer.Close()

@@ -2,6 +2,7 @@ package transfer_test
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ import (
 func given() edges.Given {
 	g := edges.Of((*transfer.Registry)(nil), new(transfer.Registry), (*manifest.Rules)(nil), &manifest.Rules{}, &manifest.Rules{Entries: -1},
 		&manifest.Rules{Bytes: -1}, &manifest.Rules{ManifestBytes: -1}, &manifest.Rules{Entries: 1}, &manifest.Rules{Bytes: 1},
-		&manifest.Rules{ManifestBytes: 1}, &manifest.Rules{Entries: 1<<63 - 1, Bytes: 1<<63 - 1, ManifestBytes: 1<<63 - 1, Portable: true})
+		&manifest.Rules{ManifestBytes: 1}, &manifest.Rules{Entries: math.MaxInt, Bytes: math.MaxInt64, ManifestBytes: math.MaxInt, Portable: true})
 	return g
 }
 
@@ -108,7 +109,7 @@ func TestNoArgumentOfWalkIsAPanic(t *testing.T) {
 		if err != nil {
 			return
 		}
-		for _, workers := range []int{-1, 0, 1, 1 << 40} {
+		for _, workers := range []int{-1, 0, 1, math.MaxInt} {
 			_ = tree.Hash(t.Context(), &source.HashOptions{Workers: workers})
 		}
 		for _, id := range []uint32{0, 1, 2, 3, 4, 1 << 31, 1<<32 - 1} {

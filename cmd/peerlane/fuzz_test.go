@@ -51,7 +51,7 @@ func FuzzSize(f *testing.F) {
 			return
 		}
 		require.GreaterOrEqual(t, n, size(1), "%q", text)
-		require.LessOrEqual(t, n, size(1e15), "%q", text)
+		require.LessOrEqual(t, n, size(mostSize), "%q", text)
 	})
 }
 

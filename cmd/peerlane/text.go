@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -54,6 +55,8 @@ func short(text string, n int) string {
 // size is a number of bytes on the command line: 500k, 10MB, 1.5GiB.
 type size int
 
+const mostSize = min(1e15, math.MaxInt)
+
 var errSize = errors.New("want bytes per second, as in 500k, 10MB or 1.5MiB")
 
 var sizeUnits = map[string]float64{
@@ -66,7 +69,7 @@ func (s *size) UnmarshalText(text []byte) error {
 	digits := strings.TrimRight(t, "abcdefghijklmnopqrstuvwxyz ")
 	unit, known := sizeUnits[strings.TrimSpace(t[len(digits):])]
 	n, err := strconv.ParseFloat(digits, 64)
-	if n *= unit; err != nil || !known || n < 1 || n > 1e15 {
+	if n *= unit; err != nil || !known || n < 1 || n > mostSize {
 		return fmt.Errorf("%q: %w", text, errSize)
 	}
 	*s = size(n)

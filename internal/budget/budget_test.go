@@ -1,6 +1,7 @@
 package budget
 
 import (
+	"math"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,8 +75,8 @@ func TestWhatIsToGoOutWaitsForTheEndOfACircuit(t *testing.T) {
 
 func TestABudgetWithoutLimitsIsNeverSpent(t *testing.T) {
 	inBubble(t, 0, 0, func(b *Budget, spent chan struct{}) {
-		require.Equal(t, 1<<40, b.Take(1<<40, nil))
-		b.Read(1 << 40)
+		require.Equal(t, math.MaxInt, b.Take(math.MaxInt, nil))
+		b.Read(math.MaxInt)
 		synctest.Wait()
 		require.Empty(t, spent)
 	})

@@ -371,7 +371,7 @@ func TestTakeUnusedLeavesHalf(t *testing.T) {
 // What a tree and its holders say of themselves.
 func TestWhatIsUsedIsTold(t *testing.T) {
 	tree := New(0, 8, 64<<20)
-	require.EqualValues(t, math.MaxInt64, tree.Most(Sessions), "no limit")
+	require.Equal(t, int64(math.MaxInt64), tree.Most(Sessions), "no limit")
 	require.EqualValues(t, 8, tree.Most(Calls), "a limit that is not divided")
 	require.EqualValues(t, 56<<20, tree.Most(Bytes))
 	h, near, far := tree.Hold("a", "1"), tree.Hold("b", "1"), tree.Hold("c", "2")

@@ -1,6 +1,7 @@
 package lane
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -39,7 +40,7 @@ func TestHeldGivesBackWhatItTook(t *testing.T) {
 	require.True(t, h.Take(100))
 	require.Equal(t, 10, b.left)
 	none := In(nil)
-	require.True(t, none.Take(1<<40))
+	require.True(t, none.Take(math.MaxInt))
 	none.End()
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // openFlags let nothing wait that is no regular file.
-const openFlags = os.O_RDONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW
+const openFlags = os.O_RDONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW | openLarge
 
 // mayRead reports a file that this user may surely read. Of others, an open tells.
 func mayRead(fi fs.FileInfo) bool {

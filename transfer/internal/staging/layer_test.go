@@ -1,6 +1,7 @@
 package staging
 
 import (
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,7 +18,7 @@ func TestLayersAndRoots(t *testing.T) {
 	require.NoError(t, err)
 	cvs := content(9, 8*cvSize)
 	for _, err := range []error{
-		s.SetLayer(2, 0, cvs), s.SetLayer(1, 0, cvs[:31]), s.SetLayer(1, -1, cvs), s.SetLayer(1, 2, cvs), s.SetLayer(1, 1<<62, cvs),
+		s.SetLayer(2, 0, cvs), s.SetLayer(1, 0, cvs[:31]), s.SetLayer(1, -1, cvs), s.SetLayer(1, 2, cvs), s.SetLayer(1, math.MaxInt, cvs),
 		s.SetRoot(2, [32]byte{}),
 	} {
 		requireIs(t, fault.CodeProtocol, err)
