@@ -92,7 +92,7 @@ func TestThePeerWithTheMostGuestsLosesItsOldest(t *testing.T) {
 
 // Four peers without a ticket fill what they may, and the holder of the ticket gets in.
 func TestStrangersDoNotKeepTheHolderOfATicketOut(t *testing.T) {
-	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	t.Parallel()
 	from := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(from, []byte("hello"), 0o600))
 	tree, err := source.Walk(t.Context(), []string{from}, nil)

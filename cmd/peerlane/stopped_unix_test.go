@@ -30,7 +30,7 @@ func stoppable(t *testing.T, w *world, flags ...string) (*exec.Cmd, string) {
 
 // When the time is over, a peer that does not answer is not waited for any longer, beyond a short goodbye.
 func TestATimeLimitIsKeptWhenThePeerStops(t *testing.T) {
-	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
+	t.Parallel()
 	w := newWorld(t)
 	const limit, late = 2 * time.Second, 4 * time.Second
 	t.Run("call", func(t *testing.T) {
