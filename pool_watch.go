@@ -233,11 +233,29 @@ func (p *pool) suspect(s *session.Session, key poolKey) bool {
 	other := p.hasOtherPath(s, key)
 	if c, ok := s.Conn().(*carrier); ok && other {
 		c.suspected.Store(time.Now().UnixNano())
+		wait := max(minAnswer, 3*s.RTT())
 		if relay := c.Path().Relay; relay != "" {
-			p.prepareRelays(key.peer, relay, max(minAnswer, 3*s.RTT()))
+			p.prepareRelays(key.peer, relay, wait)
+		} else {
+			p.checkOthers(key.peer, c, wait)
 		}
 	}
 	return other
+}
+
+// checkOthers closes, in the background, the other direct connections to the peer of a suspected carrier that are as silent as the carrier is
+// while the wait lasts: they may lead the same way, and a session that tried each of them would come to a relay late.
+func (p *pool) checkOthers(pid peer.ID, suspected *carrier, wait time.Duration) {
+	for _, o := range p.host.Network().ConnsToPeer(pid) {
+		if o == suspected.under || pathOf(o).Relayed {
+			continue
+		}
+		p.spawn(func() {
+			if !areAlive(p.ctx, []network.Conn{o}, wait) && p.ctx.Err() == nil && suspected.isSilent() {
+				_ = o.Close()
+			}
+		})
+	}
 }
 
 // lostCarrier returns the carrier that a session has lost, or nil if it is not known.
@@ -271,6 +289,9 @@ func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.
 	}
 	if lost != nil {
 		d.avoid = lost.Path().Relay
+	}
+	if d.avoid != "" && d.backoff() != nil {
+		d.again = max(againTime, againRTTs*lost.Path().RTT)
 	}
 	have := slices.DeleteFunc(p.host.Network().ConnsToPeer(key.peer), func(c network.Conn) bool {
 		return d.Path == DirectOnly && pathOf(c).Relayed
