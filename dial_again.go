@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -13,12 +14,12 @@ import (
 )
 
 // A session that has lost a relayed connection is back as soon as its relay is, and the peer has its reservation again. One dial does not find
-// that out: it repeats its packets ever more rarely, and a relay that has refused is not asked again until the direct addresses have failed.
+// that out: it repeats its packets ever more rarely, waits for addresses that are silent after others have refused, and does not ask a relay again
+// that had no reservation.
 const (
-	againAfter = time.Second     // from the start of a dial to that of the next
-	againSoon  = time.Second / 4 // the same while a relay is new
-	againTime  = 2 * time.Second // for a dial, or againRTTs round trips of the lost connection
+	againTime  = time.Second     // for one dial, or againRTTs round trips of the lost connection; the next one begins then
 	againRTTs  = 16              // a circuit takes nine
+	againSoon  = time.Second / 4 // from the start of a dial to that of the next, while a relay is new
 	relayIsNew = 5 * time.Second // after it has connected: the peer may be a moment later
 )
 
@@ -26,11 +27,12 @@ const (
 func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 	for {
 		back, stop := d.watchRelays(pid)
-		began, after, dial := time.Now(), againAfter, d.dial
-		if d.hasNewRelay(pid) {
+		began, after, dial := time.Now(), d.again, d.dial
+		switch relays := relaysIn(d.addrs(pid)); {
+		case hasRelay(relays, d.isNew):
 			after, dial = againSoon, d.dialRelayed
-		} else if d.keepsRelays(pid) {
-			dial = d.dialUnrelayed
+		case !hasRelay(relays, d.isConnected):
+			dial = d.dialAway
 		}
 		err := d.dialOnce(ctx, back, pid, dial)
 		over := err == nil || ctx.Err() != nil || errors.Is(err, swarm.ErrSwarmClosed)
@@ -50,6 +52,15 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 	}
 }
 
+func hasRelay(relays map[peer.ID][]ma.Multiaddr, is func(peer.ID) bool) bool {
+	for relay := range relays {
+		if is(relay) {
+			return true
+		}
+	}
+	return false
+}
+
 // dialOnce calls dial, and ends it after d.again, or when back ends.
 func (d *Dialer) dialOnce(ctx, back context.Context, pid peer.ID, dial func(context.Context, peer.ID) error) error {
 	bounded, cancel := context.WithTimeout(ctx, d.again)
@@ -67,9 +78,26 @@ func (d *Dialer) dialRelayed(ctx context.Context, pid peer.ID) error {
 	})
 }
 
-// dialUnrelayed dials the direct addresses of a peer alone.
-func (d *Dialer) dialUnrelayed(ctx context.Context, pid peer.ID) error {
-	return d.dialOnly(ctx, pid, isDirect)
+// dialAway dials the direct addresses of a peer, and its relays. Relays that the host itself connects to are left to it: libp2p joins dials, and
+// one more would prolong that of the host.
+func (d *Dialer) dialAway(ctx context.Context, pid peer.ID) error {
+	under, cancel := context.WithCancel(ctx)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer cancel()
+	n := 0
+	for relay, addrs := range relaysIn(d.addrs(pid)) {
+		if n++; n > swarm.DefaultPerPeerRateLimit || d.Host.ConnManager().IsProtected(relay, "peerlane/relay") {
+			continue
+		}
+		d.clearBackoff(relay)
+		tasks.Go(func() { _ = d.Host.Connect(under, peer.AddrInfo{ID: relay, Addrs: addrs}) }) // watchRelays tells
+	}
+	err := d.dialOnly(ctx, pid, isDirect)
+	if err != nil {
+		tasks.Wait()
+	}
+	return err
 }
 
 // dialOnly dials some of the peer's addresses. The others are on libp2p's backoff list meanwhile, which affects other dials as well.
@@ -82,28 +110,6 @@ func (d *Dialer) dialOnly(ctx context.Context, pid peer.ID, which func(ma.Multia
 		}
 	}
 	return d.connectTo(ctx, pid)
-}
-
-// keepsRelays reports whether the host itself connects to the relays of the peer, and to none of them yet. Dials of a peer are joined: one
-// more would prolong that of the host, which repeats its packets ever more rarely.
-func (d *Dialer) keepsRelays(pid peer.ID) bool {
-	relays := relaysIn(d.addrs(pid))
-	for relay := range relays {
-		if d.isConnected(relay) || !d.Host.ConnManager().IsProtected(relay, "peerlane/relay") {
-			return false
-		}
-	}
-	return len(relays) > 0
-}
-
-// hasNewRelay reports whether one of the peer's relays is new.
-func (d *Dialer) hasNewRelay(pid peer.ID) bool {
-	for relay := range relaysIn(d.addrs(pid)) {
-		if d.isNew(relay) {
-			return true
-		}
-	}
-	return false
 }
 
 // isNew reports whether the host has connected to a relay a moment ago.

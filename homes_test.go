@@ -31,22 +31,26 @@ type homes struct {
 	key        string // the file of the relay's
 	relay      *node.Node
 	service    *node.RelayService
+	calls      bool // Alice has no reservation: she only calls
 	alice, bob *node.Node
 	session    *session.Session
 }
 
-// inHomes runs f with a session through two NATs of a kind. A packet takes delay from one host to another.
-func inHomes(t *testing.T, kind peerlanetest.NAT, delay time.Duration, service *node.RelayService, f func(*testing.T, *homes)) {
+// run runs f with a session through two NATs of a kind. A packet takes 20 ms from one host to another.
+func (w homes) run(t *testing.T, kind peerlanetest.NAT, f func(*testing.T, *homes)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		w := &homes{t: t, net: peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: delay}),
-			key: filepath.Join(t.TempDir(), "key"), service: service}
+		w := &w
+		w.t, w.net, w.key = t, peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 20 * time.Millisecond}), filepath.Join(t.TempDir(), "key")
 		w.net.AddNAT(kind, "11.0.0.10", homeOfAlice)
 		w.net.AddNAT(kind, "11.0.0.20", homeOfBob)
 		w.startRelay()
 		at := w.relay.Addrs()
-		w.alice = w.open(homeOfAlice, node.Options{HolePunch: true, NoWide: true, Relays: at})
 		w.bob = w.open(homeOfBob, node.Options{HolePunch: true, NoWide: true, Relays: at})
+		if w.calls {
+			at = nil
+		}
+		w.alice = w.open(homeOfAlice, node.Options{HolePunch: true, NoWide: true, Relays: at})
 		reached, err := w.bob.AwaitReservation(t.Context())
 		require.NoError(t, err)
 		peerlanetest.Teach(w.alice.Host(), w.bob.ID(), reached[0].Addrs...)
@@ -114,7 +118,7 @@ const (
 // before, and however long the cut lasts.
 func TestCallsGoOnOverTheRelayAndBack(t *testing.T) {
 	t.Parallel()
-	inHomes(t, peerlanetest.EasyNAT, 20*time.Millisecond, &node.RelayService{}, func(t *testing.T, w *homes) {
+	homes{service: &node.RelayService{}}.run(t, peerlanetest.EasyNAT, func(t *testing.T, w *homes) {
 		w.untilDirect()
 		cuts := []time.Duration{0, 7 * time.Second, 20 * time.Second, time.Minute, 4 * time.Minute}
 		var slowest, latest time.Duration
@@ -141,37 +145,47 @@ func TestCallsGoOnOverTheRelayAndBack(t *testing.T) {
 // A relay that is restarted, and is the only path, is used again soon, with or without a goodbye, and however long it was away.
 func TestASessionIsBackWithItsRelay(t *testing.T) {
 	t.Parallel()
-	for _, killed := range []bool{false, true} {
-		for _, away := range []time.Duration{
-			346 * time.Millisecond, 1384 * time.Millisecond, 2941 * time.Millisecond, 3114 * time.Millisecond, 7 * time.Second, 25 * time.Second,
-		} {
-			t.Run(fmt.Sprintf("killed %v, away for %v", killed, away), func(t *testing.T) {
-				inHomes(t, peerlanetest.HardNAT, 20*time.Millisecond, &node.RelayService{Data: -1}, func(t *testing.T, w *homes) {
-					time.Sleep(100 * time.Second) // attempts to punch holes are rare by then
-					require.True(t, PathOf(w.session).Relayed)
-					w.net.VanishBetween(homeOfAlice, atRelay, killed)
-					w.net.VanishBetween(homeOfBob, atRelay, killed)
-					require.NoError(t, w.relay.Close())
-					answered := make(chan time.Time, 1)
-					go func() {
-						_, _ = w.session.Call(t.Context(), "", []byte("hello")) // its time tells
-						answered <- time.Now()
-					}()
-					time.Sleep(away)
-					w.net.VanishBetween(homeOfAlice, atRelay, false)
-					w.net.VanishBetween(homeOfBob, atRelay, false)
-					w.startRelay()
-					back := time.Now()
-					took := (<-answered).Sub(back)
-					require.Less(t, took, backWithin)
-					for _, n := range []*node.Node{w.alice, w.bob} {
-						require.NotNil(t, n.Reservations()[0].Addrs)
-						require.Equal(t, network.Connected, n.Host().Network().Connectedness(w.relay.ID()))
-					}
-					w.call()
-					t.Logf("%v", took)
+	for _, calls := range []bool{false, true} {
+		for _, killed := range []bool{false, true} {
+			for _, away := range []time.Duration{
+				346 * time.Millisecond, 1384 * time.Millisecond, 2941 * time.Millisecond, 3114 * time.Millisecond, 7 * time.Second, 25 * time.Second,
+			} {
+				t.Run(fmt.Sprintf("calls %v, killed %v, away for %v", calls, killed, away), func(t *testing.T) {
+					homes{service: &node.RelayService{Data: -1}, calls: calls}.run(t, peerlanetest.HardNAT, func(t *testing.T, w *homes) {
+						took := w.restartRelay(killed, away)
+						t.Logf("%v", took)
+						require.Less(t, took, backWithin)
+						w.call()
+					})
 				})
-			})
+			}
 		}
 	}
+}
+
+// restartRelay stops the relay, with or without a goodbye, and starts it again. It returns how long after that a call is answered which was made
+// meanwhile. Bob has his reservation then.
+func (w *homes) restartRelay(killed bool, away time.Duration) time.Duration {
+	w.t.Helper()
+	time.Sleep(100 * time.Second) // attempts to punch holes are rare by then
+	require.True(w.t, PathOf(w.session).Relayed)
+	vanish := func(on bool) {
+		w.net.VanishBetween(homeOfAlice, atRelay, on)
+		w.net.VanishBetween(homeOfBob, atRelay, on)
+	}
+	vanish(killed)
+	require.NoError(w.t, w.relay.Close())
+	answered := make(chan time.Time, 1)
+	go func() {
+		_, _ = w.session.Call(w.t.Context(), "", []byte("hello")) // its time tells
+		answered <- time.Now()
+	}()
+	time.Sleep(away)
+	vanish(false)
+	w.startRelay()
+	back := time.Now()
+	took := (<-answered).Sub(back)
+	require.NotNil(w.t, w.bob.Reservations()[0].Addrs)
+	require.Equal(w.t, network.Connected, w.bob.Host().Network().Connectedness(w.relay.ID()))
+	return took
 }
