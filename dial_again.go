@@ -13,28 +13,35 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// A session that has lost a relayed connection is back as soon as its relay is, and the peer has its reservation again. One dial does not find
+// A session that has lost its connection is back as soon as a relay of its peer is, and the peer has its reservation again. One dial does not find
 // that out: it repeats its packets ever more rarely, waits for addresses that are silent after others have refused, and does not ask a relay again
 // that had no reservation.
 const (
-	againTime  = time.Second     // for one dial, or againRTTs round trips of the lost connection; the next one begins then
-	againRTTs  = 16              // a circuit takes nine
-	againSoon  = time.Second / 4 // from the start of a dial to that of the next, while a relay is new
-	relayIsNew = 5 * time.Second // after it has connected: the peer may be a moment later
+	againTime   = time.Second     // for one dial, or againRTTs round trips of the lost connection, which was relayed; the next one begins then
+	againRTTs   = 16              // a circuit takes nine
+	againDirect = 3 * time.Second // the same when it was direct: the relay may be farther
+	againSoon   = time.Second / 4 // from the start of a dial to that of the next, while a relay is new
+	againRelay  = time.Second     // the same, of dials through relays alone
+	relayIsNew  = 5 * time.Second // after it has connected: the peer may be a moment later
 )
 
-// dialAgain dials a peer whose last connection ran over a relay, again and again, until it has a connection or ctx ends.
+// dialAgain dials a peer that has relays again and again, until it has a connection or ctx ends.
 func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
-	for {
+	for tries := 0; ; tries++ {
 		back, stop := d.watchRelays(pid)
-		began, after, dial := time.Now(), d.again, d.dial
+		began, after, most, dial := time.Now(), d.again, d.again, d.dial
 		switch relays := relaysIn(d.addrs(pid)); {
 		case hasRelay(relays, d.isNew):
-			after, dial = againSoon, d.dialRelayed
+			after, dial = againSoon, d.dialRelayed(d.isNew) // the connection to another one may be dead, and delay this
 		case !hasRelay(relays, d.isConnected):
 			dial = d.dialAway
+		case tries%3 > 0:
+			after, dial = againRelay, d.dialRelayed(d.isConnected)
+			fallthrough
+		default:
+			most <<= min(tries/4, 2) // the way may be slower than it was
 		}
-		err := d.dialOnce(ctx, back, pid, dial)
+		err := d.dialOnce(ctx, back, most, pid, dial)
 		over := err == nil || ctx.Err() != nil || errors.Is(err, swarm.ErrSwarmClosed)
 		if !over {
 			timer := time.NewTimer(after - time.Since(began))
@@ -61,21 +68,23 @@ func hasRelay(relays map[peer.ID][]ma.Multiaddr, is func(peer.ID) bool) bool {
 	return false
 }
 
-// dialOnce calls dial, and ends it after d.again, or when back ends.
-func (d *Dialer) dialOnce(ctx, back context.Context, pid peer.ID, dial func(context.Context, peer.ID) error) error {
-	bounded, cancel := context.WithTimeout(ctx, d.again)
+// dialOnce calls dial, and ends it after a while, or when back ends.
+func (d *Dialer) dialOnce(ctx, back context.Context, most time.Duration, pid peer.ID, dial func(context.Context, peer.ID) error) error {
+	bounded, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	defer context.AfterFunc(back, cancel)()
 	return dial(bounded, pid)
 }
 
-// dialRelayed dials a peer through new relays alone. The connection to another one may be dead, and delay them.
-func (d *Dialer) dialRelayed(ctx context.Context, pid peer.ID) error {
-	ctx = network.WithSimultaneousConnect(ctx, true, "peerlane") // without the delay that libp2p gives relays beside direct addresses
-	return d.dialOnly(ctx, pid, func(a ma.Multiaddr) bool {
-		relay, ok := relayIn(a)
-		return ok && d.isNew(relay)
-	})
+// dialRelayed returns a function that dials a peer through some relays alone.
+func (d *Dialer) dialRelayed(through func(peer.ID) bool) func(context.Context, peer.ID) error {
+	return func(ctx context.Context, pid peer.ID) error {
+		ctx = network.WithSimultaneousConnect(ctx, true, "peerlane") // without the delay that libp2p gives relays beside direct addresses
+		return d.dialOnly(ctx, pid, func(a ma.Multiaddr) bool {
+			relay, ok := relayIn(a)
+			return ok && through(relay)
+		})
+	}
 }
 
 // dialAway dials the direct addresses of a peer, and its relays. Relays that the host itself connects to are left to it: libp2p joins dials, and

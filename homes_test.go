@@ -1,14 +1,17 @@
 package peerlane
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/node"
@@ -31,17 +34,18 @@ type homes struct {
 	key        string // the file of the relay's
 	relay      *node.Node
 	service    *node.RelayService
-	calls      bool // Alice has no reservation: she only calls
+	calls      bool          // Alice has no reservation: she only calls
+	delay      time.Duration // of a packet, from one host to another; 0: 20 ms
 	alice, bob *node.Node
 	session    *session.Session
 }
 
-// run runs f with a session through two NATs of a kind. A packet takes 20 ms from one host to another.
+// run runs f with a session through two NATs of a kind.
 func (w homes) run(t *testing.T, kind peerlanetest.NAT, f func(*testing.T, *homes)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &w
-		w.t, w.net, w.key = t, peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 20 * time.Millisecond}), filepath.Join(t.TempDir(), "key")
+		w.t, w.net, w.key = t, peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: cmp.Or(w.delay, 20*time.Millisecond)}), filepath.Join(t.TempDir(), "key")
 		w.net.AddNAT(kind, "11.0.0.10", homeOfAlice)
 		w.net.AddNAT(kind, "11.0.0.20", homeOfBob)
 		w.startRelay()
@@ -139,6 +143,25 @@ func TestCallsGoOnOverTheRelayAndBack(t *testing.T) {
 			slowest, latest = max(slowest, goesOn), max(latest, direct)
 		}
 		t.Logf("calls go on after %v at most, directly %v after the cut is healed", slowest, latest)
+	})
+}
+
+// A session that sends much from the start gets its direct path soon, though a circuit of the relay's is used up before the hole is agreed on.
+func TestMuchDataDoesNotKeepASessionOnTheRelay(t *testing.T) {
+	t.Parallel()
+	homes{service: &node.RelayService{}, delay: 150 * time.Millisecond}.run(t, peerlanetest.EasyNAT, func(t *testing.T, w *homes) {
+		var calls sync.WaitGroup
+		for range 16 {
+			calls.Go(func() {
+				for range 4 {
+					_, err := w.session.Call(t.Context(), "", noise(64<<10))
+					assert.NoError(t, err)
+				}
+			})
+		}
+		took := w.untilDirect()
+		calls.Wait()
+		require.Less(t, took, 2*time.Second, "3.4 s over one circuit after the other")
 	})
 }
 

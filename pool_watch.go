@@ -238,6 +238,7 @@ func (p *pool) suspect(s *session.Session, key poolKey) bool {
 			p.prepareRelays(key.peer, relay, wait)
 		} else {
 			p.checkOthers(key.peer, c, wait)
+			p.prepareRelays(key.peer, "", careAnswer)
 		}
 	}
 	return other
@@ -290,8 +291,11 @@ func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.
 	if lost != nil {
 		d.avoid = lost.Path().Relay
 	}
-	if d.avoid != "" && d.backoff() != nil {
-		d.again = max(againTime, againRTTs*lost.Path().RTT)
+	if lost != nil && d.backoff() != nil && hasAddr(d.addrs(key.peer), isCircuit) {
+		d.again = againDirect
+		if d.avoid != "" {
+			d.again = max(againTime, againRTTs*lost.Path().RTT)
+		}
 	}
 	have := slices.DeleteFunc(p.host.Network().ConnsToPeer(key.peer), func(c network.Conn) bool {
 		return d.Path == DirectOnly && pathOf(c).Relayed
@@ -348,8 +352,8 @@ func (p *pool) dropDeadRelays(pid peer.ID) {
 // maxPrepared bounds how many relays of a peer are prepared.
 const maxPrepared = 3
 
-// prepareRelays makes connections, in the background, to other relays of a peer than the one that is suspected, for a session that may soon
-// have to go on through one of them.
+// prepareRelays makes connections, in the background, to other relays of a peer than the one that is suspected, if one is, for a session that may
+// soon have to go on through one of them. Those that give no sign of life while the wait lasts are made anew.
 func (p *pool) prepareRelays(pid, suspected peer.ID, wait time.Duration) {
 	relays := relaysIn(p.dialer.addrs(pid))
 	delete(relays, suspected)

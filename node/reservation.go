@@ -37,12 +37,12 @@ type Reservation struct {
 
 // How a host maintains its reservations.
 const (
-	reserveTime = 5 * time.Second     // to connect to a relay and reserve there
-	firstAgain  = time.Second / 2     // until the next attempt; it doubles
-	lastAgain   = 30 * time.Second    // at most
-	soonFor     = 5 * time.Minute     // after a loss, attempts are at most soonAgain apart: a restarted relay is back soon
-	soonAgain   = time.Second         // from the start of an attempt to that of the next, as are the other pauses
-	soonTime    = 3 * time.Second / 2 // of reserveTime, for an attempt in soonFor, or soonTimes as long as the last one that succeeded
+	reserveTime = 5 * time.Second  // to connect to a relay and reserve there
+	firstAgain  = time.Second / 2  // until the next attempt; it doubles
+	lastAgain   = 30 * time.Second // at most
+	soonFor     = 5 * time.Minute  // after a loss, attempts are at most soonAgain apart: a restarted relay is back soon
+	soonAgain   = time.Second      // from the start of an attempt to that of the next, as are the other pauses
+	soonTime    = time.Second      // of reserveTime, for an attempt in soonFor, or soonTimes as long as the last one that succeeded
 	soonTimes   = 8
 	renewAfter  = 10 * time.Second // at least, regardless of the relay's expiry
 	relayPinged = 5 * time.Second  // between two pings of a relay; a care pings those that carry connections more often
@@ -235,8 +235,8 @@ func (r *reservations) watch(i int, relay peer.ID) error {
 	r.mu.Unlock()
 	until := time.NewTimer(max(renew, renewAfter))
 	defer until.Stop()
-	tick := time.NewTicker(relayPinged)
-	defer tick.Stop()
+	next := time.NewTimer(relayPinged)
+	defer next.Stop()
 	gone := make(chan struct{}, 1)
 	watch := &network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
 		if c.RemotePeer() == relay && n.Connectedness(relay) != network.Connected {
@@ -264,10 +264,14 @@ func (r *reservations) watch(i int, relay peer.ID) error {
 			return r.ctx.Err()
 		case <-r.moved[i]:
 			enough = careMissing // it is likely to be dead
-		case <-tick.C:
+		case <-next.C:
 		}
+		began := time.Now()
 		if missing += enough; pings.isAnswered(r.ctx) {
 			missing = 0
+			next.Reset(relayPinged - time.Since(began))
+		} else {
+			next.Reset(0) // it may be dead
 		}
 	}
 	_ = r.host.Network().ClosePeer(relay) // the relay is dead
