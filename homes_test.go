@@ -146,10 +146,10 @@ func TestCallsGoOnOverTheRelayAndBack(t *testing.T) {
 	})
 }
 
-// A session that sends much from the start gets its direct path soon, though a circuit of the relay's is used up before the hole is agreed on.
+// A session that sends much from the start gets its direct path, though a circuit of the relay's is used up before the hole is agreed on.
 func TestMuchDataDoesNotKeepASessionOnTheRelay(t *testing.T) {
 	t.Parallel()
-	homes{service: &node.RelayService{}, delay: 150 * time.Millisecond}.run(t, peerlanetest.EasyNAT, func(t *testing.T, w *homes) {
+	homes{service: &node.RelayService{Data: 64 << 10}, delay: 300 * time.Millisecond}.run(t, peerlanetest.EasyNAT, func(t *testing.T, w *homes) {
 		var calls sync.WaitGroup
 		for range 16 {
 			calls.Go(func() {
@@ -161,7 +161,7 @@ func TestMuchDataDoesNotKeepASessionOnTheRelay(t *testing.T) {
 		}
 		took := w.untilDirect()
 		calls.Wait()
-		require.Less(t, took, 2*time.Second, "3.4 s over one circuit after the other")
+		require.Less(t, took, 20*time.Second, "never, over circuits that are left at once")
 	})
 }
 
