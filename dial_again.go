@@ -17,12 +17,13 @@ import (
 // that out: it repeats its packets ever more rarely, waits for addresses that are silent after others have refused, and does not ask a relay again
 // that had no reservation.
 const (
-	againTime   = time.Second     // for one dial, or againRTTs round trips of the lost connection, which was relayed; the next one begins then
-	againRTTs   = 16              // a circuit takes nine
-	againDirect = 3 * time.Second // the same when it was direct: the relay may be farther
-	againSoon   = time.Second / 4 // from the start of a dial to that of the next, while a relay is new
-	againRelay  = time.Second     // the same, of dials through relays alone
-	relayIsNew  = 5 * time.Second // after it has connected: the peer may be a moment later
+	againTime   = time.Second           // for one dial, or againRTTs round trips of the lost connection, which was relayed; the next one begins then
+	againRTTs   = 16                    // a circuit takes nine
+	againDirect = 3 * time.Second       // the same when it was direct: the relay may be farther
+	againSoon   = time.Second / 4       // from the start of a dial to that of the next, while a relay is new
+	againRelay  = time.Second           // the same, of dials through relays alone
+	againFirst  = 50 * time.Millisecond // the same at first, if a dial has failed sooner; it doubles
+	relayIsNew  = 5 * time.Second       // after it has connected: the peer may be a moment later
 )
 
 // dialAgain dials a peer that has relays again and again, until it has a connection or ctx ends.
@@ -44,7 +45,7 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 		err := d.dialOnce(ctx, back, most, pid, dial)
 		over := err == nil || ctx.Err() != nil || errors.Is(err, swarm.ErrSwarmClosed)
 		if !over {
-			timer := time.NewTimer(after - time.Since(began))
+			timer := time.NewTimer(min(after, againFirst<<min(tries, 6)) - time.Since(began))
 			select {
 			case <-timer.C:
 			case <-back.Done():
