@@ -45,7 +45,8 @@ func (w homes) run(t *testing.T, kind peerlanetest.NAT, f func(*testing.T, *home
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &w
-		w.t, w.net, w.key = t, peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: cmp.Or(w.delay, 20*time.Millisecond)}), filepath.Join(t.TempDir(), "key")
+		w.t, w.key = t, filepath.Join(t.TempDir(), "key")
+		w.net = peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: cmp.Or(w.delay, 20*time.Millisecond)})
 		w.net.AddNAT(kind, "11.0.0.10", homeOfAlice)
 		w.net.AddNAT(kind, "11.0.0.20", homeOfBob)
 		w.startRelay()
