@@ -40,7 +40,7 @@ nightly:
 	go test ./transfer -count=1 -timeout 0 -run TestATransferSurvivesTheDeathOfItsProcesses -args -kills=$(KILLS) -size=268435456
 	go test -tags examples ./examples/replicate -count=1 -timeout 0 -args -kills=$(KILLS)
 	go test . -count=1 -timeout 0 -run Nettest -args -nettest.count=50
-	go test ./internal/test/reach -count=1 -timeout 0 -v -parallel 8 -run TestScene -args -natlab -matrix -scenes
+	go test ./internal/test/reach -count=1 -timeout 0 -v -parallel 8 -run 'TestScene|TestASessionGoesOn' -args -natlab -matrix -scenes
 	go test ./internal/test/reach -count=1 -timeout 0 -v -run 'TestASessionThroughNATs|TestMuch' -args -natlab -matrix -scenes -much 1073741824
 	go test ./internal/test/reach -count=1 -timeout 0 -v -run TestSendAndGetThroughNATs -args -natlab -matrix -tries 10 -pairs 4
 	go test ./internal/test/reach -count=1 -timeout 0 -v -run TestSendAndGetThroughNATs -args -natlab -matrix -tries 10 -loss 0.03 -pairs 6

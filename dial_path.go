@@ -181,7 +181,11 @@ func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
 	if d.Path == DirectOnly {
 		return d.connectDirect(ctx, pid)
 	}
-	if err := d.dial(network.WithAllowLimitedConn(ctx, "peerlane"), pid); err != nil {
+	dial := d.dial
+	if d.again > 0 && len(have) == 0 {
+		dial = d.dialAgain
+	}
+	if err := dial(network.WithAllowLimitedConn(ctx, "peerlane"), pid); err != nil {
 		return connectFailed(ctx, err)
 	}
 	have = d.paths(pid)

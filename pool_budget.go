@@ -1,6 +1,7 @@
 package peerlane
 
 import (
+	"context"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -8,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 
 	"github.com/peerlane/peerlane/internal/budget"
+	"github.com/peerlane/peerlane/internal/punch"
 	"github.com/peerlane/peerlane/session"
 )
 
@@ -56,6 +58,7 @@ func (p *pool) forgetBudget(under network.Conn) {
 // leaveCircuit closes a relayed connection whose budget is spent, unless others than sessions of this client use it: then
 // it is left to be cut. It is a goroutine of its own.
 func (p *pool) leaveCircuit(under network.Conn) {
+	p.awaitPunch(under)
 	if !p.ownsAll(under) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -72,6 +75,21 @@ func (p *pool) leaveCircuit(under network.Conn) {
 		return
 	}
 	_ = under.Close() // the sessions on it resume over another
+}
+
+// punchHold is how long after its begin a circuit is kept, spent as its budget may be, for a direct connection that is looked for over it.
+const punchHold = 5 * time.Second
+
+// awaitPunch waits for a direct connection to the peer of a new circuit, unless the attempts have failed in this network. Much data would spend
+// one circuit after the other before an attempt is over, and stay on the relay for good.
+func (p *pool) awaitPunch(under network.Conn) {
+	s := punch.Of(p.host)
+	if s == nil {
+		return
+	}
+	ctx, cancel := context.WithDeadline(p.ctx, under.Stat().Opened.Add(punchHold))
+	defer cancel()
+	_ = s.Direct(ctx, under.RemotePeer()) // the circuit is left in any case
 }
 
 // ownsAll reports whether every stream on a connection is libp2p's own, or of a session of this client.

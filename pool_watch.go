@@ -233,11 +233,30 @@ func (p *pool) suspect(s *session.Session, key poolKey) bool {
 	other := p.hasOtherPath(s, key)
 	if c, ok := s.Conn().(*carrier); ok && other {
 		c.suspected.Store(time.Now().UnixNano())
+		wait := max(minAnswer, 3*s.RTT())
 		if relay := c.Path().Relay; relay != "" {
-			p.prepareRelays(key.peer, relay, max(minAnswer, 3*s.RTT()))
+			p.prepareRelays(key.peer, relay, wait)
+		} else {
+			p.checkOthers(key.peer, c, wait)
+			p.prepareRelays(key.peer, "", careAnswer)
 		}
 	}
 	return other
+}
+
+// checkOthers closes, in the background, the other direct connections to the peer of a suspected carrier that are as silent as the carrier is
+// while the wait lasts: they may lead the same way, and a session that tried each of them would come to a relay late.
+func (p *pool) checkOthers(pid peer.ID, suspected *carrier, wait time.Duration) {
+	for _, o := range p.host.Network().ConnsToPeer(pid) {
+		if o == suspected.under || pathOf(o).Relayed {
+			continue
+		}
+		p.spawn(func() {
+			if !areAlive(p.ctx, []network.Conn{o}, wait) && p.ctx.Err() == nil && suspected.isSilent() {
+				_ = o.Close()
+			}
+		})
+	}
 }
 
 // lostCarrier returns the carrier that a session has lost, or nil if it is not known.
@@ -271,6 +290,12 @@ func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.
 	}
 	if lost != nil {
 		d.avoid = lost.Path().Relay
+	}
+	if lost != nil && d.backoff() != nil && hasAddr(d.addrs(key.peer), isCircuit) {
+		d.again = againDirect
+		if d.avoid != "" {
+			d.again = max(againTime, againRTTs*lost.Path().RTT)
+		}
 	}
 	have := slices.DeleteFunc(p.host.Network().ConnsToPeer(key.peer), func(c network.Conn) bool {
 		return d.Path == DirectOnly && pathOf(c).Relayed
@@ -327,8 +352,8 @@ func (p *pool) dropDeadRelays(pid peer.ID) {
 // maxPrepared bounds how many relays of a peer are prepared.
 const maxPrepared = 3
 
-// prepareRelays makes connections, in the background, to other relays of a peer than the one that is suspected, for a session that may soon
-// have to go on through one of them.
+// prepareRelays makes connections, in the background, to other relays of a peer than the one that is suspected, if one is, for a session that may
+// soon have to go on through one of them. Those that give no sign of life while the wait lasts are made anew.
 func (p *pool) prepareRelays(pid, suspected peer.ID, wait time.Duration) {
 	relays := relaysIn(p.dialer.addrs(pid))
 	delete(relays, suspected)

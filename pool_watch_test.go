@@ -1,6 +1,7 @@
 package peerlane
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -117,4 +118,34 @@ func TestADirectConnectionThatComesWhileACarrierIsOpenedIsTaken(t *testing.T) {
 			})
 		}
 	}
+}
+
+// Both sides may have dialed. When the path of both connections is cut, a session does not try the second in vain after the first: it goes over the
+// relay, though that has to be dialed.
+func TestASessionLeavesTwoDeadConnectionsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Delay: 20 * time.Millisecond, Relayed: true})
+		server, err := NewServer(h.Bob, &ServerConfig{AdmitAll: true})
+		require.NoError(t, err)
+		require.NoError(t, server.Start(testTag, echoHandler))
+		direct := network.WithForceDirectDial(t.Context(), "test")
+		dialed := make(chan error, 1)
+		go func() {
+			dialed <- h.Bob.Connect(direct, peer.AddrInfo{ID: h.Alice.ID(), Addrs: h.Alice.Network().ListenAddresses()})
+		}()
+		require.NoError(t, h.Alice.Connect(direct, peer.AddrInfo{ID: h.Bob.ID(), Addrs: h.Bob.Network().ListenAddresses()}))
+		require.NoError(t, <-dialed)
+		require.Len(t, h.Alice.Network().ConnsToPeer(h.Bob.ID()), 2)
+		c, err := NewClient(h.Alice, &ClientConfig{AdmitAll: true, Path: AllowRelay})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, errors.Join(c.Close(), server.Stop())) }()
+		s, err := c.Connect(t.Context(), h.Bob.ID(), testTag)
+		require.NoError(t, err)
+		h.VanishBetween("10.0.0.1", "10.0.0.2", true)
+		began := time.Now()
+		_, err = s.Call(t.Context(), "", []byte("hello"))
+		require.NoError(t, err)
+		require.True(t, PathOf(s).Relayed)
+		require.Less(t, time.Since(began), 3*time.Second, "5.5 s one after the other")
+	})
 }

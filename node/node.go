@@ -145,6 +145,7 @@ func (o Options) key() (crypto.PrivKey, error) {
 func (o Options) libp2p(key crypto.PrivKey) ([]libp2p.Option, error) {
 	all := []libp2p.Option{libp2p.Identity(key), libp2p.UserAgent(o.UserAgent),
 		libp2p.NoListenAddrs, libp2p.EnableRelay()} // listen comes later; NoListenAddrs alone turns relays off
+	all = append(all, dialAlways()...)
 	all = append(all, o.nat()...)
 	limits, err := o.limits()
 	if err != nil {
@@ -152,6 +153,13 @@ func (o Options) libp2p(key crypto.PrivKey) ([]libp2p.Option, error) {
 	}
 	all = append(all, limits...)
 	return append(all, o.Libp2p...), nil
+}
+
+// dialAlways returns the options that make the host dial addresses of UDP and of IPv6 however many dials have failed. By default libp2p refuses
+// nearly all of them after a hundred dials of which fewer than five led to a connection. Peers behind NATs, and a relay that is away, fail that
+// often, and the refused dials would be those of other relays and peers.
+func dialAlways() []libp2p.Option {
+	return []libp2p.Option{libp2p.UDPBlackHoleSuccessCounter(nil), libp2p.IPv6BlackHoleSuccessCounter(nil)}
 }
 
 // nat returns the options that make the host reachable behind a NAT.

@@ -45,9 +45,19 @@ func (p *pinger) ping(ctx context.Context) (err error) {
 	if _, err := stream.Write(data); err != nil {
 		return err
 	}
-	_, err = io.ReadFull(stream, data)
+	again := time.AfterFunc(pingAgain, func() { _, _ = stream.Write(data) })
+	defer func() {
+		if !again.Stop() {
+			p.close() // a second answer would be taken for that to the next ping
+		}
+	}()
+	_, err = io.ReadFull(stream, make([]byte, len(data)))
 	return err
 }
+
+// pingAgain is how long after a ping without an answer it is sent again. A peer that was restarted meanwhile answers that it knows of no
+// connection, and over QUIC only what is sent anew arrives soon: lost packets are repeated ever more rarely.
+const pingAgain = time.Second
 
 // close ends the stream. The next ping opens a new one.
 func (p *pinger) close() {

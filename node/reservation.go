@@ -41,7 +41,9 @@ const (
 	firstAgain  = time.Second / 2  // until the next attempt; it doubles
 	lastAgain   = 30 * time.Second // at most
 	soonFor     = 5 * time.Minute  // after a loss, attempts are at most soonAgain apart: a restarted relay is back soon
-	soonAgain   = time.Second
+	soonAgain   = time.Second      // from the start of an attempt to that of the next, as are the other pauses
+	soonTime    = time.Second      // of reserveTime, for an attempt in soonFor, or soonTimes as long as the last one that succeeded
+	soonTimes   = 8
 	renewAfter  = 10 * time.Second // at least, regardless of the relay's expiry
 	relayPinged = 5 * time.Second  // between two pings of a relay; a care pings those that carry connections more often
 	foundAgain  = 10 * time.Second // after a loss, until another relay replaces a found one
@@ -143,17 +145,20 @@ func (r *reservations) keep(i int, relay peer.AddrInfo) {
 	defer r.host.ConnManager().Unprotect(relay.ID, "peerlane/relay")
 	wait, lost, served := firstAgain, time.Now(), false
 	var since time.Time // when the reservation was made first; zero: there is none
+	limit := reserveTime
 	for r.ctx.Err() == nil {
-		err := r.make(i, relay)
+		began := time.Now()
+		err := r.make(i, relay, limit)
 		made := err == nil
 		if made {
+			limit = min(max(soonTime, soonTimes*time.Since(began)), reserveTime)
 			if since.IsZero() {
 				since = time.Now()
 			}
 			if err = r.watch(i, relay.ID); err == nil {
 				continue // time to renew
 			}
-			lost = time.Now()
+			lost, began = time.Now(), time.Now()
 			if lost.Sub(since) >= soonAgain { // otherwise the relay drops the hosts that it accepts
 				wait = 0
 			}
@@ -166,10 +171,12 @@ func (r *reservations) keep(i int, relay peer.AddrInfo) {
 				return
 			}
 		}
-		r.sleep(i, wait)
+		r.sleep(i, wait-time.Since(began))
 		most := lastAgain
 		if time.Since(lost) < soonFor {
 			most = soonAgain
+		} else {
+			limit = reserveTime
 		}
 		wait = min(max(2*wait, firstAgain), most)
 	}
@@ -182,9 +189,9 @@ func (r *reservations) isHeld(i int) bool {
 	return time.Now().Before(r.all[i].Until) && r.host.Network().Connectedness(r.all[i].Relay) == network.Connected
 }
 
-// make makes or renews a reservation.
-func (r *reservations) make(i int, relay peer.AddrInfo) error {
-	ctx, cancel := context.WithTimeout(r.ctx, reserveTime)
+// make makes or renews a reservation, for which it has the given time.
+func (r *reservations) make(i int, relay peer.AddrInfo, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(r.ctx, limit)
 	defer cancel()
 	if s, ok := r.host.Network().(*swarm.Swarm); ok {
 		s.Backoff().Clear(relay.ID)
@@ -228,8 +235,8 @@ func (r *reservations) watch(i int, relay peer.ID) error {
 	r.mu.Unlock()
 	until := time.NewTimer(max(renew, renewAfter))
 	defer until.Stop()
-	tick := time.NewTicker(relayPinged)
-	defer tick.Stop()
+	next := time.NewTimer(relayPinged)
+	defer next.Stop()
 	gone := make(chan struct{}, 1)
 	watch := &network.NotifyBundle{DisconnectedF: func(n network.Network, c network.Conn) {
 		if c.RemotePeer() == relay && n.Connectedness(relay) != network.Connected {
@@ -257,10 +264,14 @@ func (r *reservations) watch(i int, relay peer.ID) error {
 			return r.ctx.Err()
 		case <-r.moved[i]:
 			enough = careMissing // it is likely to be dead
-		case <-tick.C:
+		case <-next.C:
 		}
+		began := time.Now()
 		if missing += enough; pings.isAnswered(r.ctx) {
 			missing = 0
+			next.Reset(relayPinged - time.Since(began))
+		} else {
+			next.Reset(0) // it may be dead
 		}
 	}
 	_ = r.host.Network().ClosePeer(relay) // the relay is dead

@@ -54,7 +54,7 @@ func TestARenewalKeepsTheAddresses(t *testing.T) {
 func TestARelayThatIsSilentIsLost(t *testing.T) {
 	inReserve(t, func(t *testing.T, net *peerlanetest.Network, _ *peerlanetest.Relay, n *Node) {
 		net.Vanish(true)
-		time.Sleep(careMissing*relayPinged + careAnswer + time.Second)
+		time.Sleep(relayPinged + careMissing*careAnswer + time.Second)
 		require.Nil(t, n.Reservations()[0].Addrs)
 		net.Vanish(false)
 	})

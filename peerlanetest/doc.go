@@ -46,7 +46,8 @@
 //
 // The faults are methods of Link, Sessions, Network and Hosts. Cut ends connections, which both sides notice at once; others can be opened.
 // CutAfter does so after a number of bytes. Freeze holds what is on its way, until Thaw: only timeouts notice. Vanish loses it without an
-// error: only heartbeats and timeouts notice. SetDelay changes the delay. All return at once.
+// error: only heartbeats and timeouts notice. VanishBetween does so between two hosts, so that only the way over a relay is left. SetDelay
+// changes the delay. All return at once.
 //
 // Everything works inside a bubble of testing/synctest, where time is virtual, and outside, in real time. Everything is closed in
 // t.Cleanup: clients and servers of a test have to be closed before, by a defer or a later t.Cleanup.

@@ -110,6 +110,25 @@ func TestHostsSurviveWhatTheNetworkDoes(t *testing.T) {
 	}
 }
 
+// VanishBetween cuts what goes directly between two hosts, and neither the way over a relay nor that to a third host.
+func TestPacketsVanishBetweenTwoHosts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Delay: 5 * time.Millisecond, Relayed: true})
+		once, client := call(t, h.Alice, h.Bob)
+		peerlanetest.OpenDirect(t, h.Alice, h.Bob)
+		once(1)
+		require.False(t, client.GetConnectionsInfo()[0].Path.Relayed)
+		h.VanishBetween("10.0.0.2", "10.0.0.1", true)
+		once(1)
+		require.True(t, client.GetConnectionsInfo()[0].Path.Relayed)
+		h.VanishBetween("10.0.0.1", "10.0.0.2", false)
+		peerlanetest.OpenDirect(t, h.Alice, h.Bob)
+		time.Sleep(time.Second)
+		once(1)
+		require.False(t, client.GetConnectionsInfo()[0].Path.Relayed)
+	})
+}
+
 func TestAFrozenNetworkHoldsWhatIsOnItsWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Delay: 10 * time.Millisecond})

@@ -73,6 +73,7 @@ func TestWrongAddressesOfNATs(t *testing.T) {
 		"kind":    func(n *peerlanetest.Network) { n.AddNAT(0, "11.0.0.10") },
 		"outside": func(n *peerlanetest.Network) { n.AddNAT(peerlanetest.EasyNAT, "outside") },
 		"inside":  func(n *peerlanetest.Network) { n.AddNAT(peerlanetest.EasyNAT, "11.0.0.10", "inside") },
+		"between": func(n *peerlanetest.Network) { n.VanishBetween("11.0.0.1", "nowhere", true) },
 		"socket":  func(n *peerlanetest.Network) { n.ListenUDP("nowhere") },
 	} {
 		f, done := &failing{TB: t}, make(chan struct{})

@@ -48,6 +48,7 @@ type Network struct {
 	outside  map[netip.Addr]*nat.NAT // by the outside address
 	opened   []*socket               // all there have been
 	port     uint16                  // the last one that was given to a socket without one
+	apart    map[[2]netip.Addr]bool  // addresses between which packets are lost, the lower one first
 	delay    time.Duration
 	frozen   bool
 	vanished bool
@@ -65,7 +66,7 @@ func NewNetwork(t testing.TB, o *NetworkOptions) *Network {
 		o = &NetworkOptions{}
 	}
 	n := &Network{t: t, rate: o.Rate, delay: o.Delay, port: 1 << 15, sockets: make(map[netip.AddrPort]*socket),
-		behind: make(map[netip.Addr]*nat.NAT), outside: make(map[netip.Addr]*nat.NAT)}
+		behind: make(map[netip.Addr]*nat.NAT), outside: make(map[netip.Addr]*nat.NAT), apart: make(map[[2]netip.Addr]bool)}
 	t.Cleanup(n.close)
 	return n
 }
@@ -206,6 +207,31 @@ func (n *Network) Vanish(on bool) {
 			s.queue = nil
 		}
 	})
+}
+
+// VanishBetween loses all packets between the hosts at two addresses silently, as in "10.0.0.1", until it is called with false. Those on their
+// way arrive. Behind a NAT a host's address is the inside one. A path over a third host, such as a relay, remains.
+func (n *Network) VanishBetween(a, b string, on bool) {
+	n.t.Helper()
+	var ends [2]netip.Addr
+	for i, ip := range []string{a, b} {
+		at, err := netip.ParseAddr(ip)
+		if err != nil {
+			n.t.Fatalf("peerlanetest: host at %q: %v", ip, err)
+		}
+		ends[i] = at
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.apart[pairOf(ends[0], ends[1])] = on
+}
+
+// pairOf returns two addresses, the lower one first.
+func pairOf(a, b netip.Addr) [2]netip.Addr {
+	if b.Less(a) {
+		a, b = b, a
+	}
+	return [2]netip.Addr{a, b}
 }
 
 // SetDelay sets the delay of the packets that are sent from now on. None overtakes an earlier one of its sender.

@@ -112,7 +112,7 @@ func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
 	at := to.(*net.UDPAddr).AddrPort()
 	peer, seen := s.net.routeLocked(s.local, netip.AddrPortFrom(at.Addr().Unmap(), at.Port()))
 	arrives, lost := s.sendLocked(len(b))
-	if peer != nil && !lost {
+	if peer != nil && !lost && !s.net.apart[pairOf(s.local.Addr(), peer.local.Addr())] {
 		p := packet{slices.Clone(b), seen, arrives}
 		i := len(peer.queue)
 		for i > 0 && peer.queue[i-1].at.After(arrives) {

@@ -201,7 +201,8 @@ func (h *heartbeat) probeSoon() {
 	}
 	backlog, _ := s.carriers.flow.Backlog() // if it is not known, little is under way
 	now := time.Now()
-	d := min(max(suspectTime, 4*s.RTT())+backlog, h.probePatienceLocked())
+	least := max(suspectTime, 4*s.RTT())
+	d := min(max(least, least/2+backlog), h.probePatienceLocked()) // of little data the rate is not known well
 	if by := now.Add(d); h.probeBy.IsZero() || by.Before(h.probeBy) {
 		h.probeBy = by
 	}

@@ -106,6 +106,33 @@ func TestASilentCarrierIsLeftSoonerWhereThereIsAnotherPath(t *testing.T) {
 	}
 }
 
+// A session that has sent little data knows its rate badly. It does not wait for that data longer.
+func TestLittleDataDoesNotDelayTheEndOfASilentCarrier(t *testing.T) {
+	for idle := time.Duration(0); idle < 12*time.Second; idle += 370 * time.Millisecond {
+		inBubble(t, func(t *testing.T) {
+			cfg := Config{OtherPath: func(*Session) bool { return true }}
+			r := newRoad(t, cfg, AcceptorConfig{}, faultnet.LinkOptions{Delay: 20 * time.Millisecond})
+			r.mux.SetCall(echo)
+			for range 20 {
+				_, err := r.dialer.Call(t.Context(), "", []byte("x"))
+				require.NoError(t, err)
+				time.Sleep(50 * time.Millisecond)
+			}
+			time.Sleep(idle)
+			r.link(0).Vanish()
+			began, called := time.Now(), make(chan error, 1)
+			go func() {
+				_, err := r.dialer.Call(t.Context(), "", []byte("x"))
+				called <- err
+			}()
+			r.await(r.dialer, StateDetached)
+			require.LessOrEqual(t, time.Since(began), suspectAfter+suspectTime+suspectAfter/2+50*time.Millisecond, "idle for %v", idle)
+			r.await(r.dialer, StateResumed)
+			require.NoError(t, <-called)
+		})
+	}
+}
+
 // A probe that leaves much time does not keep a silent carrier from being left soon.
 func TestAProbeDoesNotDelayAnother(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

@@ -26,6 +26,8 @@ const (
 	giveWay     = time.Second            // that the side that the relayed connection came in at has to begin
 	firstPause  = time.Second / 2        // between two attempts; it doubles
 	lastPause   = 5 * time.Minute
+	soonFor     = 5 * time.Minute // after a direct connection was lost, pauses last soonPause at most: the path may be back soon
+	soonPause   = 4 * time.Second
 	perRound    = 2                // failed exchanges after which calls of Direct fail
 	failedFor   = 10 * time.Minute // that a failure is remembered in the same network
 	maxSeekers  = 4096             // peers that are remembered
@@ -54,6 +56,7 @@ type seeker struct {
 	round    chan struct{} // closed when a direct connection exists or perRound attempts have failed; may be nil
 	begun    bool          // an exchange that this side began is under way
 	answers  int           // exchanges that the peer began
+	lostAt   time.Time     // when the last direct connection was lost
 	failedIn string        // the network in which a round has failed
 	failedAt time.Time
 	dialing  context.CancelFunc     // of the direct dial; nil: none
@@ -205,7 +208,7 @@ func (s *Service) join(p *seeker) <-chan struct{} {
 func (s *Service) pursue(p *seeker) {
 	for {
 		var err error
-		if !s.isDirect(p.id) {
+		if !s.isDirect(p.id) && s.relayed(p.id) != nil {
 			err = s.try(p)
 		}
 		switch {
@@ -271,7 +274,11 @@ func (s *Service) waitOut(p *seeker, why error) error {
 	if errors.Is(why, errNotThrough) || errors.Is(why, multistream.ErrNotSupported[protocol.ID]{}) {
 		p.vainLocked(here)
 	}
-	wait := min(firstPause<<min(p.tries, 12), lastPause)
+	most := lastPause
+	if time.Since(p.lostAt) < soonFor {
+		most = soonPause
+	}
+	wait := min(firstPause<<min(p.tries, 12), most)
 	if until := p.untilWideLocked(here); until > 0 {
 		wait = min(wait, until)
 	}

@@ -183,8 +183,11 @@ func (s *Service) connected(c network.Conn) {
 
 // disconnected begins anew when the direct connection to a peer is gone and a relayed one is left, and ends when none is.
 func (s *Service) disconnected(c network.Conn) {
-	pid := c.RemotePeer()
-	if left := s.relayed(pid); left != nil && !s.isDirect(pid) {
+	pid, isDirect := c.RemotePeer(), s.isDirect(c.RemotePeer())
+	if !isRelayed(c) && !isDirect {
+		s.lost(pid)
+	}
+	if left := s.relayed(pid); left != nil && !isDirect {
 		s.observer.suspect() // this host may be in another network, with the same address as in the last one
 		s.seek(pid, left.Stat().Direction)
 		return
@@ -193,6 +196,18 @@ func (s *Service) disconnected(c network.Conn) {
 	defer s.mu.Unlock()
 	if p := s.peers[pid]; p != nil {
 		p.wakeLocked()
+		if p.dialing != nil && !isDirect {
+			p.dialing() // libp2p would join it and a dial over the relay, when that is back
+		}
+	}
+}
+
+// lost records that the last direct connection to a peer is gone.
+func (s *Service) lost(pid peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.peers[pid]; p != nil {
+		p.lostAt = time.Now()
 	}
 }
 

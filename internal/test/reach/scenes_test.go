@@ -101,7 +101,7 @@ func TestSceneUplinks(t *testing.T) {
 					c := converseOn(t, at)
 					c.since(`calls, direct`, 0)
 					moved := c.now()
-					c.replug(side == 1, to.router)
+					c.replug(side, to.router)
 					stood, direct := c.recovers(name, moved)
 					require.Less(t, stood, 8*time.Second)
 					require.Less(t, direct, 30*time.Second)
@@ -122,10 +122,7 @@ func TestSceneInterfaces(t *testing.T) {
 			scene(t, name, n == 16 && side == 1, func(t *testing.T) {
 				c := converseOn(t, stage{talker: natlab.Home(nat.Easy), listener: natlab.Home(nat.Easy)})
 				c.since(`calls, direct`, 0)
-				host, first := c.host, c.talkers
-				if side == 1 {
-					host, first = c.otherHost, c.others
-				}
+				host, first := c.sides[side].host, c.sides[side].plug
 				at := c.now()
 				var more []*natlab.Interface
 				for range n {
@@ -164,7 +161,7 @@ func TestSceneHardNATLeft(t *testing.T) {
 				c := converse(t, nat.Hard, nat.Hard)
 				c.since(`calls, relayed`, 0)
 				at := c.now()
-				c.replug(side == 1, only4(to.kind))
+				c.replug(side, only4(to.kind))
 				goesOn := c.since(`calls, `, at+callsBefore) + callsBefore
 				found, direct := c.talker.seek(`calls, direct`, at+callsBefore, to.most)
 				require.NotNil(t, found, c.talker.text())

@@ -1,0 +1,146 @@
+package peerlane
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// A session that has lost its connection is back as soon as a relay of its peer is, and the peer has its reservation again. One dial does not find
+// that out: it repeats its packets ever more rarely, waits for addresses that are silent after others have refused, and does not ask a relay again
+// that had no reservation.
+const (
+	againTime   = time.Second           // for one dial, or againRTTs round trips of the lost connection, which was relayed; the next one begins then
+	againRTTs   = 16                    // a circuit takes nine
+	againDirect = 3 * time.Second       // the same when it was direct: the relay may be farther
+	againSoon   = time.Second / 4       // from the start of a dial to that of the next, while a relay is new
+	againRelay  = time.Second           // the same, of dials through relays alone
+	againFirst  = 50 * time.Millisecond // the same at first, if a dial has failed sooner; it doubles
+	relayIsNew  = 5 * time.Second       // after it has connected: the peer may be a moment later
+)
+
+// dialAgain dials a peer that has relays again and again, until it has a connection or ctx ends.
+func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
+	for tries := 0; ; tries++ {
+		back, stop := d.watchRelays(pid)
+		began, after, most, dial := time.Now(), d.again, d.again, d.dial
+		switch relays := relaysIn(d.addrs(pid)); {
+		case hasRelay(relays, d.isNew):
+			after, dial = againSoon, d.dialRelayed(d.isNew) // the connection to another one may be dead, and delay this
+		case !hasRelay(relays, d.isConnected):
+			dial = d.dialAway
+		case tries%3 > 0:
+			after, dial = againRelay, d.dialRelayed(d.isConnected)
+			fallthrough
+		default:
+			most <<= min(tries/4, 2) // the way may be slower than it was
+		}
+		err := d.dialOnce(ctx, back, most, pid, dial)
+		over := err == nil || ctx.Err() != nil || errors.Is(err, swarm.ErrSwarmClosed)
+		if !over {
+			timer := time.NewTimer(min(after, againFirst<<min(tries, 6)) - time.Since(began))
+			select {
+			case <-timer.C:
+			case <-back.Done():
+			case <-ctx.Done():
+			}
+			timer.Stop()
+		}
+		stop()
+		if over {
+			return err
+		}
+	}
+}
+
+func hasRelay(relays map[peer.ID][]ma.Multiaddr, is func(peer.ID) bool) bool {
+	for relay := range relays {
+		if is(relay) {
+			return true
+		}
+	}
+	return false
+}
+
+// dialOnce calls dial, and ends it after a while, or when back ends.
+func (d *Dialer) dialOnce(ctx, back context.Context, most time.Duration, pid peer.ID, dial func(context.Context, peer.ID) error) error {
+	bounded, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	defer context.AfterFunc(back, cancel)()
+	return dial(bounded, pid)
+}
+
+// dialRelayed returns a function that dials a peer through some relays alone.
+func (d *Dialer) dialRelayed(through func(peer.ID) bool) func(context.Context, peer.ID) error {
+	return func(ctx context.Context, pid peer.ID) error {
+		ctx = network.WithSimultaneousConnect(ctx, true, "peerlane") // without the delay that libp2p gives relays beside direct addresses
+		return d.dialOnly(ctx, pid, func(a ma.Multiaddr) bool {
+			relay, ok := relayIn(a)
+			return ok && through(relay)
+		})
+	}
+}
+
+// dialAway dials the direct addresses of a peer, and its relays. Relays that the host itself connects to are left to it: libp2p joins dials, and
+// one more would prolong that of the host.
+func (d *Dialer) dialAway(ctx context.Context, pid peer.ID) error {
+	under, cancel := context.WithCancel(ctx)
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	defer cancel()
+	n := 0
+	for relay, addrs := range relaysIn(d.addrs(pid)) {
+		if n++; n > swarm.DefaultPerPeerRateLimit || d.Host.ConnManager().IsProtected(relay, "peerlane/relay") {
+			continue
+		}
+		d.clearBackoff(relay)
+		tasks.Go(func() { _ = d.Host.Connect(under, peer.AddrInfo{ID: relay, Addrs: addrs}) }) // watchRelays tells
+	}
+	err := d.dialOnly(ctx, pid, isDirect)
+	if err != nil {
+		tasks.Wait()
+	}
+	return err
+}
+
+// dialOnly dials some of the peer's addresses. The others are on libp2p's backoff list meanwhile, which affects other dials as well.
+func (d *Dialer) dialOnly(ctx context.Context, pid peer.ID, which func(ma.Multiaddr) bool) error {
+	d.clearBackoff(pid)
+	defer d.clearBackoff(pid)
+	for _, a := range d.addrs(pid) {
+		if !which(a) {
+			d.backoff().AddBackoff(pid, a)
+		}
+	}
+	return d.connectTo(ctx, pid)
+}
+
+// isNew reports whether the host has connected to a relay a moment ago.
+func (d *Dialer) isNew(relay peer.ID) bool {
+	return slices.ContainsFunc(d.Host.Network().ConnsToPeer(relay), func(c network.Conn) bool {
+		return time.Since(c.Stat().Opened) < relayIsNew
+	})
+}
+
+// watchRelays returns a context that ends when the host connects to a relay of the peer.
+func (d *Dialer) watchRelays(pid peer.ID) (back context.Context, stop func()) {
+	relays := relaysIn(d.addrs(pid))
+	back, cancel := context.WithCancel(context.Background())
+	watch := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+		if _, ok := relays[c.RemotePeer()]; ok {
+			cancel()
+		}
+	}}
+	d.Host.Network().Notify(watch)
+	return back, func() {
+		d.Host.Network().StopNotify(watch)
+		cancel()
+	}
+}
