@@ -20,10 +20,15 @@ func (c *Client) ForDiagnostics() registry.Side {
 	p := c.pool
 	p.mu.Lock()
 	keys, pooled := p.keys, len(p.entries)
+	var old []registry.Limit
+	for key, places := range p.old {
+		old = append(old, registry.Limit{Name: "old-calls", Peer: key.peer.String(), Tag: string(key.tag), Used: int64(len(places)), Max: int64(cap(places))})
+	}
 	p.mu.Unlock()
 	v := registry.Side{Host: p.host.ID().String(), Keys: keyIDs(keys), Closes: p.ends.All(), Refusals: p.failed.All(),
 		Keepers: c.keepers.inspect()}
 	v.Limits = append(limitsOf(p.quota), registry.Limit{Name: "pool", Used: int64(pooled), Max: int64(p.cfg.MaxIdleConns)})
+	v.Limits = append(v.Limits, old...)
 	v.Limits = append(v.Limits, dialSlots.inspect(p.host.Network())...)
 	return v
 }
