@@ -23,7 +23,7 @@ func OfClient(c *peerlane.Client) ClientSnapshot {
 	}
 	side := c.ForDiagnostics()
 	v := ClientSnapshot{Version: Version, Taken: now(), Host: side.Host, Keys: side.Keys, Sessions: sessionsOf(c.Sessions()),
-		Limits: limitsOf(side.Limits), Ended: eventsOf(side.Closes), Refused: eventsOf(side.Refusals)}
+		Limits: limitsOf(side.Limits), Ended: eventsOf(side.Closes), Failed: eventsOf(side.Refusals)}
 	for _, k := range side.Keepers {
 		v.Keepers = append(v.Keepers, KeeperSnapshot{k.Peer, k.Tag, k.Want, k.Open, k.Opening, causeOf(k.Last)})
 	}

@@ -117,7 +117,7 @@ func TestTheBudgetOfARelay(t *testing.T) {
 
 // Ends and refusals are remembered, on both sides, with who did it and why.
 //
-// Claim: diagnostics.ClientSnapshot.Ended, diagnostics.ClientSnapshot.Refused, diagnostics.ServerSnapshot.Ended
+// Claim: diagnostics.ClientSnapshot.Ended, diagnostics.ClientSnapshot.Failed, diagnostics.ServerSnapshot.Ended
 // Claim: diagnostics.ServerSnapshot.Refused, diagnostics.Event.At, diagnostics.Event.Peer, diagnostics.Event.Tag
 // Claim: diagnostics.Event.Session, diagnostics.Event.Path, diagnostics.Event.Why, diagnostics.Cause.Code
 // Claim: diagnostics.ByLocal, diagnostics.ByPeer, diagnostics.Recent
@@ -139,15 +139,15 @@ func TestEndsAndRefusalsAreRemembered(t *testing.T) {
 			Why: &Cause{By: ByPeer, Code: codes.Closed.String(), Text: theirs.Err().Error()}}, two)
 		require.WithinDuration(t, time.Now(), one.At, time.Second)
 		require.Contains(t, one.Path, "direct, ")
-		require.Empty(t, c.Refused)
+		require.Empty(t, c.Failed)
 		require.Empty(t, s.Refused)
 
 		_, err := p.client.Connect(t.Context(), p.Bob.ID(), "/unserved")
 		require.ErrorIs(t, err, peerlane.ErrNotServed)
 		c, s = OfClient(p.client), OfServer(p.server)
-		require.Len(t, c.Refused, 1)
-		require.Equal(t, Event{At: c.Refused[0].At, Peer: p.Bob.ID().String(), Tag: "/unserved", Why: c.Refused[0].Why}, c.Refused[0])
-		require.Equal(t, err.Error(), c.Refused[0].Why.Text)
+		require.Len(t, c.Failed, 1)
+		require.Equal(t, Event{At: c.Failed[0].At, Peer: p.Bob.ID().String(), Tag: "/unserved", Why: c.Failed[0].Why}, c.Failed[0])
+		require.Equal(t, err.Error(), c.Failed[0].Why.Text)
 		require.Empty(t, s.Refused, "libp2p refuses it")
 
 		for range Recent + 3 {
@@ -190,9 +190,9 @@ func TestKeysAreNamedByTheirIDs(t *testing.T) {
 		require.Equal(t, ids[:1], c.Keys)
 		require.Len(t, s.Keys, 2)
 		require.Equal(t, ids[1], s.Keys[0])
-		require.Len(t, c.Refused, 1)
+		require.Len(t, c.Failed, 1)
 		require.Len(t, s.Refused, 1)
-		require.Equal(t, []string{ByPeer, codes.PSKMismatch.String()}, []string{c.Refused[0].Why.By, c.Refused[0].Why.Code})
+		require.Equal(t, []string{ByPeer, codes.PSKMismatch.String()}, []string{c.Failed[0].Why.By, c.Failed[0].Why.Code})
 		require.Equal(t, []string{ByLocal, codes.PSKMismatch.String()}, []string{s.Refused[0].Why.By, s.Refused[0].Why.Code})
 		require.Equal(t, []string{p.Alice.ID().String(), tag, ""}, []string{s.Refused[0].Peer, s.Refused[0].Tag, s.Refused[0].Session})
 		require.Contains(t, s.Refused[0].Path, "direct")
@@ -201,7 +201,7 @@ func TestKeysAreNamedByTheirIDs(t *testing.T) {
 
 // Claim: diagnostics.ClientSnapshot.Keepers, diagnostics.KeeperSnapshot.Peer, diagnostics.KeeperSnapshot.Tag
 // Claim: diagnostics.KeeperSnapshot.Want, diagnostics.KeeperSnapshot.Open, diagnostics.KeeperSnapshot.Opening
-// Claim: diagnostics.KeeperSnapshot.Last
+// Claim: diagnostics.KeeperSnapshot.Why
 func TestKeepersAreShown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, &peerlanetest.HostsOptions{Delay: time.Millisecond})
@@ -212,7 +212,7 @@ func TestKeepersAreShown(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		v := OfClient(p.client).Keepers[0]
 		require.Zero(t, v.Open)
-		require.Contains(t, v.Last.Text, "does not serve this tag")
+		require.Contains(t, v.Why.Text, "does not serve this tag")
 		require.NoError(t, p.server.Start(tag, echo))
 		time.Sleep(10 * time.Second)
 		require.Equal(t, []KeeperSnapshot{{Peer: p.Bob.ID().String(), Tag: tag, Want: 2, Open: 2}}, OfClient(p.client).Keepers)
@@ -261,6 +261,42 @@ func TestCallsOfOldPeersAreShown(t *testing.T) {
 		release()
 		require.NoError(t, <-done)
 		p.requireGone(t)
+	})
+}
+
+// The calls of a client to an old peer are a limit, as there is no session.
+func TestCallsToOldPeersAreALimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := peerlanetest.NewHosts(t, nil)
+		held := make(chan struct{})
+		old := oldpeer.Serve(h.Bob, tag, func(request []byte) ([]byte, error) {
+			<-held
+			return request, nil
+		})
+		defer old.Close()
+		client, err := peerlane.NewClient(h.Alice, nil)
+		require.NoError(t, err)
+		defer func() { _ = client.Close() }()
+		done := make(chan error, 1)
+		go func() {
+			_, err := client.Send(t.Context(), h.Bob.ID(), tag, []byte("x"))
+			done <- err
+		}()
+		settle()
+		limit := func() Limit {
+			for _, l := range OfClient(client).Limits {
+				if l.Name == "old-calls" {
+					return l
+				}
+			}
+			return Limit{}
+		}
+		running := limit()
+		require.Equal(t, Limit{Name: "old-calls", Peer: h.Bob.ID().String(), Tag: tag, Used: 1, Max: running.Max}, running)
+		require.Greater(t, running.Max, int64(1))
+		close(held)
+		require.NoError(t, <-done)
+		require.Zero(t, limit().Used)
 	})
 }
 

@@ -5,7 +5,7 @@ import "time"
 // Version is the version of the snapshots: see the package's documentation.
 const Version = 1
 
-// Recent is how many ended sessions, and how many refusals, a Client or Server remembers.
+// Recent is how many ended sessions, and how many that were not opened, a Client or Server remembers.
 const Recent = 32
 
 // A ClientSnapshot is a Client as it stands.
@@ -20,8 +20,8 @@ type ClientSnapshot struct {
 	Sessions []SessionSnapshot `json:"sessions,omitempty"`
 	Keepers  []KeeperSnapshot  `json:"keepers,omitempty"`
 	Limits   []Limit           `json:"limits,omitempty"`
-	Ended    []Event           `json:"ended,omitempty"`   // the last Recent sessions that have ended, the oldest first
-	Refused  []Event           `json:"refused,omitempty"` // the last Recent sessions that could not be opened, the oldest first
+	Ended    []Event           `json:"ended,omitempty"`  // the last Recent sessions that have ended, the oldest first
+	Failed   []Event           `json:"failed,omitempty"` // the last Recent sessions that could not be opened, the oldest first
 }
 
 // A ServerSnapshot is a Server as it stands.
@@ -132,10 +132,10 @@ const (
 type KeeperSnapshot struct {
 	Peer    string `json:"peer"`
 	Tag     string `json:"tag"`
-	Want    int    `json:"want"`           // sessions to keep open
-	Open    int    `json:"open"`           // sessions that are open
-	Opening int    `json:"opening"`        // attempts under way
-	Last    *Cause `json:"last,omitempty"` // why the last attempt failed, if it did
+	Want    int    `json:"want"`          // sessions to keep open
+	Open    int    `json:"open"`          // sessions that are open
+	Opening int    `json:"opening"`       // attempts under way
+	Why     *Cause `json:"why,omitempty"` // why the last attempt failed; nil if it did not
 }
 
 // A CallSnapshot is a call of a pointsub v0.0.2 peer.
