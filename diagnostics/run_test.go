@@ -423,10 +423,12 @@ func TestTransfersAreCounted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, &peerlanetest.HostsOptions{Rate: 200_000, Delay: time.Millisecond})
 		var list transfer.Registry
+		begun := make(chan *transfer.Transfer, 1)
 		service, err := transfer.NewService(&transfer.ServiceConfig{
 			Receive: func(context.Context, transfer.Incoming) (*transfer.Destination, error) {
 				return &transfer.Destination{Dir: to}, nil
 			},
+			OnBegun: func(t *transfer.Transfer) { begun <- t },
 		})
 		require.NoError(t, err)
 		service.Handle(p.server)
@@ -463,7 +465,8 @@ func TestTransfersAreCounted(t *testing.T) {
 		require.Equal(t, 2, Summary(OfClient(p.client), OfServer(p.server)).Transfers)
 		require.Equal(t, 1, Summary(OfClient(p.client), OfClient(p.client)).Transfers, "each counts once")
 
-		<-push.Done()
+		<-(<-begun).Done()
+		require.Empty(t, OfServer(p.server).Sessions[0].Transfers, "not even for a moment")
 		_, err = push.Wait()
 		require.NoError(t, err)
 		c, s = p.both(t)
