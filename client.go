@@ -8,6 +8,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -273,6 +274,11 @@ func (c *Client) SetStream(name string, fn func(*session.Stream)) { c.mux.SetStr
 // RegisterCodec registers k for the client's sessions. It returns an error if the codec is nil or its name is empty, longer than 255 bytes,
 // or taken.
 func (c *Client) RegisterCodec(k session.Codec) error { return c.mux.RegisterCodec(k) }
+
+// Sessions returns the sessions that are open now: those of Send, Connect and Keep, draining ones included.
+func (c *Client) Sessions() []*session.Session {
+	return slices.DeleteFunc(c.pool.sessions(), func(s *session.Session) bool { return s.Err() != nil })
+}
 
 // GetConnectionsInfo returns the currently open sessions.
 func (c *Client) GetConnectionsInfo() []ConnectionInfo { return c.pool.info(time.Now()) }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/budget"
+	"github.com/peerlane/peerlane/internal/registry"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
 )
@@ -43,6 +44,8 @@ type pool struct {
 	reaper  *time.Timer                     // looks for idle sessions while there are entries
 	budgets map[network.Conn]*budget.Budget // of connections through limited relays
 	moving  map[*session.Session]bool       // for which moveToDirect runs
+	ends    registry.Ring                   // of sessions
+	failed  registry.Ring                   // sessions that were not opened
 	refused refusals                        // hints of peers that take no sessions now
 	cares   cares                           // of the connections to peers; see pool_care.go. Its lock comes after mu
 	tasks   sync.WaitGroup                  // openings, and goroutines that move sessions to a better carrier
@@ -283,6 +286,7 @@ func (p *pool) keep(s *session.Session, key poolKey) {
 	p.careFor(key.peer)
 	p.takeDirect(s, key)
 	context.AfterFunc(s.Context(), func() {
+		p.ends.Add(endOf(s, key.peer, key.tag, s.Err()))
 		p.book.release(key.peer)
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -366,7 +370,9 @@ func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tag
 		}
 		conn, b, tag, err := p.openConn(ctx, &p.dialer, key.peer, tags...)
 		if err != nil {
-			return link{}, unserved(err)
+			err = unserved(err)
+			p.noteFailed(ctx, key, Path{}, err)
+			return link{}, err
 		}
 		if tag == key.tag {
 			return link{conn: conn}, nil
@@ -376,6 +382,7 @@ func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tag
 			return link{session: s}, nil
 		}
 		p.refused.note(key, err)
+		p.noteFailed(ctx, key, conn.Path(), err)
 		if again || ctx.Err() != nil || conn.under == nil || !conn.under.IsClosed() {
 			return link{}, err
 		}

@@ -52,6 +52,9 @@ func pieceOf(data int64) int {
 // Limited reports whether the conn runs through a relay that cuts it after a number of bytes or a time.
 func (c *carrier) Limited() bool { return c.Path().Limited }
 
+// Describe returns the path of the carrier, for diagnostics.
+func (c *carrier) Describe() string { return c.Path().String() }
+
 // Connection returns the libp2p connection that the carrier runs on.
 func (c *carrier) Connection() any { return c.under }
 

@@ -16,6 +16,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/handler"
+	"github.com/peerlane/peerlane/internal/registry"
 	"github.com/peerlane/peerlane/psk"
 	"github.com/peerlane/peerlane/session"
 )
@@ -52,6 +53,9 @@ type Server struct {
 	ctx    context.Context // ends when the server is cut off
 	cutOff context.CancelFunc
 	down   chan struct{} // closed when Shutdown is done
+
+	ends    registry.Ring // of sessions
+	refused registry.Ring // carriers that were refused
 
 	hurried context.Context // ends when Stop or a Shutdown no longer waits for running handlers
 	hurry   context.CancelCauseFunc

@@ -167,7 +167,7 @@ func (h *handler) run(l *Lane, st *session.Stream, key laneKey) {
 		l.framed.settle(strandsTimeout)
 		l.leave = st.ForLane().FlushOnClose(l.framed.flush)
 	}
-	l.opts.Registry.add(l)
+	l.list(st.Session())
 	returned := false
 	defer func() {
 		h.forget(key, l)

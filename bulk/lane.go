@@ -33,6 +33,7 @@ type Lane struct {
 	begun         atomic.Uint64 // written, and the bytes of the Writes in progress
 	over          atomic.Bool
 	leave         func() // ends the session's hold on a lane in blocks; nil: it has none
+	hide          func() // removes the lane from the session's list; nil: it is on none
 }
 
 var (
@@ -132,7 +133,7 @@ func (l *Lane) end() (left func()) {
 		return func() {}
 	}
 	l.pace.close()
-	l.opts.Registry.remove(l)
+	l.unlist()
 	if l.leave == nil {
 		return func() {}
 	}

@@ -51,7 +51,7 @@ func Open(ctx context.Context, s *session.Session, name string, opts *Options) (
 		_ = l.Abort(codes.Cancelled) // the ctx is what counts
 		return nil, fmt.Errorf("bulk: open %q: %w", name, err)
 	}
-	o.Registry.add(l)
+	l.list(s)
 	return l, nil
 }
 

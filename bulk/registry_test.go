@@ -34,6 +34,8 @@ func TestSnapshotSaysWhatALaneIsAndHasDone(t *testing.T) {
 			Raw: maxBlock + 10, Wire: maxBlock + 10 + 2*blockHead}, v)
 		require.Equal(t, Snapshot{ID: w.ID, Name: "lane", Peer: "alice", Opened: opened, Mode: Dedicated, Strands: 2, Read: maxBlock}, w)
 		require.Equal(t, []any{"lane", "bob", Dedicated}, []any{here.Name(), here.Peer(), here.Snapshot().Mode})
+		require.Equal(t, []any{v}, p.Alice.ForDiagnostics().State().Lanes, "its session lists it")
+		require.Equal(t, []any{w}, p.Bob.ForDiagnostics().State().Lanes)
 
 		plain, end := p.lanes(t, nil)
 		_, err = plain.Write(make([]byte, 5))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/peerlane/peerlane/internal/registry"
+	"github.com/peerlane/peerlane/session"
 )
 
 // Snapshot is a lane as it stands.
@@ -50,6 +51,20 @@ func (r *Registry) add(l *Lane) {
 func (r *Registry) remove(l *Lane) {
 	if r != nil {
 		r.open.Remove(l)
+	}
+}
+
+// list makes snapshots list the lane, until unlist is called. The session ends the lane with itself.
+func (l *Lane) list(s *session.Session) {
+	l.opts.Registry.add(l)
+	l.hide = s.ForDiagnostics().Show(func() any { return l.Snapshot() })
+}
+
+// unlist ends what list began, if anything.
+func (l *Lane) unlist() {
+	l.opts.Registry.remove(l)
+	if l.hide != nil {
+		l.hide()
 	}
 }
 

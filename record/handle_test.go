@@ -218,6 +218,9 @@ func TestAStreamThatTakesOverEndsTheOneBefore(t *testing.T) {
 		synctest.Wait()
 		require.Len(t, mine.Registry.Snapshots(), 1)
 		require.Equal(t, again.Snapshot().ID, mine.Registry.Snapshots()[0].ID)
+		for stream, on := range map[*record.Stream]*session.Session{again: h.Alice, next: h.Bob} { // their sessions list them too
+			require.Equal(t, []any{stream.Snapshot()}, on.ForDiagnostics().State().Lanes)
+		}
 		require.Equal(t, "x", string(expectRecord(t, next, 1).Payload))
 		require.NoError(t, next.AckRecord(1))
 		require.NoError(t, again.Barrier(t.Context()))

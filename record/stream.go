@@ -167,7 +167,11 @@ func (s *Stream) start() {
 	if st, ok := s.conn.(*session.Stream); ok {
 		s.lane = st.ForLane()
 		s.lane.SetPayload(s.payload.Load)
-		s.leave = s.lane.FlushOnClose(s.flush)
+		leave, hide := s.lane.FlushOnClose(s.flush), st.Session().ForDiagnostics().Show(func() any { return s.Snapshot() })
+		s.leave = func() {
+			leave()
+			hide()
+		}
 	}
 	s.opts.Registry.add(s)
 	s.running.Go(s.writeLoop)

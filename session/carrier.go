@@ -125,6 +125,7 @@ type carriers struct {
 	since     time.Time      // when state began
 	away      time.Duration  // without a carrier, until it was last attached
 	changed   chan struct{}  // closed at the next step; nil: no waiter
+	history   history        // history.go
 	inOrder   bool           // the previous carrier was alive when the newest was attached
 	redialing bool           // redial runs
 	kick      chan struct{}  // ends the wait of a redial

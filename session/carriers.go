@@ -86,6 +86,7 @@ func (s *Session) onSettled(conn net.Conn) {
 	if next := s.carriers.flow.Carrier(); next != conn { // it has failed already, or another has followed: separate calls report that
 		if next != nil && s.err == nil && !first && s.carriers.inOrder {
 			s.happenLocked(eventMoved, nil) // this move counts too
+			s.carriers.history.conn = raw
 		}
 		s.mu.Unlock()
 		s.tell()

@@ -37,6 +37,7 @@ type dedicated struct {
 	name   string
 	ends   *streamEnds   // nil: not exchanged with this peer
 	sent   atomic.Uint64 // written bytes, without ends
+	got    atomic.Uint64 // read bytes
 	tapped bool          // received bytes are counted below the seal
 	beside net.Conn      // the session's carrier when the stream began to be opened
 	closed atomic.Bool
@@ -178,6 +179,7 @@ func (s *Session) addDedicated(st *Stream) *Error {
 	if s.dedicated.open == nil {
 		s.dedicated.open = make(map[*Stream]struct{})
 	}
+	st.opened = s.elapsed()
 	s.dedicated.open[st] = struct{}{}
 	return nil
 }
@@ -228,6 +230,7 @@ func (s *Session) serveDedicated(serve func(*Stream), st *Stream) {
 func (d *dedicated) Read(p []byte) (int, error) {
 	n, err := d.readConn(p)
 	if n > 0 {
+		d.got.Add(uint64(n))
 		if !d.tapped {
 			d.s.dedicated.unacked.Add(uint64(n))
 		}

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/peerlane/peerlane/internal/hook"
+	"github.com/peerlane/peerlane/internal/registry"
 )
 
 // A lane runs on top of a stream and buffers data written to it: blocks or records. Close makes each lane write its buffered data to its
@@ -14,8 +15,12 @@ import (
 
 // lanes are the lanes of a session.
 type lanes struct {
-	open map[*openLane]struct{}
+	open  map[*openLane]struct{}
+	shown registry.Registry[*shownLane] // has its own lock
 }
+
+// shownLane is a lane that diagnostics list.
+type shownLane struct{ snapshot func() any }
 
 // openLane is one such lane.
 type openLane struct {

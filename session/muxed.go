@@ -28,7 +28,7 @@ type muxed struct {
 
 	// Guarded by s.mu.
 	openErr    *Error
-	askedAt    time.Duration // when OPEN was sent, as Session.elapsed
+	askedAt    time.Duration // when OPEN was sent or received, as Session.elapsed
 	accepted   bool
 	wasReset   bool      // Reset has been called
 	ended      bool      // removed from the table
@@ -48,6 +48,7 @@ type muxed struct {
 	finSent    bool
 	finAt      uint64            // offset in the flow behind FIN
 	sent       uint64            // bytes sent
+	got        uint64            // bytes received
 	received   bool              // the peer's session has this direction whole, its end included
 	parted     bool              // it no longer counts against MaxStreams
 	saidUnread bool              // the peer knows that some of its bytes were dropped

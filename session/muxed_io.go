@@ -196,6 +196,7 @@ func (st *muxed) onData(h frame.Header, p []byte) error {
 		return nil
 	}
 	st.window -= len(p)
+	st.got += uint64(len(p))
 	st.s.touch()
 	fin := h.Flags&frame.FlagFin != 0
 	stopped, refused := st.in.arrive(p, fin)

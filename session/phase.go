@@ -17,6 +17,10 @@ const (
 	phases = iota
 )
 
+func (p phase) String() string {
+	return [phases]string{"open", "draining", "closing", "over", "gave up"}[p]
+}
+
 // A stage is what the phases of both sides come to.
 type stage uint8
 

@@ -20,8 +20,10 @@ type resumable struct {
 	name   string
 	closed atomic.Bool
 	reset  atomic.Bool           // the application has reset it
+	got    atomic.Uint64         // bytes that the application has read
 	wrote  atomic.Uint64         // bytes that the application has written, or is writing
 	ended  atomic.Bool           // the application has ended its direction
+	over   atomic.Bool           // Read has returned io.EOF
 	cause  atomic.Pointer[Error] // why the session ended, if that ended the stream; nil otherwise
 }
 
@@ -35,7 +37,11 @@ func (r *streamReset) Unwrap() error { return net.ErrClosed }
 func (r *resumable) Read(p []byte) (int, error) {
 	n, err := r.Conn.Read(p)
 	if n > 0 {
+		r.got.Add(uint64(n))
 		r.s.touch()
+	}
+	if err == io.EOF {
+		r.over.Store(true)
 	}
 	return n, r.because(err)
 }

@@ -2,10 +2,13 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/registry"
 )
 
 // Row: S7. Traffic of every kind goes both ways while the session moves, and back, between a slow link and a fast one.
@@ -245,11 +249,26 @@ func TestACutAtAnyByteOfAMoveLosesNothing(t *testing.T) {
 	}
 }
 
-// A move that another one follows at once counts as well.
+// numbered is a carrier that describes itself by its number, behind those that do not describe themselves.
+type numbered struct {
+	net.Conn
+	number int
+}
+
+func (c numbered) Describe() string { return fmt.Sprintf("~%05d", c.number) }
+
+// A move that another one follows at once counts as well, and the history has its carrier.
 func TestMovesInARowAreCounted(t *testing.T) {
 	const moves = 2000
 	inBubble(t, func(t *testing.T) {
 		r := newRoad(t, Config{}, AcceptorConfig{}, faultnet.LinkOptions{})
+		r.wrap = func(i int, here, there net.Conn) (h, t net.Conn) { return numbered{here, i}, numbered{there, i} }
+		isInOrder := func(s *Session) bool {
+			all := s.ForDiagnostics().State().Carriers
+			return slices.IsSortedFunc(all, func(a, b registry.Carrier) int {
+				return cmp.Or(cmp.Compare(a.Path, b.Path), -1) // equal ones are out of order
+			})
+		}
 		r.mux.SetCall(func(m *Message) ([]byte, error) { return m.Value, nil })
 		for range moves {
 			called := make(chan error, 1)
@@ -259,6 +278,8 @@ func TestMovesInARowAreCounted(t *testing.T) {
 			}()
 			require.NoError(t, r.dialer.Reconnect(t.Context()))
 			require.NoError(t, <-called)
+			require.True(t, isInOrder(r.dialer))
+			require.True(t, isInOrder(r.accepted))
 		}
 		synctest.Wait()
 		v := r.dialer.Snapshot()

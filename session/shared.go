@@ -153,7 +153,7 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 		s.refuseLocked(frame.TypeStreamReset, h.ID, refusal)
 		return nil
 	}
-	st.id, st.accepted = h.ID, true
+	st.id, st.accepted, st.askedAt = h.ID, true, s.elapsed()
 	st.keepShareLocked()
 	s.shared.theirs++
 	s.shared.theirsKept++

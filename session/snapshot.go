@@ -1,11 +1,16 @@
 package session
 
-import "time"
+import (
+	"time"
+
+	"github.com/peerlane/peerlane/internal/fair"
+)
 
 // A Snapshot is the state of a session at one moment. Byte counts are of frames, before the seal.
 type Snapshot struct {
 	ID         ID
 	Peer       string
+	Tag        string // Config.Tag
 	Agent      string // the peer's software, as reported by the peer; untrusted
 	Dialer     bool   // this side opened the session
 	Sealed     bool   // a pre-shared key is in force
@@ -13,6 +18,7 @@ type Snapshot struct {
 	Started    time.Time
 	LastActive time.Time     // when the application last sent or received something
 	Idle       bool          // nothing is in flight
+	LastHeard  time.Time     // when bytes of the peer last arrived, or a Write that had waited found room
 	RTT        time.Duration // last measured; 0 before there is one
 
 	State      State // the relation of the session to its carrier
@@ -22,6 +28,10 @@ type Snapshot struct {
 	Migrations uint64 // how often it has moved from a live carrier
 	Resent     uint64 // bytes that were sent again on another carrier
 	Unacked    int    // bytes kept for another carrier
+	// ReplayWindow is Config.ReplayWindow, which bounds Unacked; 0 if the session is not Resumable.
+	ReplayWindow int
+	// PeerBytes is how much of Quota.MaxBytes the peer holds, with all its sessions that share the Quota.
+	PeerBytes int64
 
 	BytesIn, BytesOut       uint64 // frames, before the seal
 	RequestsIn, RequestsOut uint64 // requests begun
@@ -36,25 +46,27 @@ type Snapshot struct {
 
 // Snapshot returns the session's state and totals.
 func (s *Session) Snapshot() Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.snapshotLocked()
+}
+
+func (s *Session) snapshotLocked() Snapshot {
 	v := Snapshot{
-		ID: s.id, Peer: s.peer, Agent: s.agent, Dialer: s.dialer, Sealed: s.cfg.Keys != nil,
-		Started: s.started, RTT: s.RTT(),
+		ID: s.id, Peer: s.peer, Tag: s.cfg.Tag, Agent: s.agent, Dialer: s.dialer, Sealed: s.cfg.Keys != nil,
+		Draining: s.end.ours > phaseOpen || s.end.theirs > phaseOpen || s.err != nil,
+		Started:  s.started, LastActive: s.activeAt(), LastHeard: s.lastHeard(), Idle: !s.busyLocked(), RTT: s.RTT(),
+		State: s.carriers.state, StateSince: s.carriers.since, Resumes: s.stats.resumes, Migrations: s.stats.migrations,
 		BytesIn: s.stats.bytesIn.Load(), BytesOut: s.stats.bytesOut.Load(),
 		RequestsIn: s.stats.requestsIn.Load(), RequestsOut: s.stats.requestsOut.Load(),
 		MessagesIn: s.stats.messagesIn.Load(), MessagesOut: s.stats.messagesOut.Load(),
+		InFlightIn: len(s.requests.open), InFlightOut: int(s.calls.inFlight), Streams: len(s.shared.open) + len(s.dedicated.open),
 		Undelivered: s.stats.undelivered.Load(), Late: s.stats.late.Load(),
 		Refused: s.stats.refused.Load(), Cancelled: s.stats.cancelled.Load(),
+		PeerBytes: s.part.holder.Used(fair.Bytes),
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	v.LastActive, v.Idle = s.activeAt(), !s.busyLocked()
-	v.Draining = s.end.ours > phaseOpen || s.end.theirs > phaseOpen || s.err != nil
-	v.InFlightIn, v.InFlightOut = len(s.requests.open), int(s.calls.inFlight)
-	v.Streams = len(s.shared.open) + len(s.dedicated.open)
-	v.State, v.StateSince = s.carriers.state, s.carriers.since
-	v.Resumes, v.Migrations = s.stats.resumes, s.stats.migrations
 	if s.carriers.flow != nil {
-		v.Resumable = true
+		v.Resumable, v.ReplayWindow = true, s.cfg.ReplayWindow
 		v.Unacked, v.Resent = s.carriers.flow.Kept()
 	}
 	return v

@@ -33,6 +33,7 @@ func (s *Session) stepLocked(state State, err error) {
 		s.carriers.away += now.Sub(s.carriers.since)
 	}
 	s.carriers.state, s.carriers.since = state, now
+	s.recordCarrierLocked(state, now, err)
 	s.stirLocked()
 	if s.carriers.changed != nil {
 		close(s.carriers.changed)

@@ -25,9 +25,10 @@ type Stream struct {
 	name      string
 	dedicated bool
 	closed    atomic.Bool
-	ends      *streamEnds // of a dedicated stream; nil when they are not exchanged
-	arrival   *arrival    // of a resumable stream that the peer has opened; nil otherwise
-	closing   bool        // it is being closed with its session; guarded by s.mu
+	ends      *streamEnds   // of a dedicated stream; nil when they are not exchanged
+	arrival   *arrival      // of a resumable stream that the peer has opened; nil otherwise
+	opened    time.Duration // when a dedicated stream began to be opened, as Session.elapsed; guarded by s.mu
+	closing   bool          // it is being closed with its session; guarded by s.mu
 }
 
 // streamConn is the connection under a Stream.

@@ -62,3 +62,14 @@ func (t *Transfer) Snapshot() Snapshot {
 	defer t.mu.Unlock()
 	return Snapshot{t.number, idOf(t.root), t.name, t.peer, bool(t.direction), t.began, p, from, len(t.failed), t.err}
 }
+
+// shown returns the Snapshot for a session that the transfer runs on, or nil once the transfer is over.
+func (t *Transfer) shown() any {
+	t.mu.Lock()
+	over := !t.ended.IsZero()
+	t.mu.Unlock()
+	if over {
+		return nil
+	}
+	return t.Snapshot()
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/transfer/internal/wire"
 	"github.com/peerlane/peerlane/transfer/source"
 )
@@ -206,6 +207,22 @@ func TestARegistryListsWhatRuns(t *testing.T) {
 	require.Empty(t, r.Snapshots())
 	require.Equal(t, CodeLost, CodeOf(second.Snapshot().Err))
 	require.Empty(t, (*Registry)(nil).Snapshots())
+}
+
+// A session lists a transfer that runs on it, until the transfer is over or has left the session.
+func TestASessionListsItsTransfers(t *testing.T) {
+	p := peerlanetest.NewSessions(t, nil)
+	lanes := func() []any { return p.Alice.ForDiagnostics().State().Lanes }
+	tr, _ := newTransfer(sends, "bob", Options{}.withDefaults())
+	off := tr.on(p.Alice)
+	require.Len(t, lanes(), 1)
+	require.Equal(t, tr.Snapshot().Number, lanes()[0].(Snapshot).Number)
+	off()
+	require.Empty(t, lanes())
+	off = tr.on(p.Alice)
+	tr.end(nil)
+	require.Empty(t, lanes(), "it is over, though it has not left yet")
+	off()
 }
 
 func TestARegistryIsForManyGoroutines(t *testing.T) {

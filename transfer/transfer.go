@@ -172,6 +172,7 @@ func (t *Transfer) Progress() Progress {
 
 // on records that the transfer runs on a session, until off is called.
 func (t *Transfer) on(s *session.Session) (off func()) {
+	hide := s.ForDiagnostics().Show(t.shown)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.sessions == nil {
@@ -179,6 +180,7 @@ func (t *Transfer) on(s *session.Session) (off func()) {
 	}
 	t.sessions[s]++
 	return func() {
+		hide()
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if t.sessions[s]--; t.sessions[s] == 0 {

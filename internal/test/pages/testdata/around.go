@@ -22,6 +22,7 @@ import (
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/diagnostics"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/node/dht"

@@ -1,0 +1,5 @@
+//go:build race
+
+package diagnostics
+
+const raceEnabled = true

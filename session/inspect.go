@@ -1,0 +1,92 @@
+package session
+
+import (
+	"github.com/peerlane/peerlane/internal/registry"
+)
+
+// ForDiagnostics returns the session as package diagnostics and the lanes of this module see it. Programs have no use for it.
+func (s *Session) ForDiagnostics() registry.Session { return (*inspected)(s) }
+
+// inspected is a Session as diagnostics see it.
+type inspected Session
+
+// Show implements registry.Session.
+func (i *inspected) Show(snapshot func() any) (remove func()) {
+	l := &shownLane{snapshot}
+	i.lanes.shown.Add(l)
+	return func() { i.lanes.shown.Remove(l) }
+}
+
+// State implements registry.Session.
+func (i *inspected) State() registry.State {
+	s := (*Session)(i)
+	v := s.inspect()
+	for _, l := range s.lanes.shown.All() {
+		if lane := l.snapshot(); lane != nil {
+			v.Lanes = append(v.Lanes, lane)
+		}
+	}
+	return v
+}
+
+// inspect returns the carriers and streams of the session.
+func (s *Session) inspect() registry.State {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := registry.State{Snapshot: s.snapshotLocked(), Conn: s.carriers.history.conn, Carriers: s.carriers.history.all()}
+	if n := len(s.shared.open) + len(s.dedicated.open); n > 0 {
+		v.Streams = make([]registry.Stream, 0, n)
+	}
+	for _, st := range s.shared.open {
+		v.Streams = append(v.Streams, st.inspectLocked())
+	}
+	for st := range s.dedicated.open {
+		v.Streams = append(v.Streams, st.inspectLocked())
+	}
+	return v
+}
+
+// stateOf names the state of a stream.
+func stateOf(opened, oursEnded, theirsEnded bool) string {
+	switch {
+	case !opened:
+		return "opening"
+	case oursEnded && theirsEnded:
+		return "closing"
+	case oursEnded:
+		return "local-closed"
+	case theirsEnded:
+		return "peer-closed"
+	}
+	return "open"
+}
+
+// inspectLocked describes a shared stream.
+func (st *muxed) inspectLocked() registry.Stream {
+	v := registry.Stream{
+		ID: st.id, Name: st.name, Kind: "shared", Local: st.mine, Bulk: st.bulk,
+		State:  stateOf(st.accepted, st.finAsked || st.writeErr != nil, st.peerFin),
+		Opened: st.s.started.Add(st.askedAt), In: st.got, Out: st.sent, Credit: st.credit,
+	}
+	st.in.mu.Lock()
+	defer st.in.mu.Unlock()
+	v.Unread = st.in.buf.len()
+	return v
+}
+
+// inspectLocked describes a dedicated stream.
+func (st *Stream) inspectLocked() registry.Stream {
+	v := registry.Stream{Name: st.name, Kind: "dedicated", Local: st.s.dialer, Opened: st.s.started.Add(st.opened), State: stateOf(false, false, false)}
+	if st.ends != nil {
+		v.ID = st.ends.number
+	}
+	switch c := st.conn.(type) {
+	case *dedicated:
+		v.In, v.Out = c.got.Load(), c.wrote()
+		v.State = stateOf(true, c.writeEnded.Load() || st.closed.Load(), c.readEnded.Load() || st.closed.Load())
+	case *resumable:
+		v.Kind, v.In, v.Out = "resumable", c.got.Load(), c.wrote.Load()
+		v.State = stateOf(true, c.ended.Load() || st.closed.Load(), c.over.Load() || st.closed.Load())
+	}
+	return v
+}
