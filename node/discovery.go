@@ -324,7 +324,7 @@ func (s *search) ask(ctx context.Context, d Discovery, id peer.ID) error {
 func (s *search) isLocal() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !slices.ContainsFunc(s.found, manet.IsPublicAddr)
+	return !slices.ContainsFunc(s.found, func(a ma.Multiaddr) bool { return !manet.IsPrivateAddr(a) })
 }
 
 // add adds the addresses that a discovery found, and reports whether any of them can be dialed.
