@@ -27,8 +27,8 @@ type Discovery interface {
 	// it leaves nothing open. A second Start must fail: its error should match ErrInvalid.
 	Start(h host.Host) error
 	// FindPeer returns addresses of a peer. It returns when ctx ends, at the latest. If it finds none, the error matches
-	// routing.ErrNotFound of libp2p. It is called again, for newer addresses, while all that were found are of local networks, and none has
-	// led to the peer.
+	// routing.ErrNotFound of libp2p. While all addresses that were found are of local networks, and none has led to the peer, it is called
+	// again for newer ones: not so if the Discovery has a method LocalOnly() bool, as that of node/mdns has, which returns true.
 	FindPeer(ctx context.Context, id peer.ID) (peer.AddrInfo, error)
 	// Node.Close calls Close once, before it closes the host. New calls it if it fails after Start has succeeded.
 	Close() error
@@ -290,7 +290,7 @@ func (s *search) run(ctx context.Context, f *finder, id peer.ID) {
 	for i, d := range f.kinds {
 		asked.Go(func() {
 			errs[i] = s.ask(ctx, d, id)
-			for wait := askAgain; errs[i] == nil && d != f.file && s.isLocal(); wait = min(2*wait, askAgainLast) {
+			for wait := askAgain; errs[i] == nil && !isLocalOnly(d) && s.isLocal(); wait = min(2*wait, askAgainLast) {
 				if pause.For(ctx, wait) != nil {
 					return
 				}
@@ -318,6 +318,12 @@ func (s *search) ask(ctx context.Context, d Discovery, id peer.ID) error {
 		err = routing.ErrNotFound
 	}
 	return err
+}
+
+// isLocalOnly reports whether a discovery finds addresses that are of use in this host's network, or none.
+func isLocalOnly(d Discovery) bool {
+	l, ok := d.(interface{ LocalOnly() bool })
+	return ok && l.LocalOnly()
 }
 
 // isLocal reports whether all addresses found so far are of local networks.

@@ -194,6 +194,21 @@ func TestASearchThatFoundOnlyLocalAddressesContinues(t *testing.T) {
 	}, local)
 }
 
+// A discovery in the local network finds what is of use there, so its answer stands.
+func TestASearchInTheLocalNetworkEndsWithItsAnswer(t *testing.T) {
+	d := &localDiscovery{answering(0, "/ip4/192.168.2.2/udp/4001/quic-v1")}
+	inFind(t, func(t *testing.T, a *finder, b host.Host) {
+		began := time.Now()
+		require.Error(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		require.Less(t, time.Since(began), searchTime/2, "until the dial fails")
+		require.EqualValues(t, 1, d.asked.Load())
+	}, d)
+}
+
+type localDiscovery struct{ *fakeDiscovery }
+
+func (localDiscovery) LocalOnly() bool { return true }
+
 // Once an address of the internet was found, no discovery is asked again, except one that waits to be.
 func TestASearchThatFoundAnAddressOfTheInternetEnds(t *testing.T) {
 	near, far := answering(0, "/ip4/192.168.2.2/udp/4001/quic-v1"), answering(askAgain/2, nowhere)
