@@ -30,9 +30,12 @@ type lookedUp struct{}
 
 var errLookedUp = errors.New("dht: a lookup does not dial the peer")
 
+// ErrUnknownPeer means that the DHT was reached and has no address of the peer.
+var ErrUnknownPeer = errors.New("no queried server knows the peer")
+
 // FindPeer finds a peer that has announced itself, or that was recently connected to a server of the DHT. It returns the addresses that
-// arrive within a second of the first ones. If there are none, the error matches routing.ErrNotFound, and also ErrNoServer if the DHT
-// cannot be reached.
+// arrive within a second of the first ones. If there are none, the error matches routing.ErrNotFound, and also ErrUnknownPeer, or ErrNoServer
+// if the DHT cannot be reached.
 func (d *Discovery) FindPeer(ctx context.Context, id peer.ID) (peer.AddrInfo, error) {
 	if err := d.entered(ctx); err != nil {
 		return peer.AddrInfo{}, err
@@ -58,7 +61,7 @@ func (d *Discovery) FindPeer(ctx context.Context, id peer.ID) (peer.AddrInfo, er
 		}
 	}
 	if len(info.Addrs) == 0 {
-		return peer.AddrInfo{}, notFound{errors.New("no queried server knows the peer")}
+		return peer.AddrInfo{}, notFound{ErrUnknownPeer}
 	}
 	return info, nil
 }
