@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	ma "github.com/multiformats/go-multiaddr"
@@ -131,7 +132,8 @@ func reachOf(a ma.Multiaddr) int {
 	return reachesFar
 }
 
-// byReach returns addresses of a node with those first that reach farthest, and whether one of them may be reached from other networks.
+// byReach returns addresses of a node with those first that reach farthest, IPv4 before IPv6 and TCP before UDP, and whether one of them may be
+// reached from other networks.
 func byReach(addrs []string) (sorted []string, far bool) {
 	reach := func(text string) int {
 		a, err := ma.NewMultiaddr(text)
@@ -140,6 +142,9 @@ func byReach(addrs []string) (sorted []string, far bool) {
 		}
 		return reachOf(a)
 	}
-	sorted = slices.SortedStableFunc(slices.Values(addrs), func(a, b string) int { return cmp.Compare(reach(a), reach(b)) })
+	has := func(text, part string) int { return strings.Count(text, part) }
+	sorted = slices.SortedStableFunc(slices.Values(addrs), func(a, b string) int {
+		return cmp.Or(cmp.Compare(reach(a), reach(b)), has(a, "/ip6/")-has(b, "/ip6/"), has(a, "/udp/")-has(b, "/udp/"))
+	})
 	return sorted, len(sorted) > 0 && reach(sorted[0]) == reachesFar
 }

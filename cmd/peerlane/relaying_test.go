@@ -111,11 +111,12 @@ func TestTheAddressThatReachesFarthestComesFirst(t *testing.T) {
 		shared   = "/ip4/100.64.0.1/tcp/4001/p2p/" + somePeer // behind the provider's NAT
 		unique   = "/ip6/fd00::1/tcp/4001/p2p/" + somePeer
 		public4  = "/ip4/203.0.113.9/tcp/4001/p2p/" + somePeer
+		quic     = "/ip4/203.0.113.9/udp/4001/quic-v1/p2p/" + somePeer
 		public6  = "/ip6/2600::1/tcp/4001/p2p/" + somePeer
 		named    = "/dns4/relay.example/tcp/4001/p2p/" + somePeer
 	)
-	sorted, far := byReach([]string{socket, loopback, link4, lan, link6, public4, shared, unique, public6, named})
-	require.Equal(t, []string{public4, public6, named, lan, shared, unique, link4, link6, socket, loopback}, sorted)
+	sorted, far := byReach([]string{socket, loopback, link4, lan, link6, public6, quic, public4, shared, unique, named})
+	require.Equal(t, []string{public4, named, quic, public6, lan, shared, unique, link4, link6, socket, loopback}, sorted)
 	require.True(t, far)
 	for _, near := range []string{socket, loopback, link4, link6, lan, shared, unique} {
 		_, far = byReach([]string{near})
