@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/pause"
 )
 
 // Dial connects to a peer if needed and opens a conn on a tag, as a zero Dialer does: over a direct connection, or a relay without limits.
@@ -192,6 +194,19 @@ func (d *Dialer) openPort(
 // libp2p removes it from its list or ends the dial that made it, which the next dial joins, or only when the stream is used.
 const maxOpens = 4
 
+// wholeWait is the longest wait before the third try, and twice that before the next. A peer's libp2p closes QUIC connections that come faster
+// than it takes them, 16 of which wait: those who were not taken come back at different times.
+const wholeWait = 200 * time.Millisecond
+
+// awaitTry waits before a try, and returns ctx's error if that ends before.
+func awaitTry(ctx context.Context, try int) error {
+	if try < 3 {
+		return ctx.Err()
+	}
+	most := time.Duration(try-2) * wholeWait
+	return pause.For(ctx, most/4+rand.N(most*3/4))
+}
+
 // openRemote tries again when a connection proves dead: one that the other side left silently looks alive until it is used.
 func (d *Dialer) openRemote(
 	ctx context.Context, pid peer.ID, port uint16, tags []protocol.ID,
@@ -201,7 +216,7 @@ func (d *Dialer) openRemote(
 		last := try == maxOpens
 		s, err := d.openStream(ctx, pid)
 		gone := errors.Is(err, network.ErrNoConn) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &dead)
-		if gone && !last && ctx.Err() == nil {
+		if gone && !last && awaitTry(ctx, try+1) == nil {
 			continue
 		}
 		if err != nil {
