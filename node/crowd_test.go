@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -25,7 +26,6 @@ import (
 var crowdOf = flag.Int("crowd", 50, "hosts that share 10,000 streams, and as many calls, to one host")
 
 const (
-	inAll     = 10_000 // conns, which are libp2p streams, and calls beside them
 	connTag   = "/crowd/conn/1"
 	callTag   = "/crowd/call/1"
 	crowdTime = 2 * time.Minute
@@ -59,10 +59,10 @@ func TestACrowdHasTenThousandStreams(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), crowdTime)
 	defer cancel()
-	each(t, crowd, func(g *guest) error { return g.open(ctx, share) })
+	each(t, crowd, atOnce, func(g *guest) error { return g.open(ctx, share) })
 	opened := time.Since(began)
 	var called sync.WaitGroup
-	called.Go(func() { each(t, crowd, func(g *guest) error { return g.call(ctx, share) }) })
+	called.Go(func() { each(t, crowd, 0, func(g *guest) error { return g.call(ctx, share) }) })
 	require.Eventually(t, func() bool { return handled.Load() == int64(share*len(crowd)) }, crowdTime, 10*time.Millisecond)
 	t.Logf("%d conns of %d hosts after %v, and %d calls after %v", share*len(crowd), len(crowd), opened, handled.Load(), time.Since(began))
 
@@ -75,19 +75,27 @@ func TestACrowdHasTenThousandStreams(t *testing.T) {
 		}
 	}
 	require.Equal(t, share*len(crowd), streams)
-	each(t, crowd, func(g *guest) error { return g.use() })
+	each(t, crowd, 0, func(g *guest) error { return g.use() })
 	close(released)
 	called.Wait()
-	each(t, crowd, func(g *guest) error { return g.client.Close() })
+	each(t, crowd, 0, func(g *guest) error { return g.client.Close() })
 	t.Logf("all answered after %v", time.Since(began))
 }
 
-// each runs f for all guests at the same time.
-func each(t *testing.T, crowd []*guest, f func(*guest) error) {
+// atOnce is how many guests connect at the same time: all of them share the processors of the host, and libp2p gives a handshake 5 s.
+const atOnce = 50
+
+// each runs f for all guests at the same time, or for atOnce of them if that is not zero.
+func each(t *testing.T, crowd []*guest, atOnce int, f func(*guest) error) {
 	errs := make([]error, len(crowd))
+	places := make(chan struct{}, cmp.Or(atOnce, len(crowd)))
 	var all sync.WaitGroup
 	for i, g := range crowd {
-		all.Go(func() { errs[i] = f(g) })
+		all.Go(func() {
+			places <- struct{}{}
+			errs[i] = f(g)
+			<-places
+		})
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -97,7 +105,7 @@ func each(t *testing.T, crowd []*guest, f func(*guest) error) {
 
 // echo echoes conns. stop returns when they have ended.
 func echo(t *testing.T, host *node.Node) (stop func()) {
-	l, err := peerlane.Listen(host.Host(), connTag)
+	l, err := peerlane.ListenConfig{Backlog: inAll}.Listen(host.Host(), connTag)
 	require.NoError(t, err)
 	var conns sync.WaitGroup
 	conns.Go(func() {
@@ -138,7 +146,7 @@ type guest struct {
 
 // newGuest returns a guest that knows the address of the host of one transport, TCP and QUIC in turn.
 func newGuest(host *node.Node, number int) (*guest, error) {
-	n, err := node.New(context.Background(), &node.Options{NoListen: true})
+	n, err := node.New(context.Background(), &node.Options{NoListen: true, Limits: &node.Limits{Peers: 1}})
 	if err != nil {
 		return nil, err
 	}
