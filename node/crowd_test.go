@@ -62,6 +62,10 @@ func TestACrowdHasTenThousandStreams(t *testing.T) {
 	each(t, crowd, atOnce, func(g *guest) error { return g.open(ctx, share) })
 	opened := time.Since(began)
 	var called sync.WaitGroup
+	defer func() {
+		cancel()
+		called.Wait()
+	}()
 	called.Go(func() { each(t, crowd, 0, func(g *guest) error { return g.call(ctx, share) }) })
 	require.Eventually(t, func() bool { return handled.Load() == int64(share*len(crowd)) }, crowdTime, 10*time.Millisecond)
 	t.Logf("%d conns of %d hosts after %v, and %d calls after %v", share*len(crowd), len(crowd), opened, handled.Load(), time.Since(began))
