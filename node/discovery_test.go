@@ -209,6 +209,20 @@ type localDiscovery struct{ *fakeDiscovery }
 
 func (localDiscovery) LocalOnly() bool { return true }
 
+// After a search whose address did not work, the next one asks again.
+func TestAnAddressThatFailedIsNoAnswerToTheNextSearch(t *testing.T) {
+	d := &fakeDiscovery{}
+	d.find = func(ctx context.Context, id peer.ID) (peer.AddrInfo, error) {
+		return answering(0, []string{nowhere, addrOfB}[d.asked.Load()-1]).find(ctx, id)
+	}
+	inFind(t, func(t *testing.T, a *finder, b host.Host) {
+		require.Error(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		began := time.Now()
+		require.NoError(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		require.Less(t, time.Since(began), searchAfter+time.Second)
+	}, d)
+}
+
 // Once an address of the internet was found, no discovery is asked again, except one that waits to be.
 func TestASearchThatFoundAnAddressOfTheInternetEnds(t *testing.T) {
 	near, far := answering(0, "/ip4/192.168.2.2/udp/4001/quic-v1"), answering(askAgain/2, nowhere)
