@@ -194,16 +194,16 @@ func (d *Dialer) openPort(
 // libp2p removes it from its list or ends the dial that made it, which the next dial joins, or only when the stream is used.
 const maxOpens = 4
 
-// wholeWait is the longest wait before the third try, and twice that before the next. A peer's libp2p closes QUIC connections that come faster
-// than it takes them, 16 of which wait: those who were not taken come back at different times.
-const wholeWait = 200 * time.Millisecond
+// tryWait is the longest wait before the third try; the fourth may wait twice as long. libp2p closes an incoming QUIC connection if 16 are
+// waiting to be accepted. The waits are random, so that a burst of dialers spreads out.
+const tryWait = 200 * time.Millisecond
 
 // awaitTry waits before a try, and returns ctx's error if that ends before.
 func awaitTry(ctx context.Context, try int) error {
 	if try < 3 {
 		return ctx.Err()
 	}
-	most := time.Duration(try-2) * wholeWait
+	most := time.Duration(try-2) * tryWait
 	return pause.For(ctx, most/4+rand.N(most*3/4))
 }
 

@@ -135,8 +135,8 @@ func hasOtherRelay(addrs []ma.Multiaddr, not peer.ID) bool {
 	})
 }
 
-// isOvertaken reports whether a dial failed because another one was opening a connection through the relay. If that one was given up, as when
-// its ctx ended, nobody has its connection, and there is none. libp2p has no value for this error.
+// isOvertaken reports whether a dial failed because another one was opening a connection through the relay. If the context of the other one had
+// ended, libp2p has dropped its connection. The error has a text and no value of its own.
 func isOvertaken(err error) bool {
 	dial, ok := errors.AsType[*swarm.DialError](err)
 	return ok && slices.ContainsFunc(dial.DialErrors, func(e swarm.TransportError) bool {

@@ -399,7 +399,7 @@ func TestAnErrorOfADialReadsLikeOneOfPackageNet(t *testing.T) {
 	require.False(t, errors.Is(err, ErrUnreachable))
 }
 
-// libp2p drops QUIC connections that come faster than it takes them, 16 of which wait. Who is dropped comes again a moment later.
+// libp2p closes incoming QUIC connections if 16 are waiting to be accepted. The dialers try again a moment later.
 func TestManyHostsDialOneAtTheSameMoment(t *testing.T) {
 	const many = 200
 	synctest.Test(t, func(t *testing.T) {

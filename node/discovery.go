@@ -28,7 +28,7 @@ type Discovery interface {
 	Start(h host.Host) error
 	// FindPeer returns addresses of a peer. It returns when ctx ends, at the latest. If it finds none, the error matches
 	// routing.ErrNotFound of libp2p. While all addresses that were found are of local networks, and none has led to the peer, it is called
-	// again for newer ones: not so if the Discovery has a method LocalOnly() bool, as that of node/mdns has, which returns true.
+	// again for newer ones, unless the Discovery has a method LocalOnly() bool that returns true, as that of node/mdns.
 	FindPeer(ctx context.Context, id peer.ID) (peer.AddrInfo, error)
 	// Node.Close calls Close once, before it closes the host. New calls it if it fails after Start has succeeded.
 	Close() error

@@ -194,7 +194,7 @@ func TestASearchThatFoundOnlyLocalAddressesContinues(t *testing.T) {
 	}, local)
 }
 
-// A discovery in the local network finds what is of use there, so its answer stands.
+// The answer of a discovery in the local network ends a search, because its addresses are of use there.
 func TestASearchInTheLocalNetworkEndsWithItsAnswer(t *testing.T) {
 	d := &localDiscovery{answering(0, "/ip4/192.168.2.2/udp/4001/quic-v1")}
 	inFind(t, func(t *testing.T, a *finder, b host.Host) {

@@ -96,7 +96,9 @@ func overLimitedRelay(t *testing.T) (*peerlanetest.Hosts, *client) {
 	h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{
 		Delay: 10 * time.Millisecond, Relayed: true, RelayLimit: &relay.RelayLimit{Data: 128 << 10, Duration: time.Hour},
 	})
-	server, err := peerlane.NewServer(h.Bob, &peerlane.ServerConfig{AdmitAll: true})
+	serving := peerlane.DefaultServerConfig()
+	serving.AdmitAll = true
+	server, err := peerlane.NewServer(h.Bob, serving)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, server.Stop()) })
 	require.NoError(t, server.Start(defaultTag, func(b []byte) ([]byte, error) { return b, nil }))

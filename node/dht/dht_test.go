@@ -37,6 +37,11 @@ func TestClientsFindEachOther(t *testing.T) {
 		_, err = first.FindPeer(t.Context(), "\x00\x04none")
 		require.ErrorIs(t, err, routing.ErrNotFound)
 		require.ErrorIs(t, err, ErrUnknownPeer)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, err = first.FindPeer(ctx, "\x00\x04none")
+		require.ErrorIs(t, err, routing.ErrNotFound)
+		require.NotErrorIs(t, err, ErrUnknownPeer, "the servers had no time to answer")
 	})
 }
 

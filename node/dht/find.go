@@ -60,10 +60,13 @@ func (d *Discovery) FindPeer(ctx context.Context, id peer.ID) (peer.AddrInfo, er
 			late = time.After(moreTime)
 		}
 	}
-	if len(info.Addrs) == 0 {
-		return peer.AddrInfo{}, notFound{ErrUnknownPeer}
+	switch {
+	case len(info.Addrs) > 0:
+		return info, nil
+	case ctx.Err() != nil:
+		return peer.AddrInfo{}, notFound{ctx.Err()}
 	}
-	return info, nil
+	return peer.AddrInfo{}, notFound{ErrUnknownPeer}
 }
 
 // contacts returns the addresses at which a server of the DHT recently saw a peer, or at which the host knows it as a server, if any.
