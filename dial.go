@@ -194,13 +194,13 @@ func (d *Dialer) openPort(
 // libp2p removes it from its list or ends the dial that made it, which the next dial joins, or only when the stream is used.
 const maxOpens = 4
 
-// tryWait is the longest wait before the third try; the fourth may wait twice as long. libp2p closes an incoming QUIC connection if 16 are
-// waiting to be accepted. The waits are random, so that a burst of dialers spreads out.
-const tryWait = 200 * time.Millisecond
+// tryWait is the longest wait before the third try; the fourth may wait twice as long.
+const tryWait = 100 * time.Millisecond
 
-// awaitTry waits before a try, and returns ctx's error if that ends before.
-func awaitTry(ctx context.Context, try int) error {
-	if try < 3 {
+// awaitTry waits before another try, if the last one failed with err because the peer closed a direct connection at once: libp2p does so if 16 QUIC
+// connections are waiting to be accepted. The waits are random, so that a burst of dialers spreads out. It returns ctx's error if that ends before.
+func (d *Dialer) awaitTry(ctx context.Context, pid peer.ID, try int, err error) error {
+	if try < 3 || !errors.Is(err, errConnGone) || !hasAddr(d.addrs(pid), isDirect) {
 		return ctx.Err()
 	}
 	most := time.Duration(try-2) * tryWait
@@ -216,7 +216,7 @@ func (d *Dialer) openRemote(
 		last := try == maxOpens
 		s, err := d.openStream(ctx, pid)
 		gone := errors.Is(err, network.ErrNoConn) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &dead)
-		if gone && !last && awaitTry(ctx, try+1) == nil {
+		if gone && !last && d.awaitTry(ctx, pid, try+1, err) == nil {
 			continue
 		}
 		if err != nil {
