@@ -50,6 +50,7 @@ nightly:
 	go test . -count=1 -timeout 0 -run TestSurviveEveryCut -args -survive.cuts=200
 	go test . -count=1 -timeout 0 -v -run TestSurviveTheCutsOfALimitedRelay -args -survive.relayed=1073741824
 	go test ./node/dht -count=1 -timeout 0 -v -run TestIdlePeersCostLittleAndGrowNothing -args -idle.for=24h
+	go test ./node -count=1 -timeout 0 -v -run TestACrowdHasTenThousandStreams -args -crowd 1000
 
 vet:
 	go vet -tags examples ./...

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/deadline"
+	"github.com/peerlane/peerlane/internal/pause"
 )
 
 // Dial connects to a peer if needed and opens a conn on a tag, as a zero Dialer does: over a direct connection, or a relay without limits.
@@ -193,6 +195,19 @@ func (d *Dialer) openPort(
 // libp2p removes it from its list or ends the dial that made it, which the next dial joins, or only when the stream is used.
 const maxOpens = 4
 
+// tryWait is the longest wait before the third try; the fourth may wait twice as long.
+const tryWait = 100 * time.Millisecond
+
+// awaitTry waits before another try, if the last one failed with err because the peer closed a direct connection at once: libp2p does so if 16 QUIC
+// connections are waiting to be accepted. The waits are random, so that a burst of dialers spreads out. It returns ctx's error if that ends before.
+func (d *Dialer) awaitTry(ctx context.Context, pid peer.ID, try int, err error) error {
+	if try < 3 || !errors.Is(err, errConnGone) || !hasAddr(d.addrs(pid), isDirect) {
+		return ctx.Err()
+	}
+	most := time.Duration(try-2) * tryWait
+	return pause.For(ctx, most/4+rand.N(most*3/4))
+}
+
 // openRemote tries again when a connection proves dead: one that the other side left silently looks alive until it is used.
 func (d *Dialer) openRemote(
 	ctx context.Context, pid peer.ID, port uint16, tags []protocol.ID,
@@ -202,7 +217,7 @@ func (d *Dialer) openRemote(
 		last := try == maxOpens
 		s, err := d.openStream(ctx, pid)
 		gone := errors.Is(err, network.ErrNoConn) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &dead)
-		if gone && !last && ctx.Err() == nil {
+		if gone && !last && d.awaitTry(ctx, pid, try+1, err) == nil {
 			continue
 		}
 		if err != nil {

@@ -47,7 +47,12 @@ func (d *Dialer) dialDirect(ctx context.Context, pid peer.ID) error {
 
 // connectTo dials the peer with the addresses in the book as well, because libp2p forgets them: see addrBook.
 func (d *Dialer) connectTo(ctx context.Context, pid peer.ID) error {
-	return d.connectHost(ctx, peer.AddrInfo{ID: pid, Addrs: bookOf(d.Host).addrs(pid)})
+	err := d.connectHost(ctx, peer.AddrInfo{ID: pid, Addrs: bookOf(d.Host).addrs(pid)})
+	if isOvertaken(err) && ctx.Err() == nil {
+		d.clearBackoff(pid)
+		return d.connectHost(ctx, peer.AddrInfo{ID: pid})
+	}
+	return err
 }
 
 // connectHost is the host's Connect. If ctx forces a direct connection, the host can be closed after direct.Settle.

@@ -2,6 +2,9 @@ package peerlane
 
 import (
 	"context"
+	"errors"
+	"slices"
+	"strings"
 	"sync"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -129,5 +132,14 @@ func hasOtherRelay(addrs []ma.Multiaddr, not peer.ID) bool {
 	return hasAddr(addrs, func(a ma.Multiaddr) bool {
 		relay, ok := relayIn(a)
 		return ok && relay != not
+	})
+}
+
+// isOvertaken reports whether a dial failed because another one was opening a connection through the relay. If the context of the other one had
+// ended, libp2p has dropped its connection. The error has a text and no value of its own.
+func isOvertaken(err error) bool {
+	dial, ok := errors.AsType[*swarm.DialError](err)
+	return ok && slices.ContainsFunc(dial.DialErrors, func(e swarm.TransportError) bool {
+		return isCircuit(e.Address) && e.Cause != nil && strings.Contains(e.Cause.Error(), "concurrent active dial")
 	})
 }

@@ -1,6 +1,7 @@
 package peerlane
 
 import (
+	"context"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -92,4 +93,24 @@ func TestARelayIsDialedAgainAtOnce(t *testing.T) {
 		require.Less(t, took, time.Second)
 		require.NoError(t, c.Close())
 	})
+}
+
+// A dial through a relay that was given up is still under way at the relay. libp2p fails the next one to the same peer when that succeeds.
+func TestADialAfterOneThatWasGivenUpSucceeds(t *testing.T) {
+	for after := 5 * time.Millisecond; after < 200*time.Millisecond; after += 10 * time.Millisecond {
+		synctest.Test(t, func(t *testing.T) {
+			h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Relayed: true, Delay: 20 * time.Millisecond})
+			mustListen(t, h.Bob, testTag, ListenConfig{})
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			defer cancel()
+			d := &Dialer{Host: h.Alice, Tag: testTag, Path: AllowRelay}
+			if c, err := d.Dial(ctx, h.Bob.ID()); err == nil {
+				require.NoError(t, c.Close())
+				return
+			}
+			c, err := d.Dial(t.Context(), h.Bob.ID())
+			require.NoError(t, err, "the first was given up after %v", after)
+			require.NoError(t, c.Close())
+		})
+	}
 }

@@ -3,11 +3,13 @@ package peerlane
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -395,4 +397,34 @@ func TestAnErrorOfADialReadsLikeOneOfPackageNet(t *testing.T) {
 	require.EqualError(t, err, "dial libp2p "+id+"->"+id+`: negotiate "/peerlane-test/1.0.0" at `+id+
 		": remote: not found: the peer does not serve this tag (rejected)")
 	require.False(t, errors.Is(err, ErrUnreachable))
+}
+
+// libp2p closes incoming QUIC connections if 16 are waiting to be accepted. The dialers try again a moment later.
+func TestManyHostsDialOneAtTheSameMoment(t *testing.T) {
+	const many = 200
+	synctest.Test(t, func(t *testing.T) {
+		net := peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 20 * time.Millisecond})
+		host := net.Host("11.0.0.1:4001")
+		mustListen(t, host, testTag, ListenConfig{Backlog: many})
+		done := make(chan error, many)
+		for i := range many {
+			h := net.Host(fmt.Sprintf("11.0.1.%d:4001", i+1))
+			peerlanetest.Teach(h, host.ID(), host.Addrs()...)
+			go func() {
+				c, err := Dial(t.Context(), h, host.ID(), testTag)
+				if err == nil {
+					err = c.Close()
+				}
+				done <- err
+			}()
+		}
+		failed := 0
+		for range many {
+			if err := <-done; err != nil {
+				failed++
+				t.Log(err)
+			}
+		}
+		require.Zero(t, failed)
+	})
 }

@@ -99,7 +99,7 @@ func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
 // listen starts the listeners and their accept loops, which end when unlisten closes them.
 func (t *servedTag) listen() error {
 	s := t.server
-	var config ListenConfig
+	config := ListenConfig{Backlog: max(defaultBacklog, s.cfg.MaxConcurrentConns)} // all peers may come back at once
 	var err error
 	if t.sessions, err = config.listen(s.host, sessionTag(t.tag), nil); err != nil {
 		return err

@@ -142,3 +142,17 @@ func TestMaxIdleTimeClosesASessionOnceAndBounded(t *testing.T) {
 		close(over)
 	})
 }
+
+// The peers that may have a session may all come back at the same moment, as those of a restarted server do.
+func TestABurstOfAllPeersWaitsForTheAcceptLoop(t *testing.T) {
+	for limit, room := range map[int]int{1: defaultBacklog, 1000: 1000, 5000: 5000} {
+		server, err := NewServer(testnet.Host(t, testnet.TCPTLS), &ServerConfig{MaxConcurrentConns: limit})
+		require.NoError(t, err)
+		require.NoError(t, server.Start(testTag, func(b []byte) ([]byte, error) { return b, nil }))
+		for _, tag := range server.servedTags() {
+			require.Equal(t, room, cap(tag.sessions.queue))
+			require.Equal(t, room, cap(tag.legacy.queue))
+		}
+		require.NoError(t, server.Stop())
+	}
+}

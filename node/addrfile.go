@@ -118,6 +118,9 @@ func (f *addrFile) FindPeer(_ context.Context, id peer.ID) (peer.AddrInfo, error
 	return info, nil
 }
 
+// LocalOnly returns true: the file has no newer addresses. See Discovery.
+func (f *addrFile) LocalOnly() bool { return true }
+
 // errNeverReached matches routing.ErrNotFound.
 var errNeverReached = fmt.Errorf("address file: the peer has not been reached before: %w", routing.ErrNotFound)
 

@@ -64,6 +64,20 @@ func TestAnAddressFileIsNotTheOnlySource(t *testing.T) {
 	require.NoError(t, a.Close())
 }
 
+// The file is asked once: it does not find newer addresses.
+func TestAnAddressFileIsNotAskedAgain(t *testing.T) {
+	id := newPeerID(t)
+	path := filepath.Join(t.TempDir(), "addrs")
+	stale := fmt.Sprintf("%s\n%d /ip4/127.0.0.1/tcp/1/p2p/%s\n", addrFileHead, time.Now().Unix(), id)
+	require.NoError(t, os.WriteFile(path, []byte(stale), 0o600))
+	a, err := New(t.Context(), &Options{NoListen: true, AddrFile: path})
+	require.NoError(t, err)
+	began := time.Now()
+	require.Error(t, a.Host().Connect(t.Context(), peer.AddrInfo{ID: id}), "nothing listens there")
+	require.Less(t, time.Since(began), searchTime/2, "it did not wait for another address")
+	require.NoError(t, a.Close())
+}
+
 // Claim: node.Options.Logger
 func TestTheLoggerReceivesADamagedAddressFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "addrs")

@@ -16,6 +16,8 @@ import (
 	"github.com/libp2p/go-libp2p/core/routing"
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
+
+	"github.com/peerlane/peerlane/internal/pause"
 )
 
 // A Discovery finds peers by their Peer ID, and may announce the host to others. Packages node/mdns and node/dht implement it. A Discovery
@@ -25,7 +27,8 @@ type Discovery interface {
 	// it leaves nothing open. A second Start must fail: its error should match ErrInvalid.
 	Start(h host.Host) error
 	// FindPeer returns addresses of a peer. It returns when ctx ends, at the latest. If it finds none, the error matches
-	// routing.ErrNotFound of libp2p.
+	// routing.ErrNotFound of libp2p. While all addresses that were found are of local networks, and none has led to the peer, it is called
+	// again for newer ones, unless the Discovery has a method LocalOnly() bool that returns true, as that of node/mdns.
 	FindPeer(ctx context.Context, id peer.ID) (peer.AddrInfo, error)
 	// Node.Close calls Close once, before it closes the host. New calls it if it fails after Start has succeeded.
 	Close() error
@@ -44,13 +47,17 @@ type RelaySource interface {
 const (
 	searchTime    = 30 * time.Second
 	searchAfter   = time.Second // from the first dial of known addresses to the start of a search
-	maxSearches   = 64          // at a time; further ones wait
-	maxFoundAddrs = 64          // per peer
-	maxAddrLen    = 512         // bytes of an address; longer ones are ignored
+	askAgain      = time.Second // from an answer to the next question to the same discovery; it doubles
+	askAgainLast  = 8 * time.Second
+	maxSearches   = 64  // at a time; further ones wait
+	maxFoundAddrs = 64  // per peer
+	maxAddrLen    = 512 // bytes of an address; longer ones are ignored
 )
 
 // A finder is a host that asks its discoveries for a peer's addresses if it has none, or if none works within a second. It asks all
-// discoveries in parallel. Answers are only candidates to dial: the peer still proves its identity with its key.
+// discoveries in parallel. Answers are only candidates to dial: the peer still proves its identity with its key. Addresses of local networks
+// may be those of another network than this host's, so they do not end a search. A peer that has just started may have announced only
+// these: the ones through its relays follow.
 type finder struct {
 	host.Host
 
@@ -269,7 +276,7 @@ func (f *finder) leave(s *search) {
 	}
 }
 
-// run asks all discoveries. It ends when all have answered, or when ctx ends.
+// run asks all discoveries. It ends when all have answered and an address that was found is not of a local network, or when ctx ends.
 func (s *search) run(ctx context.Context, f *finder, id peer.ID) {
 	select {
 	case f.slots <- struct{}{}:
@@ -282,11 +289,13 @@ func (s *search) run(ctx context.Context, f *finder, id peer.ID) {
 	errs := make([]error, len(f.kinds))
 	for i, d := range f.kinds {
 		asked.Go(func() {
-			info, err := d.FindPeer(ctx, id)
-			if err == nil && (info.ID != id || !s.add(id, info.Addrs)) {
-				err = routing.ErrNotFound
+			errs[i] = s.ask(ctx, d, id)
+			for wait := askAgain; errs[i] == nil && !isLocalOnly(d) && s.isLocal(); wait = min(2*wait, askAgainLast) {
+				if pause.For(ctx, wait) != nil {
+					return
+				}
+				_ = s.ask(ctx, d, id) // the first answer stands
 			}
-			errs[i] = err
 		})
 	}
 	asked.Wait()
@@ -300,6 +309,28 @@ func (s *search) run(ctx context.Context, f *finder, id peer.ID) {
 		}
 	}
 	s.end(cmp.Or(all, routing.ErrNotFound)) // ErrNotFound: no more addresses
+}
+
+// ask asks one discovery.
+func (s *search) ask(ctx context.Context, d Discovery, id peer.ID) error {
+	info, err := d.FindPeer(ctx, id)
+	if err == nil && (info.ID != id || !s.add(id, info.Addrs)) {
+		err = routing.ErrNotFound
+	}
+	return err
+}
+
+// isLocalOnly reports whether a discovery finds addresses that are of use in this host's network, or none.
+func isLocalOnly(d Discovery) bool {
+	l, ok := d.(interface{ LocalOnly() bool })
+	return ok && l.LocalOnly()
+}
+
+// isLocal reports whether all addresses found so far are of local networks.
+func (s *search) isLocal() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !slices.ContainsFunc(s.found, func(a ma.Multiaddr) bool { return !manet.IsPrivateAddr(a) })
 }
 
 // add adds the addresses that a discovery found, and reports whether any of them can be dialed.

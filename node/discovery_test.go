@@ -14,6 +14,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/routing"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/stretchr/testify/require"
 
@@ -150,6 +151,88 @@ func TestTheFirstUsefulAnswerWins(t *testing.T) {
 		require.Less(t, time.Since(began), time.Second)
 	}, other, answering(0), answering(0, nowhere), answering(0, "/ip4/0.0.0.0/udp/4001/quic-v1"), answering(200*time.Millisecond, addrOfB),
 		answering(time.Minute, addrOfB))
+}
+
+// Addresses of local networks may be those of another one, so the search continues, until an address of the internet is found or ctx ends.
+func TestASearchThatFoundOnlyLocalAddressesContinues(t *testing.T) {
+	const elsewhere = "/ip4/192.168.2.2/udp/4001/quic-v1"
+	var d *fakeDiscovery
+	find := func(ctx context.Context, id peer.ID) (peer.AddrInfo, error) {
+		at := elsewhere
+		switch n := d.asked.Load(); {
+		case n == 2:
+			return peer.AddrInfo{}, routing.ErrNotFound
+		case n >= 4:
+			at = addrOfB
+		}
+		return answering(0, at).find(ctx, id)
+	}
+	d = &fakeDiscovery{find: find}
+	inFind(t, func(t *testing.T, a *finder, b host.Host) {
+		began := time.Now()
+		require.NoError(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		require.Less(t, time.Since(began), 7*askAgain+time.Second, "after 1, 2 and 4 s")
+		require.EqualValues(t, 4, d.asked.Load())
+	}, d)
+
+	local := answering(0, elsewhere)
+	inFind(t, func(t *testing.T, a *finder, b host.Host) {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		began := time.Now()
+		err := a.Connect(ctx, peer.AddrInfo{ID: b.ID()})
+		require.ErrorIs(t, err, swarm.ErrAllDialsFailed, "the reason is that of the last dial")
+		require.ErrorContains(t, err, elsewhere)
+		require.Equal(t, 20*time.Second, time.Since(began))
+		require.EqualValues(t, 5, local.asked.Load(), "at once, and 1, 3, 7 and 15 s later")
+		synctest.Wait()
+		require.Empty(t, a.searches)
+
+		began = time.Now()
+		require.Error(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		require.LessOrEqual(t, time.Since(began), searchAfter+searchTime)
+	}, local)
+}
+
+// The answer of a discovery in the local network ends a search, because its addresses are of use there.
+func TestASearchInTheLocalNetworkEndsWithItsAnswer(t *testing.T) {
+	d := &localDiscovery{answering(0, "/ip4/192.168.2.2/udp/4001/quic-v1")}
+	inFind(t, func(t *testing.T, a *finder, b host.Host) {
+		began := time.Now()
+		require.Error(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		require.Less(t, time.Since(began), searchTime/2, "until the dial fails")
+		require.EqualValues(t, 1, d.asked.Load())
+	}, d)
+}
+
+type localDiscovery struct{ *fakeDiscovery }
+
+func (localDiscovery) LocalOnly() bool { return true }
+
+// After a search whose address did not work, the next one asks again.
+func TestAnAddressThatFailedIsNoAnswerToTheNextSearch(t *testing.T) {
+	d := &fakeDiscovery{}
+	d.find = func(ctx context.Context, id peer.ID) (peer.AddrInfo, error) {
+		return answering(0, []string{nowhere, addrOfB}[d.asked.Load()-1]).find(ctx, id)
+	}
+	inFind(t, func(t *testing.T, a *finder, b host.Host) {
+		require.Error(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		began := time.Now()
+		require.NoError(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		require.Less(t, time.Since(began), searchAfter+time.Second)
+	}, d)
+}
+
+// Once an address of the internet was found, no discovery is asked again, except one that waits to be.
+func TestASearchThatFoundAnAddressOfTheInternetEnds(t *testing.T) {
+	near, far := answering(0, "/ip4/192.168.2.2/udp/4001/quic-v1"), answering(askAgain/2, nowhere)
+	inFind(t, func(t *testing.T, a *finder, b host.Host) {
+		began := time.Now()
+		require.Error(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		require.Less(t, time.Since(began), 10*time.Second, "until the dials fail")
+		require.EqualValues(t, 1, far.asked.Load())
+		require.LessOrEqual(t, near.asked.Load(), int32(2))
+	}, near, far)
 }
 
 // An answer is only a candidate: a host with another key does not pass for the peer.

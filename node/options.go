@@ -61,8 +61,8 @@ type Options struct {
 
 	// ConnsPerPeer sets how many streams each way one peer may have open on a tag, such as conns of peerlane.Listen, by
 	// tag; the limits above a tag grow with it. libp2p's default is 64, and 4 more for each 8 GiB of memory; that of Limits
-	// is StreamsPerPeer. Set it on the host that accepts the conns: an HTTP client without MaxConnsPerHost opens as many
-	// as it has requests. One QUIC connection carries 256 streams at most. Each must be at least 1, and all together at
+	// is StreamsPerPeer. Set it on both hosts: that of the dialing one limits the conns that it opens, and an HTTP client
+	// without MaxConnsPerHost opens as many as it has requests. One QUIC connection carries 256 streams at most. Each must be at least 1, and all together at
 	// most 1,000,000.
 	ConnsPerPeer map[protocol.ID]int
 

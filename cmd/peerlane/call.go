@@ -47,8 +47,13 @@ func (c *callCmd) Run(ctx context.Context, std stdio) (err error) {
 	if !c.Raw && std.isTerminal() {
 		response = escaped(response)
 	}
-	_, err = std.out.Write(response)
-	return err
+	if _, err := std.out.Write(response); err != nil {
+		return err
+	}
+	if d := newDisplay(std.err); d.tty {
+		cl.showPath(ctx, d)
+	}
+	return nil
 }
 
 // body returns the request.

@@ -22,6 +22,9 @@ type hostFlags struct {
 	secretFlags
 }
 
+// Help is shown by --help.
+func (*hostFlags) Help() string { return calleeHelp }
+
 // endpoint answers transfers.
 type endpoint struct {
 	node     *node.Node

@@ -5,12 +5,9 @@ import (
 	"errors"
 	"net"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/libp2p/go-libp2p/core/routing"
-	"github.com/libp2p/go-libp2p/core/sec"
-	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/node"
@@ -66,8 +63,9 @@ var verdicts = []verdict{
 	{peerlane.ErrNotAllowed, exitRefused, "ask the peer to --allow this Peer ID, and keep it with --key FILE"},
 	{peerlane.ErrNotServed, exitNotServed, "the peer is there: compare --tag with what it serves"},
 	{peerlane.ErrRelayOnly, exitUnreachable, "the NATs let no direct path through: --allow-relay goes through the relay, as far as its limits let it; one of peerlane relay --data none has none"},
+	{dht.ErrUnknownPeer, exitUnreachable, "neither the DHT nor the local network knows it: check that it runs, with the same --dht; or give an address that it prints"},
 	{routing.ErrNotFound, exitUnreachable, "it was looked for in the local network: if it is elsewhere, give an address that it prints, or --dht on both sides; if it is here, check that it runs, and firewalls (UDP port 5353)"},
-	{peerlane.ErrUnreachable, exitUnreachable, "check that the peer runs, that the address is what it prints now, and firewalls between"},
+	{peerlane.ErrUnreachable, exitUnreachable, hintUnreachable},
 	{peerlane.ErrTooLarge, exitNoRoom, "send less in one call"},
 	{peerlane.ErrUnavailable, exitNoRoom, "try again later"},
 	{peerlane.ErrGoingAway, exitNoRoom, "the peer is stopping: try again when it is back"},
@@ -76,9 +74,6 @@ var verdicts = []verdict{
 // hintUnknown is for a call of which nobody knows whether it ran.
 const hintUnknown = "the call may have run at the peer: find out before trying again"
 
-// hintNoRelay is for a --relay that serves nobody, or not this host.
-const hintNoRelay = "check that the relay runs, the address in --relay, and that it serves relayed connections"
-
 // hintPing is for a session whose peer no longer answers.
 const hintPing = "the peer was there and no longer answers: check that it runs, and the network between"
 
@@ -86,9 +81,6 @@ const hintPing = "the peer was there and no longer answers: check that it runs, 
 func explain(err error) (code int, hint string) {
 	if hint, ok := pathHint(err); ok {
 		return exitUnreachable, hint
-	}
-	if isMismatch(err) {
-		return exitUnreachable, "another peer is at that address: if it lost its --key FILE, its new Peer ID must be used"
 	}
 	if hint, ok := ticketHint(err); ok {
 		return exitUsage, hint
@@ -99,8 +91,8 @@ func explain(err error) (code int, hint string) {
 	if s, ok := explainTransfer(err); ok {
 		return s.code, s.hint
 	}
-	if errors.Is(err, errNoRelay) { // whether it has refused, or not answered in time
-		return exitUnreachable, hintNoRelay
+	if errors.Is(err, errNoRelay) {
+		return exitUnreachable, reserveHint(err)
 	}
 	if _, ok := errors.AsType[*pingError](err); ok && !errors.Is(err, context.Canceled) {
 		if isTimeout(err) {
@@ -114,7 +106,7 @@ func explain(err error) (code int, hint string) {
 	case timeout && sent:
 		return exitTimeout, hintUnknown
 	case timeout && isTyped && e.Outcome == session.NotSent:
-		return exitUnreachable, "no answer, and nothing was sent: check that the peer runs, the address, and firewalls between"
+		return exitUnreachable, hintNoAnswer
 	case timeout:
 		return exitTimeout, "give more time with --timeout"
 	case sent:
@@ -137,27 +129,6 @@ func explain(err error) (code int, hint string) {
 	return exitRefused, ""
 }
 
-// pathHint returns what helps if nothing was sent because of --dht or --local, or because a Unix domain socket is dead.
-func pathHint(err error) (hint string, ok bool) {
-	if e, isTyped := errors.AsType[*peerlane.Error](err); isTyped && e.Outcome != session.NotSent {
-		return "", false
-	}
-	dial, dialed := errors.AsType[*swarm.DialError](err)
-	isRemote := func(e swarm.TransportError) bool { return !isSocket(e.Address) }
-	switch {
-	case errors.Is(err, dht.ErrNoServer):
-		return "check the address in --dht, that peerlane relay --dht runs there, and this machine's way to it; --dht=none does without a DHT", true
-	case errors.Is(err, swarm.ErrGaterDisallowedConnection): // of localNetwork
-		return "--local keeps to the networks of this machine, and the peer was not reached in them: leave it out to use others too", true
-	case errors.Is(err, swarm.ErrNoGoodAddresses):
-		return "no address of the peer can be dialed from here: IPv6 link-local addresses (fe80:...) never can; give another one that it prints, or, in the local network, its Peer ID alone", true
-	case dialed && len(dial.DialErrors) > 0 &&
-		!slices.ContainsFunc(dial.DialErrors, isRemote):
-		return "nothing answers at this socket: check that the peer runs, and that the path is what it prints now", true
-	}
-	return "", false
-}
-
 func isTimeout(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
@@ -178,10 +149,4 @@ func oneLine(err error) string {
 	}
 	text = strings.ReplaceAll(text, "failed to dial: failed to dial the peer: ", "") // libp2p's, before its "all dials failed"
 	return strings.Join(strings.Fields(strings.ReplaceAll(text, "\n  * ", " ")), " ")
-}
-
-// isMismatch reports whether somebody else is at the address.
-func isMismatch(err error) bool {
-	_, ok := errors.AsType[sec.ErrPeerIDMismatch](err)
-	return ok
 }

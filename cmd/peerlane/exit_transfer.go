@@ -84,7 +84,7 @@ func explainTransfer(err error) (s side, ok bool) {
 	remote := errors.As(err, &e) && e.Remote
 	if below := (*peerlane.Error)(nil); code == transfer.CodeLost && errors.As(err, &below) {
 		if isTimeout(err) {
-			return side{exitUnreachable, "no answer: check that the peer runs, the address, and firewalls between"}, true
+			return side{exitUnreachable, hintNoAnswer}, true
 		}
 		if errors.Is(err, peerlane.ErrNotServed) { // there is no --tag to compare
 			return side{exitNotServed, "the peer is there, but runs neither peerlane send nor receive"}, true

@@ -21,6 +21,12 @@ type findFlags struct {
 	Local bool    `help:"Use the local network only: no relay, no DHT, and no connection to or from other networks. Relays and DHTs of the environment and the configuration file do not count then."`
 }
 
+// What the commands say in their help about two sides behind NATs.
+const (
+	calleeHelp = "If both sides are behind NATs, this side needs --relay, or both need --dht. In one local network neither is needed."
+	callerHelp = "If both sides are behind NATs, the other side needs --relay, or both need --dht. In one local network neither is needed."
+)
+
 const (
 	dhtPrefix   = "/peerlane" // of a DHT that peerlane relay serves
 	dhtNone     = "none"      // the value of --dht without bootstrap peers

@@ -187,6 +187,7 @@ func (c *getCmd) fetch(
 	case <-t.Done():
 	}
 	d.follow(t, "")
+	d.paths.end()
 	return t.Wait()
 }
 

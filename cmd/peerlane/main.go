@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -109,11 +110,19 @@ func run(args []string, std stdio) int {
 	if (code == exitUsage || code == exitLocal) && missesEquals(args) {
 		hint = hintEquals
 	}
+	if code == exitUnreachable && hint != "" && mayRetry(err) && isOff(parsed, "retry") {
+		hint += "; --retry waits until the peer can be reached"
+	}
 	fmt.Fprintf(std.err, "peerlane: %s\n", flagNames.Replace(safe(oneLine(err))))
 	if hint != "" {
 		fmt.Fprintf(std.err, "hint: %s\n", hint)
 	}
 	return code
+}
+
+// isOff reports whether the command has a switch of this name, and it is off.
+func isOff(parsed *kong.Context, name string) bool {
+	return slices.ContainsFunc(parsed.Flags(), func(f *kong.Flag) bool { return f.Name == name && parsed.FlagValue(f) == false })
 }
 
 const hintEquals = "--dht takes its value after an =, as in --dht=ADDR"

@@ -94,6 +94,9 @@ type peerFlags struct {
 	secretFlags
 }
 
+// Help is shown by --help.
+func (*peerFlags) Help() string { return callerHelp }
+
 // defaultTag is the tag of serve, call and ping.
 const defaultTag = "/peerlane/call/1.0.0"
 

@@ -33,13 +33,18 @@ func (c *pingCmd) Run(ctx context.Context, std stdio) (err error) {
 	if err != nil {
 		return err
 	}
+	return c.pings(ctx, std, s)
+}
+
+// pings pings on a session, and says over which path, again when that changes.
+func (c *pingCmd) pings(ctx context.Context, std stdio, s *session.Session) (err error) {
 	sealed := "not sealed"
 	if s.Snapshot().Sealed {
 		sealed = "sealed"
 	}
 	path := peerlane.PathOf(s)
 	path.RTT = 0 // follows
-	fmt.Fprintf(std.out, "%s: %s, %s\n", cl.peer, path, sealed)
+	fmt.Fprintf(std.out, "%s: %s, %s\n", s.Peer(), pathText(path), sealed)
 	times := make([]time.Duration, c.Count)
 	for i := range times {
 		if i > 0 {
@@ -50,6 +55,11 @@ func (c *pingCmd) Run(ctx context.Context, std stdio) (err error) {
 		if times[i], err = c.once(ctx, s); err != nil {
 			return err
 		}
+		now := peerlane.PathOf(s)
+		if kindText(now) != kindText(path) || now.Relayed && i == len(times)-1 {
+			fmt.Fprintf(std.out, "path     %s\n", pathText(now))
+		}
+		path = now
 		fmt.Fprintf(std.out, "%d: %s\n", i+1, shortTime(times[i]))
 	}
 	slices.Sort(times)

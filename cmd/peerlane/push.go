@@ -54,6 +54,7 @@ func (c *pushCmd) Run(ctx context.Context, std stdio) (err error) {
 	o.Lanes, o.AllowLimited = c.Lanes, c.AllowRelay
 	t := transfer.Push(ctx, dialers[0], tree, &o)
 	d.follow(t, "")
+	d.paths.end()
 	r, err := t.Wait()
 	if err == nil || isPartly(r, err) {
 		fmt.Fprintln(std.out, sentLine(r, info.ID.String()))

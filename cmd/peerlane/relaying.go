@@ -1,10 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
+
+	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/node/dht"
@@ -54,9 +60,13 @@ func (c *relayCmd) Run(ctx context.Context, std stdio) (err error) {
 	if c.Key == "" {
 		fmt.Fprintln(std.out, "key      none: the Peer ID is new each time; --key FILE keeps it")
 	}
-	addrs := n.Addrs()
+	addrs, far := byReach(n.Addrs())
 	for _, a := range addrs {
 		fmt.Fprintf(std.out, "address  %s\n", a)
+	}
+	if !far {
+		fmt.Fprintf(std.err, "warning  other networks cannot reach any of these addresses: run the relay on a machine with a public address, or forward "+
+			"a port to this one, TCP and UDP, and give --relay /ip4/ADDRESS/tcp/PORT/p2p/%s with the outside address and port\n", n.ID())
 	}
 	if len(addrs) > 0 {
 		fmt.Fprintf(std.out, "use it   --relay %s\n", addrs[0])
@@ -95,4 +105,46 @@ func (c *relayCmd) service() (*node.RelayService, error) {
 		s.Allow = append(s.Allow, info.ID)
 	}
 	return s, nil
+}
+
+// How far an address reaches.
+const (
+	reachesFar = iota // it may be reached from other networks
+	reachesLAN
+	reachesLink // one network segment: 169.254.x.x, fe80:...
+	reachesHost // this machine
+)
+
+// reachOf returns how far an address reaches.
+func reachOf(a ma.Multiaddr) int {
+	if _, err := a.ValueForProtocol(ma.P_UNIX); err == nil {
+		return reachesHost
+	}
+	ip, err := manet.ToIP(a)
+	switch {
+	case err == nil && ip.IsLoopback():
+		return reachesHost
+	case err == nil && ip.IsLinkLocalUnicast():
+		return reachesLink
+	case manet.IsPrivateAddr(a):
+		return reachesLAN
+	}
+	return reachesFar
+}
+
+// byReach returns addresses of a node with those first that reach farthest, IPv4 before IPv6 and TCP before UDP, and whether one of them may be
+// reached from other networks.
+func byReach(addrs []string) (sorted []string, far bool) {
+	reach := func(text string) int {
+		a, err := ma.NewMultiaddr(text)
+		if err != nil {
+			return reachesHost // none of a node's
+		}
+		return reachOf(a)
+	}
+	has := func(text, part string) int { return strings.Count(text, part) }
+	sorted = slices.SortedStableFunc(slices.Values(addrs), func(a, b string) int {
+		return cmp.Or(cmp.Compare(reach(a), reach(b)), has(a, "/ip6/")-has(b, "/ip6/"), has(a, "/udp/")-has(b, "/udp/"))
+	})
+	return sorted, len(sorted) > 0 && reach(sorted[0]) == reachesFar
 }

@@ -99,3 +99,30 @@ func TestRelayServesADHT(t *testing.T) {
 	cancel()
 	require.NoError(t, <-ended)
 }
+
+// What a relay prints to paste comes first: an address that others can reach from their networks.
+func TestTheAddressThatReachesFarthestComesFirst(t *testing.T) {
+	const (
+		socket   = "/p2p/" + somePeer + "/unix/run/app.sock"
+		loopback = "/ip4/127.0.0.1/tcp/4001/p2p/" + somePeer
+		link4    = "/ip4/169.254.3.4/tcp/4001/p2p/" + somePeer
+		link6    = "/ip6/fe80::1/tcp/4001/p2p/" + somePeer
+		lan      = "/ip4/192.168.1.20/tcp/4001/p2p/" + somePeer
+		shared   = "/ip4/100.64.0.1/tcp/4001/p2p/" + somePeer // behind the provider's NAT
+		unique   = "/ip6/fd00::1/tcp/4001/p2p/" + somePeer
+		public4  = "/ip4/203.0.113.9/tcp/4001/p2p/" + somePeer
+		quic     = "/ip4/203.0.113.9/udp/4001/quic-v1/p2p/" + somePeer
+		public6  = "/ip6/2600::1/tcp/4001/p2p/" + somePeer
+		named    = "/dns4/relay.example/tcp/4001/p2p/" + somePeer
+	)
+	sorted, far := byReach([]string{socket, loopback, link4, lan, link6, public6, quic, public4, shared, unique, named})
+	require.Equal(t, []string{public4, named, quic, public6, lan, shared, unique, link4, link6, socket, loopback}, sorted)
+	require.True(t, far)
+	for _, near := range []string{socket, loopback, link4, link6, lan, shared, unique} {
+		_, far = byReach([]string{near})
+		require.False(t, far, near)
+	}
+	sorted, far = byReach(nil)
+	require.Empty(t, sorted)
+	require.False(t, far)
+}

@@ -19,7 +19,7 @@ import (
 // The scripts run peerlane as processes of their own, which is this test binary under another name: see TestMain.
 //
 //	serve NAME ARGS...   starts peerlane serve, waits for "ready", sets $NAME_addr, $NAME_listen and $NAME_peer
-//	start NAME CMD...    starts peerlane send or receive likewise, and sets $NAME_ticket as well
+//	start NAME CMD...    starts peerlane send, receive or relay likewise, and sets $NAME_ticket as well, if there is one
 //	[!] finish NAME      waits for its end, wants exit code 0, and leaves NAME.out and NAME.err
 //	[!] quit NAME        sends SIGINT, waits, wants exit code 0, and leaves NAME.out and NAME.err
 //	signal NAME          sends SIGINT
@@ -113,7 +113,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	b := launch(ts, args[0], args[1:])
 	names := map[string]string{"peer": "peer", "ticket": "ticket"}
-	if args[1] == "receive" {
+	if args[1] == "receive" || args[1] == "relay" {
 		names = map[string]string{"peer": "peer", "address": "addr"}
 	}
 	b.set(ts, args[0], names)

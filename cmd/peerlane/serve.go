@@ -35,6 +35,9 @@ type serveCmd struct {
 	Command []string `arg:"" optional:"" passthrough:"" help:"Command for --exec, with its arguments."`
 }
 
+// Help is shown by --help.
+func (*serveCmd) Help() string { return calleeHelp }
+
 // Run serves until ctx ends, which is the first signal, and then drains.
 func (c *serveCmd) Run(ctx context.Context, std stdio) (err error) {
 	cfg, err := c.config(std)

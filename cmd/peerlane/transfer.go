@@ -154,6 +154,9 @@ type dialFlags struct {
 	secretFlags
 }
 
+// Help is shown by --help.
+func (*dialFlags) Help() string { return callerHelp }
+
 // connectTimeout bounds one attempt to reach a peer.
 const connectTimeout = 30 * time.Second
 

@@ -30,6 +30,7 @@ type paths struct {
 
 	mu   sync.Mutex
 	last map[string]shown // by peer
+	over bool             // nothing is shown any more
 }
 
 // shown is the last line about a peer.
@@ -114,9 +115,26 @@ func (p *paths) show(peer string, s *session.Session, kind, text string) {
 	p.last[peer] = shown{kind: kind, at: last.at, on: weak.Make(s)}
 }
 
+// end stops showing paths: a peer that goes once all is done is not lost.
+func (p *paths) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+}
+
 func (p *paths) writeLocked(peer, text string) {
+	if p.over {
+		return
+	}
 	if p.name {
 		text = tail(peer) + " " + text
 	}
 	p.display.printf("path     %s", text)
+}
+
+// showPath shows the path of the client's session with its peer, if it has one.
+func (c *client) showPath(ctx context.Context, d *display) {
+	if s, err := c.Connect(ctx, c.peer, c.tag); err == nil { // the one of the last call
+		newPaths(d, false).onPath(s, peerlane.PathOf(s))
+	}
 }

@@ -21,6 +21,8 @@ func TestPathsAreShownWhenTheyChange(t *testing.T) {
 	for _, kind := range []string{"relayed", "relayed", "direct", "direct", "relayed"} {
 		p.show("a", nil, kind, kind+", 12 ms")
 	}
+	p.end()
+	p.show("a", nil, "lost", "lost")
 	require.Equal(t, "path     relayed, 12 ms\npath     direct, 12 ms\npath     relayed, 12 ms\n", out.String())
 }
 
@@ -85,5 +87,58 @@ func TestPathsAreShownAsMeasured(t *testing.T) {
 		require.Equal(t, "path     lost; looking for another\n", news())
 		require.Empty(t, d.pathText(s.Peer()))
 		s.Abort()
+	})
+}
+
+// overLimitedRelay returns two hosts behind a relay with limits, and a client of the one that the other serves.
+func overLimitedRelay(t *testing.T) (*peerlanetest.Hosts, *client) {
+	t.Helper()
+	h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{
+		Delay: 10 * time.Millisecond, Relayed: true, RelayLimit: &relay.RelayLimit{Data: 128 << 10, Duration: time.Hour},
+	})
+	serving := peerlane.DefaultServerConfig()
+	serving.AdmitAll = true
+	server, err := peerlane.NewServer(h.Bob, serving)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, server.Stop()) })
+	require.NoError(t, server.Start(defaultTag, func(b []byte) ([]byte, error) { return b, nil }))
+	config := clientConfig(time.Minute, 0)
+	config.Path = peerlane.AllowRelay
+	c, err := peerlane.NewClient(h.Alice, config)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, c.Close()) })
+	return h, &client{Client: c, peer: h.Bob.ID(), tag: defaultTag}
+}
+
+// ping and call show the path in the same words as the transfers. ping shows it again when it has changed, and when it ends over a relay.
+func TestPingAndCallShowThePath(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, cl := overLimitedRelay(t)
+		by := "relayed by " + h.Relay.Host().ID().String() + ", quic-v1, "
+		out := new(lockedBuffer)
+		cl.showPath(t.Context(), &display{out: out})
+		require.Regexp(t, "^path     "+by+"40 ms, 12[0-9] KiB left, looking for a direct path\n$", out.String())
+
+		s, err := cl.Connect(t.Context(), cl.peer, cl.tag)
+		require.NoError(t, err)
+		ping := func() error {
+			out = new(lockedBuffer)
+			c := pingCmd{peerFlags: peerFlags{Timeout: time.Minute}, Count: 4, Interval: 10 * time.Second}
+			return c.pings(t.Context(), stdio{nil, out, out}, s)
+		}
+		require.NoError(t, ping())
+		require.Regexp(t, "^"+cl.peer.String()+": "+by+"12[0-9] KiB left, looking for a direct path, not sealed\n"+
+			"1: 40.0 ms\n2: 40.0 ms\n3: 40.0 ms\npath     "+by+"40 ms, 12[0-9] KiB left, looking for a direct path\n4: 40.0 ms\n4 pings: ", out.String())
+
+		done := make(chan error)
+		go func() { done <- ping() }()
+		time.Sleep(15 * time.Second)
+		peerlanetest.OpenDirect(t, h.Alice, h.Bob)
+		require.NoError(t, <-done)
+		require.Regexp(t, "not sealed\n1: 40.0 ms\n2: 40.0 ms\npath     direct, quic-v1, 20 ms\n3: 20.0 ms\n4: 20.0 ms\n4 pings: ", out.String())
+
+		out = new(lockedBuffer)
+		cl.showPath(t.Context(), &display{out: out})
+		require.Equal(t, "path     direct, quic-v1, 20 ms\n", out.String())
 	})
 }

@@ -115,7 +115,7 @@ func (d *Discovery) Start(h host.Host) error {
 		return fmt.Errorf("dht: %w", err)
 	}
 	d.host, d.events = h, events
-	if d.dht, err = kad.New(d.ctx, h, d.kad(h)...); err != nil {
+	if d.dht, err = kad.New(d.ctx, lookupHost{h}, d.kad(h)...); err != nil {
 		d.dht = nil
 		return errors.Join(fmt.Errorf("dht: %w", err), d.Close())
 	}

@@ -21,6 +21,7 @@ import (
 // Claim: dht.Options.Bootstrap
 // Claim: dht.Options.Prefix
 // Claim: dht.Options.Server
+// Claim: dht.ErrUnknownPeer
 func TestClientsFindEachOther(t *testing.T) {
 	inWorld(t, many, func(t *testing.T, w *world) {
 		first := w.join(&Options{})
@@ -35,7 +36,12 @@ func TestClientsFindEachOther(t *testing.T) {
 		require.Subset(t, info.Addrs, second.Addrs())
 		_, err = first.FindPeer(t.Context(), "\x00\x04none")
 		require.ErrorIs(t, err, routing.ErrNotFound)
-		require.ErrorContains(t, err, "no queried server knows the peer")
+		require.ErrorIs(t, err, ErrUnknownPeer)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		defer cancel()
+		_, err = first.FindPeer(ctx, "\x00\x04none")
+		require.ErrorIs(t, err, routing.ErrNotFound)
+		require.NotErrorIs(t, err, ErrUnknownPeer, "the servers had no time to answer")
 	})
 }
 

@@ -6,21 +6,43 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/routing"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
+// A lookupHost is the host as libp2p's DHT has it: a lookup does not dial the peer that is looked up. It would give that dial up at once,
+// because the lookup ends with the first answer, and libp2p fails a dial through a relay that begins while another one to the same peer,
+// though given up, is still under way.
+type lookupHost struct{ host.Host }
+
+// Connect connects as the host does, except to the peer that is looked up.
+func (h lookupHost) Connect(ctx context.Context, info peer.AddrInfo) error {
+	if info.ID == ctx.Value(lookedUp{}) {
+		return errLookedUp
+	}
+	return h.Host.Connect(ctx, info)
+}
+
+// lookedUp is the context key of the ID of the peer that is looked up.
+type lookedUp struct{}
+
+var errLookedUp = errors.New("dht: a lookup does not dial the peer")
+
+// ErrUnknownPeer means that the DHT was reached and has no address of the peer.
+var ErrUnknownPeer = errors.New("no queried server knows the peer")
+
 // FindPeer finds a peer that has announced itself, or that was recently connected to a server of the DHT. It returns the addresses that
-// arrive within a second of the first ones. If there are none, the error matches routing.ErrNotFound, and also ErrNoServer if the DHT
-// cannot be reached.
+// arrive within a second of the first ones. If there are none, the error matches routing.ErrNotFound, and also ErrUnknownPeer, or ErrNoServer
+// if the DHT cannot be reached.
 func (d *Discovery) FindPeer(ctx context.Context, id peer.ID) (peer.AddrInfo, error) {
 	if err := d.entered(ctx); err != nil {
 		return peer.AddrInfo{}, err
 	}
 	var asked sync.WaitGroup
 	defer asked.Wait()
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(context.WithValue(ctx, lookedUp{}, id))
 	defer cancel()
 	answers := make(chan []ma.Multiaddr, 2)
 	asked.Go(func() { answers <- d.contacts(ctx, id) })
@@ -38,10 +60,13 @@ func (d *Discovery) FindPeer(ctx context.Context, id peer.ID) (peer.AddrInfo, er
 			late = time.After(moreTime)
 		}
 	}
-	if len(info.Addrs) == 0 {
-		return peer.AddrInfo{}, notFound{errors.New("no queried server knows the peer")}
+	switch {
+	case len(info.Addrs) > 0:
+		return info, nil
+	case ctx.Err() != nil:
+		return peer.AddrInfo{}, notFound{ctx.Err()}
 	}
-	return info, nil
+	return peer.AddrInfo{}, notFound{ErrUnknownPeer}
 }
 
 // contacts returns the addresses at which a server of the DHT recently saw a peer, or at which the host knows it as a server, if any.
@@ -50,7 +75,7 @@ func (d *Discovery) contacts(ctx context.Context, id peer.ID) (addrs []ma.Multia
 	defer looking.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// libp2p's FindPeer would then dial the peer, which may take long. Its query events contain the servers' answers.
+	// libp2p's FindPeer returns when its query has ended. The query events contain the servers' answers.
 	seen, events := routing.RegisterForQueryEvents(ctx)
 	looking.Go(func() {
 		defer cancel()

@@ -149,6 +149,9 @@ func (d *Discovery) FindPeer(ctx context.Context, id peer.ID) (peer.AddrInfo, er
 	}
 }
 
+// LocalOnly returns true: the addresses are of networks that this host is in. See node.Discovery.
+func (d *Discovery) LocalOnly() bool { return true }
+
 // notFound is the reason why a peer was not found. It matches routing.ErrNotFound.
 type notFound string
 

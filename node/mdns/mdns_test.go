@@ -213,3 +213,8 @@ func TestTheErrorNamesAMissingNetwork(t *testing.T) {
 func TestCloseWithoutStart(t *testing.T) {
 	require.NoError(t, New(nil).Close())
 }
+
+// node does not ask again for addresses of other networks, of which mDNS knows none.
+func TestTheAnswersAreOfTheLocalNetwork(t *testing.T) {
+	require.True(t, New(nil).LocalOnly())
+}
