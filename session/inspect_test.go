@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"crypto/rand"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -57,7 +58,9 @@ func TestASnapshotHasTagWindowAndMemory(t *testing.T) {
 			return nil, nil
 		})
 		time.Sleep(time.Second)
-		go func() { _, _ = p.Alice.Call(t.Context(), "", make([]byte, 50_000)) }()
+		body := make([]byte, 50_000)
+		_, _ = rand.Read(body) // it cannot be compressed
+		go func() { _, _ = p.Alice.Call(t.Context(), "", body) }()
 		time.Sleep(time.Second)
 		alice, bob := p.Alice.Snapshot(), p.Bob.Snapshot()
 		require.Equal(t, []string{"/t", "/t"}, []string{alice.Tag, bob.Tag})
