@@ -240,10 +240,11 @@ func TestServersConnectTimeoutBoundsTheHello(t *testing.T) {
 		for _, sent := range [][]byte{nil, {0}, {0, 50, 1}} {
 			began := time.Now()
 			c := openCarrier(t, a, b)
-			_, err := c.Write(sent)
-			require.NoError(t, err)
 			require.NoError(t, c.SetReadDeadline(time.Now().Add(patience)))
-			_, err = c.Read(make([]byte, 1))
+			_, err := c.Write(sent)
+			if err == nil { // on a busy machine the time may be over by now
+				_, err = c.Read(make([]byte, 1))
+			}
 			var refused *Error
 			require.ErrorAs(t, err, &refused, "after %d bytes", len(sent))
 			require.True(t, refused.Remote)
