@@ -14,6 +14,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
@@ -46,6 +47,7 @@ func timed(f func()) time.Duration {
 // Nine black holes beside one good address cost one round of libp2p's dialing once, then nothing: it dials eight addresses at
 // a time, the lowest ports first.
 func TestBlackHolesCostOneRoundOnce(t *testing.T) {
+	procs.Alone(t)
 	for name, prefix := range map[string]string{"private": "10.1.0.", "public": "1.2.3."} {
 		for _, policy := range []PathPolicy{PathAuto, DirectOnly, PreferDirect, AllowRelay} {
 			t.Run(fmt.Sprint(name, policy), func(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/peerlanetest"
 )
 
@@ -97,6 +98,7 @@ func TestARelayIsDialedAgainAtOnce(t *testing.T) {
 
 // A dial through a relay that was given up is still under way at the relay. libp2p fails the next one to the same peer when that succeeds.
 func TestADialAfterOneThatWasGivenUpSucceeds(t *testing.T) {
+	procs.Alone(t)
 	for after := 5 * time.Millisecond; after < 200*time.Millisecond; after += 10 * time.Millisecond {
 		synctest.Test(t, func(t *testing.T) {
 			h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Relayed: true, Delay: 20 * time.Millisecond})

@@ -25,6 +25,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
@@ -401,6 +402,7 @@ func TestAnErrorOfADialReadsLikeOneOfPackageNet(t *testing.T) {
 
 // libp2p closes incoming QUIC connections if 16 are waiting to be accepted. The dialers try again a moment later.
 func TestManyHostsDialOneAtTheSameMoment(t *testing.T) {
+	procs.Alone(t)
 	const many = 200
 	synctest.Test(t, func(t *testing.T) {
 		net := peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 20 * time.Millisecond})

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/edges"
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
@@ -62,7 +63,10 @@ func exercise(t *testing.T, h host.Host, client ClientConfig, server ServerConfi
 	_, _ = c.GetConnectionsInfo(), s.GetConnectionsInfo()
 }
 
-func TestNoConfigIsAPanic(t *testing.T) { synctest.Test(t, noConfigIsAPanic) }
+func TestNoConfigIsAPanic(t *testing.T) {
+	procs.Alone(t)
+	synctest.Test(t, noConfigIsAPanic)
+}
 
 func noConfigIsAPanic(t *testing.T) {
 	h := peerlanetest.NewNetwork(t, nil).Host("10.0.0.1:4001")

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
@@ -122,6 +123,7 @@ const (
 // When the direct path is cut, calls go on over the relay, and over the direct path soon after it is healed: however long the session was idle
 // before, and however long the cut lasts.
 func TestCallsGoOnOverTheRelayAndBack(t *testing.T) {
+	procs.Alone(t)
 	homes{service: &node.RelayService{}}.run(t, peerlanetest.EasyNAT, func(t *testing.T, w *homes) {
 		w.untilDirect()
 		cuts := []time.Duration{0, 7 * time.Second, 20 * time.Second, time.Minute, 4 * time.Minute}
@@ -148,6 +150,7 @@ func TestCallsGoOnOverTheRelayAndBack(t *testing.T) {
 
 // A session that sends much from the start gets its direct path, though a circuit of the relay's is used up before the hole is agreed on.
 func TestMuchDataDoesNotKeepASessionOnTheRelay(t *testing.T) {
+	procs.Alone(t)
 	homes{service: &node.RelayService{Data: 64 << 10}, delay: 300 * time.Millisecond}.run(t, peerlanetest.EasyNAT, func(t *testing.T, w *homes) {
 		var calls sync.WaitGroup
 		for range 16 {
@@ -166,6 +169,7 @@ func TestMuchDataDoesNotKeepASessionOnTheRelay(t *testing.T) {
 
 // A relay that is restarted, and is the only path, is used again soon, with or without a goodbye, and however long it was away.
 func TestASessionIsBackWithItsRelay(t *testing.T) {
+	procs.Alone(t)
 	for _, calls := range []bool{false, true} {
 		for _, killed := range []bool{false, true} {
 			for _, away := range []time.Duration{

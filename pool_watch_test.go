@@ -13,6 +13,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
@@ -82,6 +83,7 @@ func TestAnotherRelayIsAnotherPath(t *testing.T) {
 
 // A direct connection may come at any moment while a session is opened over a relay, or resumes over one: the session does not stay there.
 func TestADirectConnectionThatComesWhileACarrierIsOpenedIsTaken(t *testing.T) {
+	procs.Alone(t)
 	for _, resumes := range []bool{false, true} {
 		for wait := time.Duration(0); wait <= 300*time.Millisecond; wait += 10 * time.Millisecond {
 			synctest.Test(t, func(t *testing.T) {

@@ -8,6 +8,9 @@ import (
 
 // For waits for d. It returns ctx's error if ctx ends before.
 func For(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -9,6 +9,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	procs.One()
+	procs.Simulated()
 	goleak.VerifyTestMain(m)
 }

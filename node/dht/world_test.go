@@ -19,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	procs.One()
+	procs.Simulated()
 	goleak.VerifyTestMain(m)
 }
 
