@@ -17,6 +17,8 @@ func TestForEndsWithItsTimeOrItsContext(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		require.ErrorIs(t, For(ctx, time.Hour), context.DeadlineExceeded)
+		require.ErrorIs(t, For(ctx, 0), context.DeadlineExceeded)
+		require.NoError(t, For(t.Context(), -1))
 		require.Equal(t, time.Hour+time.Second, time.Since(began))
 	})
 }
