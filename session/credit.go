@@ -28,6 +28,9 @@ const (
 	burstTime = 10 * time.Second
 	// askTime is how often unused credit is looked at, where memory is limited.
 	askTime = 2 * time.Second
+	// mostRegrants is how often in askTime what a peer returns of the floor is granted again at once. Two sides that disagree about whether a stream
+	// is open would otherwise exchange the same credit without end.
+	mostRegrants = 8
 	// askPatience is how long a peer may keep unused credit that others want, while it is asked for it.
 	askPatience = 30 * time.Second
 	// After a stream was refused for lack of memory, the session leaves room for one for crampedTime.
@@ -52,6 +55,8 @@ type allowance struct {
 	cramped   time.Duration // when a stream was last refused for lack of memory; 0: never, or one was admitted since
 	asked     int64         // unused, when the peer was last asked for it
 	asks      int           // how often in a row it was asked in vain
+	regrants  int           // how often the floor was granted again since regrantAt
+	regrantAt time.Duration // as Session.elapsed
 
 	buffers atomic.Int64 // streams whose buffer is in use; not guarded
 	owed    atomic.Int64 // of unread: dropped, or read and about to be granted again to its stream; not guarded
@@ -197,7 +202,12 @@ func (a *allowance) back(n int64, now time.Duration) bool {
 	keep := min(n, max(0, a.floor()-a.unused-a.spare))
 	a.spare += keep
 	a.release(n - keep)
-	a.topUp()
+	if now-a.regrantAt >= askTime {
+		a.regrants, a.regrantAt = 0, now
+	}
+	if a.regrants++; a.regrants <= mostRegrants {
+		a.topUp() // otherwise when the credit is next looked at
+	}
 	a.changed()
 	return true
 }
@@ -221,6 +231,9 @@ func (a *allowance) changed() { a.worth.Store(max(leastGrant, a.total()/int64(2*
 
 // release returns n bytes to the quota.
 func (a *allowance) release(n int64) { a.part.release(fair.Bytes, int(n)) }
+
+// needsLook reports whether the credit has to be looked at again after askTime.
+func (a *allowance) needsLook() bool { return a.mayAsk() || a.spare > 0 && a.unused < a.floor() }
 
 // mayAsk reports whether the peer has credit that it may not need, and memory is limited.
 func (a *allowance) mayAsk() bool {

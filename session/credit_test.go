@@ -346,6 +346,34 @@ func TestUnusedCreditIsReturnedWhenOthersWantIt(t *testing.T) {
 	})
 }
 
+// A peer that returns the floor again and again, because it knows of no stream, gets it at once a few times, and then once in a while.
+func TestTheFloorIsNotSentToAndFroWithoutEnd(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		w := accepted(t, AcceptorConfig{Config: Config{Quota: &Quota{MaxBytes: 128 << 10}}}, frame.CapCredit, generous)
+		release := make(chan struct{})
+		defer close(release)
+		w.s.cfg.Mux.SetStream("x", func(*Stream) { <-release })
+		w.send(frame.TypeStreamOpen, 0, 1, []byte("x"))
+		synctest.Wait()
+		w.want(frame.TypeStreamAccept, 1)
+		returned := 0
+		for range 10 {
+			for n := 0; len(w.got) > 0; n++ {
+				require.LessOrEqual(t, n, mostRegrants+1)
+				w.send(frame.TypeSessionReturn, 0, 0, frame.AppendCredit(nil, uint32(creditOf(t, w.want(frame.TypeSessionCredit, 0)))))
+				returned++
+				synctest.Wait()
+			}
+			require.Zero(t, w.s.shared.in.unused)
+			time.Sleep(askTime)
+			synctest.Wait()
+			require.NotEmpty(t, w.got, "it has the floor again")
+		}
+		require.LessOrEqual(t, returned, 10*(mostRegrants+1))
+		require.EqualValues(t, floorFor(1), w.s.shared.in.unused)
+	})
+}
+
 // Of many streams that wait, a peer's grant of a few bytes is offered to the one that can use it, not to all.
 func TestAGrantIsOfferedToNoMoreStreamsThanCanUseIt(t *testing.T) {
 	const streams = 500

@@ -99,9 +99,9 @@ func (s *Session) appendCreditLocked(b []byte) []byte {
 	return frame.AppendCredit(frame.AppendHeader(b, frame.Header{Length: 4, Type: frame.TypeSessionCredit}), n)
 }
 
-// watchCreditLocked makes sure that the peer is asked for unused credit when others want memory.
+// watchCreditLocked makes sure that the peer is asked for unused credit when others want memory, and gets what it has less than the floor.
 func (s *Session) watchCreditLocked() {
-	if s.shared.asking || s.err != nil || !s.shared.in.mayAsk() {
+	if s.shared.asking || s.err != nil || !s.shared.in.needsLook() {
 		return
 	}
 	s.shared.asking = true
@@ -141,6 +141,7 @@ func (s *Session) onSessionFrame(h frame.Header, p []byte) error {
 			return fmt.Errorf("%d bytes of credit that it does not have came back: %w", n, frame.ErrMalformed)
 		}
 		s.tellCreditLocked()
+		s.watchCreditLocked()
 		return nil
 	}
 	purse := &s.shared.purse

@@ -51,6 +51,10 @@ func (s *Session) askForCredit() {
 		s.shared.in.asks = 0
 	}
 	s.askForCreditLocked()
+	if s.err == nil {
+		s.shared.in.topUp()
+		s.tellCreditLocked()
+	}
 	s.watchCreditLocked()
 	s.mu.Unlock()
 	if keeps {
