@@ -9,8 +9,12 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/routing"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/peerlane/peerlane/internal/pause"
 )
 
 // A session that has lost its connection is back as soon as a relay of its peer is, and the peer has its reservation again. One dial does not find
@@ -24,10 +28,15 @@ const (
 	againRelay  = time.Second           // the same, of dials through relays alone
 	againFirst  = 50 * time.Millisecond // the same at first, if a dial has failed sooner; it doubles
 	relayIsNew  = 5 * time.Second       // after it has connected: the peer may be a moment later
+	againSearch = time.Second           // from the end of a search for the peer to the next
 )
 
 // dialAgain dials a peer that has relays again and again, until it has a connection or ctx ends.
 func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
+	under, cancel := context.WithCancel(ctx)
+	var searching sync.WaitGroup
+	defer searching.Wait()
+	defer cancel()
 	for tries := 0; ; tries++ {
 		back, stop := d.watchRelays(pid)
 		began, after, most, dial := time.Now(), d.again, d.again, d.dial
@@ -44,6 +53,9 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 		}
 		err := d.dialOnce(ctx, back, most, pid, dial)
 		over := err == nil || ctx.Err() != nil || errors.Is(err, swarm.ErrSwarmClosed)
+		if !over && tries == 0 {
+			searching.Go(func() { d.search(under, pid) })
+		}
 		if !over {
 			timer := time.NewTimer(min(after, againFirst<<min(tries, 6)) - time.Since(began))
 			select {
@@ -57,6 +69,16 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 		if over {
 			return err
 		}
+	}
+}
+
+// search searches for a peer until ctx ends: it may be reachable at other addresses now, and one of the dials is too short for a search. The host adds
+// what it finds to the addresses that are dialed.
+func (d *Dialer) search(ctx context.Context, pid peer.ID) {
+	host, ok := d.Host.(routing.PeerRouting)
+	for ok && ctx.Err() == nil {
+		_, _ = host.FindPeer(ctx, pid) // the dials tell
+		_ = pause.For(ctx, againSearch)
 	}
 }
 
@@ -101,13 +123,23 @@ func (d *Dialer) dialAway(ctx context.Context, pid peer.ID) error {
 			continue
 		}
 		d.clearBackoff(relay)
-		tasks.Go(func() { _ = d.Host.Connect(under, peer.AddrInfo{ID: relay, Addrs: addrs}) }) // watchRelays tells
+		tasks.Go(func() { d.connectToRelay(under, peer.AddrInfo{ID: relay, Addrs: addrs}) })
 	}
 	err := d.dialOnly(ctx, pid, isDirect)
 	if err != nil {
 		tasks.Wait()
 	}
 	return err
+}
+
+// connectToRelay connects to a relay, for watchRelays to see. The relay is searched for only if it has no address: there is a dial each second.
+func (d *Dialer) connectToRelay(ctx context.Context, relay peer.AddrInfo) {
+	d.Host.Peerstore().AddAddrs(relay.ID, relay.Addrs, peerstore.TempAddrTTL)
+	if len(d.Host.Peerstore().Addrs(relay.ID)) > 0 {
+		_, _ = d.Host.Network().DialPeer(ctx, relay.ID)
+		return
+	}
+	_ = d.Host.Connect(ctx, relay)
 }
 
 // dialOnly dials some of the peer's addresses. The others are on libp2p's backoff list meanwhile, which affects other dials as well.
