@@ -71,7 +71,11 @@ func (st *muxed) opError(op string, err error) error {
 
 // offerLocked puts the stream among the ready sources if it has something that may leave.
 func (st *muxed) offerLocked() {
-	if !st.queued && !st.ended && (st.mayLeaveLocked() || st.finAsked && !st.finSent && len(st.out) == 0) {
+	ends := st.finAsked && !st.finSent && len(st.out) == 0
+	if ends && st.bulk && st.queued && st.s.releaseHeldLocked((*writing)(st)) {
+		st.queued = false // the data that was held is dropped, and an end is not held
+	}
+	if !st.queued && !st.ended && (st.mayLeaveLocked() || ends) {
 		st.queued = true
 		st.s.enqueueLocked((*writing)(st))
 	}
