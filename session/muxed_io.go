@@ -45,7 +45,9 @@ func (st *muxed) Write(p []byte) (int, error) {
 	}
 	n := st.taken
 	st.writing, st.out, st.taken = false, nil, 0
-	st.offerLocked() // a CloseWrite may be waiting for this Write
+	if st.finAsked {
+		st.offerFinLocked() // it waited for this Write
+	}
 	st.writable.Broadcast()
 	if n < len(p) {
 		return n, st.writeFailureLocked()
@@ -71,11 +73,7 @@ func (st *muxed) opError(op string, err error) error {
 
 // offerLocked puts the stream among the ready sources if it has something that may leave.
 func (st *muxed) offerLocked() {
-	ends := st.finAsked && !st.finSent && len(st.out) == 0
-	if ends && st.bulk && st.queued && st.s.releaseHeldLocked((*writing)(st)) {
-		st.queued = false // the data that was held is dropped, and an end is not held
-	}
-	if !st.queued && !st.ended && (st.mayLeaveLocked() || ends) {
+	if !st.queued && !st.ended && (st.mayLeaveLocked() || st.finAsked && !st.finSent && len(st.out) == 0) {
 		st.queued = true
 		st.s.enqueueLocked((*writing)(st))
 	}
@@ -97,8 +95,16 @@ func (st *muxed) mayLeaveLocked() bool {
 func (st *muxed) askFinLocked() {
 	if !st.finAsked {
 		st.finAsked = true
-		st.offerLocked()
+		st.offerFinLocked()
 	}
+}
+
+// offerFinLocked is offerLocked once the end of this direction has been asked for. The data of a bulk stream is held on a scarce carrier, its end is not.
+func (st *muxed) offerFinLocked() {
+	if len(st.out) == 0 && st.bulk && st.queued && st.s.releaseHeldLocked((*writing)(st)) {
+		st.queued = false
+	}
+	st.offerLocked()
 }
 
 // writing is a stream as the source of its DATA frames.
