@@ -104,6 +104,31 @@ func TestARelayThatClosesAtOnceIsDialedWithPauses(t *testing.T) {
 	})
 }
 
+// The end of the host ends the dials.
+func TestAClosedHostDialsNoLostPeer(t *testing.T) {
+	for _, relayed := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			relay, bob, alice := againNodes(t, &slowDirectory{takes: time.Hour})
+			reached, err := bob.AwaitReservation(t.Context())
+			require.NoError(t, err)
+			require.NoError(t, bob.Close())
+			peerlanetest.Teach(alice.Host(), bob.ID(), reached[0].Addrs...)
+			if !relayed {
+				require.NoError(t, relay.Close())
+			}
+			d := (&Dialer{Host: alice.Host(), Tag: testTag, Path: AllowRelay, again: againTime}).withDefaults()
+			ended := make(chan error, 1)
+			go func() { ended <- d.dialAgain(network.WithAllowLimitedConn(t.Context(), "test"), bob.ID()) }()
+			time.Sleep(10*time.Second + 500*time.Millisecond)
+			began := time.Now()
+			require.NoError(t, alice.Close())
+			require.Error(t, <-ended)
+			require.Less(t, time.Since(began), 5*time.Second)
+			t.Log(relayed, time.Since(began))
+		})
+	}
+}
+
 // A peer that has made up relays, at the addresses of others, and then ends a connection does not make the host send them packets all the time.
 func TestRelaysThatAPeerMadeUpAreDialedSeldom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
