@@ -152,3 +152,25 @@ func (m *lineModel) check() {
 		require.Zero(m.t, s.out.ready.len()+s.out.held.len(), "the writer is done")
 	}
 }
+
+// A stream whose flight was lowered while it was queued may send more after a while, as any other that its flight holds up.
+func TestAFlightLoweredBeforeItsTurnIsWatched(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		const size = 100 << 10
+		w := accepted(t, AcceptorConfig{}, frame.CapCredit|frame.CapEnds, generous)
+		w.s.cfg.Mux.SetStream("x", func(st *Stream) { _, _ = st.Write(make([]byte, size)) })
+		w.send(frame.TypeStreamOpen, 0, 1, []byte("x"))
+		w.send(frame.TypeSessionCredit, 0, 0, frame.AppendCredit(nil, leastFlight+leastFragment))
+		synctest.Wait()
+		w.s.mu.Lock()
+		st := w.s.shared.open[1]
+		require.NoError(t, w.s.onSessionFrame(frame.Header{Length: 4, Type: frame.TypeSessionCredit}, frame.AppendCredit(nil, size)))
+		require.True(t, st.queued)
+		st.flight.limit = leastFlight // as hear may
+		w.s.mu.Unlock()
+		time.Sleep(10 * time.Second)
+		w.s.mu.Lock()
+		defer w.s.mu.Unlock()
+		require.EqualValues(t, size, st.sent)
+	})
+}

@@ -120,6 +120,9 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	n := min(len(st.out), st.creditLocked(), st.flight.room(), st.s.out.fit)
 	fin := st.finAsked && !st.finSent && n == len(st.out)
 	if n == 0 && !fin {
+		if len(st.out) > 0 && st.flight.room() == 0 { // it was lowered after the stream was queued
+			st.s.watchFlightsLocked()
+		}
 		return b, false
 	}
 	h := frame.Header{Length: n, Type: frame.TypeStreamData, ID: st.id}
