@@ -9,25 +9,35 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
+	"github.com/libp2p/go-libp2p/core/routing"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
+
+	"github.com/peerlane/peerlane/internal/pause"
 )
 
 // A session that has lost its connection is back as soon as a relay of its peer is, and the peer has its reservation again. One dial does not find
 // that out: it repeats its packets ever more rarely, waits for addresses that are silent after others have refused, and does not ask a relay again
 // that had no reservation.
 const (
-	againTime   = time.Second           // for one dial, or againRTTs round trips of the lost connection, which was relayed; the next one begins then
-	againRTTs   = 16                    // a circuit takes nine
-	againDirect = 3 * time.Second       // the same when it was direct: the relay may be farther
-	againSoon   = time.Second / 4       // from the start of a dial to that of the next, while a relay is new
-	againRelay  = time.Second           // the same, of dials through relays alone
-	againFirst  = 50 * time.Millisecond // the same at first, if a dial has failed sooner; it doubles
-	relayIsNew  = 5 * time.Second       // after it has connected: the peer may be a moment later
+	againTime    = time.Second           // for one dial, or againRTTs round trips of the lost connection, which was relayed; the next one begins then
+	againRTTs    = 16                    // a circuit takes nine
+	againDirect  = 3 * time.Second       // the same when it was direct: the relay may be farther
+	againSoon    = time.Second / 4       // from the start of a dial to that of the next, while a relay is new
+	againRelay   = time.Second           // the same, of dials through relays alone
+	againFirst   = 50 * time.Millisecond // the same at first, if a dial has failed sooner; it doubles
+	againStrange = 4                     // one dial in againStrange includes relays that the host has never been connected to: the peer may have made them up
+	relayIsNew   = 5 * time.Second       // after it has connected: the peer may be a moment later
+	againSearch  = time.Second           // from the end of a search for the peer to the next
 )
 
 // dialAgain dials a peer that has relays again and again, until it has a connection or ctx ends.
 func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
+	under, cancel := context.WithCancel(ctx)
+	var searching sync.WaitGroup
+	defer searching.Wait()
+	defer cancel()
 	for tries := 0; ; tries++ {
 		back, stop := d.watchRelays(pid)
 		began, after, most, dial := time.Now(), d.again, d.again, d.dial
@@ -35,7 +45,7 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 		case hasRelay(relays, d.isNew):
 			after, dial = againSoon, d.dialRelayed(d.isNew) // the connection to another one may be dead, and delay this
 		case !hasRelay(relays, d.isConnected):
-			dial = d.dialAway
+			dial = d.dialAway(tries%againStrange == 0)
 		case tries%3 > 0:
 			after, dial = againRelay, d.dialRelayed(d.isConnected)
 			fallthrough
@@ -44,6 +54,9 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 		}
 		err := d.dialOnce(ctx, back, most, pid, dial)
 		over := err == nil || ctx.Err() != nil || errors.Is(err, swarm.ErrSwarmClosed)
+		if !over && tries == 0 {
+			searching.Go(func() { d.search(under, pid) })
+		}
 		if !over {
 			timer := time.NewTimer(min(after, againFirst<<min(tries, 6)) - time.Since(began))
 			select {
@@ -57,6 +70,16 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 		if over {
 			return err
 		}
+	}
+}
+
+// search searches for a peer until ctx ends: it may be reachable at other addresses now, and one of the dials is too short for a search. The host adds
+// what it finds to the addresses that are dialed.
+func (d *Dialer) search(ctx context.Context, pid peer.ID) {
+	host, ok := d.Host.(routing.PeerRouting)
+	for ok && ctx.Err() == nil {
+		_, _ = host.FindPeer(ctx, pid) // the dials tell
+		_ = pause.For(ctx, againSearch)
 	}
 }
 
@@ -88,26 +111,47 @@ func (d *Dialer) dialRelayed(through func(peer.ID) bool) func(context.Context, p
 	}
 }
 
-// dialAway dials the direct addresses of a peer, and its relays. Relays that the host itself connects to are left to it: libp2p joins dials, and
-// one more would prolong that of the host.
-func (d *Dialer) dialAway(ctx context.Context, pid peer.ID) error {
-	under, cancel := context.WithCancel(ctx)
-	var tasks sync.WaitGroup
-	defer tasks.Wait()
-	defer cancel()
-	n := 0
-	for relay, addrs := range relaysIn(d.addrs(pid)) {
-		if n++; n > swarm.DefaultPerPeerRateLimit || d.Host.ConnManager().IsProtected(relay, "peerlane/relay") {
-			continue
+// dialAway returns a function that dials the direct addresses of a peer, and its relays. It skips relays that the host has never been connected to
+// unless strange is true. Relays that the host itself connects to are left to it: libp2p joins dials, and one more would prolong that of the host.
+func (d *Dialer) dialAway(strange bool) func(context.Context, peer.ID) error {
+	return func(ctx context.Context, pid peer.ID) error {
+		under, cancel := context.WithCancel(ctx)
+		var tasks sync.WaitGroup
+		defer tasks.Wait()
+		defer cancel()
+		n := 0
+		for relay, addrs := range relaysIn(d.addrs(pid)) {
+			if !strange && !d.isKnown(relay) {
+				continue
+			}
+			if n++; n > swarm.DefaultPerPeerRateLimit || d.Host.ConnManager().IsProtected(relay, "peerlane/relay") {
+				continue
+			}
+			d.clearBackoff(relay)
+			tasks.Go(func() { d.connectToRelay(under, peer.AddrInfo{ID: relay, Addrs: addrs}) })
 		}
-		d.clearBackoff(relay)
-		tasks.Go(func() { _ = d.Host.Connect(under, peer.AddrInfo{ID: relay, Addrs: addrs}) }) // watchRelays tells
+		err := d.dialOnly(ctx, pid, isDirect)
+		if err != nil {
+			tasks.Wait()
+		}
+		return err
 	}
-	err := d.dialOnly(ctx, pid, isDirect)
-	if err != nil {
-		tasks.Wait()
+}
+
+// isKnown reports whether the host has been connected to a relay before.
+func (d *Dialer) isKnown(relay peer.ID) bool {
+	protocols, _ := d.Host.Peerstore().GetProtocols(relay) // of identify; without any, the relay has not answered
+	return len(protocols) > 0
+}
+
+// connectToRelay connects to a relay, for watchRelays to see. The relay is searched for only if it has no address: there is a dial each second.
+func (d *Dialer) connectToRelay(ctx context.Context, relay peer.AddrInfo) {
+	d.Host.Peerstore().AddAddrs(relay.ID, relay.Addrs, peerstore.TempAddrTTL)
+	if len(d.Host.Peerstore().Addrs(relay.ID)) > 0 {
+		_, _ = d.Host.Network().DialPeer(ctx, relay.ID)
+		return
 	}
-	return err
+	_ = d.Host.Connect(ctx, relay)
 }
 
 // dialOnly dials some of the peer's addresses. The others are on libp2p's backoff list meanwhile, which affects other dials as well.

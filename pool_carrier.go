@@ -24,6 +24,7 @@ type carrier struct {
 	piece    int // the most that one write to the conn takes
 
 	suspected atomic.Int64 // when an answer was overdue that was about to be asked for, in Unix nanoseconds; 0: never
+	prepared  atomic.Int64 // when strange relays were prepared for it, in the same way
 }
 
 // newCarrier returns a carrier on c, a conn of h; b may be nil.

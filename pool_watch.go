@@ -232,13 +232,18 @@ func (p *pool) hasOtherPath(s *session.Session, key poolKey) bool {
 func (p *pool) suspect(s *session.Session, key poolKey) bool {
 	other := p.hasOtherPath(s, key)
 	if c, ok := s.Conn().(*carrier); ok && other {
-		c.suspected.Store(time.Now().UnixNano())
+		now := time.Now().UnixNano()
+		c.suspected.Store(now)
 		wait := max(minAnswer, 3*s.RTT())
+		strange := now-c.prepared.Load() >= int64(strangeEvery)
+		if strange {
+			c.prepared.Store(now)
+		}
 		if relay := c.Path().Relay; relay != "" {
-			p.prepareRelays(key.peer, relay, wait)
+			p.prepareRelays(key.peer, relay, wait, strange)
 		} else {
 			p.checkOthers(key.peer, c, wait)
-			p.prepareRelays(key.peer, "", careAnswer)
+			p.prepareRelays(key.peer, "", careAnswer, strange)
 		}
 	}
 	return other
@@ -349,16 +354,22 @@ func (p *pool) dropDeadRelays(pid peer.ID) {
 	}
 }
 
-// maxPrepared bounds how many relays of a peer are prepared.
-const maxPrepared = 3
+const (
+	maxPrepared  = 3                // relays of a peer that are prepared at a time
+	strangeEvery = 30 * time.Second // between two preparations, for one carrier, of relays that the host has never been connected to
+)
 
 // prepareRelays makes connections, in the background, to other relays of a peer than the one that is suspected, if one is, for a session that may
-// soon have to go on through one of them. Those that give no sign of life while the wait lasts are made anew.
-func (p *pool) prepareRelays(pid, suspected peer.ID, wait time.Duration) {
+// soon have to go on through one of them. Those that give no sign of life while the wait lasts are made anew. Relays that the host has never been
+// connected to count only if strange is true: the peer decides how often it is slow, and may have made them up.
+func (p *pool) prepareRelays(pid, suspected peer.ID, wait time.Duration, strange bool) {
 	relays := relaysIn(p.dialer.addrs(pid))
 	delete(relays, suspected)
 	n := 0
 	for relay, addrs := range relays {
+		if !strange && !p.dialer.isKnown(relay) {
+			continue
+		}
 		if n++; n > maxPrepared {
 			return
 		}

@@ -10,7 +10,9 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/test"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/test/procs"
@@ -150,4 +152,47 @@ func TestASessionLeavesTwoDeadConnectionsAtOnce(t *testing.T) {
 		require.True(t, PathOf(s).Relayed)
 		require.Less(t, time.Since(began), 3*time.Second, "5.5 s one after the other")
 	})
+}
+
+// A peer that is slow to answer again and again does not make the host dial the relays that it names each time.
+func TestASlowPeersRelaysArePreparedSeldom(t *testing.T) {
+	for _, direct := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			h := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Relayed: true})
+			server, err := NewServer(h.Bob, &ServerConfig{AdmitAll: true})
+			require.NoError(t, err)
+			require.NoError(t, server.Listen(testTag))
+			if direct {
+				ctx := network.WithAllowLimitedConn(t.Context(), "test")
+				require.NoError(t, h.Alice.Connect(ctx, peer.AddrInfo{ID: h.Bob.ID()}))
+				peerlanetest.OpenDirect(t, h.Alice, h.Bob)
+			}
+			c, err := NewClient(h.Alice, &ClientConfig{AdmitAll: true, Path: AllowRelay})
+			require.NoError(t, err)
+			s, err := c.Connect(t.Context(), h.Bob.ID(), testTag)
+			require.NoError(t, err)
+			require.Equal(t, !direct, PathOf(s).Relayed)
+			relays := make(map[peer.ID]ma.Multiaddr)
+			for range 200 {
+				id, at := test.RandPeerIDFatal(t), ma.StringCast("/ip4/192.0.2.1/udp/1/quic-v1")
+				relays[id] = at
+				h.Alice.Peerstore().AddAddr(h.Bob.ID(), ma.StringCast(at.String()+"/p2p/"+id.String()+"/p2p-circuit"), time.Hour)
+			}
+			for range 2 * 30 {
+				require.True(t, c.pool.suspect(s, poolKey{peer: h.Bob.ID(), tag: testTag}))
+				time.Sleep(strangeEvery / 30)
+			}
+			time.Sleep(c.pool.cfg.ConnectTimeout)
+			dialed := 0
+			for id, at := range relays {
+				if h.Alice.Network().(*swarm.Swarm).Backoff().Backoff(id, at) || len(h.Alice.Peerstore().Addrs(id)) > 0 {
+					dialed++
+				}
+			}
+			assert.Positive(t, dialed)
+			assert.LessOrEqual(t, dialed, 2*maxPrepared, "in a minute; direct: %v", direct)
+			require.NoError(t, c.Close())
+			require.NoError(t, server.Stop())
+		})
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/libp2p/go-libp2p/core/routing"
 	ma "github.com/multiformats/go-multiaddr"
@@ -73,6 +74,8 @@ type finder struct {
 	closed   bool
 }
 
+var _ routing.PeerRouting = (*finder)(nil) // package peerlane searches with it
+
 func newFinder(h host.Host, kinds []Discovery) *finder {
 	f := &finder{Host: h, kinds: kinds, slots: make(chan struct{}, maxSearches), searches: make(map[peer.ID]*search)}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -132,6 +135,29 @@ func (f *finder) connect(ctx context.Context, info peer.AddrInfo) error {
 		d.dial(info.Addrs)
 	}
 	return d.run(later.C)
+}
+
+// FindPeer searches for a peer although addresses of it are known, until the search is over or ctx ends. Each address that is found is dialed by
+// dials of the peer that begin from then on. FindPeer returns all of them. If there are none, the error is why.
+func (f *finder) FindPeer(ctx context.Context, id peer.ID) (peer.AddrInfo, error) {
+	s := f.join(id)
+	defer f.leave(s)
+	for {
+		found, changed, err := s.state()
+		f.Peerstore().AddAddrs(id, found, peerstore.TempAddrTTL)
+		if err == nil {
+			select {
+			case <-changed:
+				continue
+			case <-ctx.Done():
+				err = ctx.Err()
+			}
+		}
+		if len(found) == 0 {
+			return peer.AddrInfo{}, err
+		}
+		return peer.AddrInfo{ID: id, Addrs: found}, nil
+	}
 }
 
 // A dialing is one call of finder.Connect.

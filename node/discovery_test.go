@@ -235,6 +235,37 @@ func TestASearchThatFoundAnAddressOfTheInternetEnds(t *testing.T) {
 	}, near, far)
 }
 
+// A host with discoveries is asked for a peer as a discovery is. Dials of the peer that begin meanwhile share the search, and its addresses.
+func TestAHostSearchesWithoutADial(t *testing.T) {
+	d := answering(3*time.Second, addrOfB)
+	inFind(t, func(t *testing.T, a *finder, b host.Host) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := a.FindPeer(ctx, b.ID())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, time.Second, time.Since(began))
+		synctest.Wait()
+
+		found := make(chan peer.AddrInfo, 1)
+		go func() {
+			info, err := a.FindPeer(t.Context(), b.ID())
+			require.NoError(t, err)
+			found <- info
+		}()
+		for range 2 {
+			short, cancel := context.WithTimeout(t.Context(), time.Second)
+			require.Error(t, a.Connect(short, peer.AddrInfo{ID: b.ID()}))
+			cancel()
+		}
+		info := <-found
+		require.Equal(t, []ma.Multiaddr{ma.StringCast(addrOfB)}, info.Addrs)
+		require.EqualValues(t, 2, d.asked.Load())
+		require.NoError(t, a.Connect(t.Context(), peer.AddrInfo{ID: b.ID()}))
+		require.EqualValues(t, 2, d.asked.Load(), "the address is known")
+	}, d)
+}
+
 // An answer is only a candidate: a host with another key does not pass for the peer.
 func TestAnAnswerMustLeadToThePeer(t *testing.T) {
 	inFind(t, func(t *testing.T, a *finder, _ host.Host) {

@@ -145,12 +145,14 @@ func (r *reservations) keep(i int, relay peer.AddrInfo) {
 	defer r.host.ConnManager().Unprotect(relay.ID, "peerlane/relay")
 	wait, lost, served := firstAgain, time.Now(), false
 	var since time.Time // when the reservation was made first; zero: there is none
-	limit := reserveTime
+	limit, tries := reserveTime, 0
 	for r.ctx.Err() == nil {
 		began := time.Now()
-		err := r.make(i, relay, limit)
+		err := r.make(i, relay, min(limit<<min(tries/4, 2), reserveTime)) // the path may be slower than it was
 		made := err == nil
+		tries++
 		if made {
+			tries = 0
 			limit = min(max(soonTime, soonTimes*time.Since(began)), reserveTime)
 			if since.IsZero() {
 				since = time.Now()

@@ -111,6 +111,25 @@ func TestASlowSubscriberHoldsNoLock(t *testing.T) {
 	})
 }
 
+// Attempts after a loss are short, and yet a relay whose path has become slower is reached.
+func TestARelayThatIsBackOnASlowerPath(t *testing.T) {
+	for _, delay := range []time.Duration{200 * time.Millisecond, 400 * time.Millisecond, 500 * time.Millisecond, 600 * time.Millisecond} {
+		inReserve(t, func(t *testing.T, net *peerlanetest.Network, r *peerlanetest.Relay, n *Node) {
+			time.Sleep(time.Minute)
+			r.Stop()
+			time.Sleep(time.Minute)
+			require.Nil(t, n.Reservations()[0].Addrs)
+			net.SetDelay(delay)
+			r.Start()
+			began := time.Now()
+			_, err := n.AwaitReservation(t.Context())
+			require.NoError(t, err)
+			require.Less(t, time.Since(began), 20*time.Second, delay)
+			t.Log(delay, time.Since(began))
+		})
+	}
+}
+
 // A relay that accepts and drops a host again and again does not keep it busy.
 func TestARelayThatDropsItsHosts(t *testing.T) {
 	inReserve(t, func(t *testing.T, _ *peerlanetest.Network, r *peerlanetest.Relay, n *Node) {

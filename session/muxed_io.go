@@ -45,7 +45,9 @@ func (st *muxed) Write(p []byte) (int, error) {
 	}
 	n := st.taken
 	st.writing, st.out, st.taken = false, nil, 0
-	st.offerLocked() // a CloseWrite may be waiting for this Write
+	if st.finAsked {
+		st.offerFinLocked() // it waited for this Write
+	}
 	st.writable.Broadcast()
 	if n < len(p) {
 		return n, st.writeFailureLocked()
@@ -93,8 +95,16 @@ func (st *muxed) mayLeaveLocked() bool {
 func (st *muxed) askFinLocked() {
 	if !st.finAsked {
 		st.finAsked = true
-		st.offerLocked()
+		st.offerFinLocked()
 	}
+}
+
+// offerFinLocked is offerLocked once the end of this direction has been asked for. The data of a bulk stream is held on a scarce carrier, its end is not.
+func (st *muxed) offerFinLocked() {
+	if len(st.out) == 0 && st.bulk && st.queued && st.s.releaseHeldLocked((*writing)(st)) {
+		st.queued = false
+	}
+	st.offerLocked()
 }
 
 // writing is a stream as the source of its DATA frames.
@@ -110,6 +120,9 @@ func (w *writing) next(b []byte) ([]byte, bool) {
 	n := min(len(st.out), st.creditLocked(), st.flight.room(), st.s.out.fit)
 	fin := st.finAsked && !st.finSent && n == len(st.out)
 	if n == 0 && !fin {
+		if len(st.out) > 0 && st.flight.room() == 0 { // it was lowered after the stream was queued
+			st.s.watchFlightsLocked()
+		}
 		return b, false
 	}
 	h := frame.Header{Length: n, Type: frame.TypeStreamData, ID: st.id}
