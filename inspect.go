@@ -71,13 +71,18 @@ func limitsOf(q *session.Quota) []registry.Limit {
 
 // inspect returns the slots of a host.
 func (t *slotTable) inspect(of network.Network) []registry.Limit {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	var all []registry.Limit
+	var to []peer.ID // written as text once the lock, which all dials take, is released
+	t.mu.Lock()
 	for key, s := range t.rows {
 		if key.from == of {
-			all = append(all, registry.Limit{Name: "slots", Peer: key.to.String(), Tag: string(key.tag), Used: int64(len(s.held)), Max: int64(s.sure)})
+			all = append(all, registry.Limit{Name: "slots", Tag: string(key.tag), Used: int64(len(s.held)), Max: int64(s.sure)})
+			to = append(to, key.to)
 		}
+	}
+	t.mu.Unlock()
+	for i := range all {
+		all[i].Peer = to[i].String()
 	}
 	return all
 }

@@ -96,10 +96,13 @@ func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
 	return t, err
 }
 
+// maxBurst bounds how many conns wait for an accept loop, which has room for them from the start. The loop only has to be scheduled.
+const maxBurst = 1 << 14
+
 // listen starts the listeners and their accept loops, which end when unlisten closes them.
 func (t *servedTag) listen() error {
 	s := t.server
-	config := ListenConfig{Backlog: max(defaultBacklog, s.cfg.MaxConcurrentConns)} // all peers may come back at once
+	config := ListenConfig{Backlog: min(max(defaultBacklog, s.cfg.MaxConcurrentConns), maxBurst)} // all peers may come back at once
 	var err error
 	if t.sessions, err = config.listen(s.host, sessionTag(t.tag), nil); err != nil {
 		return err
