@@ -19,7 +19,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
@@ -177,7 +176,6 @@ func TestSurviveALimitedRelayWithLargeCalls(t *testing.T) {
 
 // Row: S6, N13: a request and an answer over circuits into which the handshakes and little else fit.
 func TestSurviveARelayThatLetsHardlyAnythingThrough(t *testing.T) {
-	procs.Alone(t)
 	const total = 20 << 10
 	synctest.Test(t, func(t *testing.T) {
 		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{

@@ -12,7 +12,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
@@ -22,7 +21,6 @@ import (
 // A file of many times what a circuit lets through, in pieces larger than that, arrives whichever side asked for it: the data lanes
 // outlive the circuits.
 func TestATransferSurvivesTheCutsOfALimitedRelay(t *testing.T) {
-	procs.Alone(t)
 	const size = 1 << 20
 	from := filepath.Join(t.TempDir(), "file")
 	body := noise(size)

@@ -22,7 +22,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/punch"
-	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
@@ -76,7 +75,6 @@ func behindNATs(t *testing.T, g *gate) (a, b host.Host) {
 // A transfer that has begun over a relay without limits goes through the hole that is punched on the way, with all that is left of it,
 // whichever side asked for it. It is on one session, and nothing crosses twice.
 func TestATransferGoesThroughAHoleThatIsPunchedOnTheWay(t *testing.T) {
-	procs.Alone(t)
 	const size = 32 << 20 // 16 s
 	from := filepath.Join(t.TempDir(), "file")
 	body := noise(size)
