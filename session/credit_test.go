@@ -356,6 +356,11 @@ func TestTheFloorIsNotSentToAndFroWithoutEnd(t *testing.T) {
 		w.send(frame.TypeStreamOpen, 0, 1, []byte("x"))
 		synctest.Wait()
 		w.want(frame.TypeStreamAccept, 1)
+		unused := func() int64 {
+			w.s.mu.Lock()
+			defer w.s.mu.Unlock()
+			return w.s.shared.in.unused
+		}
 		returned := 0
 		for range 10 {
 			for n := 0; len(w.got) > 0; n++ {
@@ -364,13 +369,13 @@ func TestTheFloorIsNotSentToAndFroWithoutEnd(t *testing.T) {
 				returned++
 				synctest.Wait()
 			}
-			require.Zero(t, w.s.shared.in.unused)
+			require.Zero(t, unused())
 			time.Sleep(askTime)
 			synctest.Wait()
 			require.NotEmpty(t, w.got, "it has the floor again")
 		}
 		require.LessOrEqual(t, returned, 10*(mostRegrants+1))
-		require.EqualValues(t, floorFor(1), w.s.shared.in.unused)
+		require.EqualValues(t, floorFor(1), unused())
 	})
 }
 
@@ -405,6 +410,8 @@ func TestAGrantIsOfferedToNoMoreStreamsThanCanUseIt(t *testing.T) {
 		require.LessOrEqual(t, grant(2500), 5)
 		grant(1000 * streams)
 		require.Equal(t, 1000*streams, arrived)
+		w.s.mu.Lock()
+		defer w.s.mu.Unlock()
 		require.Zero(t, w.s.shared.short.len()+w.s.shared.below.len())
 	})
 }
