@@ -40,25 +40,14 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 	defer cancel()
 	for tries := 0; ; tries++ {
 		back, stop := d.watchRelays(pid)
-		began, after, most, dial := time.Now(), d.again, d.again, d.dial
-		switch relays := relaysIn(d.addrs(pid)); {
-		case hasRelay(relays, d.isNew):
-			after, dial = againSoon, d.dialRelayed(d.isNew) // the connection to another one may be dead, and delay this
-		case !hasRelay(relays, d.isConnected):
-			dial = d.dialAway(tries%againStrange == 0)
-		case tries%3 > 0:
-			after, dial = againRelay, d.dialRelayed(d.isConnected)
-			fallthrough
-		default:
-			most <<= min(tries/4, 2) // the way may be slower than it was
-		}
-		err := d.dialOnce(ctx, back, most, pid, dial)
+		began, next := time.Now(), d.nextAttempt(pid, tries)
+		err := d.dialOnce(ctx, back, pid, next)
 		over := err == nil || ctx.Err() != nil || errors.Is(err, swarm.ErrSwarmClosed)
 		if !over && tries == 0 {
 			searching.Go(func() { d.search(under, pid) })
 		}
 		if !over {
-			timer := time.NewTimer(min(after, againFirst<<min(tries, 6)) - time.Since(began))
+			timer := time.NewTimer(min(next.every, againFirst<<min(tries, 6)) - time.Since(began))
 			select {
 			case <-timer.C:
 			case <-back.Done():
@@ -71,6 +60,30 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 			return err
 		}
 	}
+}
+
+// An attempt is one dial of dialAgain.
+type attempt struct {
+	dial  func(context.Context, peer.ID) error
+	limit time.Duration // of the dial
+	every time.Duration // from its start to that of the next
+}
+
+// nextAttempt returns what to dial. If a relay of the peer is new, that is the peer through new relays alone: the connection to another relay may be
+// dead, and delay the dial. If no relay is connected, it is the peer and its relays. Otherwise it is the peer through the connected relays, and each
+// third time at all its addresses.
+func (d *Dialer) nextAttempt(pid peer.ID, tries int) attempt {
+	relays := relaysIn(d.addrs(pid))
+	longer := d.again << min(tries/4, 2) // the path may be slower than the lost one
+	switch {
+	case hasRelay(relays, d.isNew):
+		return attempt{d.dialRelayed(d.isNew), d.again, againSoon}
+	case !hasRelay(relays, d.isConnected):
+		return attempt{d.dialAway(tries%againStrange == 0), d.again, d.again}
+	case tries%3 > 0:
+		return attempt{d.dialRelayed(d.isConnected), longer, againRelay}
+	}
+	return attempt{d.dial, longer, d.again}
 }
 
 // search searches for a peer until ctx ends: it may be reachable at other addresses now, and one of the dials is too short for a search. The host adds
@@ -92,12 +105,12 @@ func hasRelay(relays map[peer.ID][]ma.Multiaddr, is func(peer.ID) bool) bool {
 	return false
 }
 
-// dialOnce calls dial, and ends it after a while, or when back ends.
-func (d *Dialer) dialOnce(ctx, back context.Context, most time.Duration, pid peer.ID, dial func(context.Context, peer.ID) error) error {
-	bounded, cancel := context.WithTimeout(ctx, most)
+// dialOnce makes an attempt, and ends it at its limit, or when back ends.
+func (d *Dialer) dialOnce(ctx, back context.Context, pid peer.ID, a attempt) error {
+	bounded, cancel := context.WithTimeout(ctx, a.limit)
 	defer cancel()
 	defer context.AfterFunc(back, cancel)()
-	return dial(bounded, pid)
+	return a.dial(bounded, pid)
 }
 
 // dialRelayed returns a function that dials a peer through some relays alone.

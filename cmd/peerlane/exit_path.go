@@ -29,6 +29,7 @@ const (
 	hintMismatch    = "another peer is at that address: if it lost its --key FILE, its new Peer ID must be used"
 	hintNotAtRelay  = "the relay answers, and the peer is not connected to it: check that the peer runs, with this relay as its --relay"
 	hintRelayFull   = "the relay has no room for another connection: try again later, or raise its --circuits"
+	hintRelayDenies = "the relay lets this peer reach nobody, or not that one: ask who runs it, or start the peer with another --relay"
 	hintRelayGone   = "the relay in the address does not relay now: check that it runs, or start the peer with another --relay, or both sides with --dht"
 	hintOtherLAN    = "all its addresses are of a local network: in another one, it needs --relay, or both sides need --dht; in this one, check that it runs, and firewalls"
 	hintUDP         = "no answer over UDP: a firewall may drop it, here or there: give a TCP address of the peer too; peerlane doctor says whether UDP passes here"
@@ -74,6 +75,8 @@ func dialHint(all []swarm.TransportError) (hint string, ok bool) {
 		return hintNotAtRelay, true
 	case relay(pb.Status_RESOURCE_LIMIT_EXCEEDED):
 		return hintRelayFull, true
+	case relay(pb.Status_PERMISSION_DENIED):
+		return hintRelayDenies, true
 	case slices.ContainsFunc(all, func(e swarm.TransportError) bool { return isMismatch(e.Cause) }):
 		return hintMismatch, true
 	case each(func(e swarm.TransportError) bool { return isRelayed(e.Address) || reachOf(e.Address) == reachesLAN }):

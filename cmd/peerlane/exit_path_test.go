@@ -11,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	circuit "github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/stretchr/testify/require"
 
@@ -65,6 +66,12 @@ func refused(all ...swarm.TransportError) error {
 		Err: fmt.Errorf("%w: %w", peerlane.ErrUnreachable, &swarm.DialError{Cause: swarm.ErrAllDialsFailed, DialErrors: all})}
 }
 
+// noConnects is the list of a relay that takes reservations and lets nobody use them.
+type noConnects struct{}
+
+func (noConnects) AllowReserve(peer.ID, ma.Multiaddr) bool          { return true }
+func (noConnects) AllowConnect(peer.ID, ma.Multiaddr, peer.ID) bool { return false }
+
 // hintOf returns the hint of an error.
 func hintOf(err error) string {
 	_, hint := explain(err)
@@ -117,6 +124,16 @@ func TestEachReasonWhyAPeerIsNotReachedHasItsHint(t *testing.T) {
 			require.NoError(h.t, first.Host().Connect(network.WithAllowLimitedConn(h.t.Context(), "test"), at))
 			return h.dial(h.open(caller, node.Options{}), b.ID(), at.Addrs...)
 		}, hintRelayFull, "--circuits"},
+		"the relay does not let this peer through": {func(h *hosts) error {
+			relay := h.open("11.0.0.2", node.Options{})
+			service, err := circuit.New(relay.Host(), circuit.WithACL(noConnects{}))
+			require.NoError(h.t, err)
+			h.t.Cleanup(func() { require.NoError(h.t, service.Close()) })
+			b := h.open(callee, node.Options{Relays: relay.Addrs()})
+			_, err = b.AwaitReservation(h.t.Context())
+			require.NoError(h.t, err)
+			return h.dial(h.open(caller, node.Options{}), b.ID(), via("11.0.0.2", relay.ID()))
+		}, hintRelayDenies, "--relay"},
 		"two hard NATs": {func(h *hosts) error {
 			relay := h.open("11.0.0.2", node.Options{RelayService: &node.RelayService{}})
 			b := h.open(callee, node.Options{Relays: relay.Addrs(), HolePunch: true})
