@@ -8,7 +8,6 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/protocol"
 
 	"github.com/peerlane/peerlane/internal/registry"
 	"github.com/peerlane/peerlane/psk"
@@ -25,7 +24,7 @@ func (c *Client) ForDiagnostics() registry.Side {
 		old = append(old, registry.Limit{Name: "old-calls", Peer: key.peer.String(), Tag: string(key.tag), Used: int64(len(places)), Max: int64(cap(places))})
 	}
 	p.mu.Unlock()
-	v := registry.Side{Host: p.host.ID().String(), Keys: keyIDs(keys), Closes: p.ends.All(), Refusals: p.failed.All(),
+	v := registry.Side{Host: p.host.ID().String(), Keys: keyIDs(keys), Closes: p.ends.all(), Refusals: p.failed.All(),
 		Keepers: c.keepers.inspect()}
 	v.Limits = append(limitsOf(p.quota), registry.Limit{Name: "pool", Used: int64(pooled), Max: int64(p.cfg.MaxIdleConns)})
 	v.Limits = append(v.Limits, old...)
@@ -35,7 +34,7 @@ func (c *Client) ForDiagnostics() registry.Side {
 
 // ForDiagnostics returns what package diagnostics shows of s beside its sessions. Programs have no use for it.
 func (s *Server) ForDiagnostics() registry.Side {
-	v := registry.Side{Host: s.host.ID().String(), Keys: keyIDs(s.currentKeys()), Closes: s.ends.All(), Refusals: s.refused.All(),
+	v := registry.Side{Host: s.host.ID().String(), Keys: keyIDs(s.currentKeys()), Closes: s.ends.all(), Refusals: s.refused.All(),
 		Limits: limitsOf(s.quota)}
 	for _, t := range s.servedTags() {
 		v.Tags = append(v.Tags, string(t.tag))
@@ -103,11 +102,6 @@ func (k *Keeper) inspect() registry.Keeper {
 	defer k.mu.Unlock()
 	return registry.Keeper{Peer: k.peer.String(), Tag: string(k.tag), Want: k.cfg.Sessions, Open: len(k.sessions), Opening: int(k.opening.Load()),
 		Last: k.last}
-}
-
-// endOf returns the end of a session as an event.
-func endOf(s *session.Session, pid peer.ID, tag protocol.ID, err error) registry.Event {
-	return registry.Event{At: time.Now(), Peer: pid.String(), Tag: string(tag), Session: s.ID().String(), Path: pathText(PathOf(s)), Err: err}
 }
 
 // pathText returns p as text, or "" for no path.

@@ -44,7 +44,7 @@ type pool struct {
 	reaper  *time.Timer                     // looks for idle sessions while there are entries
 	budgets map[network.Conn]*budget.Budget // of connections through limited relays
 	moving  map[*session.Session]bool       // for which moveToDirect runs
-	ends    registry.Ring                   // of sessions
+	ends    endings                         // of sessions
 	failed  registry.Ring                   // sessions that were not opened
 	refused refusals                        // hints of peers that take no sessions now
 	cares   cares                           // of the connections to peers; see pool_care.go. Its lock comes after mu
@@ -285,8 +285,8 @@ func (p *pool) keep(s *session.Session, key poolKey) {
 	p.book.hold(key.peer)
 	p.careFor(key.peer)
 	p.takeDirect(s, key)
+	p.ends.follow(s, key.tag)
 	context.AfterFunc(s.Context(), func() {
-		p.ends.Add(endOf(s, key.peer, key.tag, s.Err()))
 		p.book.release(key.peer)
 		p.mu.Lock()
 		defer p.mu.Unlock()

@@ -54,7 +54,7 @@ type Server struct {
 	cutOff context.CancelFunc
 	down   chan struct{} // closed when Shutdown is done
 
-	ends    registry.Ring // of sessions
+	ends    endings       // of sessions
 	refused registry.Ring // carriers that were refused
 
 	hurried context.Context // ends when Stop or a Shutdown no longer waits for running handlers

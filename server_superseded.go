@@ -17,9 +17,6 @@ func (t *servedTag) onState(s *session.Session, change session.StateChange) {
 	case session.StateResumed, session.StateMigrated, session.StateEnded:
 		t.closeSuperseded(s, change)
 	}
-	if c, ok := change.Conn.(*carrier); ok && change.State == session.StateEnded {
-		t.server.ends.Add(endOf(s, c.RemotePeer(), t.tag, change.Err))
-	}
 	if t.server.cfg.OnState != nil {
 		t.server.cfg.OnState(s, change)
 	}

@@ -92,7 +92,8 @@ func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
 	cfg.OnState = t.onState
 	cfg.Local, cfg.Tag, cfg.Keys = s.host.ID().String(), string(tag), s.keys
 	var err error
-	t.acceptor, err = session.NewAcceptor(&session.AcceptorConfig{Config: cfg, Admit: s.admit})
+	t.acceptor, err = session.NewAcceptor(&session.AcceptorConfig{Config: cfg, Admit: s.admit,
+		OnSession: func(c *session.Session) { s.ends.follow(c, tag) }})
 	return t, err
 }
 

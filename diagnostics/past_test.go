@@ -166,6 +166,27 @@ func TestEndsAndRefusalsAreRemembered(t *testing.T) {
 	})
 }
 
+// The end of a session is in the first snapshot that no longer lists the session, however soon it is taken.
+func TestASessionIsListedUntilItsEndIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		require.NoError(t, p.server.Start(tag, echo))
+		for n := 1; n <= 16; n++ {
+			ours, theirs := p.connect(t)
+			require.NoError(t, ours.Close())
+			require.Len(t, OfClient(p.client).Ended, n)
+			<-theirs.Done()
+			require.Len(t, OfServer(p.server).Ended, n)
+		}
+		p.connect(t)
+		require.NoError(t, p.client.Close())
+		require.Len(t, OfClient(p.client).Ended, 17)
+		require.NoError(t, p.server.Stop())
+		require.Len(t, OfServer(p.server).Ended, 17)
+		p.requireGone(t)
+	})
+}
+
 // A peer with another key is refused, and both sides show it, and the ids of their keys.
 //
 // Claim: diagnostics.ClientSnapshot.Keys, diagnostics.ServerSnapshot.Keys
