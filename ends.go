@@ -48,8 +48,10 @@ func (e *endings) all() []registry.Event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for s := range e.open {
-		if s.Context().Err() != nil {
+		select {
+		case <-s.Done():
 			e.addLocked(s)
+		default:
 		}
 	}
 	return e.last.All()
