@@ -1,0 +1,62 @@
+//go:build browser
+
+package diagnostics
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The page in a real browser: `make page` installs what it needs. internal/test/page/check.mjs says what is checked; it is given three
+// pages: one with 10,000 sessions, one with a token, and one to which an hour of snapshots is replayed.
+func TestThePageInABrowser(t *testing.T) {
+	shots, err := filepath.Abs(filepath.Join("..", "internal", "test", "page", "shots"))
+	require.NoError(t, err)
+	require.NoError(t, os.MkdirAll(shots, 0o755))
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "node", "check.mjs")
+	cmd.Dir = filepath.Join("..", "internal", "test", "page")
+	const token = "0123456789abcdef-page"
+	var ticks atomic.Int64
+	large := serveFake(t, nil, time.Second, func() ProcessSnapshot { return fakeProcess(10_000, int(ticks.Add(1))) })
+	guarded := serveFake(t, &HandlerOptions{Token: token}, time.Second, func() ProcessSnapshot { return fakeProcess(40, 1) })
+	replay := serveFake(t, nil, 12*time.Millisecond, hour())
+	cmd.Env = append(os.Environ(), "PAGE="+large, "GUARDED="+guarded, "TOKEN="+token, "REPLAY="+replay, "SHOTS="+shots)
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	require.NoError(t, err)
+}
+
+// hour returns the snapshots of an hour, one after the other.
+func hour() func() ProcessSnapshot {
+	tick := 0
+	return func() ProcessSnapshot {
+		tick++
+		return fakeProcess(60, min(tick, 3600))
+	}
+}
+
+// serveFake serves a page of what take returns, and returns its address.
+func serveFake(t *testing.T, options *HandlerOptions, interval time.Duration, take func() ProcessSnapshot) string {
+	h, err := NewHandler(Sources{}, options)
+	require.NoError(t, err)
+	h.take, h.opts.Interval = take, interval
+	h.explain = func(_ context.Context, peer, tag string) (string, error) {
+		return fmt.Sprintf("%s on %s: <b>connected</b>", peer, tag), nil
+	}
+	s := httptest.NewServer(http.StripPrefix("/debug", h))
+	t.Cleanup(s.Close)
+	t.Cleanup(func() { _ = h.Close() })
+	return s.URL + "/debug/"
+}
