@@ -72,8 +72,9 @@ const (
 //go:embed page
 var page embed.FS
 
-// NewHandler returns a Handler for sources. Nil options are the defaults. It returns an error that names the option that is out of range.
-func NewHandler(sources Sources, options *HandlerOptions) (*Handler, error) {
+// NewHandler returns a Handler for what sources returns at the time of each snapshot. Nil options are the defaults. It returns an error that
+// names the option that is out of range.
+func NewHandler(sources func() Sources, options *HandlerOptions) (*Handler, error) {
 	var opts HandlerOptions
 	if options != nil {
 		opts = *options
@@ -87,7 +88,7 @@ func NewHandler(sources Sources, options *HandlerOptions) (*Handler, error) {
 		opts.Interval = time.Second
 	}
 	h := &Handler{opts: opts, hosts: make(map[string]bool), mux: http.NewServeMux(), views: make(chan struct{}, maxViews),
-		take: func() ProcessSnapshot { return OfProcess(sources) }}
+		take: func() ProcessSnapshot { return OfProcess(sources()) }}
 	h.ctx, h.end = context.WithCancel(context.Background())
 	for i, name := range opts.Hosts {
 		if name == "" || strings.ContainsAny(name, ":/ ") {

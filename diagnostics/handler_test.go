@@ -19,10 +19,12 @@ import (
 
 const token = "0123456789abcdef"
 
+func nothing() Sources { return Sources{} }
+
 // newHandler returns a Handler of a fake process with 40 sessions.
 func newHandler(t *testing.T, options *HandlerOptions) *Handler {
 	t.Helper()
-	h, err := NewHandler(Sources{}, options)
+	h, err := NewHandler(nothing, options)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = h.Close() })
 	h.take = func() ProcessSnapshot { return fakeProcess(40, 1) }
@@ -163,7 +165,7 @@ func TestBadOptionsOfAHandler(t *testing.T) {
 		"Hosts[0] is \"a.example:80\", want a name": {Hosts: []string{"a.example:80"}},
 		"Hosts[0] is \"\", want a name":             {Hosts: []string{""}},
 	} {
-		_, err := NewHandler(Sources{}, &o)
+		_, err := NewHandler(nothing, &o)
 		require.EqualError(t, err, "diagnostics: handler: "+want)
 	}
 }

@@ -49,7 +49,7 @@ func hour() func() ProcessSnapshot {
 
 // serveFake serves a page of what take returns, and returns its address.
 func serveFake(t *testing.T, options *HandlerOptions, interval time.Duration, take func() ProcessSnapshot) string {
-	h, err := NewHandler(Sources{}, options)
+	h, err := NewHandler(nothing, options)
 	require.NoError(t, err)
 	h.take, h.opts.Interval = take, interval
 	h.explain = func(_ context.Context, peer, tag string) (string, error) {
