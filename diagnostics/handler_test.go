@@ -146,7 +146,6 @@ func TestExplainIsAskedForByThePageAlone(t *testing.T) {
 	require.Equal(t, []any{400, "no peer\n"}, []any{w.Code, w.Body.String()})
 }
 
-// Claim: diagnostics.Sources, diagnostics.ProcessSnapshot.Summary, diagnostics.ProcessSnapshot.Version
 func TestTheSnapshotOfAProcess(t *testing.T) {
 	w := ask(newHandler(t, nil), "GET", "/snapshot.json", "", nil)
 	require.Equal(t, "application/json", w.Header().Get("Content-Type"))

@@ -1,5 +1,6 @@
 // Command peerlane shows and uses the module peerlane: it proves it on this machine (demo), serves and makes calls between
-// peers (serve, call, ping), sends files (send, get, push, receive), keeps their identities (id), and checks the network (doctor).
+// peers (serve, call, ping), sends files (send, get, push, receive), shows what runs (status, top, snapshot), keeps their identities (id), and checks the
+// network (doctor).
 //
 //	peerlane demo
 //	peerlane serve --exec tr a-z A-Z
