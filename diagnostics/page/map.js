@@ -3,14 +3,19 @@ import { duration, element, short } from "./text.js";
 
 const width = 900, height = 440, middle = { x: width / 2, y: height / 2 };
 
+let drawn; // what the map shows
+
 // drawMap draws the peers of a view into parent. choose is called with a peer that is chosen.
 export function drawMap(parent, view, choose) {
+  const now = JSON.stringify((view.peers ?? []).map((p) => [p.peer, p.direct, p.relay, p.path, p.rtt_ms, p.sessions]));
+  if (now === drawn) return;
+  drawn = now;
   const focused = parent.contains(document.activeElement) ? document.activeElement.dataset.peer : undefined;
   const peers = view.peers ?? [];
   const relays = new Map(); // to the angles of their peers
   const places = peers.map((p, i) => {
     const angle = (2 * Math.PI * i) / Math.max(1, peers.length) - Math.PI / 2;
-    if (p.relay) relays.set(p.relay, [...(relays.get(p.relay) ?? []), angle]);
+    if (p.relay && !p.direct) relays.set(p.relay, [...(relays.get(p.relay) ?? []), angle]);
     return { p, ...at(angle, peers.length > 24 && i % 2 ? 0.72 : 1) };
   });
   const relayPlaces = new Map([...relays].map(([relay, angles]) => [relay, at(mean(angles), 0.45)]));
@@ -31,7 +36,7 @@ export function drawMap(parent, view, choose) {
     lines.push(line(middle, place, "relayed"));
     nodes.push(element("g", {}, element("title", {}, `relay ${relay}`),
       element("rect", { x: place.x - 8, y: place.y - 8, width: 16, height: 16, rx: 3 }),
-      element("text", { x: place.x, y: place.y + 22 }, `relay ${short(relay)}`)));
+      element("text", { x: place.x, y: place.y + (place.y < middle.y ? -14 : 22) }, `relay ${short(relay)}`)));
   }
   nodes.push(element("g", {}, element("circle", { class: "self", cx: middle.x, cy: middle.y, r: 13 }),
     element("text", { x: middle.x, y: middle.y + 28 }, "this node")));
