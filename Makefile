@@ -13,7 +13,7 @@ CREDIT ?= 5000
 KILLS ?= 40
 CPUS := $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: test 32bit race grid reach nettest nightly vet lint fuzz fuzz-long soak examples demo bench tidy cover fmt vuln
+.PHONY: test 32bit race grid reach nettest nightly vet lint fuzz fuzz-long soak examples demo page bench tidy cover fmt vuln
 
 fmt: ; gofmt -l -w . && go fix ./... && cd bench && go fix ./...
 
@@ -53,7 +53,7 @@ nightly:
 	go test ./node -count=1 -timeout 0 -v -run TestACrowdHasTenThousandStreams -args -crowd 1000
 
 vet:
-	go vet -tags examples ./...
+	go vet -tags examples,browser ./...
 	cd bench && go vet ./...
 	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./codes ./internal/frame ./internal/flow ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/choice ./internal/deadline ./internal/faultnet ./internal/nat ./internal/test/natlab || exit 1; done
 	GOOS=windows GOARCH=amd64 go vet . ./diagnostics ./node/... # which need the whole of libp2p: one platform, the one that differs most
@@ -73,6 +73,11 @@ soak: ; go test ./internal/test/soak -count=1 -timeout 0 -v -args -soak.for=$(SO
 
 # The examples are programs, each with a test binary to link: go test ./... compiles them, and this runs them.
 examples: ; go test -count=1 -run Example ./... && go test -count=1 -tags examples ./examples/...
+
+# The page of package diagnostics in Debian's Chromium. Pictures of it are left in internal/test/page/shots.
+page:
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+	go test -count=1 -v -tags browser -run TestThePageInABrowser ./diagnostics
 
 demo: ; go run ./cmd/peerlane demo && go test -count=1 ./cmd/peerlane -run 'TestScripts/^demo$$' -args -demo
 

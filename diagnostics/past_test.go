@@ -406,3 +406,23 @@ func TestACauseSaysWhoAndWhy(t *testing.T) {
 	long := causeOf(errors.New(string(make([]byte, 511)) + "é"))
 	require.Len(t, long.Text, 511, "no half of a character")
 }
+
+// Claim: diagnostics.Sources.Clients, diagnostics.Sources.Servers, diagnostics.Sources.Transfers
+// Claim: diagnostics.ProcessSnapshot.Clients, diagnostics.ProcessSnapshot.Servers, diagnostics.ProcessSnapshot.Taken
+// Claim: diagnostics.ProcessSnapshot.Transfers, diagnostics.ProcessSnapshot.Summary, diagnostics.ProcessSnapshot.Version
+func TestAProcessIsItsClientsAndServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		require.NoError(t, p.server.Start(tag, echo))
+		p.connect(t)
+		all := Sources{Clients: []*peerlane.Client{nil, p.client}, Servers: []*peerlane.Server{p.server, nil}, Transfers: new(transfer.Registry)}
+		v := OfProcess(all)
+		c, s := OfClient(p.client), OfServer(p.server)
+		want := ProcessSnapshot{Version: Version, Taken: c.Taken, Summary: Summary(c, s), Clients: []ClientSnapshot{c}, Servers: []ServerSnapshot{s}}
+		want.Summary.Goroutines, want.Summary.Heap, want.Summary.Uptime = v.Summary.Goroutines, v.Summary.Heap, v.Summary.Uptime
+		require.Equal(t, want, v)
+		require.Equal(t, 2, v.Summary.Sessions)
+		v = OfProcess(Sources{})
+		require.Equal(t, []int{0, 0, 0, 0}, []int{v.Summary.Sessions, len(v.Clients), len(v.Servers), len(v.Transfers)})
+	})
+}

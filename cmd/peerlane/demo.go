@@ -19,6 +19,7 @@ import (
 // demoCmd is peerlane demo.
 type demoCmd struct {
 	JSON bool `name:"json" help:"Print one JSON object per step instead of text."`
+	monitorFlags
 }
 
 // stepTime bounds each step.
@@ -84,8 +85,17 @@ func (c *demoCmd) Run(ctx context.Context, std stdio) error {
 	if c.JSON {
 		report = jsonReport(std.out)
 	}
+	beside := std
+	if c.JSON {
+		beside.out = std.err // the page's address is no object
+	}
+	m, err := c.monitor(beside, "demo", inDemo.sources)
+	if err != nil {
+		return err
+	}
+	defer m.close()
 	began, failed := time.Now(), 0
-	err := runSteps(ctx, func(row []result) error {
+	err = runSteps(ctx, func(row []result) error {
 		for _, r := range row {
 			if !r.OK {
 				failed++

@@ -46,6 +46,7 @@ func newExchange(l *lab, tag protocol.ID, handler peerlane.StreamHandler, k keys
 	if x.client, err = peerlane.NewClient(l.dialer, cfg); err != nil {
 		return nil, err
 	}
+	inDemo.show(x.client, x.server)
 	if k.server != nil {
 		err = peerlane.UseModernPSKServer(x.server, k.server, unstretched)
 	}
@@ -75,7 +76,10 @@ func (x *exchange) call(ctx context.Context, body []byte) error {
 	return err
 }
 
-func (x *exchange) close() error { return errors.Join(x.client.Close(), x.server.Stop()) }
+func (x *exchange) close() error {
+	defer inDemo.hide(x.client, x.server)
+	return errors.Join(x.client.Close(), x.server.Stop())
+}
 
 // reversed answers a request with its bytes in reverse: an answer that nobody gives by accident.
 func reversed(b []byte) []byte {

@@ -109,6 +109,7 @@ func newFetching(l *lab, tree *source.Tree, dir string) (*fetching, error) {
 	if f.server, err = peerlane.NewServer(l.b.Host(), config); err != nil {
 		return nil, err
 	}
+	inDemo.show(nil, f.server)
 	f.service.Handle(f.server)
 	share, err := f.service.Share(tree, &transfer.ShareOptions{OnBegun: func(t *transfer.Transfer) { f.begun <- t }})
 	if err == nil {
@@ -127,6 +128,7 @@ func newFetching(l *lab, tree *source.Tree, dir string) (*fetching, error) {
 
 // close does not wait for the sessions of processes that were killed: they would wait for another connection.
 func (f *fetching) close() error {
+	defer inDemo.hide(nil, f.server)
 	err := f.service.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

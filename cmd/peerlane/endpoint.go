@@ -20,6 +20,7 @@ type hostFlags struct {
 	Relay  []string `env:"PEERLANE_RELAY" placeholder:"ADDR" help:"Relay to be reached through from behind a NAT; may be repeated."`
 	findFlags
 	secretFlags
+	monitorFlags
 }
 
 // Help is shown by --help.

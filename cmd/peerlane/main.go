@@ -1,5 +1,6 @@
 // Command peerlane shows and uses the module peerlane: it proves it on this machine (demo), serves and makes calls between
-// peers (serve, call, ping), sends files (send, get, push, receive), keeps their identities (id), and checks the network (doctor).
+// peers (serve, call, ping), sends files (send, get, push, receive), shows what runs (status, top, snapshot), keeps their identities (id), and checks the
+// network (doctor).
 //
 //	peerlane demo
 //	peerlane serve --exec tr a-z A-Z
@@ -37,17 +38,20 @@ that is in the way, a change, a wrong content, and at the sender what it has lef
 type cli struct {
 	Version kong.VersionFlag `help:"Show the version."`
 
-	Demo    demoCmd    `cmd:"" help:"Prove every lane between two hosts on this machine, over TCP and over QUIC."`
-	Serve   serveCmd   `cmd:"" help:"Serve calls on a tag, until interrupted."`
-	Call    callCmd    `cmd:"" help:"Call a peer, and write its response to stdout."`
-	Ping    pingCmd    `cmd:"" help:"Measure the round trip to a peer that serves a tag."`
-	Send    sendCmd    `cmd:"" help:"Send files and folders to the peer that gets the ticket that this prints. With --key and a fixed --listen port, the same files have the same ticket after a restart."`
-	Get     getCmd     `cmd:"" help:"Download by ticket. Run it again to resume."`
-	Push    pushCmd    `cmd:"" help:"Push files and folders to a peer that runs receive."`
-	Receive receiveCmd `cmd:"" help:"Accept the files that peers push."`
-	Relay   relayCmd   `cmd:"" help:"Relay connections for peers behind NATs, until interrupted."`
-	Doctor  doctorCmd  `cmd:"" help:"Say what this machine's network lets through, and who gets a direct path."`
-	ID      idCmd      `cmd:"" name:"id" help:"Show the Peer ID of a key file; make the file if there is none."`
+	Demo     demoCmd     `cmd:"" help:"Prove every lane between two hosts on this machine, over TCP and over QUIC."`
+	Serve    serveCmd    `cmd:"" help:"Serve calls on a tag, until interrupted."`
+	Call     callCmd     `cmd:"" help:"Call a peer, and write its response to stdout."`
+	Ping     pingCmd     `cmd:"" help:"Measure the round trip to a peer that serves a tag."`
+	Send     sendCmd     `cmd:"" help:"Send files and folders to the peer that gets the ticket that this prints. With --key and a fixed --listen port, the same files have the same ticket after a restart."`
+	Get      getCmd      `cmd:"" help:"Download by ticket. Run it again to resume."`
+	Push     pushCmd     `cmd:"" help:"Push files and folders to a peer that runs receive."`
+	Receive  receiveCmd  `cmd:"" help:"Accept the files that peers push."`
+	Relay    relayCmd    `cmd:"" help:"Relay connections for peers behind NATs, until interrupted."`
+	Doctor   doctorCmd   `cmd:"" help:"Say what this machine's network lets through, and who gets a direct path."`
+	Status   statusCmd   `cmd:"" help:"Show what a running serve, relay, send or receive of this user does."`
+	Top      topCmd      `cmd:"" help:"Watch what a running serve, relay, send or receive of this user does, on the terminal."`
+	Snapshot snapshotCmd `cmd:"" help:"Print what a running serve, relay, send or receive of this user does as JSON, or a profile of it."`
+	ID       idCmd       `cmd:"" name:"id" help:"Show the Peer ID of a key file; make the file if there is none."`
 }
 
 // stdio is where a command reads and writes.
@@ -62,6 +66,14 @@ func (s stdio) isTerminal() bool {
 		return isTerminal(o.w)
 	}
 	return isTerminal(s.out)
+}
+
+// terminal returns what out writes to.
+func (s stdio) terminal() io.Writer {
+	if o, ok := s.out.(*output); ok {
+		return o.w
+	}
+	return s.out
 }
 
 // failed returns why something could not be written to out, or nil.

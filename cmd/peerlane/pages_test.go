@@ -129,6 +129,9 @@ func stories(t *testing.T, page string) (found []story) {
 func (s story) run(t *testing.T) {
 	v := &values{t: t, codes: make(map[string]int)}
 	dirs, running := make(map[string]string), make(map[string]*process)
+	user, err := os.MkdirTemp("", "user") // where all find the processes of their user: the path of a socket must be short
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(user) }) // of the temporary ones
 	for i, line := range s.lines {
 		command, _, _ := strings.Cut(line.command, " #")
 		if _, is := elsewhere[strings.TrimSpace(command)]; is {
@@ -140,7 +143,7 @@ func (s story) run(t *testing.T) {
 		if p := running[line.machine]; p != nil {
 			p.finish(v)
 		}
-		p := launchLine(t, line, s.mayFail(i), dirs[line.machine], v)
+		p := launchLine(t, line, s.mayFail(i), dirs[line.machine], user, v)
 		if running[line.machine] = p; !p.until(v, func() bool { return p.ready }) {
 			p.ended(v)
 			delete(running, line.machine)
@@ -233,7 +236,7 @@ type process struct {
 }
 
 // launchLine starts a command.
-func launchLine(t *testing.T, line consoleLine, mayFail bool, dir string, v *values) *process {
+func launchLine(t *testing.T, line consoleLine, mayFail bool, dir, user string, v *values) *process {
 	command := v.fill(line)
 	if strings.HasPrefix(command, "peerlane ") {
 		command = "exec " + command // so that a signal reaches it
@@ -241,7 +244,8 @@ func launchLine(t *testing.T, line consoleLine, mayFail bool, dir string, v *val
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	p := &process{line: line, mayFail: mayFail}
 	p.cmd = exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf("(exit %d); %s", v.codes[line.machine], command))
-	p.cmd.Dir, p.cmd.Env = dir, append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+filepath.Join(dir, ".config"))
+	p.cmd.Dir, p.cmd.Env = dir, append(os.Environ(), "HOME="+dir, "XDG_CONFIG_HOME="+filepath.Join(dir, ".config"),
+		"XDG_RUNTIME_DIR="+user)
 	pipe, err := p.cmd.StdoutPipe()
 	require.NoError(t, err)
 	p.cmd.Stderr = p.cmd.Stdout

@@ -56,6 +56,11 @@ func (c *receiveCmd) Run(ctx context.Context, std stdio) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
+	m, err := c.monitor(std, "receive", servedBy(e.server))
+	if err != nil {
+		return err
+	}
+	defer m.close()
 	defer w.wait()
 	defer func() { err = errors.Join(err, e.service.Close()) }()
 	warnUnusable(std.err, e.addrs(), c.Listen)

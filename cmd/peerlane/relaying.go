@@ -27,7 +27,8 @@ type relayCmd struct {
 	Circuits     int           `default:"16" help:"How many relayed connections each of them may have at a time."`
 	Allow        []string      `placeholder:"PEER" help:"Only this peer can be reached through the relay; may be repeated."`
 	Peers        int           `default:"1000" help:"How many peers may be connected at once."`
-	DHT          dhtFlag       `name:"dht" help:"Serve a private DHT in which peers find each other and this relay: --dht=none starts one, --dht=ADDR joins the DHT of the relay at ADDR; may be repeated."`
+	monitorFlags
+	DHT dhtFlag `name:"dht" help:"Serve a private DHT in which peers find each other and this relay: --dht=none starts one, --dht=ADDR joins the DHT of the relay at ADDR; may be repeated."`
 }
 
 // relayPort is the default port of a relay.
@@ -60,6 +61,11 @@ func (c *relayCmd) Run(ctx context.Context, std stdio) (err error) {
 	if c.Key == "" {
 		fmt.Fprintln(std.out, "key      none: the Peer ID is new each time; --key FILE keeps it")
 	}
+	m, err := c.monitor(std, "relay", servedBy())
+	if err != nil {
+		return err
+	}
+	defer m.close()
 	addrs, far := byReach(n.Addrs())
 	for _, a := range addrs {
 		fmt.Fprintf(std.out, "address  %s\n", a)

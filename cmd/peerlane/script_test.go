@@ -51,6 +51,7 @@ func runScripts(t *testing.T, dir string) {
 		Setup: func(env *testscript.Env) error {
 			env.Values[serversKey{}] = servers{}
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, ".config"))
+			env.Setenv("XDG_RUNTIME_DIR", env.WorkDir)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -124,7 +125,7 @@ func cmdStart(ts *testscript.TestScript, neg bool, args []string) {
 func launch(ts *testscript.TestScript, name string, args []string) *background {
 	b := &background{cmd: exec.Command("peerlane", args...)}
 	b.cmd.Env = os.Environ()
-	for _, name := range []string{"XDG_CONFIG_HOME", "PSK_COST", "SECRET", "PEERLANE_PSK"} {
+	for _, name := range []string{"XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "PSK_COST", "SECRET", "PEERLANE_PSK"} {
 		b.cmd.Env = append(b.cmd.Env, name+"="+ts.Getenv(name))
 	}
 	b.cmd.Dir, b.cmd.Stderr = ts.MkAbs("."), &b.stderr

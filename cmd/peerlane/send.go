@@ -47,6 +47,11 @@ func (c *sendCmd) Run(ctx context.Context, std stdio) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
+	m, err := c.monitor(std, "send", servedBy(e.server))
+	if err != nil {
+		return err
+	}
+	defer m.close()
 	w := newWatcher(d, "to")
 	token, err := c.token(tree)
 	if err != nil {

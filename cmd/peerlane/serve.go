@@ -25,6 +25,7 @@ type serveCmd struct {
 	Allow  []string `placeholder:"PEER" help:"Serve only this peer; may be repeated."`
 	findFlags
 	secretFlags
+	monitorFlags
 	Peers   int           `default:"1000" help:"How many peers may be connected at once."`
 	Relay   []string      `env:"PEERLANE_RELAY" placeholder:"ADDR" help:"Relay to be reached through from behind a NAT; may be repeated."`
 	Drain   time.Duration `default:"30s" help:"How long to wait for calls in progress when interrupted; a second signal cuts them off."`
@@ -70,6 +71,11 @@ func (c *serveCmd) Run(ctx context.Context, std stdio) (err error) {
 		return err
 	}
 	c.introduce(std, n)
+	m, err := c.monitor(std, "serve", servedBy(server))
+	if err != nil {
+		return errors.Join(err, server.Stop())
+	}
+	defer m.close()
 	circuits, err := reserve(ctx, n, c.findsRelays(c.Relay), func(warning string) { fmt.Fprintln(std.err, warning) })
 	if err != nil {
 		return errors.Join(err, server.Stop())

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/diagnostics"
+)
+
+// inDemo has the clients and servers of the step that runs.
+var inDemo staged
+
+// staged is what the page of the demo shows. It is safe for concurrent use.
+type staged struct {
+	mu  sync.Mutex
+	all diagnostics.Sources
+}
+
+// show adds a client and a server, either of which may be nil.
+func (s *staged) show(c *peerlane.Client, v *peerlane.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all.Clients, s.all.Servers = append(s.all.Clients, c), append(s.all.Servers, v)
+}
+
+// hide removes what show has added.
+func (s *staged) hide(c *peerlane.Client, v *peerlane.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all.Clients = slices.DeleteFunc(s.all.Clients, func(one *peerlane.Client) bool { return one == nil || one == c })
+	s.all.Servers = slices.DeleteFunc(s.all.Servers, func(one *peerlane.Server) bool { return one == nil || one == v })
+}
+
+// sources returns what is there now.
+func (s *staged) sources() diagnostics.Sources {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return diagnostics.Sources{Clients: slices.Clone(s.all.Clients), Servers: slices.Clone(s.all.Servers)}
+}

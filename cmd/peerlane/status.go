@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/peerlane/peerlane/diagnostics"
+	"github.com/peerlane/peerlane/internal/admin"
+)
+
+// processArg names the process that a command asks.
+type processArg struct {
+	Process string `arg:"" optional:"" help:"Process to ask: its number, or what it runs, as in serve. It may be left out if there is only one."`
+}
+
+// errProcess: it is not clear which process is meant.
+var errProcess = errors.New("no such process")
+
+// find returns the process that is meant.
+func (a processArg) find(folder string) (admin.Process, error) {
+	all, err := admin.List(folder)
+	if err != nil {
+		return admin.Process{}, err
+	}
+	var named []admin.Process
+	for _, p := range all {
+		if a.Process == "" || a.Process == p.Name || a.Process == strconv.Itoa(p.PID) {
+			named = append(named, p)
+		}
+	}
+	switch {
+	case len(named) == 1:
+		return named[0], nil
+	case len(all) == 0:
+		return admin.Process{}, fmt.Errorf("%w: no peerlane command of this user runs that can be asked: serve, relay, send and receive can", errProcess)
+	case len(named) == 0:
+		named = all
+	}
+	var names []string
+	for _, p := range named {
+		names = append(names, p.String())
+	}
+	return admin.Process{}, fmt.Errorf("%w: give the number of one: %s", errProcess, strings.Join(names, ", "))
+}
+
+// maxSnapshot bounds what is read of a snapshot: 10,000 sessions have some 20 MB.
+const maxSnapshot = 1 << 30
+
+// ask returns what a process answers to a request for path.
+func ask(ctx context.Context, p admin.Process, path string) ([]byte, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := p.Client().Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = answer.Body.Close() }() // it has been read
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxSnapshot))
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", p, strings.TrimSpace(string(body)))
+	}
+	return body, err
+}
+
+// snapshotCmd is peerlane snapshot.
+type snapshotCmd struct {
+	processArg
+	Profile string `placeholder:"NAME" help:"Write this profile of the process instead, for go tool pprof: goroutine, heap, allocs, block, mutex, threadcreate, profile (of the processor, for 10 s) or trace."`
+}
+
+// Run prints the snapshot of a process as JSON.
+func (c *snapshotCmd) Run(ctx context.Context, std stdio) error {
+	p, err := c.find(admin.Folder())
+	if err != nil {
+		return err
+	}
+	if c.Profile != "" {
+		if std.isTerminal() {
+			return fmt.Errorf("%w: a profile is no text: write it to a file", errUsage)
+		}
+		text, err := ask(ctx, p, "/debug/pprof/"+c.Profile)
+		if err != nil {
+			return err
+		}
+		_, err = std.out.Write(text)
+		return err
+	}
+	text, err := ask(ctx, p, "/snapshot.json")
+	if err != nil {
+		return err
+	}
+	var lines bytes.Buffer
+	if err := json.Indent(&lines, text, "", "  "); err != nil {
+		return fmt.Errorf("%s: %w", p, err)
+	}
+	_, err = fmt.Fprintln(std.out, &lines)
+	return err
+}
+
+// statusCmd is peerlane status.
+type statusCmd struct {
+	processArg
+	All bool `help:"Show all sessions, and not the first 20."`
+}
+
+// Run prints what a process does.
+func (c *statusCmd) Run(ctx context.Context, std stdio) error {
+	p, err := c.find(admin.Folder())
+	if err != nil {
+		return err
+	}
+	v, err := snapshotOf(ctx, p)
+	if err != nil {
+		return err
+	}
+	most := 20
+	if c.All {
+		most = len(sessionsOf(v))
+	}
+	for _, line := range statusLines(p.String(), v, most) {
+		fmt.Fprintln(std.out, line)
+	}
+	return nil
+}
+
+// snapshotOf returns the snapshot of a process.
+func snapshotOf(ctx context.Context, p admin.Process) (*diagnostics.ProcessSnapshot, error) {
+	text, err := ask(ctx, p, "/snapshot.json")
+	if err != nil {
+		return nil, err
+	}
+	v := new(diagnostics.ProcessSnapshot)
+	if err := json.Unmarshal(text, v); err != nil {
+		return nil, fmt.Errorf("%s: %w", p, err)
+	}
+	return v, nil
+}
+
+// sessionsOf returns the sessions of a process.
+func sessionsOf(v *diagnostics.ProcessSnapshot) []diagnostics.SessionSnapshot {
+	var all []diagnostics.SessionSnapshot
+	for i := range v.Clients {
+		all = append(all, v.Clients[i].Sessions...)
+	}
+	for i := range v.Servers {
+		all = append(all, v.Servers[i].Sessions...)
+	}
+	return all
+}
+
+// statusLines returns what a person reads of a snapshot: most of the sessions at most. All text of peers is safe for a terminal.
+func statusLines(name string, v *diagnostics.ProcessSnapshot, most int) []string {
+	s := &v.Summary
+	lines := []string{fmt.Sprintf("process  %s, up for %s, peerlane %s", name, timeText(time.Duration(s.Uptime)), s.Module)}
+	seen := make(map[string]bool)
+	add := func(label, text string) {
+		if line := fmt.Sprintf("%-8s %s", label, safe(text)); !seen[line] {
+			seen[line] = true
+			lines = append(lines, line)
+		}
+	}
+	for i := range v.Clients {
+		add("peer", v.Clients[i].Host)
+	}
+	for i := range v.Servers {
+		add("peer", v.Servers[i].Host)
+		for _, tag := range v.Servers[i].Tags {
+			add("tag", tag)
+		}
+	}
+	count := strconv.Itoa(s.Sessions)
+	if s.Detached > 0 {
+		count += fmt.Sprintf(", %d without a connection", s.Detached)
+	}
+	add("sessions", fmt.Sprintf("%s; %d calls running, %s in, %s out", count, s.InFlight, bytesText(float64(s.BytesIn)), bytesText(float64(s.BytesOut))))
+	all := sessionsOf(v)
+	for i := range all[:min(most, len(all))] {
+		lines = append(lines, "         "+safe(sessionText(&all[i], v.Taken)))
+	}
+	if more := len(all) - most; more > 0 {
+		lines = append(lines, fmt.Sprintf("         and %d more; --all shows them", more))
+	}
+	for _, t := range transfersOf(v, all) {
+		add("transfer", fmt.Sprintf("%s: %s, %d of %s, %s of %s, %s/s", t.Name, t.Phase, t.FilesDone, filesText(t.Files), bytesText(float64(t.Verified)),
+			bytesText(float64(t.Bytes)), bytesText(t.Rate)))
+	}
+	for _, l := range s.Warnings {
+		add("warning", fmt.Sprintf("the limit %s is nearly used up: %d of %d", l.Name, l.Used, l.Max))
+	}
+	for i := range v.Clients {
+		lines = append(lines, eventLines("ended", v.Clients[i].Ended, v.Taken)...)
+		lines = append(lines, eventLines("failed", v.Clients[i].Failed, v.Taken)...)
+	}
+	for i := range v.Servers {
+		lines = append(lines, eventLines("ended", v.Servers[i].Ended, v.Taken)...)
+		lines = append(lines, eventLines("refused", v.Servers[i].Refused, v.Taken)...)
+	}
+	return lines
+}
+
+// transfersOf returns the transfers of a process, each once.
+func transfersOf(v *diagnostics.ProcessSnapshot, sessions []diagnostics.SessionSnapshot) []diagnostics.TransferSnapshot {
+	all := v.Transfers
+	for i := range sessions {
+		all = append(all, sessions[i].Transfers...)
+	}
+	return all
+}
+
+// sessionText returns a session as one line.
+func sessionText(s *diagnostics.SessionSnapshot, taken time.Time) string {
+	path := "no connection for " + timeText(taken.Sub(s.StateSince))
+	if s.Path != nil {
+		path = s.Path.Text
+	}
+	text := fmt.Sprintf("%s %s  %s", short(s.Peer, 13), s.Tag, path)
+	if s.RTT > 0 {
+		text += fmt.Sprintf(", %v", time.Duration(s.RTT).Round(100*time.Microsecond))
+	}
+	text += fmt.Sprintf("; %d calls, %s in, %s out, for %s", s.RequestsIn+s.RequestsOut, bytesText(float64(s.BytesIn)), bytesText(float64(s.BytesOut)),
+		timeText(taken.Sub(s.Started)))
+	if s.Resumes+s.Migrations > 0 {
+		text += fmt.Sprintf("; resumed %d times, moved %d", s.Resumes, s.Migrations)
+	}
+	return text
+}
+
+// recentEvents is how many ends and refusals are shown of each kind.
+const recentEvents = 3
+
+// eventLines returns the last events, the newest first.
+func eventLines(label string, all []diagnostics.Event, taken time.Time) []string {
+	var lines []string
+	for i := len(all) - 1; i >= max(0, len(all)-recentEvents); i-- {
+		e := &all[i]
+		text := fmt.Sprintf("%s %s  %s ago", short(e.Peer, 13), e.Tag, timeText(taken.Sub(e.At)))
+		if e.Why != nil {
+			text += fmt.Sprintf(", by %s: %s", e.Why.By, e.Why.Text)
+		}
+		lines = append(lines, fmt.Sprintf("%-8s %s", label, safe(oneLine(errors.New(text)))))
+	}
+	return lines
+}

@@ -1,0 +1,39 @@
+package diagnostics
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// The bounds of /explain.
+const (
+	maxAsked    = 4 << 10 // bytes of a request
+	explainTime = 30 * time.Second
+)
+
+// serveExplain answers /explain. It may connect to a peer, so it is no GET, and pages of other sites cannot ask for it.
+func (h *Handler) serveExplain(w http.ResponseWriter, r *http.Request) {
+	var asked struct{ Peer, Tag string }
+	if r.Header.Get("Content-Type") != "application/json" {
+		http.Error(w, "want Content-Type: application/json", http.StatusUnsupportedMediaType)
+		return
+	}
+	in := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxAsked))
+	in.DisallowUnknownFields()
+	if err := in.Decode(&asked); err != nil || asked.Peer == "" || asked.Tag == "" {
+		http.Error(w, `want {"peer": PEER, "tag": TAG}`, http.StatusBadRequest)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), explainTime)
+	defer cancel()
+	defer context.AfterFunc(h.ctx, cancel)()
+	text, err := h.explain(ctx, asked.Peer, asked.Tag)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	_ = send(w, []byte(text)) // the client is gone or does not read
+}

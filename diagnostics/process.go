@@ -1,0 +1,49 @@
+package diagnostics
+
+import (
+	"time"
+
+	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/transfer"
+)
+
+// Sources are what a ProcessSnapshot is taken of. Nil ones show nothing.
+type Sources struct {
+	Clients   []*peerlane.Client
+	Servers   []*peerlane.Server
+	Transfers *transfer.Registry // also has the transfers that look for their peers
+}
+
+// A ProcessSnapshot is all that a program shows of itself.
+type ProcessSnapshot struct {
+	Version   int                `json:"version"` // Version
+	Taken     time.Time          `json:"taken,omitzero"`
+	Summary   SummarySnapshot    `json:"summary"`
+	Clients   []ClientSnapshot   `json:"clients,omitempty"`   // in the order of Sources
+	Servers   []ServerSnapshot   `json:"servers,omitempty"`   // in the order of Sources
+	Transfers []TransferSnapshot `json:"transfers,omitempty"` // of Sources.Transfers, the oldest first
+}
+
+// OfProcess returns what is in sources as it stands.
+func OfProcess(sources Sources) ProcessSnapshot {
+	v := ProcessSnapshot{Version: Version, Taken: now()}
+	var parts []Part
+	for _, c := range sources.Clients {
+		if c != nil {
+			v.Clients = append(v.Clients, OfClient(c))
+			parts = append(parts, &v.Clients[len(v.Clients)-1])
+		}
+	}
+	for _, s := range sources.Servers {
+		if s != nil {
+			v.Servers = append(v.Servers, OfServer(s))
+			parts = append(parts, &v.Servers[len(v.Servers)-1])
+		}
+	}
+	for _, t := range sources.Transfers.Snapshots() {
+		v.Transfers = append(v.Transfers, transferOf(&t))
+	}
+	v.Summary = Summary(parts...)
+	v.Summary.Transfers = max(v.Summary.Transfers, len(v.Transfers))
+	return v
+}
