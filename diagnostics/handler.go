@@ -17,8 +17,8 @@ import (
 
 // HandlerOptions are the options of a Handler.
 type HandlerOptions struct {
-	// Token is what a request must show, as in "Authorization: Bearer TOKEN", to be answered from another machine. It must have 16 bytes at
-	// least. Without one, only requests of this machine are answered: over loopback or a unix socket.
+	// Token is a secret of 16 bytes or more. Requests from other machines are answered if they carry it, as in
+	// "Authorization: Bearer TOKEN". If Token is empty, only requests from this machine are answered: over loopback or a unix socket.
 	Token string
 	// Hosts are the names by which browsers may ask for the page, beside localhost and addresses, as in "metrics.example.org". A request for
 	// another name is refused, because a page of anyone's may have made the name point here (DNS rebinding).
@@ -31,11 +31,11 @@ type HandlerOptions struct {
 	Interval time.Duration
 }
 
-// A Handler serves a page that shows a process live, and what is on it as JSON. Its paths are
+// A Handler serves a page that shows a process live, and the same figures as JSON. Its paths are
 //
 //	/               the page
 //	/snapshot.json  a ProcessSnapshot
-//	/events         what the page shows, again and again, as server-sent events; for the page alone
+//	/events         the contents of the page, once per interval, as server-sent events; for the page alone
 //	/explain        POST: why a peer can or cannot be reached; for the page alone
 //	/metrics        with HandlerOptions.Metrics
 //	/debug/pprof/   with HandlerOptions.Profiles
@@ -66,7 +66,7 @@ const (
 	minToken    = 16
 	maxViews    = 16               // pages that are open at once
 	minInterval = time.Second / 10 // between two snapshots
-	writeTime   = 10 * time.Second // for a client to take what it is sent
+	writeTime   = 10 * time.Second // within which a client must read an answer
 )
 
 //go:embed page

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// refuse returns why r is refused, and the status for it, or "". It knows no token: that is for what is private.
+// refuse returns why r is refused, and the status for it, or "". It does not check the token, which the page itself does not need.
 func (h *Handler) refuse(r *http.Request) (why string, status int) {
 	switch {
 	case isUnix(r): // who may use it is up to its folder

@@ -218,7 +218,7 @@ func (w *wires) Close() error {
 	return nil
 }
 
-// Addr is that of a unix socket, for which no requests are refused.
+// Addr returns the address of a unix socket: no request over one is refused.
 func (w *wires) Addr() net.Addr { return &net.UnixAddr{Net: "unix", Name: "wires"} }
 
 // A wire is a pipe with the address of a unix socket.
@@ -226,7 +226,7 @@ type wire struct{ net.Conn }
 
 func (wire) LocalAddr() net.Addr { return &net.UnixAddr{Net: "unix", Name: "wires"} }
 
-// get asks for path on a connection of its own, and returns that and what is read of it.
+// get requests path on a new connection, and returns the connection and a reader of it.
 func (w *wires) get(t *testing.T, path string) (net.Conn, *bufio.Reader) {
 	t.Helper()
 	here, there := net.Pipe()

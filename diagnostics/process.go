@@ -7,14 +7,14 @@ import (
 	"github.com/peerlane/peerlane/transfer"
 )
 
-// Sources are what a ProcessSnapshot is taken of. Nil ones show nothing.
+// Sources are the parts of a process that a ProcessSnapshot covers. Nil ones are skipped.
 type Sources struct {
 	Clients   []*peerlane.Client
 	Servers   []*peerlane.Server
 	Transfers *transfer.Registry // also has the transfers that look for their peers
 }
 
-// A ProcessSnapshot is all that a program shows of itself.
+// A ProcessSnapshot is a snapshot of all clients and servers of a program.
 type ProcessSnapshot struct {
 	Version   int                `json:"version"` // Version
 	Taken     time.Time          `json:"taken,omitzero"`
@@ -24,7 +24,7 @@ type ProcessSnapshot struct {
 	Transfers []TransferSnapshot `json:"transfers,omitempty"` // of Sources.Transfers, the oldest first
 }
 
-// OfProcess returns what is in sources as it stands.
+// OfProcess returns a snapshot of sources.
 func OfProcess(sources Sources) ProcessSnapshot {
 	v := ProcessSnapshot{Version: Version, Taken: now()}
 	var parts []Part

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// The bounds of what is sent to a page at a time, however much there is.
+// The bounds of a view, however much there is.
 const (
 	maxRows  = 100 // sessions
 	maxPeers = 60  // on the map
@@ -25,15 +25,15 @@ var orders = map[string]func(a, b *row) int{
 	"state": func(a, b *row) int { return cmp.Compare(a.State, b.State) },
 }
 
-// A query is which sessions a page shows.
+// A query selects the sessions of a view.
 type query struct {
-	words []string // all of which a session must match, in small letters
+	words []string // in lower case; a session must match all of them
 	order string   // a key of orders
 	first int      // of the sessions that match
 	count int      // at most
 }
 
-// A view is what a page shows of a snapshot: the sessions that it asks for, and a bounded part of the rest.
+// A view is a snapshot as a page shows it: the sessions that the page asks for, and a bounded part of the rest.
 type view struct {
 	Version   int                `json:"version"`
 	Summary   *SummarySnapshot   `json:"summary"`
@@ -53,7 +53,7 @@ type view struct {
 	Refused   []Event            `json:"refused,omitempty"` // and those that this side could not open, the newest first
 }
 
-// A row is a session, and who has it.
+// A row is a session on this side.
 type row struct {
 	*SessionSnapshot
 	Server bool `json:"server"` // it is one of a Server

@@ -18,7 +18,7 @@ import (
 	"github.com/peerlane/peerlane/internal/admin"
 )
 
-// monitorFlags say how a command that runs for long shows what it does.
+// monitorFlags control how a long-running command can be watched.
 type monitorFlags struct {
 	Dashboard dashboardFlag `help:"Show what the command does on a page for browsers, on this machine, or with --dashboard=ADDR on another address and port, as in --dashboard=0.0.0.0:8080."`
 	Admin     bool          `default:"true" negatable:"" help:"Let this user's peerlane status, snapshot and top see what the command does."`
@@ -43,7 +43,7 @@ func (f *dashboardFlag) Decode(ctx *kong.DecodeContext) error {
 	return nil
 }
 
-// A monitor shows what a command does, until it is closed.
+// A monitor serves snapshots of a command until it is closed.
 type monitor struct {
 	servers []*http.Server
 	ends    []func() error // of their handlers
@@ -132,12 +132,12 @@ func (m *monitor) serve(l net.Listener, sources func() diagnostics.Sources, o *d
 	s := &http.Server{Handler: h, ReadHeaderTimeout: headTime, ReadTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: 16 << 10}
 	m.servers, m.ends = append(m.servers, s), append(m.ends, h.Close)
 	m.served.Go(func() { // ends with the server
-		_ = s.Serve(l) // http.ErrServerClosed, or the listener's failure: the command goes on without
+		_ = s.Serve(l) // http.ErrServerClosed; the command goes on if the listener fails
 	})
 	return nil
 }
 
-// close ends what the monitor shows, and waits a moment for answers that are on their way.
+// close stops the servers. It gives answers in progress a moment.
 func (m *monitor) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
 	defer cancel()

@@ -51,10 +51,10 @@ func (a processArg) find(folder string) (admin.Process, error) {
 	return admin.Process{}, fmt.Errorf("%w: give the number of one: %s", errProcess, strings.Join(names, ", "))
 }
 
-// maxSnapshot bounds what is read of a snapshot: 10,000 sessions have some 20 MB.
+// maxSnapshot bounds the size of an answer. A snapshot of 10,000 sessions has some 20 MB.
 const maxSnapshot = 1 << 30
 
-// ask returns what a process answers to a request for path.
+// ask requests path from a process, and returns the answer.
 func ask(ctx context.Context, p admin.Process, path string) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
@@ -113,7 +113,7 @@ type statusCmd struct {
 	All bool `help:"Show all sessions, and not the first 20."`
 }
 
-// Run prints what a process does.
+// Run prints the status of a process.
 func (c *statusCmd) Run(ctx context.Context, std stdio) error {
 	p, err := c.find(admin.Folder())
 	if err != nil {
@@ -158,7 +158,7 @@ func sessionsOf(v *diagnostics.ProcessSnapshot) []diagnostics.SessionSnapshot {
 	return all
 }
 
-// statusLines returns what a person reads of a snapshot: most of the sessions at most. All text of peers is safe for a terminal.
+// statusLines returns a snapshot as lines of text, with at most most sessions. Text from peers is made safe for a terminal.
 func statusLines(name string, v *diagnostics.ProcessSnapshot, most int) []string {
 	s := &v.Summary
 	lines := []string{fmt.Sprintf("process  %s, up for %s, peerlane %s", name, timeText(time.Duration(s.Uptime)), s.Module)}

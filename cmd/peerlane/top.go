@@ -42,7 +42,7 @@ func (c *topCmd) Run(ctx context.Context, std stdio) error {
 // minEvery is how often top may look at a process: each time takes a snapshot there.
 const minEvery = 200 * time.Millisecond
 
-// A topView is what top shows. It is bubbletea's model.
+// A topView is the screen of top: a model for bubbletea.
 type topView struct {
 	name  string
 	every time.Duration
@@ -79,7 +79,7 @@ func compareDown[T uint64 | diagnostics.Duration](a, b T) int {
 	return 0
 }
 
-// What topView is told.
+// Messages for topView.
 type (
 	topLook  struct{} // it is time to look
 	topTaken struct {

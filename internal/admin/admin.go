@@ -1,5 +1,4 @@
-// Package admin is how a user's command asks the user's other processes what they do: over HTTP, on a unix socket in a folder that nobody
-// else can enter.
+// Package admin lets a user's command query the user's other processes, over HTTP on a unix socket in a folder that nobody else can enter.
 package admin
 
 import (
@@ -18,7 +17,7 @@ import (
 
 // A Process is one that listens.
 type Process struct {
-	Name   string // what it runs, as in "serve"
+	Name   string // of the command, as in "serve"
 	PID    int
 	Socket string // the path of its socket
 }
@@ -35,8 +34,8 @@ func Folder() string {
 // maxPath is the longest path that a socket can have on every system.
 const maxPath = 103
 
-// Listen makes folder if there is none, and listens there for this process. Closing the listener removes the socket. The error says what is
-// wrong with the folder if another user owns it or can enter it.
+// Listen listens on a socket for this process in folder, which it makes if there is none. Closing the listener removes the socket. It fails
+// if another user owns the folder or can enter it.
 func Listen(folder, name string) (net.Listener, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
