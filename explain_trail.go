@@ -1,0 +1,105 @@
+package peerlane
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/p2p/net/swarm"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// A trail is what one attempt to reach a peer has learned on its way, for an Explanation. It is in the ctx of the attempt.
+type trail struct {
+	began time.Time
+
+	mu    sync.Mutex
+	dials []dialed     // at most maxExplainedDials
+	conn  network.Conn // the last one on which a stream was opened; nil: none
+}
+
+// A dialed is what came of dialing an address.
+type dialed struct {
+	addr  ma.Multiaddr // nil: libp2p names none
+	relay bool         // it is a relay's
+	at    time.Time
+	took  time.Duration
+	times int
+	cause error
+}
+
+// maxExplainedDials bounds the dials that are remembered of one attempt.
+const maxExplainedDials = 24
+
+type trailKey struct{}
+
+// withTrail returns a ctx with a trail, and the trail. It is that of ctx, if there is one.
+func withTrail(ctx context.Context) (context.Context, *trail) {
+	if t := trailOf(ctx); t != nil {
+		return ctx, t
+	}
+	t := &trail{began: time.Now()}
+	return context.WithValue(ctx, trailKey{}, t), t
+}
+
+// trailOf returns the trail in ctx, or nil.
+func trailOf(ctx context.Context) *trail {
+	t, _ := ctx.Value(trailKey{}).(*trail)
+	return t
+}
+
+// failed records that a dial of the peer, or of one of its relays, has failed.
+func (t *trail) failed(relay bool, began time.Time, err error) {
+	if t == nil || err == nil {
+		return
+	}
+	took := time.Since(began)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	dial, ok := errors.AsType[*swarm.DialError](err)
+	if !ok || len(dial.DialErrors) == 0 {
+		if !errors.Is(err, context.Canceled) { // it was given up, for another one
+			t.addLocked(dialed{nil, relay, began, took, 1, err})
+		}
+		return
+	}
+	for _, e := range dial.DialErrors {
+		if e.Cause != swarm.ErrDialBackoff { //nolint:errorlint // its own, not that of the relay's dial: it was not to be dialed
+			t.addLocked(dialed{e.Address, relay, began, took, 1, e.Cause})
+		}
+	}
+}
+
+// addLocked adds a dial, in the place of the last one of the same address.
+func (t *trail) addLocked(d dialed) {
+	for i := range t.dials {
+		old := &t.dials[i]
+		if old.relay == d.relay && (old.addr == nil && d.addr == nil || old.addr != nil && d.addr != nil && old.addr.Equal(d.addr)) {
+			d.times += old.times
+			*old = d
+			return
+		}
+	}
+	if len(t.dials) < maxExplainedDials {
+		t.dials = append(t.dials, d)
+	}
+}
+
+// on records the connection on which a stream was opened.
+func (t *trail) on(c network.Conn) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.conn = c
+}
+
+// all returns the dials, and the last connection.
+func (t *trail) all() ([]dialed, network.Conn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return append([]dialed(nil), t.dials...), t.conn
+}
