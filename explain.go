@@ -1,8 +1,10 @@
 package peerlane
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"net"
 	"regexp"
 	"slices"
 	"strings"
@@ -49,7 +51,10 @@ func (d *Dialer) explain(pid peer.ID, tag protocol.ID, keys *psk.Keyring, t *tra
 	e.refine(d, pid, tag, conn, dials)
 	words := advice.Of(e.Reason)
 	e.What, e.Do, e.By = words.What, words.Do, byOf(e.Reason, err)
-	if conn != nil && e.Reason != advice.NotServed {
+	if e.Reason == advice.PSKRequired {
+		e.What += map[bool]string{true: ": this one", false: ": the peer"}[len(e.Keys) > 0]
+	}
+	if conn != nil {
 		e.Path = pathOf(conn).String()
 	}
 	e.limit(err, dials)
@@ -64,7 +69,7 @@ func (e *Explanation) refine(d *Dialer, pid peer.ID, tag protocol.ID, conn netwo
 		if len(known) > 0 {
 			e.Reason = advice.StaleAddress
 		}
-	case advice.OtherPeer:
+	case advice.OtherPeer, advice.NoGoodAddress:
 		if reachesItself(d.Host.ID(), dials) {
 			e.Reason = advice.Self
 		}
@@ -84,25 +89,28 @@ func (e *Explanation) refine(d *Dialer, pid peer.ID, tag protocol.ID, conn netwo
 
 // know adds what this host knows of the peer.
 func (e *Explanation) know(d *Dialer, pid peer.ID) {
-	addrs := d.addrs(pid)
 	book, announced := bookOf(d.Host).addrs(pid), announcedBy(d, pid)
 	origins := origin.Of(d.Host.Peerstore(), d.Host.ID())
-	for _, a := range addrs {
-		if len(e.Addrs) == maxExplainedAddrs {
-			e.MoreAddrs = len(addrs) - maxExplainedAddrs
-			break
-		}
-		from := origins.From(pid, a)
+	from := make(map[string][]string)
+	var addrs []string
+	for _, a := range d.addrs(pid) {
+		text := printable(a.String())
+		addrs = append(addrs, text)
+		from[text] = origins.From(pid, a)
 		if slices.ContainsFunc(announced, a.Equal) {
-			from = append(from, "announced by the peer")
+			from[text] = append(from[text], "announced by the peer")
 		}
 		if slices.ContainsFunc(book, a.Equal) {
-			from = append(from, "reached before")
+			from[text] = append(from[text], "reached")
 		}
-		if len(from) == 0 {
-			from = []string{"peerstore of the host"}
-		}
-		e.Addrs = append(e.Addrs, ExplainedAddr{printable(a.String()), strings.Join(from, ", ")})
+	}
+	slices.SortFunc(addrs, func(a, b string) int { // those of which most is known come first
+		return cmp.Or(cmp.Compare(len(from[b]), len(from[a])), cmp.Compare(a, b))
+	})
+	e.MoreAddrs = max(0, len(addrs)-maxExplainedAddrs)
+	for _, a := range addrs[:len(addrs)-e.MoreAddrs] {
+		known := strings.Join(from[a], ", ")
+		e.Addrs = append(e.Addrs, ExplainedAddr{a, cmp.Or(known, "peerstore of the host")})
 	}
 	if agent, err := d.Host.Peerstore().Get(pid, "AgentVersion"); err == nil {
 		text, _ := agent.(string)
@@ -260,7 +268,7 @@ func (d dialed) explained() ExplainedDial {
 	if d.addr != nil {
 		out.Addr = printable(d.addr.String())
 	}
-	if !isTimeout(d.cause) && !errors.Is(d.cause, context.DeadlineExceeded) {
+	if !isUnanswered(d.cause) {
 		out.Error = printable(d.cause.Error())
 	}
 	return out
@@ -277,11 +285,17 @@ func ofPeer(dials []dialed) []swarm.TransportError {
 	return all
 }
 
-// lastWords returns the text of err without the addresses that were dialed, which are told apart.
+// lastWords returns the text of err without what the rest of an Explanation says: the peer, and the addresses that were dialed.
 func lastWords(err error) string {
 	text := err.Error()
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		text = strings.Replace(text, op.Error(), op.Err.Error(), 1)
+	}
 	if dial, ok := errors.AsType[*swarm.DialError](err); ok && dial.Cause != nil {
 		text = strings.Replace(text, dial.Error(), dial.Cause.Error(), 1)
+	}
+	if e, ok := errors.AsType[*Error](err); ok && e.Peer != "" {
+		text = strings.ReplaceAll(text, " at "+e.Peer, "")
 	}
 	return text
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -143,9 +144,7 @@ func dialsReason(all []swarm.TransportError) Reason {
 		return advice.OtherNetwork
 	case each(func(e swarm.TransportError) bool { return isFarUDP(e.Address) || isLAN(e) }):
 		return advice.NoAnswerUDP
-	case some(func(e swarm.TransportError) bool {
-		return isTimeout(e.Cause) || errors.Is(e.Cause, context.DeadlineExceeded)
-	}):
+	case some(func(e swarm.TransportError) bool { return isUnanswered(e.Cause) }):
 		return advice.NoAnswer
 	case len(all) > 0:
 		return advice.Unreachable
@@ -162,7 +161,17 @@ func answers(e swarm.TransportError, status ...pb.Status) bool {
 
 // isCutByRelay reports whether a relay let a connection through, and it ended in its handshakes. libp2p's text alone tells.
 func isCutByRelay(e swarm.TransportError) bool {
-	return isCircuit(e.Address) && e.Cause != nil && strings.Contains(e.Cause.Error(), "failed to negotiate") && !isTimeout(e.Cause)
+	if !isCircuit(e.Address) || e.Cause == nil || isUnanswered(e.Cause) {
+		return false
+	}
+	text := e.Cause.Error()
+	return strings.Contains(text, "failed to negotiate") && !strings.Contains(text, "error opening") // of the way to the relay
+}
+
+// isUnanswered reports whether a dial has failed because nobody has answered. A timeout of QUIC is no deadline's.
+func isUnanswered(err error) bool {
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
 // isMismatch reports whether somebody else is at the address.
@@ -216,6 +225,6 @@ func byOf(r Reason, err error) string {
 func reachesItself(own peer.ID, dials []dialed) bool {
 	return slices.ContainsFunc(dials, func(d dialed) bool {
 		mismatch, ok := errors.AsType[sec.ErrPeerIDMismatch](d.cause)
-		return ok && mismatch.Actual == own
+		return ok && mismatch.Actual == own || errors.Is(d.cause, swarm.ErrDialToSelf)
 	})
 }

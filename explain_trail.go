@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 )
@@ -69,6 +70,25 @@ func (t *trail) failed(relay bool, began time.Time, err error) {
 		if e.Cause != swarm.ErrDialBackoff { //nolint:errorlint // its own, not that of the relay's dial: it was not to be dialed
 			t.addLocked(dialed{e.Address, relay, began, took, 1, e.Cause})
 		}
+	}
+}
+
+// watch records the connections to a peer that come while it is dialed, and what the dial has come to, until done is called. One that a relay cuts
+// at once is gone when the dial is over.
+func (t *trail) watch(n network.Network, pid peer.ID) (done func(*error)) {
+	if t == nil {
+		return func(*error) {}
+	}
+	began := time.Now()
+	conns := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+		if c.RemotePeer() == pid {
+			t.on(c)
+		}
+	}}
+	n.Notify(conns)
+	return func(err *error) {
+		n.StopNotify(conns)
+		t.failed(false, began, *err)
 	}
 }
 

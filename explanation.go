@@ -50,7 +50,7 @@ type Reason = advice.Reason
 // An ExplainedAddr is a known address of a peer.
 type ExplainedAddr struct {
 	Addr string `json:"addr"`
-	From string `json:"from"` // where it is known from, such as "given, reached before"
+	From string `json:"from"` // where it is known from, such as "given, reached"
 }
 
 // An ExplainedDial is what came of dialing an address. libp2p dials several addresses at once, and does not say when each has failed: each has

@@ -75,7 +75,7 @@ func Of(r Reason) Words {
 var words = map[Reason]Words{
 	Reached: {What: "the peer was reached"},
 	Invalid: {What: "an argument is invalid", Do: "correct what the error names"},
-	Self: {"this is the host's own Peer ID", "give the two sides different keys: KeyFile of node.Options",
+	Self: {"the Peer ID, or the address, is this host's own", "give the two sides different keys: KeyFile of node.Options",
 		"this is the own Peer ID: the two sides need different --key files"},
 	NoAdmission: {What: "the client has no pre-shared key, and AdmitAll is not set",
 		Do: "call UseModernPSKClient with the peer's key, or set AdmitAll of ClientConfig"},
