@@ -579,6 +579,41 @@ func TestExplanationsAreShort(t *testing.T) {
 	})
 }
 
+// The last attempts to punch holes are told, if the host is of package node.
+//
+// Claim: peerlane.Explanation.Punches, peerlane.ExplainedPunch.At, peerlane.ExplainedPunch.Took, peerlane.ExplainedPunch.Error
+func TestExplainTellsOfHolePunching(t *testing.T) {
+	inPlace(t, func(t *testing.T, p *place) {
+		r, b := p.reserved(&node.RelayService{}, node.Options{HolePunch: true})
+		p.serve(b.Host(), nil)
+		a := p.at(homeOfAlice, node.Options{HolePunch: true})
+		for range 10 {
+			why := p.explainAt(a, b.ID(), via(r))
+			require.Equal(t, "on", why.Punching)
+			require.NotEmpty(t, why.Punches)
+			for _, punch := range why.Punches {
+				require.False(t, punch.At.IsZero())
+				require.Positive(t, punch.Took)
+				require.Contains(t, punch.Error, "no way through")
+			}
+			time.Sleep(time.Minute)
+		}
+		require.Len(t, p.explainAt(a, b.ID()).Punches, 4, "the last ones")
+	})
+	synctest.Test(t, func(t *testing.T) {
+		p := &place{t, peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 20 * time.Millisecond})}
+		p.net.AddNAT(peerlanetest.EasyNAT, "11.0.0.10", homeOfAlice)
+		p.net.AddNAT(peerlanetest.EasyNAT, "11.0.0.20", homeOfBob)
+		r, b := p.reserved(&node.RelayService{}, node.Options{HolePunch: true})
+		p.serve(b.Host(), nil)
+		why := p.explainAt(p.at(homeOfAlice, node.Options{HolePunch: true}), b.ID(), via(r))
+		require.True(t, why.Reached, "%v", why)
+		require.Contains(t, why.Path, "direct, quic-v1")
+		require.Contains(t, why.String(), "\npunch    led to a direct connection, in ")
+		require.Empty(t, why.Punches[len(why.Punches)-1].Error)
+	})
+}
+
 // Any number of goroutines may ask at the same time, while others call and the client is closed.
 func TestExplainMayBeCalledAtTheSameTime(t *testing.T) {
 	inPlace(t, func(t *testing.T, p *place) {
