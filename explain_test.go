@@ -375,7 +375,7 @@ func TestExplainTellsThePathOfAReachedPeer(t *testing.T) {
 		why := explained(t.Context(), c, b.ID())
 		require.True(t, why.Reached, "%v", why)
 		require.Equal(t, []string{"reached", "", "", ""}, []string{string(why.Reason), why.Do, why.By, why.Text})
-		require.Equal(t, "direct, quic-v1, 40 ms", why.Path)
+		require.Equal(t, []string{"direct, quic-v1, 40 ms", "the peer was reached"}, []string{why.Path, why.What})
 		require.Equal(t, 40*time.Millisecond, time.Duration(why.RTT))
 		require.Contains(t, why.String(), "\nresult   reached in ")
 		require.Contains(t, why.String(), ", round trip 40 ms\npath     direct, quic-v1, 40 ms\n")

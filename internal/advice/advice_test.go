@@ -1,6 +1,8 @@
 package advice
 
 import (
+	"fmt"
+	"os"
 	"regexp"
 	"testing"
 
@@ -24,4 +26,13 @@ func TestEachReasonHasItsWords(t *testing.T) {
 	}
 	require.Equal(t, words[Self].Command, Of(Self).AtCommand())
 	require.Equal(t, words[Invalid].Do, Of(Invalid).AtCommand())
+}
+
+// The page has the reasons, and their sentences.
+func TestThePageListsTheReasons(t *testing.T) {
+	page, err := os.ReadFile("../../docs/DIAGNOSTICS.md")
+	require.NoError(t, err)
+	for r, w := range words {
+		require.Contains(t, string(page), fmt.Sprintf("\n| `%s` | %s |\n", r, w.What))
+	}
 }
