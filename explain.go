@@ -32,7 +32,7 @@ const (
 	maxExplainedTags   = 16
 )
 
-// explain returns why no stream on tag could be opened at a peer, or that one was if err is nil. It collects what is known, and opens nothing.
+// explain returns the Explanation of an attempt that ended with err. It collects known facts, and sends nothing.
 func (d *Dialer) explain(pid peer.ID, tag protocol.ID, keys *psk.Keyring, t *trail, err error) *Explanation {
 	e := &Explanation{Version: explanationVersion, Taken: time.Now().UTC().Round(0), Host: d.Host.ID().String(), Peer: pid.String(),
 		Tag: printable(string(tag)), Keys: keyIDs(keys), Took: registry.Duration(time.Since(t.began))}
@@ -61,7 +61,7 @@ func (d *Dialer) explain(pid peer.ID, tag protocol.ID, keys *psk.Keyring, t *tra
 	return e
 }
 
-// refine names the reason more exactly, where what is known of the peer tells.
+// refine replaces the reason by a more exact one, if facts about the peer allow it.
 func (e *Explanation) refine(d *Dialer, pid peer.ID, tag protocol.ID, conn network.Conn, dials []dialed) {
 	known := bookOf(d.Host).addrs(pid)
 	switch e.Reason {
@@ -87,7 +87,7 @@ func (e *Explanation) refine(d *Dialer, pid peer.ID, tag protocol.ID, conn netwo
 	}
 }
 
-// know adds what this host knows of the peer.
+// know adds the peer's addresses, software and tags.
 func (e *Explanation) know(d *Dialer, pid peer.ID) {
 	book, announced := bookOf(d.Host).addrs(pid), announcedBy(d, pid)
 	origins := origin.Of(d.Host.Peerstore(), d.Host.ID())
@@ -104,7 +104,7 @@ func (e *Explanation) know(d *Dialer, pid peer.ID) {
 			from[text] = append(from[text], "reached")
 		}
 	}
-	slices.SortFunc(addrs, func(a, b string) int { // those of which most is known come first
+	slices.SortFunc(addrs, func(a, b string) int { // the best known ones first
 		return cmp.Or(cmp.Compare(len(from[b]), len(from[a])), cmp.Compare(a, b))
 	})
 	e.MoreAddrs = max(0, len(addrs)-maxExplainedAddrs)
@@ -139,7 +139,7 @@ func announcedBy(d *Dialer, pid peer.ID) []ma.Multiaddr {
 	return nil
 }
 
-// protocolsOf returns what a peer has said that it serves. For the host itself, it is what the host serves.
+// protocolsOf returns the protocols that a peer has reported, or those of the host if it is the peer.
 func protocolsOf(d *Dialer, pid peer.ID) []protocol.ID {
 	if pid == d.Host.ID() {
 		return d.Host.Mux().Protocols()
@@ -170,13 +170,13 @@ func tagsOf(protocols []protocol.ID) []string {
 	return all
 }
 
-// isOtherVersion reports whether a protocol is that of sessions on tag, in another version.
+// isOtherVersion reports whether p is another version of the protocol of sessions on tag.
 func isOtherVersion(p, tag protocol.ID) bool {
 	version, ok := strings.CutPrefix(string(p), string(tag)+"/peerlane/")
 	return ok && version != "" && p != sessionTag(tag)
 }
 
-// relays adds the relays that lead to the peer, and what was done to get past them. conn is the connection that was used, or nil.
+// relays adds the relays that lead to the peer, and the attempts to punch holes. conn is the last connection of the attempt, or nil.
 func (e *Explanation) relays(d *Dialer, pid peer.ID, conn network.Conn) {
 	all := make(map[peer.ID]*ExplainedRelay)
 	for relay := range relaysIn(d.addrs(pid)) {
@@ -224,10 +224,10 @@ func (e *Explanation) punches(d *Dialer, pid peer.ID) {
 	}
 }
 
-// scopeRefusal is how libp2p's resource manager says which scope has refused what.
+// scopeRefusal matches the errors of libp2p's resource manager, and finds the scope and the refused resource.
 var scopeRefusal = regexp.MustCompile(`(\S+): (cannot reserve [a-z ]+): resource limit exceeded`)
 
-// limit adds the limit that was reached.
+// limit adds the limit that was reached, if the reason is one.
 func (e *Explanation) limit(err error, dials []dialed) {
 	typed, ok := errors.AsType[*Error](err)
 	if !ok {
@@ -285,7 +285,7 @@ func ofPeer(dials []dialed) []swarm.TransportError {
 	return all
 }
 
-// lastWords returns the text of err without what the rest of an Explanation says: the peer, and the addresses that were dialed.
+// lastWords returns the text of err without the peer and the dialed addresses, which other fields have.
 func lastWords(err error) string {
 	text := err.Error()
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
@@ -300,7 +300,7 @@ func lastWords(err error) string {
 	return text
 }
 
-// carry makes err carry an explanation, and returns it.
+// carry adds an Explanation to err if it is or wraps an *Error without one, and returns err.
 func carry(err error, why func() *Explanation) error {
 	if e, ok := errors.AsType[*Error](err); ok && e.Details == nil {
 		e.Details = why()
@@ -308,7 +308,7 @@ func carry(err error, why func() *Explanation) error {
 	return err
 }
 
-// carry makes the error of an attempt to open a session carry what the attempt has learned, and returns it.
+// carry adds an Explanation to the error of an attempt to open a session, and returns the error.
 func (p *pool) carry(key poolKey, t *trail, err error) error {
 	return carry(err, func() *Explanation { return p.dialer.explain(key.peer, key.tag, p.currentKeys(), t, err) })
 }
@@ -330,7 +330,7 @@ func (c *Client) ExplainForDiagnostics(ctx context.Context, pid, tag string) *Ex
 	return c.pool.explain(ctx, poolKey{id, protocol.ID(tag)})
 }
 
-// invalid completes the explanation of arguments that say nothing.
+// invalid completes the explanation of invalid arguments.
 func (e *Explanation) invalid(err error) *Explanation {
 	words := advice.Of(advice.Invalid)
 	e.Version, e.Taken, e.Reason, e.By = explanationVersion, time.Now().UTC().Round(0), advice.Invalid, byLocal
@@ -338,7 +338,7 @@ func (e *Explanation) invalid(err error) *Explanation {
 	return e
 }
 
-// explain returns why a session of key can or cannot be opened. If there is one, it is asked for its round trip. Otherwise one is opened, and closed.
+// explain returns why a session of key can or cannot be opened. It pings an open session, or opens one and closes it.
 func (p *pool) explain(ctx context.Context, key poolKey) *Explanation {
 	ctx, t := withTrail(ctx)
 	if s := p.attached(key); s != nil {

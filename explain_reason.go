@@ -100,7 +100,7 @@ func reasonOf(err error, dials []swarm.TransportError) Reason {
 	return advice.Failed
 }
 
-// unavailableReason returns whose limit it is that a peer, or this side, names.
+// unavailableReason returns the reason for an error with codes.Unavailable.
 func unavailableReason(e *Error) Reason {
 	reset, isReset := errors.AsType[*network.StreamError](e)
 	switch {
@@ -152,14 +152,14 @@ func dialsReason(all []swarm.TransportError) Reason {
 	return ""
 }
 
-// answers reports whether a relay refused a connection with one of these answers. libp2p has them as text alone.
+// answers reports whether a relay refused a connection with one of these statuses. libp2p only has their texts.
 func answers(e swarm.TransportError, status ...pb.Status) bool {
 	return isCircuit(e.Address) && e.Cause != nil && slices.ContainsFunc(status, func(s pb.Status) bool {
 		return strings.Contains(e.Cause.Error(), s.String())
 	})
 }
 
-// isCutByRelay reports whether a relay let a connection through, and it ended in its handshakes. libp2p's text alone tells.
+// isCutByRelay reports whether a relayed connection ended during its handshakes. libp2p has no error value for that.
 func isCutByRelay(e swarm.TransportError) bool {
 	if !isCircuit(e.Address) || e.Cause == nil || isUnanswered(e.Cause) {
 		return false
@@ -168,13 +168,13 @@ func isCutByRelay(e swarm.TransportError) bool {
 	return strings.Contains(text, "failed to negotiate") && !strings.Contains(text, "error opening") // of the way to the relay
 }
 
-// isUnanswered reports whether a dial has failed because nobody has answered. A timeout of QUIC is no deadline's.
+// isUnanswered reports whether a dial timed out. QUIC's own timeouts do not match context.DeadlineExceeded.
 func isUnanswered(err error) bool {
 	ne, ok := errors.AsType[net.Error](err)
 	return ok && ne.Timeout() || errors.Is(err, context.DeadlineExceeded)
 }
 
-// isMismatch reports whether somebody else is at the address.
+// isMismatch reports whether another peer answered at the address.
 func isMismatch(err error) bool {
 	_, ok := errors.AsType[sec.ErrPeerIDMismatch](err)
 	return ok
@@ -197,7 +197,7 @@ func isFarUDP(a ma.Multiaddr) bool {
 	return err == nil && !manet.IsIPLoopback(a) && !isCircuit(a)
 }
 
-// byOf says who it was that refused, for each reason where somebody did.
+// byOf returns the side that refused, or "".
 func byOf(r Reason, err error) string {
 	switch r {
 	case advice.NotAtRelay, advice.RelayFull, advice.RelayDenies, advice.RelayGone, advice.RelaySpent:

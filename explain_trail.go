@@ -12,7 +12,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 )
 
-// A trail is what one attempt to reach a peer has learned on its way, for an Explanation. It is in the ctx of the attempt.
+// A trail records the dials and the last connection of one attempt to reach a peer, for an Explanation. The ctx of the attempt has it.
 type trail struct {
 	began time.Time
 
@@ -21,7 +21,7 @@ type trail struct {
 	conn  network.Conn // the last one on which a stream was opened; nil: none
 }
 
-// A dialed is what came of dialing an address.
+// A dialed is a failed dial of one address.
 type dialed struct {
 	addr  ma.Multiaddr // nil: libp2p names none
 	relay bool         // it is a relay's
@@ -36,7 +36,7 @@ const maxExplainedDials = 24
 
 type trailKey struct{}
 
-// withTrail returns a ctx with a trail, and the trail. It is that of ctx, if there is one.
+// withTrail returns ctx and its trail. If ctx has none, it adds one.
 func withTrail(ctx context.Context) (context.Context, *trail) {
 	if t := trailOf(ctx); t != nil {
 		return ctx, t
@@ -73,8 +73,8 @@ func (t *trail) failed(relay bool, began time.Time, err error) {
 	}
 }
 
-// watch records the connections to a peer that come while it is dialed, and what the dial has come to, until done is called. One that a relay cuts
-// at once is gone when the dial is over.
+// watch records connections to a peer, until done is called with the error of the dial. A connection that a relay cuts immediately is no longer in
+// the host's list by then.
 func (t *trail) watch(n network.Network, pid peer.ID) (done func(*error)) {
 	if t == nil {
 		return func(*error) {}

@@ -7,9 +7,9 @@ import (
 	"github.com/peerlane/peerlane/internal/registry"
 )
 
-// An Explanation says why a peer can or cannot be reached: what is known of the peer, what was tried, what came of it, and what helps.
-// diagnostics.Explain makes one. The *Error of a Dial, Send, Connect or Keep that could not connect carries one too, with what was learned on the
-// way: errors.As finds it. Its texts are printable and have at most 512 bytes, and its lists are short.
+// An Explanation says why a peer can or cannot be reached. It has the known facts about the peer, the failed dials, and advice. diagnostics.Explain
+// returns one. If a Dial, Send, Connect or Keep fails to connect, its *Error carries one too, which errors.As finds. Texts are printable and have at
+// most 512 bytes; lists are short.
 type Explanation struct {
 	Version int       `json:"version"` // 1; within a version, fields are only added
 	Taken   time.Time `json:"taken,omitzero"`
@@ -22,7 +22,7 @@ type Explanation struct {
 	Reason  Reason `json:"reason"`            // why, in a word
 	What    string `json:"what"`              // the same as a sentence
 	Do      string `json:"do,omitempty"`      // what helps; empty if the peer was reached
-	By      string `json:"by,omitempty"`      // who refused: "local" is this side; or "peer", or "relay"; empty if nobody did
+	By      string `json:"by,omitempty"`      // the side that refused: "local", "peer" or "relay"; empty if none did
 	Text    string `json:"text,omitempty"`    // the error as text
 
 	Took registry.Duration `json:"took_ms"`
@@ -31,7 +31,7 @@ type Explanation struct {
 
 	Addrs     []ExplainedAddr  `json:"addrs,omitempty"`      // known addresses of the peer
 	MoreAddrs int              `json:"more_addrs,omitempty"` // how many are left out of Addrs
-	Dials     []ExplainedDial  `json:"dials,omitempty"`      // what came of dialing the peer and its relays, if it failed
+	Dials     []ExplainedDial  `json:"dials,omitempty"`      // failed dials of the peer and its relays
 	Relays    []ExplainedRelay `json:"relays,omitempty"`     // that lead to the peer
 	Punching  string           `json:"punching,omitempty"`   // "on", "off" or "unknown": whether this host punches holes for a direct path; empty without a relay
 	Punches   []ExplainedPunch `json:"punches,omitempty"`    // the last attempts to find a direct path, the oldest first
@@ -50,11 +50,11 @@ type Reason = advice.Reason
 // An ExplainedAddr is a known address of a peer.
 type ExplainedAddr struct {
 	Addr string `json:"addr"`
-	From string `json:"from"` // where it is known from, such as "given, reached"
+	From string `json:"from"` // its sources, such as "given, reached"
 }
 
-// An ExplainedDial is what came of dialing an address. libp2p dials several addresses at once, and does not say when each has failed: each has
-// within Took.
+// An ExplainedDial is a failed dial of an address. libp2p dials several addresses at the same time and does not report when each one failed. Took is
+// the time of the whole dial.
 type ExplainedDial struct {
 	Addr  string            `json:"addr,omitempty"`  // empty if libp2p names none
 	Relay bool              `json:"relay,omitempty"` // the dial was one of a relay, and not of the peer
@@ -83,9 +83,9 @@ type ExplainedPunch struct {
 
 // An ExplainedLimit is a limit that was reached.
 type ExplainedLimit struct {
-	By    string            `json:"by"`                 // whose limit it is, as in Explanation.By
-	Name  string            `json:"name"`               // what is limited, such as "sessions", or the scope in a resource manager, such as "system"
-	Text  string            `json:"text,omitempty"`     // in the words of who refused
+	By    string            `json:"by"`                 // the side whose limit it is, as in Explanation.By
+	Name  string            `json:"name"`               // the limited resource, such as "sessions", or the scope in a resource manager, such as "system"
+	Text  string            `json:"text,omitempty"`     // the text of the refusal
 	Retry registry.Duration `json:"retry_ms,omitempty"` // when to try again, as far as the peer says
 }
 

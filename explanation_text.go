@@ -11,7 +11,7 @@ import (
 // maxExplained bounds a text of an Explanation, in bytes.
 const maxExplained = 512
 
-// printable returns text that may be a peer's on one line, without what a terminal would obey, and with at most maxExplained bytes.
+// printable returns untrusted text on one line, with control characters escaped, and cut to maxExplained bytes.
 func printable(text string) string {
 	var b strings.Builder
 	for _, field := range strings.Fields(text[:min(len(text), 4*maxExplained)]) {
@@ -81,7 +81,7 @@ func (e *Explanation) String() string {
 	return b.String()
 }
 
-// result writes what came of it, and over which path.
+// result writes the lines about the result and the path.
 func (e *Explanation) result(line func(label, format string, args ...any)) {
 	took := timeText(time.Duration(e.Took))
 	switch {
@@ -102,7 +102,7 @@ func (e *Explanation) result(line func(label, format string, args ...any)) {
 	}
 }
 
-// punching writes what was done for a direct path.
+// punching writes the lines about hole punching.
 func (e *Explanation) punching(line func(label, format string, args ...any)) {
 	switch e.Punching {
 	case punchingOff:

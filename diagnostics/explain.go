@@ -9,9 +9,9 @@ import (
 // An Explanation says why a peer can or cannot be reached. It is a value, JSON, and with String a text of a few lines.
 type Explanation = peerlane.Explanation
 
-// Explain opens a session on tag at a peer, given as the text of its Peer ID, and says why that can or cannot be done. If there is a session
-// already, Explain measures its round trip, and opens none. It keeps nothing open, and does not retry. It waits until each address has answered or
-// failed, which takes libp2p up to a minute; when ctx ends, Explain says what it knows by then, and the Explanation is Partial. It never returns nil.
+// Explain reports why a session on tag can or cannot be opened at a peer, which is the text of a Peer ID. It pings a session that is open already.
+// Otherwise it opens one, without retries, and closes it. It waits until each address has answered or failed, which takes libp2p up to a minute. If
+// ctx ends first, the Explanation is Partial. It is never nil.
 //
 // errors.Is finds the sentinels of package peerlane in an Explanation of a peer that was not reached.
 func Explain(ctx context.Context, c *peerlane.Client, peer, tag string) *Explanation {

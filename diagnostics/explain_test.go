@@ -60,7 +60,7 @@ func TestAnExplanationIsJSON(t *testing.T) {
 	})
 }
 
-// Explain takes nil for what it can do without, and never returns it.
+// Explain accepts nil arguments, and never returns nil.
 func TestExplainTakesNil(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPair(t, nil)

@@ -84,6 +84,9 @@ func explain(err error) (code int, hint string) {
 		code, _ = explain(e.why.Unwrap())
 		return code, "" // it was printed
 	}
+	if errors.Is(err, errNoRelay) {
+		return exitUnreachable, reserveHint(err)
+	}
 	if hint, ok := pathHint(err); ok {
 		return exitUnreachable, hint
 	}
@@ -95,9 +98,6 @@ func explain(err error) (code int, hint string) {
 	}
 	if s, ok := explainTransfer(err); ok {
 		return s.code, s.hint
-	}
-	if errors.Is(err, errNoRelay) {
-		return exitUnreachable, reserveHint(err)
 	}
 	if _, ok := errors.AsType[*pingError](err); ok && !errors.Is(err, context.Canceled) {
 		if isTimeout(err) {

@@ -49,14 +49,14 @@ const (
 	Failed         Reason = "failed"
 )
 
-// Words are what there is to say about a Reason.
+// Words are the texts about a Reason.
 type Words struct {
-	What    string // what is the matter
-	Do      string // what helps, in a program; empty if nothing does
-	Command string // the same at the command line, where that has its own words
+	What    string // describes the problem
+	Do      string // advice for programs
+	Command string // advice for the command line; if empty, Do
 }
 
-// AtCommand returns what helps at the command line.
+// AtCommand returns the advice for the command line.
 func (w Words) AtCommand() string {
 	if w.Command != "" {
 		return w.Command
@@ -95,7 +95,7 @@ var words = map[Reason]Words{
 		"nothing answers at this socket: check that the peer runs, and that the path is what it prints now"},
 	NotListening: {What: "nothing listens at the peer's addresses: it is off, or has others now",
 		Do: "check that the peer runs, that the address is what it prints now, and firewalls between"},
-	NoAnswer: {"no address of the peer answers: it is off, or a firewall drops what is sent",
+	NoAnswer: {"no address of the peer answers: it is off, or a firewall drops the packets",
 		"check that the peer runs, its addresses, and firewalls between; if both sides are behind NATs, it needs a relay (Relays and HolePunch of node.Options)",
 		"no answer, and nothing was sent: check that the peer runs, the address, and firewalls between; if both sides are behind NATs, it needs --relay, or both need --dht; peerlane doctor tells more"},
 	NoAnswerUDP: {"no address of the peer answers, and all of them are of UDP, which a firewall may drop",
@@ -117,7 +117,7 @@ var words = map[Reason]Words{
 	RelayFull: {"the relay has no room for another connection",
 		"try again later, or raise Circuits of the relay's RelayService",
 		"the relay has no room for another connection: try again later, or raise its --circuits"},
-	RelayDenies: {"the relay lets this host reach nobody, or not that peer",
+	RelayDenies: {"the relay does not allow connections from this host, or not to that peer",
 		"ask who runs the relay, or give the peer another one",
 		"the relay lets this peer reach nobody, or not that one: ask who runs it, or start the peer with another --relay"},
 	RelayGone: {"the relay in the address does not relay now",
@@ -126,7 +126,7 @@ var words = map[Reason]Words{
 	RelayOnly: {"the peer is reachable only over a relay, which the path policy refuses",
 		"take the relay with AllowRelay or PreferDirect as ClientConfig.Path, or set HolePunch of node.Options on both sides; a relay with a negative Data in its RelayService has no limits",
 		"the NATs let no direct path through: --allow-relay goes through the relay, as far as its limits let it; one of peerlane relay --data none has none"},
-	RelaySpent: {"the relay has cut the connection: what it lets through of each one is used up, or too little",
+	RelaySpent: {"the relay has cut the connection: its limit for each connection is used up, or too low",
 		"find a direct path (HolePunch of node.Options on both sides), or raise Data and Duration of the relay's RelayService",
 		"what the relay lets through of each connection is used up, or too little: raise its --data, or use one of --data none"},
 	OwnLimit: {What: "a limit of this host's resource manager is reached",
@@ -154,7 +154,7 @@ var words = map[Reason]Words{
 	PSKRequired: {"only one side uses a pre-shared key",
 		"call UseModernPSKClient here and UseModernPSKServer at the peer with the same secret, or neither",
 		"only one side uses a pre-shared key: give --psk-file or --psk-env on both, or on none"},
-	PSKTampered: {"something between the two changes what they say", "do not trust this path",
+	PSKTampered: {"the handshake was changed on the way", "do not trust this path",
 		"something between the two changes what they say: do not trust this path"},
 	PSKReplayed: {What: "the peer has seen this greeting before", Do: "try again"},
 	NotAllowed: {"the peer does not admit this host",

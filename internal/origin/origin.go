@@ -24,7 +24,7 @@ type Table struct {
 	turn  uint64 // counts uses
 }
 
-// known is what a Table knows about one peer.
+// known are the addresses of one peer.
 type known struct {
 	addrs []from
 	used  uint64 // turn of the last use
