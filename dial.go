@@ -166,7 +166,7 @@ func (d *Dialer) open(ctx context.Context, pid peer.ID, tags ...protocol.ID) (*C
 // openPort is open with the port that the conn's RemoteAddr shows. If wait is set, it waits for a slot at the peer.
 func (d *Dialer) openPort(
 	ctx context.Context, pid peer.ID, port uint16, wait bool, tags ...protocol.ID,
-) (*Conn, protocol.ID, error) {
+) (_ *Conn, _ protocol.ID, err error) {
 	if err := d.validate(tags); err != nil {
 		return nil, "", d.dialError(pid, err)
 	}
@@ -178,6 +178,13 @@ func (d *Dialer) openPort(
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, use.Timeout)
 		defer cancel()
+	}
+	if trailOf(ctx) == nil { // a Client explains its own dials
+		var t *trail
+		ctx, t = withTrail(ctx)
+		defer func() {
+			err = carry(err, func() *Explanation { return use.explain(pid, protocol.ID(tagText(tags)), nil, t, err) })
+		}()
 	}
 	if isClosed(hostDone(use.Host)) {
 		return nil, "", d.dialError(pid, dialFailed(ctx, "connect", hostClosed("connect", nil)))
@@ -223,6 +230,7 @@ func (d *Dialer) openRemote(
 		if err != nil {
 			return nil, "", d.dialError(pid, err)
 		}
+		trailOf(ctx).on(s.Conn())
 		stepCtx, cancel := d.bound(ctx)
 		tag, err := negotiate(stepCtx, s, tags)
 		if err == nil {

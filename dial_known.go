@@ -56,7 +56,8 @@ func (d *Dialer) connectTo(ctx context.Context, pid peer.ID) error {
 }
 
 // connectHost is the host's Connect. If ctx forces a direct connection, the host can be closed after direct.Settle.
-func (d *Dialer) connectHost(ctx context.Context, to peer.AddrInfo) error {
+func (d *Dialer) connectHost(ctx context.Context, to peer.AddrInfo) (err error) {
+	defer trailOf(ctx).watch(d.Host.Network(), to.ID)(&err)
 	if forced, _ := network.GetForceDirectDial(ctx); forced {
 		return direct.Connect(ctx, d.Host, to)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -50,7 +51,12 @@ func (d *Dialer) dialRelays(ctx context.Context, pid peer.ID, relays map[peer.ID
 	}
 	ready := make(chan bool, len(relays))
 	for relay, addrs := range relays {
-		tasks.Go(func() { ready <- d.Host.Connect(under, peer.AddrInfo{ID: relay, Addrs: addrs}) == nil })
+		tasks.Go(func() {
+			began := time.Now()
+			err := d.Host.Connect(under, peer.AddrInfo{ID: relay, Addrs: addrs})
+			trailOf(ctx).failed(true, began, err)
+			ready <- err == nil
+		})
 	}
 	for waiting := len(relays); waiting > 0; {
 		select {

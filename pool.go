@@ -65,6 +65,7 @@ type poolEntry struct {
 	ready   chan struct{} // closed when the opening is done
 	waiters int           // callers that wait for it
 	cancel  context.CancelFunc
+	trail   *trail // of the opening
 
 	// Set before ready is closed.
 	link link
@@ -239,7 +240,8 @@ func (p *pool) openingTime() time.Duration {
 // is held.
 func (p *pool) startOpening(key poolKey) *poolEntry {
 	ctx, cancel := context.WithTimeout(p.ctx, p.openingTime())
-	e := &poolEntry{ready: make(chan struct{}), cancel: cancel}
+	ctx, t := withTrail(ctx)
+	e := &poolEntry{ready: make(chan struct{}), cancel: cancel, trail: t}
 	p.entries[key] = e
 	p.crowded.Store(len(p.entries) > p.cfg.MaxIdleConns)
 	p.tasks.Go(func() {
@@ -314,7 +316,7 @@ func (p *pool) await(ctx context.Context, key poolKey, e *poolEntry, w *wait) (l
 		done()
 		p.leave(key, e)
 		if ctx.Err() == nil {
-			return link{}, p.noConnection(key.peer)
+			return link{}, p.noConnection(key, e.trail)
 		}
 		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent, Err: ctx.Err()}
 	}
@@ -363,14 +365,16 @@ func (p *pool) dial(ctx context.Context, key poolKey) (link, error) {
 // the hello, such as a relay's that is being left, is tried again once: nothing has been sent. A peer that has refused a session and said
 // for how long is not dialed before.
 func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tags []protocol.ID,
-	unserved func(error) error) (link, error) {
+	unserved func(error) error) (_ link, err error) {
+	ctx, t := withTrail(ctx)
+	defer func() { err = p.carry(key, t, err) }()
 	for again := false; ; again = true {
 		if err := p.refused.check(key); err != nil {
 			return link{}, err
 		}
 		conn, b, tag, err := p.openConn(ctx, &p.dialer, key.peer, tags...)
 		if err != nil {
-			err = unserved(err)
+			err = p.carry(key, t, unserved(err))
 			p.noteFailed(ctx, key, Path{}, err)
 			return link{}, err
 		}
@@ -381,6 +385,7 @@ func (p *pool) openLink(ctx context.Context, key poolKey, keys *psk.Keyring, tag
 		if err == nil {
 			return link{session: s}, nil
 		}
+		err = p.carry(key, t, err)
 		p.refused.note(key, err)
 		p.noteFailed(ctx, key, conn.Path(), err)
 		if again || ctx.Err() != nil || conn.under == nil || !conn.under.IsClosed() {
@@ -428,11 +433,12 @@ func (p *pool) connect(ctx context.Context, pid peer.ID, tag protocol.ID, w *wai
 	if keys != nil {
 		code = codes.PSKRequired
 	}
-	l, err := p.openLink(short, key, keys, []protocol.ID{sessionTag(tag)}, func(err error) error {
+	traced, t := withTrail(short)
+	l, err := p.openLink(traced, key, keys, []protocol.ID{sessionTag(tag)}, func(err error) error {
 		return notServedBy(p.host, key, code, err)
 	})
 	if err != nil && short.Err() != nil && bound.Err() == nil {
-		err = p.noConnection(pid)
+		err = p.noConnection(key, t)
 	}
 	done()
 	if err != nil {

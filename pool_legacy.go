@@ -33,10 +33,12 @@ func (p *pool) getLegacy(ctx context.Context, key poolKey, places chan struct{},
 	bound, cancel := p.bound(ctx)
 	defer cancel()
 	short, done := w.begin(bound, p, key.peer)
-	conn, tag, err := p.dialer.open(short, key.peer, sessionTag(key.tag), key.tag)
+	traced, t := withTrail(short)
+	conn, tag, err := p.dialer.open(traced, key.peer, sessionTag(key.tag), key.tag)
 	if err != nil && short.Err() != nil && bound.Err() == nil {
-		err = p.noConnection(key.peer)
+		err = p.noConnection(key, t)
 	}
+	err = p.carry(key, t, err)
 	done()
 	if err != nil {
 		release()

@@ -92,8 +92,8 @@ func (p *pool) progress(pid peer.ID, began time.Time, left time.Duration) time.D
 	return left + time.Duration(rounds)*turn - time.Since(began)
 }
 
-// noConnection returns the error of a caller whose wait has ended.
-func (p *pool) noConnection(pid peer.ID) error {
-	return p.dialer.dialError(pid, &Error{Op: "connect", Code: codes.Timeout, Outcome: session.NotSent,
-		Err: fmt.Errorf("%w: %w", ErrUnreachable, context.DeadlineExceeded)})
+// noConnection returns the error of a caller whose wait has ended, with what its attempt has learned by then.
+func (p *pool) noConnection(key poolKey, t *trail) error {
+	return p.carry(key, t, p.dialer.dialError(key.peer, &Error{Op: "connect", Code: codes.Timeout, Outcome: session.NotSent,
+		Err: fmt.Errorf("%w: %w", ErrUnreachable, context.DeadlineExceeded)}))
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
+	"github.com/peerlane/peerlane/internal/origin"
 	"github.com/peerlane/peerlane/internal/pause"
 )
 
@@ -64,6 +66,7 @@ type finder struct {
 
 	kinds   []Discovery     // those that have started
 	file    *addrFile       // one of the discoveries; nil: none
+	origins *origin.Table   // of the addresses that are found
 	ctx     context.Context // done when the finder is closed
 	cancel  context.CancelFunc
 	running sync.WaitGroup // search.run
@@ -315,12 +318,12 @@ func (s *search) run(ctx context.Context, f *finder, id peer.ID) {
 	errs := make([]error, len(f.kinds))
 	for i, d := range f.kinds {
 		asked.Go(func() {
-			errs[i] = s.ask(ctx, d, id)
+			errs[i] = s.ask(ctx, f, d, id)
 			for wait := askAgain; errs[i] == nil && !isLocalOnly(d) && s.isLocal(); wait = min(2*wait, askAgainLast) {
 				if pause.For(ctx, wait) != nil {
 					return
 				}
-				_ = s.ask(ctx, d, id) // the first answer stands
+				_ = s.ask(ctx, f, d, id) // the first answer stands
 			}
 		})
 	}
@@ -338,12 +341,24 @@ func (s *search) run(ctx context.Context, f *finder, id peer.ID) {
 }
 
 // ask asks one discovery.
-func (s *search) ask(ctx context.Context, d Discovery, id peer.ID) error {
+func (s *search) ask(ctx context.Context, f *finder, d Discovery, id peer.ID) error {
 	info, err := d.FindPeer(ctx, id)
 	if err == nil && (info.ID != id || !s.add(id, info.Addrs)) {
 		err = routing.ErrNotFound
 	}
+	if err == nil {
+		f.origins.Note(nameOf(d), id, info.Addrs...)
+	}
 	return err
+}
+
+// nameOf returns what people call a discovery: the package of its type.
+func nameOf(d Discovery) string {
+	if _, ok := d.(*addrFile); ok {
+		return "address file"
+	}
+	name, _, _ := strings.Cut(strings.TrimPrefix(fmt.Sprintf("%T", d), "*"), ".")
+	return name
 }
 
 // isLocalOnly reports whether a discovery finds addresses that are of use in this host's network, or none.

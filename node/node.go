@@ -15,6 +15,7 @@ import (
 
 	"github.com/peerlane/peerlane/internal/direct"
 	"github.com/peerlane/peerlane/internal/netcheck"
+	"github.com/peerlane/peerlane/internal/origin"
 	"github.com/peerlane/peerlane/internal/punch"
 	"github.com/peerlane/peerlane/internal/unixsock"
 )
@@ -25,6 +26,7 @@ type Node struct {
 	finder  *finder        // the host with its discoveries; nil: none
 	punch   *punch.Service // nil: no hole punching
 	sockets unixsock.Paths // sockets that the host may dial
+	origins *origin.Table  // of the addresses of peers
 
 	care         *care
 	reservations *reservations    // nil: no relays
@@ -70,6 +72,9 @@ func New(ctx context.Context, opts *Options) (*Node, error) {
 		return nil, errors.Join(fmt.Errorf("node: %w", err), n.closeRelay(), h.Close())
 	}
 	n.host, n.care = h, newCare(h)
+	if n.origins, err = origin.New(h.Peerstore(), h.ID()); err != nil {
+		return nil, errors.Join(fmt.Errorf("node: %w", err), n.Close())
+	}
 	for _, s := range o.Peers {
 		info, _ := ParsePeer(s) // validate has parsed it
 		n.Remember(info)
@@ -112,7 +117,7 @@ func (n *Node) discover(o Options) error {
 		return nil
 	}
 	n.finder = newFinder(n.host, nil)
-	n.finder.file = file
+	n.finder.file, n.finder.origins = file, n.origins
 	for _, d := range kinds {
 		if err := d.Start(n.host); err != nil {
 			return err
@@ -201,6 +206,7 @@ func (n *Node) Info() peer.AddrInfo {
 func (n *Node) Remember(info peer.AddrInfo) {
 	n.sockets.Allow(info.Addrs...)
 	n.host.Peerstore().AddAddrs(info.ID, info.Addrs, peerstore.PermanentAddrTTL)
+	n.origins.Note("given", info.ID, info.Addrs...)
 }
 
 // Close closes the host and everything on it. A second Close returns nil.

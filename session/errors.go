@@ -95,6 +95,7 @@ type Error struct {
 	RetryAfter time.Duration // with codes.Unavailable: when to try again; 0 if the peer gave no hint
 	Text       string        // the peer's or the handler's own words; untrusted when Remote
 	Err        error         // the cause on this side, if any
+	Details    error         // what else is known, for errors.As, such as a *peerlane.Explanation; it is no part of the text
 
 	refused bool // the peer sent a REFUSE, and not only a reset
 }
@@ -138,14 +139,17 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the sentinel of Code, if it has one, and Err, if set.
+// Unwrap returns the sentinel of Code, if it has one, Err and Details, if set.
 func (e *Error) Unwrap() []error {
-	errs := make([]error, 0, 2)
+	errs := make([]error, 0, 3)
 	if err, ok := codeErrors[e.Code]; ok {
 		errs = append(errs, err)
 	}
 	if e.Err != nil {
 		errs = append(errs, e.Err)
+	}
+	if e.Details != nil {
+		errs = append(errs, e.Details)
 	}
 	return errs
 }

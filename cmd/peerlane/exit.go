@@ -10,6 +10,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/routing"
 
 	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/internal/advice"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/node/dht"
 	"github.com/peerlane/peerlane/session"
@@ -55,20 +56,20 @@ var verdicts = []verdict{
 	{node.ErrInvalid, exitUsage, ""},
 	{peerlane.ErrInvalid, exitUsage, ""},
 	{context.Canceled, exitInterrupted, ""},
-	{peerlane.ErrPSKMismatch, exitRefused, "the two sides have different keys: compare the content of the --psk-file of both"},
-	{peerlane.ErrPSKRequired, exitRefused, "only one side uses a pre-shared key: give --psk-file or --psk-env on both, or on none"},
-	{peerlane.ErrLegacyPeer, exitRefused, "the peer is too old for a pre-shared key: upgrade it, or call it without one"},
-	{peerlane.ErrPSKTampered, exitRefused, "something between the two changes what they say: do not trust this path"},
-	{peerlane.ErrPSKReplayed, exitRefused, "try again"},
-	{peerlane.ErrNotAllowed, exitRefused, "ask the peer to --allow this Peer ID, and keep it with --key FILE"},
-	{peerlane.ErrNotServed, exitNotServed, "the peer is there: compare --tag with what it serves"},
-	{peerlane.ErrRelayOnly, exitUnreachable, "the NATs let no direct path through: --allow-relay goes through the relay, as far as its limits let it; one of peerlane relay --data none has none"},
-	{dht.ErrUnknownPeer, exitUnreachable, "neither the DHT nor the local network knows it: check that it runs, with the same --dht; or give an address that it prints"},
+	{peerlane.ErrPSKMismatch, exitRefused, say(advice.PSKMismatch)},
+	{peerlane.ErrPSKRequired, exitRefused, say(advice.PSKRequired)},
+	{peerlane.ErrLegacyPeer, exitRefused, say(advice.OldPeer)},
+	{peerlane.ErrPSKTampered, exitRefused, say(advice.PSKTampered)},
+	{peerlane.ErrPSKReplayed, exitRefused, say(advice.PSKReplayed)},
+	{peerlane.ErrNotAllowed, exitRefused, say(advice.NotAllowed)},
+	{peerlane.ErrNotServed, exitNotServed, say(advice.NotServed)},
+	{peerlane.ErrRelayOnly, exitUnreachable, say(advice.RelayOnly)},
+	{dht.ErrUnknownPeer, exitUnreachable, say(advice.NoAddress)},
 	{routing.ErrNotFound, exitUnreachable, "it was looked for in the local network: if it is elsewhere, give an address that it prints, or --dht on both sides; if it is here, check that it runs, and firewalls (UDP port 5353)"},
-	{peerlane.ErrUnreachable, exitUnreachable, hintUnreachable},
+	{peerlane.ErrUnreachable, exitUnreachable, say(advice.Unreachable)},
 	{peerlane.ErrTooLarge, exitNoRoom, "send less in one call"},
-	{peerlane.ErrUnavailable, exitNoRoom, "try again later"},
-	{peerlane.ErrGoingAway, exitNoRoom, "the peer is stopping: try again when it is back"},
+	{peerlane.ErrUnavailable, exitNoRoom, say(advice.PeerFull)},
+	{peerlane.ErrGoingAway, exitNoRoom, say(advice.GoingAway)},
 }
 
 // hintUnknown is for a call of which nobody knows whether it ran.
@@ -79,6 +80,13 @@ const hintPing = "the peer was there and no longer answers: check that it runs, 
 
 // explain returns the exit code for err, and what a person can do about it.
 func explain(err error) (code int, hint string) {
+	if e, ok := errors.AsType[*notReached](err); ok {
+		code, _ = explain(e.why.Unwrap())
+		return code, "" // it was printed
+	}
+	if errors.Is(err, errNoRelay) {
+		return exitUnreachable, reserveHint(err)
+	}
 	if hint, ok := pathHint(err); ok {
 		return exitUnreachable, hint
 	}
@@ -90,9 +98,6 @@ func explain(err error) (code int, hint string) {
 	}
 	if s, ok := explainTransfer(err); ok {
 		return s.code, s.hint
-	}
-	if errors.Is(err, errNoRelay) {
-		return exitUnreachable, reserveHint(err)
 	}
 	if _, ok := errors.AsType[*pingError](err); ok && !errors.Is(err, context.Canceled) {
 		if isTimeout(err) {
@@ -106,7 +111,7 @@ func explain(err error) (code int, hint string) {
 	case timeout && sent:
 		return exitTimeout, hintUnknown
 	case timeout && isTyped && e.Outcome == session.NotSent:
-		return exitUnreachable, hintNoAnswer
+		return exitUnreachable, say(advice.NoAnswer)
 	case timeout:
 		return exitTimeout, "give more time with --timeout"
 	case sent:

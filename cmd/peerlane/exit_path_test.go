@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/internal/advice"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/node/dht"
 	"github.com/peerlane/peerlane/peerlanetest"
@@ -105,15 +106,15 @@ func TestEachReasonWhyAPeerIsNotReachedHasItsHint(t *testing.T) {
 		}, hintNoServer, "--dht=none"},
 		"the relay is down": {func(h *hosts) error {
 			return h.dial(h.open(caller, node.Options{}), id, via(silent, id), quic(nothing))
-		}, hintRelayGone, "--relay"},
+		}, say(advice.RelayGone), "--relay"},
 		"it is no relay": {func(h *hosts) error {
 			other := h.open("11.0.0.2", node.Options{})
 			return h.dial(h.open(caller, node.Options{}), id, via("11.0.0.2", other.ID()))
-		}, hintRelayGone, "--dht"},
+		}, say(advice.RelayGone), "--dht"},
 		"the peer has left the relay": {func(h *hosts) error {
 			relay := h.open("11.0.0.2", node.Options{RelayService: &node.RelayService{}})
 			return h.dial(h.open(caller, node.Options{}), id, via("11.0.0.2", relay.ID()), quic(silent), quic(nothing))
-		}, hintNotAtRelay, "--relay"},
+		}, say(advice.NotAtRelay), "--relay"},
 		"the relay is full": {func(h *hosts) error {
 			relay := h.open("11.0.0.2", node.Options{RelayService: &node.RelayService{Circuits: 1}})
 			b := h.open(callee, node.Options{Relays: relay.Addrs()})
@@ -123,7 +124,7 @@ func TestEachReasonWhyAPeerIsNotReachedHasItsHint(t *testing.T) {
 			first := h.open("11.0.0.3", node.Options{})
 			require.NoError(h.t, first.Host().Connect(network.WithAllowLimitedConn(h.t.Context(), "test"), at))
 			return h.dial(h.open(caller, node.Options{}), b.ID(), at.Addrs...)
-		}, hintRelayFull, "--circuits"},
+		}, say(advice.RelayFull), "--circuits"},
 		"the relay does not let this peer through": {func(h *hosts) error {
 			relay := h.open("11.0.0.2", node.Options{})
 			service, err := circuit.New(relay.Host(), circuit.WithACL(noConnects{}))
@@ -133,7 +134,7 @@ func TestEachReasonWhyAPeerIsNotReachedHasItsHint(t *testing.T) {
 			_, err = b.AwaitReservation(h.t.Context())
 			require.NoError(h.t, err)
 			return h.dial(h.open(caller, node.Options{}), b.ID(), via("11.0.0.2", relay.ID()))
-		}, hintRelayDenies, "--relay"},
+		}, say(advice.RelayDenies), "--relay"},
 		"two hard NATs": {func(h *hosts) error {
 			relay := h.open("11.0.0.2", node.Options{RelayService: &node.RelayService{}})
 			b := h.open(callee, node.Options{Relays: relay.Addrs(), HolePunch: true})
@@ -143,23 +144,23 @@ func TestEachReasonWhyAPeerIsNotReachedHasItsHint(t *testing.T) {
 		}, hintOf(peerlane.ErrRelayOnly), "--allow-relay"},
 		"UDP is blocked": {func(h *hosts) error {
 			return h.dial(h.open(caller, node.Options{}), id, quic(silent), quic(nothing))
-		}, hintUDP, "doctor"},
+		}, say(advice.NoAnswerUDP), "doctor"},
 		"it is at home, behind a NAT": {func(h *hosts) error {
 			return h.dial(h.open(caller, node.Options{}), id, quic(nothing))
-		}, hintOtherLAN, "--relay"},
+		}, say(advice.OtherNetwork), "--relay"},
 		"another peer is at the address": {func(h *hosts) error {
 			h.open("11.0.0.2", node.Options{})
 			return h.dial(h.open(caller, node.Options{}), id, quic("11.0.0.2"))
-		}, hintMismatch, "--key"},
+		}, say(advice.OtherPeer), "--key"},
 		"nothing listens on the port": {func(*hosts) error {
 			return refused(swarm.TransportError{Address: ma.StringCast("/ip4/11.0.0.2/tcp/4001"), Cause: syscall.ECONNREFUSED})
-		}, hintUnreachable, ""},
+		}, say(advice.NotListening), ""},
 		"nothing is at the socket": {func(*hosts) error {
 			return refused(swarm.TransportError{Address: ma.StringCast("/unix/run/app.sock"), Cause: syscall.ENOENT})
-		}, hintSocket, ""},
+		}, say(advice.NoSocket), ""},
 		"no answer within ConnectTimeout": {func(*hosts) error {
 			return &peerlane.Error{Outcome: session.NotSent, Err: fmt.Errorf("%w: %w", peerlane.ErrUnreachable, context.DeadlineExceeded)}
-		}, hintNoAnswer, "--relay"},
+		}, say(advice.NoAnswer), "--relay"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

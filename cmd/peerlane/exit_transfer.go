@@ -5,6 +5,7 @@ import (
 	"syscall"
 
 	"github.com/peerlane/peerlane"
+	"github.com/peerlane/peerlane/internal/advice"
 	"github.com/peerlane/peerlane/transfer"
 	"github.com/peerlane/peerlane/transfer/ticket"
 )
@@ -84,7 +85,7 @@ func explainTransfer(err error) (s side, ok bool) {
 	remote := errors.As(err, &e) && e.Remote
 	if below := (*peerlane.Error)(nil); code == transfer.CodeLost && errors.As(err, &below) {
 		if isTimeout(err) {
-			return side{exitUnreachable, hintNoAnswer}, true
+			return side{exitUnreachable, say(advice.NoAnswer)}, true
 		}
 		if errors.Is(err, peerlane.ErrNotServed) { // there is no --tag to compare
 			return side{exitNotServed, "the peer is there, but runs neither peerlane send nor receive"}, true

@@ -1,6 +1,6 @@
 // Command peerlane shows and uses the module peerlane: it proves it on this machine (demo), serves and makes calls between
-// peers (serve, call, ping), sends files (send, get, push, receive), shows what runs (status, top, snapshot), keeps their identities (id), and checks the
-// network (doctor).
+// peers (serve, call, ping), sends files (send, get, push, receive), shows what runs (status, top, snapshot), keeps their
+// identities (id), says why a peer is not reached (explain), and checks the network (doctor).
 //
 //	peerlane demo
 //	peerlane serve --exec tr a-z A-Z
@@ -47,6 +47,7 @@ type cli struct {
 	Push     pushCmd     `cmd:"" help:"Push files and folders to a peer that runs receive."`
 	Receive  receiveCmd  `cmd:"" help:"Accept the files that peers push."`
 	Relay    relayCmd    `cmd:"" help:"Relay connections for peers behind NATs, until interrupted."`
+	Explain  explainCmd  `cmd:"" help:"Say why a peer can or cannot be reached, and what helps."`
 	Doctor   doctorCmd   `cmd:"" help:"Say what this machine's network lets through, and who gets a direct path."`
 	Status   statusCmd   `cmd:"" help:"Show what a running serve, relay, send or receive of this user does."`
 	Top      topCmd      `cmd:"" help:"Watch what a running serve, relay, send or receive of this user does, on the terminal."`

@@ -66,6 +66,7 @@ type seeker struct {
 	wideIn   string
 	wideAt   time.Time // of the last of them
 	refused  bool      // the peer has refused an attempt with many holes: the next one is with one; pursue's
+	last     []Attempt // at most maxAttempts
 	service  *Service
 }
 
@@ -209,7 +210,9 @@ func (s *Service) pursue(p *seeker) {
 	for {
 		var err error
 		if !s.isDirect(p.id) && s.relayed(p.id) != nil {
+			began := time.Now()
 			err = s.try(p)
+			s.note(p, began, err)
 		}
 		switch {
 		case s.isDirect(p.id):

@@ -269,7 +269,11 @@ func (s *Service) answer(stream network.Stream) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { s.answered(p, err) }()
+	began := time.Now()
+	defer func() {
+		s.note(p, began, err)
+		s.answered(p, err)
+	}()
 	s.dropDead(c.RemotePeer(), c)
 	stop := context.AfterFunc(s.ctx, func() { _ = stream.Reset() })
 	defer stop()
