@@ -50,7 +50,7 @@ type Handler struct {
 	hosts map[string]bool
 	mux   *http.ServeMux
 	take  func() ProcessSnapshot
-	// explain says why a peer can or cannot be reached.
+	// explain returns a text that says why a peer can or cannot be reached, or errNoClient.
 	explain func(ctx context.Context, peer, tag string) (string, error)
 
 	views chan struct{}   // a place for each page that is open
@@ -88,7 +88,7 @@ func NewHandler(sources func() Sources, options *HandlerOptions) (*Handler, erro
 		opts.Interval = time.Second
 	}
 	h := &Handler{opts: opts, hosts: make(map[string]bool), mux: http.NewServeMux(), views: make(chan struct{}, maxViews),
-		take: func() ProcessSnapshot { return OfProcess(sources()) }}
+		take: func() ProcessSnapshot { return OfProcess(sources()) }, explain: explainer(sources)}
 	h.ctx, h.end = context.WithCancel(context.Background())
 	for i, name := range opts.Hosts {
 		if name == "" || strings.ContainsAny(name, ":/ ") {

@@ -3,6 +3,7 @@ package diagnostics
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 )
@@ -12,6 +13,21 @@ const (
 	maxAsked    = 4 << 10 // bytes of a request
 	explainTime = 30 * time.Second
 )
+
+// errNoClient: a process that only serves has nothing to dial with.
+var errNoClient = errors.New("this process has no client, and connects to nobody: ask the peer's side, or use peerlane explain")
+
+// explainer returns a function that explains with the first of the clients.
+func explainer(sources func() Sources) func(ctx context.Context, peer, tag string) (string, error) {
+	return func(ctx context.Context, peer, tag string) (string, error) {
+		for _, c := range sources().Clients {
+			if c != nil {
+				return Explain(ctx, c, peer, tag).String(), nil
+			}
+		}
+		return "", errNoClient
+	}
+}
 
 // serveExplain answers /explain. It may connect to a peer, so it is no GET, and pages of other sites cannot ask for it.
 func (h *Handler) serveExplain(w http.ResponseWriter, r *http.Request) {

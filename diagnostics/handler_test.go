@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/peerlane/peerlane"
 )
 
 const token = "0123456789abcdef"
@@ -154,6 +156,28 @@ func TestTheSnapshotOfAProcess(t *testing.T) {
 	want := fakeProcess(40, 1)
 	want.Summary.Goroutines, want.Summary.Heap = got.Summary.Goroutines, got.Summary.Heap
 	require.Equal(t, want, got)
+}
+
+func TestAHandlerExplainsWithTheFirstClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		require.NoError(t, p.server.Start(tag, echo))
+		all := Sources{Servers: []*peerlane.Server{p.server}}
+		h, err := NewHandler(func() Sources { return all }, nil)
+		require.NoError(t, err)
+		post := func() *httptest.ResponseRecorder {
+			return ask(h, "POST", "/explain", `{"peer":"`+p.Bob.ID().String()+`","tag":"`+tag+`"}`, func(r *http.Request) {
+				r.Header.Set("Content-Type", "application/json")
+			})
+		}
+		w := post()
+		require.Equal(t, []any{400, errNoClient.Error() + "\n"}, []any{w.Code, w.Body.String()})
+		all.Clients = []*peerlane.Client{nil, p.client}
+		w = post()
+		require.Equal(t, 200, w.Code)
+		require.Equal(t, Explain(t.Context(), p.client, p.Bob.ID().String(), tag).String(), w.Body.String())
+		require.Contains(t, w.Body.String(), "direct")
+	})
 }
 
 func TestBadOptionsOfAHandler(t *testing.T) {

@@ -38,6 +38,7 @@ type view struct {
 	Version   int                `json:"version"`
 	Summary   *SummarySnapshot   `json:"summary"`
 	Hosts     []string           `json:"hosts"`
+	Explains  bool               `json:"explains"`         // there is a client to explain with
 	Served    []string           `json:"served,omitempty"` // tags
 	Keys      []string           `json:"keys,omitempty"`
 	Matching  int                `json:"matching"` // sessions that match the query
@@ -78,7 +79,7 @@ func viewOf(p *ProcessSnapshot, q query) *view {
 	rows := v.gather(p)
 	rows = slices.DeleteFunc(rows, func(r row) bool { return !r.matches(q.words) })
 	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Or(orders[q.order](&a, &b), cmp.Compare(a.ID, b.ID)) })
-	v.Matching = len(rows)
+	v.Matching, v.Explains = len(rows), len(p.Clients) > 0
 	v.drawPeers(rows)
 	v.First = min(q.first, max(0, (len(rows)-1)/q.count*q.count)) // the last page, if there are fewer now
 	v.Sessions = rows[v.First:min(v.First+q.count, len(rows))]

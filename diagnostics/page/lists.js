@@ -24,7 +24,7 @@ function draw(id, items, keyOf, create, update) {
 // lined returns an item of two lines, with a button if there is something to explain.
 function lined(explain) {
   return element("li", {}, element("span"), element("div", { class: "faint" }),
-    explain ? element("button", { type: "button", onclick: explain }, "Explain") : undefined);
+    explain ? element("button", { type: "button", class: "explain", onclick: explain }, "Explain") : undefined);
 }
 
 function setLine(li, first, second) {

@@ -87,6 +87,7 @@ function draw() {
   drawWarnings(view.summary.warnings ?? []);
   drawMap(find("map"), view, choose);
   setText(find("more-peers"), view.more_peers ? `and ${view.more_peers} more peers` : "");
+  document.body.classList.toggle("explains", view.explains);
   drawSessions(document.querySelector("#sessions tbody"), view, explain);
   drawLists(view, explain);
   const last = view.first + (view.sessions?.length ?? 0);

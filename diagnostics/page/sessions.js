@@ -74,7 +74,7 @@ function measure(s, taken) {
 function updateDetails(tr, s, taken, explain) {
   const box = tr.firstElementChild.firstElementChild;
   if (!box.firstChild) {
-    box.append(element("p", { class: "facts" }), element("button", { type: "button", onclick: () => explain(s.peer, s.tag) }, "Explain"),
+    box.append(element("p", { class: "facts" }), element("button", { type: "button", class: "explain", onclick: () => explain(s.peer, s.tag) }, "Explain"),
       ...["carriers", "streams", "records", "bulk", "transfers"].map((name) => element("div", { class: name })));
   }
   const facts = [`session ${s.id}`, `peer ${s.peer}`, s.agent && `speaks ${s.agent}`, s.server ? "served here" : "of a client here",
