@@ -229,7 +229,14 @@ func TestErrorsOfConnectsCarryTheirExplanation(t *testing.T) {
 		require.True(t, ok, "%v", err)
 		require.Equal(t, "no-answer", string(why.Reason), "%v", why)
 		require.Equal(t, 2*time.Second, time.Duration(why.Took))
+		require.True(t, why.Partial)
 		require.Len(t, why.Addrs, 1)
+
+		_, err = (&Dialer{Host: a.Host(), Tag: testTag, Timeout: time.Second}).Dial(t.Context(), b.ID())
+		why, ok = errors.AsType[*Explanation](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, "no-answer", string(why.Reason), "%v", why)
+		require.True(t, why.Partial)
 	})
 }
 
