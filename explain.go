@@ -52,8 +52,11 @@ func (d *Dialer) explain(pid peer.ID, tag protocol.ID, keys *psk.Keyring, t *tra
 	e.refine(d, pid, tag, conn, dials)
 	words := advice.Of(e.Reason)
 	e.What, e.Do, e.By = words.What, words.Do, byOf(e.Reason, err)
-	if e.Reason == advice.PSKRequired {
-		e.What += map[bool]string{true: ": this one", false: ": the peer"}[len(e.Keys) > 0]
+	switch {
+	case e.Reason == advice.PSKRequired && len(e.Keys) > 0:
+		e.What += ": this one"
+	case e.Reason == advice.PSKRequired:
+		e.What += ": the peer"
 	}
 	e.Partial = isCutShort(e.Reason, err)
 	if conn != nil {
