@@ -163,7 +163,8 @@ func (d *Dialer) open(ctx context.Context, pid peer.ID, tags ...protocol.ID) (*C
 	return d.openPort(ctx, pid, 0, false, tags...)
 }
 
-// openPort is open with the port that the conn's RemoteAddr shows. If wait is set, it waits for a slot at the peer.
+// openPort is open with the port that the conn's RemoteAddr shows. If wait is set, it waits for a slot at the peer, and its error carries an
+// Explanation.
 func (d *Dialer) openPort(
 	ctx context.Context, pid peer.ID, port uint16, wait bool, tags ...protocol.ID,
 ) (_ *Conn, _ protocol.ID, err error) {
@@ -179,7 +180,7 @@ func (d *Dialer) openPort(
 		ctx, cancel = context.WithTimeout(ctx, use.Timeout)
 		defer cancel()
 	}
-	if trailOf(ctx) == nil { // a Client explains its own dials
+	if wait { // the others are those of a Client, which explains those that open a session
 		var t *trail
 		ctx, t = withTrail(ctx)
 		defer func() {

@@ -17,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	ma "github.com/multiformats/go-multiaddr"
 
+	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/advice"
 	"github.com/peerlane/peerlane/internal/origin"
 	"github.com/peerlane/peerlane/internal/punch"
@@ -51,14 +52,27 @@ func (d *Dialer) explain(pid peer.ID, tag protocol.ID, keys *psk.Keyring, t *tra
 	e.refine(d, pid, tag, conn, dials)
 	words := advice.Of(e.Reason)
 	e.What, e.Do, e.By = words.What, words.Do, byOf(e.Reason, err)
-	if e.Reason == advice.PSKRequired {
-		e.What += map[bool]string{true: ": this one", false: ": the peer"}[len(e.Keys) > 0]
+	switch {
+	case e.Reason == advice.PSKRequired && len(e.Keys) > 0:
+		e.What += ": this one"
+	case e.Reason == advice.PSKRequired:
+		e.What += ": the peer"
 	}
+	e.Partial = isCutShort(e.Reason, err)
 	if conn != nil {
 		e.Path = pathOf(conn).String()
 	}
 	e.limit(err, dials)
 	return e
+}
+
+// isCutShort reports whether an attempt ended because its time was up, and not because all addresses had failed.
+func isCutShort(r Reason, err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || e.Remote || e.Code != codes.Timeout && e.Code != codes.Cancelled {
+		return false
+	}
+	return r == advice.NoAnswer || r == advice.StaleAddress || r == advice.Cancelled
 }
 
 // refine replaces the reason by a more exact one, if facts about the peer allow it.
@@ -351,7 +365,7 @@ func (p *pool) explain(ctx context.Context, key poolKey) *Explanation {
 		return p.reached(key, t, path, rtt)
 	}
 	why := p.dialer.explain(key.peer, key.tag, p.currentKeys(), t, err)
-	why.cause, why.Partial = err, ctx.Err() != nil
+	why.cause, why.Partial = err, why.Partial || ctx.Err() != nil
 	return why
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/peerlane/peerlane/peerlanetest"
 )
 
-// BenchmarkRefusedDial is a dial of a tag that the peer does not serve, over a connection that is there. Its error carries an Explanation.
+// BenchmarkRefusedDial dials a tag that the peer does not serve, over an open connection. The error carries an Explanation.
 func BenchmarkRefusedDial(b *testing.B) {
 	from, to := testnet.Pair(b, testnet.TCPTLS)
 	require.NoError(b, from.Connect(b.Context(), peer.AddrInfo{ID: to.ID()}))
@@ -22,7 +22,7 @@ func BenchmarkRefusedDial(b *testing.B) {
 	}
 }
 
-// BenchmarkExplanation is what an Explanation adds to a failed dial, of a peer with many addresses.
+// BenchmarkExplanation is the cost that an Explanation adds to a failed dial of a peer with many addresses.
 func BenchmarkExplanation(b *testing.B) {
 	from, to := testnet.Pair(b, testnet.TCPTLS)
 	for i := range 30 {

@@ -67,6 +67,36 @@ func TestExplainTellsThePathOfAReachedPeer(t *testing.T) {
 	})
 }
 
+// A host that serves the tag itself is reached within the process.
+func TestExplainReachesTheHostItself(t *testing.T) {
+	inPlace(t, func(t *testing.T, p *place) {
+		a, _ := p.two()
+		p.serve(a.Host(), nil)
+		why := explained(t.Context(), p.client(a.Host(), nil), a.ID())
+		require.True(t, why.Reached, "%v", why)
+		require.Contains(t, why.Path, "loopback")
+	})
+}
+
+// A peer that has said when to come again is not asked before. Explain repeats the refusal, with the time left.
+func TestExplainKeepsToTheTimeOfARefusal(t *testing.T) {
+	inPlace(t, func(t *testing.T, p *place) {
+		a, b := p.two()
+		refuseHellos(b.Host(), frame.Failure{Code: codes.Unavailable, Text: "too many sessions open, no more are taken", RetryAfter: 3 * time.Second})
+		c := p.client(a.Host(), nil)
+		require.Equal(t, "peer-full", string(explained(t.Context(), c, b.ID()).Reason))
+		time.Sleep(time.Second)
+		packets, _ := p.net.Sent()
+		why := explained(t.Context(), c, b.ID())
+		after, _ := p.net.Sent()
+		require.Equal(t, packets, after)
+		require.Equal(t, "peer-full", string(why.Reason), "%v", why)
+		require.Equal(t, 2*time.Second, time.Duration(why.Limit.Retry))
+		require.Contains(t, why.String(), ", try again after 2.0 s\n")
+		require.ErrorIs(t, why, ErrUnavailable)
+	})
+}
+
 // An old peer is reached with a call of its own.
 func TestExplainReachesAnOldPeer(t *testing.T) {
 	inPlace(t, func(t *testing.T, p *place) {
@@ -199,7 +229,14 @@ func TestErrorsOfConnectsCarryTheirExplanation(t *testing.T) {
 		require.True(t, ok, "%v", err)
 		require.Equal(t, "no-answer", string(why.Reason), "%v", why)
 		require.Equal(t, 2*time.Second, time.Duration(why.Took))
+		require.True(t, why.Partial)
 		require.Len(t, why.Addrs, 1)
+
+		_, err = (&Dialer{Host: a.Host(), Tag: testTag, Timeout: time.Second}).Dial(t.Context(), b.ID())
+		why, ok = errors.AsType[*Explanation](err)
+		require.True(t, ok, "%v", err)
+		require.Equal(t, "no-answer", string(why.Reason), "%v", why)
+		require.True(t, why.Partial)
 	})
 }
 

@@ -67,7 +67,7 @@ func (t *trail) failed(relay bool, began time.Time, err error) {
 		return
 	}
 	for _, e := range dial.DialErrors {
-		if e.Cause != swarm.ErrDialBackoff { //nolint:errorlint // its own, not that of the relay's dial: it was not to be dialed
+		if e.Cause != swarm.ErrDialBackoff { // a wrapped one is that of a relay; this one means that the address was skipped on purpose
 			t.addLocked(dialed{e.Address, relay, began, took, 1, e.Cause})
 		}
 	}

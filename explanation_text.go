@@ -14,7 +14,7 @@ const maxExplained = 512
 // printable returns untrusted text on one line, with control characters escaped, and cut to maxExplained bytes.
 func printable(text string) string {
 	var b strings.Builder
-	for _, field := range strings.Fields(text[:min(len(text), 4*maxExplained)]) {
+	for field := range strings.FieldsSeq(text[:min(len(text), 4*maxExplained)]) {
 		if b.Len() > 0 {
 			b.WriteByte(' ')
 		}

@@ -1,4 +1,4 @@
-// Package diagnostics shows what clients and servers are doing, as values for programs and as JSON.
+// Package diagnostics shows what clients and servers are doing, and why a peer is not reached, as values for programs and as JSON.
 //
 //	snapshot := diagnostics.OfServer(server)
 //	for _, s := range snapshot.Sessions {
@@ -7,6 +7,11 @@
 //
 // OfClient and OfServer show the sessions of one Client or Server with all that runs on them, its limits, and why its last sessions ended
 // or were refused. Summary adds up several of them, and shows the process.
+//
+// Explain opens a session at a peer, and reports why that can or cannot be done:
+//
+//	why := diagnostics.Explain(ctx, client, pid.String(), "/chat/1.0.0")
+//	fmt.Print(why.String())
 //
 // A snapshot stops no traffic. It reads one session at a time, and holds the session's lock for some microseconds, as every call on the
 // session does. The figures of one session and its streams are of the same moment; those of another session, or of a lane on it, may be a

@@ -52,8 +52,8 @@ func TestAnExplanationIsJSON(t *testing.T) {
 		require.NoError(t, json.Unmarshal(text, &fields))
 		require.Equal(t, "not-served", fields["reason"])
 		require.IsType(t, 0.0, fields["took_ms"])
-		for i := range reflect.TypeFor[Explanation]().NumField() {
-			if f := reflect.TypeFor[Explanation]().Field(i); f.IsExported() {
+		for f := range reflect.TypeFor[Explanation]().Fields() {
+			if f.IsExported() {
 				require.Regexp(t, `^[a-z_]+(,omit(empty|zero))?$`, f.Tag.Get("json"), f.Name)
 			}
 		}
