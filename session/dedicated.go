@@ -234,7 +234,7 @@ func (d *dedicated) Read(p []byte) (int, error) {
 		if !d.tapped {
 			d.s.dedicated.unacked.Add(uint64(n))
 		}
-		d.s.touch()
+		d.s.activity.received.Store(int64(d.s.touch()))
 	}
 	if err != nil && err != io.EOF && d.ends != nil && d.ends.isRead(n) {
 		err = io.EOF // the session has reported this as the end, and the conn broke after it
