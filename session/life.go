@@ -50,6 +50,17 @@ func (s *Session) finish(err *Error, inOrder bool) {
 	}
 	s.part.Leave()
 	s.tell()
+	s.callAtEnd()
+}
+
+// callAtEnd calls what the application wants to be called when the session has ended.
+func (s *Session) callAtEnd() {
+	if s.callbacks.end() {
+		s.attributes.end(1)
+		go s.runCallbacks()
+		return
+	}
+	s.attributes.end(0)
 }
 
 // dropCode returns the code for resetting a carrier when err ends its session. A session that ends in order closes its carrier instead,

@@ -81,6 +81,9 @@ type Session struct {
 	dedicated dedicatedStreams // dedicated.go
 	lanes     lanes            // on top of streams: lanes.go
 
+	attributes attributes // attributes.go
+	callbacks  callbacks  // callbacks.go
+
 	heartbeat heartbeat // heartbeat.go
 	dull      dull      // dull.go
 	activity  activity
