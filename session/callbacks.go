@@ -80,17 +80,6 @@ func (s *Session) runCallbacks() {
 	for len(s.callbacks.all) > 0 { // nobody else looks at them any more
 		next := s.callbacks.all[0]
 		s.callbacks.all = s.callbacks.all[1:]
-		hook.Run(next.fn, func(why *hook.Failure) { s.logHook(why, "close callback") })
-	}
-}
-
-// logHook logs that a hook of the application did not return, if why says so.
-func (s *Session) logHook(why *hook.Failure, name string) {
-	switch {
-	case why == nil:
-	case why.Panic == nil:
-		s.cfg.Logger.Error("hook ended its goroutine", "hook", name, "peer", s.peer)
-	default:
-		s.cfg.Logger.Error("hook panicked", "hook", name, "peer", s.peer, "panic", why.Panic, "stack", string(why.Stack))
+		hook.Run(next.fn, func(why *hook.Failure) { logHook(s.cfg.Logger, why, "close callback", s.peer) })
 	}
 }

@@ -87,7 +87,7 @@ func TestNamesThatCannotBeComparedAreRefused(t *testing.T) {
 
 // Row: G14
 func TestCloseCallbacksAreAddedAndRemovedAtTheSameTime(t *testing.T) {
-	for seed := range uint64(20) {
+	for seed := range uint64(6) {
 		synctest.Test(t, func(t *testing.T) {
 			p := peerlanetest.NewSessions(t, nil)
 			var running, taken, ran atomic.Int64

@@ -195,3 +195,15 @@ var outcomes = map[codes.Code]Outcome{
 func remote(f frame.Failure) *Error {
 	return &Error{Remote: true, Code: f.Code, Outcome: outcomes[f.Code], RetryAfter: f.RetryAfter, Text: f.Text}
 }
+
+// refusalBy returns an error of Admit or OnOpen as the refusal that the peer gets.
+func refusalBy(err error) *Error {
+	var refusal *Error
+	switch is := errors.As(err, &refusal); {
+	case is && refusal == nil: // a nil *Error in an error, which is not nil
+		return &Error{Code: codes.NotAllowed}
+	case is && refusal.Code != codes.OK:
+		return refusal
+	}
+	return &Error{Code: codes.NotAllowed, Text: err.Error(), Err: err}
+}

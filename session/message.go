@@ -8,6 +8,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // A Message is one value sent to a link, or the reply to one. Its fields belong to the receiver.
@@ -236,4 +237,15 @@ func (m *Message) settleLocked() {
 	m.held = 0
 	m.ctx.end(context.Canceled) // releases its timer and derived contexts
 	m.s.checkIdleLocked()
+}
+
+// hookMessage reports a call or message to OnMessage, in the goroutine of its handler.
+func (s *Session) hookMessage(m *Message) {
+	if s.events.line == nil || s.cfg.Hooks.OnMessage == nil || !s.events.line.enter() {
+		return
+	}
+	hook.Run(func() { s.cfg.Hooks.OnMessage(s, m) }, func(why *hook.Failure) {
+		s.events.line.leave()
+		logHook(s.cfg.Logger, why, "OnMessage", s.peer)
+	})
 }

@@ -81,6 +81,7 @@ type Session struct {
 	dedicated dedicatedStreams // dedicated.go
 	lanes     lanes            // on top of streams: lanes.go
 
+	events     events     // for hooks: events.go
 	attributes attributes // attributes.go
 	callbacks  callbacks  // callbacks.go
 

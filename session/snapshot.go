@@ -44,6 +44,7 @@ type Snapshot struct {
 	Late                    uint64 // replies that arrived after their callers had given up, of both sides
 	Refused                 uint64 // requests, messages and streams of the peer that were refused
 	Cancelled               uint64 // requests that the peer cancelled
+	HooksDropped            uint64 // calls of Hooks that were dropped because too many waited
 }
 
 // Snapshot returns the session's state and totals.
@@ -66,6 +67,9 @@ func (s *Session) snapshotLocked() Snapshot {
 		Undelivered: s.stats.undelivered.Load(), Late: s.stats.late.Load(),
 		Refused: s.stats.refused.Load(), Cancelled: s.stats.cancelled.Load(),
 		PeerBytes: s.part.holder.Used(fair.Bytes),
+	}
+	if s.events.line != nil {
+		v.HooksDropped = s.events.line.missed()
 	}
 	if s.carriers.flow != nil {
 		v.Resumable, v.ReplayWindow = true, s.cfg.ReplayWindow
