@@ -22,7 +22,7 @@ import (
 //
 // A hook may call all methods of the session, and close the session, the client or the server: they do not wait for hooks. While a hook waits
 // for such a Close, OnMessage is called beside it. A hook that panics or ends its goroutine ends nothing but itself, and is logged; OnOpen
-// refuses the session then, and OnMessage that ends its goroutine ends the message, whose sender gets codes.Internal.
+// refuses the session then, and OnMessage that ends its goroutine ends the handling of its message.
 type Hooks struct {
 	// OnOpen is called with each new session, before anything that the peer sends on it is handed to a handler. An error refuses the
 	// session: it ends, and the peer's session ends with an *Error that has Remote, the error's Code and its Text. The Code is

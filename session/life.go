@@ -87,11 +87,11 @@ func (s *Session) announceLanesEnded() {
 // drain of this side, or by a Close or drain of the peer which waited for all work.
 func (s *Session) failureLocked(err *Error) error {
 	switch {
-	case s.end.ours == phaseGaveUp, err == s.end.leaving && s.end.theirs == phaseGaveUp:
+	case s.end.ours == phaseGaveUp:
 		return err
 	case err.Code == codes.Closed && !err.Remote:
 		return nil
-	case err == s.end.leaving && (err.Code == codes.Closed || err.Code == codes.GoingAway):
+	case err == s.end.leaving && s.end.theirs != phaseGaveUp && (err.Code == codes.Closed || err.Code == codes.GoingAway):
 		return nil
 	}
 	return err

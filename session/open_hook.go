@@ -43,8 +43,9 @@ func (s *Session) turnAway(cause error) *Error {
 	}
 	s.noteRefusedSession(f)
 	s.mu.Lock()
-	if s.beginClosingLocked(&refusal) {
-		s.end.farewell = nil
+	if s.err == nil && s.end.ours < phaseClosing {
+		s.end.leaving, s.end.farewell, s.end.refused = &refusal, nil, true
+		s.end.parting.Store(true)
 		s.controlFailureLocked(frame.TypeGoAway, 0, f)
 		s.end.ours, s.end.saidGoAway = phaseOver, phaseOver
 		s.out.wake.Signal()
