@@ -194,7 +194,11 @@ func (s *Session) deliverOne(m *Message) {
 	}()
 	s.touch()
 	s.hookMessage(m)
-	if m.handle != nil {
+	if chain := s.cfg.Mux.interceptors(); chain != nil {
+		if err := m.handleThrough(chain); err != nil {
+			refuse(failureOf(err))
+		}
+	} else if m.handle != nil {
 		m.handle(m)
 	} else if _, err := m.handleCall(m); err != nil {
 		refuse(failureOf(err))

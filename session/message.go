@@ -27,7 +27,8 @@ type Message struct {
 	wait   time.Duration // before the body is unpacked
 	done   bool          // the handler has returned its reply, and needs the request no more
 
-	handleCall callFunc // one of the two, chosen when the first part arrived
+	with       context.Context // of the interceptors; nil if there are none
+	handleCall callFunc        // one of the two, chosen when the first part arrived
 	handle     func(*Message)
 
 	// Guarded by s.mu.
@@ -38,6 +39,7 @@ type Message struct {
 	cancelled bool        // the caller gave up, or the session ended
 	later     bool        // ReplyLater
 	counted   bool        // holds a handler's place in the quota
+	refusal   error       // of Refuse
 	unwatch   func() bool // stops the watch over the session once the reply has been sent; nil if there is none
 }
 
@@ -45,8 +47,12 @@ type Message struct {
 func (m *Message) Session() *Session { return m.s }
 
 // Context returns the request's context. It ends when the sender gives up, when its deadline passes, with the session, and at the latest
-// when the handler has returned and the reply has been sent. A one-way message's context ends with the session.
+// when the handler has returned and the reply has been sent. A one-way message's context ends with the session. It has the values that
+// interceptors have given it.
 func (m *Message) Context() context.Context {
+	if m.with != nil {
+		return m.with
+	}
 	if m.oneWay || m.id == 0 {
 		return m.s.ctx
 	}
@@ -92,7 +98,12 @@ func (m *Message) Refuse(err error) error {
 	if !m.WantsReply() {
 		return ErrOneWay
 	}
-	return m.refuse(failureOf(err))
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	if !m.replied {
+		m.refusal = failed(failureOf(err))
+	}
+	return m.refuseLocked(failureOf(err))
 }
 
 // failureOf returns the wire form of a handler's error. A nil error gives a failure without a text.
@@ -248,4 +259,30 @@ func (s *Session) hookMessage(m *Message) {
 		s.events.line.leave()
 		logHook(s.cfg.Logger, why, "OnMessage", s.peer)
 	})
+}
+
+// handleThrough runs the handler of m behind interceptors, and sends the reply of a callFunc. An error of theirs, or of the handler, is left to
+// the caller.
+func (m *Message) handleThrough(chain []Interceptor) error {
+	s := m.s
+	x := &Exchange{Session: s, Peer: s.peer, Tag: s.cfg.Tag, Link: m.Link, Inbound: true, OneWay: m.oneWay, Value: m.Value}
+	err := through(m.Context(), x, chain, func(ctx context.Context) (err error) {
+		m.Value, m.with = x.Value, ctx
+		if m.handleCall != nil {
+			x.Reply, err = m.handleCall(m)
+			return err
+		}
+		m.handle(m)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return m.refusal
+	})
+	if m.handleCall == nil || m.oneWay {
+		return err
+	}
+	m.done = true
+	if err == nil {
+		_ = m.reply(outgoing{}, x.Reply) // the caller may have left meanwhile; a reply that is too large has been refused
+	}
+	return err
 }

@@ -205,7 +205,11 @@ func (s *Session) serve(m *Message) {
 	}()
 	handler.Run((*callHandler)(m), handler.Call, func() {
 		s.hookMessage(m)
-		if m.handleCall != nil {
+		if chain := s.cfg.Mux.interceptors(); chain != nil {
+			if err := m.handleThrough(chain); err != nil {
+				_ = m.refuse(gaveUp(m, failureOf(err), err)) // the caller may have left meanwhile, or have its answer
+			}
+		} else if m.handleCall != nil {
 			s.answerCall(m)
 		} else {
 			m.handle(m)
