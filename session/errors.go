@@ -23,7 +23,7 @@ const (
 	Unknown   Outcome = 0 // it was sent, and no answer came: it may have run
 	NotSent   Outcome = 1 // it was never sent completely: it has not run
 	Delivered Outcome = 2 // the handler ran; the error is its answer
-	Rejected  Outcome = 3 // the peer refused it: it has not run
+	Rejected  Outcome = 3 // the peer refused it, or an Interceptor of this side: it has not run
 )
 
 var outcomeNames = [...]string{Unknown: "unknown", NotSent: "not sent", Delivered: "delivered", Rejected: "rejected"}

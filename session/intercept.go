@@ -23,7 +23,8 @@ type Exchange struct {
 
 // An Interceptor stands before the handlers of calls and messages of the peer, and before the sending of calls and messages of this side. It
 // calls next, with ctx or one made from it, to go on, and returns next's error or one of its own. If it does not call next, nothing is sent or
-// handled. An error goes to the caller: of an inbound exchange as that of a handler would.
+// handled. An error goes to the caller: of an inbound exchange as that of a handler would, of an outbound one as an *Error, with outcome
+// Rejected if next was not called, which a Client's Send does not try again.
 //
 // The handler finds the ctx given to next in Message.Context. An interceptor runs in the goroutine of the handler or caller, whose panics pass
 // through it. It is called for each attempt of a Client's Send, and for each message at its sender and its receiver; streams do not pass it.
@@ -72,7 +73,7 @@ func through(ctx context.Context, e *Exchange, chain []Interceptor, last func(co
 // sendThrough runs send, which sends x.Value, behind interceptors. The error is, or wraps, an *Error.
 func (s *Session) sendThrough(ctx context.Context, op string, x *Exchange, chain []Interceptor, send func(context.Context) error) error {
 	x.Session, x.Peer, x.Tag = s, s.peer, s.cfg.Tag
-	outcome := NotSent
+	outcome := Rejected
 	err := through(ctx, x, chain, func(ctx context.Context) error {
 		err := send(ctx)
 		outcome = Delivered

@@ -123,7 +123,7 @@ func TestInterceptorsRefuseAndChange(t *testing.T) {
 		_, err = p.Alice.Call(t.Context(), "", []byte("stop"))
 		require.ErrorAs(t, err, &e)
 		require.ErrorIs(t, err, refused)
-		require.Equal(t, session.NotSent, e.Outcome)
+		require.Equal(t, session.Rejected, e.Outcome)
 		_, err = p.Alice.Call(t.Context(), "", []byte("good"))
 		require.ErrorAs(t, err, &e)
 		require.Equal(t, session.Delivered, e.Outcome)
