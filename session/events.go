@@ -48,6 +48,9 @@ func (s *Session) hookCall(name string, fn func()) hookCall {
 
 // passGate hands what waits for OnOpen to its handlers, or refuses it if the refusal has a Code. Only the first call counts.
 func (s *Session) passGate(refusal frame.Failure) {
+	if s.events.gate == nil {
+		return
+	}
 	s.events.pass.Do(func() {
 		s.events.refusal = refusal
 		close(s.events.gate)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -289,6 +290,7 @@ func TestHooksUseTheirSession(t *testing.T) {
 		"OnStateChange": func(h *session.Hooks, use func(*session.Session)) {
 			h.OnStateChange = func(s *session.Session, _ session.StateChange) { use(s) }
 		},
+		"without OnOpen, OnCron": func(h *session.Hooks, use func(*session.Session)) { h.OnCron = use },
 		"OnLaneOpen": func(h *session.Hooks, use func(*session.Session)) {
 			h.OnLaneOpen = func(s *session.Session, _ session.Lane) { use(s) }
 		},
@@ -318,6 +320,9 @@ func TestHooksUseTheirSession(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					var got calls
 					hooks := recorded(&got)
+					if strings.HasPrefix(name, "without") {
+						hooks.OnOpen = nil
+					}
 					hooks.CronPeriod = time.Second
 					var used atomic.Int32
 					set(hooks, func(s *session.Session) {
