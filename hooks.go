@@ -18,12 +18,12 @@ type Interceptor = session.Interceptor
 // Exchange is a call or message on its way through Interceptors.
 type Exchange = session.Exchange
 
-// Intercept adds interceptors to the client's sessions: of what it sends, each attempt of Send among it, and of what peers send back. The first one
-// added is called first. They apply from now on.
+// Intercept adds interceptors to the client's sessions. They stand before each attempt of Send, before other calls and messages of the client, and
+// before those that peers send back. The first one added is called first. They apply from now on.
 func (c *Client) Intercept(interceptors ...Interceptor) { c.mux.Intercept(interceptors...) }
 
-// Intercept adds interceptors to all tags of the server: of the calls and messages of its peers, old ones among them, and of what is sent back
-// to them. The first one added is called first. They apply from now on.
+// Intercept adds interceptors to all tags of the server. They stand before the calls and messages of its peers, pointsub v0.0.2 peers too, and before
+// those that are sent back. The first one added is called first. They apply from now on.
 func (s *Server) Intercept(interceptors ...Interceptor) { s.mux.Intercept(interceptors...) }
 
 // Intercept is Server.Intercept for this tag alone. They come after those of the server.

@@ -11,13 +11,13 @@ type attributes struct {
 	mu    sync.Mutex
 	all   map[any]any
 	ended bool // no more are taken
-	users int  // what is called at the end of the session, and has not returned
+	users int  // kinds of functions that are called at the end of the session, and have not returned
 }
 
 // isKey reports whether v can be a key of a map. The dynamic types within v count too.
 func isKey(v any) bool { return v == nil || reflect.ValueOf(v).Comparable() }
 
-// SetAttribute keeps value with the session under key, in place of what was there, and reports whether it did. It returns false for a key that
+// SetAttribute keeps value with the session under key, replacing an older value, and reports whether it did. It returns false for a key that
 // cannot be compared, as a slice, and once the session has ended.
 func (s *Session) SetAttribute(key, value any) bool {
 	if !isKey(key) {
@@ -36,7 +36,7 @@ func (s *Session) SetAttribute(key, value any) bool {
 	return true
 }
 
-// Attribute returns what SetAttribute keeps under key, or nil. At the end of the session, Hooks.OnClose and the functions of AddCloseCallback
+// Attribute returns the value under key, or nil. At the end of the session, Hooks.OnClose and the functions of AddCloseCallback
 // still find it. Once they have returned, all attributes are gone.
 func (s *Session) Attribute(key any) any {
 	if !isKey(key) {
@@ -47,7 +47,7 @@ func (s *Session) Attribute(key any) any {
 	return s.attributes.all[key]
 }
 
-// RemoveAttribute removes what is kept under key. It does nothing if there is none.
+// RemoveAttribute removes the value under key, if there is one.
 func (s *Session) RemoveAttribute(key any) {
 	if !isKey(key) {
 		return

@@ -77,7 +77,7 @@ func (s *Session) runCallbacks() {
 		}
 		s.attributes.leave()
 	}()
-	for len(s.callbacks.all) > 0 { // nobody else looks at them any more
+	for len(s.callbacks.all) > 0 { // no other goroutine uses them after end
 		next := s.callbacks.all[0]
 		s.callbacks.all = s.callbacks.all[1:]
 		hook.Run(next.fn, func(why *hook.Failure) { logHook(s.cfg.Logger, why, "close callback", s.peer) })

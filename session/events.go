@@ -11,7 +11,7 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// events is what a session needs to call its hooks. The zero value is that of a session without hooks. Its fields are constant, but for cron,
+// events are the means of a session to call its hooks. The zero value is that of a session without hooks. Its fields are constant, but for cron,
 // which s.mu guards.
 type events struct {
 	line    *hookLine     // nil: there are no hooks
@@ -46,7 +46,7 @@ func (s *Session) hookCall(name string, fn func()) hookCall {
 	}
 }
 
-// passGate hands what waits for OnOpen to its handlers, or refuses it if the refusal has a Code. Only the first call counts.
+// passGate lets the peer's work pass to its handlers, or refuses it if the refusal has a Code. Only the first call counts.
 func (s *Session) passGate(refusal frame.Failure) {
 	if s.events.gate == nil {
 		return

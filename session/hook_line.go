@@ -6,7 +6,7 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// hookWorkers run hooks, at most so many at a time. A worker is a goroutine that ends when no hook is left to run. The zero value is ready.
+// hookWorkers run hooks, up to a number of them at a time. A worker is a goroutine that ends when no hook is left. The zero value is ready.
 type hookWorkers struct {
 	mu      sync.Mutex
 	running int
@@ -25,7 +25,7 @@ func (w *hookWorkers) run(fn func(), most int) {
 	go w.work(fn)
 }
 
-// work runs fn, and then what is ready. If a function has ended the goroutine, another takes its place.
+// work runs fn, and then the functions that are ready. If a function has ended the goroutine, another takes its place.
 func (w *hookWorkers) work(fn func()) {
 	defer func() {
 		if fn == nil {
@@ -188,7 +188,7 @@ func (l *hookLine) end(last []hookCall) bool {
 	return true
 }
 
-// shut drops what a held line has to call, and takes no more. It reports whether there were calls of the end among it.
+// shut drops all calls of a held line, and takes no more. It reports whether calls of the end were among them.
 func (l *hookLine) shut() (ended bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -47,7 +47,7 @@ type Hooks struct {
 	// OnRetry is called before an attempt that follows a failed one: of Client.Send, of a Keeper, or of a session that looks for another
 	// carrier.
 	OnRetry func(Retry)
-	// OnRefuse is called when this side refuses what the peer asks for: a session or another carrier, a call, a message or a stream.
+	// OnRefuse is called when this side refuses a session, another carrier, a call, a message or a stream of the peer.
 	OnRefuse func(Refusal)
 
 	// CronPeriod is the time between calls of OnCron. If zero, the Heartbeat, or 5 s if there is none.
@@ -77,18 +77,18 @@ type Retry struct {
 	Tag     string        // of the session
 	Session *Session      // that resumes; nil if there is none
 	Attempt int           // failed attempts so far
-	Wait    time.Duration // before the next; 0 of a session, which is told in its Config.Backoff
+	Wait    time.Duration // before the next; 0 for "resume", where Config.Backoff says it
 	Err     error         // of the last one
 }
 
-// A Refusal is what this side has refused to the peer.
+// A Refusal is work of the peer, or a session, that this side has refused.
 type Refusal struct {
 	Kind    string   // "carrier" (its hello was refused), "session" (by OnOpen), "call", "message" or "stream"
 	Name    string   // of the link or the stream
 	Peer    string   // the peer, as its owner names it
 	Tag     string   // of the session
 	Session *Session // nil if the peer did not get one
-	Err     error    // an *Error with what the peer was told
+	Err     error    // an *Error with the code and text that the peer gets
 }
 
 // maxHookWorkers bounds Hooks.Workers.

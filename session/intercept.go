@@ -22,7 +22,7 @@ type Exchange struct {
 }
 
 // An Interceptor stands before the handlers of calls and messages of the peer, and before the sending of calls and messages of this side. It
-// calls next, with ctx or one made from it, to go on, and returns next's error or one of its own. If it does not call next, nothing is sent or
+// calls next, with ctx or one made from it, to continue, and returns next's error or one of its own. Without a call of next, nothing is sent or
 // handled. An error goes to the caller: of an inbound exchange as that of a handler would, of an outbound one as an *Error, with outcome
 // Rejected if next was not called, which a Client's Send does not try again.
 //
@@ -31,7 +31,7 @@ type Exchange struct {
 type Interceptor func(ctx context.Context, x *Exchange, next func(context.Context) error) error
 
 // Intercept adds interceptors behind those that are set already: the first one is called first. Those of a Mux come before those of its
-// children. They apply to what is sent and received from now on. Nil ones are ignored.
+// children. They apply to calls and messages from now on. Nil ones are ignored.
 func (x *Mux) Intercept(interceptors ...Interceptor) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
