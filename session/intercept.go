@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 )
 
@@ -58,8 +59,12 @@ func (x *Mux) interceptors() []Interceptor {
 	return all
 }
 
-// Through runs last behind the interceptors of x. It is for calls that come and go without a session.
+// Through runs last behind the interceptors of x. It is for calls that come and go without a session. The error matches ErrInvalid for a nil
+// argument.
 func (x *Mux) Through(ctx context.Context, e *Exchange, last func(context.Context) error) error {
+	if ctx == nil || e == nil || last == nil {
+		return fmt.Errorf("session: %w: ctx, exchange or function is nil", ErrInvalid)
+	}
 	return through(ctx, e, x.interceptors(), last)
 }
 

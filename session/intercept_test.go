@@ -149,6 +149,8 @@ func TestInterceptorsOfParentsComeFirst(t *testing.T) {
 		require.NoError(t, child.Through(t.Context(), &session.Exchange{}, func(context.Context) error { in.add("last"); return nil }))
 		require.Equal(t, []string{"parent", "child", "last"}, in.get())
 
+		require.ErrorIs(t, child.Through(t.Context(), nil, nil), session.ErrInvalid)
+
 		p := peerlanetest.NewSessions(t, nil)
 		p.ToBob.SetCall(func(*session.Message) ([]byte, error) { return nil, nil })
 		p.ToBob.Intercept(func(context.Context, *session.Exchange, func(context.Context) error) error { panic("boom") })
