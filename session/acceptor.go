@@ -189,9 +189,7 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer, 
 			}
 		}
 		kept()
-		if s.events.gate != nil {
-			go s.open(func(*Error) {})
-		}
+		s.askOnOpenBeside()
 		s.readLoop()
 		<-s.writerDone
 		s.awaitCarriers()

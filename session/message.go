@@ -16,20 +16,20 @@ type Message struct {
 	Link  string // the link it was sent to; "" for a tag's calls and for replies
 	Value []byte // the body; never nil
 
-	s      *Session
-	codec  string
-	oneWay bool
-	ctx    callCtx
-	in     assembly
-	out    outgoing
-	id     uint64
-	held   int           // bytes taken from the quota
-	wait   time.Duration // before the body is unpacked
-	done   bool          // the handler has returned its reply, and needs the request no more
+	s     *Session
+	codec string
+	ctx   callCtx
+	in    assembly
+	out   outgoing
+	id    uint64
+	held  int           // bytes taken from the quota
+	wait  time.Duration // before the body is unpacked
 
-	with       context.Context // of the interceptors; nil if there are none
-	handleCall callFunc        // one of the two, chosen when the first part arrived
+	passed     *passage // behind interceptors; nil: there are none
+	handleCall callFunc // one of the two, chosen when the first part arrived
 	handle     func(*Message)
+	oneWay     bool
+	done       bool // the handler has returned its reply, and needs the request no more
 
 	// Guarded by s.mu.
 	started   bool        // the handler has been started
@@ -39,8 +39,13 @@ type Message struct {
 	cancelled bool        // the caller gave up, or the session ended
 	later     bool        // ReplyLater
 	counted   bool        // holds a handler's place in the quota
-	refusal   error       // of Refuse
 	unwatch   func() bool // stops the watch over the session once the reply has been sent; nil if there is none
+}
+
+// passage is a message of the peer behind interceptors.
+type passage struct {
+	ctx     context.Context // given to the handler
+	refusal error           // of Refuse; guarded by s.mu
 }
 
 // Session returns the session that the message arrived on.
@@ -50,8 +55,8 @@ func (m *Message) Session() *Session { return m.s }
 // when the handler has returned and the reply has been sent. A one-way message's context ends with the session. It has the values that
 // interceptors have given it.
 func (m *Message) Context() context.Context {
-	if m.with != nil {
-		return m.with
+	if m.passed != nil {
+		return m.passed.ctx
 	}
 	if m.oneWay || m.id == 0 {
 		return m.s.ctx
@@ -100,8 +105,8 @@ func (m *Message) Refuse(err error) error {
 	}
 	m.s.mu.Lock()
 	defer m.s.mu.Unlock()
-	if !m.replied {
-		m.refusal = failed(failureOf(err))
+	if !m.replied && m.passed != nil {
+		m.passed.refusal = failed(failureOf(err))
 	}
 	return m.refuseLocked(failureOf(err))
 }
@@ -267,7 +272,7 @@ func (m *Message) handleThrough(chain []Interceptor) error {
 	s := m.s
 	x := &Exchange{Session: s, Peer: s.peer, Tag: s.cfg.Tag, Link: m.Link, Inbound: true, OneWay: m.oneWay, Value: m.Value}
 	err := through(m.Context(), x, chain, func(ctx context.Context) (err error) {
-		m.Value, m.with = x.Value, ctx
+		m.Value, m.passed = x.Value, &passage{ctx: ctx}
 		if m.handleCall != nil {
 			x.Reply, err = m.handleCall(m)
 			return err
@@ -275,7 +280,7 @@ func (m *Message) handleThrough(chain []Interceptor) error {
 		m.handle(m)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		return m.refusal
+		return m.passed.refusal
 	})
 	if m.handleCall == nil || m.oneWay {
 		return err

@@ -33,14 +33,30 @@ func (s *Session) open(told func(*Error)) {
 	})
 }
 
+// askOnOpenBeside calls OnOpen for a session that the peer has dialed, unless it has ended already: then no hook is called.
+func (s *Session) askOnOpenBeside() {
+	switch {
+	case s.events.gate == nil:
+	case s.Err() == nil:
+		go s.open(func(*Error) {})
+	default:
+		s.dropHooks()
+	}
+}
+
+// dropHooks calls no hook of the session.
+func (s *Session) dropHooks() {
+	if s.events.line.shut() {
+		s.attributes.leave()
+	}
+}
+
 // turnAway ends the session because OnOpen has refused it, and tells the peer why.
 func (s *Session) turnAway(cause error) *Error {
 	refusal := *refusalBy(cause) // it may be shared by all sessions
 	refusal.Op, refusal.Peer, refusal.Remote, refusal.Outcome, refusal.refused = "open", s.peer, false, NotSent, false
 	f := frame.Failure{Code: refusal.Code, RetryAfter: refusal.RetryAfter, Text: refusal.Text}
-	if s.events.line.shut() {
-		s.attributes.leave()
-	}
+	s.dropHooks()
 	s.noteRefusedSession(f)
 	s.mu.Lock()
 	if s.err == nil && s.end.ours < phaseClosing {
