@@ -124,4 +124,3 @@ func TestDialDoesNotWaitForOnOpenLongerThanItsContext(t *testing.T) {
 		require.Equal(t, []string{"open", "connected", "ended", "close"}, got.get())
 	})
 }
-

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -99,6 +100,24 @@ func TestTheOrderOfHooks(t *testing.T) {
 			p.Refuse(true)
 			p.Vanish()
 		}, []string{"detached", "ended", "error lost", "close"}},
+		{"a handler panics", short, func(t *testing.T, p *peerlanetest.Sessions) {
+			p.ToAlice.SetLink("panic", func(*session.Message) { panic("boom") })
+			_, err := p.Bob.SendWait(t.Context(), "panic", nil)
+			require.ErrorIs(t, err, session.ErrInternal)
+			_ = p.Alice.Close()
+		}, []string{"message panic", "ended", "close"}},
+		{"a handler ends its goroutine", short, func(t *testing.T, p *peerlanetest.Sessions) {
+			p.ToAlice.SetLink("exit", func(*session.Message) { runtime.Goexit() })
+			_, err := p.Bob.SendWait(t.Context(), "exit", nil)
+			require.ErrorIs(t, err, session.ErrNoReply)
+			_ = p.Alice.Close()
+		}, []string{"message exit", "ended", "close"}},
+		{"a stream is open", short, func(t *testing.T, p *peerlanetest.Sessions) {
+			p.ToBob.SetStream("lane", func(st *session.Stream) { _, _ = io.Copy(io.Discard, st) })
+			_, err := p.Alice.OpenStream(t.Context(), "lane", &session.StreamOptions{Dedicated: true})
+			require.NoError(t, err)
+			p.Bob.Abort()
+		}, []string{"lane lane", "ended", "end of lane", "error lost", "close"}},
 		{"Close gives up", short, func(t *testing.T, p *peerlanetest.Sessions) {
 			p.ToBob.SetLink("hangs", func(*session.Message) { <-t.Context().Done() })
 			go func() { _, _ = p.Alice.SendWait(t.Context(), "hangs", nil) }()
@@ -120,7 +139,7 @@ func TestTheOrderOfHooks(t *testing.T) {
 				_, _ = p.Alice.Close(), p.Alice.Close() // nothing more is called
 				time.Sleep(time.Minute)
 				calls := got.get()
-				if c.name == "the peer aborts" { // whether its last frame or the end of its carrier is seen first
+				if c.name == "the peer aborts" || c.name == "a stream is open" { // whether its last frame or the end of its carrier is seen first
 					calls = slices.DeleteFunc(calls, func(name string) bool { return name == "detached" })
 				}
 				require.Equal(t, append([]string{"open", "connected", "message hello"}, c.want...), calls)

@@ -161,4 +161,3 @@ func TestOnMessageThatDoesNotReturn(t *testing.T) {
 		}
 	})
 }
-
