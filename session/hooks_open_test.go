@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"sync"
 	"testing"
@@ -122,5 +123,33 @@ func TestDialDoesNotWaitForOnOpenLongerThanItsContext(t *testing.T) {
 		require.Empty(t, got.get())
 		time.Sleep(time.Hour)
 		require.Equal(t, []string{"open", "connected", "ended", "close"}, got.get())
+	})
+}
+
+// afterWrite calls a function after each Write.
+type afterWrite struct {
+	net.Conn
+	fn func()
+}
+
+func (c *afterWrite) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.fn()
+	return n, err
+}
+
+// An Acceptor that is closed just after its answer to a hello ends the session before OnOpen: no hook is called.
+func TestNoHookIsCalledForASessionThatIsNotTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got calls
+		a, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Hooks: recorded(&got)}})
+		require.NoError(t, err)
+		here, there := faultnet.Pipe(faultnet.LinkOptions{})
+		go func() { _ = a.Serve(&afterWrite{there, a.Drain}, "alice") }()
+		s, err := session.Dial(t.Context(), here, "bob", nil, nil)
+		require.NoError(t, err, "it has the answer")
+		<-s.Done()
+		time.Sleep(time.Minute)
+		require.Empty(t, got.get())
 	})
 }
