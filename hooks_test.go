@@ -44,7 +44,7 @@ func (l *hookLog) get() []string {
 	return slices.Clone(l.all)
 }
 
-// hooks returns hooks that record what is called.
+// hooks returns hooks that record their calls.
 func (l *hookLog) hooks() *Hooks {
 	return &Hooks{
 		OnOpen:        func(*session.Session) error { l.add("open"); return nil },
@@ -173,7 +173,7 @@ func TestOnOpenRefusesSessionsOnRealHosts(t *testing.T) {
 	}
 }
 
-// OnRetry is told of the attempts of Send, of keepers and of sessions that look for a carrier, and OnRefuse of what is refused.
+// OnRetry reports the attempts of Send, of keepers and of sessions that look for a carrier.
 // Claim: session.Hooks.OnRetry, session.Retry.Op, session.Retry.Peer, session.Retry.Tag, session.Retry.Session, session.Retry.Attempt
 // Claim: session.Retry.Wait, session.Retry.Err
 func TestRetriesAreReported(t *testing.T) {

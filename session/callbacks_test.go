@@ -17,7 +17,7 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// calls records the names of what has been called, in order.
+// calls records names in the order of the calls.
 type calls struct {
 	mu  sync.Mutex
 	all []string

@@ -11,7 +11,7 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
-// events are the means of a session to call its hooks. The zero value is that of a session without hooks. Its fields are constant, but for cron,
+// events are the means of a session to call its hooks. The zero value is that of a session without hooks. Its fields are constant except cron,
 // which s.mu guards.
 type events struct {
 	line    *hookLine     // nil: there are no hooks

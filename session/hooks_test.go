@@ -19,7 +19,7 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// recorded returns hooks that record what is called, as "open", "connected", "message", "error lost", "close" and so on.
+// recorded returns hooks that record their calls, as "open", "connected", "message", "error lost", "close" and so on.
 func recorded(c *calls) *session.Hooks {
 	return &session.Hooks{
 		OnOpen:    func(*session.Session) error { c.add("open"); return nil },

@@ -16,7 +16,7 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// A hook may do with its session what a program may: nothing waits for itself.
+// A hook may call and close its session as a program does, without waiting for itself.
 func TestHooksUseTheirSession(t *testing.T) {
 	for name, set := range map[string]func(h *session.Hooks, use func(*session.Session)){
 		"OnOpen": func(h *session.Hooks, use func(*session.Session)) {

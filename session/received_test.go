@@ -12,7 +12,7 @@ import (
 	"github.com/peerlane/peerlane/session"
 )
 
-// Only what the peer sends moves the clock, a ping too. Row: G11
+// Bytes of the peer alone move the clock, those of a ping too. Row: G11
 // Claim: session.Snapshot.LastReceived
 func TestLastReceivedIsMovedByThePeerAlone(t *testing.T) {
 	for name, window := range map[string]time.Duration{"resumable": 0, "not resumable": -1} {
