@@ -65,7 +65,7 @@ type Hooks struct {
 // A Lane is a stream, or what runs on streams, in a hook.
 type Lane struct {
 	Kind      string // "stream", "record", "bulk" or "transfer"
-	Name      string // as it was opened; of a transfer, its name
+	Name      string // as it was opened; of a transfer, its name where it is known from the start
 	Local     bool   // this side opened it; of a stream
 	Dedicated bool   // it has connections of its own; of a stream
 }
