@@ -117,7 +117,7 @@ func (c *Client) beforeNext(ctx context.Context, r *retries, pid peer.ID, tag pr
 	if !c.retryable(ctx, err) {
 		return err
 	}
-	wait, free := time.Duration(0), false
+	wait, free, retried := time.Duration(0), false, false
 	if moved {
 		wait, free = r.moves.next(err, &c.cfg)
 	}
@@ -127,12 +127,16 @@ func (c *Client) beforeNext(ctx context.Context, r *retries, pid peer.ID, tag pr
 		}
 		wait = retryWait(c.cfg.RetryInterval, r.counted)
 		r.counted++
+		retried = true
 	}
 	if left := c.pool.refused.left(poolKey{pid, tag}); left > wait {
 		if end, ok := ctx.Deadline(); ok && time.Until(end) < left {
 			return err // which says when
 		}
 		wait = left
+	}
+	if retried {
+		c.cfg.Hooks.ReportRetry(session.Retry{Op: "send", Peer: pid.String(), Tag: string(tag), Attempt: r.counted, Wait: wait, Err: err}, c.cfg.Logger)
 	}
 	if waitErr := c.pool.sleep(ctx, wait, pid, tag); waitErr != nil {
 		return errors.Join(waitErr, err)

@@ -67,6 +67,9 @@ type ClientConfig struct {
 	OnPath func(*session.Session, Path)
 	// OnUndelivered, if not nil, is called with the failure of each one-way message. It must not block.
 	OnUndelivered func(*Error)
+	// Hooks, if not nil, are called when something happens to a session of the client, or to what runs on it. OnState and OnPath are not in order
+	// with them.
+	Hooks *Hooks
 	// Logger receives events that an operator may need to act on. If nil, nothing is logged.
 	Logger *slog.Logger
 }
@@ -88,6 +91,9 @@ func (c *ClientConfig) Validate() error {
 	}
 	if err := validateReplayWindow("ClientConfig.ReplayWindow", c.ReplayWindow); err != nil {
 		return err
+	}
+	if err := c.Hooks.Validate(); err != nil {
+		return invalidf("ClientConfig.%w", err)
 	}
 	return validateFields("ClientConfig", []durationField{
 		{"ReadTimeout", c.ReadTimeout}, {"WriteTimeout", c.WriteTimeout}, {"ConnectTimeout", c.ConnectTimeout},
@@ -118,7 +124,7 @@ func (c ClientConfig) withDefaults() ClientConfig {
 // sessionConfig returns the configuration of the client's sessions.
 func (c *ClientConfig) sessionConfig(mux *session.Mux) session.Config {
 	return session.Config{
-		Mux: mux, Logger: c.Logger, Agent: agent, OnUndelivered: c.OnUndelivered,
+		Mux: mux, Logger: c.Logger, Agent: agent, OnUndelivered: c.OnUndelivered, Hooks: c.Hooks,
 		HandshakeTimeout: c.ConnectTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout,
 		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat, CloseTimeout: c.CloseTimeout,
 		ResumeWindow: c.ResumeWindow, ReplayWindow: c.ReplayWindow, MaxMessage: c.MaxBlockSize,

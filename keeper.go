@@ -247,6 +247,8 @@ func (k *Keeper) onFailed(r keeperResult) {
 	}
 	event.Wait = k.left()
 	k.emit(event)
+	k.client.cfg.Hooks.ReportRetry(session.Retry{Op: "keep", Peer: k.peer.String(), Tag: string(k.tag), Attempt: event.Attempt, Wait: event.Wait,
+		Err: r.err}, k.client.cfg.Logger)
 }
 
 // onEnded removes a session. The session is replaced at once, but a peer that accepts sessions only to end them must not keep this side

@@ -77,6 +77,9 @@ type ServerConfig struct {
 	// are in order, after those of OnState. It must not block either: that holds up the session's further calls of both, and its care for a
 	// better connection, though not its data, nor other sessions. The round trip may not have been measured yet.
 	OnPath func(*session.Session, Path)
+	// Hooks, if not nil, are called when something happens to a session of the server, or to what runs on it. OnState and OnPath are not in order
+	// with them.
+	Hooks *Hooks
 	// Logger receives events that an operator may need to act on. If nil, nothing is logged.
 	Logger *slog.Logger
 }
@@ -100,6 +103,9 @@ func (c *ServerConfig) Validate() error {
 	}
 	if err := validateReplayWindow("ServerConfig.ReplayWindow", c.ReplayWindow); err != nil {
 		return err
+	}
+	if err := c.Hooks.Validate(); err != nil {
+		return invalidf("ServerConfig.%w", err)
 	}
 	return validateFields("ServerConfig", []durationField{
 		{"ReadTimeout", c.ReadTimeout}, {"WriteTimeout", c.WriteTimeout}, {"ConnectTimeout", c.ConnectTimeout},
@@ -134,7 +140,7 @@ func (c ServerConfig) withDefaults() ServerConfig {
 // sessionConfig returns the configuration of the sessions of one tag.
 func (c *ServerConfig) sessionConfig(mux *session.Mux, quota *session.Quota) session.Config {
 	return session.Config{
-		Mux: mux, Quota: quota, Logger: c.Logger, Agent: agent,
+		Mux: mux, Quota: quota, Logger: c.Logger, Agent: agent, Hooks: c.Hooks,
 		HandshakeTimeout: c.ConnectTimeout, ReadTimeout: c.ReadTimeout, WriteTimeout: c.WriteTimeout,
 		RequestTimeout: c.ReadTimeout, Heartbeat: c.Heartbeat, CloseTimeout: c.CloseTimeout,
 		ResumeWindow: c.ResumeWindow, ReplayWindow: c.ReplayWindow,

@@ -161,7 +161,9 @@ func (s *Server) runLegacy(t *servedTag, conn *Conn, request []byte) ([]byte, er
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	defer watchCaller(conn, cancel)()
-	return t.handler(ctx, &Request{Peer: conn.RemotePeer(), Tag: t.tag, Value: request})
+	return legacyThrough(ctx, t.mux, conn.RemotePeer(), t.tag, true, request, func(ctx context.Context, value []byte) ([]byte, error) {
+		return t.handler(ctx, &Request{Peer: conn.RemotePeer(), Tag: t.tag, Value: value})
+	})
 }
 
 // codeOf returns the code for resetting a legacy conn.

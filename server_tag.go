@@ -22,6 +22,7 @@ type servedTag struct {
 	server   *Server
 	tag      protocol.ID
 	handler  Handler // nil: Listen
+	mux      *session.Mux
 	acceptor *session.Acceptor
 	sessions *Listener
 	legacy   *Listener // nil: not served
@@ -82,6 +83,7 @@ func (s *Server) newTag(tag protocol.ID, handler Handler) (*servedTag, error) {
 		calls: make(map[*legacyCall]struct{}), peers: make(map[peer.ID]int),
 		lost: make(map[*session.Session]network.Conn), hooks: make(map[*session.Session]*pathHook)}
 	mux := s.muxLocked(tag).Child()
+	t.mux = mux
 	if handler != nil {
 		mux.SetCall(t.answer)
 	}

@@ -57,7 +57,7 @@ func (r *Registry) remove(l *Lane) {
 // list makes snapshots list the lane, until unlist is called. The session ends the lane with itself.
 func (l *Lane) list(s *session.Session) {
 	l.opts.Registry.add(l)
-	l.hide = s.ForDiagnostics().Show(func() any { return l.Snapshot() })
+	l.hide = s.ForDiagnostics().Show("bulk", l.name, func() any { return l.Snapshot() })
 }
 
 // unlist ends what list began, if anything.

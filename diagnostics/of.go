@@ -81,7 +81,7 @@ func sessionOf(s *session.Session) SessionSnapshot {
 	v := state.Snapshot.(session.Snapshot)
 	shot := SessionSnapshot{
 		ID: v.ID.String(), Peer: v.Peer, Tag: v.Tag, Agent: v.Agent, Dialer: v.Dialer, Sealed: v.Sealed, Draining: v.Draining, Idle: v.Idle,
-		Started: utc(v.Started), LastActive: utc(v.LastActive), LastHeard: utc(v.LastHeard), RTT: Duration(v.RTT),
+		Started: utc(v.Started), LastActive: utc(v.LastActive), LastHeard: utc(v.LastHeard), LastReceived: utc(v.LastReceived), RTT: Duration(v.RTT),
 		State: string(v.State), StateSince: utc(v.StateSince),
 		Resumable: v.Resumable, Resumes: v.Resumes, Migrations: v.Migrations, Resent: v.Resent,
 		ReplayUsed: v.Unacked, ReplayWindow: v.ReplayWindow, PeerMemory: v.PeerBytes,

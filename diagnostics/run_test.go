@@ -95,6 +95,7 @@ func (p *pair) requireGone(t *testing.T) {
 // Claim: diagnostics.SessionSnapshot.ID, diagnostics.SessionSnapshot.Peer, diagnostics.SessionSnapshot.Tag, diagnostics.SessionSnapshot.Agent
 // Claim: diagnostics.SessionSnapshot.Dialer, diagnostics.SessionSnapshot.Sealed, diagnostics.SessionSnapshot.Idle
 // Claim: diagnostics.SessionSnapshot.Started, diagnostics.SessionSnapshot.LastActive, diagnostics.SessionSnapshot.LastHeard
+// Claim: diagnostics.SessionSnapshot.LastReceived
 // Claim: diagnostics.SessionSnapshot.RTT, diagnostics.SessionSnapshot.State, diagnostics.SessionSnapshot.StateSince
 // Claim: diagnostics.SessionSnapshot.Path, diagnostics.SessionSnapshot.Carriers, diagnostics.SessionSnapshot.Resumable
 // Claim: diagnostics.SessionSnapshot.ReplayUsed, diagnostics.SessionSnapshot.ReplayWindow, diagnostics.SessionSnapshot.PeerMemory
@@ -157,6 +158,7 @@ func TestCallsAndMessagesAreCounted(t *testing.T) {
 		require.WithinDuration(t, time.Now(), c.LastActive, 2*time.Second)
 		require.WithinDuration(t, time.Now(), c.LastHeard, 2*time.Second)
 		require.Equal(t, c.LastHeard, utc(raw.LastHeard))
+		require.Equal(t, c.LastReceived, utc(raw.LastReceived))
 		require.InDelta(t, 20, float64(c.RTT)/float64(time.Millisecond), 5)
 		require.True(t, c.Resumable)
 		require.Equal(t, []int{1 << 20, 1 << 20}, []int{c.ReplayWindow, raw.ReplayWindow})

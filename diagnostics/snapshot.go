@@ -51,13 +51,15 @@ type SessionSnapshot struct {
 	Draining bool   `json:"draining,omitempty"` // accepts no new work
 	Idle     bool   `json:"idle"`               // nothing is in flight
 
-	Started    time.Time     `json:"started,omitzero"`
-	LastActive time.Time     `json:"last_active,omitzero"` // when the application last sent or received something
-	LastHeard  time.Time     `json:"last_heard,omitzero"`  // when the connection last gave a sign of life
-	RTT        Duration      `json:"rtt_ms"`               // last measured round trip; 0 before there is one
-	State      string        `json:"state"`                // a session.State
-	StateSince time.Time     `json:"state_since,omitzero"`
-	Path       *PathSnapshot `json:"path,omitempty"` // nil while the session has no connection
+	Started    time.Time `json:"started,omitzero"`
+	LastActive time.Time `json:"last_active,omitzero"` // when the application last sent or received something
+	LastHeard  time.Time `json:"last_heard,omitzero"`  // when the connection last gave a sign of life
+	// LastReceived is when something of the peer last arrived on the session.
+	LastReceived time.Time     `json:"last_received,omitzero"`
+	RTT          Duration      `json:"rtt_ms"` // last measured round trip; 0 before there is one
+	State        string        `json:"state"`  // a session.State
+	StateSince   time.Time     `json:"state_since,omitzero"`
+	Path         *PathSnapshot `json:"path,omitempty"` // nil while the session has no connection
 
 	Carriers []CarrierSnapshot `json:"carriers,omitempty"` // the last 8, the oldest first; the current one has no Until
 

@@ -167,7 +167,7 @@ func (s *Stream) start() {
 	if st, ok := s.conn.(*session.Stream); ok {
 		s.lane = st.ForLane()
 		s.lane.SetPayload(s.payload.Load)
-		leave, hide := s.lane.FlushOnClose(s.flush), st.Session().ForDiagnostics().Show(func() any { return s.Snapshot() })
+		leave, hide := s.lane.FlushOnClose(s.flush), st.Session().ForDiagnostics().Show("record", st.Name(), func() any { return s.Snapshot() })
 		s.leave = func() {
 			leave()
 			hide()

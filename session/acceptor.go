@@ -96,6 +96,7 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 	if err := a.beginHello(conn, peer); err != nil {
 		a.refused.Add(1)
 		drop(conn, err.Code)
+		a.cfg.Hooks.reportRefusal(Refusal{Kind: "carrier", Peer: peer, Tag: a.cfg.Tag, Err: err}, a.cfg.Logger)
 		return err
 	}
 	stop := sync.OnceValue(boundHandshake(context.Background(), conn, a.cfg.HandshakeTimeout))
@@ -112,6 +113,7 @@ func (a *Acceptor) Serve(conn net.Conn, peer string) error {
 			drop(conn, cutCode(err))
 		}
 		refusal.Op, refusal.Peer, refusal.Outcome = "hello", peer, Rejected
+		a.cfg.Hooks.reportRefusal(Refusal{Kind: "carrier", Peer: peer, Tag: a.cfg.Tag, Err: refusal}, a.cfg.Logger)
 		return refusal
 	}
 	run()
@@ -187,6 +189,7 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer, 
 			}
 		}
 		kept()
+		s.askOnOpenBeside()
 		s.readLoop()
 		<-s.writerDone
 		s.awaitCarriers()

@@ -22,7 +22,7 @@ func (a *Acceptor) hello(conn net.Conn, peer string) (h *frame.Hello, ack func(*
 	}
 	if a.admit != nil {
 		if err := a.askAdmit(peer); err != nil {
-			return nil, nil, notAllowed(err)
+			return nil, nil, refusalBy(err)
 		}
 	}
 	h, covered, err := frame.ConsumeHello(body)
@@ -54,18 +54,6 @@ func (a *Acceptor) askAdmit(peer string) (err error) {
 		return &Error{Code: codes.Internal, Text: "Admit ended its goroutine"}
 	}
 	return err
-}
-
-// notAllowed returns Admit's error as a refusal.
-func notAllowed(err error) error {
-	var refusal *Error
-	switch is := errors.As(err, &refusal); {
-	case is && refusal == nil: // a nil *Error in an error, which is not nil
-		return &Error{Code: codes.NotAllowed}
-	case is && refusal.Code != codes.OK:
-		return refusal
-	}
-	return &Error{Code: codes.NotAllowed, Text: err.Error(), Err: err}
 }
 
 func (a *Acceptor) versionRefusal(theirs uint8) error {

@@ -42,7 +42,7 @@ func (c *cutter) took(n int, d time.Duration) {
 }
 
 // hear records a sign of life of the carrier, in a session without a flow.
-func (s *Session) hear() { s.bare.heardAt.Store(int64(s.elapsed())) }
+func (s *Session) hear(now time.Duration) { s.bare.heardAt.Store(int64(now)) }
 
 // roomWait is the least duration of a Write that had to wait for room, which means that earlier bytes have left.
 const roomWait = 100 * time.Millisecond

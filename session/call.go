@@ -84,7 +84,30 @@ type answer struct {
 	codec string
 }
 
+// call makes one call, behind the interceptors.
 func (s *Session) call(ctx context.Context, op string, head outgoing, value []byte) (answer, error) {
+	if chain := s.cfg.Mux.interceptors(); chain != nil {
+		return s.callThrough(ctx, chain, op, head, value)
+	}
+	return s.callPeer(ctx, op, head, value)
+}
+
+// callThrough is call with interceptors.
+func (s *Session) callThrough(ctx context.Context, chain []Interceptor, op string, head outgoing, value []byte) (a answer, err error) {
+	x := &Exchange{Link: head.start.Link, Value: value}
+	err = s.sendThrough(ctx, op, x, chain, func(ctx context.Context) error {
+		a, err = s.callPeer(ctx, op, head, x.Value)
+		x.Reply = a.value
+		return err
+	})
+	if err != nil {
+		return answer{}, err
+	}
+	a.value = x.Reply
+	return a, nil
+}
+
+func (s *Session) callPeer(ctx context.Context, op string, head outgoing, value []byte) (answer, error) {
 	link := head.start.Link
 	fail := func(outcome Outcome, err error) *Error {
 		return &Error{Op: op, Peer: s.peer, Link: link, Outcome: outcome, Err: err}

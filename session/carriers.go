@@ -168,8 +168,17 @@ func (s *Session) endOf(err error) *Error {
 // redial looks for a new carrier until the session has one or has ended. It runs in its own goroutine while the session is detached, on the
 // dialing side.
 func (s *Session) redial() {
+	attempt := func(n int) func(context.Context) error {
+		return func(ctx context.Context) error {
+			err := s.reattach(ctx)
+			if n++; err != nil && !isFinal(err) && s.ctx.Err() == nil {
+				s.hookRetry(n, err)
+			}
+			return err
+		}
+	}
 	for {
-		err := backoff.Backoff(s.cfg.Backoff).RetryAsked(s.ctx, s.carriers.kick, s.reattach, isFinal, hintOf)
+		err := backoff.Backoff(s.cfg.Backoff).RetryAsked(s.ctx, s.carriers.kick, attempt(0), isFinal, hintOf)
 		if err != nil && s.ctx.Err() == nil {
 			s.fail(s.refusedResume(err))
 		}

@@ -89,6 +89,8 @@ type Config struct {
 	OnUndelivered func(*Error)
 	// OnState, if not nil, is called with each step of a session, one at a time, in a separate goroutine. Close does not wait for it.
 	OnState func(*Session, StateChange)
+	// Hooks, if not nil, are called when something happens.
+	Hooks *Hooks
 	// Logger receives events that an operator may need to act on. If nil, nothing is logged.
 	Logger *slog.Logger
 
@@ -104,7 +106,7 @@ func (c *Config) withDefaults() (Config, error) {
 	if c != nil {
 		out = *c
 	}
-	if err := cmp.Or(out.setDurations(), out.checkBackoff(), out.setSizes(), out.checkNames()); err != nil {
+	if err := cmp.Or(out.setDurations(), out.checkBackoff(), out.setSizes(), out.checkNames(), out.Hooks.Validate()); err != nil {
 		return out, fmt.Errorf("session: config: %w: %w", ErrInvalid, err)
 	}
 	if out.Mux == nil {

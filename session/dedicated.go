@@ -62,6 +62,7 @@ func (st *Stream) attach(c carrier, beside net.Conn) error {
 		d := &dedicated{Conn: c.sealed, raw: c.raw, s: st.s, name: st.name, ends: st.ends, tapped: c.tap != nil, beside: beside}
 		d.ending.done = make(chan struct{})
 		st.conn = d
+		st.announceLocked(true)
 		if c.tap != nil {
 			c.tap.unacked.Store(&st.s.dedicated.unacked)
 		}
@@ -184,11 +185,20 @@ func (s *Session) addDedicated(st *Stream) *Error {
 	return nil
 }
 
+// announceLocked reports to hooks that a dedicated stream is open, or has ended. Only the first call of each kind counts.
+func (st *Stream) announceLocked(open bool) {
+	if st.announced != open {
+		st.announced = open
+		st.s.hookLane(Lane{Kind: "stream", Name: st.name, Local: st.s.dialer, Dedicated: true}, open)
+	}
+}
+
 // forgetDedicated unregisters st.
 func (s *Session) forgetDedicated(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.dedicated.open, st)
+	st.announceLocked(false)
 	s.departLocked(st.arrival)
 	if st.ends != nil {
 		delete(s.dedicated.numbered, st.ends.number)
@@ -234,7 +244,7 @@ func (d *dedicated) Read(p []byte) (int, error) {
 		if !d.tapped {
 			d.s.dedicated.unacked.Add(uint64(n))
 		}
-		d.s.touch()
+		d.s.activity.received.Store(int64(d.s.touch()))
 	}
 	if err != nil && err != io.EOF && d.ends != nil && d.ends.isRead(n) {
 		err = io.EOF // the session has reported this as the end, and the conn broke after it

@@ -16,7 +16,7 @@ import (
 // has the defaults.
 //
 // A nil conn is an error, and so is a config that is out of range: the text names the field. Any other error is an *Error with outcome
-// NotSent. It matches ErrPSKRequired if only one side has a key, ErrPSKMismatch if the keys differ, ErrPSKTampered if the hello was changed
+// NotSent, and so is one of Hooks.OnOpen. It matches ErrPSKRequired if only one side has a key, ErrPSKMismatch if the keys differ, ErrPSKTampered if the hello was changed
 // on the way, ErrVersion, ErrNotAllowed, ErrUnavailable, the ctx's error, or os.ErrDeadlineExceeded if the peer did not answer within
 // HandshakeTimeout.
 func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, config *Config) (*Session, error) {
@@ -40,6 +40,9 @@ func Dial(ctx context.Context, conn net.Conn, peer string, open Opener, config *
 	s.carriers.open = open
 	s.run()
 	go s.readLoop()
+	if err := s.askOnOpen(ctx); err != nil {
+		return nil, err
+	}
 	return s, nil
 }
 
@@ -71,6 +74,7 @@ func newSession(cfg Config, conn carrier, dialer bool, peer string, part *QuotaP
 	s.dedicated.greeting = make(chan struct{}, maxGreeting)
 	s.carriers.raw.Store(&conn.raw)
 	s.out.scarce = isScarce(conn.raw)
+	s.setHooks()
 	s.happenLocked(eventOpened, nil)
 	s.touch()
 	if s.caps&frame.CapResume != 0 {
@@ -94,5 +98,6 @@ func (s *Session) run() {
 	s.startHeartbeat()
 	s.startFlow()
 	go s.writeLoop()
+	s.startCron()
 	s.tell()
 }

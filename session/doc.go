@@ -31,6 +31,11 @@
 // Every call takes a ctx or honours deadlines. A call whose ctx ends returns at once and tells the peer, whose handler's
 // ctx ends. What a caller may believe about work that failed is the [Outcome] of its [Error].
 //
+// # Events
+//
+// [Hooks] are functions that are called when something happens to a session: OnOpen is first and may refuse it, OnClose is last. An
+// [Interceptor] stands before calls and messages. A session has attributes, and functions that are called at its end.
+//
 // # Limits
 //
 // Everything the peer can make this side hold is bounded: by the limits this side stated in its hello, and by the

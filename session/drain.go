@@ -107,19 +107,23 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 		return err
 	}
 	s.end.theirs = max(s.end.theirs, phaseDraining)
-	gone := &Error{Remote: true, Code: codes.GoingAway, Text: f.Text}
+	gone := &Error{Remote: true, Code: codes.GoingAway, Outcome: NotSent, Text: f.Text}
+	if f.Code != codes.GoingAway && f.Code != codes.Closed { // the peer ends the session for this
+		gone.Code, gone.Outcome, gone.RetryAfter = f.Code, Rejected, f.RetryAfter
+	}
 	s.abortQueuedLocked(gone)
 	for id, c := range s.calls.pending {
 		if id > h.ID {
-			c.finishLocked(&Error{Remote: true, Code: codes.GoingAway, Outcome: NotSent, Text: f.Text})
+			refused := *gone
+			c.finishLocked(&refused)
 		}
 	}
 	for id, st := range s.shared.open {
 		if st.mine && !st.accepted && id > h.ID {
-			st.endLocked(&Error{Remote: true, Code: codes.GoingAway, Outcome: NotSent, Text: f.Text})
+			st.endLocked(gone)
 		}
 	}
-	leaving := &Error{Op: "session", Peer: s.peer, Remote: true, Code: f.Code, Text: f.Text}
+	leaving := &Error{Op: "session", Peer: s.peer, Remote: true, Code: f.Code, RetryAfter: f.RetryAfter, Text: f.Text}
 	if f.Code == codes.Closed {
 		leaving.Err = ErrSessionLost
 	}
@@ -132,6 +136,9 @@ func (s *Session) onGoAway(h frame.Header, p []byte) error {
 	default:
 		s.leaveWhenIdleLocked(leaving)
 		s.end.theirs = max(s.end.theirs, phaseOver)
+		if gone.Outcome == Rejected {
+			go s.fail(s.end.leaving) // nothing more will come
+		}
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ type ending struct {
 	farewell   *frame.Failure // the GOAWAY of the drain, until it is sent
 	leaving    *Error         // why the session will end, once it drains or the peer has closed
 	parting    atomic.Bool    // leaving is set
+	refused    bool           // OnOpen has refused the session, and the peer has been sent why
 	demand     demand         // of the application
 	idle       chan struct{}  // closed when a drain has nothing left to wait for
 
@@ -150,6 +151,8 @@ func (s *Session) isPartedLocked() bool {
 	switch {
 	case e.leaving == nil:
 		return false
+	case e.refused:
+		return true
 	case s.exchangesEnds():
 		return e.stage() == stageParted || e.theirs >= phaseOver && e.isCutShort()
 	}

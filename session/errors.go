@@ -23,7 +23,7 @@ const (
 	Unknown   Outcome = 0 // it was sent, and no answer came: it may have run
 	NotSent   Outcome = 1 // it was never sent completely: it has not run
 	Delivered Outcome = 2 // the handler ran; the error is its answer
-	Rejected  Outcome = 3 // the peer refused it: it has not run
+	Rejected  Outcome = 3 // the peer refused it, or an Interceptor of this side: it has not run
 )
 
 var outcomeNames = [...]string{Unknown: "unknown", NotSent: "not sent", Delivered: "delivered", Rejected: "rejected"}
@@ -198,4 +198,16 @@ var outcomes = map[codes.Code]Outcome{
 // remote returns the peer's failure as an error.
 func remote(f frame.Failure) *Error {
 	return &Error{Remote: true, Code: f.Code, Outcome: outcomes[f.Code], RetryAfter: f.RetryAfter, Text: f.Text}
+}
+
+// refusalBy returns an error of Admit or OnOpen as the refusal that the peer gets.
+func refusalBy(err error) *Error {
+	var refusal *Error
+	switch is := errors.As(err, &refusal); {
+	case is && refusal == nil: // a nil *Error in an error, which is not nil
+		return &Error{Code: codes.NotAllowed}
+	case is && refusal.Code != codes.OK:
+		return refusal
+	}
+	return &Error{Code: codes.NotAllowed, Text: err.Error(), Err: err}
 }

@@ -11,8 +11,16 @@ import (
 )
 
 // connect opens a session from alice to bob over a pipe; mux has bob's handlers.
-func connect(mux *session.Mux) *session.Session {
-	bob, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: mux}})
+func connect(mux *session.Mux) *session.Session { return connectFrom(session.NewMux(), mux) }
+
+// connectFrom is connect with handlers of alice's.
+func connectFrom(ours, bobs *session.Mux) *session.Session {
+	return connectWith(&session.Config{Mux: ours}, bobs, nil)
+}
+
+// connectWith is connect with a configuration of alice's and hooks of bob's.
+func connectWith(config *session.Config, bobs *session.Mux, hooks *session.Hooks) *session.Session {
+	bob, err := session.NewAcceptor(&session.AcceptorConfig{Config: session.Config{Local: "bob", Mux: bobs, Hooks: hooks}})
 	if err != nil {
 		panic(err)
 	}
@@ -21,8 +29,9 @@ func connect(mux *session.Mux) *session.Session {
 		go func() { _ = bob.Serve(far, "alice") }()
 		return near, nil
 	}
+	config.Local = "alice"
 	conn, _ := open(context.Background(), session.Want{})
-	s, err := session.Dial(context.Background(), conn, "bob", open, &session.Config{Local: "alice"})
+	s, err := session.Dial(context.Background(), conn, "bob", open, config)
 	if err != nil {
 		panic(err)
 	}

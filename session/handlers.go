@@ -55,6 +55,9 @@ func (s *Session) answerExemptedLocked() {
 // exemptLocked counts a handler that the end of the session does not wait for.
 func (s *Session) exemptLocked(kind handler.Kind) {
 	s.exempt.count[kind]++
+	if s.events.line != nil {
+		s.events.line.letPass()
+	}
 	s.checkIdleLocked()
 	s.stirLocked()
 }

@@ -11,10 +11,14 @@ func (s *Session) ForDiagnostics() registry.Session { return (*inspected)(s) }
 type inspected Session
 
 // Show implements registry.Session.
-func (i *inspected) Show(snapshot func() any) (remove func()) {
-	l := &shownLane{snapshot}
-	i.lanes.shown.Add(l)
-	return func() { i.lanes.shown.Remove(l) }
+func (i *inspected) Show(kind, name string, snapshot func() any) (remove func()) {
+	s, l := (*Session)(i), &shownLane{kind: kind, name: name, snapshot: snapshot}
+	s.announceShown(l, true)
+	s.lanes.shown.Add(l)
+	return func() {
+		s.lanes.shown.Remove(l)
+		s.announceShown(l, false)
+	}
 }
 
 // State implements registry.Session.

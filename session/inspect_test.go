@@ -102,7 +102,7 @@ func TestLanesAreListedUntilTheyAreRemoved(t *testing.T) {
 			}
 			return "a lane"
 		}
-		first, second := show.Show(lane), show.Show(lane)
+		first, second := show.Show("", "first", lane), show.Show("", "second", lane)
 		require.Equal(t, []any{"a lane", "a lane"}, show.State().Lanes)
 		first()
 		first()

@@ -66,7 +66,7 @@ func (s *Session) onMessage(h frame.Header, p []byte) error {
 
 // skipLocked refuses a one-way message and discards the rest of it.
 func (s *Session) skipLocked(m *Message, f frame.Failure) {
-	s.stats.refused.Add(1)
+	s.noteRefused("message", m.Link, f)
 	s.controlFailureLocked(frame.TypeError, m.id, f)
 	m.cancelled = true
 	m.in.drop()
@@ -169,7 +169,11 @@ func (s *Session) deliverOne(m *Message) {
 		defer s.mu.Unlock()
 		s.controlFailureLocked(frame.TypeError, m.id, f)
 	}
-	if f := s.pace(m); f.Code != codes.OK {
+	f := s.awaitOpen()
+	if f.Code == codes.OK {
+		f = s.pace(m)
+	}
+	if f.Code != codes.OK {
 		m.in.drop()
 		refuse(f)
 		return
@@ -189,7 +193,12 @@ func (s *Session) deliverOne(m *Message) {
 		}
 	}()
 	s.touch()
-	if m.handle != nil {
+	s.hookMessage(m)
+	if chain := s.cfg.Mux.interceptors(); chain != nil {
+		if err := m.handleThrough(chain); err != nil {
+			refuse(failureOf(err))
+		}
+	} else if m.handle != nil {
 		m.handle(m)
 	} else if _, err := m.handleCall(m); err != nil {
 		refuse(failureOf(err))

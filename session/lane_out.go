@@ -79,7 +79,16 @@ func (s *Session) Send(ctx context.Context, link string, value []byte) error {
 	return s.send(ctx, outgoing{start: frame.Start{Link: link}}, value)
 }
 
+// send queues one message, behind the interceptors.
 func (s *Session) send(ctx context.Context, head outgoing, value []byte) error {
+	if chain := s.cfg.Mux.interceptors(); chain != nil {
+		x := &Exchange{Link: head.start.Link, OneWay: true, Value: value}
+		return s.sendThrough(ctx, "send", x, chain, func(ctx context.Context) error { return s.queue(ctx, head, x.Value) })
+	}
+	return s.queue(ctx, head, value)
+}
+
+func (s *Session) queue(ctx context.Context, head outgoing, value []byte) error {
 	link := head.start.Link
 	if err := s.checkSize("send", link, len(value)); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/internal/registry"
@@ -20,7 +21,18 @@ type lanes struct {
 }
 
 // shownLane is a lane that diagnostics list.
-type shownLane struct{ snapshot func() any }
+type shownLane struct {
+	kind, name string
+	snapshot   func() any
+	ended      atomic.Bool // OnLaneClose has been told
+}
+
+// announceShown reports to hooks that a lane is open, or has ended. That it has ended is reported once.
+func (s *Session) announceShown(l *shownLane, open bool) {
+	if open || !l.ended.Swap(true) {
+		s.hookLane(Lane{Kind: l.kind, Name: l.name}, open)
+	}
+}
 
 // openLane is one such lane.
 type openLane struct {

@@ -24,6 +24,7 @@ func (s *Session) finish(err *Error, inOrder bool) {
 		return
 	}
 	s.err = err
+	failed := s.failureLocked(err)
 	s.happenLocked(eventEnded, err)
 	s.abortAllLocked(err, inOrder)
 	dedicated := s.attachedLocked()
@@ -50,6 +51,50 @@ func (s *Session) finish(err *Error, inOrder bool) {
 	}
 	s.part.Leave()
 	s.tell()
+	s.callAtEnd(failed)
+}
+
+// callAtEnd calls what the application wants to be called when the session has ended, with failed if that was an error.
+func (s *Session) callAtEnd(failed error) {
+	s.announceLanesEnded()
+	s.attributes.end(2) // until both have been called
+	if s.callbacks.end() {
+		go s.runCallbacks()
+	} else {
+		s.attributes.leave()
+	}
+	if !s.endHooks(failed) {
+		s.attributes.leave()
+	}
+}
+
+// announceLanesEnded reports the lanes to hooks that end with the session: no hook is called after OnClose.
+func (s *Session) announceLanesEnded() {
+	if s.events.line == nil {
+		return
+	}
+	for _, l := range s.lanes.shown.All() {
+		s.announceShown(l, false)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := range s.dedicated.open {
+		st.announceLocked(false)
+	}
+}
+
+// failureLocked returns the error by which the session has ended for its application, or nil if it has ended in order: by Close, Abort or a
+// drain of this side, or by a Close or drain of the peer which waited for all work.
+func (s *Session) failureLocked(err *Error) error {
+	switch {
+	case s.end.ours == phaseGaveUp:
+		return err
+	case err.Code == codes.Closed && !err.Remote:
+		return nil
+	case err == s.end.leaving && s.end.theirs != phaseGaveUp && (err.Code == codes.Closed || err.Code == codes.GoingAway):
+		return nil
+	}
+	return err
 }
 
 // dropCode returns the code for resetting a carrier when err ends its session. A session that ends in order closes its carrier instead,

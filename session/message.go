@@ -8,6 +8,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // A Message is one value sent to a link, or the reply to one. Its fields belong to the receiver.
@@ -15,19 +16,20 @@ type Message struct {
 	Link  string // the link it was sent to; "" for a tag's calls and for replies
 	Value []byte // the body; never nil
 
-	s      *Session
-	codec  string
-	oneWay bool
-	ctx    callCtx
-	in     assembly
-	out    outgoing
-	id     uint64
-	held   int           // bytes taken from the quota
-	wait   time.Duration // before the body is unpacked
-	done   bool          // the handler has returned its reply, and needs the request no more
+	s     *Session
+	codec string
+	ctx   callCtx
+	in    assembly
+	out   outgoing
+	id    uint64
+	held  int           // bytes taken from the quota
+	wait  time.Duration // before the body is unpacked
 
+	passed     *passage // behind interceptors; nil: there are none
 	handleCall callFunc // one of the two, chosen when the first part arrived
 	handle     func(*Message)
+	oneWay     bool
+	done       bool // the handler has returned its reply, and needs the request no more
 
 	// Guarded by s.mu.
 	started   bool        // the handler has been started
@@ -40,12 +42,22 @@ type Message struct {
 	unwatch   func() bool // stops the watch over the session once the reply has been sent; nil if there is none
 }
 
+// passage is a message of the peer behind interceptors.
+type passage struct {
+	ctx     context.Context // given to the handler
+	refusal error           // of Refuse; guarded by s.mu
+}
+
 // Session returns the session that the message arrived on.
 func (m *Message) Session() *Session { return m.s }
 
 // Context returns the request's context. It ends when the sender gives up, when its deadline passes, with the session, and at the latest
-// when the handler has returned and the reply has been sent. A one-way message's context ends with the session.
+// when the handler has returned and the reply has been sent. A one-way message's context ends with the session. It has the values that
+// interceptors have given it.
 func (m *Message) Context() context.Context {
+	if m.passed != nil {
+		return m.passed.ctx
+	}
 	if m.oneWay || m.id == 0 {
 		return m.s.ctx
 	}
@@ -91,7 +103,12 @@ func (m *Message) Refuse(err error) error {
 	if !m.WantsReply() {
 		return ErrOneWay
 	}
-	return m.refuse(failureOf(err))
+	m.s.mu.Lock()
+	defer m.s.mu.Unlock()
+	if !m.replied && m.passed != nil {
+		m.passed.refusal = failed(failureOf(err))
+	}
+	return m.refuseLocked(failureOf(err))
 }
 
 // failureOf returns the wire form of a handler's error. A nil error gives a failure without a text.
@@ -236,4 +253,41 @@ func (m *Message) settleLocked() {
 	m.held = 0
 	m.ctx.end(context.Canceled) // releases its timer and derived contexts
 	m.s.checkIdleLocked()
+}
+
+// hookMessage reports a call or message to OnMessage, in the goroutine of its handler.
+func (s *Session) hookMessage(m *Message) {
+	if s.events.line == nil || s.cfg.Hooks.OnMessage == nil || !s.events.line.enter() {
+		return
+	}
+	hook.Run(func() { s.cfg.Hooks.OnMessage(s, m) }, func(why *hook.Failure) {
+		s.events.line.leave()
+		logHook(s.cfg.Logger, why, "OnMessage", s.peer)
+	})
+}
+
+// handleThrough runs the handler of m behind interceptors, and sends the reply of a callFunc. An error of theirs, or of the handler, is left to
+// the caller.
+func (m *Message) handleThrough(chain []Interceptor) error {
+	s := m.s
+	x := &Exchange{Session: s, Peer: s.peer, Tag: s.cfg.Tag, Link: m.Link, Inbound: true, OneWay: m.oneWay, Value: m.Value}
+	err := through(m.Context(), x, chain, func(ctx context.Context) (err error) {
+		m.Value, m.passed = x.Value, &passage{ctx: ctx}
+		if m.handleCall != nil {
+			x.Reply, err = m.handleCall(m)
+			return err
+		}
+		m.handle(m)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return m.passed.refusal
+	})
+	if m.handleCall == nil || m.oneWay {
+		return err
+	}
+	m.done = true
+	if err == nil {
+		_ = m.reply(outgoing{}, x.Reply) // the caller may have left meanwhile; a reply that is too large has been refused
+	}
+	return err
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
@@ -15,7 +16,8 @@ type callFunc = func(m *Message) (reply []byte, err error)
 // A Mux holds the handlers of the sessions that share it. Handlers may be set at any time and apply to later arrivals. A Mux is safe for
 // concurrent use, and its zero value is NewMux's. The sender receives a handler's panic as codes.Internal.
 type Mux struct {
-	parent *Mux // used for anything not set here; may be nil
+	parent *Mux                          // used for anything not set here; may be nil
+	chain  atomic.Pointer[[]Interceptor] // what Intercept has added; nil: nothing
 
 	mu       sync.RWMutex
 	guard    *frame.Failure // refuses links and streams; nil: none

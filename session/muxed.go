@@ -157,10 +157,16 @@ func (st *muxed) endLocked(err error) {
 	st.s.settleLocked()
 }
 
+// asLane describes the stream for hooks.
+func (st *muxed) asLane() Lane { return Lane{Kind: "stream", Name: st.name, Local: st.mine} }
+
 // leaveLocked removes the stream from the table.
 func (st *muxed) leaveLocked() {
 	st.ended = true
 	delete(st.s.shared.open, st.id)
+	if st.accepted {
+		st.s.hookLane(st.asLane(), false)
+	}
 	switch {
 	case !st.mine:
 		st.s.shared.theirsKept--
@@ -267,6 +273,7 @@ func (st *muxed) onAccept() error {
 	now := st.s.elapsed()
 	st.flight.least, st.flight.leastAt = max(1, now-st.askedAt), now
 	close(st.opened)
+	st.s.hookLane(st.asLane(), true)
 	if st.s.end.endsStreams() {
 		st.askFinLocked() // Close was called before the peer accepted
 	}

@@ -231,7 +231,7 @@ func (st *muxed) onData(h frame.Header, p []byte) error {
 
 // refuseDataLocked ends a stream whose data the quota has no room for. What has come before can still be read.
 func (st *muxed) refuseDataLocked(f frame.Failure) {
-	st.s.stats.refused.Add(1)
+	st.s.noteRefused("stream", st.name, f)
 	st.s.controlFailureLocked(frame.TypeStreamReset, st.id, f)
 	err := failed(f)
 	err.Op, err.Peer, err.Link = "stream", st.s.peer, st.name

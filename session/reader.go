@@ -14,7 +14,9 @@ import (
 func (s *Session) readLoop() {
 	defer close(s.readerDone)
 	r := frame.NewReader(s.carriers.conn, func(n int) {
-		s.hear()
+		now := s.elapsed()
+		s.hear(now)
+		s.activity.received.Store(int64(now))
 		if n > heartbeatSize {
 			s.end.arrived.Add(1)
 		}

@@ -233,6 +233,7 @@ func (st *Stream) attachResumable(conn *resume.Conn) error {
 		err.Outcome = Unknown // the peer has already answered
 	} else {
 		st.conn = &resumable{Conn: conn, s: s, name: st.name}
+		st.announceLocked(true)
 		s.carriers.work.Go(func() {
 			<-conn.Done()
 			st.noteUndelivered()

@@ -38,7 +38,7 @@ func (r *resumable) Read(p []byte) (int, error) {
 	n, err := r.Conn.Read(p)
 	if n > 0 {
 		r.got.Add(uint64(n))
-		r.s.touch()
+		r.s.activity.received.Store(int64(r.s.touch()))
 	}
 	if err == io.EOF {
 		r.over.Store(true)

@@ -38,7 +38,7 @@ func (s *Session) onRequest(h frame.Header, p []byte) error {
 	m := &Message{s: s, id: h.ID, Link: start.Link, codec: start.Codec}
 	m.in.begin(start, h.Flags)
 	if f := s.admitLocked(m, len(body)); f.Code != codes.OK {
-		s.stats.refused.Add(1)
+		s.noteRefused("call", m.Link, f)
 		s.refuseLocked(frame.TypeError, h.ID, f)
 		return nil
 	}
@@ -164,7 +164,7 @@ func (s *Session) onContinue(h frame.Header, p []byte) error {
 
 // refusePartialLocked answers an incomplete request with f and forgets it.
 func (s *Session) refusePartialLocked(m *Message, f frame.Failure) {
-	s.stats.refused.Add(1)
+	s.noteRefused("call", m.Link, f)
 	m.replied = true
 	s.controlFailureLocked(frame.TypeError, m.id, f)
 	m.cancelLocked(context.Canceled)
@@ -186,6 +186,11 @@ func (s *Session) onCancel(h frame.Header) error {
 // to the caller.
 func (s *Session) serve(m *Message) {
 	defer s.finishServe(m)
+	if f := s.awaitOpen(); f.Code != codes.OK {
+		m.in.drop()
+		_ = m.refuse(f) // the caller may have left meanwhile
+		return
+	}
 	value, err := s.takeBody(m)
 	if err != nil {
 		_ = m.refuse(failureOf(err)) // the caller may have left meanwhile
@@ -199,7 +204,12 @@ func (s *Session) serve(m *Message) {
 		}
 	}()
 	handler.Run((*callHandler)(m), handler.Call, func() {
-		if m.handleCall != nil {
+		s.hookMessage(m)
+		if chain := s.cfg.Mux.interceptors(); chain != nil {
+			if err := m.handleThrough(chain); err != nil {
+				_ = m.refuse(gaveUp(m, failureOf(err), err)) // the caller may have left meanwhile, or have its answer
+			}
+		} else if m.handleCall != nil {
 			s.answerCall(m)
 		} else {
 			m.handle(m)

@@ -81,16 +81,21 @@ type Session struct {
 	dedicated dedicatedStreams // dedicated.go
 	lanes     lanes            // on top of streams: lanes.go
 
+	events     events     // for hooks: events.go
+	attributes attributes // attributes.go
+	callbacks  callbacks  // callbacks.go
+
 	heartbeat heartbeat // heartbeat.go
 	dull      dull      // dull.go
 	activity  activity
 	stats     counters // counters.go
 }
 
-// activity is when the application used the session, in nanoseconds after Session.started.
+// activity is when the session was used, in nanoseconds after Session.started.
 type activity struct {
 	last     atomic.Int64 // sent or received anything
 	lastCall atomic.Int64 // sent or received a call or a message; 0: never
+	received atomic.Int64 // a frame, or data of a dedicated stream, has arrived; 0: none
 }
 
 // ID returns the session's 128-bit id.
@@ -126,6 +131,13 @@ func (s *Session) elapsed() time.Duration { return time.Since(s.started) }
 
 // activeAt returns when the application last sent or received something.
 func (s *Session) activeAt() time.Time { return s.started.Add(time.Duration(s.activity.last.Load())) }
+
+// LastReceived returns when something of the peer last arrived: a call, a message, data of a stream, an acknowledgement, a ping or the answer to
+// one. Nothing that this side sends moves it, nor do other sessions on the same connection. It is when the session was opened before anything
+// has arrived.
+func (s *Session) LastReceived() time.Time {
+	return s.started.Add(time.Duration(s.activity.received.Load()))
+}
 
 // touch records that the application sent or received something, and returns elapsed.
 func (s *Session) touch() time.Duration {

@@ -149,7 +149,7 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 		refusal = s.admitStreamLocked(st)
 	}
 	if refusal.Code != codes.OK {
-		s.stats.refused.Add(1)
+		s.noteRefused("stream", name, refusal)
 		s.refuseLocked(frame.TypeStreamReset, h.ID, refusal)
 		return nil
 	}
@@ -162,6 +162,7 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 	s.controlLocked(frame.Header{Type: frame.TypeStreamAccept, ID: h.ID}, nil)
 	s.touch()
 	s.shared.handlers++
+	s.hookLane(st.asLane(), true)
 	go s.serveStream(serve, &Stream{conn: st, s: s, name: name})
 	return nil
 }
@@ -171,6 +172,10 @@ func (s *Session) onOpen(h frame.Header, p []byte) error {
 // its written data still arrives. The caller has counted the stream in s.streaming.
 func (s *Session) serveStream(serve func(*Stream), st *Stream) {
 	defer s.endServeStream()
+	if f := s.awaitOpen(); f.Code != codes.OK {
+		_ = st.Reset(f.Code) // the end of the session tells why
+		return
+	}
 	hook.Run(func() { handler.Run((*handlers)(s), handler.Stream, func() { serve(st) }) }, func(why *hook.Failure) {
 		switch {
 		case why == nil:

@@ -16,10 +16,12 @@ type Snapshot struct {
 	Sealed     bool   // a pre-shared key is in force
 	Draining   bool   // accepts no new work
 	Started    time.Time
-	LastActive time.Time     // when the application last sent or received something
-	Idle       bool          // nothing is in flight
-	LastHeard  time.Time     // when bytes of the peer last arrived, or a Write that had waited found room
-	RTT        time.Duration // last measured; 0 before there is one
+	LastActive time.Time // when the application last sent or received something
+	Idle       bool      // nothing is in flight
+	LastHeard  time.Time // when the connection last gave a sign of life: bytes of the peer arrived, or a Write that had waited found room
+	// LastReceived is when something of the peer last arrived on this session: see Session.LastReceived.
+	LastReceived time.Time
+	RTT          time.Duration // last measured; 0 before there is one
 
 	State      State // the relation of the session to its carrier
 	StateSince time.Time
@@ -42,6 +44,7 @@ type Snapshot struct {
 	Late                    uint64 // replies that arrived after their callers had given up, of both sides
 	Refused                 uint64 // requests, messages and streams of the peer that were refused
 	Cancelled               uint64 // requests that the peer cancelled
+	HooksDropped            uint64 // calls of Hooks that were dropped because too many waited
 }
 
 // Snapshot returns the session's state and totals.
@@ -55,7 +58,7 @@ func (s *Session) snapshotLocked() Snapshot {
 	v := Snapshot{
 		ID: s.id, Peer: s.peer, Tag: s.cfg.Tag, Agent: s.agent, Dialer: s.dialer, Sealed: s.cfg.Keys != nil,
 		Draining: s.end.ours > phaseOpen || s.end.theirs > phaseOpen || s.err != nil,
-		Started:  s.started, LastActive: s.activeAt(), LastHeard: s.lastHeard(), Idle: !s.busyLocked(), RTT: s.RTT(),
+		Started:  s.started, LastActive: s.activeAt(), LastHeard: s.lastHeard(), LastReceived: s.LastReceived(), Idle: !s.busyLocked(), RTT: s.RTT(),
 		State: s.carriers.state, StateSince: s.carriers.since, Resumes: s.stats.resumes, Migrations: s.stats.migrations,
 		BytesIn: s.stats.bytesIn.Load(), BytesOut: s.stats.bytesOut.Load(),
 		RequestsIn: s.stats.requestsIn.Load(), RequestsOut: s.stats.requestsOut.Load(),
@@ -64,6 +67,9 @@ func (s *Session) snapshotLocked() Snapshot {
 		Undelivered: s.stats.undelivered.Load(), Late: s.stats.late.Load(),
 		Refused: s.stats.refused.Load(), Cancelled: s.stats.cancelled.Load(),
 		PeerBytes: s.part.holder.Used(fair.Bytes),
+	}
+	if s.events.line != nil {
+		v.HooksDropped = s.events.line.missed()
 	}
 	if s.carriers.flow != nil {
 		v.Resumable, v.ReplayWindow = true, s.cfg.ReplayWindow

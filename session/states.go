@@ -39,9 +39,11 @@ func (s *Session) stepLocked(state State, err error) {
 		close(s.carriers.changed)
 		s.carriers.changed = nil
 	}
+	change := StateChange{State: state, At: now, Conn: s.Conn(), Err: err}
 	if s.cfg.OnState != nil {
-		s.reports.pending = append(s.reports.pending, StateChange{State: state, At: now, Conn: s.Conn(), Err: err})
+		s.reports.pending = append(s.reports.pending, change)
 	}
+	s.hookStep(change)
 }
 
 // State returns the current state.

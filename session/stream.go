@@ -29,6 +29,7 @@ type Stream struct {
 	arrival   *arrival      // of a resumable stream that the peer has opened; nil otherwise
 	opened    time.Duration // when a dedicated stream began to be opened, as Session.elapsed; guarded by s.mu
 	closing   bool          // it is being closed with its session; guarded by s.mu
+	announced bool          // OnLaneOpen knows a dedicated stream, and OnLaneClose does not; guarded by s.mu
 }
 
 // streamConn is the connection under a Stream.

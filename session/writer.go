@@ -89,7 +89,7 @@ func (s *Session) write(batch []byte) error {
 		n, err := s.carriers.conn.Write(batch[:min(len(batch), s.bare.cut.piece())])
 		took := s.elapsed() - began
 		if n > 0 && took >= roomWait {
-			s.hear()
+			s.hear(s.elapsed())
 		}
 		s.bare.cut.took(n, took)
 		s.stats.bytesOut.Add(uint64(n))

@@ -172,7 +172,10 @@ func (t *Transfer) Progress() Progress {
 
 // on records that the transfer runs on a session, until off is called.
 func (t *Transfer) on(s *session.Session) (off func()) {
-	hide := s.ForDiagnostics().Show(t.shown)
+	t.mu.Lock()
+	name := t.name
+	t.mu.Unlock()
+	hide := s.ForDiagnostics().Show("transfer", name, t.shown)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.sessions == nil {

@@ -16,6 +16,7 @@ const (
 	OneWay             // a one-way message
 	Stream             // a stream
 	Conn               // a conn
+	Hook               // an event
 	Kinds              // how many there are
 )
 

@@ -10,9 +10,9 @@ import (
 
 // A Session is a *session.Session as its lanes and package diagnostics see it.
 type Session interface {
-	// Show lists a lane that runs on the session until remove is called. snapshot returns the lane as it stands, or nil if it is over. It is
+	// Show lists a lane that runs on the session until remove is called. kind and name are for hooks. snapshot returns the lane as it stands, or nil if it is over. It is
 	// called without locks, and may be called once more after remove.
-	Show(snapshot func() any) (remove func())
+	Show(kind, name string, snapshot func() any) (remove func())
 
 	// State returns the session as it stands.
 	State() State
