@@ -39,16 +39,17 @@ type pool struct {
 	used    bool // a session has been requested: too late to set a key
 	closed  bool
 	entries map[poolKey]*poolEntry
-	old     map[poolKey]chan struct{}       // places for calls to peers that speak pointsub's wire
-	open    map[*session.Session]poolKey    // every session that has not ended, including draining ones and those of Connect
-	reaper  *time.Timer                     // looks for idle sessions while there are entries
-	budgets map[network.Conn]*budget.Budget // of connections through limited relays
-	moving  map[*session.Session]bool       // for which moveToDirect runs
-	ends    endings                         // of sessions
-	failed  registry.Ring                   // sessions that were not opened
-	refused refusals                        // hints of peers that take no sessions now
-	cares   cares                           // of the connections to peers; see pool_care.go. Its lock comes after mu
-	tasks   sync.WaitGroup                  // openings, and goroutines that move sessions to a better carrier
+	old     map[poolKey]chan struct{}                // places for calls to peers that speak pointsub's wire
+	open    map[*session.Session]poolKey             // every session that has not ended, including draining ones and those of Connect
+	to      map[peer.ID]map[*session.Session]poolKey // the same, by peer
+	reaper  *time.Timer                              // looks for idle sessions while there are entries
+	budgets map[network.Conn]*budget.Budget          // of connections through limited relays
+	moving  map[*session.Session]bool                // for which moveToDirect runs
+	ends    endings                                  // of sessions
+	failed  registry.Ring                            // sessions that were not opened
+	refused refusals                                 // hints of peers that take no sessions now
+	cares   cares                                    // of the connections to peers; see pool_care.go. Its lock comes after mu
+	tasks   sync.WaitGroup                           // openings, and goroutines that move sessions to a better carrier
 
 	watchOnce sync.Once   // of watch, at the first session
 	book      *addrBook   // set by watch; nil when the pool was closed before
@@ -91,6 +92,7 @@ func newPool(h host.Host, cfg *ClientConfig, mux *session.Mux) *pool {
 		entries: make(map[poolKey]*poolEntry),
 		old:     make(map[poolKey]chan struct{}),
 		open:    make(map[*session.Session]poolKey),
+		to:      make(map[peer.ID]map[*session.Session]poolKey),
 		budgets: make(map[network.Conn]*budget.Budget),
 		moving:  make(map[*session.Session]bool),
 	}
@@ -282,6 +284,10 @@ func (p *pool) finishOpening(key poolKey, e *poolEntry, l link, err error) (unus
 // keep registers a session until it has ended. p.mu is held.
 func (p *pool) keep(s *session.Session, key poolKey) {
 	p.open[s] = key
+	if p.to[key.peer] == nil {
+		p.to[key.peer] = make(map[*session.Session]poolKey)
+	}
+	p.to[key.peer][s] = key
 	p.book.hold(key.peer)
 	p.careFor(key.peer)
 	p.takeDirect(s, key)
@@ -291,6 +297,9 @@ func (p *pool) keep(s *session.Session, key poolKey) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(p.open, s)
+		if delete(p.to[key.peer], s); len(p.to[key.peer]) == 0 {
+			delete(p.to, key.peer)
+		}
 	})
 }
 

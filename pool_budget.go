@@ -126,7 +126,7 @@ func (p *pool) sessionsOn(under network.Conn) []*session.Session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var all []*session.Session
-	for s := range p.open {
+	for s := range p.to[under.RemotePeer()] {
 		if c, ok := s.Conn().(*carrier); ok && c.under == under {
 			all = append(all, s)
 		}
