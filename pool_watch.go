@@ -286,6 +286,7 @@ func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.
 		d.Path = AllowRelay
 	}
 	if want.Lost {
+		d.lost = true
 		p.choose(key.peer, nil)
 		p.dropDeadRelays(key.peer)
 		lost = p.lostCarrier(key)
