@@ -39,8 +39,7 @@ type Reservation struct {
 // How a host maintains its reservations.
 const (
 	reserveTime = 5 * time.Second  // to connect to a relay and reserve there
-	atOnce      = time.Second / 4  // until the first attempt after a loss, at most; as each pause, it is up to a half shorter, at random
-	firstAgain  = time.Second / 2  // until the next attempt; it doubles
+	firstAgain  = time.Second / 2  // until the next attempt, or up to a half less, at random; it doubles
 	lastAgain   = 30 * time.Second // at most
 	soonFor     = 5 * time.Minute  // after a loss, attempts are at most soonAgain apart: a restarted relay is back soon
 	soonAgain   = time.Second      // from the start of an attempt to that of the next, as are the other pauses
@@ -164,7 +163,7 @@ func (r *reservations) keep(i int, relay peer.AddrInfo) {
 			}
 			lost, began = time.Now(), time.Now()
 			if lost.Sub(since) >= soonAgain { // otherwise the relay drops the hosts that it accepts
-				wait = atOnce
+				wait = 0
 			}
 			served = lost.Sub(since) >= servedFor
 		}
@@ -175,7 +174,7 @@ func (r *reservations) keep(i int, relay peer.AddrInfo) {
 				return
 			}
 		}
-		r.sleep(i, wait-rand.N(wait/2+1)-time.Since(began)) // all hosts of a relay lose it at the same moment
+		r.sleep(i, wait-rand.N(wait/2+1)-time.Since(began)) // varied: all hosts of a relay lose it at the same moment
 		most := lastAgain
 		if time.Since(lost) < soonFor {
 			most = soonAgain
