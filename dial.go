@@ -81,6 +81,7 @@ type Dialer struct {
 
 	step  time.Duration // bounds opening a stream on a connection, and negotiating; 0: only the ctx does
 	avoid peer.ID       // a relay that is dialed through last, because it has failed; "": none
+	lost  bool          // a session with the peer has lost its connection: dials take turns
 	again time.Duration // bounds one of several dials of a peer without a connection: see dialAgain; 0: there is one dial
 }
 

@@ -3,6 +3,7 @@ package peerlane
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -38,16 +39,21 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 	var searching sync.WaitGroup
 	defer searching.Wait()
 	defer cancel()
+	lost, done := openLostDials(d.Host)
+	defer done()
 	for tries := 0; ; tries++ {
-		back, stop := d.watchRelays(pid)
-		began, next := time.Now(), d.nextAttempt(pid, tries)
+		if err := lost.take(ctx); err != nil {
+			return err
+		}
+		back, stop := lost.watch(relaysIn(d.addrs(pid)))
+		began, next := time.Now(), d.nextAttempt(pid, tries).vary()
 		err := d.dialOnce(ctx, back, pid, next)
 		over := err == nil || ctx.Err() != nil || errors.Is(err, swarm.ErrSwarmClosed)
 		if !over && tries == 0 {
 			searching.Go(func() { d.search(under, pid) })
 		}
-		if !over {
-			timer := time.NewTimer(min(next.every, againFirst<<min(tries, 6)) - time.Since(began))
+		if !over { // in the same turn, or dials that fail at once would follow each other without a pause
+			timer := time.NewTimer(min(next.every, vary(againFirst<<min(tries, 6), 2)) - time.Since(began))
 			select {
 			case <-timer.C:
 			case <-back.Done():
@@ -56,6 +62,7 @@ func (d *Dialer) dialAgain(ctx context.Context, pid peer.ID) error {
 			timer.Stop()
 		}
 		stop()
+		lost.leave(err == nil)
 		if over {
 			return err
 		}
@@ -68,6 +75,15 @@ type attempt struct {
 	limit time.Duration // of the dial
 	every time.Duration // from its start to that of the next
 }
+
+// vary shortens an attempt at random. Those who have lost the same relay at the same moment do not come back together.
+func (a attempt) vary() attempt {
+	a.limit, a.every = vary(a.limit, 4), vary(a.every, 2)
+	return a
+}
+
+// vary returns d, or up to a given part of it less.
+func vary(d time.Duration, part int64) time.Duration { return d - rand.N(d/time.Duration(part)+1) }
 
 // nextAttempt returns what to dial. If a relay of the peer is new, that is the peer through new relays alone: the connection to another relay may be
 // dead, and delay the dial. If no relay is connected, it is the peer and its relays. Otherwise it is the peer through the connected relays, and each
@@ -157,7 +173,7 @@ func (d *Dialer) isKnown(relay peer.ID) bool {
 	return len(protocols) > 0
 }
 
-// connectToRelay connects to a relay, for watchRelays to see. The relay is searched for only if it has no address: there is a dial each second.
+// connectToRelay connects to a relay, for lostDials.watch to see. The relay is searched for only if it has no address: there is a dial each second.
 func (d *Dialer) connectToRelay(ctx context.Context, relay peer.AddrInfo) {
 	d.Host.Peerstore().AddAddrs(relay.ID, relay.Addrs, peerstore.TempAddrTTL)
 	if len(d.Host.Peerstore().Addrs(relay.ID)) > 0 {
@@ -184,20 +200,4 @@ func (d *Dialer) isNew(relay peer.ID) bool {
 	return slices.ContainsFunc(d.Host.Network().ConnsToPeer(relay), func(c network.Conn) bool {
 		return time.Since(c.Stat().Opened) < relayIsNew
 	})
-}
-
-// watchRelays returns a context that ends when the host connects to a relay of the peer.
-func (d *Dialer) watchRelays(pid peer.ID) (back context.Context, stop func()) {
-	relays := relaysIn(d.addrs(pid))
-	back, cancel := context.WithCancel(context.Background())
-	watch := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
-		if _, ok := relays[c.RemotePeer()]; ok {
-			cancel()
-		}
-	}}
-	d.Host.Network().Notify(watch)
-	return back, func() {
-		d.Host.Network().StopNotify(watch)
-		cancel()
-	}
 }

@@ -148,6 +148,6 @@ func TestRelaysThatAPeerMadeUpAreDialedSeldom(t *testing.T) {
 		require.Error(t, d.dialAgain(ctx, bob))
 		after, _ := net.Sent()
 		t.Logf("%d packets", after-before)
-		require.Less(t, after-before, int64(8000), "one dial that lasts a minute sends 5000")
+		require.Less(t, after-before, int64(9000), "one dial that lasts a minute sends 5000; the pauses between these vary")
 	})
 }

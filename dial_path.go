@@ -182,8 +182,11 @@ func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
 		return d.connectDirect(ctx, pid)
 	}
 	dial := d.dial
-	if d.again > 0 && len(have) == 0 {
+	switch {
+	case d.again > 0 && len(have) == 0:
 		dial = d.dialAgain
+	case d.lost && len(have) == 0:
+		dial = d.inTurn(d.dial)
 	}
 	if err := dial(network.WithAllowLimitedConn(ctx, "peerlane"), pid); err != nil {
 		return connectFailed(ctx, err)
@@ -213,7 +216,11 @@ func (d *Dialer) connect(ctx context.Context, pid peer.ID) error {
 // connectDirect dials the peer's direct addresses.
 func (d *Dialer) connectDirect(ctx context.Context, pid peer.ID) error {
 	relayed := len(d.paths(pid)) > 0 || hasAddr(d.addrs(pid), isCircuit)
-	err := d.dialDirect(ctx, pid)
+	dial := d.dialDirect
+	if d.lost && len(d.paths(pid)) == 0 {
+		dial = d.inTurn(dial)
+	}
+	err := dial(ctx, pid)
 	if err != nil && relayed && ctx.Err() == nil {
 		return d.relayOnly(pid, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/p2p/protocol/identify"
 	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
@@ -15,7 +16,7 @@ import (
 
 // A limited relay cuts a connection after so many bytes each way, or so much time, and with it what is on the way. The
 // dialing side of a session leaves such a circuit before: it stops writing, gives what is under way the time to arrive,
-// closes the connection, and resumes over a new one.
+// closes the connection, and resumes over a new one. What the accepting side does is in server_budget.go.
 
 // settleTime bounds how long what is under way is given to arrive.
 const (
@@ -58,7 +59,7 @@ func (p *pool) forgetBudget(under network.Conn) {
 // leaveCircuit closes a relayed connection whose budget is spent, unless others than sessions of this client use it: then
 // it is left to be cut. It is a goroutine of its own.
 func (p *pool) leaveCircuit(under network.Conn) {
-	p.awaitPunch(under)
+	awaitPunch(p.ctx, p.host, under)
 	if !p.ownsAll(under) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -82,12 +83,12 @@ const punchHold = 5 * time.Second
 
 // awaitPunch waits for a direct connection to the peer of a new circuit, unless the attempts have failed in this network. Much data would spend
 // one circuit after the other before an attempt is over, and stay on the relay for good.
-func (p *pool) awaitPunch(under network.Conn) {
-	s := punch.Of(p.host)
+func awaitPunch(ctx context.Context, h host.Host, under network.Conn) {
+	s := punch.Of(h)
 	if s == nil {
 		return
 	}
-	ctx, cancel := context.WithDeadline(p.ctx, under.Stat().Opened.Add(punchHold))
+	ctx, cancel := context.WithDeadline(ctx, under.Stat().Opened.Add(punchHold))
 	defer cancel()
 	_ = s.Direct(ctx, under.RemotePeer()) // the circuit is left in any case
 }
@@ -125,7 +126,7 @@ func (p *pool) sessionsOn(under network.Conn) []*session.Session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var all []*session.Session
-	for s := range p.open {
+	for s := range p.to[under.RemotePeer()] {
 		if c, ok := s.Conn().(*carrier); ok && c.under == under {
 			all = append(all, s)
 		}

@@ -139,10 +139,8 @@ func (p *pool) leaveCare(pid peer.ID) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed && len(p.rivals(pid)) > 1 {
-		for _, key := range p.open {
-			if key.peer == pid {
-				return false
-			}
+		if len(p.to[pid]) > 0 {
+			return false
 		}
 	}
 	p.cares.mu.Lock()
@@ -156,8 +154,8 @@ func (p *pool) sessionsTo(pid peer.ID) []*session.Session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var all []*session.Session
-	for s, key := range p.open {
-		if key.peer == pid && s.Err() == nil {
+	for s := range p.to[pid] {
+		if s.Err() == nil {
 			all = append(all, s)
 		}
 	}

@@ -105,10 +105,7 @@ func (p *pool) onConnected(c network.Conn) {
 	if p.closed {
 		return
 	}
-	for s, key := range p.open {
-		if key.peer != c.RemotePeer() {
-			continue
-		}
+	for s, key := range p.to[c.RemotePeer()] {
 		switch {
 		case s.State() == session.StateDetached:
 			s.Probe()
@@ -268,7 +265,7 @@ func (p *pool) checkOthers(pid peer.ID, suspected *carrier, wait time.Duration) 
 func (p *pool) lostCarrier(key poolKey) *carrier {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for s, k := range p.open {
+	for s, k := range p.to[key.peer] {
 		if c, ok := s.Conn().(*carrier); ok && k == key && s.State() == session.StateDetached {
 			return c
 		}
@@ -289,6 +286,7 @@ func (p *pool) reopen(ctx context.Context, want session.Want, key poolKey) (net.
 		d.Path = AllowRelay
 	}
 	if want.Lost {
+		d.lost = true
 		p.choose(key.peer, nil)
 		p.dropDeadRelays(key.peer)
 		lost = p.lostCarrier(key)

@@ -68,6 +68,8 @@ type Server struct {
 	ending  []*servedTag // tags that Shutdown has removed from tags
 	watched bool         // watchHost runs, or has run
 	reaper  *time.Timer  // looks for idle sessions while there are tags
+
+	circuits circuits // limited relayed connections to this side
 }
 
 // NewServer returns a server on h. A nil config means DefaultServerConfig; config is copied. The error matches ErrInvalid
@@ -176,6 +178,13 @@ func (s *Server) servedTags() []*servedTag {
 	return all
 }
 
+// openTags returns the tags that are served, and those that have sessions left after that.
+func (s *Server) openTags() []*servedTag {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append(slices.Collect(maps.Values(s.tags)), s.ending...)
+}
+
 // admit decides whether to accept a peer, before its hello is examined.
 func (s *Server) admit(pid string) error {
 	if s.allow != nil && !s.allow[pid] {
@@ -222,10 +231,7 @@ func (s *Server) exemptCaller() {
 	if caller == nil {
 		return
 	}
-	s.mu.Lock()
-	tags := append(slices.Collect(maps.Values(s.tags)), s.ending...)
-	s.mu.Unlock()
-	for _, t := range tags {
+	for _, t := range s.openTags() {
 		ours := func(c *session.Session) bool { return caller.Of(c) }
 		if caller.Of(t) || slices.ContainsFunc(t.acceptor.Sessions(), ours) {
 			caller.Exempt()
@@ -266,6 +272,7 @@ func (s *Server) stop(ctx context.Context) error {
 		errs = append(errs, t.shutdown(s.hurried))
 	}
 	s.cutOff()
+	s.circuits.close(s.host)
 	return errors.Join(errs...)
 }
 
@@ -277,10 +284,7 @@ func (s *Server) watchHost() {
 	case <-s.down:
 		return
 	}
-	s.mu.Lock()
-	tags := append(slices.Collect(maps.Values(s.tags)), s.ending...)
-	s.mu.Unlock()
-	for _, t := range tags {
+	for _, t := range s.openTags() {
 		t.acceptor.Abort(errHostClosed)
 	}
 	s.cutOff()

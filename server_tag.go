@@ -138,7 +138,7 @@ func (t *servedTag) accept(l *Listener, serve func(conn *Conn, left func())) {
 
 // serveSession serves a carrier to its end.
 func (t *servedTag) serveSession(conn *Conn, _ func()) {
-	if err := t.acceptor.Serve(newCarrier(conn, nil, t.server.host), conn.RemotePeer().String()); err != nil {
+	if err := t.acceptor.Serve(newCarrier(conn, t.server.budgetOf(conn), t.server.host), conn.RemotePeer().String()); err != nil {
 		t.noteRefused(conn, err)
 		t.server.log.Info("carrier refused", "tag", t.tag, "peer", conn.RemotePeer(), "err", err)
 	}

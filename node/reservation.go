@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -38,7 +39,7 @@ type Reservation struct {
 // How a host maintains its reservations.
 const (
 	reserveTime = 5 * time.Second  // to connect to a relay and reserve there
-	firstAgain  = time.Second / 2  // until the next attempt; it doubles
+	firstAgain  = time.Second / 2  // until the next attempt, or up to a half less, at random; it doubles
 	lastAgain   = 30 * time.Second // at most
 	soonFor     = 5 * time.Minute  // after a loss, attempts are at most soonAgain apart: a restarted relay is back soon
 	soonAgain   = time.Second      // from the start of an attempt to that of the next, as are the other pauses
@@ -173,7 +174,7 @@ func (r *reservations) keep(i int, relay peer.AddrInfo) {
 				return
 			}
 		}
-		r.sleep(i, wait-time.Since(began))
+		r.sleep(i, wait-rand.N(wait/2+1)-time.Since(began)) // varied: all hosts of a relay lose it at the same moment
 		most := lastAgain
 		if time.Since(lost) < soonFor {
 			most = soonAgain

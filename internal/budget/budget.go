@@ -14,12 +14,17 @@ const (
 	denominator = 4
 )
 
+// handshakes bounds the bytes of libp2p's handshakes and the negotiation of a session, each way: 2 to 4 KiB. A small limit keeps them free as well, up
+// to three quarters of it.
+const handshakes = 4 << 10
+
 // leaveBefore is how long before the end of its time a circuit is left, at most a quarter of that time.
 const leaveBefore = 5 * time.Second
 
 // A Budget is what a limited relay lets through on one connection, which all carriers on it share.
 type Budget struct {
 	limit int64  // bytes each way; 0: no limit
+	sends bool   // counts outgoing bytes alone
 	spent func() // called once, in a goroutine, when the circuit is to be left
 
 	mu       sync.Mutex
@@ -33,7 +38,7 @@ type Budget struct {
 // New returns the budget of a connection of which the relay lets data bytes pass each way, 0 meaning any number, for so long, until
 // expires. A zero expires means without end. It calls spent once, in a goroutine, when the circuit is to be left.
 func New(data int64, lasts time.Duration, expires time.Time, spent func()) *Budget {
-	b := &Budget{limit: data / denominator * numerator, spent: spent, freed: make(chan struct{})}
+	b := &Budget{limit: shareOf(data), spent: spent, freed: make(chan struct{})}
 	if !expires.IsZero() {
 		early := min(leaveBefore, lasts/denominator)
 		b.timer = time.AfterFunc(time.Until(expires)-early, func() {
@@ -43,6 +48,18 @@ func New(data int64, lasts time.Duration, expires time.Time, spent func()) *Budg
 		})
 	}
 	return b
+}
+
+// NewSending returns a budget for the accepting side. It counts outgoing bytes alone and has no end in time, because the dialing side watches both.
+func NewSending(data int64, spent func()) *Budget {
+	b := New(data, 0, time.Time{}, spent)
+	b.sends = true
+	return b
+}
+
+// shareOf returns how many of a relay's bytes are spent.
+func shareOf(data int64) int64 {
+	return min(data/denominator*numerator, max(data-handshakes, data/denominator))
 }
 
 // end makes the circuit be left. mu is held.
@@ -57,7 +74,7 @@ func (b *Budget) end() {
 func (b *Budget) Read(n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.in += int64(n); b.limit > 0 && b.in >= b.limit {
+	if b.in += int64(n); !b.sends && b.limit > 0 && b.in >= b.limit {
 		b.end()
 	}
 }

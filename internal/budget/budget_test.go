@@ -24,24 +24,44 @@ func inBubble(t *testing.T, data int64, lasts time.Duration, fn func(b *Budget, 
 }
 
 func TestThreeQuartersOfTheBytesAreSpent(t *testing.T) {
-	inBubble(t, 1000, 0, func(b *Budget, spent chan struct{}) {
-		require.Equal(t, 700, b.Take(700, nil))
+	inBubble(t, 100_000, 0, func(b *Budget, spent chan struct{}) {
+		require.Equal(t, 70_000, b.Take(70_000, nil))
 		synctest.Wait()
 		require.Empty(t, spent)
 		require.Nil(t, b.Leaving())
-		require.Equal(t, 50, b.Take(700, nil), "the rest of the 750")
+		require.Equal(t, 5000, b.Take(70_000, nil), "the rest of the 75,000")
 		synctest.Wait()
 		require.Len(t, spent, 1)
 		require.NotNil(t, b.Leaving())
 	})
-	inBubble(t, 1000, 0, func(b *Budget, spent chan struct{}) {
-		b.Read(749)
+	inBubble(t, 100_000, 0, func(b *Budget, spent chan struct{}) {
+		b.Read(74_999)
 		synctest.Wait()
 		require.Empty(t, spent)
 		b.Read(1)
 		b.Read(100)
 		synctest.Wait()
 		require.Len(t, spent, 1, "once")
+	})
+}
+
+func TestHandshakesLeaveRoomOnASmallLimit(t *testing.T) {
+	for data, want := range map[int64]int64{
+		0: 0, 1 << 17: 96 << 10, 16 << 10: 12 << 10, 8 << 10: 4 << 10, handshakes: 1 << 10, 400: 100, math.MaxInt64: math.MaxInt64 / 4 * 3,
+	} {
+		require.Equal(t, want, shareOf(data), data)
+	}
+}
+
+func TestABudgetForSendingDoesNotCountWhatComesIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		spent := make(chan struct{}, 1)
+		b := NewSending(100_000, func() { spent <- struct{}{} })
+		defer b.Stop()
+		b.Read(100_000)
+		require.Nil(t, b.Leaving())
+		require.Equal(t, 75_000, b.Take(75_001, nil))
+		<-spent
 	})
 }
 
@@ -62,7 +82,7 @@ func TestWhatIsToGoOutWaitsForTheEndOfACircuit(t *testing.T) {
 		"gone":     func(_ *Budget, gone chan struct{}) { close(gone) },
 	} {
 		inBubble(t, 100, 0, func(b *Budget, _ chan struct{}) {
-			require.Equal(t, 75, b.Take(75, nil))
+			require.Equal(t, 25, b.Take(75, nil))
 			gone, took := make(chan struct{}), make(chan int, 1)
 			go func() { took <- b.Take(40, gone) }()
 			synctest.Wait()
