@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -20,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/faultnet"
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
@@ -434,36 +436,38 @@ func TestSurviveNothingWhereOneSideHasNoResumeWindow(t *testing.T) {
 // Row: S5 (ResumeWindow, OnState), N18: the shorter window holds on both sides.
 // Claim: peerlane.ClientConfig.ResumeWindow, peerlane.ServerConfig.ResumeWindow
 func TestSurviveForTheShorterOfBothResumeWindows(t *testing.T) {
-	const short = 600 * time.Millisecond
-	t.Parallel()
+	procs.Alone(t)
+	const short = 10 * time.Second
 	for name, windows := range map[string][2]time.Duration{"client": {short, never}, "server": {never, short}} {
 		t.Run(name, func(t *testing.T) {
-			a, b, f := testnet.Proxied(t, testnet.TCPTLS)
-			clientCfg, serverCfg := lasting()
-			here, there := newStepLog(), newStepLog()
-			clientCfg.ResumeWindow, serverCfg.ResumeWindow = windows[0], windows[1]
-			clientCfg.OnState, serverCfg.OnState = here.note, there.note
-			stuck := newStuckHandler(t)
-			server := newServer(t, b, serverCfg)
-			require.NoError(t, server.Handle(callTag, stuck.handle))
-			c := newClient(t, a, clientCfg)
-			done := sendAsync(t.Context(), c, b, nil)
-			await(t, stuck.entered, "the call")
-			f.(*faultnet.TCP).Refuse(true)
-			f.Cut()
-			require.Eventually(t, func() bool { return here.count(session.StateDetached) > 0 }, patience, time.Millisecond)
-			require.Equal(t, session.StateDetached, onlySession(t, c).Snapshot().State)
-			err := await(t, done, "the call's end")
-			require.ErrorIs(t, err, session.ErrSessionLost)
-			requireTyped(t, err, session.Unknown)
-			for _, log := range []*stepLog{here, there} {
-				end, lost := log.await(t, session.StateEnded, 1), log.await(t, session.StateDetached, 1)
-				require.InDelta(t, short.Seconds(), end.At.Sub(lost.At).Seconds(), 2, "seconds from the loss to the end")
-				require.Equal(t, []session.State{session.StateConnected, session.StateDetached, session.StateEnded}, log.states())
-			}
-			await(t, stuck.ended, "the end of the handler's ctx")
-			waitInfo(t, c, 0)
-			waitInfo(t, server, 0)
+			synctest.Test(t, func(t *testing.T) {
+				hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Delay: time.Millisecond})
+				clientCfg, serverCfg := lasting()
+				here, there := newStepLog(), newStepLog()
+				clientCfg.ResumeWindow, serverCfg.ResumeWindow = windows[0], windows[1]
+				clientCfg.OnState, serverCfg.OnState = here.note, there.note
+				stuck := newStuckHandler(t)
+				server := newServer(t, hosts.Bob, serverCfg)
+				require.NoError(t, server.Handle(callTag, stuck.handle))
+				c := newClient(t, hosts.Alice, clientCfg)
+				done := sendAsync(t.Context(), c, hosts.Bob, nil)
+				await(t, stuck.entered, "the call")
+				hosts.Vanish(true)
+				time.Sleep(time.Second)
+				require.Equal(t, session.StateDetached, onlySession(t, c).Snapshot().State)
+				time.Sleep(short)
+				err := await(t, done, "the call's end")
+				require.ErrorIs(t, err, session.ErrSessionLost)
+				requireTyped(t, err, session.Unknown)
+				for _, log := range []*stepLog{here, there} {
+					end, lost := log.await(t, session.StateEnded, 1), log.await(t, session.StateDetached, 1)
+					require.InDelta(t, short.Seconds(), end.At.Sub(lost.At).Seconds(), 0.1, "seconds from the loss to the end")
+					require.Equal(t, []session.State{session.StateConnected, session.StateDetached, session.StateEnded}, log.states())
+				}
+				await(t, stuck.ended, "the end of the handler's ctx")
+				waitInfo(t, c, 0)
+				waitInfo(t, server, 0)
+			})
 		})
 	}
 }
