@@ -14,15 +14,12 @@ import (
 )
 
 // carrier is a conn in the form that sessions use: it can be reset with a code, and reports whether it is limited in what it lets through.
-// On a limited relay it may have a budget, against which its reads and writes count. The accepting side has none, and waits near the end of a circuit
-// for the dialing side to leave it.
+// On a limited relay it may have a budget, against which its reads and writes count.
 type carrier struct {
 	*Conn
 	hostDone <-chan struct{}
 	budget   *budget.Budget
-	most     int64       // without a budget: bytes that carriers write on the connection before they wait; 0: any number
-	waited   atomic.Bool // in vain
-	gone     func()      // ends a Write that waits in room; nil where none does
+	gone     func() // ends a Write that waits for the end of the budget; nil without a budget
 	done     <-chan struct{}
 	piece    int // the most that one write to the conn takes
 
@@ -33,12 +30,8 @@ type carrier struct {
 // newCarrier returns a carrier on c, a conn of h; b may be nil.
 func newCarrier(c *Conn, b *budget.Budget, h host.Host) *carrier {
 	c.carries = true
-	data := c.Path().RelayData
-	k := &carrier{Conn: c, budget: b, hostDone: hostDone(h), piece: pieceOf(data)}
-	if b == nil && c.traffic != nil {
-		k.most = budget.Most(data)
-	}
-	if b != nil || k.most > 0 {
+	k := &carrier{Conn: c, budget: b, hostDone: hostDone(h), piece: pieceOf(c.Path().RelayData)}
+	if b != nil {
 		done := make(chan struct{})
 		k.done, k.gone = done, sync.OnceFunc(func() { close(done) })
 	}
@@ -119,34 +112,13 @@ func (c *carrier) explain(op string, err error) error {
 	return hostClosed(op, err)
 }
 
-// leaveWait bounds how long the accepting side waits for the dialing side to leave a circuit.
-const leaveWait = 2 * maxSettleTime
-
-// room returns how many of n bytes to write now. Near the end of a circuit it waits until the carrier is given up, or the circuit stays.
-func (c *carrier) room(n int) int {
-	switch {
-	case c.budget != nil:
-		return c.budget.Take(n, c.done)
-	case c.most == 0, c.traffic.accepting.Add(int64(n)) <= c.most, c.waited.Load():
-		return n
-	}
-	timer := time.NewTimer(leaveWait)
-	defer timer.Stop()
-	select {
-	case <-c.done:
-	case <-timer.C: // the circuit stays: other streams use it, or the peer does not resume
-		c.waited.Store(true)
-	}
-	return n
-}
-
-// Write waits as room does.
+// Write waits once the budget is spent, until the carrier is given up or the budget turns out not to apply any more.
 func (c *carrier) Write(p []byte) (int, error) {
 	written := 0
 	for first := true; first || written < len(p); first = false {
 		some := min(len(p)-written, c.piece)
-		if some > 0 {
-			some = c.room(some)
+		if c.budget != nil && some > 0 {
+			some = c.budget.Take(some, c.done)
 		}
 		n, err := c.Conn.Write(p[written : written+some])
 		written += n

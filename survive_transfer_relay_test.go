@@ -12,7 +12,6 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/stretchr/testify/require"
 
-	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 	"github.com/peerlane/peerlane/transfer"
@@ -20,9 +19,8 @@ import (
 )
 
 // A file of many times what a circuit lets through, in pieces larger than that, arrives whichever side asked for it: the data lanes
-// outlive the circuits. On one processor, what a relay cuts off would never arrive: neither side may fill a circuit.
+// outlive the circuits.
 func TestATransferSurvivesTheCutsOfALimitedRelay(t *testing.T) {
-	procs.Alone(t)
 	const size = 1 << 20
 	from := filepath.Join(t.TempDir(), "file")
 	body := noise(size)

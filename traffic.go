@@ -23,7 +23,6 @@ type traffic struct {
 	moved      atomic.Int64  // when a Read last returned bytes, or a Write had to wait for room and got it, in nanoseconds after made
 	unanswered atomic.Uint64 // bytes received on conns that are no carriers: nothing acknowledges them to the peer
 	in, out    atomic.Int64  // bytes, of all our conns
-	accepting  atomic.Int64  // bytes that carriers without a budget have written or are about to
 	rtt        atomic.Int64  // the round trip, as last measured, in nanoseconds; 0: it was not
 }
 

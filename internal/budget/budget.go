@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// overhead is what the handshakes and identify take of the bytes that a relay lets through.
-const overhead = 3 << 10
-
 // The share of a relay's limits that is spent before a circuit is left. What libp2p adds to the bytes of its streams, and
 // what else runs on the connection, takes from the rest: a relay that lets 131072 bytes through was measured to deliver
 // 123904 of one stream.
@@ -16,20 +13,6 @@ const (
 	numerator   = 3
 	denominator = 4
 )
-
-// The share that the accepting side writes before it stops. It is larger, because only the dialing side leaves circuits, after the bytes that have
-// arrived. A relay that cuts a circuit resets its streams, and a busy receiver loses everything that it has not read by then.
-const (
-	mostNumerator   = 7
-	mostDenominator = 8
-)
-
-// usable returns how many of data bytes are left for what streams send.
-func usable(data int64) int64 { return max(data-overhead, data/denominator) }
-
-// Most returns how many bytes the accepting side writes on a connection whose relay passes data bytes each way, or 0 if data is 0. The dialing
-// side leaves after fewer.
-func Most(data int64) int64 { return usable(data) / mostDenominator * mostNumerator }
 
 // leaveBefore is how long before the end of its time a circuit is left, at most a quarter of that time.
 const leaveBefore = 5 * time.Second
@@ -50,7 +33,7 @@ type Budget struct {
 // New returns the budget of a connection of which the relay lets data bytes pass each way, 0 meaning any number, for so long, until
 // expires. A zero expires means without end. It calls spent once, in a goroutine, when the circuit is to be left.
 func New(data int64, lasts time.Duration, expires time.Time, spent func()) *Budget {
-	b := &Budget{limit: usable(data) / denominator * numerator, spent: spent, freed: make(chan struct{})}
+	b := &Budget{limit: data / denominator * numerator, spent: spent, freed: make(chan struct{})}
 	if !expires.IsZero() {
 		early := min(leaveBefore, lasts/denominator)
 		b.timer = time.AfterFunc(time.Until(expires)-early, func() {
