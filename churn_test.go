@@ -10,14 +10,17 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/peerlanetest"
 )
@@ -169,6 +172,41 @@ func TestADialWaitsForAPlaceAndSaysWhyItGotNone(t *testing.T) {
 			require.NoError(t, accepted.Close())
 		})
 	}
+}
+
+// A dial that gets its turn just before its time is over says the same, and not that the negotiation took too long.
+func TestADialWhoseTurnComesLateSaysWhyItGotNoPlace(t *testing.T) {
+	procs.Alone(t)
+	synctest.Test(t, func(t *testing.T) {
+		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Delay: 10 * time.Millisecond})
+		var taken atomic.Int32
+		hosts.Bob.SetStreamHandler(testTag, func(s network.Stream) { // as his resource manager would
+			if taken.Add(1) > 2 {
+				_ = s.ResetWithError(network.StreamResourceLimitExceeded)
+			}
+		})
+		d := &Dialer{Host: hosts.Alice, Tag: testTag}
+		for range 2 {
+			c, err := d.Dial(t.Context(), hosts.Bob.ID())
+			require.NoError(t, err)
+			defer func() { require.NoError(t, c.Reset()) }()
+		}
+		refused := func(timeout time.Duration) {
+			d.Timeout = timeout
+			_, err := d.Dial(t.Context(), hosts.Bob.ID())
+			require.ErrorIs(t, err, ErrUnavailable, timeout)
+			require.ErrorContains(t, err, "node.Options.ConnsPerPeer", timeout)
+		}
+		refused(time.Second)
+		key := slotKey{from: hosts.Alice.Network(), to: hosts.Bob.ID(), tag: testTag}
+		for late := time.Duration(0); late <= 100*time.Millisecond; late += 5 * time.Millisecond {
+			dialSlots.mu.Lock()
+			turn := time.Until(dialSlots.row(key).tryAt)
+			dialSlots.mu.Unlock()
+			refused(turn + late)
+			refused(3 * maxSlotBackoff)
+		}
+	})
 }
 
 // dialServed dials until a conn is served a byte: a refusal may come after Dial has looked for it.

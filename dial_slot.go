@@ -43,9 +43,14 @@ func (d *Dialer) openSlot(
 			err = d.dialError(pid, failed)
 		}
 		if !isFull(err) {
+			others, doubtful := own.isDoubtful()
 			own.release()
-			if refused != nil && ctx.Err() != nil {
+			switch {
+			case ctx.Err() == nil:
+			case refused != nil:
 				err = d.noSlot(pid, tags[0], ctx.Err(), refused)
+			case doubtful: // its turn came when its time was nearly over
+				err = d.noSlot(pid, tags[0], noneEnded(ctx, others), nil)
 			}
 			return nil, "", err
 		}

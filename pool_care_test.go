@@ -336,16 +336,16 @@ func TestASessionGoesFromAFarConnectionToANearOne(t *testing.T) {
 	s, err := newClient(t, a, clientCfg).Connect(testContext(t), b.ID(), callTag)
 	require.NoError(t, err)
 	sent, began := 0, time.Now()
-	arrived := func() bool {
-		paths := Paths(a, b.ID())
-		return PathOf(s).Transport == "tcp" && len(paths) == 2 && paths[1].RTT > 80*time.Millisecond
+	var paths []Path
+	arrived := func() bool { // the near one may look far on a busy machine, until it is measured again
+		paths = Paths(a, b.ID())
+		return PathOf(s).Transport == "tcp" && len(paths) == 2 && paths[0].Transport == "tcp" && paths[1].RTT > 80*time.Millisecond
 	}
 	for ; !arrived(); sent++ {
 		require.NoError(t, convoy.send(s, sent, sent+1))
 		require.Less(t, time.Since(began), patience)
 		time.Sleep(10 * time.Millisecond) // between messages
 	}
-	paths := Paths(a, b.ID())
 	require.Equal(t, []string{"tcp", "quic-v1"}, []string{paths[0].Transport, paths[1].Transport})
 	require.Less(t, paths[0].RTT, paths[1].RTT)
 	require.NoError(t, s.Flush(testContext(t)))

@@ -19,17 +19,15 @@ func (p *pool) close() error {
 	if p.reaper != nil {
 		p.reaper.Stop()
 	}
+	for _, b := range p.budgets { // no circuit is left any more, and what closes sessions must not wait for that
+		b.Stop()
+	}
+	clear(p.budgets)
 	p.mu.Unlock()
 	p.end()
 	err := closeSessions(p.sessions())
 	p.tasks.Wait()
 	direct.Settle(p.host)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, b := range p.budgets {
-		b.Stop()
-	}
-	clear(p.budgets)
 	return err
 }
 

@@ -141,7 +141,12 @@ func (t *slotTable) take(ctx context.Context, key slotKey, again bool, done <-ch
 	if ctx.Err() == nil {
 		return nil, errHostDone
 	}
-	return nil, fmt.Errorf("%d conns to it are open or closing, and none has ended: %w", len(s.held), ctx.Err())
+	return nil, noneEnded(ctx, len(s.held))
+}
+
+// noneEnded returns the error of a wait for a slot that ended with ctx, while this host held so many.
+func noneEnded(ctx context.Context, held int) error {
+	return fmt.Errorf("%d conns to it are open or closing, and none has ended: %w", held, ctx.Err())
 }
 
 // row returns the slots of key. t.mu is held.
@@ -403,6 +408,16 @@ func (p *slot) hold() {
 		s.sure, s.refused, s.backoff = open-slotMargin, false, 0
 	}
 	s.serve()
+}
+
+// isDoubtful reports whether the slot is tentative after the peer has refused a conn, and how many others this host holds.
+func (p *slot) isDoubtful() (others int, doubtful bool) {
+	if p == nil {
+		return 0, false
+	}
+	p.of.table.mu.Lock()
+	defer p.of.table.mu.Unlock()
+	return len(p.of.held) - 1, p.tentative && p.of.refused && !p.gone
 }
 
 // refuse gives the slot back of a conn that the peer has refused, and reports whether this host holds no other.

@@ -19,6 +19,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/protocol/circuitv2/relay"
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/test/procs"
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
@@ -187,6 +188,28 @@ func TestSurviveARelayThatLetsHardlyAnythingThrough(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, noise(total), got)
 		t.Logf("%d resumes", s.Snapshot().Resumes)
+	})
+}
+
+// A client that is closed while it leaves a circuit does not wait for that.
+func TestAClientClosesAtOnceWhileACircuitIsLeft(t *testing.T) {
+	procs.Alone(t)
+	synctest.Test(t, func(t *testing.T) {
+		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{
+			Delay: time.Millisecond, Relayed: true, RelayLimit: &relay.RelayLimit{Duration: time.Hour, Data: 128 << 10},
+		})
+		for size := 90 << 10; size < 100<<10; size += 1 << 10 { // the last of these spend what is left of a circuit
+			clientCfg, serverCfg := lasting()
+			s, c, server := relayedSession(t, hosts.Alice, hosts.Bob, clientCfg, serverCfg)
+			_, err := s.Call(t.Context(), "", noise(size))
+			require.NoError(t, err)
+			began := time.Now()
+			require.NoError(t, c.Close())
+			require.Less(t, time.Since(began), quick, size)
+			require.NoError(t, server.Stop())
+			require.NoError(t, hosts.Alice.Network().ClosePeer(hosts.Bob.ID()))
+			time.Sleep(time.Second)
+		}
 	})
 }
 

@@ -94,14 +94,16 @@ func serveEchoing(t *testing.T, s *Server) {
 func TestSurviveCutsUnderADedicatedStream(t *testing.T) {
 	const cuts = 6 // a host takes no more than 8 connections of one peer, and keeps a silent one of QUIC for 30 s
 	t.Parallel()
-	onProxied(t, func(t *testing.T, a, b host.Host, f faultnet.Fault, _ testnet.Transport) {
-		clientCfg, serverCfg := lasting()
+	onProxied(t, func(t *testing.T, a, b host.Host, f faultnet.Fault, tr testnet.Transport) {
+		clientCfg, serverCfg := lastingReal()
+		if tr == testnet.QUIC { // nobody but the heartbeat sees a cut
+			clientCfg.Heartbeat, serverCfg.Heartbeat = quick, quick
+		}
 		clientCfg.ReplayWindow, serverCfg.ReplayWindow = 128<<10, 128<<10
 		log := newStepLog()
 		clientCfg.OnState = log.note
 		serveEchoing(t, newServer(t, b, serverCfg))
-		s, err := newClient(t, a, clientCfg).Connect(testContext(t), b.ID(), callTag)
-		require.NoError(t, err)
+		s := connectQuick(t, newClient(t, a, clientCfg), b)
 		e := startEchoing(t, s)
 		began := time.Now()
 		for i := range cuts {

@@ -40,6 +40,7 @@ func TestMemoryOfDetachedConnsIsBounded(t *testing.T) {
 				<-s.Done()
 				_ = s.Close() // what was received and not read
 			}
+			synctest.Wait() // Done is closed by a goroutine
 			require.LessOrEqual(t, runtime.NumGoroutine(), goroutines+2, "goroutines")
 			left := (heap.WithStacks() - before) / conns
 			t.Logf("%s, after: %d bytes", name, left)
