@@ -1,6 +1,8 @@
 package session
 
 import (
+	"sync"
+
 	"github.com/peerlane/peerlane/internal/registry"
 )
 
@@ -11,10 +13,67 @@ func (s *Session) ForDiagnostics() registry.Session { return (*inspected)(s) }
 type inspected Session
 
 // Show implements registry.Session.
-func (i *inspected) Show(snapshot func() any) (remove func()) {
-	l := &shownLane{snapshot}
+func (i *inspected) Show(snapshot func() any, count func(*registry.Counts)) (remove func()) {
+	l := &shownLane{snapshot, count}
 	i.lanes.shown.Add(l)
-	return func() { i.lanes.shown.Remove(l) }
+	return sync.OnceFunc(func() {
+		i.lanes.counting.Lock()
+		defer i.lanes.counting.Unlock()
+		i.lanes.shown.Remove(l)
+		if count == nil {
+			return
+		}
+		if i.lanes.past == nil {
+			i.lanes.past = new(registry.Counts)
+		}
+		count(i.lanes.past)
+	})
+}
+
+// SetWatch implements registry.Session.
+func (i *inspected) SetWatch(w *registry.Watch) { i.watch.Store(w) }
+
+// Watch implements registry.Session.
+func (i *inspected) Watch() *registry.Watch { return i.watch.Load() }
+
+// Counts implements registry.Session.
+func (i *inspected) Counts() registry.Counts {
+	c := (*Session)(i).counts()
+	i.lanes.counting.Lock()
+	defer i.lanes.counting.Unlock()
+	if i.lanes.past != nil {
+		c.Add(i.lanes.past)
+	}
+	for _, l := range i.lanes.shown.All() {
+		if l.count != nil {
+			l.count(&c)
+		}
+	}
+	return c
+}
+
+// counts returns the counts of the session and its streams.
+func (s *Session) counts() registry.Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, streams := s.snapshotLocked(), s.stats.streams
+	for _, st := range s.shared.open {
+		streams.in += st.got
+		streams.out += st.sent
+	}
+	for st := range s.dedicated.open {
+		in, out := st.moved()
+		streams.in += in
+		streams.out += out
+	}
+	return registry.Counts{
+		registry.Resumes: v.Resumes, registry.Migrations: v.Migrations, registry.Resent: v.Resent,
+		registry.BytesIn: v.BytesIn, registry.BytesOut: v.BytesOut,
+		registry.CallsIn: v.RequestsIn, registry.CallsOut: v.RequestsOut,
+		registry.MessagesIn: v.MessagesIn, registry.MessagesOut: v.MessagesOut,
+		registry.Undelivered: v.Undelivered, registry.Late: v.Late, registry.Refused: v.Refused, registry.Cancelled: v.Cancelled,
+		registry.StreamsEnded: streams.ended, registry.StreamBytesIn: streams.in, registry.StreamBytesOut: streams.out,
+	}
 }
 
 // State implements registry.Session.
@@ -80,12 +139,12 @@ func (st *Stream) inspectLocked() registry.Stream {
 	if st.ends != nil {
 		v.ID = st.ends.number
 	}
+	v.In, v.Out = st.moved()
 	switch c := st.conn.(type) {
 	case *dedicated:
-		v.In, v.Out = c.got.Load(), c.wrote()
 		v.State = stateOf(true, c.writeEnded.Load() || st.closed.Load(), c.readEnded.Load() || st.closed.Load())
 	case *resumable:
-		v.Kind, v.In, v.Out = "resumable", c.got.Load(), c.wrote.Load()
+		v.Kind = "resumable"
 		v.State = stateOf(true, c.ended.Load() || st.closed.Load(), c.over.Load() || st.closed.Load())
 	}
 	return v

@@ -17,10 +17,16 @@ import (
 type lanes struct {
 	open  map[*openLane]struct{}
 	shown registry.Registry[*shownLane] // has its own lock
+
+	counting sync.Mutex       // held from the removal of a lane from shown until its counts are in past
+	past     *registry.Counts // of the lanes that have been removed; nil: 0
 }
 
 // shownLane is a lane that diagnostics list.
-type shownLane struct{ snapshot func() any }
+type shownLane struct {
+	snapshot func() any
+	count    func(*registry.Counts) // adds the lane's counts; nil: none
+}
 
 // openLane is one such lane.
 type openLane struct {

@@ -160,6 +160,9 @@ func (st *muxed) endLocked(err error) {
 // leaveLocked removes the stream from the table.
 func (st *muxed) leaveLocked() {
 	st.ended = true
+	if st.id != 0 {
+		st.s.stats.streams.add(st.got, st.sent)
+	}
 	delete(st.s.shared.open, st.id)
 	switch {
 	case !st.mine:

@@ -172,7 +172,7 @@ func (t *Transfer) Progress() Progress {
 
 // on records that the transfer runs on a session, until off is called.
 func (t *Transfer) on(s *session.Session) (off func()) {
-	hide := s.ForDiagnostics().Show(t.shown)
+	hide := s.ForDiagnostics().Show(t.shown, nil)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.sessions == nil {

@@ -17,12 +17,15 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.etcd.io/bbolt"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/diagnostics"
+	"github.com/peerlane/peerlane/diagnostics/metrics"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/node/dht"
@@ -92,6 +95,9 @@ var (
 	_ bulk.Mode
 	_ resume.Options
 	_ http.Client
+	_ prometheus.Labels
+	_ promhttp.HandlerOpts
+	_ metrics.Collector
 	_ time.Time
 	_ peerlanetest.Link
 	_ = errors.New
