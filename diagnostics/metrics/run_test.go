@@ -17,6 +17,7 @@ import (
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/diagnostics"
+	"github.com/peerlane/peerlane/internal/test/oldpeer"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
@@ -324,4 +325,34 @@ func TestResumesAndTheWayToADirectConnection(t *testing.T) {
 			back["peerlane_resume_duration_seconds{server}"]}, fmt.Sprint(back))
 		require.InDelta(t, 12, back["peerlane_resume_duration_seconds_sum{client}"], 8)
 	})
+}
+
+// Keepers, transfers and the calls of old peers are gauges too.
+func TestKeepersTransfersAndOldCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPair(t, nil)
+		gate := make(chan struct{})
+		require.NoError(t, p.server.Start(tag, func(b []byte) ([]byte, error) {
+			<-gate
+			return b, nil
+		}))
+		k, err := p.client.Keep(p.Bob.ID(), tag, &peerlane.KeeperConfig{Sessions: 2})
+		require.NoError(t, err)
+		answered := make(chan error, 1)
+		go func() {
+			_, err := (&oldpeer.Client{Host: p.Alice}).Send(t.Context(), p.Bob.ID(), tag, []byte("x"))
+			answered <- err
+		}()
+		settle()
+		p.scraped(t, nil).requireThat(t, scrape{"peerlane_keeper_sessions_wanted{client}": 2, "peerlane_keeper_sessions{client}": 2,
+			"peerlane_old_calls{server}": 1})
+		close(gate)
+		require.NoError(t, <-answered)
+		require.NoError(t, k.Close())
+		settle()
+		p.scraped(t, nil).gaugesAreZero(t)
+	})
+	var r row
+	r.addSession(&diagnostics.SessionSnapshot{Transfers: []diagnostics.TransferSnapshot{{Receiving: true}, {}, {}}})
+	require.Equal(t, []float64{1, 2}, []float64{r.gauges[transfersIn], r.gauges[transfersOut]})
 }

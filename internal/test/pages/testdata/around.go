@@ -20,9 +20,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/codec/cbor"
+	"github.com/peerlane/peerlane/codec/json"
+	"github.com/peerlane/peerlane/codec/protobuf"
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/diagnostics"
 	"github.com/peerlane/peerlane/diagnostics/metrics"
@@ -81,6 +85,9 @@ var (
 	begin func(*testing.T, host.Host, peer.ID) upload
 )
 
+// A Receipt is the answer to a typed call.
+type Receipt struct{}
+
 // An upload is what a test of a program waits for.
 type upload interface{ Wait() error }
 
@@ -95,6 +102,10 @@ var (
 	_ bulk.Mode
 	_ resume.Options
 	_ http.Client
+	_ cbor.Codec
+	_ json.Codec
+	_ protobuf.Codec
+	_ structpb.Struct
 	_ prometheus.Labels
 	_ promhttp.HandlerOpts
 	_ metrics.Collector
