@@ -90,7 +90,12 @@ func (e *endings) step(s *session.Session, change session.StateChange) {
 		e.mu.Unlock()
 		return
 	}
-	away, indirect := f.stepLocked(change)
+	var path *Path
+	if c, ok := change.Conn.(*carrier); ok && change.State != session.StateEnded {
+		p := c.Path()
+		path = &p
+	}
+	away, indirect := f.stepLocked(change, path)
 	e.mu.Unlock()
 	if away >= 0 {
 		f.to.watch.Observe(registry.ResumeTime, away)
@@ -101,8 +106,8 @@ func (e *endings) step(s *session.Session, change session.StateChange) {
 }
 
 // stepLocked returns how long the session was detached, if it has just been resumed, and how long it was not direct, if it has just become
-// direct. Otherwise each is negative.
-func (f *followed) stepLocked(change session.StateChange) (away, indirect time.Duration) {
+// direct. Otherwise each is negative. path is that of its carrier; nil: not known.
+func (f *followed) stepLocked(change session.StateChange, path *Path) (away, indirect time.Duration) {
 	away, indirect = -1, -1
 	switch change.State {
 	case session.StateDetached:
@@ -114,10 +119,9 @@ func (f *followed) stepLocked(change session.StateChange) (away, indirect time.D
 		}
 	}
 	f.detached = time.Time{}
-	c, ok := change.Conn.(*carrier)
 	switch {
-	case !ok || change.State == session.StateEnded:
-	case c.Path().Relayed:
+	case path == nil:
+	case path.Relayed:
 		if f.relayed.IsZero() {
 			f.relayed = change.At
 		}

@@ -58,13 +58,37 @@ func TestTagsBeyondTheMostShareTheirCounts(t *testing.T) {
 	require.Len(t, e.counts(), registry.MaxTags+1)
 }
 
-// The steps of a session that is not followed say nothing, and a loss that was never noticed has no time.
-func TestStepsThatHaveNoDuration(t *testing.T) {
-	var e endings
-	e.step(nil, session.StateChange{State: session.StateResumed, At: time.Now()})
-	for _, change := range []session.StateChange{{State: session.StateConnected}, {State: session.StateResumed}, {State: session.StateEnded}} {
-		f := &followed{relayed: time.Unix(1, 0)}
-		away, indirect := f.stepLocked(change)
-		require.Equal(t, []time.Duration{-1, -1}, []time.Duration{away, indirect}, change.State)
+// A session is detached until it is resumed, and not direct from its first relayed carrier to its next direct one.
+func TestTheDurationsOfSteps(t *testing.T) {
+	relayed, direct := &Path{Relayed: true}, &Path{}
+	began := time.Unix(1000, 0)
+	var f followed
+	for n, step := range []struct {
+		at             time.Duration
+		state          session.State
+		path           *Path
+		away, indirect time.Duration
+	}{
+		{0, session.StateConnected, direct, -1, -1},
+		{1, session.StateDetached, direct, -1, -1},
+		{5, session.StateResumed, relayed, 4, -1},
+		{6, session.StateMigrated, relayed, -1, -1},
+		{7, session.StateDetached, relayed, -1, -1},
+		{9, session.StateResumed, relayed, 2, -1},
+		{11, session.StateMigrated, direct, -1, 6},
+		{12, session.StateMigrated, direct, -1, -1},
+		{13, session.StateDetached, direct, -1, -1},
+		{14, session.StateResumed, direct, 1, -1},
+		{15, session.StateResumed, direct, -1, -1}, // the loss was not noticed
+		{16, session.StateMigrated, relayed, -1, -1},
+		{17, session.StateDetached, relayed, -1, -1},
+		{20, session.StateResumed, direct, 3, 4},
+		{21, session.StateMigrated, nil, -1, -1},
+		{22, session.StateEnded, nil, -1, -1},
+	} {
+		away, indirect := f.stepLocked(session.StateChange{State: step.state, At: began.Add(step.at)}, step.path)
+		require.Equal(t, []time.Duration{step.away, step.indirect}, []time.Duration{away, indirect}, "step %d", n)
 	}
+	var e endings
+	e.step(nil, session.StateChange{State: session.StateResumed, At: began}) // it is not followed
 }
