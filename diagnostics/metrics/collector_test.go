@@ -247,3 +247,28 @@ func BenchmarkObserve(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkScrape scrapes a server with 1000 sessions.
+func BenchmarkScrape(b *testing.B) {
+	h := newHost(b)
+	s, err := peerlane.NewServer(h, &peerlane.ServerConfig{AdmitAll: true, MaxConcurrentConns: 2000, IdleTimeout: time.Hour})
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = s.Stop() })
+	c, err := peerlane.NewClient(h, &peerlane.ClientConfig{AdmitAll: true, Heartbeat: time.Hour})
+	require.NoError(b, err)
+	b.Cleanup(func() { _ = c.Close() })
+	require.NoError(b, s.Start(tag, func(b []byte) ([]byte, error) { return b, nil }))
+	for range 1000 {
+		_, err := c.Connect(b.Context(), h.ID(), tag)
+		require.NoError(b, err)
+	}
+	all, reg := New(), prometheus.NewRegistry()
+	all.AddServer(s)
+	require.NoError(b, reg.Register(all))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := reg.Gather(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
