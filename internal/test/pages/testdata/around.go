@@ -26,6 +26,7 @@ import (
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/codec/cbor"
 	"github.com/peerlane/peerlane/codec/json"
+	"github.com/peerlane/peerlane/codec/packet"
 	"github.com/peerlane/peerlane/codec/protobuf"
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/diagnostics"
@@ -64,6 +65,7 @@ var (
 	carrier    net.Conn
 	ln         net.Listener
 	file       *os.File
+	stream     *session.Stream
 	store      io.Writer
 	db         *bbolt.DB
 
@@ -85,6 +87,9 @@ var (
 	begin func(*testing.T, host.Host, peer.ID) upload
 )
 
+// An Order is what a typed call takes.
+type Order struct{}
+
 // A Receipt is the answer to a typed call.
 type Receipt struct{}
 
@@ -104,6 +109,7 @@ var (
 	_ http.Client
 	_ cbor.Codec
 	_ json.Codec
+	_ packet.Codec
 	_ protobuf.Codec
 	_ structpb.Struct
 	_ prometheus.Labels
