@@ -105,9 +105,6 @@ func TestRefusalsAreRemembered(t *testing.T) {
 		require.Error(t, err)
 		synctest.Wait()
 		c, s := client.ForDiagnostics(), server.ForDiagnostics()
-		require.Len(t, c.Counts(), 2, "/a and /b")
-		require.Len(t, s.Counts(), 2)
-		c.Counts, c.Observe = nil, nil // functions are not equal
 		require.Len(t, c.Refusals, 1)
 		require.Len(t, s.Refusals, 2)
 		for _, e := range append(s.Refusals, c.Refusals...) {
