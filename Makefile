@@ -19,7 +19,7 @@ fmt: ; gofmt -l -w . && go fix ./... && cd bench && go fix ./...
 
 test: ; go test ./...
 
-race: ; go test -race -count=1 -skip Nettest ./codes ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./node/... ./peerlanetest ./internal/... ./diagnostics .
+race: ; go test -race -count=1 -skip Nettest ./codes ./codec/... ./internal/frame ./psk ./resume ./session ./record/... ./bulk ./transfer ./transfer/source ./transfer/internal/staging ./node/... ./peerlanetest ./internal/... ./diagnostics/... .
 
 # Hosts behind every pair of NATs. Fails where the machine allows no network namespaces.
 reach:
@@ -55,8 +55,8 @@ nightly:
 vet:
 	go vet -tags examples,browser ./...
 	cd bench && go vet ./...
-	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./codes ./internal/frame ./internal/flow ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/choice ./internal/deadline ./internal/faultnet ./internal/nat ./internal/test/natlab || exit 1; done
-	GOOS=windows GOARCH=amd64 go vet . ./diagnostics ./node/... # which need the whole of libp2p: one platform, the one that differs most
+	for p in $(PLATFORMS); do GOOS=$${p%/*} GOARCH=$${p#*/} go vet ./codes ./codec/... ./internal/frame ./internal/flow ./psk ./resume ./session ./record/... ./bulk ./transfer/... ./internal/b3tree ./internal/choice ./internal/deadline ./internal/faultnet ./internal/nat ./internal/test/natlab || exit 1; done
+	GOOS=windows GOARCH=amd64 go vet . ./diagnostics/... ./node/... # which need the whole of libp2p: one platform, the one that differs most
 
 # int has 32 bits on the small machines at home, and files may be larger.
 32bit: ; GOARCH=386 go test -count=1 ./internal/frame ./internal/flow ./internal/fair ./psk ./resume ./session ./record ./bulk ./transfer/source ./transfer/internal/staging

@@ -25,7 +25,7 @@ func (c *Client) ForDiagnostics() registry.Side {
 	}
 	p.mu.Unlock()
 	v := registry.Side{Host: p.host.ID().String(), Keys: keyIDs(keys), Closes: p.ends.all(), Refusals: p.failed.All(),
-		Keepers: c.keepers.inspect()}
+		Keepers: c.keepers.inspect(), Counts: p.ends.counts, Observe: p.ends.observers.Add}
 	v.Limits = append(limitsOf(p.quota), registry.Limit{Name: "pool", Used: int64(pooled), Max: int64(p.cfg.MaxIdleConns)})
 	v.Limits = append(v.Limits, old...)
 	v.Limits = append(v.Limits, dialSlots.inspect(p.host.Network())...)
@@ -35,7 +35,7 @@ func (c *Client) ForDiagnostics() registry.Side {
 // ForDiagnostics returns what package diagnostics shows of s beside its sessions. Programs have no use for it.
 func (s *Server) ForDiagnostics() registry.Side {
 	v := registry.Side{Host: s.host.ID().String(), Keys: keyIDs(s.currentKeys()), Closes: s.ends.all(), Refusals: s.refused.All(),
-		Limits: limitsOf(s.quota)}
+		Limits: limitsOf(s.quota), Counts: s.ends.counts, Observe: s.ends.observers.Add}
 	for _, t := range s.servedTags() {
 		v.Tags = append(v.Tags, string(t.tag))
 		for _, c := range t.legacyCalls() {
@@ -117,10 +117,12 @@ func (p *pool) noteFailed(ctx context.Context, key poolKey, path Path, err error
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}
+	p.ends.failed(key.tag, err)
 	p.failed.Add(registry.Event{At: time.Now(), Peer: key.peer.String(), Tag: string(key.tag), Path: pathText(path), Err: err})
 }
 
 // noteRefused records that a carrier was refused.
 func (t *servedTag) noteRefused(conn *Conn, err error) {
+	t.server.ends.failed(t.tag, err)
 	t.server.refused.Add(registry.Event{At: time.Now(), Peer: conn.RemotePeer().String(), Tag: string(t.tag), Path: pathText(conn.Path()), Err: err})
 }

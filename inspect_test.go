@@ -54,6 +54,9 @@ func TestWhatDiagnosticsShow(t *testing.T) {
 		bob := h.Bob.ID().String()
 		require.Len(t, client.Sessions(), 2)
 		c, s := client.ForDiagnostics(), server.ForDiagnostics()
+		require.Len(t, c.Counts(), 2, "/a and /b")
+		require.Len(t, s.Counts(), 2)
+		c.Counts, c.Observe = nil, nil // functions are not equal
 		require.Equal(t, registry.Side{
 			Host: h.Alice.ID().String(), Keepers: []registry.Keeper{{Peer: bob, Tag: "/a", Want: 1, Open: 1}}, Closes: []registry.Event{}, Refusals: []registry.Event{},
 			Limits: []registry.Limit{{Name: "calls", Max: 1000}, {Name: "memory", Max: 1 << 30}, {Name: "pool", Used: 1, Max: 100},

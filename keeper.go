@@ -114,6 +114,7 @@ func (c *Client) Keep(pid peer.ID, tag protocol.ID, config *KeeperConfig) (*Keep
 		k.stop()
 		return nil, k.stopped()
 	}
+	c.pool.ends.expect(tag)
 	c.pool.watchOnce.Do(c.pool.watch)
 	c.pool.book.hold(pid)
 	c.pool.host.Network().Notify(k.conns)

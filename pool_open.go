@@ -55,7 +55,7 @@ func (p *pool) finishOpening(key poolKey, e *poolEntry, l link, err error) (unus
 		p.old[key] = make(chan struct{}, maxLegacyCalls)
 	}
 	e.link, e.err = l, err
-	close(e.ready)
+	defer close(e.ready) // when the session is kept: its first call is measured too
 	if l.session == nil {
 		if p.entries[key] == e {
 			delete(p.entries, key)

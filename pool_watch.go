@@ -172,6 +172,7 @@ func (p *pool) takeDirect(s *session.Session, key poolKey) {
 func (p *pool) onState(key poolKey) func(*session.Session, session.StateChange) {
 	hook := &pathHook{call: p.cfg.OnPath}
 	return func(s *session.Session, change session.StateChange) {
+		p.ends.step(s, change)
 		switch change.State {
 		case session.StateConnected, session.StateResumed, session.StateMigrated:
 			p.mu.Lock()

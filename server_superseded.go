@@ -11,6 +11,7 @@ import (
 
 // onState follows the steps of a session, and reports them to the application.
 func (t *servedTag) onState(s *session.Session, change session.StateChange) {
+	t.server.ends.step(s, change)
 	switch change.State {
 	case session.StateDetached:
 		t.remember(s, change)

@@ -67,6 +67,7 @@ func (s *Server) serve(tag protocol.ID, handler Handler) error {
 		return err
 	}
 	s.tags[tag] = t
+	s.ends.expect(tag)
 	if !s.watched {
 		s.watched = true
 		go s.watchHost()

@@ -57,7 +57,13 @@ func (r *Registry) remove(l *Lane) {
 // list makes snapshots list the lane, until unlist is called. The session ends the lane with itself.
 func (l *Lane) list(s *session.Session) {
 	l.opts.Registry.add(l)
-	l.hide = s.ForDiagnostics().Show("bulk", l.name, func() any { return l.Snapshot() })
+	l.hide = s.ForDiagnostics().Show("bulk", l.name, func() any { return l.Snapshot() }, l.count)
+}
+
+// count adds the lane's counts to c.
+func (l *Lane) count(c *registry.Counts) {
+	v := l.Snapshot()
+	c.Add(&registry.Counts{registry.BulkBytesIn: v.Read, registry.BulkBytesOut: v.Written, registry.BlocksRaw: v.Raw, registry.BlocksWire: v.Wire})
 }
 
 // unlist ends what list began, if anything.

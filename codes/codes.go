@@ -40,6 +40,7 @@ const (
 	PSKTampered   Code = 21 // the key is known, but the hello was changed on the way
 	ReplyTooLarge Code = 22 // the handler ran; its reply is over the caller's size limit
 	Unread        Code = 23 // the reader of a stream closed its side and dropped bytes that it had not read
+	Undecodable   Code = 24 // the value of a request cannot be decoded as the type that its handler takes
 )
 
 var names = [...]string{
@@ -67,6 +68,7 @@ var names = [...]string{
 	PSKTampered:   "psk tampered",
 	ReplyTooLarge: "reply too large",
 	Unread:        "closed without reading the rest",
+	Undecodable:   "undecodable",
 }
 
 // String returns the code's name, or "code N" for one this version does not know.

@@ -2,7 +2,6 @@ package diagnostics
 
 import (
 	"cmp"
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -10,6 +9,7 @@ import (
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/codes"
+	"github.com/peerlane/peerlane/internal/cause"
 	"github.com/peerlane/peerlane/internal/registry"
 	"github.com/peerlane/peerlane/record"
 	"github.com/peerlane/peerlane/session"
@@ -195,23 +195,10 @@ func causeOf(err error) *Cause {
 	if err == nil {
 		return nil
 	}
-	c := &Cause{By: ByNetwork, Text: textOf(err)}
-	for next := err; next != nil; {
-		e, ok := errors.AsType[*session.Error](next)
-		if !ok {
-			break
-		}
-		if c.Code == "" && e.Code != codes.OK {
-			c.Code, c.By = e.Code.String(), ByLocal
-		}
-		if e.Remote {
-			c.By = ByPeer
-			break
-		}
-		next = e.Err
-	}
-	if c.By == ByNetwork && errors.Is(err, session.ErrClosed) {
-		c.By = ByLocal
+	by, code := cause.Of(err)
+	c := &Cause{By: by, Text: textOf(err)}
+	if code != codes.OK {
+		c.Code = code.String()
 	}
 	return c
 }

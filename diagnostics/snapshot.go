@@ -1,6 +1,10 @@
 package diagnostics
 
-import "time"
+import (
+	"time"
+
+	"github.com/peerlane/peerlane/internal/cause"
+)
 
 // Version is the version of the snapshots: see the package's documentation.
 const Version = 1
@@ -125,9 +129,9 @@ type Cause struct {
 
 // The values of Cause.By.
 const (
-	ByLocal   = "local"   // this side
-	ByPeer    = "peer"    // the peer, which said why
-	ByNetwork = "network" // neither: a connection broke, fell silent, or could not be opened
+	ByLocal   = cause.Local   // this side
+	ByPeer    = cause.Peer    // the peer, which said why
+	ByNetwork = cause.Network // neither: a connection broke, fell silent, or could not be opened
 )
 
 // A KeeperSnapshot is a Keeper as it stands.

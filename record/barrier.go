@@ -63,9 +63,11 @@ func (s *Stream) barrier(ctx context.Context, seq uint64) error {
 	case <-b.met:
 	case <-ctx.Done():
 	}
+	now := time.Now()
+	s.observeBarrier(now.Sub(b.began))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stats.countBarrier(b, time.Now())
+	s.stats.countBarrier(b, now)
 	select {
 	case <-b.met:
 		return b.err

@@ -40,6 +40,27 @@ func (c *counters) countBarrier(b *barrier, now time.Time) {
 	c.applyWait += now.Sub(flushed)
 }
 
+// count adds the stream's counts to c.
+func (s *Stream) count(c *registry.Counts) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := &s.stats
+	c.Add(&registry.Counts{
+		registry.BatchesIn: n.batchesIn, registry.BatchesOut: n.batchesOut, registry.AcksIn: n.acksIn, registry.AcksOut: n.acksOut,
+		registry.PiggybackIn: n.piggybackIn, registry.PiggybackOut: n.piggybackOut,
+		registry.FailuresIn: n.failuresIn, registry.FailuresOut: n.failuresOut,
+		registry.RecordsIn: n.recordsIn, registry.RecordsOut: n.recordsOut,
+		registry.RecordBytesIn: n.bytesIn, registry.RecordBytesOut: n.bytesOut,
+	})
+}
+
+// observeBarrier reports how long a barrier took, if there is an observer.
+func (s *Stream) observeBarrier(took time.Duration) {
+	if s.watch != nil {
+		s.watch().Observe(registry.BarrierWait, took)
+	}
+}
+
 // Snapshot is the state of a stream. Out counts what this side writes, In what it reads.
 type Snapshot struct {
 	ID     uint64 // among the streams of this process

@@ -18,6 +18,7 @@ import (
 	"github.com/peerlane/peerlane/internal/hook"
 	"github.com/peerlane/peerlane/internal/lane"
 	"github.com/peerlane/peerlane/internal/lively"
+	"github.com/peerlane/peerlane/internal/registry"
 	"github.com/peerlane/peerlane/internal/steady"
 	"github.com/peerlane/peerlane/session"
 )
@@ -37,15 +38,16 @@ type Stream struct {
 	name     string
 	peer     string
 	opened   time.Time
-	id       uint64      // unique in this process
-	batchAck bool        // both sides know acknowledgements in a BATCH
-	given    bool        // both sides report in CLOSE which records the application was given
-	store    Store       // nil if there is none
-	lease    *lease      // of the Store
-	log      LogID       // the log that this side writes
-	lane     lane.Stream // what the conn is to a lane; nil if it is on no session
-	leave    func()      // removes the stream from its session's lanes; nil if it is on no session
-	peerLog  LogID       // the log that this side reads
+	id       uint64                 // unique in this process
+	batchAck bool                   // both sides know acknowledgements in a BATCH
+	given    bool                   // both sides report in CLOSE which records the application was given
+	store    Store                  // nil if there is none
+	lease    *lease                 // of the Store
+	log      LogID                  // the log that this side writes
+	lane     lane.Stream            // what the conn is to a lane; nil if it is on no session
+	leave    func()                 // removes the stream from its session's lanes; nil if it is on no session
+	peerLog  LogID                  // the log that this side reads
+	watch    func() *registry.Watch // of the session; nil if it is on no session
 
 	ended    chan struct{} // closed when err is set
 	done     chan struct{} // closed when both loops have returned
@@ -167,7 +169,9 @@ func (s *Stream) start() {
 	if st, ok := s.conn.(*session.Stream); ok {
 		s.lane = st.ForLane()
 		s.lane.SetPayload(s.payload.Load)
-		leave, hide := s.lane.FlushOnClose(s.flush), st.Session().ForDiagnostics().Show("record", st.Name(), func() any { return s.Snapshot() })
+		below := st.Session().ForDiagnostics()
+		s.watch = below.Watch
+		leave, hide := s.lane.FlushOnClose(s.flush), below.Show("record", st.Name(), func() any { return s.Snapshot() }, s.count)
 		s.leave = func() {
 			leave()
 			hide()

@@ -9,6 +9,7 @@ import (
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/fair"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/registry"
 	"github.com/peerlane/peerlane/internal/zstd"
 )
 
@@ -118,7 +119,8 @@ func (s *Session) callPeer(ctx context.Context, op string, head outgoing, value 
 	if err := ctx.Err(); err != nil {
 		return answer{}, fail(NotSent, err)
 	}
-	wait, byCtx := s.callWait(ctx, s.touchCall())
+	began := s.touchCall()
+	wait, byCtx := s.callWait(ctx, began)
 
 	c := s.newCall()
 	c.out = head
@@ -140,7 +142,21 @@ func (s *Session) callPeer(ctx context.Context, op string, head outgoing, value 
 	case <-timeout:
 		c.giveUp(fail(Unknown, fmt.Errorf("no answer in %v: %w", wait, os.ErrDeadlineExceeded)))
 	}
-	return c.result(op, link)
+	a, err := c.result(op, link)
+	s.observeCall(began, err)
+	return a, err
+}
+
+// observeCall reports how long a call took that began then, if there is an observer.
+func (s *Session) observeCall(began time.Duration, err error) {
+	w := s.watch.Load()
+	switch {
+	case !w.On():
+	case err != nil:
+		w.Observe(registry.CallFailed, s.elapsed()-began)
+	default:
+		w.Observe(registry.CallAnswered, s.elapsed()-began)
+	}
 }
 
 // callWait returns how long a call that begins now waits, 0 meaning forever, and whether the ctx enforces that.

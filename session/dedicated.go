@@ -193,11 +193,25 @@ func (st *Stream) announceLocked(open bool) {
 	}
 }
 
+// moved returns how many bytes have been read from a dedicated stream and written to it. s.mu is held.
+func (st *Stream) moved() (in, out uint64) {
+	switch c := st.conn.(type) {
+	case *dedicated:
+		return c.got.Load(), c.wrote()
+	case *resumable:
+		return c.got.Load(), c.wrote.Load()
+	}
+	return 0, 0 // not open yet
+}
+
 // forgetDedicated unregisters st.
 func (s *Session) forgetDedicated(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.dedicated.open, st)
+	if _, open := s.dedicated.open[st]; open {
+		s.stats.streams.add(st.moved())
+		delete(s.dedicated.open, st)
+	}
 	st.announceLocked(false)
 	s.departLocked(st.arrival)
 	if st.ends != nil {

@@ -50,6 +50,7 @@ var (
 	ErrGoingAway   = errors.New("going away")                        // the peer is draining
 	ErrNoReply     = errors.New("handler returned without a reply")  // SendWait reached a handler that did not reply
 	ErrInternal    = errors.New("internal error")                    // the remote handler panicked
+	ErrUndecodable = errors.New("undecodable")                       // a value does not fit the type that its receiver takes
 	ErrReplied     = errors.New("message already replied to")        // second Reply
 	ErrOneWay      = errors.New("message wants no reply")            // Reply to a one-way message
 	ErrInvalid     = invalid.Err                                     // an argument or a field of a Config; the text names it
@@ -81,6 +82,7 @@ var codeErrors = map[codes.Code]error{
 	codes.NotAllowed:    ErrNotAllowed,
 	codes.GoingAway:     ErrGoingAway,
 	codes.NoReply:       ErrNoReply,
+	codes.Undecodable:   ErrUndecodable,
 }
 
 // Error is the typed error of sessions and of the layers above. By errors.Is it matches the sentinel of its Code and any error that Err
@@ -192,6 +194,7 @@ var outcomes = map[codes.Code]Outcome{
 	codes.Unsupported:   Rejected,
 	codes.NotAllowed:    Rejected,
 	codes.Unread:        Rejected,
+	codes.Undecodable:   Rejected,
 	codes.GoingAway:     NotSent,
 }
 

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"sync"
+
 	"github.com/peerlane/peerlane/internal/registry"
 )
 
@@ -11,13 +13,73 @@ func (s *Session) ForDiagnostics() registry.Session { return (*inspected)(s) }
 type inspected Session
 
 // Show implements registry.Session.
-func (i *inspected) Show(kind, name string, snapshot func() any) (remove func()) {
-	s, l := (*Session)(i), &shownLane{kind: kind, name: name, snapshot: snapshot}
+func (i *inspected) Show(kind, name string, snapshot func() any, count func(*registry.Counts)) (remove func()) {
+	s, l := (*Session)(i), &shownLane{kind: kind, name: name, snapshot: snapshot, count: count}
 	s.announceShown(l, true)
 	s.lanes.shown.Add(l)
-	return func() {
-		s.lanes.shown.Remove(l)
+	return sync.OnceFunc(func() {
+		s.hide(l)
 		s.announceShown(l, false)
+	})
+}
+
+// hide removes l from the list, and keeps what it has counted.
+func (s *Session) hide(l *shownLane) {
+	s.lanes.counting.Lock()
+	defer s.lanes.counting.Unlock()
+	s.lanes.shown.Remove(l)
+	if l.count == nil {
+		return
+	}
+	if s.lanes.past == nil {
+		s.lanes.past = new(registry.Counts)
+	}
+	l.count(s.lanes.past)
+}
+
+// SetWatch implements registry.Session.
+func (i *inspected) SetWatch(w *registry.Watch) { i.watch.Store(w) }
+
+// Watch implements registry.Session.
+func (i *inspected) Watch() *registry.Watch { return i.watch.Load() }
+
+// Counts implements registry.Session.
+func (i *inspected) Counts() registry.Counts {
+	c := (*Session)(i).counts()
+	i.lanes.counting.Lock()
+	defer i.lanes.counting.Unlock()
+	if i.lanes.past != nil {
+		c.Add(i.lanes.past)
+	}
+	for _, l := range i.lanes.shown.All() {
+		if l.count != nil {
+			l.count(&c)
+		}
+	}
+	return c
+}
+
+// counts returns the counts of the session and its streams.
+func (s *Session) counts() registry.Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, streams := s.snapshotLocked(), s.stats.streams
+	for _, st := range s.shared.open {
+		streams.in += st.got
+		streams.out += st.sent
+	}
+	for st := range s.dedicated.open {
+		in, out := st.moved()
+		streams.in += in
+		streams.out += out
+	}
+	return registry.Counts{
+		registry.Resumes: v.Resumes, registry.Migrations: v.Migrations, registry.Resent: v.Resent,
+		registry.BytesIn: v.BytesIn, registry.BytesOut: v.BytesOut,
+		registry.CallsIn: v.RequestsIn, registry.CallsOut: v.RequestsOut,
+		registry.MessagesIn: v.MessagesIn, registry.MessagesOut: v.MessagesOut,
+		registry.Undelivered: v.Undelivered, registry.Late: v.Late, registry.Refused: v.Refused, registry.Cancelled: v.Cancelled,
+		registry.StreamsEnded: streams.ended, registry.StreamBytesIn: streams.in, registry.StreamBytesOut: streams.out,
 	}
 }
 
@@ -84,12 +146,12 @@ func (st *Stream) inspectLocked() registry.Stream {
 	if st.ends != nil {
 		v.ID = st.ends.number
 	}
+	v.In, v.Out = st.moved()
 	switch c := st.conn.(type) {
 	case *dedicated:
-		v.In, v.Out = c.got.Load(), c.wrote()
 		v.State = stateOf(true, c.writeEnded.Load() || st.closed.Load(), c.readEnded.Load() || st.closed.Load())
 	case *resumable:
-		v.Kind, v.In, v.Out = "resumable", c.got.Load(), c.wrote.Load()
+		v.Kind = "resumable"
 		v.State = stateOf(true, c.ended.Load() || st.closed.Load(), c.over.Load() || st.closed.Load())
 	}
 	return v

@@ -2,7 +2,9 @@ package session_test
 
 import (
 	"crypto/rand"
+	"io"
 	"net"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -102,11 +104,20 @@ func TestLanesAreListedUntilTheyAreRemoved(t *testing.T) {
 			}
 			return "a lane"
 		}
-		first, second := show.Show("", "first", lane), show.Show("", "second", lane)
+		counted := uint64(1)
+		count := func(c *registry.Counts) { c[registry.RecordsIn] += counted }
+		first, second := show.Show("", "first", lane, count), show.Show("", "second", lane, nil)
 		require.Equal(t, []any{"a lane", "a lane"}, show.State().Lanes)
+		counted = 5
+		require.EqualValues(t, 5, show.Counts()[registry.RecordsIn])
 		first()
+		counted = 7
 		first()
 		require.Equal(t, []any{"a lane"}, show.State().Lanes)
+		require.EqualValues(t, 5, show.Counts()[registry.RecordsIn], "of a lane that is over")
+		third := show.Show("", "third", lane, count)
+		require.EqualValues(t, 12, show.Counts()[registry.RecordsIn])
+		third()
 		over = true
 		require.Empty(t, show.State().Lanes)
 		second()
@@ -162,4 +173,74 @@ func TestTheStatesOfAStream(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What streams have moved stays in the counts of their session when they end.
+func TestTheCountsKeepStreamsThatHaveEnded(t *testing.T) {
+	for _, kind := range []string{"shared", "dedicated", "resumable"} {
+		t.Run(kind, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := peerlanetest.NewSessions(t, nil)
+				p.ToBob.SetStream("s", func(st *session.Stream) {
+					_, err := io.Copy(st, st)
+					require.NoError(t, err)
+				})
+				opts := &session.StreamOptions{Dedicated: kind != "shared", Resumable: kind == "resumable"}
+				for n := range uint64(3) {
+					st, err := p.Alice.OpenStream(t.Context(), "s", opts)
+					require.NoError(t, err)
+					_, err = st.Write(make([]byte, 1000))
+					require.NoError(t, err)
+					_, err = io.ReadFull(st, make([]byte, 1000))
+					require.NoError(t, err)
+					for _, s := range []*session.Session{p.Alice, p.Bob} {
+						c := s.ForDiagnostics().Counts()
+						require.Equal(t, []uint64{n, 1000 * (n + 1), 1000 * (n + 1)},
+							[]uint64{c[registry.StreamsEnded], c[registry.StreamBytesIn], c[registry.StreamBytesOut]})
+					}
+					require.NoError(t, st.Close())
+					synctest.Wait()
+					for _, s := range []*session.Session{p.Alice, p.Bob} {
+						c := s.ForDiagnostics().Counts()
+						require.Equal(t, []uint64{n + 1, 1000 * (n + 1), 1000 * (n + 1)},
+							[]uint64{c[registry.StreamsEnded], c[registry.StreamBytesIn], c[registry.StreamBytesOut]})
+					}
+				}
+			})
+		})
+	}
+}
+
+type durations struct {
+	mu  sync.Mutex
+	all map[registry.Measure][]time.Duration
+}
+
+func (d *durations) Observe(m registry.Measure, tag string, took time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.all == nil {
+		d.all = make(map[registry.Measure][]time.Duration)
+	}
+	d.all[m] = append(d.all[m], took)
+}
+
+func TestCallsAreMeasuredWhileThereIsAnObserver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Delay: 10 * time.Millisecond})
+		p.ToBob.SetCall(func(m *session.Message) ([]byte, error) { return nil, nil })
+		call := func(link string) { _, _ = p.Alice.Call(t.Context(), link, nil) }
+		call("")
+		var got durations
+		var observers registry.Observers
+		p.Alice.ForDiagnostics().SetWatch(&registry.Watch{Tag: "/t", Observers: &observers})
+		call("")
+		stop := observers.Add(&got)
+		call("")
+		call("nobody serves this")
+		stop()
+		call("")
+		require.Equal(t, map[registry.Measure][]time.Duration{
+			registry.CallAnswered: {20 * time.Millisecond}, registry.CallFailed: {20 * time.Millisecond}}, got.all)
+	})
 }

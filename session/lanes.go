@@ -18,13 +18,17 @@ import (
 type lanes struct {
 	open  map[*openLane]struct{}
 	shown registry.Registry[*shownLane] // has its own lock
+
+	counting sync.Mutex       // held from the removal of a lane from shown until its counts are in past
+	past     *registry.Counts // of the lanes that have been removed; nil: 0
 }
 
 // shownLane is a lane that diagnostics list.
 type shownLane struct {
 	kind, name string
 	snapshot   func() any
-	ended      atomic.Bool // OnLaneClose has been told
+	count      func(*registry.Counts) // adds the lane's counts; nil: none
+	ended      atomic.Bool            // OnLaneClose has been told
 }
 
 // announceShown reports to hooks that a lane is open, or has ended. That it has ended is reported once.

@@ -163,6 +163,9 @@ func (st *muxed) asLane() Lane { return Lane{Kind: "stream", Name: st.name, Loca
 // leaveLocked removes the stream from the table.
 func (st *muxed) leaveLocked() {
 	st.ended = true
+	if st.id != 0 {
+		st.s.stats.streams.add(st.got, st.sent)
+	}
 	delete(st.s.shared.open, st.id)
 	if st.accepted {
 		st.s.hookLane(st.asLane(), false)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/registry"
 	"github.com/peerlane/peerlane/internal/zstd"
 )
 
@@ -89,6 +90,8 @@ type Session struct {
 	dull      dull      // dull.go
 	activity  activity
 	stats     counters // counters.go
+
+	watch atomic.Pointer[registry.Watch] // gets durations; nil: none
 }
 
 // activity is when the session was used, in nanoseconds after Session.started.

@@ -6,12 +6,15 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/internal/registry"
 )
 
 // Row: N14, G8
@@ -207,7 +210,17 @@ func TestACallAllocatesLittle(t *testing.T) {
 	n := testing.AllocsPerRun(2000, call)
 	t.Logf("%.1f allocations for a call", n)
 	require.LessOrEqual(t, n, float64(maxCallAllocs))
+	var observers registry.Observers // neither those that may come, nor one that is there, change that
+	s.ForDiagnostics().SetWatch(&registry.Watch{Observers: &observers})
+	require.LessOrEqual(t, testing.AllocsPerRun(2000, call), float64(maxCallAllocs))
+	defer observers.Add(new(countedCalls))()
+	require.LessOrEqual(t, testing.AllocsPerRun(2000, call), float64(maxCallAllocs))
 	require.NoError(t, s.Close())
 	require.NoError(t, <-served)
 	<-s.readerDone
 }
+
+// countedCalls is a registry.Observer that counts.
+type countedCalls struct{ atomic.Int64 }
+
+func (c *countedCalls) Observe(registry.Measure, string, time.Duration) { c.Add(1) }

@@ -175,7 +175,7 @@ func (t *Transfer) on(s *session.Session) (off func()) {
 	t.mu.Lock()
 	name := t.name
 	t.mu.Unlock()
-	hide := s.ForDiagnostics().Show("transfer", name, t.shown)
+	hide := s.ForDiagnostics().Show("transfer", name, t.shown, nil)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.sessions == nil {

@@ -10,9 +10,19 @@ import (
 
 // A Session is a *session.Session as its lanes and package diagnostics see it.
 type Session interface {
-	// Show lists a lane that runs on the session until remove is called. kind and name are for hooks. snapshot returns the lane as it stands, or nil if it is over. It is
-	// called without locks, and may be called once more after remove.
-	Show(kind, name string, snapshot func() any) (remove func())
+	// Show lists a lane that runs on the session until remove is called. kind and name are for hooks. snapshot returns the lane as it stands, or nil
+	// if it is over. It is called without locks, and may be called once more after remove. count adds the lane's counts, which stay in the session's after remove.
+	// It may be nil. It is called with a lock of the session held, and not after remove has returned.
+	Show(kind, name string, snapshot func() any, count func(*Counts)) (remove func())
+
+	// SetWatch makes the session and its lanes report durations to w. Nil ends that.
+	SetWatch(w *Watch)
+
+	// Watch returns what SetWatch has set, or nil.
+	Watch() *Watch
+
+	// Counts returns the counts of the session and its lanes since the session began.
+	Counts() Counts
 
 	// State returns the session as it stands.
 	State() State
@@ -60,6 +70,9 @@ type Side struct {
 	Limits   []Limit
 	Closes   []Event // sessions that have ended, the oldest first
 	Refusals []Event // sessions and carriers that were not opened, the oldest first
+
+	Counts  func() []TagCounts             // of each tag, in no order
+	Observe func(o Observer) (stop func()) // Observers.Add of the Client or Server
 }
 
 // A Keeper is one of a Client.

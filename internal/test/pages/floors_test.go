@@ -69,3 +69,28 @@ func TestTheLinterHasTheFloorsOfThePage(t *testing.T) {
 		}
 	}
 }
+
+// A package with a large dependency of its own is the only one that imports it, so that no other program links it.
+func TestOnlyTheirPackagesBringDependencies(t *testing.T) {
+	of := map[string]string{
+		"github.com/prometheus/":      module + "/diagnostics/metrics",
+		"github.com/fxamacker/cbor":   module + "/codec/cbor",
+		"google.golang.org/protobuf/": module + "/codec/protobuf",
+	}
+	found := make(map[string]bool)
+	for line := range strings.Lines(run(t, root, nil, "list", "-f", "{{.ImportPath}} {{join .Imports \" \"}}", "./...")) {
+		fields := strings.Fields(line)
+		for _, imported := range fields[1:] {
+			for prefix, path := range of {
+				if strings.HasPrefix(imported, prefix) {
+					require.Equal(t, path, fields[0], "%s imports %s", fields[0], imported)
+					found[prefix] = true
+				}
+			}
+			for _, path := range of {
+				require.NotEqual(t, path, imported, "%s imports it", fields[0])
+			}
+		}
+	}
+	require.Len(t, found, len(of))
+}

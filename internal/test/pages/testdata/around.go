@@ -17,12 +17,20 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
+	"github.com/peerlane/peerlane/codec/cbor"
+	"github.com/peerlane/peerlane/codec/json"
+	"github.com/peerlane/peerlane/codec/packet"
+	"github.com/peerlane/peerlane/codec/protobuf"
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/diagnostics"
+	"github.com/peerlane/peerlane/diagnostics/metrics"
 	"github.com/peerlane/peerlane/internal/frame"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/node/dht"
@@ -57,6 +65,7 @@ var (
 	carrier    net.Conn
 	ln         net.Listener
 	file       *os.File
+	stream     *session.Stream
 	store      io.Writer
 	db         *bbolt.DB
 
@@ -78,6 +87,12 @@ var (
 	begin func(*testing.T, host.Host, peer.ID) upload
 )
 
+// An Order is what a typed call takes.
+type Order struct{}
+
+// A Receipt is the answer to a typed call.
+type Receipt struct{}
+
 // An upload is what a test of a program waits for.
 type upload interface{ Wait() error }
 
@@ -92,6 +107,14 @@ var (
 	_ bulk.Mode
 	_ resume.Options
 	_ http.Client
+	_ cbor.Codec
+	_ json.Codec
+	_ packet.Codec
+	_ protobuf.Codec
+	_ structpb.Struct
+	_ prometheus.Labels
+	_ promhttp.HandlerOpts
+	_ metrics.Collector
 	_ time.Time
 	_ peerlanetest.Link
 	_ = errors.New
