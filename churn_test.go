@@ -174,17 +174,22 @@ func TestADialWaitsForAPlaceAndSaysWhyItGotNone(t *testing.T) {
 	}
 }
 
+// takeConns makes a host take the first n conns on testTag, and refuse the others as its resource manager would.
+func takeConns(h host.Host, n int32) {
+	var taken atomic.Int32
+	h.SetStreamHandler(testTag, func(s network.Stream) {
+		if taken.Add(1) > n {
+			_ = s.ResetWithError(network.StreamResourceLimitExceeded)
+		}
+	})
+}
+
 // A dial that gets its turn just before its time is over says the same, and not that the negotiation took too long.
 func TestADialWhoseTurnComesLateSaysWhyItGotNoPlace(t *testing.T) {
 	procs.Alone(t)
 	synctest.Test(t, func(t *testing.T) {
 		hosts := peerlanetest.NewHosts(t, &peerlanetest.HostsOptions{Delay: 10 * time.Millisecond})
-		var taken atomic.Int32
-		hosts.Bob.SetStreamHandler(testTag, func(s network.Stream) { // as his resource manager would
-			if taken.Add(1) > 2 {
-				_ = s.ResetWithError(network.StreamResourceLimitExceeded)
-			}
-		})
+		takeConns(hosts.Bob, 2)
 		d := &Dialer{Host: hosts.Alice, Tag: testTag}
 		for range 2 {
 			c, err := d.Dial(t.Context(), hosts.Bob.ID())
@@ -224,17 +229,21 @@ func dialServed(d *Dialer, to peer.ID) error {
 }
 
 func TestADialThatWaitsEndsWithItsHost(t *testing.T) {
-	a, b := limitedPair(t, testnet.QUIC, 1)
-	l := mustListen(t, b, testTag, ListenConfig{})
-	connPair(t, a, l)
-	d := &Dialer{Host: a, Tag: testTag, Timeout: refusalTime}
-	require.ErrorIs(t, dialRefused(t, d, l), ErrUnavailable)
-	d.Timeout = -1
-	errs := make(chan error, 1)
-	go func() { _, err := d.Dial(context.Background(), b.ID()); errs <- err }()
-	waitBlocked(t, "(*slotTable).take", 1)
-	require.NoError(t, a.Close())
-	require.ErrorIs(t, within(t, patience, "Dial", func() error { return <-errs }), ErrStopped)
+	inBubble(t, func(t *testing.T, a, b host.Host) {
+		takeConns(b, 1)
+		d := &Dialer{Host: a, Tag: testTag, Timeout: time.Second}
+		c, err := d.Dial(t.Context(), b.ID())
+		require.NoError(t, err)
+		_, err = d.Dial(t.Context(), b.ID())
+		require.ErrorIs(t, err, ErrUnavailable)
+		d.Timeout = -1
+		errs := make(chan error, 1)
+		go func() { _, err := d.Dial(context.Background(), b.ID()); errs <- err }()
+		waitBlocked(t, "(*slotTable).take", 1)
+		require.NoError(t, a.Close())
+		require.ErrorIs(t, within(t, patience, "Dial", func() error { return <-errs }), ErrStopped)
+		_ = c.Close() // its connection is gone
+	})
 }
 
 // Sessions have an answer of their own to a limit, and do not wait.

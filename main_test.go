@@ -13,6 +13,6 @@ import (
 var nettestCount = flag.Int("nettest.count", 1, "repetitions of nettest.TestConn per transport")
 
 func TestMain(m *testing.M) {
-	procs.Parallel(8)
+	procs.Parallel(16)
 	goleak.VerifyTestMain(m)
 }
