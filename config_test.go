@@ -70,6 +70,8 @@ func badValues(f reflect.StructField) []any {
 		return bad
 	case PathPolicy:
 		return []any{v + 77}
+	case *Hooks:
+		return []any{&Hooks{Workers: -1}, &Hooks{Workers: 1<<16 + 1}, &Hooks{CronPeriod: -1}}
 	case []peer.ID:
 		return []any{[]peer.ID{""}}
 	}
