@@ -98,7 +98,7 @@ function draw() {
 
 function drawSummary(s) {
   const now = totals.rates.at(-1) ?? { in: 0, out: 0 };
-  const tiles = [["Sessions", s.sessions], ["Without a path", s.detached], ["Running calls", s.in_flight], ["Streams", s.streams],
+  const tiles = [["Sessions", s.sessions], ["Without a path", s.detached], ["Running calls", s.in_flight], ["Calls so far", s.totals.requests_in + s.totals.requests_out], ["Resumed", s.totals.resumes], ["Streams", s.streams],
     ["Transfers", s.transfers], ["In", rate(now.in), totals.rates.map((r) => r.in)], ["Out", rate(now.out), totals.rates.map((r) => r.out)],
     ["Goroutines", s.goroutines], ["Heap", bytes(s.heap)], ["Up for", duration(s.uptime_ms)], ["Version", s.module]];
   reconcile(find("summary"), tiles, (t) => t[0], (t) => element("div", {}, element("dt", {}, t[0]), element("dd", {}, element("span"), t[2] ? spark() : "")),
