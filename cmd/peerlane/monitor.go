@@ -119,7 +119,8 @@ func outsideAddr() (found netip.Addr, ok bool) {
 const (
 	headTime = 10 * time.Second
 	idleTime = time.Minute
-	maxConns = 64 // open at once: more wait to be accepted, and cost the process no memory
+	lastTime = time.Second / 4 // for answers in progress when the command ends
+	maxConns = 64              // open at once: more wait to be accepted, and cost the process no memory
 )
 
 // serve serves a handler for sources on l.
@@ -136,9 +137,9 @@ func (m *monitor) serve(l net.Listener, sources func() diagnostics.Sources, o *d
 	return nil
 }
 
-// close stops the servers. It gives answers in progress a moment.
+// close stops the servers. It gives answers in progress a moment, which passes if a browser has a connection that it has not used yet.
 func (m *monitor) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+	ctx, cancel := context.WithTimeout(context.Background(), lastTime)
 	defer cancel()
 	for i, s := range m.servers {
 		_ = m.ends[i]() // returns nil
