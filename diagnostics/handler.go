@@ -166,8 +166,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // private returns a handler that asks for the token, if there is one.
 func (h *Handler) private(serve http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		shown, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if h.opts.Token != "" && subtle.ConstantTimeCompare([]byte(shown), []byte(h.opts.Token)) != 1 && !isUnix(r) {
+		shown, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		isKnown := isBearer && subtle.ConstantTimeCompare([]byte(shown), []byte(h.opts.Token)) == 1
+		if h.opts.Token != "" && !isKnown && !isUnix(r) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "a token is needed: Authorization: Bearer TOKEN", http.StatusUnauthorized)
 			return

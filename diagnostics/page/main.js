@@ -166,6 +166,11 @@ find("login").addEventListener("submit", (e) => {
   sessionStorage.setItem("token", token);
   follow();
 });
+addEventListener("hashchange", () => { // the address of a process that was started anew differs in its token alone
+  if (!location.hash.includes("token=")) return;
+  token = takeToken();
+  follow();
+});
 document.addEventListener("redraw", () => view && draw());
 document.addEventListener("keydown", (e) => {
   if (e.ctrlKey || e.metaKey || e.altKey || find("explain").open || ["INPUT", "SELECT"].includes(e.target.tagName)) {

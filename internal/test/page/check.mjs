@@ -106,6 +106,12 @@ for (const [name, options] of Object.entries({
   await ready(linked);
   assert.ok(!linked.url().includes(TOKEN), "the token leaves the address");
   await close(linked);
+  const pasted = await open(GUARDED);
+  await pasted.locator("#login").waitFor();
+  await pasted.goto(`${GUARDED}#token=${TOKEN}`); // the page is not loaded again
+  await ready(pasted);
+  assert.ok(!pasted.url().includes(TOKEN), "the token leaves the address");
+  await close(pasted);
   console.log("ok: token");
 }
 
