@@ -24,7 +24,7 @@ func (w *wires) request(t *testing.T, path string) net.Conn {
 	return c
 }
 
-// A client that does not read its answer holds a goroutine and a connection for a bounded time, whatever it asks for.
+// A client that does not read its answer holds a goroutine and a connection for a bounded time, on each path.
 func TestAClientThatDoesNotReadIsDropped(t *testing.T) {
 	for path, within := range map[string]time.Duration{
 		"/": answerTime, "/main.js": answerTime, "/none": answerTime, "/metrics": answerTime, "/snapshot.json": writeTime, "/events": writeTime,

@@ -23,7 +23,7 @@ func (h *Handler) refuse(r *http.Request) (why string, status int) {
 	return "", 0
 }
 
-// isForeign reports whether a value of Sec-Fetch-Site is that of another site's page, or of one on another port or name of this site.
+// isForeign reports whether site, of the header Sec-Fetch-Site, says that the request is from a page of another origin.
 func isForeign(site string) bool { return site == "cross-site" || site == "same-site" }
 
 // isUnix reports whether r has come over a unix socket.

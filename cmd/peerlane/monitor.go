@@ -132,7 +132,7 @@ func (m *monitor) serve(l net.Listener, sources func() diagnostics.Sources, o *d
 	s := &http.Server{Handler: h, ReadHeaderTimeout: headTime, ReadTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: 16 << 10}
 	m.servers, m.ends = append(m.servers, s), append(m.ends, h.Close)
 	m.served.Go(func() { // ends with the server
-		_ = s.Serve(netutil.LimitListener(l, maxConns)) // http.ErrServerClosed; the command goes on if the listener fails
+		_ = s.Serve(netutil.LimitListener(l, maxConns)) // http.ErrServerClosed; the command keeps running if the listener fails
 	})
 	return nil
 }

@@ -117,7 +117,7 @@ func List(folder string) ([]Process, error) {
 // isStale reports whether err of a dial says that no process listens at a socket, or that there is none.
 func isStale(err error) bool { return isRefused(err) || errors.Is(err, fs.ErrNotExist) }
 
-// parse returns the process of a socket. A name that is no command's, as one with control characters, is none.
+// parse returns the process of a socket, if its name is that of a command and a number: other names could hold control characters.
 func parse(folder, file string) (Process, bool) {
 	base, isSocket := strings.CutSuffix(file, ".sock")
 	name, number, found := strings.Cut(base, "-")

@@ -21,7 +21,7 @@ func TestAProcessThatAcceptsNothingIsListed(t *testing.T) {
 	defer func() { _ = syscall.Close(fd) }()
 	require.NoError(t, syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}))
 	require.NoError(t, syscall.Listen(fd, 0))
-	for range 4 { // the queue has room for a few, whatever was asked for
+	for range 4 { // the queue has room for one or two
 		if c, err := net.DialTimeout("unix", path, 100*time.Millisecond); err == nil {
 			defer func() { _ = c.Close() }()
 		}
