@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -134,4 +135,15 @@ func TestWhatAProcessSaysOfItselfIsSafeForATerminal(t *testing.T) {
 	v := busy(1, 5)
 	v.Summary.Module = "v1\x1b[2J"
 	require.NotContains(t, statusLines("serve 7", v, 20)[0], "\x1b")
+}
+
+func TestASnapshotIsSafeForATerminal(t *testing.T) {
+	want := "evil\x1b[2J\u009b2J\x7f\u202e\U000e0001 caf\u00e9 \u6f22"
+	text, err := json.MarshalIndent(map[string]string{"agent": want}, "", "  ")
+	require.NoError(t, err)
+	shown := safeJSON(string(text))
+	require.Equal(t, "{\n  \"agent\": \"evil\\u001b[2J\\u009b2J\\u007f\\u202e\\udb40\\udc01 caf\u00e9 \u6f22\"\n}", string(shown))
+	var got map[string]string
+	require.NoError(t, json.Unmarshal(shown, &got))
+	require.Equal(t, want, got["agent"])
 }

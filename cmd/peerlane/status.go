@@ -13,6 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/peerlane/peerlane/diagnostics"
 	"github.com/peerlane/peerlane/internal/admin"
@@ -126,8 +129,24 @@ func (c *snapshotCmd) Run(ctx context.Context, std stdio) error {
 	if err := json.Indent(&lines, text, "", "  "); err != nil {
 		return fmt.Errorf("%s: %w", p, err)
 	}
-	_, err = fmt.Fprintln(std.out, &lines)
+	_, err = fmt.Fprintf(std.out, "%s\n", safeJSON(lines.String()))
 	return err
+}
+
+// safeJSON returns JSON of the same value without characters that could move the cursor or change the direction of text: they are escaped.
+// Package json escapes some of them.
+func safeJSON(text string) []byte {
+	out := make([]byte, 0, len(text))
+	for _, r := range text {
+		if r == '\n' || unicode.IsPrint(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out
 }
 
 // statusCmd is peerlane status.
