@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"golang.org/x/net/netutil"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/diagnostics"
@@ -83,12 +84,9 @@ func (f *monitorFlags) monitor(std stdio, name string, sources func() diagnostic
 	return m, nil
 }
 
-// pageOf returns the options of the page at an address, and what opens it. Other machines need a token.
+// pageOf returns the options of the page at an address, and what opens it: with a token, because every user of this machine can connect to it.
 func pageOf(at net.Addr) (*diagnostics.HandlerOptions, string) {
 	addr, err := netip.ParseAddrPort(at.String())
-	if err == nil && addr.Addr().Unmap().IsLoopback() {
-		return nil, "http://" + at.String() + "/"
-	}
 	token := rand.Text()
 	if err == nil && addr.Addr().IsUnspecified() {
 		if outside, ok := outsideAddr(); ok {
@@ -121,6 +119,8 @@ func outsideAddr() (found netip.Addr, ok bool) {
 const (
 	headTime = 10 * time.Second
 	idleTime = time.Minute
+	lastTime = time.Second / 4 // for answers in progress when the command ends
+	maxConns = 64              // open at once: more wait to be accepted, and cost the process no memory
 )
 
 // serve serves a handler for sources on l.
@@ -132,14 +132,14 @@ func (m *monitor) serve(l net.Listener, sources func() diagnostics.Sources, o *d
 	s := &http.Server{Handler: h, ReadHeaderTimeout: headTime, ReadTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: 16 << 10}
 	m.servers, m.ends = append(m.servers, s), append(m.ends, h.Close)
 	m.served.Go(func() { // ends with the server
-		_ = s.Serve(l) // http.ErrServerClosed; the command goes on if the listener fails
+		_ = s.Serve(netutil.LimitListener(l, maxConns)) // http.ErrServerClosed; the command keeps running if the listener fails
 	})
 	return nil
 }
 
-// close stops the servers. It gives answers in progress a moment.
+// close stops the servers. It gives answers in progress a moment, which passes if a browser has a connection that it has not used yet.
 func (m *monitor) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+	ctx, cancel := context.WithTimeout(context.Background(), lastTime)
 	defer cancel()
 	for i, s := range m.servers {
 		_ = m.ends[i]() // returns nil

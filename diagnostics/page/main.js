@@ -84,7 +84,7 @@ function draw() {
   find("view").hidden = false;
   setText(find("host"), (view.hosts ?? []).join(" "));
   drawSummary(view.summary);
-  drawWarnings(view.summary.warnings ?? []);
+  drawWarnings(view.summary.warnings ?? [], view.more_warnings ?? 0);
   drawMap(find("map"), view, choose);
   setText(find("more-peers"), view.more_peers ? `and ${view.more_peers} more peers` : "");
   document.body.classList.toggle("explains", view.explains);
@@ -108,10 +108,10 @@ function drawSummary(s) {
     });
 }
 
-function drawWarnings(limits) {
+function drawWarnings(limits, more) {
   find("warnings").hidden = limits.length === 0;
   const texts = limits.slice(0, 5).map((l) => `The limit "${l.name}"${l.tag ? ` of ${l.tag}` : ""}${l.peer ? ` at ${short(l.peer)}` : ""} is nearly used up: ${l.used} of ${l.max}.`);
-  if (limits.length > 5) texts.push(`And ${limits.length - 5} more.`);
+  if (limits.length > 5) texts.push(`And ${limits.length - 5 + more} more.`);
   setText(find("warnings"), texts.join(" "));
 }
 
@@ -164,6 +164,11 @@ find("login").addEventListener("submit", (e) => {
   e.preventDefault();
   token = find("token").value.trim();
   sessionStorage.setItem("token", token);
+  follow();
+});
+addEventListener("hashchange", () => { // the address of a process that was started anew differs in its token alone
+  if (!location.hash.includes("token=")) return;
+  token = takeToken();
   follow();
 });
 document.addEventListener("redraw", () => view && draw());
