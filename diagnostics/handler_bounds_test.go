@@ -145,7 +145,7 @@ func TestAPageOfALongIntervalStaysOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(t, &HandlerOptions{Interval: time.Minute})
 		ctx, cancel := context.WithCancel(t.Context())
-		r := httptest.NewRequest("GET", "/events", nil).WithContext(ctx)
+		r := httptest.NewRequest(http.MethodGet, "/events", nil).WithContext(ctx)
 		r.Host, r.RemoteAddr = "localhost", "127.0.0.1:5"
 		done := make(chan struct{})
 		go func() {

@@ -12,10 +12,14 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/diagnostics"
+	"github.com/peerlane/peerlane/diagnostics/metrics"
 	"github.com/peerlane/peerlane/internal/admin"
 )
 
@@ -59,10 +63,14 @@ func servedBy(servers ...*peerlane.Server) func() diagnostics.Sources {
 // monitor begins to show sources, as name. It prints the address of the page, if there is one. Without a socket for status the command runs on.
 func (f *monitorFlags) monitor(std stdio, name string, sources func() diagnostics.Sources) (*monitor, error) {
 	m := new(monitor)
+	figures, err := metricsOf(sources())
+	if err != nil {
+		return nil, err
+	}
 	if f.Admin {
 		if l, err := admin.Listen(admin.Folder(), name); err != nil {
 			fmt.Fprintf(std.err, "warning  peerlane status cannot see this process: %v\n", err)
-		} else if err := m.serve(l, sources, &diagnostics.HandlerOptions{Profiles: true}); err != nil {
+		} else if err := m.serve(l, sources, &diagnostics.HandlerOptions{Profiles: true, Metrics: figures}); err != nil {
 			m.close()
 			return nil, err
 		}
@@ -76,12 +84,29 @@ func (f *monitorFlags) monitor(std stdio, name string, sources func() diagnostic
 		return nil, fmt.Errorf("--dashboard=%s: %w", f.Dashboard.addr, err)
 	}
 	o, url := pageOf(l.Addr())
+	o.Metrics = figures
 	if err := m.serve(l, sources, o); err != nil {
 		m.close()
 		return nil, err
 	}
 	fmt.Fprintf(std.out, "page     %s\n", url)
 	return m, nil
+}
+
+// metricsOf returns a handler for Prometheus. It has the clients and servers that are in sources now, and the Go runtime.
+func metricsOf(sources diagnostics.Sources) (http.Handler, error) {
+	collector := metrics.New()
+	for _, c := range sources.Clients {
+		collector.AddClient(c)
+	}
+	for _, s := range sources.Servers {
+		collector.AddServer(s)
+	}
+	registry := prometheus.NewRegistry()
+	if err := errors.Join(registry.Register(collector), registry.Register(collectors.NewGoCollector())); err != nil {
+		return nil, err
+	}
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), nil
 }
 
 // pageOf returns the options of the page at an address, and what opens it: with a token, because every user of this machine can connect to it.

@@ -101,7 +101,8 @@ func unanswered(ctx context.Context, err error) error {
 // snapshotCmd is peerlane snapshot.
 type snapshotCmd struct {
 	processArg
-	Profile string `placeholder:"NAME" help:"Write this profile of the process instead, for go tool pprof: goroutine, heap, allocs, block, mutex, threadcreate, profile (of the processor, for 10 s) or trace."`
+	Metrics bool   `xor:"what" help:"Print metrics for Prometheus instead."`
+	Profile string `xor:"what" placeholder:"NAME" help:"Write this profile of the process instead, for go tool pprof: goroutine, heap, allocs, block, mutex, threadcreate, profile (of the processor, for 10 s) or trace."`
 }
 
 // Run prints the snapshot of a process as JSON.
@@ -110,16 +111,13 @@ func (c *snapshotCmd) Run(ctx context.Context, std stdio) error {
 	if err != nil {
 		return err
 	}
-	if c.Profile != "" {
-		if std.isTerminal() {
-			return fmt.Errorf("%w: a profile is no text: write it to a file", errUsage)
-		}
-		text, err := ask(ctx, p, "/debug/pprof/"+c.Profile, askTime)
-		if err != nil {
-			return err
-		}
-		_, err = std.out.Write(text)
-		return err
+	switch {
+	case c.Profile != "" && std.isTerminal():
+		return fmt.Errorf("%w: a profile is no text: write it to a file", errUsage)
+	case c.Profile != "":
+		return copyAnswer(ctx, std, p, "/debug/pprof/"+c.Profile)
+	case c.Metrics:
+		return copyAnswer(ctx, std, p, "/metrics")
 	}
 	text, err := ask(ctx, p, "/snapshot.json", askTime)
 	if err != nil {
@@ -130,6 +128,16 @@ func (c *snapshotCmd) Run(ctx context.Context, std stdio) error {
 		return fmt.Errorf("%s: %w", p, err)
 	}
 	_, err = fmt.Fprintf(std.out, "%s\n", safeJSON(lines.String()))
+	return err
+}
+
+// copyAnswer writes what a process answers to a request for path.
+func copyAnswer(ctx context.Context, std stdio, p admin.Process, path string) error {
+	text, err := ask(ctx, p, path, askTime)
+	if err != nil {
+		return err
+	}
+	_, err = std.out.Write(text)
 	return err
 }
 
