@@ -48,6 +48,6 @@ func (s *staged) summary() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	t := &s.ended
-	return fmt.Sprintf("%d sessions, %d calls, %d messages, %d records, %s of frames; %d resumed, %d moved, %d refused",
+	return fmt.Sprintf("%d sessions, %d calls, %d messages, %d records, %s; %d resumed, %d moved, %d refused",
 		t.Opened, t.RequestsOut, t.MessagesOut, t.RecordsOut, bytesText(float64(t.BytesOut)), t.Resumes, t.Migrations, t.Failed)
 }
