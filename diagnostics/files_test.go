@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/bulk"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
@@ -136,6 +137,10 @@ func TestTransfersAreCounted(t *testing.T) {
 		require.Equal(t, out.Number, list.Snapshots()[0].Number)
 		require.Equal(t, 2, Summary(OfClient(p.client), OfServer(p.server)).Transfers)
 		require.Equal(t, 1, Summary(OfClient(p.client), OfClient(p.client)).Transfers, "each counts once")
+		all := OfProcess(Sources{Clients: []*peerlane.Client{p.client}, Transfers: &list})
+		require.Equal(t, []any{out.Number, 1}, []any{all.Transfers[0].Number, all.Summary.Transfers}, "one that is on a session, too")
+		all = OfProcess(Sources{Servers: []*peerlane.Server{p.server}, Transfers: &list})
+		require.Equal(t, 2, all.Summary.Transfers, "one that is on none of these sessions, and one that is")
 
 		<-(<-begun).Done()
 		require.Empty(t, OfServer(p.server).Sessions[0].Transfers, "not even for a moment")

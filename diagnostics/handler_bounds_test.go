@@ -253,3 +253,17 @@ func TestWhatAPeerOpensDoesNotMakeAViewLarge(t *testing.T) {
 	require.NoError(t, err)
 	require.Less(t, len(text), 8<<20, fmt.Sprint(len(text)))
 }
+
+func TestASnapshotForNobodyIsNotTaken(t *testing.T) {
+	h := newHandler(t, nil)
+	h.take = func() ProcessSnapshot { t.Error("taken"); return ProcessSnapshot{} }
+	for range cap(h.texts) {
+		h.texts <- struct{}{}
+	}
+	w := ask(h, http.MethodGet, "/snapshot.json", "", func(r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		cancel()
+		*r = *r.WithContext(ctx)
+	})
+	require.Empty(t, w.Body.String())
+}

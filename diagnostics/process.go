@@ -43,7 +43,6 @@ func OfProcess(sources Sources) ProcessSnapshot {
 	for _, t := range sources.Transfers.Snapshots() {
 		v.Transfers = append(v.Transfers, transferOf(&t))
 	}
-	v.Summary = Summary(parts...)
-	v.Summary.Transfers = max(v.Summary.Transfers, len(v.Transfers))
+	v.Summary = summaryOf(parts, v.Transfers)
 	return v
 }

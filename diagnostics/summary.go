@@ -51,7 +51,10 @@ func (s ServerSnapshot) parts() ([]SessionSnapshot, []Limit, *Totals) {
 var began = time.Now()
 
 // Summary returns the process as it stands, and the totals of parts. A session between two parts counts twice.
-func Summary(parts ...Part) SummarySnapshot {
+func Summary(parts ...Part) SummarySnapshot { return summaryOf(parts, nil) }
+
+// summaryOf returns the summary of parts, and of transfers that may be on none of their sessions.
+func summaryOf(parts []Part, also []TransferSnapshot) SummarySnapshot {
 	heap := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(heap) // unlike runtime.ReadMemStats, it does not stop the world
 	v := SummarySnapshot{
@@ -59,6 +62,9 @@ func Summary(parts ...Part) SummarySnapshot {
 		Goroutines: runtime.NumGoroutine(), Heap: heap[0].Value.Uint64(),
 	}
 	transfers := make(map[uint64]bool)
+	for i := range also {
+		transfers[also[i].Number] = true
+	}
 	for _, p := range parts {
 		sessions, limits, totals := p.parts()
 		v.Totals.Add(totals)

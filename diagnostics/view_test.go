@@ -75,6 +75,7 @@ func TestAViewIsBounded(t *testing.T) {
 	}
 	p.Servers[1].Limits = slices.Repeat(p.Servers[0].Limits, 400)
 	p.Clients[0].Keepers = slices.Repeat(p.Clients[0].Keepers, 400)
+	p.Servers[0].Limits = append(p.Servers[0].Limits, Limit{Name: "slots"})
 	v := viewOf(&p, query{order: "peer", count: maxRows})
 	require.Len(t, v.Peers, maxPeers)
 	require.Equal(t, 9_955-maxPeers, v.MorePeers)
