@@ -135,7 +135,7 @@ func dialsReason(all []swarm.TransportError) Reason {
 		return advice.OtherPeer
 	case some(isCutByRelay):
 		return advice.RelaySpent
-	case each(func(e swarm.TransportError) bool { return errors.Is(e.Cause, syscall.ECONNREFUSED) }):
+	case each(func(e swarm.TransportError) bool { return isRefused(e) || isSilentBesideRefusal(e, all) }):
 		return advice.NotListening
 	case each(func(e swarm.TransportError) bool { return isCircuit(e.Address) || isLAN(e) }):
 		if some(func(e swarm.TransportError) bool { return isCircuit(e.Address) }) {
@@ -156,6 +156,22 @@ func dialsReason(all []swarm.TransportError) Reason {
 func answers(e swarm.TransportError, status ...pb.Status) bool {
 	return isCircuit(e.Address) && e.Cause != nil && slices.ContainsFunc(status, func(s pb.Status) bool {
 		return strings.Contains(e.Cause.Error(), s.String())
+	})
+}
+
+// isRefused reports whether nothing listened at the address.
+func isRefused(e swarm.TransportError) bool { return errors.Is(e.Cause, syscall.ECONNREFUSED) }
+
+// isSilentBesideRefusal reports whether a dial over UDP timed out at an IP address that has refused one of all dials. A host with nothing at a port
+// refuses TCP, and QUIC does not learn of it.
+func isSilentBesideRefusal(e swarm.TransportError, all []swarm.TransportError) bool {
+	ip, err := manet.ToIP(e.Address)
+	if _, no := e.Address.ValueForProtocol(ma.P_UDP); err != nil || no != nil || isCircuit(e.Address) || !isUnanswered(e.Cause) {
+		return false
+	}
+	return slices.ContainsFunc(all, func(other swarm.TransportError) bool {
+		at, err := manet.ToIP(other.Address)
+		return err == nil && at.Equal(ip) && isRefused(other)
 	})
 }
 
