@@ -138,7 +138,7 @@ func (e *Error) Error() string {
 		b.WriteString(": " + cause)
 	}
 	b.WriteString(outcome)
-	return b.String()
+	return strings.TrimPrefix(strings.TrimPrefix(b.String(), ":"), " ") // of an Error without an Op, as a program makes one
 }
 
 // Unwrap returns the sentinel of Code, if it has one, Err and Details, if set.
