@@ -134,8 +134,9 @@ func (e *Error) Error() string {
 		outcome = " (" + e.Outcome.String() + ")"
 	}
 	if e.Err != nil {
-		cause := strings.TrimSuffix(e.Err.Error(), outcome)
-		b.WriteString(": " + cause)
+		if cause := strings.TrimSuffix(e.Err.Error(), outcome); cause != e.Text {
+			b.WriteString(": " + cause)
+		}
 	}
 	b.WriteString(outcome)
 	return strings.TrimPrefix(strings.TrimPrefix(b.String(), ":"), " ") // of an Error without an Op, as a program makes one
