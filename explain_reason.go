@@ -67,12 +67,15 @@ func reasonOf(err error, dials []swarm.TransportError) Reason {
 	if err == nil {
 		return advice.Reached
 	}
+	e, isTyped := errors.AsType[*Error](err)
+	if isTyped && e.Op == "open" && !e.Remote && e.Code != codes.OK { // whatever the code is that the hook has chosen
+		return advice.OwnHook
+	}
 	for _, r := range reasons {
 		if errors.Is(err, r.err) {
 			return r.reason
 		}
 	}
-	e, isTyped := errors.AsType[*Error](err)
 	if isTyped && e.Code == codes.Unavailable {
 		return unavailableReason(e)
 	}
@@ -219,7 +222,7 @@ func byOf(r Reason, err error) string {
 	case advice.NotAtRelay, advice.RelayFull, advice.RelayDenies, advice.RelayGone, advice.RelaySpent:
 		return byRelay
 	case advice.Invalid, advice.Self, advice.NoAdmission, advice.ClientClosed, advice.HostClosed, advice.Gated, advice.OwnLimit, advice.RelayOnly,
-		advice.NoGoodAddress:
+		advice.NoGoodAddress, advice.OwnHook:
 		return byLocal
 	case advice.PeerLimit, advice.PeerFull, advice.PeerShare, advice.OldPeer, advice.NotServed, advice.GoingAway:
 		return byPeer
