@@ -39,7 +39,7 @@ func newHerd(t *testing.T, relayed bool) *herd {
 	w := &herd{net: peerlanetest.NewNetwork(t, &peerlanetest.NetworkOptions{Delay: 20 * time.Millisecond})}
 	const many = 1 << 20
 	resources := relay.Resources{ReservationTTL: time.Hour, MaxReservations: many, MaxCircuits: many, BufferSize: 2048,
-		MaxReservationsPerPeer: many, MaxReservationsPerIP: many, MaxReservationsPerASN: many}
+		MaxReservationsPerIP: many, MaxReservationsPerASN: many}
 	w.relay = peerlanetest.NewRelay(t, resources, func(opts ...libp2p.Option) host.Host { return w.net.Host("11.0.0.1:4001", opts...) })
 	c := newClient(t, w.net.Host("11.0.0.2:4001", libp2p.EnableRelay(), libp2p.UDPBlackHoleSuccessCounter(nil)), &ClientConfig{AdmitAll: true, Path: AllowRelay, IdleConnTimeout: time.Hour})
 	for i := range herdOf {

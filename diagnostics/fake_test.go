@@ -26,7 +26,7 @@ func fakeProcess(n, tick int) ProcessSnapshot {
 	client := ClientSnapshot{Version: Version, Taken: at, Host: server.Host,
 		Keepers: []KeeperSnapshot{{Peer: fakePeer(3), Tag: "/chat/1.0.0", Want: 1, Opening: 1, Why: &Cause{By: ByNetwork, Text: "no route"}}}}
 	p := ProcessSnapshot{Version: Version, Taken: at, Clients: []ClientSnapshot{client}, Servers: []ServerSnapshot{server},
-		Transfers: []TransferSnapshot{{Number: 1, ID: "a", Name: "holiday <img src=x onerror=window.hacked=1>", Receiving: true, Phase: "running", Files: 200,
+		Transfers: []TransferSnapshot{{Number: 1, ID: "a", Name: "holiday <img src=x onerror=window.hacked=1>\u202e", Receiving: true, Phase: "running", Files: 200,
 			FilesDone: tick % 200, Bytes: 200 << 20, Verified: int64(tick%200) << 20, Rate: 11 << 20, ETA: Duration(time.Minute)}}}
 	p.Summary = Summary(client, server)
 	p.Summary.Taken, p.Summary.Uptime, p.Summary.Module = at, Duration(time.Duration(tick)*time.Second), "v1.0.0"
@@ -40,7 +40,7 @@ func fakeSession(i, tick int, at time.Time) SessionSnapshot {
 	if i >= 90 {
 		peer = i
 	}
-	s := SessionSnapshot{ID: fmt.Sprintf("session-%06d-%d", i, (tick+i)/40), Peer: fakePeer(peer), Tag: "/chat/1.0.0", Agent: "<img src=x onerror=window.hacked=1>",
+	s := SessionSnapshot{ID: fmt.Sprintf("session-%06d-%d", i, (tick+i)/40), Peer: fakePeer(peer), Tag: "/chat/1.0.0", Agent: "<img src=x onerror=window.hacked=1>\u202e\x1b\u2066",
 		Started: at.Add(-time.Duration((tick+i)%40) * time.Second), LastActive: at, RTT: Duration(time.Duration(3+i%200) * time.Millisecond), State: "connected",
 		StateSince: at.Add(-time.Second), Resumable: true, ReplayWindow: 1 << 20, ReplayUsed: i % 1000, BytesIn: uint64(tick) * uint64(i) * 1000,
 		BytesOut: uint64(tick) * uint64(tick%7) * 999, RequestsIn: uint64(tick), InFlightIn: i % 3,

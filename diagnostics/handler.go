@@ -17,8 +17,9 @@ import (
 
 // HandlerOptions are the options of a Handler.
 type HandlerOptions struct {
-	// Token is a secret of 16 bytes or more. Requests from other machines are answered if they carry it, as in
-	// "Authorization: Bearer TOKEN". If Token is empty, only requests from this machine are answered: over loopback or a unix socket.
+	// Token is a secret of 16 bytes or more. Requests from any machine are answered if they carry it, as in "Authorization: Bearer TOKEN".
+	// If Token is empty, only requests from this machine are answered, of any of its users, and of a proxy on it. Requests over a unix
+	// socket need no token: its folder decides who may connect.
 	Token string
 	// Hosts are the names by which browsers may ask for the page, beside localhost and addresses, as in "metrics.example.org". A request for
 	// another name is refused, because a page of anyone's may have made the name point here (DNS rebinding).
@@ -44,7 +45,8 @@ type HandlerOptions struct {
 // /explain, which may connect to a peer.
 //
 // A page that is open costs a snapshot for each interval, which all of them share. It is sent 100 sessions at most, those that its user
-// searches for; one that does not read is dropped, and at most 16 are open at once.
+// searches for, with the newest 50 lanes of a kind; one that does not read is dropped, and at most 16 are open at once. So are snapshots and
+// explanations: 4 of each. An answer that is not read is dropped too.
 type Handler struct {
 	opts  HandlerOptions
 	hosts map[string]bool
@@ -53,9 +55,11 @@ type Handler struct {
 	// explain returns a text that says why a peer can or cannot be reached, or errNoClient.
 	explain func(ctx context.Context, peer, tag string) (string, error)
 
-	views chan struct{}   // a place for each page that is open
-	ctx   context.Context // ends with Close
-	end   context.CancelFunc
+	views  chan struct{}   // a place for each page that is open
+	texts  chan struct{}   // one for each answer of /snapshot.json in progress
+	asking chan struct{}   // one for each answer of /explain in progress
+	ctx    context.Context // ends with Close
+	end    context.CancelFunc
 
 	mu   sync.Mutex
 	last *ProcessSnapshot // no older than half an interval; nil: there is none
@@ -65,8 +69,10 @@ type Handler struct {
 const (
 	minToken    = 16
 	maxViews    = 16               // pages that are open at once
+	maxTexts    = 4                // answers of /snapshot.json at once: each can have many megabytes
 	minInterval = time.Second / 10 // between two snapshots
-	writeTime   = 10 * time.Second // within which a client must read an answer
+	writeTime   = 10 * time.Second // within which a client must read a view or a snapshot
+	answerTime  = time.Minute      // within which a client must read any other answer
 )
 
 //go:embed page
@@ -88,6 +94,7 @@ func NewHandler(sources func() Sources, options *HandlerOptions) (*Handler, erro
 		opts.Interval = time.Second
 	}
 	h := &Handler{opts: opts, hosts: make(map[string]bool), mux: http.NewServeMux(), views: make(chan struct{}, maxViews),
+		texts: make(chan struct{}, maxTexts), asking: make(chan struct{}, maxExplains),
 		take: func() ProcessSnapshot { return OfProcess(sources()) }, explain: explainer(sources)}
 	h.ctx, h.end = context.WithCancel(context.Background())
 	for i, name := range opts.Hosts {
@@ -113,7 +120,7 @@ func NewHandler(sources func() Sources, options *HandlerOptions) (*Handler, erro
 	}
 	if opts.Profiles {
 		h.mux.HandleFunc("GET /debug/pprof/{$}", h.private(listProfiles))
-		h.mux.HandleFunc("GET /debug/pprof/{name}", h.private(serveProfile))
+		h.mux.HandleFunc("GET /debug/pprof/{name}", h.private(h.serveProfile))
 	}
 	return h, nil
 }
@@ -152,14 +159,16 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, why, code)
 		return
 	}
+	_ = deadline(w, answerTime) // the program's http.Server may have no WriteTimeout
 	h.mux.ServeHTTP(w, r)
 }
 
 // private returns a handler that asks for the token, if there is one.
 func (h *Handler) private(serve http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		shown, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if h.opts.Token != "" && subtle.ConstantTimeCompare([]byte(shown), []byte(h.opts.Token)) != 1 && !isUnix(r) {
+		shown, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		isKnown := isBearer && subtle.ConstantTimeCompare([]byte(shown), []byte(h.opts.Token)) == 1
+		if h.opts.Token != "" && !isKnown && !isUnix(r) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			http.Error(w, "a token is needed: Authorization: Bearer TOKEN", http.StatusUnauthorized)
 			return
@@ -184,8 +193,14 @@ func (h *Handler) current() *ProcessSnapshot {
 	return h.last
 }
 
-// serveSnapshot answers /snapshot.json.
-func (h *Handler) serveSnapshot(w http.ResponseWriter, _ *http.Request) {
+// serveSnapshot answers /snapshot.json, once there is a place.
+func (h *Handler) serveSnapshot(w http.ResponseWriter, r *http.Request) {
+	select {
+	case h.texts <- struct{}{}:
+		defer func() { <-h.texts }()
+	case <-r.Context().Done():
+		return
+	}
 	text, err := json.Marshal(h.current())
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -197,15 +212,28 @@ func (h *Handler) serveSnapshot(w http.ResponseWriter, _ *http.Request) {
 
 // send writes text to a client that must take it within writeTime.
 func send(w http.ResponseWriter, text []byte) error {
-	out := http.NewResponseController(w)
-	if err := out.SetWriteDeadline(time.Now().Add(writeTime)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := deadline(w, writeTime); err != nil {
 		return err
 	}
 	if _, err := w.Write(text); err != nil {
 		return err
 	}
-	if err := out.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
+	return supported(http.NewResponseController(w).Flush())
+}
+
+// deadline sets the time from now within which a client must read. If d is 0, there is no such time.
+func deadline(w http.ResponseWriter, d time.Duration) error {
+	var at time.Time
+	if d > 0 {
+		at = time.Now().Add(d)
 	}
-	return nil
+	return supported(http.NewResponseController(w).SetWriteDeadline(at))
+}
+
+// supported returns err, unless it says that a ResponseWriter lacks a method.
+func supported(err error) error {
+	if errors.Is(err, http.ErrNotSupported) {
+		return nil
+	}
+	return err
 }

@@ -34,7 +34,11 @@ func (h *Handler) serveEvents(w http.ResponseWriter, r *http.Request) {
 	tick := time.NewTicker(h.opts.Interval)
 	defer tick.Stop()
 	for {
-		if err := send(w, event(viewOf(h.current(), q))); err != nil {
+		err := send(w, event(viewOf(h.current(), q)))
+		if err == nil {
+			err = deadline(w, 0) // over HTTP/2 one that passes ends the page, though nothing is left to read
+		}
+		if err != nil {
 			return // the client is gone or does not read
 		}
 		select {
@@ -58,6 +62,9 @@ func event(v *view) []byte {
 
 // parseQuery reads a query.
 func parseQuery(values url.Values) (query, error) {
+	if n := len(values.Get("q")); n > maxSearch {
+		return query{}, fmt.Errorf("q has %d bytes, want %d or fewer", n, maxSearch)
+	}
 	q := query{words: strings.Fields(strings.ToLower(values.Get("q"))), order: "peer", count: 25}
 	if order := values.Get("order"); order != "" {
 		q.order = order

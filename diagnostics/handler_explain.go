@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 )
@@ -11,6 +12,7 @@ import (
 // The bounds of /explain.
 const (
 	maxAsked    = 4 << 10 // bytes of a request
+	maxExplains = 4       // at once: each may connect to a peer
 	explainTime = 30 * time.Second
 )
 
@@ -40,6 +42,14 @@ func (h *Handler) serveExplain(w http.ResponseWriter, r *http.Request) {
 	in.DisallowUnknownFields()
 	if err := in.Decode(&asked); err != nil || asked.Peer == "" || asked.Tag == "" {
 		http.Error(w, `want {"peer": PEER, "tag": TAG}`, http.StatusBadRequest)
+		return
+	}
+	select {
+	case h.asking <- struct{}{}:
+		defer func() { <-h.asking }()
+	default:
+		w.Header().Set("Retry-After", "5")
+		http.Error(w, fmt.Sprintf("%d explanations are in progress, which is the most", maxExplains), http.StatusServiceUnavailable)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), explainTime)

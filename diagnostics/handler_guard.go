@@ -17,11 +17,14 @@ func (h *Handler) refuse(r *http.Request) (why string, status int) {
 	case !h.isKnown(r.Host):
 		return "the page is not known by this name: ask for localhost or an address, or add the name to HandlerOptions.Hosts",
 			http.StatusMisdirectedRequest
-	case r.Header.Get("Sec-Fetch-Site") == "cross-site" && (r.URL.Path != "/" || r.Header.Get("Sec-Fetch-Mode") != "navigate"):
+	case isForeign(r.Header.Get("Sec-Fetch-Site")) && (r.URL.Path != "/" || r.Header.Get("Sec-Fetch-Mode") != "navigate"):
 		return "pages of other sites are not answered", http.StatusForbidden
 	}
 	return "", 0
 }
+
+// isForeign reports whether site, of the header Sec-Fetch-Site, says that the request is from a page of another origin.
+func isForeign(site string) bool { return site == "cross-site" || site == "same-site" }
 
 // isUnix reports whether r has come over a unix socket.
 func isUnix(r *http.Request) bool {

@@ -27,14 +27,14 @@ func listProfiles(w http.ResponseWriter, _ *http.Request) {
 }
 
 // serveProfile answers /debug/pprof/NAME, as package net/http/pprof does.
-func serveProfile(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) serveProfile(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	switch name {
 	case "profile":
-		runProfile(w, r, 10*time.Second, func() error { return pprof.StartCPUProfile(w) }, pprof.StopCPUProfile)
+		h.runProfile(w, r, 10*time.Second, func() error { return pprof.StartCPUProfile(w) }, pprof.StopCPUProfile)
 		return
 	case "trace":
-		runProfile(w, r, time.Second, func() error { return trace.Start(w) }, trace.Stop)
+		h.runProfile(w, r, time.Second, func() error { return trace.Start(w) }, trace.Stop)
 		return
 	}
 	p := pprof.Lookup(name)
@@ -50,8 +50,9 @@ func serveProfile(w http.ResponseWriter, r *http.Request) {
 	_ = p.WriteTo(w, debug) // the client is gone
 }
 
-// runProfile runs a profile for as long as r says, or until its client is gone.
-func runProfile(w http.ResponseWriter, r *http.Request, d time.Duration, start func() error, stop func()) {
+// runProfile runs a profile for as long as r says, or until its client is gone or the Handler is closed. A client that does not read cannot
+// keep it from ending: only one profile of a kind can run in a process.
+func (h *Handler) runProfile(w http.ResponseWriter, r *http.Request, d time.Duration, start func() error, stop func()) {
 	if text := r.URL.Query().Get("seconds"); text != "" {
 		n, err := strconv.ParseFloat(text, 64)
 		if d = time.Duration(n * float64(time.Second)); err != nil || d <= 0 || d > maxProfile {
@@ -65,11 +66,16 @@ func runProfile(w http.ResponseWriter, r *http.Request, d time.Duration, start f
 		http.Error(w, err.Error(), http.StatusConflict) // another one runs
 		return
 	}
-	defer stop()
+	_ = deadline(w, d+writeTime) // where it is not supported, the server's own holds
+	defer func() {
+		_ = deadline(w, writeTime)
+		stop()
+	}()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
 	case <-r.Context().Done():
+	case <-h.ctx.Done():
 	}
 }

@@ -101,6 +101,8 @@ func TestWhoIsAnswered(t *testing.T) {
 		{"the page needs none", guarded, "/", from(away, "192.0.2.1:80"), 200},
 		{"the token", guarded, "/snapshot.json", from(away, "192.0.2.1:80", bearer...), 200},
 		{"another token", guarded, "/snapshot.json", from(away, "192.0.2.1:80", "Authorization", "Bearer 0123456789abcdee"), 401},
+		{"the token in another scheme", guarded, "/snapshot.json", from(away, "192.0.2.1:80", "Authorization", token), 401},
+		{"the token in the query", guarded, "/snapshot.json?token=" + token, from(away, "192.0.2.1:80"), 401},
 		{"part of it", guarded, "/snapshot.json", from(away, "192.0.2.1:80", "Authorization", "Bearer 0123"), 401},
 		{"a known name", guarded, "/snapshot.json", from(away, "metrics.example.org", bearer...), 200},
 		{"an unknown name", guarded, "/snapshot.json", from(away, "other.example.org", bearer...), 421},

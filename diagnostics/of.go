@@ -22,7 +22,7 @@ func OfClient(c *peerlane.Client) ClientSnapshot {
 		return ClientSnapshot{}
 	}
 	side := c.ForDiagnostics()
-	v := ClientSnapshot{Version: Version, Taken: now(), Host: side.Host, Keys: side.Keys, Sessions: sessionsOf(c.Sessions()),
+	v := ClientSnapshot{Version: Version, Taken: now(), Host: side.Host, Keys: side.Keys, Sessions: sessionsOf(c.Sessions()), Totals: totalsOf(side.Counts()),
 		Limits: limitsOf(side.Limits), Ended: eventsOf(side.Closes), Failed: eventsOf(side.Refusals)}
 	for _, k := range side.Keepers {
 		v.Keepers = append(v.Keepers, KeeperSnapshot{k.Peer, k.Tag, k.Want, k.Open, k.Opening, causeOf(k.Last)})
@@ -41,6 +41,7 @@ func OfServer(s *peerlane.Server) ServerSnapshot {
 	}
 	side := s.ForDiagnostics()
 	v := ServerSnapshot{Version: Version, Taken: now(), Host: side.Host, Keys: side.Keys, Tags: side.Tags, Sessions: sessionsOf(s.Sessions()),
+		Totals: totalsOf(side.Counts()),
 		Limits: limitsOf(side.Limits), Ended: eventsOf(side.Closes), Refused: eventsOf(side.Refusals)}
 	for _, c := range side.Calls {
 		v.Calls = append(v.Calls, CallSnapshot{c.Peer, c.Tag, c.Path, utc(c.Began), c.In, c.Out})

@@ -87,7 +87,8 @@ func (p *pair) requireGone(t *testing.T) {
 	}
 	sum := Summary(c, s)
 	require.Equal(t, SummarySnapshot{Version: Version, Taken: sum.Taken, Go: sum.Go, Module: sum.Module, Uptime: sum.Uptime,
-		Goroutines: sum.Goroutines, Heap: sum.Heap}, sum)
+		Goroutines: sum.Goroutines, Heap: sum.Heap, Totals: sum.Totals}, sum)
+	require.Equal(t, sum.Totals.Opened, sum.Totals.Ended)
 }
 
 // A run over calls and messages is counted as it was done.

@@ -21,6 +21,7 @@ type ClientSnapshot struct {
 	// Keys are the ids of the pre-shared keys in force, the current one first. An id names a key, and says nothing about the secret to those
 	// who do not have it.
 	Keys     []string          `json:"keys,omitempty"`
+	Totals   Totals            `json:"totals,omitzero"`
 	Sessions []SessionSnapshot `json:"sessions,omitempty"`
 	Keepers  []KeeperSnapshot  `json:"keepers,omitempty"`
 	Limits   []Limit           `json:"limits,omitempty"`
@@ -36,6 +37,7 @@ type ServerSnapshot struct {
 
 	Keys     []string          `json:"keys,omitempty"` // as in ClientSnapshot
 	Tags     []string          `json:"tags,omitempty"` // those that are served
+	Totals   Totals            `json:"totals,omitzero"`
 	Sessions []SessionSnapshot `json:"sessions,omitempty"`
 	Calls    []CallSnapshot    `json:"calls,omitempty"` // of pointsub v0.0.2 peers, which have no sessions
 	Limits   []Limit           `json:"limits,omitempty"`

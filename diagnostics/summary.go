@@ -30,17 +30,22 @@ type SummarySnapshot struct {
 	Records   int    `json:"records"`
 	Bulk      int    `json:"bulk"`
 	Transfers int    `json:"transfers"` // each counts once
-	BytesIn   uint64 `json:"bytes_in"`  // of the sessions that are open, and not of those that have ended
+	BytesIn   uint64 `json:"bytes_in"`  // of the sessions that are open; Totals has those of all
 	BytesOut  uint64 `json:"bytes_out"`
+	Totals    Totals `json:"totals,omitzero"`
 }
 
 // A Part is what Summary adds up: a ClientSnapshot or a ServerSnapshot.
 type Part interface {
-	parts() ([]SessionSnapshot, []Limit)
+	parts() ([]SessionSnapshot, []Limit, *Totals)
 }
 
-func (c ClientSnapshot) parts() ([]SessionSnapshot, []Limit) { return c.Sessions, c.Limits }
-func (s ServerSnapshot) parts() ([]SessionSnapshot, []Limit) { return s.Sessions, s.Limits }
+func (c ClientSnapshot) parts() ([]SessionSnapshot, []Limit, *Totals) {
+	return c.Sessions, c.Limits, &c.Totals
+}
+func (s ServerSnapshot) parts() ([]SessionSnapshot, []Limit, *Totals) {
+	return s.Sessions, s.Limits, &s.Totals
+}
 
 // began is when the program began, as far as this package can tell.
 var began = time.Now()
@@ -55,7 +60,8 @@ func Summary(parts ...Part) SummarySnapshot {
 	}
 	transfers := make(map[uint64]bool)
 	for _, p := range parts {
-		sessions, limits := p.parts()
+		sessions, limits, totals := p.parts()
+		v.Totals.Add(totals)
 		for i := range sessions {
 			v.add(&sessions[i], transfers)
 		}

@@ -11,7 +11,11 @@ const (
 	maxRows  = 100 // sessions
 	maxPeers = 60  // on the map
 	maxItems = 100 // of each other list
+	maxLanes = 50  // of each list of a session
 )
+
+// maxSearch is how many bytes a search can have. Each session is searched for each of its words.
+const maxSearch = 256
 
 // orders are the orders in which sessions are listed.
 var orders = map[string]func(a, b *row) int{
@@ -35,29 +39,51 @@ type query struct {
 
 // A view is a snapshot as a page shows it: the sessions that the page asks for, and a bounded part of the rest.
 type view struct {
-	Version   int                `json:"version"`
-	Summary   *SummarySnapshot   `json:"summary"`
-	Hosts     []string           `json:"hosts"`
-	Explains  bool               `json:"explains"`         // there is a client to explain with
-	Served    []string           `json:"served,omitempty"` // tags
-	Keys      []string           `json:"keys,omitempty"`
-	Matching  int                `json:"matching"` // sessions that match the query
-	First     int                `json:"first"`    // of them, that Sessions begins with
-	Sessions  []row              `json:"sessions,omitempty"`
-	Peers     []peerView         `json:"peers,omitempty"` // of the sessions that match
-	MorePeers int                `json:"more_peers,omitempty"`
-	Limits    []Limit            `json:"limits,omitempty"` // those with a Warning first
-	Keepers   []KeeperSnapshot   `json:"keepers,omitempty"`
-	Calls     []CallSnapshot     `json:"calls,omitempty"`
-	Transfers []TransferSnapshot `json:"transfers,omitempty"`
-	Ended     []Event            `json:"ended,omitempty"`   // the newest first
-	Refused   []Event            `json:"refused,omitempty"` // and those that this side could not open, the newest first
+	Version      int                `json:"version"`
+	Summary      *SummarySnapshot   `json:"summary"`
+	Hosts        []string           `json:"hosts"`
+	Explains     bool               `json:"explains"`         // there is a client to explain with
+	Served       []string           `json:"served,omitempty"` // tags
+	Keys         []string           `json:"keys,omitempty"`
+	Matching     int                `json:"matching"` // sessions that match the query
+	First        int                `json:"first"`    // of them, that Sessions begins with
+	Sessions     []row              `json:"sessions,omitempty"`
+	Peers        []peerView         `json:"peers,omitempty"` // of the sessions that match
+	MorePeers    int                `json:"more_peers,omitempty"`
+	Limits       []Limit            `json:"limits,omitempty"` // those with a Warning first
+	Keepers      []KeeperSnapshot   `json:"keepers,omitempty"`
+	Calls        []CallSnapshot     `json:"calls,omitempty"`
+	Transfers    []TransferSnapshot `json:"transfers,omitempty"`
+	MoreWarnings int                `json:"more_warnings,omitempty"` // than Summary has
+	Ended        []Event            `json:"ended,omitempty"`         // the newest first
+	Refused      []Event            `json:"refused,omitempty"`       // and those that this side could not open, the newest first
 }
 
 // A row is a session on this side.
 type row struct {
 	*SessionSnapshot
-	Server bool `json:"server"` // it is one of a Server
+	Server bool           `json:"server"`         // it is one of a Server
+	More   map[string]int `json:"more,omitempty"` // how many the lists lack, by their names
+}
+
+// bounded returns r with the newest maxLanes of each list. The peer chooses how many there are.
+func (r row) bounded() row {
+	s := *r.SessionSnapshot
+	r.SessionSnapshot, r.More = &s, make(map[string]int)
+	s.Streams = newest(s.Streams, "streams", r.More)
+	s.Records = newest(s.Records, "records", r.More)
+	s.Bulk = newest(s.Bulk, "bulk", r.More)
+	s.Transfers = newest(s.Transfers, "transfers", r.More)
+	return r
+}
+
+// newest returns the last maxLanes of all, and counts the others in more.
+func newest[T any](all []T, name string, more map[string]int) []T {
+	n := max(0, len(all)-maxLanes)
+	if n > 0 {
+		more[name] = n
+	}
+	return all[n:]
 }
 
 // A peerView is a peer on the map, with its sessions taken together.
@@ -75,7 +101,9 @@ type peerView struct {
 
 // viewOf returns what q shows of p. It changes nothing in p, and shares its parts.
 func viewOf(p *ProcessSnapshot, q query) *view {
-	v := &view{Version: Version, Summary: &p.Summary}
+	summary := p.Summary
+	v := &view{Version: Version, Summary: &summary, MoreWarnings: max(0, len(summary.Warnings)-maxItems)}
+	summary.Warnings = head(summary.Warnings)
 	rows := v.gather(p)
 	rows = slices.DeleteFunc(rows, func(r row) bool { return !r.matches(q.words) })
 	slices.SortStableFunc(rows, func(a, b row) int { return cmp.Or(orders[q.order](&a, &b), cmp.Compare(a.ID, b.ID)) })
@@ -83,11 +111,14 @@ func viewOf(p *ProcessSnapshot, q query) *view {
 	v.drawPeers(rows)
 	v.First = min(q.first, max(0, (len(rows)-1)/q.count*q.count)) // the last page, if there are fewer now
 	v.Sessions = rows[v.First:min(v.First+q.count, len(rows))]
+	for i := range v.Sessions {
+		v.Sessions[i] = v.Sessions[i].bounded()
+	}
 	slices.SortStableFunc(v.Limits, func(a, b Limit) int { return share(b) - share(a) })
 	v.Limits, v.Keepers, v.Calls, v.Transfers = head(v.Limits), head(v.Keepers), head(v.Calls), head(v.Transfers)
-	newest := func(a, b Event) int { return b.At.Compare(a.At) }
-	slices.SortStableFunc(v.Ended, newest)
-	slices.SortStableFunc(v.Refused, newest)
+	newestFirst := func(a, b Event) int { return b.At.Compare(a.At) }
+	slices.SortStableFunc(v.Ended, newestFirst)
+	slices.SortStableFunc(v.Refused, newestFirst)
 	v.Ended, v.Refused = head(v.Ended), head(v.Refused)
 	return v
 }
@@ -108,7 +139,7 @@ func (v *view) gather(p *ProcessSnapshot) []row {
 	var rows []row
 	add := func(all []SessionSnapshot, server bool) {
 		for i := range all {
-			rows = append(rows, row{&all[i], server})
+			rows = append(rows, row{SessionSnapshot: &all[i], Server: server})
 			v.Transfers = append(v.Transfers, all[i].Transfers...)
 		}
 	}

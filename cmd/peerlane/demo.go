@@ -113,7 +113,7 @@ func (c *demoCmd) Run(ctx context.Context, std stdio) error {
 	if c.JSON {
 		return nil
 	}
-	_, err = fmt.Fprintf(std.out, "%d steps, all ok, in %s\n", total, shortTime(time.Since(began)))
+	_, err = fmt.Fprintf(std.out, "in total           %s\n%d steps, all ok, in %s\n", inDemo.summary(), total, shortTime(time.Since(began)))
 	return err
 }
 

@@ -12,9 +12,14 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
 
 	"github.com/peerlane/peerlane"
 	"github.com/peerlane/peerlane/diagnostics"
+	"github.com/peerlane/peerlane/diagnostics/metrics"
 	"github.com/peerlane/peerlane/internal/admin"
 )
 
@@ -58,10 +63,14 @@ func servedBy(servers ...*peerlane.Server) func() diagnostics.Sources {
 // monitor begins to show sources, as name. It prints the address of the page, if there is one. Without a socket for status the command runs on.
 func (f *monitorFlags) monitor(std stdio, name string, sources func() diagnostics.Sources) (*monitor, error) {
 	m := new(monitor)
+	figures, err := metricsOf(sources())
+	if err != nil {
+		return nil, err
+	}
 	if f.Admin {
 		if l, err := admin.Listen(admin.Folder(), name); err != nil {
 			fmt.Fprintf(std.err, "warning  peerlane status cannot see this process: %v\n", err)
-		} else if err := m.serve(l, sources, &diagnostics.HandlerOptions{Profiles: true}); err != nil {
+		} else if err := m.serve(l, sources, &diagnostics.HandlerOptions{Profiles: true, Metrics: figures}); err != nil {
 			m.close()
 			return nil, err
 		}
@@ -75,6 +84,7 @@ func (f *monitorFlags) monitor(std stdio, name string, sources func() diagnostic
 		return nil, fmt.Errorf("--dashboard=%s: %w", f.Dashboard.addr, err)
 	}
 	o, url := pageOf(l.Addr())
+	o.Metrics = figures
 	if err := m.serve(l, sources, o); err != nil {
 		m.close()
 		return nil, err
@@ -83,12 +93,25 @@ func (f *monitorFlags) monitor(std stdio, name string, sources func() diagnostic
 	return m, nil
 }
 
-// pageOf returns the options of the page at an address, and what opens it. Other machines need a token.
+// metricsOf returns a handler for Prometheus. It has the clients and servers that are in sources now, and the Go runtime.
+func metricsOf(sources diagnostics.Sources) (http.Handler, error) {
+	collector := metrics.New()
+	for _, c := range sources.Clients {
+		collector.AddClient(c)
+	}
+	for _, s := range sources.Servers {
+		collector.AddServer(s)
+	}
+	registry := prometheus.NewRegistry()
+	if err := errors.Join(registry.Register(collector), registry.Register(collectors.NewGoCollector())); err != nil {
+		return nil, err
+	}
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), nil
+}
+
+// pageOf returns the options of the page at an address, and what opens it: with a token, because every user of this machine can connect to it.
 func pageOf(at net.Addr) (*diagnostics.HandlerOptions, string) {
 	addr, err := netip.ParseAddrPort(at.String())
-	if err == nil && addr.Addr().Unmap().IsLoopback() {
-		return nil, "http://" + at.String() + "/"
-	}
 	token := rand.Text()
 	if err == nil && addr.Addr().IsUnspecified() {
 		if outside, ok := outsideAddr(); ok {
@@ -121,6 +144,8 @@ func outsideAddr() (found netip.Addr, ok bool) {
 const (
 	headTime = 10 * time.Second
 	idleTime = time.Minute
+	lastTime = time.Second / 4 // for answers in progress when the command ends
+	maxConns = 64              // open at once: more wait to be accepted, and cost the process no memory
 )
 
 // serve serves a handler for sources on l.
@@ -132,14 +157,14 @@ func (m *monitor) serve(l net.Listener, sources func() diagnostics.Sources, o *d
 	s := &http.Server{Handler: h, ReadHeaderTimeout: headTime, ReadTimeout: headTime, IdleTimeout: idleTime, MaxHeaderBytes: 16 << 10}
 	m.servers, m.ends = append(m.servers, s), append(m.ends, h.Close)
 	m.served.Go(func() { // ends with the server
-		_ = s.Serve(l) // http.ErrServerClosed; the command goes on if the listener fails
+		_ = s.Serve(netutil.LimitListener(l, maxConns)) // http.ErrServerClosed; the command keeps running if the listener fails
 	})
 	return nil
 }
 
-// close stops the servers. It gives answers in progress a moment.
+// close stops the servers. It gives answers in progress a moment, which passes if a browser has a connection that it has not used yet.
 func (m *monitor) close() {
-	ctx, cancel := context.WithTimeout(context.Background(), goodbye)
+	ctx, cancel := context.WithTimeout(context.Background(), lastTime)
 	defer cancel()
 	for i, s := range m.servers {
 		_ = m.ends[i]() // returns nil

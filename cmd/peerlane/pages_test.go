@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -340,6 +341,9 @@ func flagsOf(t *testing.T) (of map[string]map[string]bool, all map[string]bool) 
 		of[c.Name] = make(map[string]bool)
 		for _, f := range c.Flags {
 			of[c.Name]["--"+f.Name], all["--"+f.Name] = true, true
+			if f.Tag.Negatable != "" {
+				of[c.Name]["--no-"+f.Name], all["--no-"+f.Name] = true, true
+			}
 			if f.Short != 0 {
 				of[c.Name]["-"+string(f.Short)] = true
 			}
@@ -351,11 +355,14 @@ func flagsOf(t *testing.T) (of map[string]map[string]bool, all map[string]bool) 
 var (
 	anyFlag   = regexp.MustCompile(`(?m)(?:^|[^-\w])(--[a-z][a-z-]*)`)
 	quoted    = regexp.MustCompile("`(--?[a-z][a-z-]*)`")
+	commands  = regexp.MustCompile(`(?m)^\| flag of (.*?) \|`)
+	word      = regexp.MustCompile(`[a-z]+`)
 	firstCell = regexp.MustCompile(`(?m)^\| (.*?) \|`)
 	exitCode  = regexp.MustCompile(`(?m)^\| (\d+) \|`)
 )
 
-// The manual has a section for each command. The flags in its table are flags of that command, and others are flags of some.
+// The manual has a section for each command, or for several. The flags in its tables are flags of one of them, or of one that the table's head
+// names, and others are flags of some.
 func TestTheManualNamesCommandsAndFlags(t *testing.T) {
 	of, all := flagsOf(t)
 	for _, found := range anyFlag.FindAllStringSubmatch(manual(t), -1) {
@@ -364,15 +371,25 @@ func TestTheManualNamesCommandsAndFlags(t *testing.T) {
 	described := make(map[string]bool)
 	for section := range strings.SplitSeq(manual(t), "\n## ") {
 		heading, body, _ := strings.Cut(section, "\n")
-		name, isCommand := strings.CutPrefix(heading, "peerlane ")
+		names, isCommand := strings.CutPrefix(heading, "peerlane ")
 		if !isCommand {
 			continue
 		}
-		require.Contains(t, of, name)
-		described[name] = true
+		known := make(map[string]bool)
+		for _, name := range strings.Split(strings.ReplaceAll(names, " and ", ", "), ", ") {
+			require.Contains(t, of, name)
+			described[name] = true
+			maps.Copy(known, of[name])
+		}
+		for _, head := range commands.FindAllStringSubmatch(body, -1) {
+			for _, name := range word.FindAllString(head[1], -1) {
+				require.Contains(t, of, name)
+				maps.Copy(known, of[name])
+			}
+		}
 		for _, cell := range firstCell.FindAllStringSubmatch(body, -1) {
 			for _, found := range quoted.FindAllStringSubmatch(cell[1], -1) {
-				require.Contains(t, of[name], found[1], "section %q", heading)
+				require.Contains(t, known, found[1], "section %q", heading)
 			}
 		}
 	}

@@ -2,15 +2,20 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/peerlane/peerlane/diagnostics"
 	"github.com/peerlane/peerlane/internal/admin"
@@ -51,31 +56,53 @@ func (a processArg) find(folder string) (admin.Process, error) {
 	return admin.Process{}, fmt.Errorf("%w: give the number of one: %s", errProcess, strings.Join(names, ", "))
 }
 
-// maxSnapshot bounds the size of an answer. A snapshot of 10,000 sessions has some 20 MB.
-const maxSnapshot = 1 << 30
+// The bounds of an answer. A snapshot of 10,000 sessions has some 20 MB.
+const (
+	maxSnapshot = 1 << 30
+	maxRefusal  = 1 << 10          // of the text of an error
+	askTime     = 30 * time.Second // a profile takes 10 s by default
+)
 
-// ask requests path from a process, and returns the answer.
-func ask(ctx context.Context, p admin.Process, path string) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+// ask requests path from a process, and returns the answer, if it is complete within the given time.
+func ask(ctx context.Context, p admin.Process, path string, within time.Duration) ([]byte, error) {
+	limited, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("%s does not answer: it is stopped, or very busy", p))
+	defer cancel()
+	r, err := http.NewRequestWithContext(limited, http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
 		return nil, err
 	}
 	answer, err := p.Client().Do(r)
 	if err != nil {
-		return nil, err
+		return nil, unanswered(limited, err)
 	}
 	defer func() { _ = answer.Body.Close() }() // it has been read
-	body, err := io.ReadAll(io.LimitReader(answer.Body, maxSnapshot))
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", p, strings.TrimSpace(string(body)))
+	if answer.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(answer.Body, maxRefusal)) // as far as it goes
+		return nil, fmt.Errorf("%s: %s", p, strings.TrimSpace(string(text)))
 	}
-	return body, err
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxSnapshot+1))
+	switch {
+	case err != nil:
+		return nil, unanswered(limited, err)
+	case len(body) > maxSnapshot:
+		return nil, fmt.Errorf("%s: its answer is larger than %s", p, bytesText(maxSnapshot))
+	}
+	return body, nil
+}
+
+// unanswered returns why there is no answer: the cause of ctx's end, if it has ended, or err.
+func unanswered(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
 }
 
 // snapshotCmd is peerlane snapshot.
 type snapshotCmd struct {
 	processArg
-	Profile string `placeholder:"NAME" help:"Write this profile of the process instead, for go tool pprof: goroutine, heap, allocs, block, mutex, threadcreate, profile (of the processor, for 10 s) or trace."`
+	Metrics bool   `xor:"what" help:"Print metrics for Prometheus instead."`
+	Profile string `xor:"what" placeholder:"NAME" help:"Write this profile of the process instead, for go tool pprof: goroutine, heap, allocs, block, mutex, threadcreate, profile (of the processor, for 10 s) or trace."`
 }
 
 // Run prints the snapshot of a process as JSON.
@@ -84,18 +111,15 @@ func (c *snapshotCmd) Run(ctx context.Context, std stdio) error {
 	if err != nil {
 		return err
 	}
-	if c.Profile != "" {
-		if std.isTerminal() {
-			return fmt.Errorf("%w: a profile is no text: write it to a file", errUsage)
-		}
-		text, err := ask(ctx, p, "/debug/pprof/"+c.Profile)
-		if err != nil {
-			return err
-		}
-		_, err = std.out.Write(text)
-		return err
+	switch {
+	case c.Profile != "" && std.isTerminal():
+		return fmt.Errorf("%w: a profile is no text: write it to a file", errUsage)
+	case c.Profile != "":
+		return copyAnswer(ctx, std, p, "/debug/pprof/"+c.Profile)
+	case c.Metrics:
+		return copyAnswer(ctx, std, p, "/metrics")
 	}
-	text, err := ask(ctx, p, "/snapshot.json")
+	text, err := ask(ctx, p, "/snapshot.json", askTime)
 	if err != nil {
 		return err
 	}
@@ -103,8 +127,34 @@ func (c *snapshotCmd) Run(ctx context.Context, std stdio) error {
 	if err := json.Indent(&lines, text, "", "  "); err != nil {
 		return fmt.Errorf("%s: %w", p, err)
 	}
-	_, err = fmt.Fprintln(std.out, &lines)
+	_, err = fmt.Fprintf(std.out, "%s\n", safeJSON(lines.String()))
 	return err
+}
+
+// copyAnswer writes what a process answers to a request for path.
+func copyAnswer(ctx context.Context, std stdio, p admin.Process, path string) error {
+	text, err := ask(ctx, p, path, askTime)
+	if err != nil {
+		return err
+	}
+	_, err = std.out.Write(text)
+	return err
+}
+
+// safeJSON returns JSON of the same value without characters that could move the cursor or change the direction of text: they are escaped.
+// Package json escapes some of them.
+func safeJSON(text string) []byte {
+	out := make([]byte, 0, len(text))
+	for _, r := range text {
+		if r == '\n' || unicode.IsPrint(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out
 }
 
 // statusCmd is peerlane status.
@@ -135,7 +185,7 @@ func (c *statusCmd) Run(ctx context.Context, std stdio) error {
 
 // snapshotOf returns the snapshot of a process.
 func snapshotOf(ctx context.Context, p admin.Process) (*diagnostics.ProcessSnapshot, error) {
-	text, err := ask(ctx, p, "/snapshot.json")
+	text, err := ask(ctx, p, "/snapshot.json", askTime)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +211,7 @@ func sessionsOf(v *diagnostics.ProcessSnapshot) []diagnostics.SessionSnapshot {
 // statusLines returns a snapshot as lines of text, with at most most sessions. Text from peers is made safe for a terminal.
 func statusLines(name string, v *diagnostics.ProcessSnapshot, most int) []string {
 	s := &v.Summary
-	lines := []string{fmt.Sprintf("process  %s, up for %s, peerlane %s", name, timeText(time.Duration(s.Uptime)), s.Module)}
+	lines := []string{safe(fmt.Sprintf("process  %s, up for %s, peerlane %s", name, timeText(time.Duration(s.Uptime)), s.Module))}
 	seen := make(map[string]bool)
 	add := func(label, text string) {
 		if line := fmt.Sprintf("%-8s %s", label, safe(text)); !seen[line] {
@@ -208,13 +258,14 @@ func statusLines(name string, v *diagnostics.ProcessSnapshot, most int) []string
 	return lines
 }
 
-// transfersOf returns the transfers of a process, each once.
+// transfersOf returns the transfers of a process, each once, by number. A transfer is on each session that it runs on.
 func transfersOf(v *diagnostics.ProcessSnapshot, sessions []diagnostics.SessionSnapshot) []diagnostics.TransferSnapshot {
-	all := v.Transfers
+	all := slices.Clone(v.Transfers)
 	for i := range sessions {
 		all = append(all, sessions[i].Transfers...)
 	}
-	return all
+	slices.SortStableFunc(all, func(a, b diagnostics.TransferSnapshot) int { return cmp.Compare(a.Number, b.Number) })
+	return slices.CompactFunc(all, func(a, b diagnostics.TransferSnapshot) bool { return a.Number == b.Number })
 }
 
 // sessionText returns a session as one line.

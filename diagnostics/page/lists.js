@@ -1,5 +1,5 @@
 // The lists below the sessions.
-import { bytes, duration, element, rate, reconcile, setText, short, since, whyText } from "./text.js";
+import { bytes, duration, element, rate, reconcile, safe, setText, short, since, whyText } from "./text.js";
 
 // drawLists draws all lists of a view. explain is called with a peer and a tag.
 export function drawLists(view, explain) {
@@ -11,7 +11,7 @@ export function drawLists(view, explain) {
     `${short(c.peer)} ${c.tag}`, `${c.path}, ${bytes(c.bytes_in)} in, ${bytes(c.bytes_out)} out, for ${since(c.began, taken)}`));
   draw("limits", view.limits, (l) => `${l.name} ${l.peer ?? ""} ${l.tag ?? ""}`, limit, updateLimit);
   const event = (li, e) => setLine(li, `${short(e.peer)} ${e.tag}, ${since(e.at, taken)} ago${e.path ? `, ${e.path}` : ""}`, whyText(e.why));
-  draw("ended", view.ended, (e) => e.session, (e) => lined(() => explain(e.peer, e.tag)), event);
+  draw("ended", view.ended, (e) => e.session + e.at, (e) => lined(() => explain(e.peer, e.tag)), event);
   draw("refused", view.refused, (e) => e.at + e.peer + e.tag, (e) => lined(() => explain(e.peer, e.tag)), event);
 }
 
@@ -49,5 +49,5 @@ function updateLimit(li, l) {
   const text = `${l.name}${l.tag ? ` of ${l.tag}` : ""}${l.peer ? ` at ${short(l.peer)}` : ""}: ${amount(l.used)} of ${amount(l.max)}${l.refused ? `, ${l.refused} refused` : ""}`;
   setText(li.children[0], text);
   li.children[1].value = l.max ? l.used / l.max : 0;
-  li.children[1].setAttribute("aria-label", text);
+  li.children[1].setAttribute("aria-label", safe(text));
 }

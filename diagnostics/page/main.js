@@ -84,7 +84,7 @@ function draw() {
   find("view").hidden = false;
   setText(find("host"), (view.hosts ?? []).join(" "));
   drawSummary(view.summary);
-  drawWarnings(view.summary.warnings ?? []);
+  drawWarnings(view.summary.warnings ?? [], view.more_warnings ?? 0);
   drawMap(find("map"), view, choose);
   setText(find("more-peers"), view.more_peers ? `and ${view.more_peers} more peers` : "");
   document.body.classList.toggle("explains", view.explains);
@@ -98,7 +98,7 @@ function draw() {
 
 function drawSummary(s) {
   const now = totals.rates.at(-1) ?? { in: 0, out: 0 };
-  const tiles = [["Sessions", s.sessions], ["Without a path", s.detached], ["Running calls", s.in_flight], ["Streams", s.streams],
+  const tiles = [["Sessions", s.sessions], ["Without a path", s.detached], ["Running calls", s.in_flight], ["Calls so far", s.totals.requests_in + s.totals.requests_out], ["Resumed", s.totals.resumes], ["Streams", s.streams],
     ["Transfers", s.transfers], ["In", rate(now.in), totals.rates.map((r) => r.in)], ["Out", rate(now.out), totals.rates.map((r) => r.out)],
     ["Goroutines", s.goroutines], ["Heap", bytes(s.heap)], ["Up for", duration(s.uptime_ms)], ["Version", s.module]];
   reconcile(find("summary"), tiles, (t) => t[0], (t) => element("div", {}, element("dt", {}, t[0]), element("dd", {}, element("span"), t[2] ? spark() : "")),
@@ -108,10 +108,10 @@ function drawSummary(s) {
     });
 }
 
-function drawWarnings(limits) {
+function drawWarnings(limits, more) {
   find("warnings").hidden = limits.length === 0;
   const texts = limits.slice(0, 5).map((l) => `The limit "${l.name}"${l.tag ? ` of ${l.tag}` : ""}${l.peer ? ` at ${short(l.peer)}` : ""} is nearly used up: ${l.used} of ${l.max}.`);
-  if (limits.length > 5) texts.push(`And ${limits.length - 5} more.`);
+  if (limits.length > 5) texts.push(`And ${limits.length - 5 + more} more.`);
   setText(find("warnings"), texts.join(" "));
 }
 
@@ -164,6 +164,11 @@ find("login").addEventListener("submit", (e) => {
   e.preventDefault();
   token = find("token").value.trim();
   sessionStorage.setItem("token", token);
+  follow();
+});
+addEventListener("hashchange", () => { // the address of a process that was started anew differs in its token alone
+  if (!location.hash.includes("token=")) return;
+  token = takeToken();
   follow();
 });
 document.addEventListener("redraw", () => view && draw());

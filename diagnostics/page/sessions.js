@@ -86,22 +86,21 @@ function updateDetails(tr, s, taken, explain) {
   list(box.querySelector(".carriers"), "Connections", s.carriers, (c) =>
     `${c.path}, ${c.until ? `${since(c.since, c.until)}, ${c.moved ? "left for a better one" : whyText(c.why)}` : `for ${since(c.since, taken)}`}`);
   list(box.querySelector(".streams"), "Streams", s.streams, (t) =>
-    `${t.name || "(no name)"}, ${t.kind}, ${t.state}, ${bytes(t.bytes_in)} in, ${bytes(t.bytes_out)} out${t.unread ? `, ${bytes(t.unread)} unread` : ""}`);
+    `${t.name || "(no name)"}, ${t.kind}, ${t.state}, ${bytes(t.bytes_in)} in, ${bytes(t.bytes_out)} out${t.unread ? `, ${bytes(t.unread)} unread` : ""}`, s.more?.streams);
   list(box.querySelector(".records"), "Record streams", s.records, (r) =>
-    `${r.name || "(no name)"}: ${r.written} written, ${r.acked} applied by the peer, ${r.outstanding} outstanding; ${r.received} received, ${r.applied} applied here`);
+    `${r.name || "(no name)"}: ${r.written} written, ${r.acked} applied by the peer, ${r.outstanding} outstanding; ${r.received} received, ${r.applied} applied here`, s.more?.records);
   list(box.querySelector(".bulk"), "Bulk lanes", s.bulk, (b) =>
-    `${b.name || "(no name)"}, ${b.mode}, ${b.strands} strands, ${bytes(b.bytes_in)} in, ${bytes(b.bytes_out)} out${b.compressed ? ", compressed" : ""}`);
-  list(box.querySelector(".transfers"), "Transfers", s.transfers, (t) => `${t.name}, ${t.phase}`);
+    `${b.name || "(no name)"}, ${b.mode}, ${b.strands} strands, ${bytes(b.bytes_in)} in, ${bytes(b.bytes_out)} out${b.compressed ? ", compressed" : ""}`, s.more?.bulk);
+  list(box.querySelector(".transfers"), "Transfers", s.transfers, (t) => `${t.name}, ${t.phase}`, s.more?.transfers);
 }
 
-// list makes parent a list with a title, or empty.
-function list(parent, title, items, text) {
+// list makes parent a list with a title, or empty. more is how many items were left out.
+function list(parent, title, items, text, more = 0) {
   if (!items?.length) {
     parent.replaceChildren();
     return;
   }
   if (!parent.firstChild) parent.append(element("strong"), element("ul"));
-  setText(parent.firstElementChild, `${title} (${items.length})`);
-  const first = items.slice(-50); // the newest
-  reconcile(parent.lastElementChild, first.map((item, i) => ({ item, i })), (x) => x.i, () => element("li"), (li, x) => setText(li, text(x.item)));
+  setText(parent.firstElementChild, more ? `${title} (the last ${items.length} of ${items.length + more})` : `${title} (${items.length})`);
+  reconcile(parent.lastElementChild, items.map((item, i) => ({ item, i })), (x) => x.i, () => element("li"), (li, x) => setText(li, text(x.item)));
 }

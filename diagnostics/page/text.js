@@ -1,19 +1,23 @@
 // Texts and elements. All text is set as text: much of it comes from peers.
 
+// safe returns text without characters that are not shown, as those that turn the direction of what follows. Line breaks stay.
+export const safe = (text) => text.replace(/[^\P{C}\n]/gu, "\uFFFD");
+
 // element returns an element with attributes and children.
 export function element(name, attributes = {}, ...children) {
   const svg = ["svg", "line", "circle", "rect", "text", "g", "polyline", "title"].includes(name);
   const e = svg ? document.createElementNS("http://www.w3.org/2000/svg", name) : document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) e.addEventListener(key.slice(2), value);
-    else if (value !== undefined && value !== false) e.setAttribute(key, value === true ? "" : value);
+    else if (value !== undefined && value !== false) e.setAttribute(key, value === true ? "" : safe(String(value)));
   }
-  e.append(...children.filter((c) => c !== undefined && c !== null && c !== ""));
+  e.append(...children.filter((c) => c !== undefined && c !== null && c !== "").map((c) => (typeof c === "string" ? safe(c) : c)));
   return e;
 }
 
 // setText sets the text of e, if it has another one: what is selected or read aloud stays.
 export function setText(e, text) {
+  text = safe(String(text));
   if (e.textContent !== text) e.textContent = text;
 }
 

@@ -51,6 +51,12 @@ func Listen(folder, name string) (net.Listener, error) {
 	if len(path) > maxPath {
 		return nil, fmt.Errorf("%s: a socket's path can have %d bytes; set XDG_RUNTIME_DIR to a shorter one", path, maxPath)
 	}
+	if conn, err := net.DialTimeout("unix", path, answerTime); !isStale(err) {
+		if err == nil {
+			_ = conn.Close()
+		}
+		return nil, fmt.Errorf("%s is in use by a process of the same number, as in another container; set XDG_RUNTIME_DIR to another folder", path)
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an earlier process of this number
 		return nil, err
 	}
@@ -70,7 +76,8 @@ func check(folder string, info fs.FileInfo) error {
 // answerTime bounds how long a process may take to accept a connection.
 const answerTime = 2 * time.Second
 
-// List returns the processes that listen in folder, by name and number. It removes the sockets of those that have ended without a chance to.
+// List returns the processes that listen in folder, by name and number. It removes the sockets of those that have ended without a chance to,
+// and only these: a process that is too busy to accept a connection, or is stopped, is listed.
 func List(folder string) ([]Process, error) {
 	info, err := os.Lstat(folder)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -93,8 +100,10 @@ func List(folder string) ([]Process, error) {
 			continue
 		}
 		conn, err := net.DialTimeout("unix", p.Socket, answerTime)
-		if err == nil {
-			_ = conn.Close()
+		if !isStale(err) {
+			if err == nil {
+				_ = conn.Close()
+			}
 			all = append(all, p)
 			continue
 		}
@@ -105,12 +114,16 @@ func List(folder string) ([]Process, error) {
 	return all, nil
 }
 
-// parse returns the process of a socket.
+// isStale reports whether err of a dial says that no process listens at a socket, or that there is none.
+func isStale(err error) bool { return isRefused(err) || errors.Is(err, fs.ErrNotExist) }
+
+// parse returns the process of a socket, if its name is that of a command and a number: other names could hold control characters.
 func parse(folder, file string) (Process, bool) {
 	base, isSocket := strings.CutSuffix(file, ".sock")
 	name, number, found := strings.Cut(base, "-")
 	pid, err := strconv.Atoi(number)
-	return Process{name, pid, filepath.Join(folder, file)}, isSocket && found && err == nil
+	isCommand := name != "" && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz") == ""
+	return Process{name, pid, filepath.Join(folder, file)}, isSocket && found && isCommand && err == nil && pid > 0
 }
 
 // Client returns what sends requests to p, whatever host they name.

@@ -75,6 +75,28 @@ func TestTheSocketOfADeadProcessIsRemoved(t *testing.T) {
 	require.FileExists(t, filepath.Join(dir, "relay-2.sock"), "it is new, and may be about to listen")
 }
 
+// Two containers may share the folder, and number their processes alike.
+func TestTheSocketOfARunningProcessIsNotTaken(t *testing.T) {
+	dir := folder(t)
+	l, err := Listen(dir, "serve")
+	require.NoError(t, err)
+	_, err = Listen(dir, "serve")
+	require.ErrorContains(t, err, "is in use")
+	c, err := net.Dial("unix", l.Addr().String())
+	require.NoError(t, err, "it still answers")
+	require.NoError(t, c.Close())
+	require.NoError(t, l.Close())
+}
+
+func TestNamesOfSocketsAreThoseOfCommands(t *testing.T) {
+	for _, name := range []string{"\x1b[2J-1.sock", "-1.sock", "serve-0.sock", "serve--1.sock", "a b-1.sock", "serve-1", "serve.sock"} {
+		_, ok := parse("/x", name)
+		require.False(t, ok, "%q", name)
+	}
+	_, ok := parse("/x", "serve-1.sock")
+	require.True(t, ok)
+}
+
 func TestASocketOfAnEarlierProcessIsReplaced(t *testing.T) {
 	dir := folder(t)
 	l, err := Listen(dir, "serve")

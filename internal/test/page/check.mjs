@@ -26,6 +26,7 @@ async function open(url, options = {}) {
 async function close(page) {
   assert.equal(await page.evaluate(() => window.hacked), undefined, "text of a peer ran");
   assert.equal(await page.locator("img, script:not([src])").count(), 0, "text of a peer became an element");
+  assert.ok(!/[\u0000-\u0008\u000b-\u001f\u200b-\u200f\u202a-\u202e\u2060-\u206f]/.test(await page.evaluate(() => document.documentElement.outerHTML)), "text of a peer turns others around");
   assert.deepEqual(page.faults, []);
   await page.context().close();
 }
@@ -105,6 +106,12 @@ for (const [name, options] of Object.entries({
   await ready(linked);
   assert.ok(!linked.url().includes(TOKEN), "the token leaves the address");
   await close(linked);
+  const pasted = await open(GUARDED);
+  await pasted.locator("#login").waitFor();
+  await pasted.goto(`${GUARDED}#token=${TOKEN}`); // the page is not loaded again
+  await ready(pasted);
+  assert.ok(!pasted.url().includes(TOKEN), "the token leaves the address");
+  await close(pasted);
   console.log("ok: token");
 }
 
