@@ -333,8 +333,10 @@ func (c *Client) ExplainForDiagnostics(ctx context.Context, pid, tag string) *Ex
 	switch {
 	case c == nil:
 		err = invalidf("client: nil")
+	case strings.HasPrefix(pid, "/"):
+		err = invalidf("peer: an address, where its Peer ID alone is wanted; give the address to the host, as Node.Remember does")
 	case err != nil:
-		err = invalidf("peer: %w", err)
+		err = invalidf("peer: not a Peer ID: %w", err)
 	default:
 		err = validateTag("tag", protocol.ID(tag))
 	}

@@ -155,6 +155,9 @@ func TestExplainNamesInvalidArguments(t *testing.T) {
 			require.ErrorIs(t, why, ErrInvalid)
 			require.NotContains(t, why.String(), "\x1b")
 		}
+		why := c.ExplainForDiagnostics(t.Context(), quicAt(atSecond).String()+"/p2p/"+b.ID().String(), "/tag")
+		require.Equal(t, "invalid", string(why.Reason), "%v", why)
+		require.Contains(t, why.String(), "Node.Remember")
 		require.Empty(t, (*Explanation)(nil).String())
 		require.Equal(t, "reached", string(ReasonOf(nil)))
 	})
@@ -238,6 +241,43 @@ func TestErrorsOfConnectsCarryTheirExplanation(t *testing.T) {
 		require.Equal(t, "no-answer", string(why.Reason), "%v", why)
 		require.True(t, why.Partial)
 	})
+}
+
+// The error of a Send whose ctx ends while the client dials, or looks for another connection of its session, carries one as well.
+func TestErrorsOfSendsThatAreOutOfTimeCarryTheirExplanation(t *testing.T) {
+	for name, want := range map[string]struct {
+		kept   bool
+		reason string
+	}{
+		"dialing":                        {false, "no-answer"},
+		"a session without a connection": {true, "stale-address"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inPlace(t, func(t *testing.T, p *place) {
+				a, b := p.two()
+				p.serve(b.Host(), nil)
+				c := p.client(a.Host(), nil)
+				if want.kept {
+					_, err := c.Send(t.Context(), b.ID(), testTag, nil)
+					require.NoError(t, err)
+				}
+				p.net.VanishBetween(atFirst, atSecond, true)
+				if want.kept {
+					require.NoError(t, a.Host().Network().ClosePeer(b.ID()))
+					time.Sleep(time.Second)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+				defer cancel()
+				_, err := c.Send(ctx, b.ID(), testTag, nil)
+				require.ErrorIs(t, err, context.DeadlineExceeded)
+				why, ok := errors.AsType[*Explanation](err)
+				require.True(t, ok, "%v", err)
+				require.Equal(t, want.reason, string(why.Reason), "%v", why)
+				require.Equal(t, time.Second, time.Duration(why.Took))
+				require.Len(t, why.Addrs, 1)
+			})
+		})
+	}
 }
 
 // A peer with very many addresses has a short explanation.

@@ -67,12 +67,15 @@ func reasonOf(err error, dials []swarm.TransportError) Reason {
 	if err == nil {
 		return advice.Reached
 	}
+	e, isTyped := errors.AsType[*Error](err)
+	if isTyped && e.Op == "open" && !e.Remote && e.Code != codes.OK { // whatever the code is that the hook has chosen
+		return advice.OwnHook
+	}
 	for _, r := range reasons {
 		if errors.Is(err, r.err) {
 			return r.reason
 		}
 	}
-	e, isTyped := errors.AsType[*Error](err)
 	if isTyped && e.Code == codes.Unavailable {
 		return unavailableReason(e)
 	}
@@ -135,7 +138,7 @@ func dialsReason(all []swarm.TransportError) Reason {
 		return advice.OtherPeer
 	case some(isCutByRelay):
 		return advice.RelaySpent
-	case each(func(e swarm.TransportError) bool { return errors.Is(e.Cause, syscall.ECONNREFUSED) }):
+	case each(func(e swarm.TransportError) bool { return isRefused(e) || isSilentBesideRefusal(e, all) }):
 		return advice.NotListening
 	case each(func(e swarm.TransportError) bool { return isCircuit(e.Address) || isLAN(e) }):
 		if some(func(e swarm.TransportError) bool { return isCircuit(e.Address) }) {
@@ -156,6 +159,22 @@ func dialsReason(all []swarm.TransportError) Reason {
 func answers(e swarm.TransportError, status ...pb.Status) bool {
 	return isCircuit(e.Address) && e.Cause != nil && slices.ContainsFunc(status, func(s pb.Status) bool {
 		return strings.Contains(e.Cause.Error(), s.String())
+	})
+}
+
+// isRefused reports whether nothing listened at the address.
+func isRefused(e swarm.TransportError) bool { return errors.Is(e.Cause, syscall.ECONNREFUSED) }
+
+// isSilentBesideRefusal reports whether a dial over UDP timed out at an IP address that has refused one of all dials. A host with nothing at a port
+// refuses TCP, and QUIC does not learn of it.
+func isSilentBesideRefusal(e swarm.TransportError, all []swarm.TransportError) bool {
+	ip, err := manet.ToIP(e.Address)
+	if _, no := e.Address.ValueForProtocol(ma.P_UDP); err != nil || no != nil || isCircuit(e.Address) || !isUnanswered(e.Cause) {
+		return false
+	}
+	return slices.ContainsFunc(all, func(other swarm.TransportError) bool {
+		at, err := manet.ToIP(other.Address)
+		return err == nil && at.Equal(ip) && isRefused(other)
 	})
 }
 
@@ -203,7 +222,7 @@ func byOf(r Reason, err error) string {
 	case advice.NotAtRelay, advice.RelayFull, advice.RelayDenies, advice.RelayGone, advice.RelaySpent:
 		return byRelay
 	case advice.Invalid, advice.Self, advice.NoAdmission, advice.ClientClosed, advice.HostClosed, advice.Gated, advice.OwnLimit, advice.RelayOnly,
-		advice.NoGoodAddress:
+		advice.NoGoodAddress, advice.OwnHook:
 		return byLocal
 	case advice.PeerLimit, advice.PeerFull, advice.PeerShare, advice.OldPeer, advice.NotServed, advice.GoingAway:
 		return byPeer

@@ -22,6 +22,7 @@ import (
 	"github.com/peerlane/peerlane/internal/test/testnet"
 	"github.com/peerlane/peerlane/node"
 	"github.com/peerlane/peerlane/peerlanetest"
+	"github.com/peerlane/peerlane/session"
 )
 
 // Further addresses, which are no home's.
@@ -170,6 +171,14 @@ var faults = map[string]fault{
 		p.serve(b.Host(), func(c *ServerConfig) { c.AllowPeers = []peer.ID{b.ID()} })
 		return p.explainAt(a, b.ID())
 	}, "not-allowed", "peer", []string{"does not admit this host"}, "AllowPeers"},
+	"a hook of this side": {func(p *place) *Explanation {
+		a, b := p.two()
+		p.serve(b.Host(), nil)
+		c := p.client(a.Host(), func(c *ClientConfig) {
+			c.Hooks = &Hooks{OnOpen: func(*session.Session) error { return &Error{Code: codes.NotFound, Text: "no time"} }}
+		})
+		return explained(p.t.Context(), c, b.ID())
+	}, "own-hook", "local", []string{"OnOpen of this side's Hooks", "not found: \"no time\""}, "OnOpen"},
 	"unknown tag": {func(p *place) *Explanation {
 		a, b := p.two()
 		s := p.server(b.Host(), nil)

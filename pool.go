@@ -215,8 +215,8 @@ func (p *pool) awaitCarrier(ctx context.Context, s *session.Session, key poolKey
 	if ctx.Err() != nil {
 		cause = ctx.Err()
 	}
-	return &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent,
-		Text: "the session has lost its connection and has no other yet", Err: cause}
+	return p.carry(key, &trail{began: began}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent,
+		Text: "the session has lost its connection and has no other yet", Err: cause})
 }
 
 // isOpen reports whether the opening is complete and gave a session. p.mu is held.

@@ -113,7 +113,8 @@ func (p *pool) await(ctx context.Context, key poolKey, e *poolEntry, w *wait) (l
 		if ctx.Err() == nil {
 			return link{}, p.noConnection(key, e.trail)
 		}
-		return link{}, &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent, Err: ctx.Err()}
+		err := &Error{Op: "send", Peer: key.peer.String(), Link: string(key.tag), Outcome: session.NotSent, Err: ctx.Err()}
+		return link{}, p.carry(key, e.trail, err)
 	}
 	if e.err != nil {
 		return link{}, e.err

@@ -10,7 +10,7 @@ import (
 // Sentinels of the pre-shared key, for errors.Is.
 var (
 	// ErrModernPSKRequired: Connect or Listen was called with neither a pre-shared key nor an explicit admission.
-	ErrModernPSKRequired = errors.New("no admission policy: set a key, AllowPeers or AdmitAll")
+	ErrModernPSKRequired = errors.New("no admission policy: set a pre-shared key or AdmitAll, or AllowPeers of a ServerConfig")
 	// ErrNoPSK: there is no pre-shared key to rotate or retire.
 	ErrNoPSK = errors.New("no pre-shared key is in use: call UseModernPSKClient or UseModernPSKServer first")
 	// ErrPSKTooLate: the key was set after sessions had been opened or served without it.

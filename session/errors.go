@@ -134,11 +134,12 @@ func (e *Error) Error() string {
 		outcome = " (" + e.Outcome.String() + ")"
 	}
 	if e.Err != nil {
-		cause := strings.TrimSuffix(e.Err.Error(), outcome)
-		b.WriteString(": " + cause)
+		if cause := strings.TrimSuffix(e.Err.Error(), outcome); cause != e.Text {
+			b.WriteString(": " + cause)
+		}
 	}
 	b.WriteString(outcome)
-	return b.String()
+	return strings.TrimPrefix(strings.TrimPrefix(b.String(), ":"), " ") // of an Error without an Op, as a program makes one
 }
 
 // Unwrap returns the sentinel of Code, if it has one, Err and Details, if set.

@@ -37,6 +37,9 @@ func TestANestedErrorSaysItsOutcomeOnce(t *testing.T) {
 	inner := &Error{Op: "stream", Link: "x", Code: codes.Timeout, Err: ErrSessionLost}
 	require.Equal(t, `stream "x": timeout: session lost (unknown)`, inner.Error())
 	require.Equal(t, "hello at bob: timeout", (&Error{Op: "hello", Peer: "bob", Code: codes.Timeout}).Error(), "there was no work")
+	require.Equal(t, `not allowed: "for Alice alone"`, (&Error{Code: codes.NotAllowed, Text: "for Alice alone"}).Error(), "a program's own")
+	full := errors.New("full")
+	require.Equal(t, `open: not allowed: "full"`, (&Error{Op: "open", Code: codes.NotAllowed, Text: "full", Err: full}).Error(), "the text is the cause's")
 	require.Equal(t, "hello (rejected)", (&Error{Op: "hello", Outcome: Rejected}).Error())
 	outer := &Error{Op: "close", Peer: "bob", Err: inner}
 	require.Equal(t, `close at bob: stream "x": timeout: session lost (unknown)`, outer.Error())

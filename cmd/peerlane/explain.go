@@ -13,7 +13,7 @@ import (
 // explainCmd is peerlane explain.
 type explainCmd struct {
 	peerFlags
-	Of   string `arg:"" optional:"" name:"of" placeholder:"TAG" help:"Tag to open a session on; the same as --tag."`
+	Of   string `arg:"" optional:"" name:"tag" help:"Tag to open a session on; the same as --tag."`
 	JSON bool   `name:"json" help:"Print the explanation as JSON."`
 }
 

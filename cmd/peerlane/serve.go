@@ -33,7 +33,7 @@ type serveCmd struct {
 
 	Echo    bool     `xor:"what" help:"Answer each call with its own request (the default)."`
 	Exec    bool     `xor:"what" help:"Answer each call with the output of COMMAND, which gets the request as its input."`
-	Command []string `arg:"" optional:"" passthrough:"" help:"Command for --exec, with its arguments."`
+	Command []string `arg:"" optional:"" passthrough:"partial" help:"Command for --exec, with its arguments."`
 }
 
 // Help is shown by --help.
@@ -138,7 +138,7 @@ func (c *serveCmd) handler() (handler peerlane.Handler, done func(), err error) 
 	case c.Exec && len(c.Command) == 0:
 		return nil, nil, fmt.Errorf("%w: --exec needs a command after it", errUsage)
 	case !c.Exec && len(c.Command) > 0:
-		return nil, nil, fmt.Errorf("%w: %q: a command needs --exec before it", errUsage, c.Command[0])
+		return nil, nil, fmt.Errorf("%w: %q: a command needs --exec before it, and a value of --dashboard or --dht a = before it", errUsage, c.Command[0])
 	case c.Exec:
 		e, err := newExecutor(c.Command, c.PSKEnv)
 		if err != nil {

@@ -44,6 +44,7 @@ const (
 	PSKTampered    Reason = "psk-tampered"
 	PSKReplayed    Reason = "psk-replayed"
 	NotAllowed     Reason = "not-allowed"
+	OwnHook        Reason = "own-hook"
 	Silent         Reason = "silent"
 	ConnectionLost Reason = "connection-lost"
 	Failed         Reason = "failed"
@@ -160,6 +161,8 @@ var words = map[Reason]Words{
 	NotAllowed: {"the peer does not admit this host",
 		"let the peer admit it: AllowPeers of its ServerConfig with the Peer ID of this host, which a KeyFile keeps",
 		"ask the peer to --allow this Peer ID, and keep it with --key FILE"},
+	OwnHook: {What: "the peer was reached, and OnOpen of this side's Hooks refuses the session",
+		Do: "see which error OnOpen returned, and why"},
 	Silent: {What: "the peer takes connections, and did not answer in time", Do: "check that the peer is not stuck or overloaded, or give it more ConnectTimeout"},
 	ConnectionLost: {What: "the connection was lost while a session was being opened",
 		Do: "try again: nothing was sent; if it happens each time, look for what ends connections between the two"},
