@@ -170,7 +170,11 @@ func (h *Handler) private(serve http.HandlerFunc) http.HandlerFunc {
 		isKnown := isBearer && subtle.ConstantTimeCompare([]byte(shown), []byte(h.opts.Token)) == 1
 		if h.opts.Token != "" && !isKnown && !isUnix(r) {
 			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, "a token is needed: Authorization: Bearer TOKEN", http.StatusUnauthorized)
+			why := "a token is needed: Authorization: Bearer TOKEN"
+			if isBearer {
+				why = "the token is wrong: peerlane makes a new one each time it starts"
+			}
+			http.Error(w, why, http.StatusUnauthorized)
 			return
 		}
 		serve(w, r)

@@ -42,7 +42,11 @@ func (f *dashboardFlag) Decode(ctx *kong.DecodeContext) error {
 		return nil
 	}
 	f.addr = ctx.Scan.Pop().String()
-	if _, _, err := net.SplitHostPort(f.addr); err != nil {
+	_, port, err := net.SplitHostPort(f.addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
 		return fmt.Errorf("--dashboard=ADDR: want an address and a port, as in 127.0.0.1:8080: %w", err)
 	}
 	return nil

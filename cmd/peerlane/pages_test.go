@@ -376,7 +376,7 @@ func TestTheManualNamesCommandsAndFlags(t *testing.T) {
 			continue
 		}
 		known := make(map[string]bool)
-		for _, name := range strings.Split(strings.ReplaceAll(names, " and ", ", "), ", ") {
+		for name := range strings.SplitSeq(strings.ReplaceAll(names, " and ", ", "), ", ") {
 			require.Contains(t, of, name)
 			described[name] = true
 			maps.Copy(known, of[name])

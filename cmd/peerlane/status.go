@@ -26,8 +26,8 @@ type processArg struct {
 	Process string `arg:"" optional:"" help:"Process to ask: its number, or what it runs, as in serve. It may be left out if there is only one."`
 }
 
-// errProcess: it is not clear which process is meant.
-var errProcess = errors.New("no such process")
+// errNoProcess: no command runs that has an admin socket.
+var errNoProcess = errors.New("no peerlane serve, relay, send or receive of this user is running")
 
 // find returns the process that is meant.
 func (a processArg) find(folder string) (admin.Process, error) {
@@ -45,15 +45,20 @@ func (a processArg) find(folder string) (admin.Process, error) {
 	case len(named) == 1:
 		return named[0], nil
 	case len(all) == 0:
-		return admin.Process{}, fmt.Errorf("%w: no peerlane command of this user runs that can be asked: serve, relay, send and receive can", errProcess)
+		return admin.Process{}, errNoProcess
 	case len(named) == 0:
-		named = all
+		return admin.Process{}, fmt.Errorf("%w: no %q is running; these are: %s", errUsage, a.Process, namesOf(all))
 	}
+	return admin.Process{}, fmt.Errorf("%w: several are running, name one by its number: %s", errUsage, namesOf(named))
+}
+
+// namesOf returns the names of processes, for an error.
+func namesOf(all []admin.Process) string {
 	var names []string
-	for _, p := range named {
+	for _, p := range all {
 		names = append(names, p.String())
 	}
-	return admin.Process{}, fmt.Errorf("%w: give the number of one: %s", errProcess, strings.Join(names, ", "))
+	return strings.Join(names, ", ")
 }
 
 // The bounds of an answer. A snapshot of 10,000 sessions has some 20 MB.
@@ -101,8 +106,8 @@ func unanswered(ctx context.Context, err error) error {
 // snapshotCmd is peerlane snapshot.
 type snapshotCmd struct {
 	processArg
-	Metrics bool   `xor:"what" help:"Print metrics for Prometheus instead."`
-	Profile string `xor:"what" placeholder:"NAME" help:"Write this profile of the process instead, for go tool pprof: goroutine, heap, allocs, block, mutex, threadcreate, profile (of the processor, for 10 s) or trace."`
+	Metrics bool   `help:"Print metrics for Prometheus instead."`
+	Profile string `placeholder:"NAME" enum:",goroutine,heap,allocs,block,mutex,threadcreate,profile,trace" default:"" help:"Write this profile of the process instead, for go tool pprof: goroutine, heap, allocs, block, mutex, threadcreate, profile (of the processor, for 10 s) or trace."`
 }
 
 // Run prints the snapshot of a process as JSON.
@@ -112,6 +117,8 @@ func (c *snapshotCmd) Run(ctx context.Context, std stdio) error {
 		return err
 	}
 	switch {
+	case c.Profile != "" && c.Metrics:
+		return fmt.Errorf("%w: give either --metrics or --profile", errUsage)
 	case c.Profile != "" && std.isTerminal():
 		return fmt.Errorf("%w: a profile is no text: write it to a file", errUsage)
 	case c.Profile != "":
