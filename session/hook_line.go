@@ -79,18 +79,20 @@ type hookCall struct {
 	turn chan struct{}       // closed when it is the turn of the waiting goroutine; nil if there is none
 }
 
-// add calls c in its turn. Calls beyond maxPendingHooks, and after the end, are dropped.
-func (l *hookLine) add(c hookCall) {
+// add calls c in its turn, and reports whether it will. Calls beyond maxPendingHooks, and after the end, are dropped.
+func (l *hookLine) add(c hookCall) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.over:
+		return false
 	case l.pending.len() >= maxPendingHooks:
 		l.dropped++
-	default:
-		l.pending.push(c)
-		l.advanceLocked()
+		return false
 	}
+	l.pending.push(c)
+	l.advanceLocked()
+	return true
 }
 
 // enter waits for the turn of the calling goroutine, which calls leave afterwards. It returns false if there is none any more.
