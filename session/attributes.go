@@ -65,12 +65,13 @@ func (a *attributes) end(users int) {
 	a.dropLocked()
 }
 
-// leave ends one use of the attributes at the end of the session.
-func (a *attributes) leave() {
+// leave ends one use of the attributes at the end of the session, and reports whether that was the last.
+func (a *attributes) leave() (last bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.users--
 	a.dropLocked()
+	return a.users == 0
 }
 
 func (a *attributes) dropLocked() {

@@ -36,7 +36,9 @@ func (s *Session) setHooks() {
 }
 
 // callHook makes a hook be called in its turn, and reports whether it will be.
-func (s *Session) callHook(name string, fn func()) bool { return s.events.line.add(s.hookCall(name, fn)) }
+func (s *Session) callHook(name string, fn func()) bool {
+	return s.events.line.add(s.hookCall(name, fn))
+}
 
 // hookCall returns the call of a hook.
 func (s *Session) hookCall(name string, fn func()) hookCall {
@@ -163,9 +165,6 @@ func (s *Session) onCron() {
 
 // endHooks makes OnError be called, if failed is not nil, and OnClose. The attributes are left afterwards. It reports whether they will be.
 func (s *Session) endHooks(failed error) bool {
-	if s.events.line == nil {
-		return false
-	}
 	s.mu.Lock()
 	if s.events.cron != nil {
 		s.events.cron.Stop()
@@ -183,7 +182,7 @@ func (s *Session) endHooks(failed error) bool {
 	log := closed.done
 	closed.done = func(why *hook.Failure) {
 		log(why)
-		s.attributes.leave()
+		s.endUse()
 	}
 	return s.events.line.end(append(last, closed))
 }

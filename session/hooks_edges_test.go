@@ -1,12 +1,14 @@
 package session_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/peerlane/peerlane/internal/faultnet"
 	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/session"
 )
@@ -62,4 +64,58 @@ func TestOnCronGoesOnAfterItWasDropped(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		require.InDelta(t, 5, crons, 1)
 	})
+}
+
+// A peer that comes and goes does not make hooks and close callbacks wait or run in any number: each session has its place until they have
+// returned. Then the place is free.
+func TestHooksThatRunHoldThePlaceOfTheirSession(t *testing.T) {
+	const places = 4
+	for name, set := range map[string]func(h *session.Hooks, fn func()){
+		"OnOpen":        func(h *session.Hooks, fn func()) { h.OnOpen = func(*session.Session) error { fn(); return nil } },
+		"OnOpen panics": func(h *session.Hooks, fn func()) { h.OnOpen = func(*session.Session) error { fn(); panic("no") } },
+		"OnClose":       func(h *session.Hooks, fn func()) { h.OnClose = func(*session.Session) { fn() } },
+		"callback": func(h *session.Hooks, fn func()) {
+			h.OnOpen = func(s *session.Session) error { require.True(t, s.AddCloseCallback("", "", fn)); return nil }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var running, most atomic.Int32
+				free := make(chan struct{})
+				cfg := &session.AcceptorConfig{Config: session.Config{ResumeWindow: -1, Hooks: new(session.Hooks), Quota: &session.Quota{MaxSessions: places}}}
+				set(cfg.Hooks, func() {
+					most.Store(max(most.Load(), running.Add(1)))
+					<-free
+					running.Add(-1)
+				})
+				a, err := session.NewAcceptor(cfg)
+				require.NoError(t, err)
+				comeAndGo := func() (refused int) {
+					for range 5 * places {
+						here, there := faultnet.Pipe(faultnet.LinkOptions{})
+						go func() { _ = a.Serve(there, "alice") }()
+						s, err := session.Dial(t.Context(), here, "bob", nil, &session.Config{ResumeWindow: -1})
+						if err != nil {
+							require.ErrorIs(t, err, session.ErrUnavailable)
+							refused++
+							continue
+						}
+						time.Sleep(time.Second)
+						s.Abort()
+						time.Sleep(time.Second)
+					}
+					return refused
+				}
+				require.Equal(t, 4*places, comeAndGo())
+				require.EqualValues(t, places, most.Load())
+				require.Empty(t, a.Sessions())
+				close(free)
+				time.Sleep(time.Minute)
+				require.Zero(t, cfg.Quota.Snapshot().Sessions)
+				require.Zero(t, comeAndGo())
+				time.Sleep(time.Minute)
+				require.Zero(t, cfg.Quota.Snapshot().Sessions)
+			})
+		})
+	}
 }

@@ -47,7 +47,7 @@ func (s *Session) askOnOpenBeside() {
 // dropHooks calls no hook of the session.
 func (s *Session) dropHooks() {
 	if s.events.line.shut() {
-		s.attributes.leave()
+		s.endUse()
 	}
 }
 
