@@ -79,3 +79,11 @@ func (a *attributes) dropLocked() {
 		a.all = nil
 	}
 }
+
+// endUse ends one use of the session by the application at its end. After the last, the place of the session is free: otherwise a peer that
+// comes and goes would have any number of functions of the application wait or run.
+func (s *Session) endUse() {
+	if s.attributes.leave() && s.onLeft != nil {
+		s.onLeft()
+	}
+}

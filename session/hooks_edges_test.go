@@ -41,7 +41,7 @@ func TestMessagesThatWaitAtTheEndAreHandledWithOnOpenToo(t *testing.T) {
 // OnCron is called again after a call that found too many others waiting.
 func TestOnCronGoesOnAfterItWasDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		crons := 0
+		var crons atomic.Int32
 		free := make(chan struct{})
 		first := true
 		accept := &session.AcceptorConfig{}
@@ -52,7 +52,7 @@ func TestOnCronGoesOnAfterItWasDropped(t *testing.T) {
 					<-free
 				}
 			},
-			OnCron: func(*session.Session) { crons++ }}
+			OnCron: func(*session.Session) { crons.Add(1) }}
 		p := peerlanetest.NewSessions(t, &peerlanetest.SessionsOptions{Accept: accept})
 		for range 1100 {
 			_, err := p.Alice.Call(t.Context(), "none", nil)
@@ -62,7 +62,7 @@ func TestOnCronGoesOnAfterItWasDropped(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		close(free)
 		time.Sleep(5 * time.Minute)
-		require.InDelta(t, 5, crons, 1)
+		require.InDelta(t, 5, crons.Load(), 1)
 	})
 }
 

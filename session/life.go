@@ -87,14 +87,6 @@ func (s *Session) callAtEnd(failed error, callbacks bool) {
 	}
 }
 
-// endUse ends one use of the session by the application at its end. After the last, the place of the session is free: otherwise a peer that
-// comes and goes would have any number of functions of the application wait or run.
-func (s *Session) endUse() {
-	if s.attributes.leave() && s.onLeft != nil {
-		s.onLeft()
-	}
-}
-
 // announceLanesEnded reports the lanes to hooks that end with the session: no hook is called after OnClose.
 func (s *Session) announceLanesEnded() {
 	if s.events.line == nil {
