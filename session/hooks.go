@@ -27,7 +27,8 @@ import (
 type Hooks struct {
 	// OnOpen is called with each new session, before anything that the peer sends on it is handed to a handler. An error refuses the
 	// session: it ends, and the peer's session ends with an *Error that has Remote, the error's Code and its Text. The Code is
-	// codes.NotAllowed if the error is no *Error. No other hook is called for a refused session. On the dialing side, Dial returns the error.
+	// codes.NotAllowed if the error is no *Error, and in place of codes.GoingAway and codes.Closed, which are of ends in order. No other hook
+	// is called for a refused session. On the dialing side, Dial returns the error.
 	OnOpen func(*Session) error
 	// OnMessage is called with each call and message of the peer that a handler is about to get, in the order of the handlers' beginning. It must
 	// not change or keep the Message's Value, nor reply.
