@@ -92,9 +92,12 @@ func (s *Session) announceLanesEnded() {
 	if s.events.line == nil {
 		return
 	}
+	s.lanes.counting.Lock()
+	s.lanes.over = true
 	for _, l := range s.lanes.shown.All() {
 		s.announceShown(l, false)
 	}
+	s.lanes.counting.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for st := range s.dedicated.open {
