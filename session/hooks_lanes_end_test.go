@@ -13,7 +13,9 @@ func TestNoLaneIsReportedAfterTheEndsOfLanes(t *testing.T) {
 		opened, closed := 0, 0
 		hooks := &Hooks{OnLaneOpen: func(*Session, Lane) { opened++ }, OnLaneClose: func(*Session, Lane) { closed++ }}
 		p := newPair(t, Config{Hooks: hooks}, AcceptorConfig{})
-		show := func() (remove func()) { return p.dialer.ForDiagnostics().Show("record", "x", func() any { return nil }, nil) }
+		show := func() (remove func()) {
+			return p.dialer.ForDiagnostics().Show("record", "x", func() any { return nil }, nil)
+		}
 		early := show()
 		p.dialer.announceLanesEnded()
 		late := show()
