@@ -220,7 +220,7 @@ func BenchmarkHooks(b *testing.B) {
 	}
 }
 
-// The error of an interceptor never says more about what has become of a call than is known.
+// An error of an interceptor has the outcome of the call that it stands before.
 func TestErrorsOfInterceptorsHaveTheOutcomeOfTheCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := peerlanetest.NewSessions(t, nil)
