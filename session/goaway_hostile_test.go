@@ -14,7 +14,8 @@ import (
 
 // A GOAWAY with any code leaves no work of this side without its outcome, whether or not this side is closing.
 func TestWorkHasAnOutcomeWhateverTheCodeOfGoAway(t *testing.T) {
-	for _, code := range []codes.Code{codes.OK, codes.NotAllowed, codes.Internal, codes.ReplyTooLarge, codes.Application, codes.Timeout, codes.Unavailable, 60000} {
+	for _, code := range []codes.Code{codes.OK, codes.NotAllowed, codes.Internal, codes.ReplyTooLarge, codes.Application, codes.Timeout,
+		codes.Unavailable, 60000} {
 		for _, ending := range []string{"", "close", "drain"} {
 			t.Run(code.String()+" "+ending, func(t *testing.T) {
 				inBubble(t, func(t *testing.T) {

@@ -124,8 +124,8 @@ func TestTheLimits(t *testing.T) {
 		{protobuf.Codec{MaxElements: 5}, flat(5), flat(6), new(structpb.ListValue)},
 		{protobuf.Codec{}, flat(1 << 18), flat(1<<18 + 1), new(structpb.ListValue)},
 		{protobuf.Codec{MaxElements: 6}, nested(3), nested(4), new(structpb.Value)},
-		{protobuf.Codec{MaxElements: 4}, flat(4), flat(5), new(structpb.Struct)},                                                // entries of a map, with one key
-		{protobuf.Codec{MaxElements: 1}, flat(100), bytes.Repeat([]byte{0x22, 0x00}, 2), new(descriptorpb.FileDescriptorProto)}, // of its fields, 1 is text
+		{protobuf.Codec{MaxElements: 4}, flat(4), flat(5), new(structpb.Struct)}, // entries of a map
+		{protobuf.Codec{MaxElements: 1}, flat(100), bytes.Repeat([]byte{0x22, 0x00}, 2), new(descriptorpb.FileDescriptorProto)},
 	} {
 		require.NoError(t, l.codec.Unmarshal(l.most, l.into))
 		require.ErrorContains(t, l.codec.Unmarshal(l.over, l.into), "messages in one")
