@@ -60,16 +60,13 @@ func (p *pool) callLegacy(ctx context.Context, l link, request []byte) ([]byte, 
 	defer l.done()
 	bound, cancel := p.bound(ctx)
 	defer cancel()
-	outcome := session.Rejected
+	passed := false
 	response, err := legacyThrough(bound, p.mux, l.conn.RemotePeer(), l.conn.Tag(), false, request, func(ctx context.Context, value []byte) ([]byte, error) {
-		outcome = session.Delivered
+		passed = true
 		return callLegacy(ctx, l.conn, value, p.cfg)
 	})
-	if outcome == session.Rejected { // an interceptor has not let it pass
+	if !passed { // an interceptor has not let it pass
 		l.conn.resetWith(codes.Cancelled)
-	}
-	if err != nil && !errors.As(err, new(*Error)) { // an interceptor's own
-		err = &Error{Op: "send", Peer: l.conn.RemotePeer().String(), Link: string(l.conn.Tag()), Outcome: outcome, Err: err}
 	}
 	if e, ok := errors.AsType[*Error](err); ok && ctx.Err() == nil && p.ctx.Err() != nil {
 		e.Err = ErrStopped

@@ -82,6 +82,11 @@ func (p *pool) keep(s *session.Session, key poolKey) {
 	p.ends.follow(s, key.tag)
 	context.AfterFunc(s.Context(), func() {
 		p.book.release(key.peer)
+		if e, ok := errors.AsType[*Error](s.Err()); ok && e.Code != codes.GoingAway { // an OnOpen of the peer's may have said when to come again
+			refused := *e
+			refused.Op, refused.Outcome = "open", session.NotSent
+			p.refused.note(key, &refused)
+		}
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(p.open, s)

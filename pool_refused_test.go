@@ -12,6 +12,7 @@ import (
 
 	"github.com/peerlane/peerlane/codes"
 	"github.com/peerlane/peerlane/internal/frame"
+	"github.com/peerlane/peerlane/peerlanetest"
 	"github.com/peerlane/peerlane/resume"
 	"github.com/peerlane/peerlane/session"
 )
@@ -155,5 +156,35 @@ func TestAKeeperDoesNotAskAgainBeforeThePeerHasSaid(t *testing.T) {
 		require.ErrorIs(t, k.Err(), ErrUnavailable)
 		r.requireApart(t, 3, 3*time.Second)
 		require.NoError(t, k.Close())
+	})
+}
+
+// A hint of the peer's OnOpen is kept to as that of a refused hello.
+func TestAHintOfOnOpenIsKeptTo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := peerlanetest.NewHosts(t, nil)
+		var asked []time.Time
+		cfg := DefaultServerConfig()
+		cfg.Hooks = &Hooks{OnOpen: func(*session.Session) error {
+			if asked = append(asked, time.Now()); len(asked) == 1 {
+				time.Sleep(time.Second) // the call is under way
+				return &Error{Code: codes.Unavailable, RetryAfter: 2 * time.Second, Text: "full"}
+			}
+			return nil
+		}}
+		server, err := NewServer(h.Bob, cfg)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, server.Stop()) }()
+		require.NoError(t, server.Start(callTag, func(b []byte) ([]byte, error) { return b, nil }))
+		client, err := NewClient(h.Alice, nil)
+		require.NoError(t, err)
+		defer func() { require.NoError(t, client.Close()) }()
+		_, err = client.Send(t.Context(), h.Bob.ID(), callTag, nil)
+		require.ErrorIs(t, err, ErrUnavailable)
+		synctest.Wait()
+		_, err = client.Send(t.Context(), h.Bob.ID(), callTag, nil)
+		require.NoError(t, err)
+		require.Len(t, asked, 2)
+		require.GreaterOrEqual(t, asked[1].Sub(asked[0]), 3*time.Second)
 	})
 }

@@ -176,6 +176,7 @@ func (a *Acceptor) answerSession(ack func(*frame.Hello) (carrier, error), peer, 
 	}
 	s := newSession(a.cfg, c, false, peer, part)
 	s.onEnd = func() { a.release(s) }
+	s.onLeft = func() { a.cfg.Quota.unregister(s) }
 	a.cfg.Quota.register(s)
 	s.onDetached = func() { a.boundDetached(peer) }
 	return func() {
@@ -279,9 +280,8 @@ func (a *Acceptor) boundDetached(peer string) {
 	}
 }
 
-// release releases the place of s.
+// release forgets s, which has ended.
 func (a *Acceptor) release(s *Session) {
-	a.cfg.Quota.unregister(s)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.sessions[s.id] == s {

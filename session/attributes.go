@@ -65,16 +65,25 @@ func (a *attributes) end(users int) {
 	a.dropLocked()
 }
 
-// leave ends one use of the attributes at the end of the session.
-func (a *attributes) leave() {
+// leave ends one use of the attributes at the end of the session, and reports whether that was the last.
+func (a *attributes) leave() (last bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.users--
 	a.dropLocked()
+	return a.users == 0
 }
 
 func (a *attributes) dropLocked() {
 	if a.users == 0 {
 		a.all = nil
+	}
+}
+
+// endUse ends one use of the session by the application at its end. After the last, the place of the session is free: otherwise a peer that
+// comes and goes would have any number of functions of the application wait or run.
+func (s *Session) endUse() {
+	if s.attributes.leave() && s.onLeft != nil {
+		s.onLeft()
 	}
 }

@@ -24,7 +24,8 @@ func (c callback) is(handler, key any) bool { return c.handler == handler && c.k
 
 // AddCloseCallback makes fn be called once when the session has ended, however it ends. The functions are called in the order in which they
 // were added, in one goroutine of their own. One that panics, or ends its goroutine, holds up none of the others. handler and key name fn: a
-// second function of the same two takes the place of the first, in the order too. Close does not wait for the functions.
+// second function of the same two takes the place of the first, in the order too. Close does not wait for the functions. A session of the peer
+// keeps its place in the Quota until they have returned.
 //
 // AddCloseCallback reports whether fn is taken. It returns false, and fn is never called, if handler or key cannot be compared, as a slice,
 // if fn is nil, and once the session has ended.
@@ -75,7 +76,7 @@ func (s *Session) runCallbacks() {
 			go s.runCallbacks()
 			return
 		}
-		s.attributes.leave()
+		s.endUse()
 	}()
 	for len(s.callbacks.all) > 0 { // no other goroutine uses them after end
 		next := s.callbacks.all[0]

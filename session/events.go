@@ -35,8 +35,10 @@ func (s *Session) setHooks() {
 	}
 }
 
-// call makes a hook be called in its turn.
-func (s *Session) callHook(name string, fn func()) { s.events.line.add(s.hookCall(name, fn)) }
+// callHook makes a hook be called in its turn, and reports whether it will be.
+func (s *Session) callHook(name string, fn func()) bool {
+	return s.events.line.add(s.hookCall(name, fn))
+}
 
 // hookCall returns the call of a hook.
 func (s *Session) hookCall(name string, fn func()) hookCall {
@@ -61,6 +63,11 @@ func (s *Session) passGate(refusal frame.Failure) {
 func (s *Session) awaitOpen() frame.Failure {
 	if s.events.gate == nil {
 		return frame.Failure{}
+	}
+	select {
+	case <-s.events.gate: // whether or not the session has ended: what has come before an end in order is handled after it
+		return s.events.refusal
+	default:
 	}
 	select {
 	case <-s.events.gate:
@@ -148,17 +155,16 @@ func (s *Session) onCron() {
 	if s.events.cronDue.Swap(true) {
 		return
 	}
-	s.callHook("OnCron", func() {
+	if !s.callHook("OnCron", func() {
 		defer s.events.cronDue.Store(false)
 		s.cfg.Hooks.OnCron(s)
-	})
+	}) {
+		s.events.cronDue.Store(false)
+	}
 }
 
 // endHooks makes OnError be called, if failed is not nil, and OnClose. The attributes are left afterwards. It reports whether they will be.
 func (s *Session) endHooks(failed error) bool {
-	if s.events.line == nil {
-		return false
-	}
 	s.mu.Lock()
 	if s.events.cron != nil {
 		s.events.cron.Stop()
@@ -176,7 +182,7 @@ func (s *Session) endHooks(failed error) bool {
 	log := closed.done
 	closed.done = func(why *hook.Failure) {
 		log(why)
-		s.attributes.leave()
+		s.endUse()
 	}
 	return s.events.line.end(append(last, closed))
 }

@@ -2,12 +2,15 @@ package session
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/peerlane/peerlane/internal/hook"
 )
 
 // hookWorkers run hooks, up to a number of them at a time. A worker is a goroutine that ends when no hook is left. The zero value is ready.
 type hookWorkers struct {
+	pending atomic.Int64 // calls that wait in all lines; turns do not count
+
 	mu      sync.Mutex
 	running int
 	ready   queue[func()]
@@ -52,8 +55,12 @@ func (w *hookWorkers) next() func() {
 	return nil
 }
 
-// maxPendingHooks bounds the calls of hooks that wait in one line.
-const maxPendingHooks = 1024
+// Bounds on the calls of hooks that wait.
+const (
+	maxPendingHooks = 1024    // in one line
+	maxPendingInAll = 1 << 16 // in all lines of the workers, but for
+	fewPendingHooks = 16      // in each line, so that those who fill other lines do not cost it its own
+)
 
 // A hookLine calls the hooks of one session on the workers that it shares with other sessions: one after the other, or several at a time. It
 // begins held: it calls nothing before release. Its last calls come when all others have returned.
@@ -79,18 +86,21 @@ type hookCall struct {
 	turn chan struct{}       // closed when it is the turn of the waiting goroutine; nil if there is none
 }
 
-// add calls c in its turn. Calls beyond maxPendingHooks, and after the end, are dropped.
-func (l *hookLine) add(c hookCall) {
+// add calls c in its turn, and reports whether it will. Calls for which there is no room, and after the end, are dropped.
+func (l *hookLine) add(c hookCall) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
 	case l.over:
-	case l.pending.len() >= maxPendingHooks:
+		return false
+	case l.pending.len() >= maxPendingHooks, l.pending.len() >= fewPendingHooks && l.workers.pending.Load() >= maxPendingInAll:
 		l.dropped++
-	default:
-		l.pending.push(c)
-		l.advanceLocked()
+		return false
 	}
+	l.workers.pending.Add(1)
+	l.pending.push(c)
+	l.advanceLocked()
+	return true
 }
 
 // enter waits for the turn of the calling goroutine, which calls leave afterwards. It returns false if there is none any more.
@@ -124,7 +134,11 @@ func (l *hookLine) leave() {
 // advanceLocked begins the calls whose turn it is.
 func (l *hookLine) advanceLocked() {
 	for !l.held && l.active < l.atOnce && l.pending.len() > 0 {
-		l.beginLocked(l.pending.pop())
+		c := l.pending.pop()
+		if c.turn == nil {
+			l.workers.pending.Add(-1)
+		}
+		l.beginLocked(c)
 	}
 	if !l.held && l.active == 0 && len(l.last) > 0 {
 		next := l.last[0]
@@ -194,6 +208,7 @@ func (l *hookLine) shut() (ended bool) {
 	defer l.mu.Unlock()
 	ended = len(l.last) > 0
 	l.over, l.last = true, nil
+	l.workers.pending.Add(-int64(l.pending.len()))
 	for l.pending.len() > 0 {
 		l.pending.pop() // none of them is a turn: nothing is delivered before release
 	}

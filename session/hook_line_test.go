@@ -97,6 +97,7 @@ func TestLinesUnderRandomUse(t *testing.T) {
 			all.Wait()
 			synctest.Wait()
 			require.Zero(t, workers.running, "seed %d", seed)
+			require.Zero(t, workers.pending.Load(), "seed %d", seed)
 		})
 	}
 }
@@ -116,4 +117,38 @@ func TestALineThatIsShutCallsNothing(t *testing.T) {
 	require.True(t, l.end([]hookCall{never}))
 	require.True(t, l.shut())
 	l.release()
+}
+
+// The calls that wait are bounded in each line, and in all lines together. Lines that are full leave others room for a few calls.
+func TestTheCallsThatWaitAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lines = 100
+		workers, blocked := new(hookWorkers), make(chan struct{})
+		var called atomic.Int32
+		taken := func(l *hookLine) (n int) {
+			for l.add(hookCall{fn: func() { <-blocked; called.Add(1) }}) {
+				n++
+			}
+			require.EqualValues(t, 1, l.missed())
+			return n
+		}
+		all := 0
+		for i := range lines {
+			n := taken(&hookLine{workers: workers, most: 2, atOnce: 1})
+			if i < maxPendingInAll/maxPendingHooks {
+				require.Equal(t, 1+maxPendingHooks, n, "one is begun")
+			}
+			if all += n; i == lines-1 {
+				require.Equal(t, 1+fewPendingHooks, n)
+			}
+		}
+		require.LessOrEqual(t, all, maxPendingInAll+lines*(1+fewPendingHooks))
+		held := &hookLine{workers: workers, most: 2, atOnce: 1, held: true}
+		require.Equal(t, fewPendingHooks, taken(held))
+		require.False(t, held.shut())
+		close(blocked)
+		synctest.Wait()
+		require.EqualValues(t, all, called.Load())
+		require.Zero(t, workers.pending.Load())
+	})
 }

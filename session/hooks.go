@@ -17,8 +17,9 @@ import (
 // The hooks of one session are called one at a time, in the order of the events: OnOpen is first, and OnClose last. They run on at most
 // Workers goroutines in all, so that a slow hook delays the hooks of its own session, and others only when as many sessions as there are
 // Workers have one. Of OnOpen, there is one goroutine for each session that is being opened, and OnMessage runs in the goroutine of the
-// message's handler. Up to 1024 calls of a session wait for their turn. Beyond that, calls are dropped and counted in Snapshot.HooksDropped,
-// but never those of OnMessage, OnError and OnClose.
+// message's handler. Up to 1024 calls of a session wait for their turn, or 16 while 65536 of all sessions wait. Beyond that, calls are dropped
+// and counted in Snapshot.HooksDropped, but never those of OnMessage, OnError and OnClose. A session of the peer keeps its place in the Quota
+// until all its hooks have returned: slow ones make the peers wait that come and go.
 //
 // A hook may call all methods of the session, and close the session, the client or the server: they do not wait for hooks. While a hook waits
 // for such a Close, OnMessage is called beside it. A hook that panics or ends its goroutine ends nothing but itself, and is logged; OnOpen
@@ -26,7 +27,8 @@ import (
 type Hooks struct {
 	// OnOpen is called with each new session, before anything that the peer sends on it is handed to a handler. An error refuses the
 	// session: it ends, and the peer's session ends with an *Error that has Remote, the error's Code and its Text. The Code is
-	// codes.NotAllowed if the error is no *Error. No other hook is called for a refused session. On the dialing side, Dial returns the error.
+	// codes.NotAllowed if the error is no *Error, and in place of codes.GoingAway and codes.Closed, which are of ends in order. No other hook
+	// is called for a refused session. On the dialing side, Dial returns the error.
 	OnOpen func(*Session) error
 	// OnMessage is called with each call and message of the peer that a handler is about to get, in the order of the handlers' beginning. It must
 	// not change or keep the Message's Value, nor reply.

@@ -29,6 +29,8 @@ func TestOnOpenRefusesASession(t *testing.T) {
 	}{
 		"an error":    {func() error { return errors.New("not on Sundays") }, codes.NotAllowed, "not on Sundays"},
 		"an *Error":   {func() error { return &session.Error{Code: codes.Unavailable, RetryAfter: time.Hour, Text: "full"} }, codes.Unavailable, "full"},
+		"GoingAway":   {func() error { return &session.Error{Code: codes.GoingAway, Text: "elsewhere"} }, codes.NotAllowed, "elsewhere"},
+		"Closed":      {func() error { return fmt.Errorf("%w", &session.Error{Code: codes.Closed, Text: "shut"}) }, codes.NotAllowed, "shut"},
 		"a nil error": {func() error { return (*session.Error)(nil) }, codes.NotAllowed, "a nil *session.Error as an error"},
 		"a panic":     {func() error { panic("boom") }, codes.Internal, "OnOpen panicked: boom"},
 		"Goexit":      {func() error { runtime.Goexit(); return nil }, codes.Internal, "OnOpen ended its goroutine"},

@@ -15,8 +15,14 @@ type inspected Session
 // Show implements registry.Session.
 func (i *inspected) Show(kind, name string, snapshot func() any, count func(*registry.Counts)) (remove func()) {
 	s, l := (*Session)(i), &shownLane{kind: kind, name: name, snapshot: snapshot, count: count}
-	s.announceShown(l, true)
+	s.lanes.counting.Lock()
+	if s.lanes.over { // its end could come after OnClose
+		l.ended.Store(true)
+	} else {
+		s.announceShown(l, true)
+	}
 	s.lanes.shown.Add(l)
+	s.lanes.counting.Unlock()
 	return sync.OnceFunc(func() {
 		s.hide(l)
 		s.announceShown(l, false)

@@ -219,3 +219,37 @@ func BenchmarkHooks(b *testing.B) {
 		})
 	}
 }
+
+// An error of an interceptor has the outcome of the call that it stands before.
+func TestErrorsOfInterceptorsHaveTheOutcomeOfTheCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := peerlanetest.NewSessions(t, nil)
+		ours, denied := errors.New("ours"), &session.Error{Code: codes.NotAllowed, Text: "not this"}
+		p.ToAlice.Intercept(func(ctx context.Context, x *session.Exchange, next func(context.Context) error) error {
+			if x.Link == "refused" {
+				return denied // of all callers
+			}
+			_ = next(ctx)
+			return ours
+		})
+		var e *session.Error
+		_, err := p.Alice.Call(t.Context(), "refused", nil)
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, session.Rejected, e.Outcome, "%v", err)
+		require.EqualError(t, err, `call "refused" at bob: not allowed: "not this" (rejected)`)
+		require.ErrorIs(t, err, denied)
+		require.Equal(t, session.Error{Code: codes.NotAllowed, Text: "not this"}, *denied, "it is nobody's to change")
+		_, err = p.Alice.Call(t.Context(), "none", nil)
+		require.ErrorAs(t, err, &e)
+		require.ErrorIs(t, err, ours)
+		require.Equal(t, session.Rejected, e.Outcome, "%v", err)
+		err = p.Alice.Send(t.Context(), "none", nil)
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, session.Unknown, e.Outcome, "%v", err)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err = p.Alice.Call(ctx, "none", nil)
+		require.ErrorAs(t, err, &e)
+		require.Equal(t, session.NotSent, e.Outcome, "%v", err)
+	})
+}

@@ -19,8 +19,9 @@ type lanes struct {
 	open  map[*openLane]struct{}
 	shown registry.Registry[*shownLane] // has its own lock
 
-	counting sync.Mutex       // held from the removal of a lane from shown until its counts are in past
+	counting sync.Mutex       // held from the removal of a lane from shown until its counts are in past, and from the report of a lane until it is shown
 	past     *registry.Counts // of the lanes that have been removed; nil: 0
+	over     bool             // the ends of all lanes have been reported to hooks; guarded by counting
 }
 
 // shownLane is a lane that diagnostics list.

@@ -46,25 +46,44 @@ func (s *Session) finish(err *Error, inOrder bool) {
 	}
 	s.messages.out.tellUndelivered()
 	close(s.finished)
+	callbacks := s.keepForUses()
 	if s.onEnd != nil {
 		s.onEnd()
 	}
 	s.part.Leave()
 	s.tell()
-	s.callAtEnd(failed)
+	s.callAtEnd(failed, callbacks)
+}
+
+// keepForUses keeps the attributes and the place of the session until the functions of the application that are called at its end have returned.
+// It reports whether close callbacks are among them.
+func (s *Session) keepForUses() (callbacks bool) {
+	users := 0
+	if callbacks = s.callbacks.end(); callbacks {
+		users++
+	}
+	if s.events.line != nil {
+		users++
+	}
+	s.attributes.end(users)
+	switch {
+	case s.onLeft == nil:
+	case users > 0:
+		s.part.quota.linger(s)
+	default:
+		s.onLeft()
+	}
+	return callbacks
 }
 
 // callAtEnd calls what the application wants to be called when the session has ended, with failed if that was an error.
-func (s *Session) callAtEnd(failed error) {
+func (s *Session) callAtEnd(failed error, callbacks bool) {
 	s.announceLanesEnded()
-	s.attributes.end(2) // until both have been called
-	if s.callbacks.end() {
+	if callbacks {
 		go s.runCallbacks()
-	} else {
-		s.attributes.leave()
 	}
-	if !s.endHooks(failed) {
-		s.attributes.leave()
+	if s.events.line != nil && !s.endHooks(failed) {
+		s.endUse()
 	}
 }
 
@@ -73,9 +92,12 @@ func (s *Session) announceLanesEnded() {
 	if s.events.line == nil {
 		return
 	}
+	s.lanes.counting.Lock()
+	s.lanes.over = true
 	for _, l := range s.lanes.shown.All() {
 		s.announceShown(l, false)
 	}
+	s.lanes.counting.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for st := range s.dedicated.open {

@@ -47,7 +47,7 @@ func (s *Session) askOnOpenBeside() {
 // dropHooks calls no hook of the session.
 func (s *Session) dropHooks() {
 	if s.events.line.shut() {
-		s.attributes.leave()
+		s.endUse()
 	}
 }
 
@@ -55,6 +55,9 @@ func (s *Session) dropHooks() {
 func (s *Session) turnAway(cause error) *Error {
 	refusal := *refusalBy(cause) // it may be shared by all sessions
 	refusal.Op, refusal.Peer, refusal.Remote, refusal.Outcome, refusal.refused = "open", s.peer, false, NotSent, false
+	if refusal.Code == codes.GoingAway || refusal.Code == codes.Closed { // in GOAWAY, these are ends in order
+		refusal.Code = codes.NotAllowed
+	}
 	f := frame.Failure{Code: refusal.Code, RetryAfter: refusal.RetryAfter, Text: refusal.Text}
 	s.dropHooks()
 	s.noteRefusedSession(f)

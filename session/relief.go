@@ -81,17 +81,29 @@ func (q *Quota) register(s tenant) {
 	q.open[subnet][s] = struct{}{}
 }
 
-// unregister releases the place of a session that has ended.
-func (q *Quota) unregister(s tenant) {
-	s.holder().Give(fair.Sessions, 1)
+// linger makes the quota expect no place from a session that has ended, before unregister: functions of the application have yet to return.
+func (q *Quota) linger(s tenant) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.forgetLocked(s)
+}
+
+// forgetLocked forgets a session that has ended.
+func (q *Quota) forgetLocked(s tenant) {
 	subnet := s.holder().Subnet()
 	delete(q.open[subnet], s)
 	if len(q.open[subnet]) == 0 {
 		delete(q.open, subnet)
 	}
 	delete(q.leaving, s)
+}
+
+// unregister releases the place of a session that has ended.
+func (q *Quota) unregister(s tenant) {
+	s.holder().Give(fair.Sessions, 1)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.forgetLocked(s)
 	q.wakeLocked()
 }
 

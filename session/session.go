@@ -53,6 +53,7 @@ type Session struct {
 	coder   zstd.Peer  // as whom it has turns at the coders
 
 	onEnd      func() // called once when the session has ended; may be nil
+	onLeft     func() // called once when functions of the application at the end have returned too; may be nil
 	onDetached func() // called when the session has lost its carrier; may be nil
 
 	ctx        context.Context // ends with the session

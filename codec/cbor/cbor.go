@@ -9,6 +9,8 @@
 package cbor
 
 import (
+	"cmp"
+	"encoding/binary"
 	"fmt"
 	"sync"
 
@@ -22,7 +24,8 @@ type Codec struct {
 	MaxBytes int
 	// MaxDepth limits how deep arrays, maps and tags are nested. If zero, 32. 4 to 65535.
 	MaxDepth int
-	// MaxElements limits the elements of each array, and the pairs of each map. If zero, 2^17. 16 to 2^31 - 1.
+	// MaxElements limits the elements of all arrays and maps of a value together: the shortest takes a byte, and many times that once it is
+	// decoded. A pair of a map is two elements, and a tag and each chunk of a text without a length are one. If zero, 2^18. 16 to 2^31 - 1.
 	MaxElements int
 	// DisallowUnknownFields refuses maps with keys that the receiver's struct has no field for.
 	DisallowUnknownFields bool
@@ -65,7 +68,52 @@ func (c Codec) Unmarshal(data []byte, v any) error {
 	if err != nil {
 		return fmt.Errorf("cbor: codec: %w", err)
 	}
+	if err := checkElements(data, c.elements()); err != nil {
+		return err
+	}
 	return mode.Unmarshal(data, v)
+}
+
+// elements returns the limit of elements.
+func (c Codec) elements() int { return cmp.Or(c.MaxElements, 1<<18) }
+
+// checkElements returns an error if data has more than most elements. It looks at the head of each, one after the other, and leaves data that is
+// malformed to the decoder, which refuses all of it before it allocates anything.
+func checkElements(data []byte, most int) error {
+	const (
+		ofBytes, ofText = 2, 3 // major types that bytes follow
+		endless         = 31   // no length: a break ends it
+		end             = 0xFF // that break
+	)
+	for n := -1; len(data) > 0; { // the value itself is no element
+		head := data[0]
+		data = data[1:]
+		if head == end {
+			continue
+		}
+		if n++; n > most {
+			return fmt.Errorf("cbor: more than %d elements", most)
+		}
+		length := uint64(head & 31)
+		if length >= 24 && length != endless {
+			size := 1 << (length - 24)
+			if size > 8 || size > len(data) {
+				return nil
+			}
+			var b [8]byte
+			copy(b[8-size:], data[:size])
+			length, data = binary.BigEndian.Uint64(b[:]), data[size:]
+		} else if length == endless {
+			length = 0
+		}
+		if major := head >> 5; major == ofBytes || major == ofText {
+			if length > uint64(len(data)) {
+				return nil
+			}
+			data = data[length:]
+		}
+	}
+	return nil
 }
 
 func (c Codec) checkSize(n int) error {
@@ -85,7 +133,7 @@ func (c Codec) checkSize(n int) error {
 // decMode returns the mode that has the limits. The library checks that they are in range.
 func (c Codec) decMode() (cbor.DecMode, error) {
 	o := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: c.MaxDepth, MaxArrayElements: c.MaxElements, MaxMapPairs: c.MaxElements,
+		DupMapKey: cbor.DupMapKeyEnforcedAPF, MaxNestedLevels: c.MaxDepth, MaxArrayElements: c.elements(), MaxMapPairs: c.elements(),
 		TimeTag: cbor.DecTagOptional,
 	}
 	if c.DisallowUnknownFields {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -95,6 +96,13 @@ func TestTheLimits(t *testing.T) {
 	text := func(n int) []byte { // 5a: a string of bytes, likewise
 		return append([]byte{0x5A, byte((n - 5) >> 24), byte((n - 5) >> 16), byte((n - 5) >> 8), byte(n - 5)}, make([]byte, n-5)...)
 	}
+	array := func(n int) []byte { return []byte{0x99, byte(n >> 8), byte(n)} } // of a length of two bytes
+	arrays := func(n, m int) []byte {
+		return append(array(n), bytes.Repeat(append(array(m), make([]byte, m)...), n)...)
+	}
+	maps := func(n int) []byte { return append(array(n), bytes.Repeat([]byte{0xA1, 0x01, 0x61, 'x'}, n)...) }
+	tags := func(n int) []byte { return append(array(n), bytes.Repeat([]byte{0xC1, 0x01}, n)...) }
+	chunks := func(n int) []byte { return append(append([]byte{0x5F}, bytes.Repeat([]byte{0x41, 0xFF}, n)...), 0xFF) }
 	for _, l := range []struct {
 		name       string
 		codec      cbor.Codec
@@ -105,7 +113,12 @@ func TestTheLimits(t *testing.T) {
 		{"MaxDepth", cbor.Codec{MaxDepth: 5}, nested(5), nested(6)},
 		{"MaxDepth by default", cbor.Codec{}, nested(32), nested(33)},
 		{"MaxElements", cbor.Codec{MaxElements: 20}, flat(20), flat(21)},
-		{"MaxElements by default", cbor.Codec{}, flat(1 << 17), flat(1<<17 + 1)},
+		{"MaxElements by default", cbor.Codec{}, flat(1 << 18), flat(1<<18 + 1)},
+		{"MaxElements of several", cbor.Codec{MaxElements: 20}, arrays(4, 4), arrays(3, 6)},
+		{"MaxElements of several by default", cbor.Codec{}, arrays(1<<10, 255), arrays(1<<10, 256)},
+		{"MaxElements of maps", cbor.Codec{MaxElements: 20}, maps(6), maps(7)},
+		{"MaxElements of tags", cbor.Codec{MaxElements: 20}, tags(10), tags(11)},
+		{"MaxElements of chunks", cbor.Codec{MaxElements: 20}, chunks(20), chunks(21)},
 	} {
 		var out any
 		require.NoError(t, l.codec.Unmarshal(l.most, &out), l.name)
@@ -118,6 +131,27 @@ func TestTheLimits(t *testing.T) {
 	}
 	_, err = cbor.Codec{MaxBytes: -1}.Marshal(1)
 	require.Error(t, err)
+}
+
+// What is over the limit of elements, or malformed at its end, costs no memory, however large the elements are once they are decoded.
+func TestRefusedValuesCostNothing(t *testing.T) {
+	type large [1 << 10]int64
+	for name, data := range map[string][]byte{
+		"elements": append([]byte{0x9A, 0, 8, 0, 0}, bytes.Repeat([]byte{0xF6}, 8<<16)...),
+		"no end":   append([]byte{0x9A, 0, 3, 0, 0}, bytes.Repeat([]byte{0xF6}, 3<<16-1)...),
+		"no text":  append([]byte{0x9A, 0, 3, 0, 0}, append(bytes.Repeat([]byte{0xF6}, 3<<16-1), 0x7B, 0xFF, 0, 0, 0, 0, 0, 0, 0)...),
+		"no head":  append([]byte{0x9A, 0, 3, 0, 0}, append(bytes.Repeat([]byte{0xF6}, 3<<16-1), 0x1B, 0)...),
+		"reserved": append([]byte{0x9A, 0, 3, 0, 0}, append(bytes.Repeat([]byte{0xF6}, 3<<16-1), 0x1C)...),
+	} {
+		var out []*large
+		var all []large
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		require.Error(t, cbor.Codec{}.Unmarshal(data, &out), name)
+		require.Error(t, cbor.Codec{}.Unmarshal(data, &all), name)
+		runtime.ReadMemStats(&after)
+		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20), name)
+	}
 }
 
 func TestTypedCalls(t *testing.T) {

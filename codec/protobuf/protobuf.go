@@ -9,6 +9,7 @@
 package protobuf
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 
@@ -16,13 +17,15 @@ import (
 )
 
 // Codec is a session.Codec. Its fields are limits for values that are decoded, and MaxBytes for those that are encoded too. They bound the
-// memory and time that a peer can cost: a field takes at least two bytes, and may be a message of its own once it is decoded. A negative
-// limit is an error of each call. The zero Codec is useful.
+// memory and time that a peer can cost. A negative limit is an error of each call. The zero Codec is useful.
 type Codec struct {
 	// MaxBytes limits the bytes of a value. If zero, 4 MiB.
 	MaxBytes int
 	// MaxDepth limits how deep messages are nested. If zero, 100.
 	MaxDepth int
+	// MaxElements limits the messages within a value, at all depths together, and the entries of its maps: the shortest takes two bytes, and
+	// hundreds once it is decoded. If zero, 2^18.
+	MaxElements int
 	// DiscardUnknown drops fields that the receiver's message lacks.
 	DiscardUnknown bool
 }
@@ -53,12 +56,13 @@ func (c Codec) Unmarshal(data []byte, v any) error {
 	if err != nil {
 		return err
 	}
-	depth := c.MaxDepth
-	switch {
-	case depth == 0:
-		depth = 100
-	case depth < 0:
-		return fmt.Errorf("protobuf: codec: MaxDepth is %d, want more than 0", depth)
+	if c.MaxDepth < 0 || c.MaxElements < 0 {
+		return fmt.Errorf("protobuf: codec: MaxDepth is %d and MaxElements is %d, want more than 0", c.MaxDepth, c.MaxElements)
+	}
+	depth := cmp.Or(c.MaxDepth, 100)
+	e := elements{most: cmp.Or(c.MaxElements, 1<<18)}
+	if e.count(data, m.ProtoReflect().Descriptor(), 0, depth); e.n > e.most {
+		return fmt.Errorf("protobuf: more than %d messages in one", e.most)
 	}
 	return proto.UnmarshalOptions{RecursionLimit: depth, DiscardUnknown: c.DiscardUnknown}.Unmarshal(data, m)
 }

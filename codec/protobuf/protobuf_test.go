@@ -87,7 +87,7 @@ func nested(n int) []byte {
 
 // Each limit has its edge where it says.
 //
-// Claim: protobuf.Codec.MaxBytes, protobuf.Codec.MaxDepth
+// Claim: protobuf.Codec.MaxBytes, protobuf.Codec.MaxDepth, protobuf.Codec.MaxElements
 func TestTheLimits(t *testing.T) {
 	text := func(n int) []byte { // 2 bytes for the tag and a length of one byte, 5 with one of four
 		head := 2
@@ -115,9 +115,24 @@ func TestTheLimits(t *testing.T) {
 		require.NoError(t, l.codec.Unmarshal(nested(l.lists), &out))
 		require.Error(t, l.codec.Unmarshal(nested(l.lists+1), &out))
 	}
+	flat := func(n int) []byte { return bytes.Repeat([]byte{0x0A, 0x00}, n) }
+	for _, l := range []struct {
+		codec      protobuf.Codec
+		most, over []byte
+		into       proto.Message
+	}{
+		{protobuf.Codec{MaxElements: 5}, flat(5), flat(6), new(structpb.ListValue)},
+		{protobuf.Codec{}, flat(1 << 18), flat(1<<18 + 1), new(structpb.ListValue)},
+		{protobuf.Codec{MaxElements: 6}, nested(3), nested(4), new(structpb.Value)},
+		{protobuf.Codec{MaxElements: 4}, flat(4), flat(5), new(structpb.Struct)}, // entries of a map
+		{protobuf.Codec{MaxElements: 1}, flat(100), bytes.Repeat([]byte{0x22, 0x00}, 2), new(descriptorpb.FileDescriptorProto)},
+	} {
+		require.NoError(t, l.codec.Unmarshal(l.most, l.into))
+		require.ErrorContains(t, l.codec.Unmarshal(l.over, l.into), "messages in one")
+	}
 	_, err := protobuf.Codec{MaxBytes: 4}.Marshal(wrapperspb.String("xxx"))
 	require.ErrorContains(t, err, "5 bytes, at most 4")
-	for _, c := range []protobuf.Codec{{MaxBytes: -1}, {MaxDepth: -1}} {
+	for _, c := range []protobuf.Codec{{MaxBytes: -1}, {MaxDepth: -1}, {MaxElements: -1}} {
 		require.ErrorContains(t, c.Unmarshal(nil, new(structpb.Value)), "want more than 0")
 	}
 	_, err = protobuf.Codec{MaxBytes: -1}.Marshal(new(structpb.Value))
@@ -150,17 +165,38 @@ func TestTypedCalls(t *testing.T) {
 	})
 }
 
+// within counts the values and lists within v.
+func within(v *structpb.Value) (n int) {
+	switch k := v.GetKind().(type) {
+	case *structpb.Value_ListValue:
+		n = 1
+		for _, e := range k.ListValue.GetValues() {
+			n += 1 + within(e)
+		}
+	case *structpb.Value_StructValue:
+		n = 1
+		for _, e := range k.StructValue.GetFields() {
+			n += 2 + within(e) // the entry too
+		}
+	}
+	return n
+}
+
 // FuzzUnmarshal: what is decoded comes back as the same message.
 func FuzzUnmarshal(f *testing.F) {
 	f.Add(nested(3))
 	f.Add(nested(200))
 	f.Add(bytes.Repeat([]byte{0x0A, 0x00}, 100))
 	f.Add([]byte{0x0A, 0xFF, 0xFF, 0xFF, 0xFF, 0x0F})
-	c := protobuf.Codec{MaxBytes: 1 << 12, MaxDepth: 8}
+	f.Add(append(nested(8), nested(9)...))
+	c := protobuf.Codec{MaxBytes: 1 << 12, MaxDepth: 8, MaxElements: 20}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var out *structpb.Value
 		if c.Unmarshal(b, &out) != nil {
 			return
+		}
+		if n := within(out); n > 20 {
+			t.Fatalf("%x: %d messages", b, n)
 		}
 		again, err := protobuf.Codec{}.Marshal(out)
 		if err != nil {
