@@ -7,7 +7,7 @@ import { bytes, duration, element, rate, reconcile, setText, short, spark, spark
 const find = (id) => document.getElementById(id);
 const perPage = 25;
 const query = { q: "", order: "peer", first: 0 };
-const totals = { at: 0, in: 0, out: 0, rates: [] };
+const flow = { at: 0, in: 0, out: 0, rates: [] }; // bytes of all sessions
 let view, token = takeToken(), stream, paused = false, failures = 0;
 
 // takeToken returns the token that the address has behind its #, which no server and no log is sent, and removes it from there.
@@ -68,12 +68,12 @@ async function read(signal) {
 // take makes v what the page shows.
 function take(v) {
   const now = Date.parse(v.summary.taken);
-  if (totals.at && now > totals.at) {
-    const per = 1000 / (now - totals.at);
-    const rates = { in: Math.max(0, v.summary.bytes_in - totals.in) * per, out: Math.max(0, v.summary.bytes_out - totals.out) * per };
-    totals.rates = [...totals.rates.slice(-59), rates];
+  if (flow.at && now > flow.at) {
+    const per = 1000 / (now - flow.at);
+    const rates = { in: Math.max(0, v.summary.bytes_in - flow.in) * per, out: Math.max(0, v.summary.bytes_out - flow.out) * per };
+    flow.rates = [...flow.rates.slice(-59), rates];
   }
-  Object.assign(totals, { at: now, in: v.summary.bytes_in, out: v.summary.bytes_out });
+  Object.assign(flow, { at: now, in: v.summary.bytes_in, out: v.summary.bytes_out });
   if (paused) return;
   view = v;
   setStatus("live", "live");
@@ -97,9 +97,10 @@ function draw() {
 }
 
 function drawSummary(s) {
-  const now = totals.rates.at(-1) ?? { in: 0, out: 0 };
-  const tiles = [["Sessions", s.sessions], ["Without a path", s.detached], ["Running calls", s.in_flight], ["Calls so far", s.totals.requests_in + s.totals.requests_out], ["Resumed", s.totals.resumes], ["Streams", s.streams],
-    ["Transfers", s.transfers], ["In", rate(now.in), totals.rates.map((r) => r.in)], ["Out", rate(now.out), totals.rates.map((r) => r.out)],
+  const totals = s.totals ?? { requests_in: 0, requests_out: 0, resumes: 0 }; // left out while all are 0
+  const now = flow.rates.at(-1) ?? { in: 0, out: 0 };
+  const tiles = [["Sessions", s.sessions], ["Without a path", s.detached], ["Running calls", s.in_flight], ["Calls so far", totals.requests_in + totals.requests_out], ["Resumed", totals.resumes], ["Streams", s.streams],
+    ["Transfers", s.transfers], ["In", rate(now.in), flow.rates.map((r) => r.in)], ["Out", rate(now.out), flow.rates.map((r) => r.out)],
     ["Goroutines", s.goroutines], ["Heap", bytes(s.heap)], ["Up for", duration(s.uptime_ms)], ["Version", s.module]];
   reconcile(find("summary"), tiles, (t) => t[0], (t) => element("div", {}, element("dt", {}, t[0]), element("dd", {}, element("span"), t[2] ? spark() : "")),
     (div, t) => {
