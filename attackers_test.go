@@ -21,7 +21,9 @@ import (
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/stretchr/testify/require"
 
 	"github.com/peerlane/peerlane/codes"
@@ -55,6 +57,9 @@ const (
 	heapPerConn = 16 << 20
 )
 
+// libp2pAlone is a flood for comparison, and no raid: nothing of this module's has a part in it.
+const libp2pAlone = "as much to libp2p alone"
+
 // raids are what one hostile peer does until ctx ends. Each calls ready once it holds what it can.
 var raids = map[string]func(k *attack, ctx context.Context){
 	"all sessions": func(k *attack, ctx context.Context) {
@@ -77,6 +82,20 @@ var raids = map[string]func(k *attack, ctx context.Context){
 	"garbage after a hello": func(k *attack, ctx context.Context) {
 		k.again(ctx, k.greet, func() []byte { return junk(64 << 10) })
 	},
+}
+
+// flooded is a protocol beside this module's, whose handler discards all that comes.
+const flooded = protocol.ID("/flooded")
+
+// floods writes what unreadStreams writes, at the same pace, where this module never sees it: what libp2p alone costs the others.
+func (k *attack) floods(ctx context.Context) {
+	part := noise(256 << 10)
+	s, err := k.evil.NewStream(ctx, k.b.ID(), flooded)
+	if err != nil {
+		k.t.Error(err)
+		return
+	}
+	k.keep(ctx, 1, func() { _, _ = s.Write(part) }, 1)
 }
 
 // keep does something so often, and then again and again, a thousand times a second at most.
@@ -241,6 +260,9 @@ func TestAttackersOfAChild(t *testing.T) {
 	var ready sync.WaitGroup
 	for kind := range strings.SplitSeq(os.Getenv(attackersKinds), ",") {
 		raid := raids[kind]
+		if kind == libp2pAlone {
+			raid = (*attack).floods
+		}
 		require.NotNil(t, raid, kind)
 		evil := testnet.Host(t, testnet.TCPTLS, libp2p.NoListenAddrs, libp2p.ListenAddrStrings(attackersAt))
 		peerlanetest.Teach(evil, info.ID, info.Addrs...)
@@ -325,6 +347,7 @@ func newAttacked(t *testing.T) *attacked {
 	large := noise(64 << 10)
 	w.server.SetLink("slow", func(m *session.Message) { <-m.Context().Done() })
 	w.server.SetLink("large", func(m *session.Message) { _ = m.Reply(large) })
+	b.SetStreamHandler(flooded, func(s network.Stream) { _, _ = io.Copy(io.Discard, s) })
 	w.server.SetStream("unread", func(st *session.Stream) { <-st.Session().Done() })
 	peerlanetest.Teach(a, b.ID(), b.Addrs()...)
 	w.client = newClient(t, a, patientClient())
@@ -426,4 +449,5 @@ func TestMeasureAttacks(t *testing.T) {
 		row(kind, slices.Repeat([]string{kind}, *attacksPeers))
 	}
 	row("all at once", kinds)
+	row(libp2pAlone, []string{libp2pAlone})
 }
