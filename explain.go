@@ -155,7 +155,10 @@ func announcedBy(d *Dialer, pid peer.ID) []ma.Multiaddr {
 
 // protocolsOf returns the protocols that a peer has reported, or those of the host if it is the peer.
 func protocolsOf(d *Dialer, pid peer.ID) []protocol.ID {
-	if pid == d.Host.ID() {
+	switch pid {
+	case "": // libp2p's peerstore panics
+		return nil
+	case d.Host.ID():
 		return d.Host.Mux().Protocols()
 	}
 	all, _ := d.Host.Peerstore().GetProtocols(pid) // without an answer there are none

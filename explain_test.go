@@ -367,3 +367,16 @@ func TestExplainNamesFaultsOfRealHosts(t *testing.T) {
 		})
 	}
 }
+
+// libp2p's peerstore panics when it is asked for the protocols of no peer.
+func TestASendToNobodyThatIsOutOfTimeIsNoPanic(t *testing.T) {
+	c := newClient(t, testHost(t), nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 20 { // the time may be up before or after the dial
+		_, err := c.Send(ctx, "", "/x", nil)
+		require.Error(t, err)
+	}
+	e := c.ExplainForDiagnostics(t.Context(), "", "/x")
+	require.False(t, e.Reached)
+}

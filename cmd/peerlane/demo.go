@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -196,7 +197,11 @@ func textReport(w io.Writer) func([]result) error {
 	}
 }
 
-// split returns the parts, between commas, that the figures of a step begin with on all transports where it succeeded, and the rest of each.
+// measured matches a part of a figure that was measured, and is each transport's own even if it is the same by chance.
+var measured = regexp.MustCompile(`^(p99 )?[0-9.]+ (ns|us|ms|s)\b|/s$|^[0-9]+ bytes$`)
+
+// split returns the parts, between commas, that the figures of a step begin with on all transports where it succeeded, up to the first that was
+// measured, and the rest of each.
 func split(row []result) (common string, own []string) {
 	own = make([]string, len(row))
 	var parts []string
@@ -209,7 +214,7 @@ func split(row []result) (common string, own []string) {
 			parts = these
 		}
 		n := 0
-		for n < min(len(parts), len(these)) && parts[n] == these[n] {
+		for n < min(len(parts), len(these)) && parts[n] == these[n] && !measured.MatchString(these[n]) {
 			n++
 		}
 		parts = parts[:n]

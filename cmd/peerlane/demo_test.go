@@ -55,6 +55,9 @@ func TestTheFiguresOfAStepAreSplit(t *testing.T) {
 	common, own = split([]result{{Figure: "psk mismatch", OK: true}, {Figure: "psk mismatch", OK: true}})
 	require.Equal(t, "psk mismatch", common)
 	require.Equal(t, []string{"", ""}, own)
+	common, own = split([]result{{Figure: "5 calls, 24 us, p99 30 us", OK: true}, {Figure: "5 calls, 24 us, p99 31 us", OK: true}})
+	require.Equal(t, "5 calls", common, "the same median by chance")
+	require.Equal(t, []string{"24 us, p99 30 us", "24 us, p99 31 us"}, own)
 }
 
 // The last step looks for what others leave: it must find it.

@@ -10,7 +10,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/gofeaturespb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -137,6 +140,36 @@ func TestTheLimits(t *testing.T) {
 	}
 	_, err = protobuf.Codec{MaxBytes: -1}.Marshal(new(structpb.Value))
 	require.Error(t, err)
+}
+
+// Groups and extensions are counted too, and what the decoder refuses is refused, wherever the counting stops.
+func TestMessagesOfAllKindsAreCounted(t *testing.T) {
+	group := descriptorpb.FieldDescriptorProto_TYPE_GROUP
+	repeated := descriptorpb.FieldDescriptorProto_LABEL_REPEATED
+	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: proto.String("groups.proto"), Package: proto.String("t"), Syntax: proto.String("proto2"),
+		MessageType: []*descriptorpb.DescriptorProto{{
+			Name:       proto.String("M"),
+			Field:      []*descriptorpb.FieldDescriptorProto{{Name: proto.String("g"), Number: proto.Int32(1), Label: &repeated, Type: &group, TypeName: proto.String(".t.M.G")}},
+			NestedType: []*descriptorpb.DescriptorProto{{Name: proto.String("G")}},
+		}},
+	}, nil)
+	require.NoError(t, err)
+	groups := func(n int) []byte { return bytes.Repeat([]byte{0x0B, 0x0C}, n) } // begin and end of field 1
+	message := func() proto.Message { return dynamicpb.NewMessage(file.Messages().Get(0)) }
+	require.NoError(t, protobuf.Codec{MaxElements: 3}.Unmarshal(groups(3), message()))
+	require.ErrorContains(t, protobuf.Codec{MaxElements: 3}.Unmarshal(groups(4), message()), "messages in one")
+
+	extended := protowire.AppendBytes(protowire.AppendTag(nil, 1002, protowire.BytesType), nil)
+	require.Equal(t, protowire.Number(1002), gofeaturespb.E_Go.TypeDescriptor().Number())
+	require.NoError(t, protobuf.Codec{MaxElements: 1}.Unmarshal(extended, new(descriptorpb.FeatureSet)))
+	require.ErrorContains(t, protobuf.Codec{MaxElements: 1}.Unmarshal(append(extended, extended...), new(descriptorpb.FeatureSet)), "messages in one")
+	unknown := protowire.AppendBytes(protowire.AppendTag(nil, 9999, protowire.BytesType), nil)
+	require.NoError(t, protobuf.Codec{MaxElements: 1}.Unmarshal(append(unknown, unknown...), new(descriptorpb.FeatureSet)), "of no known type")
+
+	for _, bad := range [][]byte{{0x80}, {0x0B}, {0x0C}, {0x0B, 0x14}, {0x0A, 0x05, 0x00}} {
+		require.Error(t, protobuf.Codec{}.Unmarshal(bad, message()), "%x", bad)
+	}
 }
 
 func TestTypedCalls(t *testing.T) {
