@@ -147,11 +147,11 @@ func TestMessagesOfAllKindsAreCounted(t *testing.T) {
 	group := descriptorpb.FieldDescriptorProto_TYPE_GROUP
 	repeated := descriptorpb.FieldDescriptorProto_LABEL_REPEATED
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
-		Name: proto.String("groups.proto"), Package: proto.String("t"), Syntax: proto.String("proto2"),
+		Name: new("groups.proto"), Package: new("t"), Syntax: new("proto2"),
 		MessageType: []*descriptorpb.DescriptorProto{{
-			Name:       proto.String("M"),
-			Field:      []*descriptorpb.FieldDescriptorProto{{Name: proto.String("g"), Number: proto.Int32(1), Label: &repeated, Type: &group, TypeName: proto.String(".t.M.G")}},
-			NestedType: []*descriptorpb.DescriptorProto{{Name: proto.String("G")}},
+			Name:       new("M"),
+			Field:      []*descriptorpb.FieldDescriptorProto{{Name: new("g"), Number: proto.Int32(1), Label: &repeated, Type: &group, TypeName: new(".t.M.G")}},
+			NestedType: []*descriptorpb.DescriptorProto{{Name: new("G")}},
 		}},
 	}, nil)
 	require.NoError(t, err)
