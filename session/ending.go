@@ -175,6 +175,9 @@ func (s *Session) refusalLocked(op, link string) *Error {
 		code, cause = codes.Closed, ErrClosed
 	case s.end.stage() != stageOpen:
 		code = codes.GoingAway
+		if why := s.end.leaving; why != nil && why.Remote && why.Code != codes.Closed { // the peer may have refused the session
+			code, cause = why.Code, why.cause()
+		}
 	default:
 		return nil
 	}

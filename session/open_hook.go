@@ -75,7 +75,8 @@ func (s *Session) turnAway(cause error) *Error {
 		return s.carriers.state == StateDetached || s.isFlushedLocked() && s.end.theirs >= phaseClosing
 	})
 	s.fail(&refusal)
-	return &refusal
+	own := refusal // the caller may add to it, and the session's goroutines read theirs
+	return &own
 }
 
 // noteRefusedSession reports a refused session to OnRefuse. Its line is shut.
