@@ -172,7 +172,7 @@ func (h *Handler) private(serve http.HandlerFunc) http.HandlerFunc {
 			w.Header().Set("WWW-Authenticate", "Bearer")
 			why := "a token is needed: Authorization: Bearer TOKEN"
 			if isBearer {
-				why = "the token is wrong: peerlane makes a new one each time it starts"
+				why = "the token is wrong"
 			}
 			http.Error(w, why, http.StatusUnauthorized)
 			return
